@@ -1,0 +1,58 @@
+# Everything a developer types. A machine with Python, make and git is enough; `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/accuracy.py,$(wildcard benchmarks/*.py))
+
+# A stamp is an empty file named after the checksum of what decides the installation: there, so nothing changed.
+INPUTS := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+RUN_STAMP := $(VENV)/installed-run-$(INPUTS)
+DEV_STAMP := $(VENV)/installed-dev-$(INPUTS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs bench accuracy gpu clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[torch]'
+	@rm -f $(VENV)/installed-* && touch $@
+
+$(DEV_STAMP): | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[torch,dev]'
+	@rm -f $(VENV)/installed-* && touch $(RUN_STAMP) $@
+
+demo: $(RUN_STAMP) ## record a small GPT on the CPU and write an HTML report
+	@rm -rf demo && mkdir -p demo
+	$(BIN)/memtrace record --force -o demo/trace.json -- $(BIN)/python samples/train_gpt.py --steps 4
+	$(BIN)/memtrace report demo/trace.json --html demo/report.html --force
+	@echo "The report is $(CURDIR)/demo/report.html: open it in a browser."
+
+test: $(DEV_STAMP) ## run every test
+	$(BIN)/python tests/ensure_browser.py
+	$(BIN)/python -m pytest --durations=15
+
+check: $(DEV_STAMP) ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict memtrace
+
+docs: $(DEV_STAMP) ## regenerate docs/cli.md and docs/trace-format.md
+	$(BIN)/python docs/generate.py
+
+bench: $(DEV_STAMP) ## run the benchmarks
+	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+accuracy: $(DEV_STAMP) ## run the full accuracy matrices, resuming where they stopped
+	@if [ -f benchmarks/accuracy.py ]; then $(BIN)/python benchmarks/accuracy.py; \
+	else echo "There is no accuracy matrix yet: nothing in memtrace makes an estimate that could be wrong."; fi
+
+gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTHON= names the interpreter)
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py
+
+clean: ## remove the environment, caches and demo output
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
