@@ -1,0 +1,227 @@
+"""What analysis returns and reports draw: frozen dataclasses of plain ints and small arrays. Bytes are ints, times ns.
+
+`None` is "not recorded" or "cannot be known without the allocator model"; never 0 and never -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Memory of one device at one moment."""
+
+    allocated_bytes: int | None
+    """Whole blocks in use; equals requested on the CPU; `None` where it needs the allocator model."""
+    requested_bytes: int | None
+    """Bytes asked for, over blocks in use; `by_category` and `by_decision` each add up to it."""
+    pending_free_bytes: int | None
+    """Blocks freed by the program but awaiting another stream; in neither of the two."""
+    reserved_bytes: int | None
+    """Bytes of all segments; `None` on the CPU, which has none."""
+    device_used_bytes: int | None
+    """What the driver reports as used on the device."""
+    non_torch_bytes: int | None
+    """Device used less reserved: context, communication library, other processes."""
+    by_category: Mapping[str, int]
+    """Requested bytes by category name; `unknown` is always there."""
+    by_decision: Mapping[str, int]
+    """Requested bytes by how the category was decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak(State):
+    """The moment of largest allocated bytes (requested, where allocated is `None`) in a stated window."""
+
+    time_ns: int | None
+    """Unix time; `None` where there is no history."""
+    step: int | None
+    """Step; 0 is before training began."""
+    phase: str | None
+    """Phase name."""
+    module: str | None
+    """Innermost module scope."""
+    event: int | None
+    """Row of the events table at which it was reached."""
+    predicted: bool = False
+    """Whether it was computed rather than recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseResult:
+    """One phase of a step."""
+
+    phase: str
+    microbatch: int
+    start_ns: int
+    end_ns: int | None
+    peak_allocated_bytes: int | None
+    """Largest allocated bytes within it; requested bytes where allocated cannot be known is not put here."""
+    peak_requested_bytes: int | None
+    """Largest requested bytes within it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """One step."""
+
+    step: int
+    skipped: bool
+    recorded: bool
+    """Whether its events are in the trace; without them the memory fields are `None`."""
+    num_microbatches: int
+    start_ns: int | None
+    end_ns: int | None
+    """`None` where the step did not end."""
+    peak_allocated_bytes: int | None
+    peak_requested_bytes: int | None
+    max_reserved_bytes: int | None
+    num_device_mallocs: int | None
+    """Segments taken from the device in this step."""
+    host_rss_bytes: int | None
+    """Resident host memory at its end."""
+    end: State | None
+    """After its last optimizer step, before the next forward."""
+    phases: tuple[PhaseResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackRow:
+    """Bytes live at the peak that one stack allocated."""
+
+    frames: tuple[str, ...]
+    """Frames as "file:line function", innermost first."""
+    num_bytes: int
+    num_allocations: int
+    category: str
+    """The category that most of its bytes are of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleRow:
+    """Bytes live at the peak that were allocated inside one module (and not inside a module of it)."""
+
+    module: str | None
+    """Path of the module; `None` for bytes allocated outside any module scope."""
+    num_bytes: int
+    num_allocations: int
+    by_category: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Timeline:
+    """Memory over time, thinned for drawing so that every minimum and maximum that a pixel would show is kept."""
+
+    event: IntArray
+    """Row of the events table after which the values hold, ascending."""
+    time_ns: IntArray
+    """Unix time of that event."""
+    by_category: Mapping[str, IntArray]
+    """Requested bytes by category; only categories with bytes."""
+    requested_bytes: IntArray
+    """Sum of `by_category`."""
+    reserved_bytes: IntArray | None
+    """Bytes of all segments; `None` on the CPU."""
+    allocated_bytes: IntArray | None = None
+    """Whole blocks; `None` where it needs the allocator model."""
+    gaps: tuple[tuple[int, int], ...] = ()
+    """Stretches of time (start, end in ns) in which nothing was recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OomResult:
+    """An out-of-memory that was recorded."""
+
+    step: int | None
+    phase: str | None
+    module: str | None
+    time_ns: int | None
+    request_bytes: int | None
+    free_bytes: int | None
+    reserved_unallocated_bytes: int | None
+    largest_free_block_bytes: int | None
+    cause: str | None
+    """capacity or fragmentation; `None` where it cannot be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One ordered piece of advice, with numbers from this very trace."""
+
+    slug: str
+    severity: str
+    """error, warning or info."""
+    title: str
+    evidence: Mapping[str, Any]
+    change: str
+    cost: str
+    saves_bytes: int | None
+    saves_ns: int | None
+    new_peak_bytes: int | None
+    rank: int | None
+    where: Mapping[str, Any] | None
+    """file, line, function, module."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A warning or something that was not seen."""
+
+    slug: str
+    message: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RankReport:
+    """What one rank's trace says about one device."""
+
+    rank: int | None
+    device: str
+    source: str
+    """recorded, snapshot, kineto or predicted."""
+    complete: bool
+    num_events: int
+    num_allocations: int
+    capacity_bytes: int | None
+    """Total memory of the device."""
+    peak: Peak
+    first_step_peak: Peak | None
+    steady_state_peak: Peak | None
+    end: State
+    """State after the last event."""
+    max_reserved_bytes: int | None
+    steps: tuple[StepResult, ...]
+    oom: OomResult | None
+    timeline: Timeline | None
+    """`None` where there is no history."""
+    top_modules: tuple[ModuleRow, ...]
+    """By bytes live at the peak, largest first; the whole list."""
+    top_stacks: tuple[StackRow, ...]
+    """By bytes live at the peak, largest first."""
+    warnings: tuple[Note, ...]
+    """What was not seen, and what went wrong while recording or reading."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Header facts worth showing: versions, optimizers, world size, exception."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Report:
+    """The whole report of one or more traces."""
+
+    verdict: str
+    """One sentence: peak, when, what it is made of, or why the run died."""
+    ranks: tuple[RankReport, ...]
+    findings: tuple[Finding, ...]
+    warnings: tuple[Note, ...]
+    """Ranks or files that are missing or could not be read."""
+    title: str
+    """What was read, for headings."""

@@ -1,0 +1,1 @@
+"""Hooks: what runs inside the recorded process. Standard library only; torch only after the program imported it."""

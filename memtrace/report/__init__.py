@@ -1,0 +1,1 @@
+"""Reports: results drawn as text, JSON and HTML. Nothing is computed here."""

@@ -1,0 +1,85 @@
+"""Names with one meaning each (see the glossary): actions, categories, phases, decisions, sources.
+
+They are stored as their names, never as an index.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class _Name(str, Enum):
+    """A string that prints as itself, so that stored and shown names are the same."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Action(_Name):
+    """What the allocator recorded."""
+
+    ALLOC = "alloc"
+    FREE_REQUESTED = "free_requested"
+    FREE_COMPLETED = "free_completed"
+    SEGMENT_ALLOC = "segment_alloc"
+    SEGMENT_FREE = "segment_free"
+    SEGMENT_MAP = "segment_map"
+    SEGMENT_UNMAP = "segment_unmap"
+    SNAPSHOT = "snapshot"
+    OOM = "oom"
+    ANNOTATE = "annotate"
+
+
+class Category(_Name):
+    """What bytes are for. `UNKNOWN` is shown as "unattributed"."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    GRADIENT = "gradient"
+    OPTIMIZER_STATE = "optimizer_state"
+    ACTIVATION = "activation"
+    INPUT = "input"
+    TEMPORARY = "temporary"
+    AUTOGRAD_DETAIL = "autograd_detail"
+    COMMUNICATION = "communication"
+    WORKSPACE = "workspace"
+    UNKNOWN = "unknown"
+
+
+class Decision(_Name):
+    """How a category was decided, strongest first. Only `OWNER` and `HOOK` are exact."""
+
+    OWNER = "owner"
+    HOOK = "hook"
+    ANNOTATION = "annotation"
+    STACK_RULE = "stack_rule"
+    LIFETIME_RULE = "lifetime_rule"
+    UNKNOWN = "unknown"
+
+
+class Phase(_Name):
+    """What a training loop was doing."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"
+    RECOMPUTE = "recompute"
+    DATA = "data"
+    OTHER = "other"
+
+
+class Source(_Name):
+    """Where a trace came from."""
+
+    RECORDED = "recorded"
+    SNAPSHOT = "snapshot"
+    KINETO = "kineto"
+    PREDICTED = "predicted"
+
+
+class BlockState(_Name):
+    """State of a block inside a segment, as torch writes it."""
+
+    ACTIVE_ALLOCATED = "active_allocated"
+    ACTIVE_PENDING_FREE = "active_pending_free"
+    INACTIVE = "inactive"

@@ -1,0 +1,93 @@
+"""Options of a recording, and how they travel from `memtrace record` to the recorded process: one environment variable."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+OPTIONS_VARIABLE = "MEMTRACE_RECORD"
+"""Environment variable that holds `RecordOptions` as JSON. Without it the bootstrap does nothing."""
+
+DEFAULT_STEPS = "1-3,last2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSelection:
+    """Which steps are kept: ranges of step numbers, and the last few as a rolling window.
+
+    >>> selection = StepSelection.parse("1-3,10,last2")
+    >>> [step for step in range(12) if selection.keeps(step)], selection.last
+    ([0, 1, 2, 3, 10], 2)
+    """
+
+    ranges: tuple[tuple[int, int | None], ...]
+    """Inclusive ranges of steps; an end of None is open."""
+    last: int
+    """How many of the last steps are kept in a rolling window; 0 for none."""
+
+    @classmethod
+    def parse(cls, text: str) -> StepSelection:
+        """Return the selection that `A`, `A-B`, `A-` and `lastN`, joined by commas, mean.
+
+        Raises:
+            ValueError: the text is not such a list.
+        """
+        ranges: list[tuple[int, int | None]] = []
+        last = 0
+        for part in (piece.strip() for piece in text.split(",")):
+            if part.startswith("last") and part[4:].isdigit():
+                last = int(part[4:])
+                continue
+            start, dash, end = part.partition("-")
+            if not start.isdigit() or (end and not end.isdigit()):
+                raise ValueError(f"not a list of steps: {text!r} (as in 1-3,last2)")
+            first, final = int(start), (int(end) if end else None if dash else int(start))
+            if final is not None and final < first:
+                raise ValueError(f"steps run backwards: {part!r}")
+            ranges.append((first, final))
+        return cls(ranges=tuple(ranges), last=last)
+
+    def keeps(self, step: int) -> bool:
+        """Return whether this step is kept for good. Step 0, before training began, always is."""
+        return step == 0 or any(first <= step and (end is None or step <= end) for first, end in self.ranges)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordOptions:
+    """What to record and where the parts go."""
+
+    parts_dir: str
+    """Folder in which every recorded process writes its part."""
+    steps: str = DEFAULT_STEPS
+    """Steps to keep, as `StepSelection.parse` takes them."""
+    stacks: str = "python"
+    """Stacks of events: python, all (with C++ or operator frames), or none."""
+    max_entries: int = 1_000_000
+    """Most events held in memory, a device."""
+    profile: bool = False
+    """Whether to run torch's profiler for kernels and operators in the chosen steps."""
+    device: str = "auto"
+    """Which allocator to record: auto, cpu, cuda, xpu."""
+    redact: bool = False
+    """Whether argv and paths are dropped."""
+    launcher_pid: int | None = None
+    """Process id of `memtrace record`."""
+    package_dir: str = ""
+    """Folder that holds the `memtrace` package, for a Python that does not have it installed."""
+
+    def to_json(self) -> str:
+        """Return the options as JSON for `OPTIONS_VARIABLE`."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RecordOptions:
+        """Return the options that `to_json` wrote; unknown fields are dropped.
+
+        Raises:
+            ValueError: the text is not an object with a `parts_dir`.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict) or "parts_dir" not in values:
+            raise ValueError("recording options without parts_dir")
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})

@@ -1,0 +1,64 @@
+"""The records of a part: what a recorded process writes, one JSON object a line, each with its kind under "k".
+
+A process that is recorded writes one *main* part, `<name>.jsonl`, and one file a chunk, `<name>.chunk-000007.jsonl`.
+A chunk is a stretch of events drained at once, and is complete in itself: a rolling window drops whole chunks.
+What torch dumps natively stands beside a chunk under the same name with another suffix (`.pickle`, `.kineto.json`).
+
+Main part, in order:   header (once) · device · optimizer · step · warning · lost · end (once, last)
+Chunk, in order:       chunk (once) · strings · frames · stacks · events · phases · scopes · owners · saved ·
+                       annotations · chunk_end (once, last: a chunk without it was cut off)
+
+Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; string columns hold indices
+into the `strings` record of the same chunk. Unknown kinds and fields are ignored and counted by readers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Record = dict[str, Any]
+"""One line of a part."""
+
+PART_SUFFIX = ".jsonl"
+CHUNK_INFIX = ".chunk-"
+SNAPSHOT_SUFFIX = ".pickle"
+KINETO_SUFFIX = ".kineto.json"
+PARTS_SUFFIX = ".parts"
+"""Suffix of the folder of parts beside the output."""
+
+HEADER = "header"
+DEVICE = "device"
+OPTIMIZER = "optimizer"
+STEP = "step"
+WARNING = "warning"
+LOST = "lost"
+END = "end"
+CHUNK = "chunk"
+STRINGS = "strings"
+CHUNK_END = "chunk_end"
+
+MAIN_KINDS = frozenset({HEADER, DEVICE, OPTIMIZER, STEP, WARNING, LOST, END})
+CHUNK_TABLES = ("frames", "stacks", "events", "phases", "scopes", "owners", "saved", "annotations")
+"""Tables that a chunk may hold, by their name in `memtrace.schema.tables`."""
+
+
+def part_name(*, rank: int | None, host: str, pid: int, suffix: str) -> str:
+    """Return the name that all files of one recorded process start with.
+
+    >>> part_name(rank=3, host="node-1", pid=42, suffix="9f3a")
+    'rank00003-node-1-42-9f3a'
+    >>> part_name(rank=None, host="laptop", pid=7, suffix="00ff")
+    'process-laptop-7-00ff'
+    """
+    start = "process" if rank is None else f"rank{rank:05d}"
+    safe_host = "".join(char if char.isalnum() or char in "-_" else "_" for char in host)[:40] or "host"
+    return f"{start}-{safe_host}-{pid}-{suffix}"
+
+
+def chunk_name(name: str, number: int) -> str:
+    """Return the name, without suffix, of the chunk with this number.
+
+    >>> chunk_name("process-laptop-7-00ff", 12)
+    'process-laptop-7-00ff.chunk-000012'
+    """
+    return f"{name}{CHUNK_INFIX}{number:06d}"

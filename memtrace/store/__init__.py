@@ -1,0 +1,1 @@
+"""Reading: files of any known kind become one frozen `Trace`. The only reader; computes no statistics."""

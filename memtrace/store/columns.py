@@ -1,0 +1,69 @@
+"""Column tables: equally long numpy columns by name, with nulls. No statistics here, only holding and converting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from memtrace.schema.tables import Column, Table
+
+IntArray = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
+
+NULL = int(np.iinfo(np.int64).min)
+"""How a null looks inside an integer column; never shown, never computed with: see `ColumnTable.is_null`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColumnTable:
+    """Columns of one table, all of one length. Integer and string columns are int64 (strings are ids), flags are bool."""
+
+    table: Table
+    columns: Mapping[str, Array]
+
+    @classmethod
+    def empty(cls, table: Table) -> ColumnTable:
+        """Return the table with no rows."""
+        return cls(table, {column.name: np.empty(0, dtype_of(column)) for column in table.columns})
+
+    def __len__(self) -> int:
+        return len(self.columns[self.table.columns[0].name])
+
+    def __getitem__(self, name: str) -> Array:
+        return self.columns[name]
+
+    def is_null(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return, for each row, whether the column holds null."""
+        return np.asarray(self.columns[name] == NULL)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one row as Python values, null as `None`; strings stay ids."""
+        values = {name: column[index].item() for name, column in self.columns.items()}
+        return {name: None if value == NULL and value is not False else value for name, value in values.items()}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield every row as `row` does. For small tables; hot loops use the arrays."""
+        return (self.row(index) for index in range(len(self)))
+
+    def frame(self, strings: tuple[str, ...]) -> pd.DataFrame:
+        """Return the table as a pandas frame: nulls as `pd.NA`, strings as categoricals."""
+        data: dict[str, Any] = {}
+        for column in self.table.columns:
+            values = self.columns[column.name]
+            if column.kind == "string":
+                data[column.name] = pd.Categorical.from_codes(np.where(values == NULL, -1, values), list(strings))
+            elif column.kind == "int" and column.nullable:
+                data[column.name] = pd.arrays.IntegerArray(values, values == NULL)
+            else:
+                data[column.name] = values
+        return pd.DataFrame(data)
+
+
+def dtype_of(column: Column) -> type[np.generic]:
+    """Return the numpy type that holds a column."""
+    return np.bool_ if column.kind == "bool" else np.int64
