@@ -1,0 +1,143 @@
+"""The `memtrace` command: a table of commands, each loaded when it is asked for, and the one place that shows errors.
+
+`memtrace --help` imports no command, so that it costs neither pandas nor plotly: names and short helps stand here.
+Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; `memtrace record` returns its program's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import IO, Any
+
+import click
+
+from memtrace import __version__
+from memtrace.errors import MemtraceError
+
+EXIT_INTERRUPTED = 130
+"""What a shell reports for a program that Ctrl-C ended: 128 + SIGINT."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LazyCommand:
+    """Where a command lives, and the line that `memtrace --help` shows for it."""
+
+    target: str
+    """`module:attribute` of the click command."""
+    short_help: str
+    """The first sentence of the command's docstring; a test holds the two together."""
+
+
+COMMANDS = {
+    "record": LazyCommand(
+        target="memtrace.cli.record:record", short_help="Run a training program and record where its memory goes."
+    ),
+    "report": LazyCommand(
+        target="memtrace.cli.report:report", short_help="Report where the memory of a recorded run went."
+    ),
+    "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
+    "merge": LazyCommand(
+        target="memtrace.cli.merge:merge", short_help="Assemble the parts of a recording into a trace."
+    ),
+    "trigger": LazyCommand(
+        target="memtrace.cli.trigger:trigger", short_help="Ask a running recording to keep its next steps."
+    ),
+    "doctor": LazyCommand(target="memtrace.cli.doctor:doctor", short_help="Show the environment, for a bug report."),
+}
+"""Every command, in the order in which help lists them."""
+
+
+class ShownError(click.ClickException):
+    """An error as the user sees it: what and where, and on a second line what to try."""
+
+    def __init__(self, message: str, hint: str | None, exit_code: int) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.exit_code = exit_code  # type: ignore[misc]  # click types it as fixed for a class
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print `error: …` and `hint: …` to standard error."""
+        click.echo(f"error: {printable(self.message)}", file=file, err=True)
+        if self.hint:
+            click.echo(f"hint: {printable(self.hint)}", file=file, err=True)
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters replaced: messages quote names out of files, which may hold escapes.
+
+    >>> printable("no such module: \\x1b[2Jblocks")
+    'no such module: �[2Jblocks'
+    """
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when they are invoked or when their own help is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write names and short helps from the table, where click would import every command for them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.short_help) for name, command in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn what it raises into a message and an exit code unless `--debug` asks for tracebacks."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except MemtraceError as error:
+            if ctx.params["debug"]:
+                raise
+            raise ShownError(error.message, error.hint, error.exit_code) from error
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            hint = (
+                "this is a bug in memtrace: run `memtrace --debug …` and report it with what `memtrace doctor` prints"
+            )
+            raise ShownError(f"unexpected {type(error).__name__}: {error}", hint, 1) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="memtrace", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def group(debug: bool) -> None:
+    """Record where the memory of a PyTorch training run goes, and explain it.
+
+    \b
+    Example:
+      memtrace record -o trace.json -- python train.py
+      memtrace report trace.json --html report.html
+    """
+
+
+def main() -> None:
+    """Run the command line and exit the process."""
+    try:
+        try:
+            group.main(prog_name="memtrace")
+        finally:
+            # Here, not at interpreter exit, where a closed pipe could no longer be caught.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has gone. Python flushes once more at exit: give it somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
