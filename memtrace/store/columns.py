@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from memtrace.errors import TraceReadError
 from memtrace.schema.tables import Column, Table
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
 NULL = int(np.iinfo(np.int64).min)
@@ -37,7 +40,7 @@ class ColumnTable:
     def __getitem__(self, name: str) -> Array:
         return self.columns[name]
 
-    def is_null(self, name: str) -> npt.NDArray[np.bool_]:
+    def is_null(self, name: str) -> BoolArray:
         """Return, for each row, whether the column holds null."""
         return np.asarray(self.columns[name] == NULL)
 
@@ -53,10 +56,12 @@ class ColumnTable:
     def frame(self, strings: tuple[str, ...]) -> pd.DataFrame:
         """Return the table as a pandas frame: nulls as `pd.NA`, strings as categoricals."""
         data: dict[str, Any] = {}
+        categories = pd.Index(list(strings), dtype=object)
         for column in self.table.columns:
             values = self.columns[column.name]
             if column.kind == "string":
-                data[column.name] = pd.Categorical.from_codes(np.where(values == NULL, -1, values), list(strings))
+                codes = np.where(values == NULL, -1, values)
+                data[column.name] = pd.Categorical.from_codes(codes.tolist(), categories=categories)
             elif column.kind == "int" and column.nullable:
                 data[column.name] = pd.arrays.IntegerArray(values, values == NULL)
             else:
@@ -67,3 +72,24 @@ class ColumnTable:
 def dtype_of(column: Column) -> type[np.generic]:
     """Return the numpy type that holds a column."""
     return np.bool_ if column.kind == "bool" else np.int64
+
+
+def int_column(values: Sequence[Any], *, where: str, nullable: bool = False) -> IntArray:
+    """Return Python integers as a column, `None` as null where that is allowed.
+
+    Raises:
+        TraceReadError: a value is not an integer (a float, a text), or does not fit 64 bits. `where` names the column.
+    """
+    try:
+        # array refuses floats and texts, which numpy would convert in silence, and is as fast.
+        return np.asarray(array("q", values), dtype=np.int64)
+    except OverflowError:
+        raise TraceReadError(f"{where}: a number does not fit 64 bits", slug="file-damaged") from None
+    except TypeError:
+        if nullable:
+            return int_column([NULL if value is None else value for value in values], where=where)
+        wrong = next((value for value in values if not isinstance(value, int)), None)
+        name = "null" if wrong is None else type(wrong).__name__
+        raise TraceReadError(
+            f"{where}: an integer was expected where the file holds {name}", slug="file-damaged"
+        ) from None

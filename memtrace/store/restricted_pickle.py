@@ -1,0 +1,105 @@
+"""Pickles from strangers: only plain dicts, lists, texts and numbers come out, nothing is ever executed.
+
+A pickle runs code by naming a function or class and calling it. Here naming anything is refused, so there is nothing to
+call. What remains is memory: a few bytes can ask for a table of gigabytes (LONG_BINPUT), so it is capped while loading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import pickle
+from collections.abc import Iterator
+from typing import IO, Any, NoReturn
+
+from memtrace.errors import TraceReadError
+
+_MEMORY_FACTOR = 200
+"""Most memory that loading may take, as a multiple of the file. A dict (64 bytes) takes one byte of pickle."""
+_MEMORY_FLOOR_BYTES = 2 * 1024**3
+
+
+class RefusedError(pickle.UnpicklingError):
+    """The pickle names something outside itself."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds plain values only: every other way to make an object ends here."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise RefusedError(f"{module}.{name}"[:200])
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise RefusedError("a persistent id")
+
+
+def load_plain_pickle(file: IO[bytes], *, size_bytes: int, where: str) -> Any:
+    """Return the plain value in an open pickle.
+
+    Raises:
+        TraceReadError: truncated, damaged, too large when expanded, or not plain data.
+    """
+    try:
+        with _memory_cap(_MEMORY_FLOOR_BYTES + _MEMORY_FACTOR * size_bytes):
+            return _PlainUnpickler(file).load()
+    except RefusedError as error:
+        raise TraceReadError(
+            f"{where}: refused, because this pickle would run code (it names {printable(str(error))}); nothing was executed",
+            hint="a memory snapshot of torch holds plain data only; where does this file come from?",
+            slug="pickle-refused",
+        ) from None
+    except EOFError:
+        raise TraceReadError(
+            f"{where}: the pickle is cut off", hint="copy or record it again", slug="file-truncated"
+        ) from None
+    except MemoryError:
+        raise TraceReadError(
+            f"{where}: the pickle asks for more memory than its size can justify", slug="file-too-large"
+        ) from None
+    # A damaged pickle surfaces as almost any error of the values it builds: it is data, so all of them are.
+    except Exception as error:
+        cut = "truncated" in str(error) or "ran out" in str(error)
+        raise TraceReadError(
+            f"{where}: {'the pickle is cut off' if cut else 'not a readable pickle'} ({printable(str(error))[:120]})",
+            hint="copy or record it again",
+            slug="file-truncated" if cut else "file-damaged",
+        ) from None
+
+
+@contextlib.contextmanager
+def paused_gc() -> Iterator[None]:
+    """Keep the cyclic collector off for a while: plain data has no cycles, and looking for them takes a third of a load."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _memory_cap(num_bytes: int) -> Iterator[None]:
+    """Let this process grow by at most so many bytes for a while, where the system offers that."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as statm:
+            in_use = int(statm.read().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        cap = in_use + num_bytes
+        for limit in (soft, hard):
+            cap = cap if limit == resource.RLIM_INFINITY else min(cap, limit)
+        resource.setrlimit(resource.RLIMIT_AS, (cap, hard))
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters shown as escapes, so that a terminal does not obey them."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
