@@ -1,0 +1,65 @@
+"""Fixtures that more than one part of the tests needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ROOT = Path(__file__).parent.parent
+RunMemtrace = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real recordings beside the checkout; they are not ours to ship, so it may be absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real recordings are not at ../shared/data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_memtrace() -> RunMemtrace:
+    """A function that runs `python -m memtrace ARGS` in a process of its own and returns what came of it.
+
+    Keywords go to `subprocess.run`; `env` is added to the environment of the tests.
+    """
+
+    def run(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+        settings = {"capture_output": True, "text": True, "timeout": 240, **options}
+        settings["env"] = {**os.environ, **(options.get("env") or {})}  # type: ignore[dict-item]
+        return subprocess.run([sys.executable, "-m", "memtrace", *map(str, args)], **settings)  # type: ignore[call-overload,no-any-return]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium. None in CI is a failure, since the tests of every page would silently be left out."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.find_browser import FLAGS, installed_browser
+
+    path = installed_browser()
+    if path is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("no Chromium: run `python tests/ensure_browser.py`")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield running
+        running.close()

@@ -1,0 +1,339 @@
+"""The import table of ARCHITECTURE.md, enforced by reading the source.
+
+The checker is itself tested, at the end, on source that breaks each rule.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "memtrace"
+
+EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units"})
+RESULT_TYPES = frozenset({"memtrace.allocator.results", "memtrace.analysis.results", "memtrace.forecast.results"})
+DO_IO = frozenset({"io", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile"})
+START_PROCESSES = frozenset({"multiprocessing", "subprocess"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one part of memtrace may import and call."""
+
+    memtrace: frozenset[str] = frozenset()
+    """Modules of memtrace, with all below them, beside its own and those for everyone."""
+    outside: frozenset[str] = frozenset()
+    """Packages that are not in the standard library."""
+    not_stdlib: frozenset[str] = frozenset()
+    """Modules of the standard library that it must not import."""
+    not_calls: frozenset[str] = frozenset()
+    """Built-in functions that it must not call."""
+    lazily: bool = False
+    """Whether it may import other parts of memtrace only inside functions."""
+
+
+def part(memtrace: str = "", outside: str = "", **rules: object) -> Part:
+    """Return a part from space-separated names; `store.trace` means `memtrace.store.trace`."""
+    modules = frozenset(f"memtrace.{name}" for name in memtrace.split())
+    return Part(memtrace=modules, outside=frozenset(outside.split()), **rules)  # type: ignore[arg-type]
+
+
+PARTS = {
+    "schema": part(not_stdlib=DO_IO, not_calls=frozenset({"open", "print", "input"})),
+    "hooks": part("schema", "torch", not_calls=frozenset({"print", "input"})),
+    "launch": part("schema store", "orjson"),
+    "store": part("schema", "orjson pandas numpy", not_calls=frozenset({"print", "input"})),
+    "allocator": part("schema store.trace", "numpy", not_calls=frozenset({"print", "open", "input"})),
+    "analysis": part("schema store.trace allocator", "pandas numpy", not_calls=frozenset({"print", "open", "input"})),
+    "forecast": part(
+        "schema store.trace allocator analysis",
+        "numpy torch",
+        not_stdlib=START_PROCESSES,
+        not_calls=frozenset({"print", "open", "input"}),
+    ),
+    "report": Part(
+        memtrace=frozenset({"memtrace.schema"}) | RESULT_TYPES,
+        outside=frozenset({"orjson", "plotly", "rich"}),
+        not_calls=frozenset({"print", "input"}),
+    ),
+    "cli": part("schema launch store allocator analysis forecast report", "click", lazily=True),
+    "errors.py": Part(),
+    "units.py": Part(),
+    "__init__.py": Part(),
+    "__main__.py": part("cli"),
+}
+
+ONLY_IN = {"plotly": "report/figures.py", "rich": "report/text.py"}
+"""Packages that a single file may import."""
+
+TORCH_IN_FORECAST = "forecast/meta.py"
+
+START_UP = ("hooks/__init__.py", "hooks/api.py", "hooks/watcher.py", "hooks/bootstrap/sitecustomize.py")
+"""What a recorded process loads before its program has imported torch, or without torch ever."""
+
+NOT_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """One imported module: its dotted name, its line, and whether it is put off (in a function, or for types only)."""
+
+    module: str
+    line: int
+    deferred: bool
+
+
+class Reader(ast.NodeVisitor):
+    """Collects the imports and the calls of built-ins in one file."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self.imports: list[Import] = []
+        self.calls: list[tuple[str, int]] = []
+        self.deferred = 0
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.add(alias.name, node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = node.module or ""
+        if node.level:
+            above = self.package.split(".")[: len(self.package.split(".")) - node.level + 1]
+            base = ".".join([*above, base] if base else above)
+        if base.split(".")[0] == "memtrace":
+            # `from memtrace.store import trace` may name a module: the longer name decides.
+            for alias in node.names:
+                self.add(f"{base}.{alias.name}", node)
+        else:
+            self.add(base, node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name):
+            self.calls.append((node.func.id, node.lineno))
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        first = node.args[0] if node.args else None
+        if name in {"import_module", "__import__"} and isinstance(first, ast.Constant):
+            self.add(str(first.value), node)
+        self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> None:
+        for_types = isinstance(node.test, (ast.Name, ast.Attribute)) and "TYPE_CHECKING" in ast.unparse(node.test)
+        self.deferred += for_types
+        for child in node.body:
+            self.visit(child)
+        self.deferred -= for_types
+        for child in node.orelse:
+            self.visit(child)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        for outside_the_body in [*node.decorator_list, node.args]:
+            self.visit(outside_the_body)
+        self.deferred += 1
+        for child in node.body:
+            self.visit(child)
+        self.deferred -= 1
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def add(self, module: str, node: ast.stmt | ast.expr) -> None:
+        self.imports.append(Import(module=module, line=node.lineno, deferred=bool(self.deferred)))
+
+
+def read(path: str, source: str) -> Reader:
+    """Return what a file, named relative to the package, imports and calls."""
+    folder = PurePosixPath("memtrace", path).parent
+    reader = Reader(".".join(folder.parts))
+    reader.visit(ast.parse(source))
+    return reader
+
+
+def within(module: str, allowed: str) -> bool:
+    """Return whether a module, or a name in a module, is `allowed` or below it."""
+    return module == allowed or module.startswith(allowed + ".")
+
+
+def violations(path: str, source: str) -> list[str]:
+    """Return every breach of the table in a file, named relative to the package."""
+    name = PurePosixPath(path).parts[0]
+    if name not in PARTS:
+        return [f"{path}: {name} is not a part of the architecture"]
+    rules, reader = PARTS[name], read(path, source)
+    found = [(one.line, problem) for one in reader.imports for problem in import_problems(path, name, rules, one)]
+    found += [(line, f"calls {call}()") for call, line in reader.calls if call in rules.not_calls]
+    return [f"{path}:{line}: {name} {problem}" for line, problem in found]
+
+
+def import_problems(path: str, name: str, rules: Part, one: Import) -> Iterator[str]:
+    """Yield what is wrong with one import."""
+    top = one.module.split(".")[0]
+    if top == "memtrace":
+        yield from memtrace_problems(name, rules, one)
+    elif top in sys.stdlib_module_names:
+        if top in rules.not_stdlib:
+            yield f"imports {one.module}"
+    elif top not in rules.outside:
+        yield f"imports {one.module}"
+    elif top in ONLY_IN and path != ONLY_IN[top]:
+        yield f"imports {top} outside {ONLY_IN[top]}"
+    elif top == "torch" and name == "forecast" and not (path == TORCH_IN_FORECAST and one.deferred):
+        yield f"imports torch outside the functions of {TORCH_IN_FORECAST}"
+
+
+def memtrace_problems(name: str, rules: Part, one: Import) -> Iterator[str]:
+    """Yield what is wrong with one import from memtrace."""
+    own = f"memtrace.{name}"
+    if within(one.module, own) or one.module == "memtrace.__version__":
+        return
+    if any(within(one.module, allowed) for allowed in EVERYWHERE | ({"memtrace.schema"} & rules.memtrace)):
+        return
+    if not any(within(one.module, allowed) for allowed in rules.memtrace):
+        yield f"imports {one.module}"
+    elif rules.lazily and not one.deferred:
+        yield f"imports {one.module} outside a function"
+
+
+def module_level_imports(sources: dict[str, str], roots: tuple[str, ...]) -> list[tuple[str, Import]]:
+    """Return the imports, each with its file, that loading the root files executes, through files of memtrace."""
+    files = {module_name(path): path for path in sources}
+    todo, seen, found = [root for root in roots if root in sources], set[str](), []
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        executed = [one for one in read(path, sources[path]).imports if not one.deferred]
+        found += [(path, one) for one in executed]
+        for one in executed:
+            todo += [file for module, file in files.items() if within(one.module, module)]
+    return found
+
+
+def module_name(path: str) -> str:
+    """Return the dotted name of a file.
+
+    >>> module_name("store/trace.py"), module_name("store/__init__.py")
+    ('memtrace.store.trace', 'memtrace.store')
+    """
+    parts = PurePosixPath("memtrace", path).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def start_up_violations(sources: dict[str, str]) -> list[str]:
+    """Return imports of torch, or of what is slow to load, that happen before the user's program imports torch."""
+    return [
+        f"{path}:{one.line}: imports {one.module} at start-up"
+        for path, one in module_level_imports(sources, START_UP)
+        # importlib.util takes a process start from 28 to 82 ms.
+        if within(one.module, "torch") or within(one.module, "importlib.util")
+    ]
+
+
+SOURCES = {
+    path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_file_imports_and_calls_only_what_its_part_may(path: str) -> None:
+    assert violations(path, SOURCES[path]) == []
+
+
+def test_start_up_of_a_recorded_process_imports_no_torch() -> None:
+    assert start_up_violations(SOURCES) == []
+
+
+def test_no_file_is_named_after_nothing() -> None:
+    root = PACKAGE.parent
+    folders = ["memtrace", "tests", "samples", "benchmarks", "viewers", "docs"]
+    named = [path for folder in folders for path in (root / folder).rglob("*") if path.stem in NOT_NAMES]
+    assert named == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "problem"),
+    [
+        ("schema/tables.py", "import pandas", "schema imports pandas"),
+        ("schema/tables.py", "from pathlib import Path", "schema imports pathlib"),
+        ("schema/tables.py", "def read():\n    return open('x')", "schema calls open()"),
+        ("schema/tables.py", "from memtrace.store import trace", "schema imports memtrace.store.trace"),
+        ("hooks/steps.py", "import numpy", "hooks imports numpy"),
+        ("hooks/steps.py", "def f():\n    import orjson", "hooks imports orjson"),
+        ("hooks/steps.py", "print('hello')", "hooks calls print()"),
+        ("hooks/steps.py", "from memtrace.launch.gather import gather", "hooks imports memtrace.launch.gather.gather"),
+        ("launch/gather.py", "from memtrace.hooks import spool", "launch imports memtrace.hooks.spool"),
+        ("launch/gather.py", "from ..hooks import spool", "launch imports memtrace.hooks.spool"),
+        ("launch/gather.py", "import_module('memtrace.hooks.spool')", "launch imports memtrace.hooks.spool"),
+        ("launch/gather.py", "import pandas as pd", "launch imports pandas"),
+        ("store/read.py", "import torch", "store imports torch"),
+        ("store/read.py", "def f():\n    import torch", "store imports torch"),
+        ("allocator/replay.py", "from memtrace.store.read import read_trace", "imports memtrace.store.read.read_trace"),
+        ("allocator/replay.py", "import pandas", "allocator imports pandas"),
+        ("analysis/peak.py", "import plotly.express", "analysis imports plotly.express"),
+        ("analysis/peak.py", "import click", "analysis imports click"),
+        ("analysis/peak.py", "print(1)", "analysis calls print()"),
+        ("analysis/peak.py", "from memtrace.report import text", "analysis imports memtrace.report.text"),
+        ("forecast/estimate.py", "def f():\n    import torch", "outside the functions of forecast/meta.py"),
+        ("forecast/meta.py", "import torch", "outside the functions of forecast/meta.py"),
+        ("forecast/fit.py", "import subprocess", "forecast imports subprocess"),
+        ("report/html.py", "import plotly", "report imports plotly outside report/figures.py"),
+        ("report/html.py", "from rich.table import Table", "report imports rich outside report/text.py"),
+        ("report/text.py", "from memtrace.analysis.peak import find_peak", "imports memtrace.analysis.peak.find_peak"),
+        ("report/text.py", "from memtrace.store.trace import Trace", "report imports memtrace.store.trace.Trace"),
+        ("report/text.py", "import pandas", "report imports pandas"),
+        ("cli/report.py", "from memtrace.store.read import read_trace", "outside a function"),
+        ("cli/report.py", "def f():\n    from memtrace.hooks import api", "cli imports memtrace.hooks.api"),
+        ("cli/report.py", "def f():\n    import rich", "cli imports rich"),
+        ("units.py", "import numpy", "units.py imports numpy"),
+        ("__init__.py", "from memtrace.hooks import api", "__init__.py imports memtrace.hooks.api"),
+        ("extras/more.py", "", "extras is not a part"),
+    ],
+)
+def test_checker_refuses(path: str, source: str, problem: str) -> None:
+    assert [found for found in violations(path, source) if problem in found], violations(path, source)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("hooks/steps.py", "def f():\n    import torch"),
+        ("hooks/steps.py", "from memtrace.schema.names import Phase\nfrom .guard import guarded"),
+        ("launch/gather.py", "import orjson\nfrom memtrace.store.trace import Trace\nprint('next')"),
+        ("analysis/peak.py", "import numpy as np\nimport pandas as pd\nfrom memtrace.store.trace import RankTrace"),
+        ("forecast/meta.py", "def f():\n    import torch.nn"),
+        ("report/figures.py", "import plotly.graph_objects as go\nfrom memtrace.analysis.results import Peak"),
+        ("report/text.py", "from rich.table import Table\nfrom memtrace.units import format_bytes"),
+        ("cli/report.py", "import click\nfrom memtrace.errors import MemtraceError"),
+        (
+            "cli/report.py",
+            "from memtrace.schema.names import Phase\ndef f():\n    from memtrace.store.read import read",
+        ),
+        ("cli/doctor.py", "from memtrace import __version__"),
+    ],
+)
+def test_checker_accepts(path: str, source: str) -> None:
+    assert violations(path, source) == []
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"hooks/watcher.py": "import torch"},
+        {"hooks/watcher.py": "if True:\n    import torch.nn"},
+        {"hooks/watcher.py": "from memtrace.hooks.steps import Steps", "hooks/steps.py": "import torch"},
+        {"hooks/bootstrap/sitecustomize.py": "import importlib.util"},
+    ],
+)
+def test_checker_refuses_at_start_up(sources: dict[str, str]) -> None:
+    assert len(start_up_violations(sources)) == 1
+
+
+def test_checker_accepts_torch_after_start_up() -> None:
+    later = "def torch_is_there():\n    from memtrace.hooks import steps"
+    for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
+    assert start_up_violations({"hooks/watcher.py": for_types + later, "hooks/steps.py": "import torch"}) == []
