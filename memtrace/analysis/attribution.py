@@ -1,0 +1,118 @@
+"""What each allocation is for, and how that was decided.
+
+In: the allocations of a device, and what the hooks knew: owners (storage → parameter, gradient …) and saved tensors.
+Out: `Attribution`, a category and a decision for each allocation; `unknown` wherever nobody knew.
+
+An owner or saved row names an address at a time; it means the allocation that was live there then. Views and tied
+parameters share a storage, hence an allocation, and count once. An allocation has one category for its whole life: the
+strongest that anything ever gave it, an owner before a hook, and among owners the one that lasts longest:
+parameter, buffer, optimizer_state, gradient, then input. (A gradient buffer that autograd also saved is a gradient.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from memtrace.analysis.lifetimes import Lifetimes
+from memtrace.analysis.moments import Moments
+from memtrace.schema.names import Category, Decision
+from memtrace.store.columns import NULL, ColumnTable, IntArray
+from memtrace.store.trace import RankTrace
+
+CATEGORIES = tuple(Category)
+"""Categories by their code in `Attribution.category`."""
+
+DECISIONS = tuple(Decision)
+"""Decisions by their code in `Attribution.decision`."""
+
+_UNKNOWN_CATEGORY = CATEGORIES.index(Category.UNKNOWN)
+_UNKNOWN_DECISION = DECISIONS.index(Decision.UNKNOWN)
+
+_OWNER_ORDER = (
+    Category.PARAMETER,
+    Category.BUFFER,
+    Category.OPTIMIZER_STATE,
+    Category.GRADIENT,
+    Category.COMMUNICATION,
+    Category.WORKSPACE,
+    Category.INPUT,
+)
+"""Categories that an owner may give, the strongest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Attribution:
+    """A category and a decision for each row of `Lifetimes`."""
+
+    category: npt.NDArray[np.int8]
+    """Index into `CATEGORIES`."""
+    decision: npt.NDArray[np.int8]
+    """Index into `DECISIONS`."""
+    num_unmatched_storages: int
+    """Storages with an owner that no recorded allocation holds."""
+    unmatched_bytes: int
+    """Their bytes."""
+
+
+def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetimes) -> Attribution:
+    """Return what the allocations of a device are for."""
+    category = np.full(len(lifetimes), _UNKNOWN_CATEGORY, np.int8)
+    decision = np.full(len(lifetimes), _UNKNOWN_DECISION, np.int8)
+    owners, saved = rank.table("owners"), rank.table("saved")
+    unmatched = (0, 0)
+    if len(owners) or len(saved):
+        finder = _Finder(moments, lifetimes)
+        live = finder.find(saved, rank.string_id(device))
+        category[live[live >= 0]] = CATEGORIES.index(Category.ACTIVATION)
+        decision[live[live >= 0]] = DECISIONS.index(Decision.HOOK)
+        of_owner = finder.find(owners, rank.string_id(device))
+        for name in reversed(_OWNER_ORDER):
+            rows = of_owner[(owners["category"] == rank.string_id(name.value)) & (of_owner >= 0)]
+            category[rows] = CATEGORIES.index(name)
+            decision[rows] = DECISIONS.index(Decision.OWNER)
+        unmatched = _unmatched(owners, of_owner == _Finder.ABSENT)
+    return Attribution(
+        category=category, decision=decision, num_unmatched_storages=unmatched[0], unmatched_bytes=unmatched[1]
+    )
+
+
+def _unmatched(owners: ColumnTable, absent: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Return number and bytes of the distinct storages among the absent rows."""
+    _, first = np.unique(owners["address"][absent], return_index=True)
+    return len(first), int(owners["size_bytes"][absent][first].sum())
+
+
+class _Finder:
+    """Finds the allocation that was live at an address at a time: one search over (address, start)."""
+
+    ABSENT = -1
+    OTHER_DEVICE = -2
+
+    def __init__(self, moments: Moments, lifetimes: Lifetimes) -> None:
+        self._moments = moments
+        self._lifetimes = lifetimes
+        order = np.lexsort((lifetimes.start, lifetimes.address))
+        self._addresses, code = np.unique(lifetimes.address[order], return_inverse=True)
+        self._order = order
+        self._scale = len(moments) + 1
+        self._keys = code * self._scale + lifetimes.start[order]
+
+    def find(self, table: ColumnTable, device: int) -> IntArray:
+        """Return, for each row of owners or saved, the row of its allocation, `ABSENT` or `OTHER_DEVICE`."""
+        found = np.full(len(table), self.OTHER_DEVICE, np.int64)
+        rows = np.flatnonzero((table["device"] == device) & (table["address"] != NULL) & (table["size_bytes"] > 0))
+        if len(self._order):
+            found[rows] = self._find(table["address"][rows], self._moments.at_times(table["time_ns"][rows]))
+        else:
+            found[rows] = self.ABSENT
+        return found
+
+    def _find(self, address: IntArray, moment: IntArray) -> IntArray:
+        code = np.minimum(np.searchsorted(self._addresses, address), len(self._addresses) - 1)
+        position = np.searchsorted(self._keys, code * self._scale + moment, side="right") - 1
+        row = self._order[np.maximum(position, 0)]
+        is_live = (position >= 0) & (self._lifetimes.address[row] == address) & (self._lifetimes.end[row] > moment)
+        return np.where(is_live, row, self.ABSENT)

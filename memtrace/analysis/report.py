@@ -1,0 +1,122 @@
+"""The report of a trace: every question of this package asked of every rank and device.
+
+In: `Trace`. Out: `Report`, which the renderers draw.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from memtrace.analysis.history import DeviceHistory, build_history, device_names
+from memtrace.analysis.modules import modules_at
+from memtrace.analysis.notes import notes_of_device, notes_of_trace
+from memtrace.analysis.oom import find_oom
+from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
+from memtrace.analysis.results import Peak, RankReport, Report
+from memtrace.analysis.stacks import stacks_at
+from memtrace.analysis.steps import StepSpan, step_results, step_spans
+from memtrace.analysis.timeline import build_timeline
+from memtrace.analysis.verdict import verdict
+from memtrace.store.trace import RankTrace, Trace
+
+
+def analyze(trace: Trace, *, capacity_bytes: int | None = None) -> Report:
+    """Return the report of a trace; `capacity_bytes` stands in for the total memory of the devices."""
+    ranks = tuple(report for rank in trace.ranks for report in _rank_reports(rank, _facts(trace, rank), capacity_bytes))
+    return Report(
+        verdict=verdict(ranks), ranks=ranks, findings=(), warnings=notes_of_trace(trace.warnings), title=trace.path
+    )
+
+
+def _rank_reports(rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None) -> list[RankReport]:
+    """Return one report a device of a rank; one for a rank that recorded no memory at all."""
+    names = device_names(rank) or [_main_device(rank)]
+    accelerators = [name for name in names if name != "cpu"]
+    return [
+        _device_report(build_history(rank, name, owns_marks=accelerators == [name]), facts, capacity_bytes)
+        for name in names
+    ]
+
+
+def _main_device(rank: RankTrace) -> str:
+    """Return the device of a rank without memory: the first that its header names, else the CPU."""
+    devices = rank.header.get("devices") or []
+    return str(devices[0].get("name", "cpu")) if devices else "cpu"
+
+
+def _device_report(history: DeviceHistory, facts: Mapping[str, Any], capacity_bytes: int | None) -> RankReport:
+    rank, spans = history.rank, step_spans(history)
+    end = end_state(history)
+    peak = peak_between(history, 0, history.last_moment) if history.has_history else peak_without_history(end)
+    at_peak = moment_of(history, peak)
+    has_moments = history.has_history
+    first, steady = _first_step_peak(history, spans), _steady_state_peak(history, spans)
+    keep = [moment_of(history, one) for one in (peak, first, steady) if one is not None]
+    reserved = history.levels.reserved
+    return RankReport(
+        rank=rank.rank,
+        device=history.device,
+        source=rank.source,
+        complete=rank.complete,
+        num_events=len(history.moments.rows),
+        num_allocations=history.num_allocs,
+        capacity_bytes=capacity_bytes if capacity_bytes is not None else _capacity(rank, history.device),
+        peak=peak,
+        first_step_peak=first,
+        steady_state_peak=steady,
+        end=end,
+        max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
+        steps=step_results(history, spans),
+        oom=find_oom(history),
+        timeline=build_timeline(history.moments, history.levels, keep) if has_moments else None,
+        top_modules=modules_at(history, at_peak),
+        top_stacks=stacks_at(history, at_peak) if has_moments else (),
+        warnings=notes_of_device(history, peak),
+        facts=facts,
+    )
+
+
+def _first_step_peak(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Peak | None:
+    """Return the peak within step 1, if all of it was recorded."""
+    first = [span for span in spans.values() if span.step == 1]
+    return peak_between(history, first[0].first, first[0].last) if first else None
+
+
+def _steady_state_peak(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Peak | None:
+    """Return the largest peak of a recorded step after the first."""
+    steady = [span for span in spans.values() if span.step >= 2 and span.recorded]
+    peaks = [peak_between(history, span.first, span.last) for span in steady]
+    return max(peaks, key=lambda peak: peak.allocated_bytes or peak.requested_bytes or 0) if peaks else None
+
+
+def _capacity(rank: RankTrace, device: str) -> int | None:
+    """Return the total memory of a device, as its header says."""
+    for one in rank.header.get("devices") or []:
+        if one.get("name") == device and one.get("capacity_bytes") is not None:
+            return int(one["capacity_bytes"])
+    return None
+
+
+def _facts(trace: Trace, rank: RankTrace) -> dict[str, Any]:
+    """Return the header facts worth showing; those that were not recorded are absent."""
+    names = ("world_size", "local_rank", "host", "pid", "versions", "exception", "original_path", "autocast_dtypes")
+    facts = {name: rank.header.get(name) for name in (*names, "uses_grad_scaler", "peak_host_rss_bytes", "sources")}
+    facts |= {name: trace.header.get(name) for name in ("command", "exit_status")}
+    facts["optimizers"] = [_optimizer(rank, row) for row in rank.table("optimizers").rows()]
+    return {name: value for name, value in facts.items() if value not in (None, [], {})}
+
+
+def _optimizer(rank: RankTrace, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one parameter group: class, number of parameters, options."""
+    try:
+        options = json.loads(rank.text(row["options"]) or "{}")
+    except ValueError:
+        options = {}
+    return {
+        "class_name": rank.text(row["class_name"]),
+        "group": row["group"],
+        "num_parameters": row["num_parameters"],
+        "options": options,
+    }

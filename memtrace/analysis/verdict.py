@@ -1,0 +1,118 @@
+"""The verdict: one sentence that says what the report comes to.
+
+In: the reports of all ranks. Out: text. What killed the run comes first, else the peak, when it was and what it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memtrace.analysis.results import OomResult, Peak, RankReport
+from memtrace.schema.names import Category
+from memtrace.units import format_bytes
+
+_WORDS = {
+    Category.PARAMETER: "parameters",
+    Category.BUFFER: "buffers",
+    Category.GRADIENT: "gradients",
+    Category.OPTIMIZER_STATE: "optimizer state",
+    Category.ACTIVATION: "activations",
+    Category.INPUT: "inputs",
+    Category.TEMPORARY: "temporaries",
+    Category.AUTOGRAD_DETAIL: "autograd details",
+    Category.COMMUNICATION: "communication buffers",
+    Category.WORKSPACE: "workspaces",
+    Category.UNKNOWN: "unattributed",
+}
+
+
+def verdict(ranks: Sequence[RankReport]) -> str:
+    """Return the verdict of a whole report."""
+    failed = [rank for rank in ranks if rank.oom is not None]
+    if failed:
+        return _who(failed[0], ranks) + _oom_sentence(failed[0])
+    known = [rank for rank in ranks if peak_bytes(rank.peak) is not None and rank.num_events]
+    candidates = known or [rank for rank in ranks if peak_bytes(rank.peak) is not None]
+    if not candidates:
+        return "No memory was recorded: there is nothing in this file to report on."
+    accelerators = [rank for rank in candidates if rank.device != "cpu"]
+    worst = max(accelerators or candidates, key=lambda rank: peak_bytes(rank.peak) or 0)
+    return _who(worst, ranks) + _peak_sentence(worst)
+
+
+def peak_bytes(peak: Peak) -> int | None:
+    """Return how high a peak is: allocated bytes, requested where that is not known."""
+    return peak.requested_bytes if peak.allocated_bytes is None else peak.allocated_bytes
+
+
+def _who(rank: RankReport, ranks: Sequence[RankReport]) -> str:
+    """Return which rank or device is meant, where there are several."""
+    if len({one.rank for one in ranks}) > 1 and rank.rank is not None:
+        return f"Rank {rank.rank}: "
+    return f"{rank.device}: " if len(ranks) > 1 else ""
+
+
+def _peak_sentence(rank: RankReport) -> str:
+    peak = rank.peak
+    size = format_bytes(peak_bytes(peak))
+    if peak.time_ns is None and peak.event is None:
+        reserved = "" if peak.reserved_bytes is None else f" of {format_bytes(peak.reserved_bytes)} reserved"
+        return f"{size} are allocated{reserved} at the moment of the snapshot; it holds no history."
+    share = (
+        "" if rank.capacity_bytes is None else f", {_percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device"
+    )
+    return f"Memory peaks at {size}{share}{_where(peak.step, peak.phase, peak.module)}{_made_of(peak)}."
+
+
+def _where(step: int | None, phase: str | None, module: str | None) -> str:
+    parts = []
+    if step is not None:
+        parts.append("before training began" if step == 0 else f"in step {step}")
+    if phase is not None:
+        parts.append(f"during {phase}" if step is None or step == 0 else f"({phase})")
+    if module:
+        parts.append(f"in {module}")
+    return "".join(f" {part}" for part in parts)
+
+
+def _made_of(peak: Peak) -> str:
+    """Return the two largest categories with their shares."""
+    total = peak.requested_bytes
+    if not total:
+        return ""
+    largest = sorted(peak.by_category.items(), key=lambda item: -item[1])[:2]
+    if largest[0][0] == Category.UNKNOWN.value and largest[0][1] == total:
+        return "; what it is for was not recorded"
+    parts = [f"{_percent(num_bytes, total)} {_WORDS[Category(name)]}" for name, num_bytes in largest if num_bytes]
+    return "; " + " and ".join(parts)
+
+
+def _oom_sentence(rank: RankReport) -> str:
+    oom = rank.oom
+    assert oom is not None
+    sentence = (
+        f"Out of memory{_where(oom.step, oom.phase, oom.module)}: {format_bytes(oom.request_bytes)} were asked for"
+    )
+    if oom.free_bytes is not None:
+        sentence += f" with {format_bytes(oom.free_bytes)} free on the device"
+    if oom.reserved_unallocated_bytes is not None:
+        sentence += f" and {format_bytes(oom.reserved_unallocated_bytes)} reserved but unallocated"
+    return sentence + _because(oom) + "."
+
+
+def _because(oom: OomResult) -> str:
+    if oom.cause == "capacity":
+        return "; no arrangement of what is free would have been enough"
+    if oom.cause == "fragmentation":
+        return f"; enough in all, but the largest free block is {format_bytes(oom.largest_free_block_bytes)}"
+    return ""
+
+
+def _percent(part: int, whole: int) -> str:
+    """Return a share in whole percent.
+
+    >>> _percent(1, 3), _percent(1, 1000)
+    ('33 %', 'under 1 %')
+    """
+    share = 100 * part / whole if whole else 0.0
+    return "under 1 %" if 0 < share < 0.5 else f"{share:.0f} %"
