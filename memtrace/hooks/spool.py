@@ -205,4 +205,5 @@ def _remove(path: str) -> None:
 
 def _warn_on_stderr(message: str) -> None:
     """Write the one line that a recording may add to the user's stderr."""
-    print(f"memtrace: {message}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # print would take stdout instead
+        print(f"memtrace: {message}", file=sys.stderr, flush=True)
