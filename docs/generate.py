@@ -1,0 +1,107 @@
+"""Writes the pages that are made from code: docs/cli.md from each command's help, docs/trace-format.md from the schema.
+
+`python docs/generate.py` writes them, `--check` only says which are out of date (exit code 1). `make docs` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+from memtrace.cli import COMMANDS, group
+from memtrace.schema import tables
+from memtrace.schema.version import TRACE_VERSION
+
+DOCS = Path(__file__).parent
+WIDTH = 100
+"""Columns of the help texts. Fixed, since click would ask the terminal."""
+
+
+def cli_reference() -> str:
+    """Return docs/cli.md: the help of the group and of every command."""
+    root = click.Context(group, info_name="memtrace", terminal_width=WIDTH, max_content_width=WIDTH)
+    sections = ["# Every command and option", generated_note("memtrace/cli"), help_block(group, root)]
+    for name in COMMANDS:
+        command = group.get_command(root, name)
+        assert command is not None
+        context = click.Context(command, parent=root, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+        sections += [f"## memtrace {name}", help_block(command, context)]
+    return "\n\n".join(sections) + "\n"
+
+
+def help_block(command: click.Command, context: click.Context) -> str:
+    """Return what `--help` prints, as a block of code."""
+    return f"```text\n{command.get_help(context).strip()}\n```"
+
+
+def trace_format() -> str:
+    """Return docs/trace-format.md: headers and tables with their columns, units and meanings."""
+    introduction = (tables.__doc__ or "").strip().splitlines()[1:]
+    sections = [
+        f"# The trace format, version {TRACE_VERSION}",
+        generated_note("memtrace/schema/tables.py"),
+        "\n".join(introduction).strip(),
+        "A reader refuses a newer version, upgrades an older one, and ignores and counts fields that it does not know.",
+        "## Header",
+        header_table(tables.TRACE_HEADER),
+        "## Header of a rank",
+        header_table(tables.RANK_HEADER),
+    ]
+    for table in tables.TABLES:
+        sections += [f"## {table.name}", f"A row is {table.row}.", column_table(table)]
+    return "\n\n".join(sections) + "\n"
+
+
+def header_table(fields: Iterable[tables.Field]) -> str:
+    """Return the fields of a header as a Markdown table."""
+    return markdown_table(("field", "type", "meaning"), ((f"`{one.name}`", one.kind, one.meaning) for one in fields))
+
+
+def column_table(table: tables.Table) -> str:
+    """Return the columns of a table as a Markdown table."""
+    rows = (
+        (f"`{one.name}`", one.kind + (" or null" if one.nullable else ""), one.unit, one.meaning)
+        for one in table.columns
+    )
+    return markdown_table(("column", "type", "unit", "meaning"), rows)
+
+
+def markdown_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a Markdown table; a bar in a cell is escaped."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def generated_note(source: str) -> str:
+    """Return the line that keeps people from editing a generated page."""
+    return f"<!-- Generated from {source} by `make docs`. Do not edit. -->"
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_reference, "trace-format.md": trace_format}
+"""Every generated page and what makes it."""
+
+
+def main() -> int:
+    """Write the pages, or check them; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if a page is out of date")
+    check = parser.parse_args().check
+    stale = []
+    for name, make in PAGES.items():
+        path, text = DOCS / name, make()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    for name in stale:
+        print(f"{'out of date' if check else 'wrote'}: docs/{name}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
