@@ -1,0 +1,73 @@
+"""One report as one HTML file that needs nothing else: styles, modules, plotly and data inside, no network.
+
+In: a `Report`. Out: the text of the page. What comes from a trace reaches the page as JSON in a script that the browser
+does not run, and the page turns it into text nodes (title and verdict stand in the HTML too, escaped). A content
+security policy lets only the scripts run that are named here by their hashes, and forbids every connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+
+import orjson
+
+from memtrace import __version__
+from memtrace.analysis.results import Report
+from memtrace.report.assets import joined_modules, viewer_text
+from memtrace.report.figures import plotly_script
+from memtrace.report.palette import css_variables
+from memtrace.report.payload import report_payload, visible
+
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
+# These would end the script, start a comment in it, or (the last two) end a line of JavaScript.
+_ESCAPES = {
+    b"<": b"\\u003c",
+    b">": b"\\u003e",
+    b"&": b"\\u0026",
+    b"\xe2\x80\xa8": b"\\u2028",
+    b"\xe2\x80\xa9": b"\\u2029",
+}
+
+
+def render_html(report: Report) -> str:
+    """Return the page of a report, complete in itself."""
+    plotly, modules = plotly_script(), joined_modules("main")
+    return _filled(
+        viewer_text("report.html"),
+        {
+            "policy": _policy([plotly, modules]),
+            "title": html.escape(visible(report.title)),
+            "verdict": html.escape(visible(report.verdict)),
+            "styles": css_variables() + viewer_text("report.css"),
+            "data": script_json(report_payload(report, version=__version__)),
+            "plotly": plotly,
+            "modules": modules,
+        },
+    )
+
+
+def script_json(value: object) -> str:
+    """Return JSON that can stand inside a script element: no character in it has a meaning in HTML or JavaScript."""
+    # NaN would become null, so no payload holds one outside its arrays.
+    encoded = orjson.dumps(value)
+    for character, escape in _ESCAPES.items():
+        encoded = encoded.replace(character, escape)
+    return encoded.decode("utf-8")
+
+
+def _filled(template: str, texts: dict[str, str]) -> str:
+    """Return a template with its places filled, in one pass, so that filled-in text is never searched for places."""
+    return _PLACE.sub(lambda match: texts[match[1]], template)
+
+
+def _policy(scripts: list[str]) -> str:
+    hashes = (base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    # plotly sets style attributes and adds style elements; pictures of a figure are made as data or blob.
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,126 @@
+"""Colours, once for plotly and CSS: which colour, label and place in the stack each category and phase has.
+
+The category colours are those of Okabe and Ito (2008), which people with any colour vision tell apart, and four more of
+clearly different lightness. Unattributed bytes are grey *and hatched*, so that they are never taken for a category.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memtrace.schema.names import Category, Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ink:
+    """How one category or phase is drawn."""
+
+    label: str
+    """What people read."""
+    color: str
+    """CSS colour; the same in light and dark."""
+    hatched: bool = False
+    """Whether it is hatched as well as coloured."""
+
+
+CATEGORIES: dict[str, Ink] = {
+    # In the order of the stack: what stays is at the bottom, so that the band that moves is on top and easy to read.
+    Category.PARAMETER.value: Ink(label="parameters", color="#0072B2"),
+    Category.BUFFER.value: Ink(label="buffers", color="#12355B"),
+    Category.OPTIMIZER_STATE.value: Ink(label="optimizer state", color="#CC79A7"),
+    Category.GRADIENT.value: Ink(label="gradients", color="#009E73"),
+    Category.ACTIVATION.value: Ink(label="activations", color="#E69F00"),
+    Category.AUTOGRAD_DETAIL.value: Ink(label="autograd detail", color="#8A5A2B"),
+    Category.INPUT.value: Ink(label="inputs", color="#F0E442"),
+    Category.TEMPORARY.value: Ink(label="temporaries", color="#56B4E9"),
+    Category.WORKSPACE.value: Ink(label="workspaces", color="#7A8B2D"),
+    Category.COMMUNICATION.value: Ink(label="communication", color="#D55E00"),
+    Category.UNKNOWN.value: Ink(label="unattributed", color="#8B929C", hatched=True),
+}
+"""By category name, bottom of the stack first."""
+
+PHASES: dict[str, Ink] = {
+    # Slate of different depth: a second rainbow under the first would be read as categories.
+    Phase.DATA.value: Ink(label="data", color="var(--phase-data)"),
+    Phase.FORWARD.value: Ink(label="forward", color="var(--phase-forward)"),
+    Phase.BACKWARD.value: Ink(label="backward", color="var(--phase-backward)"),
+    Phase.RECOMPUTE.value: Ink(label="recompute", color="var(--phase-backward)", hatched=True),
+    Phase.OPTIMIZER.value: Ink(label="optimizer", color="var(--phase-optimizer)"),
+    Phase.OTHER.value: Ink(label="other", color="var(--phase-other)"),
+}
+"""By phase name, in the order in which a step goes through them."""
+
+THEMES: dict[str, dict[str, str]] = {
+    "light": {
+        "page": "#f7f7f5",
+        "panel": "#ffffff",
+        "ink": "#191d23",
+        "muted": "#5c6570",
+        "line": "#e3e5e8",
+        "grid": "#eceef0",
+        "accent": "#0b5cad",
+        "good": "#1c7c54",
+        "warn": "#8a5200",
+        "bad": "#b3261e",
+        "bad-soft": "#fdf0ee",
+        "phase-data": "#eef1f4",
+        "phase-forward": "#d6dde5",
+        "phase-backward": "#aab6c3",
+        "phase-optimizer": "#7e8c9b",
+        "phase-other": "#f3f4f6",
+        "hatch": "rgba(255, 255, 255, 0.62)",
+    },
+    "dark": {
+        "page": "#101317",
+        "panel": "#171b20",
+        "ink": "#e8ebef",
+        "muted": "#9ba5b1",
+        "line": "#2a3038",
+        "grid": "#232930",
+        "accent": "#6fb3f2",
+        "good": "#5fc79a",
+        "warn": "#e3ad5b",
+        "bad": "#f2867c",
+        "bad-soft": "#2b1a1a",
+        "phase-data": "#1f252c",
+        "phase-forward": "#2f3842",
+        "phase-backward": "#485563",
+        "phase-optimizer": "#667586",
+        "phase-other": "#1b2026",
+        "hatch": "rgba(16, 19, 23, 0.55)",
+    },
+}
+"""Colours of page and figures by theme; both use them as CSS variables of the same names."""
+
+
+def category_ink(category: str) -> Ink:
+    """Return how a category is drawn; one that this version does not know is drawn as unattributed, under its name."""
+    known = CATEGORIES.get(category)
+    return known or Ink(label=category.replace("_", " "), color=CATEGORIES[Category.UNKNOWN.value].color, hatched=True)
+
+
+def phase_ink(phase: str) -> Ink:
+    """Return how a phase is drawn."""
+    return PHASES.get(phase) or Ink(label=phase, color="var(--phase-other)")
+
+
+def stack_order(categories: list[str]) -> list[str]:
+    """Return category names, bottom of the stack first; unknown names go below *unattributed*."""
+    places = {name: place for place, name in enumerate(CATEGORIES)}
+    last = places[Category.UNKNOWN.value]
+    return sorted(categories, key=lambda name: (places.get(name, last - 0.5), name))
+
+
+def css_variables() -> str:
+    """Return the style rules that set every theme's colours and every category's colour."""
+    light, dark = (_declarations(theme) for theme in (THEMES["light"], THEMES["dark"]))
+    categories = "".join(f"--category-{name}:{ink.color};" for name, ink in CATEGORIES.items())
+    return (
+        f":root{{color-scheme:light;{light}{categories}}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}\n"
+        f"@media screen{{:root[data-theme=dark]{{color-scheme:dark;{dark}}}}}\n"
+    )
+
+
+def _declarations(theme: dict[str, str]) -> str:
+    return "".join(f"--{name}:{value};" for name, value in theme.items())
