@@ -1,4 +1,4 @@
-"""Everything known about one device of one rank, built once: the common input of peak, steps, modules, stacks and notes.
+"""Everything known about one device of one rank, built once: the common input of the questions of this package.
 
 In: a rank and a device name. Out: `DeviceHistory`.
 """

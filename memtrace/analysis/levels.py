@@ -188,7 +188,7 @@ def _profiled_totals(rank: RankTrace, moments: Moments, starts: Sequence[int | N
     totals = np.full(len(moments), NULL, np.int64)
     totals[moments.of_event] = rank.table("events")["total_bytes"][moments.rows]
     for epoch, start in zip(moments.epochs, starts, strict=True):
-        totals[epoch.start] = start
+        totals[epoch.start] = start or 0
     # Events without a total take over the one before.
     last_known = np.maximum.accumulate(np.where(totals == NULL, 0, np.arange(len(totals))))
     filled: IntArray = totals[last_known]

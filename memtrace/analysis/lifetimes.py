@@ -62,7 +62,7 @@ class Lifetimes:
 class _Rows:
     """Allocs and frees in the order of time, then sorted by address."""
 
-    kind: IntArray
+    kind: npt.NDArray[np.int8]
     address: IntArray
     moment: IntArray
     size_bytes: IntArray
@@ -115,14 +115,14 @@ def _initial_rows(rank: RankTrace, device: str, moments: Moments) -> _Rows:
 def _event_rows(rank: RankTrace, moments: Moments) -> _Rows:
     """Return the allocs and frees of the history that have an address."""
     events = rank.table("events")
-    kind_of = np.zeros(len(rank.strings) + 1, np.int8)
-    for action, kind in (
+    kind_of: npt.NDArray[np.int8] = np.zeros(len(rank.strings) + 1, np.int8)
+    for action, code in (
         (Action.ALLOC, _ALLOC),
         (Action.FREE_REQUESTED, _REQUESTED),
         (Action.FREE_COMPLETED, _COMPLETED),
     ):
         # Row -1 is the spare one at the end: an action that no event has.
-        kind_of[rank.string_id(action.value)] = kind
+        kind_of[rank.string_id(action.value)] = code
     kind_of[-1] = 0
     kind = kind_of[moments.action]
     address = events["address"][moments.rows]
@@ -158,10 +158,10 @@ def _pair(rows: _Rows, moments: Moments) -> Lifetimes:
     same = np.zeros(len(kind), np.bool_)
     same[1:] = (rows.address[1:] == rows.address[:-1]) & (epoch_end[1:] == epoch_end[:-1])
     # Two rows of nothing at the end, so that the next two rows can always be looked at.
-    padded_kind = np.concatenate([kind * 1, [0, 0]])
+    padded_kind = np.concatenate([kind, [0, 0]])
     padded_same = np.concatenate([same, [False, False]])
     padded_moment = np.concatenate([rows.moment, [0, 0]])
-    before = np.concatenate([[0], kind[:-1]]) * same if len(kind) else kind
+    before = np.where(same, np.roll(kind, 1), 0).astype(np.int8)
 
     has_requests = bool(np.any(kind == _REQUESTED))
     is_alloc = kind == _ALLOC
@@ -200,7 +200,7 @@ def _pair(rows: _Rows, moments: Moments) -> Lifetimes:
     )
 
 
-def _count_unpaired(kind: IntArray, before: IntArray) -> int:
+def _count_unpaired(kind: npt.NDArray[np.int8], before: npt.NDArray[np.int8]) -> int:
     """Return how many events cannot follow the one before them at the same address."""
     impossible = (
         ((kind == _ALLOC) & ((before == _ALLOC) | (before == _REQUESTED)))
@@ -227,7 +227,7 @@ def _epoch_starts(moment: IntArray, moments: Moments) -> IntArray:
 
 
 def _mark_pending(rank: RankTrace, device: str, lifetimes: Lifetimes) -> Lifetimes:
-    """Return the allocations with those that the final state says were pending, but the history does not, not in use."""
+    """Return the allocations; those that only the final state tells to be pending are not in use from the start."""
     blocks, segments = rank.table("blocks"), rank.table("segments")
     pending = blocks["state"] == rank.string_id(BlockState.ACTIVE_PENDING_FREE.value)
     if not pending.any():

@@ -13,7 +13,6 @@ from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.marks import modules_of
 from memtrace.analysis.results import ModuleRow
 from memtrace.schema.names import Category
-from memtrace.store.columns import NULL
 
 
 def modules_at(history: DeviceHistory, moment: int) -> tuple[ModuleRow, ...]:

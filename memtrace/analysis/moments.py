@@ -56,7 +56,7 @@ class Moments:
     action: IntArray
     """String id of the action of each of these events."""
     event: IntArray
-    """For each moment the row of its event; at the start of an epoch the row before its first event (-1 at the very start)."""
+    """For each moment the row of its event; at the start of an epoch the row before, which may be -1."""
     time_ns: IntArray
     """For each moment its Unix time, never falling; 0 where times were not recorded."""
     has_times: bool
@@ -127,7 +127,7 @@ def build_moments(rank: RankTrace, device: str) -> Moments:
 
 
 def _windows_of(rank: RankTrace, device: str, of_device: npt.NDArray[np.bool_]) -> list[int]:
-    """Return the windows that are of this device: those with its events or blocks, and those without any event at all."""
+    """Return the windows of this device: those with its events or blocks, and those without any event at all."""
     windows = rank.table("windows")
     blocks = rank.table("initial_blocks")
     with_blocks = set(blocks["window"][blocks["device"] == rank.string_id(device)].tolist())

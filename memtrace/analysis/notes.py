@@ -91,7 +91,7 @@ def _history_notes(history: DeviceHistory) -> Iterator[Note]:
     if history.lifetimes.num_unpaired:
         yield Note(
             slug="unpaired-events",
-            message="Frees without an allocation, or allocations of a block that was in use: events between are missing.",
+            message="Frees without an allocation, or allocations of a block in use: events between are missing.",
             count=history.lifetimes.num_unpaired,
         )
     if history.levels.overdrawn_bytes:
@@ -139,7 +139,7 @@ def _attribution_notes(history: DeviceHistory, peak: Peak) -> Iterator[Note]:
         yield Note(
             slug="storages-not-allocated",
             message=f"{format_bytes(history.attribution.unmatched_bytes)} of tensors are in memory "
-            "that the recorded allocator did not hand out (mapped files, numpy arrays, blocks older than the recording).",
+            "that the recorded allocator did not hand out (mapped files, numpy arrays, older blocks).",
             count=history.attribution.num_unmatched_storages,
         )
     allocs = history.moments.is_action(history.rank, Action.ALLOC)

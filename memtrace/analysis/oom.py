@@ -1,7 +1,7 @@
 """The out-of-memory that a run died of, as far as it was recorded.
 
-In: `DeviceHistory` with an oom event. Out: `OomResult`. Figures of the allocator (reserved but unallocated, largest free
-block) stand in a snapshot taken at the failure; where the history went on, they are not known.
+In: `DeviceHistory` with an oom event. Out: `OomResult`. Figures of the allocator (reserved but unallocated, largest
+free block) stand in a snapshot taken at the failure; where the history went on, they are not known.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Spans:
         return cls(rows=order, start_ns=starts, end_ns=ends, parent=parent)
 
     def innermost(self, times_ns: IntArray) -> IntArray:
-        """Return for each time the row of the innermost stretch that holds it; a stretch holds its start, not its end."""
+        """Return for each time the row of the innermost stretch that holds it: start included, end excluded."""
         found = np.searchsorted(self.start_ns, times_ns, side="right") - 1
         if not len(self.rows):
             return found

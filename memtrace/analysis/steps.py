@@ -1,7 +1,7 @@
 """What each step and each of its phases needed.
 
-In: `DeviceHistory` with the steps and phases that hooks or a profiler marked. Out: a `StepResult` a step, and the moments
-of a step for its peak. Step 0, before training began, is no step of its own in the list.
+In: `DeviceHistory` with the steps and phases that hooks or a profiler marked. Out: a `StepResult` a step, and the
+moments of a step for its peak. Step 0, before training began, is no step of its own in the list.
 """
 
 from __future__ import annotations

@@ -12,10 +12,9 @@ import numpy as np
 
 from memtrace.analysis.levels import Levels
 from memtrace.analysis.moments import Moments
+from memtrace.analysis.results import Timeline
 from memtrace.schema.names import Category
 from memtrace.store.columns import IntArray
-
-from memtrace.analysis.results import Timeline
 
 MAX_POINTS = 4000
 """About the most points of a timeline: more than a screen has pixels."""
@@ -57,7 +56,8 @@ def _chosen(moments: Moments, levels: Levels, by_category: dict[str, IntArray], 
     picks = [extremes(level, MAX_POINTS // 4 // len(totals)) for level in totals]
     picks += [extremes(level, MAX_POINTS // 4 // len(parts)) for level in parts]
     edges = [moment for epoch in moments.epochs for moment in (epoch.start, epoch.stop - 1)]
-    return np.unique(np.concatenate([*picks, np.array([*edges, *keep], np.int64)]))
+    chosen: IntArray = np.unique(np.concatenate([*picks, np.array([*edges, *keep], np.int64)]))
+    return chosen
 
 
 def extremes(level: IntArray, num_buckets: int) -> IntArray:
@@ -71,7 +71,8 @@ def extremes(level: IntArray, num_buckets: int) -> IntArray:
     padded = np.concatenate([level, np.full(rows * width - len(level), level[-1])]).reshape(rows, width)
     offsets = np.arange(rows) * width
     found = np.concatenate([offsets + padded.argmin(axis=1), offsets + padded.argmax(axis=1)])
-    return np.minimum(found, len(level) - 1)
+    clipped: IntArray = np.minimum(found, len(level) - 1)
+    return clipped
 
 
 def _gaps(moments: Moments) -> tuple[tuple[int, int], ...]:

@@ -1,6 +1,7 @@
 """The verdict: one sentence that says what the report comes to.
 
-In: the reports of all ranks. Out: text. What killed the run comes first, else the peak, when it was and what it is made of.
+In: the reports of all ranks. Out: text. What killed the run comes first, else the peak:
+when it was and what it is made of.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""Writing a report's file: never over an existing one unasked, and never half of one.
+
+In: text and a path. Out: the file. It is written beside its place under a name of its own and moved there when complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from memtrace.analysis.results import Report
+from memtrace.errors import OutputError
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Raise `OutputError` if the file may not be written; asked before the work, so that none is done in vain."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", hint="name a file, as in report.html", slug="output-unwritable")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists", hint="choose another name, or add --force", slug="output-exists")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent} is not a folder", hint="make the folder first", slug="output-unwritable")
+
+
+def write_text(text: str, path: Path, *, force: bool) -> None:
+    """Write a text file as UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: the file exists and `force` is false, or it cannot be written.
+    """
+    check_output(path, force=force)
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.write(text)
+        # mkstemp makes private files; a report gets the rights that any new file of the user gets.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        reason = error.strerror or str(error)
+        raise OutputError(f"{path} cannot be written: {reason}", slug="output-unwritable") from error
+
+
+def write_html(report: Report, path: Path, *, force: bool) -> None:
+    """Write the report as one HTML file.
+
+    Raises:
+        OutputError: as `write_text`.
+    """
+    from memtrace.report.html import render_html
+
+    check_output(path, force=force)
+    write_text(render_html(report), path, force=force)
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
