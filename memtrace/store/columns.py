@@ -24,7 +24,7 @@ NULL = int(np.iinfo(np.int64).min)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ColumnTable:
-    """Columns of one table, all of one length. Integer and string columns are int64 (strings are ids), flags are bool."""
+    """Columns of one table, all of one length: integers and strings (their ids) are int64, flags are bool."""
 
     table: Table
     columns: Mapping[str, Array]
@@ -47,7 +47,7 @@ class ColumnTable:
     def row(self, index: int) -> dict[str, Any]:
         """Return one row as Python values, null as `None`; strings stay ids."""
         values = {name: column[index].item() for name, column in self.columns.items()}
-        return {name: None if value == NULL and value is not False else value for name, value in values.items()}
+        return {name: None if value == NULL else value for name, value in values.items()}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield every row as `row` does. For small tables; hot loops use the arrays."""
@@ -56,7 +56,7 @@ class ColumnTable:
     def frame(self, strings: tuple[str, ...]) -> pd.DataFrame:
         """Return the table as a pandas frame: nulls as `pd.NA`, strings as categoricals."""
         data: dict[str, Any] = {}
-        categories = pd.Index(list(strings), dtype=object)
+        categories: Any = pd.Index(list(strings), dtype=object)
         for column in self.table.columns:
             values = self.columns[column.name]
             if column.kind == "string":
@@ -66,7 +66,8 @@ class ColumnTable:
                 data[column.name] = pd.arrays.IntegerArray(values, values == NULL)
             else:
                 data[column.name] = values
-        return pd.DataFrame(data)
+        frame: pd.DataFrame = pd.DataFrame(data)
+        return frame
 
 
 def dtype_of(column: Column) -> type[np.generic]:
@@ -87,6 +88,8 @@ def int_column(values: Sequence[Any], *, where: str, nullable: bool = False) -> 
         raise TraceReadError(f"{where}: a number does not fit 64 bits", slug="file-damaged") from None
     except TypeError:
         if nullable:
+            if list(values).count(None) == len(values):
+                return np.full(len(values), NULL, np.int64)
             return int_column([NULL if value is None else value for value in values], where=where)
         wrong = next((value for value in values if not isinstance(value, int)), None)
         name = "null" if wrong is None else type(wrong).__name__

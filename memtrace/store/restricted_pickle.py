@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import IO, Any, NoReturn
 
 from memtrace.errors import TraceReadError
+from memtrace.store.printable import printable
 
 _MEMORY_FACTOR = 200
 """Most memory that loading may take, as a multiple of the file. A dict (64 bytes) takes one byte of pickle."""
@@ -44,7 +45,7 @@ def load_plain_pickle(file: IO[bytes], *, size_bytes: int, where: str) -> Any:
             return _PlainUnpickler(file).load()
     except RefusedError as error:
         raise TraceReadError(
-            f"{where}: refused, because this pickle would run code (it names {printable(str(error))}); nothing was executed",
+            f"{where}: refused: this pickle would run code (it names {printable(str(error))}); nothing was executed",
             hint="a memory snapshot of torch holds plain data only; where does this file come from?",
             slug="pickle-refused",
         ) from None
@@ -68,7 +69,7 @@ def load_plain_pickle(file: IO[bytes], *, size_bytes: int, where: str) -> Any:
 
 @contextlib.contextmanager
 def paused_gc() -> Iterator[None]:
-    """Keep the cyclic collector off for a while: plain data has no cycles, and looking for them takes a third of a load."""
+    """Keep the cyclic collector off: plain data has no cycles, and looking for them takes a third of a load."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -98,8 +99,3 @@ def _memory_cap(num_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def printable(text: str) -> str:
-    """Return the text with control characters shown as escapes, so that a terminal does not obey them."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -20,7 +20,7 @@ from memtrace.store.strings import StringTable
 class StackTable:
     """Gives every distinct stack a row, callers before callees.
 
-    The objects handed to `of_frames` must stay alive as long as this table is used: it remembers them by `id`.
+    The objects handed to `rows_of` must stay alive until `forget_identities`: it remembers them by `id`.
     """
 
     def __init__(self, strings: StringTable) -> None:
@@ -41,6 +41,11 @@ class StackTable:
             if identity not in known:
                 known[identity] = self._row_of(frames)
         return int_column(list(map(known.__getitem__, map(id, frame_lists))), where="stacks")
+
+    def forget_identities(self) -> None:
+        """Forget which objects were seen, so that they may be released; their content stays known."""
+        self._stack_by_identity.clear()
+        self._frame_by_identity.clear()
 
     def extend(self, frame: int, parent: int) -> int:
         """Return the row of the stack with this innermost frame, called by `parent` (a row or null)."""

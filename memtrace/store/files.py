@@ -1,0 +1,173 @@
+"""Opening files of unknown origin: what they are by their first bytes, and no more memory than they can justify."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from memtrace.errors import TraceReadError
+from memtrace.store.printable import printable
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and how much there is (bytes or files), if that is known."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_PIECE_BYTES = 1 << 20
+_EXPANSION_FLOOR_BYTES = 256 << 20
+"""A compressed file may always grow to this."""
+_EXPANSION_FACTOR = 100
+"""And to this multiple of its own size: columns of a trace shrink by 5 to 40, gzip's limit is 1030."""
+_MEMORY_SHARE = 4
+"""One part in so many of the memory that is free may be one file's bytes; parsed they take several times as much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """One file: its bytes, decompressed, or where to stream them from."""
+
+    path: Path
+    kind: str
+    """pickle or json."""
+    content: bytes | None
+    """The whole content; `None` for a pickle that was not compressed, which is read from the file."""
+    size_bytes: int
+    """Bytes of the content."""
+
+
+def open_file(path: Path, *, progress: Progress | None = None) -> Opened:
+    """Return what a file holds, decompressed if need be.
+
+    Raises:
+        TraceReadError: missing, empty, truncated, of a wrong kind, or too large.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(4096)
+            is_compressed = head.startswith(_GZIP_MAGIC)
+            if not is_compressed and _kind(head, path) == "pickle":
+                return Opened(path=path, kind="pickle", content=None, size_bytes=size_bytes)
+            _check_memory(path, size_bytes)
+            file.seek(0)
+            content = file.read()
+    except OSError as error:
+        raise TraceReadError(f"{path}: {error.strerror or error}", hint=_hint_for_missing(path)) from None
+    if is_compressed:
+        content = _decompressed(content, path, progress)
+    return Opened(path=path, kind=_kind(content[:4096], path), content=content, size_bytes=len(content))
+
+
+def parse_json(content: bytes, *, where: str) -> Any:
+    """Return a parsed JSON document.
+
+    Raises:
+        TraceReadError: cut off, damaged, too deeply nested, or one that JSON does not allow (NaN).
+    """
+    try:
+        return orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        line, _, _ = content.partition(b"\n")
+        if b'"k"' in line and line.rstrip().endswith(b"}"):
+            raise one_part(where) from None
+        is_cut = error.pos >= len(content.rstrip()) - 1
+        what = "the JSON is cut off" if is_cut else f"not valid JSON ({printable(str(error))[:120]})"
+        raise TraceReadError(
+            f"{where}: {what}",
+            hint="copy or record it again",
+            slug="file-truncated" if is_cut else "file-damaged",
+        ) from None
+
+
+def one_part(where: str) -> TraceReadError:
+    """Return the error for a single part, which is read as a folder."""
+    return TraceReadError(f"{where}: one part of a recording", hint="name the folder of parts", slug="wrong-kind")
+
+
+def _kind(head: bytes, path: Path) -> str:
+    """Return whether the first bytes begin a pickle or a JSON document."""
+    if not head:
+        raise TraceReadError(f"{path}: the file is empty", hint="record it again", slug="file-empty")
+    # 0x80 and the protocol; or what a protocol 0 or 1 pickle of a dict or list begins with.
+    if (head[0] == 0x80 and head[1:2] <= b"\x0a") or head[:1] in (b"(", b"}", b"]"):
+        return "pickle"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:1] in (b"{", b"["):
+        return "json"
+    what = (
+        "an archive, perhaps of torch.save" if head.startswith(b"PK") else "neither a trace, a snapshot nor a profile"
+    )
+    if head.startswith(_GZIP_MAGIC):
+        what = "compressed twice"
+    raise TraceReadError(
+        f"{path}: {what if text else 'the file holds only blanks'}",
+        hint="memtrace reads its own trace.json, memory snapshots (.pickle) and profiler traces (.json) of torch, "
+        "and folders of them",
+        slug="wrong-kind",
+    )
+
+
+def _decompressed(content: bytes, path: Path, progress: Progress | None) -> bytes:
+    """Return the content of a gzip file, refusing one that grows out of proportion."""
+    limit = max(_EXPANSION_FLOOR_BYTES, _EXPANSION_FACTOR * len(content))
+    limit = min(limit, _memory_limit_bytes() or limit)
+    pieces: list[bytes] = []
+    total, rest = 0, content
+    try:
+        while rest:
+            stream = zlib.decompressobj(wbits=31)
+            pending = rest
+            while not stream.eof:
+                piece = stream.decompress(pending, _PIECE_BYTES)
+                pending = stream.unconsumed_tail
+                if not piece and not pending and not stream.eof:
+                    raise TraceReadError(f"{path}: the compressed file is cut off", slug="file-truncated")
+                if not pieces and piece:
+                    _kind(piece[:4096], path)
+                total += len(piece)
+                if total > limit:
+                    raise _too_large(path, f"its {len(content)} bytes grow to more than {limit}")
+                pieces.append(piece)
+                if progress is not None:
+                    progress(f"decompressing {path.name}", len(content) - len(pending), len(content))
+            # A gzip file may be several joined; zero padding after the last is allowed.
+            rest = stream.unused_data.lstrip(b"\0")
+    except zlib.error as error:
+        message = f"{path}: the compressed file is damaged ({error})"
+        raise TraceReadError(message, hint="copy or record it again", slug="file-damaged") from None
+    return b"".join(pieces)
+
+
+def _check_memory(path: Path, size_bytes: int) -> None:
+    limit = _memory_limit_bytes()
+    if limit is not None and size_bytes > limit:
+        raise _too_large(path, f"it has {size_bytes} bytes, and reading more than {limit} would not fit in free memory")
+
+
+def _too_large(path: Path, why: str) -> TraceReadError:
+    return TraceReadError(
+        f"{path}: too large to read here: {why}",
+        hint="read it on a machine with more memory, or record fewer steps (--steps)",
+        slug="file-too-large",
+    )
+
+
+def _memory_limit_bytes() -> int | None:
+    """Return how many bytes of one file fit in memory together with what they become; `None` where that is unknown."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            available = next(line for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    return int(available.split()[1]) * 1024 // _MEMORY_SHARE
+
+
+def _hint_for_missing(path: Path) -> str | None:
+    parts = path.with_name(path.name + ".parts")
+    if not path.exists() and parts.is_dir():
+        return f"a recording was interrupted here: read or merge {parts}"
+    return None
