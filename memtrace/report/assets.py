@@ -1,8 +1,8 @@
 """Where the viewers lie and how their files become one page: text of a file, ES modules joined into one script.
 
 A module that is loaded by URL fails from `file://`, so the modules are joined in the order of their imports. Three
-rules make this a matter of lines, not of parsing: an import is one line, everything exported is declared with `export` in
-front, and no two modules use one top-level name (tests/report/test_html.py checks them).
+rules make this a matter of lines, not of parsing: an import is one line, everything exported is declared with `export`
+in front, and no two modules use one top-level name (tests/report/test_html.py checks them).
 """
 
 from __future__ import annotations

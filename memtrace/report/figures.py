@@ -138,7 +138,9 @@ def _lane(spans: Sequence[Mapping[str, Any]], row: int) -> list[Figure]:
     if hatched:
         # One colour and not one a bar: plotly warns about a list of colours under a pattern.
         pattern = {"shape": "/", "fgcolor": "var(--hatch)", "fillmode": "overlay", "size": 6}
-        bars.append(_bars(hatched, row, color=hatched[0]["color"], pattern=pattern))
+        strip = _bars(hatched, row, color=hatched[0]["color"], pattern=pattern)
+        # A low strip, so that what it lies inside of can still be read.
+        bars.append(strip | {"y": [row - 0.29] * len(hatched), "width": 0.28, "text": None})
     return bars
 
 

@@ -66,7 +66,7 @@ function legend(view, state, redraw) {
     return element("button", { type: "button", class: "key", "aria-pressed": "true", title: "show or hide", onclick: toggle }, swatch(series.color, hatched), series.label);
   });
   const lines = [
-    view.allocated && element("span", { class: "key line" }, element("span", { class: "stroke" }), "allocated"),
+    view.figures.wall.data.some((trace) => trace.meta === "allocated") && element("span", { class: "key line" }, element("span", { class: "stroke" }), "allocated"),
     view.reserved && element("span", { class: "key line" }, element("span", { class: "stroke dashed" }), "reserved"),
   ];
   return element("div", { class: "legend" }, keys, lines);

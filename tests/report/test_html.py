@@ -1,0 +1,264 @@
+"""The page of a report as a file: complete in itself, nothing twice, nothing from a trace unescaped.
+
+What it does in a browser is in tests/browser.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from array import array
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from memtrace.analysis.results import Report
+from memtrace.report.assets import joined_modules, viewers_folder
+from memtrace.report.figures import plotly_script
+from memtrace.report.html import render_html, script_json
+from memtrace.report.palette import CATEGORIES, category_ink, stack_order
+from memtrace.report.payload import report_payload, visible
+from memtrace.schema.names import Category, Phase
+from memtrace.units import format_bytes
+from tests.fake_report import HOSTILE, gpt_report, hostile_report, ranks_report
+
+PLOTLY_MARK = "Copyright 2012-20"
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_html(gpt_report())
+
+
+@pytest.fixture(scope="module")
+def payload() -> dict[str, Any]:
+    return report_payload(gpt_report(), version="0")
+
+
+def data_of(page: str) -> Any:
+    """Return the payload of a page as a browser would read it: up to the first end of a script."""
+    start = page.index('id="data">') + len('id="data">')
+    return json.loads(page[start : page.index("</script", start)])
+
+
+def test_plotly_is_in_a_page_once_however_many_ranks() -> None:
+    page = render_html(ranks_report(4))
+    assert page.count(PLOTLY_MARK) == plotly_script().count(PLOTLY_MARK) > 0
+
+
+def test_a_page_is_plotly_and_little_else(page: str) -> None:
+    # plotly is 4.8 MB; styles, modules and a timeline of a thousand points are the rest.
+    assert len(page) - len(plotly_script()) < 500_000
+    assert len(page) < 5_500_000
+
+
+def test_a_page_names_no_address_outside_plotly(page: str) -> None:
+    own = page.replace(plotly_script(), "")
+    assert not re.search(r"https?://|//cdn|@import|url\(", own)
+
+
+def test_a_page_has_no_place_left_to_fill(page: str) -> None:
+    assert "{{" not in page.replace(plotly_script(), "")
+
+
+def test_the_policy_allows_the_scripts_of_the_page_and_no_other(page: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe-eval" not in policy[1]
+    scripts = re.findall(r"<script(?: type=\"module\")?>(.*?)</script>", page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert re.findall(r"'sha256-([^']*)'", policy[1]) == digests
+    assert len(digests) == 2
+
+
+def test_the_same_report_gives_the_same_bytes() -> None:
+    assert render_html(ranks_report()) == render_html(ranks_report())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_data(text: str) -> None:
+    page = render_html(hostile_report())
+    outside_data = page.replace(plotly_script(), "")
+    assert text not in outside_data
+    assert data_of(page)["title"] == visible(HOSTILE[0])
+    assert outside_data.count("<script") == 3
+    assert "<img" not in outside_data
+
+
+def test_script_json_holds_nothing_that_html_or_javascript_would_read() -> None:
+    value = {"<!--</script>": "&lt; > \u2028\u2029"}
+    text = script_json(value)
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == value
+
+
+def test_controls_and_direction_marks_become_visible() -> None:
+    assert visible("\x1b[31m\x00\x9b\u202e\ud800 é\tok\n") == "\\x1b[31m\\x00\\x9b\\u202e\\ud800 é\tok\n"
+
+
+def test_a_report_of_nothing_is_still_a_page() -> None:
+    page = render_html(Report(verdict="Nothing could be read.", ranks=(), findings=(), warnings=(), title="x"))
+    assert data_of(page)["ranks"] == []
+
+
+def test_every_category_has_a_colour_of_its_own() -> None:
+    assert set(CATEGORIES) == {category.value for category in Category}
+    colors = [ink.color for ink in CATEGORIES.values()]
+    assert len(set(colors)) == len(colors)
+    assert category_ink("unknown").hatched
+
+
+def test_a_category_of_a_newer_version_is_drawn_as_unattributed() -> None:
+    assert category_ink("kv_cache").label == "kv cache"
+    assert category_ink("kv_cache").hatched
+    assert stack_order(["unknown", "kv_cache", "parameter"]) == ["parameter", "kv_cache", "unknown"]
+
+
+# The modules of the viewers
+
+
+def test_modules_join_into_one_script_without_imports() -> None:
+    script = joined_modules("main")
+    assert not re.search(r"^(import|export)\b", script, re.MULTILINE)
+    for path in sorted((viewers_folder() / "js").glob("*.js")):
+        assert script.count(f"// {path.name}\n") == 1
+
+
+def test_no_two_modules_use_one_top_level_name() -> None:
+    names = re.findall(r"^(?:async )?(?:function|const|let|class) (\w+)", joined_modules("main"), re.MULTILINE)
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_no_module_parses_text_as_html() -> None:
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", joined_modules("main"))
+
+
+# What the page is given
+
+
+def rank_view(payload: dict[str, Any]) -> dict[str, Any]:
+    view: dict[str, Any] = payload["ranks"][0]
+    return view
+
+
+def doubles(payload: dict[str, Any], reference: dict[str, int]) -> list[float]:
+    return array("d", base64.b64decode(payload["arrays"][reference["$array"]])).tolist()
+
+
+def test_cards_say_what_the_result_says(payload: dict[str, Any]) -> None:
+    rank = gpt_report().ranks[0]
+    values = {card["key"]: card["value"] for card in rank_view(payload)["cards"]}
+    assert rank.first_step_peak is not None
+    assert rank.steady_state_peak is not None
+    assert values == {
+        "peak": format_bytes(rank.peak.allocated_bytes),
+        "first-step-peak": format_bytes(rank.first_step_peak.allocated_bytes),
+        "steady-state-peak": format_bytes(rank.steady_state_peak.allocated_bytes),
+        "reserved": format_bytes(rank.max_reserved_bytes),
+        "completeness": "complete",
+    }
+
+
+def test_what_is_not_recorded_is_said_and_never_zero() -> None:
+    report = gpt_report()
+    peak = replace(report.ranks[0].peak, allocated_bytes=None, reserved_bytes=None)
+    rank = replace(report.ranks[0], peak=peak, steady_state_peak=None, max_reserved_bytes=None)
+    view = report_payload(replace(report, ranks=(rank,)), version="0")["ranks"][0]
+    cards = {card["key"]: card for card in view["cards"]}
+    assert cards["peak"]["label"] == "Peak requested"
+    assert cards["steady-state-peak"]["value"] == "not recorded"
+    assert cards["reserved"]["value"] == "not recorded"
+
+
+def test_shares_of_the_peak_add_up(payload: dict[str, Any]) -> None:
+    breakdown = rank_view(payload)["breakdown"]
+    assert sum(row["share"] for row in breakdown["rows"]) == pytest.approx(1, abs=1e-4)
+    assert breakdown["rows"][-1]["category"] == "unknown"
+    assert sum(part["share"] for part in breakdown["decisions"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_arrays_hold_the_timeline_to_the_byte(payload: dict[str, Any]) -> None:
+    timeline, view = gpt_report().ranks[0].timeline, rank_view(payload)["timeline"]
+    assert timeline is not None
+    for series in view["categories"]:
+        values = [value for value in doubles(payload, series["array"]) if value == value]
+        assert values == timeline.by_category[series["category"]].tolist()
+
+
+def test_a_gap_breaks_every_curve(payload: dict[str, Any]) -> None:
+    view = rank_view(payload)["timeline"]
+    references = [series["array"] for series in view["categories"]] + [view["reserved"], view["allocated"]]
+    breaks = [[place for place, value in enumerate(doubles(payload, ref)) if value != value] for ref in references]
+    assert len(breaks[0]) == 1
+    assert all(places == breaks[0] for places in breaks)
+    seconds = doubles(payload, view["seconds"])
+    assert seconds == sorted(seconds)
+
+
+def test_both_axes_draw_from_the_same_arrays(payload: dict[str, Any]) -> None:
+    figures = rank_view(payload)["timeline"]["figures"]
+    areas = [[trace["y"] for trace in figures[axis]["data"] if "stackgroup" in trace] for axis in ("wall", "event")]
+    assert areas[0] == areas[1]
+    assert len(payload["arrays"]) == 2 + len(areas[0]) + 2
+
+
+def test_unrecorded_steps_are_one_row(payload: dict[str, Any]) -> None:
+    rows = rank_view(payload)["steps"]["rows"]
+    assert [row["label"] for row in rows] == ["1", "2", "3", "4 – 499", "500"]
+    assert [row["recorded"] for row in rows] == [True, True, True, False, True]
+
+
+def test_a_mostly_unrecorded_time_starts_on_the_event_axis() -> None:
+    report = gpt_report()
+    timeline = report.ranks[0].timeline
+    assert timeline is not None
+    start, end = timeline.gaps[0]
+    late = timeline.time_ns + (timeline.time_ns >= end) * 3600 * 10**9
+    rank = replace(report.ranks[0], timeline=replace(timeline, time_ns=late, gaps=((start, end + 3600 * 10**9),)))
+    view = report_payload(replace(report, ranks=(rank,)), version="0")["ranks"][0]
+    assert view["timeline"]["axis"] == "event"
+
+
+def resolved(value: Any, payload: dict[str, Any]) -> Any:
+    """Return a figure as the page hands it to plotly."""
+    if isinstance(value, str) and value.startswith("var("):
+        return "sans-serif" if value == "var(--font)" else "#123456"
+    if isinstance(value, dict):
+        return (
+            doubles(payload, value)
+            if "$array" in value
+            else {key: resolved(item, payload) for key, item in value.items()}
+        )
+    return [resolved(item, payload) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("make", [gpt_report, hostile_report, ranks_report])
+def test_figures_are_what_plotly_accepts(make: Any) -> None:
+    from plotly.graph_objects import Figure
+
+    payload = report_payload(make(), version="0")
+    for rank in payload["ranks"]:
+        figures = [rank["modules"]["figure"], *(rank["timeline"] or {"figures": {}})["figures"].values()]
+        for figure in figures:
+            Figure(resolved(figure, payload))
+
+
+def test_module_figure_adds_up(payload: dict[str, Any]) -> None:
+    icicle = rank_view(payload)["modules"]["figure"]["data"][0]
+    values = dict(zip(icicle["ids"], icicle["values"], strict=True))
+    assert values["all"] == sum(row.num_bytes for row in gpt_report().ranks[0].top_modules)
+    children: Counter[str] = Counter()
+    for parent, value in zip(icicle["parents"], icicle["values"], strict=True):
+        children[parent] += value
+    assert all(children[path] in (0, value) for path, value in values.items())
+
+
+def test_phases_have_a_place_in_the_table() -> None:
+    from memtrace.report.palette import PHASES
+
+    assert set(PHASES) == {phase.value for phase in Phase}
