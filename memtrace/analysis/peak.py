@@ -18,6 +18,19 @@ from memtrace.schema.names import BlockState, Category, Decision
 from memtrace.store.columns import NULL, IntArray
 
 
+_UNRECORDED = State(
+    allocated_bytes=None,
+    requested_bytes=None,
+    pending_free_bytes=None,
+    reserved_bytes=None,
+    device_used_bytes=None,
+    non_torch_bytes=None,
+    by_category={Category.UNKNOWN.value: 0},
+    by_decision={Decision.UNKNOWN.value: 0},
+)
+"""The state of a device of which nothing was recorded. The contract wants unknown always there; all else is null."""
+
+
 def state_at(history: DeviceHistory, moment: int) -> State:
     """Return the memory of the device at a moment."""
     levels = history.levels
@@ -49,6 +62,8 @@ def end_state(history: DeviceHistory) -> State:
     """Return the state after the last event, completed by what a final snapshot says exactly."""
     if not history.has_history and _of_segments(history) is not None:
         return _snapshot_state(history)
+    if not len(history.moments.rows) and not len(history.lifetimes) and not history.levels.requested.any():
+        return _UNRECORDED
     state = state_at(history, history.last_moment)
     totals = _of_segments(history)
     if totals is None:

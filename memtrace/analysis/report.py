@@ -18,7 +18,7 @@ from memtrace.analysis.results import Peak, RankReport, Report
 from memtrace.analysis.stacks import stacks_at
 from memtrace.analysis.steps import StepSpan, step_results, step_spans
 from memtrace.analysis.timeline import build_timeline
-from memtrace.analysis.verdict import verdict
+from memtrace.analysis.verdict import main_rank, verdict
 from memtrace.store.trace import RankTrace, Trace
 
 
@@ -26,7 +26,12 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None) -> Report:
     """Return the report of a trace; `capacity_bytes` stands in for the total memory of the devices."""
     ranks = tuple(report for rank in trace.ranks for report in _rank_reports(rank, _facts(trace, rank), capacity_bytes))
     return Report(
-        verdict=verdict(ranks), ranks=ranks, findings=(), warnings=notes_of_trace(trace.warnings), title=trace.path
+        verdict=verdict(ranks),
+        ranks=ranks,
+        findings=(),
+        warnings=notes_of_trace(trace.warnings),
+        title=trace.path,
+        main_rank=main_rank(ranks),
     )
 
 

@@ -225,3 +225,5 @@ class Report:
     """Ranks or files that are missing or could not be read."""
     title: str
     """What was read, for headings."""
+    main_rank: int | None = None
+    """Position in `ranks` of the one that the verdict is about."""

@@ -27,18 +27,23 @@ _WORDS = {
 }
 
 
+def main_rank(ranks: Sequence[RankReport]) -> int | None:
+    """Return the position of the rank to speak of: the first out of memory, else the accelerator that peaks highest."""
+    failed = [at for at, rank in enumerate(ranks) if rank.oom is not None]
+    if failed:
+        return failed[0]
+    known = [at for at, rank in enumerate(ranks) if peak_bytes(rank.peak)]
+    accelerators = [at for at in known if ranks[at].device != "cpu"]
+    return max(accelerators or known, key=lambda at: peak_bytes(ranks[at].peak) or 0, default=None)
+
+
 def verdict(ranks: Sequence[RankReport]) -> str:
     """Return the verdict of a whole report."""
-    failed = [rank for rank in ranks if rank.oom is not None]
-    if failed:
-        return _who(failed[0], ranks) + _oom_sentence(failed[0])
-    known = [rank for rank in ranks if peak_bytes(rank.peak) is not None and rank.num_events]
-    candidates = known or [rank for rank in ranks if peak_bytes(rank.peak) is not None]
-    if not candidates:
+    chosen = main_rank(ranks)
+    if chosen is None:
         return "No memory was recorded: there is nothing in this file to report on."
-    accelerators = [rank for rank in candidates if rank.device != "cpu"]
-    worst = max(accelerators or candidates, key=lambda rank: peak_bytes(rank.peak) or 0)
-    return _who(worst, ranks) + _peak_sentence(worst)
+    rank = ranks[chosen]
+    return _who(rank, ranks) + (_peak_sentence(rank) if rank.oom is None else _oom_sentence(rank))
 
 
 def peak_bytes(peak: Peak) -> int | None:
@@ -60,7 +65,9 @@ def _peak_sentence(rank: RankReport) -> str:
         reserved = "" if peak.reserved_bytes is None else f" of {format_bytes(peak.reserved_bytes)} reserved"
         return f"{size} are allocated{reserved} at the moment of the snapshot; it holds no history."
     share = (
-        "" if rank.capacity_bytes is None else f", {_percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device"
+        ""
+        if rank.capacity_bytes is None
+        else f" ({_percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device)"
     )
     return f"Memory peaks at {size}{share}{_where(peak.step, peak.phase, peak.module)}{_made_of(peak)}."
 

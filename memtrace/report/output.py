@@ -1,6 +1,6 @@
 """Writing a report's file: never over an existing one unasked, and never half of one.
 
-In: text and a path. Out: the file. It is written beside its place under a name of its own and moved there when complete.
+In: text and a path. Out: the file. It is written under a name of its own and moved into place when complete.
 """
 
 from __future__ import annotations

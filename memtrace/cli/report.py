@@ -1,0 +1,90 @@
+"""`memtrace report`: where the memory of a recorded run went, in the terminal, as HTML or as JSON."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from memtrace.units import parse_bytes
+
+_SHOW_AFTER_SECONDS = 1.0
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only for type checkers of the newest click
+    """A number of bytes with a unit, as in 24GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes; raises MemtraceError with a hint."""
+        return value if isinstance(value, int) else parse_bytes(str(value))
+
+
+class Progress:
+    """A line on standard error that says how far reading is, where that takes long and somebody watches."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._watched = sys.stderr.isatty()
+        self._shown = False
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Show progress, once a second has passed."""
+        if self._watched and time.monotonic() - self._start > _SHOW_AFTER_SECONDS:
+            share = f" {100 * done // total:3d} %" if total else ""
+            name = "".join(char for char in what if char.isprintable())[:60]
+            click.echo(f"\r\x1b[2K{name}{share}", nl=False, err=True)
+            self._shown = True
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._shown:
+            click.echo("\r\x1b[2K", nl=False, err=True)
+
+
+@click.command()
+@click.argument("trace", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
+@click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
+@click.option("--capacity", type=Size(), help="Memory of the device, as in 24GiB, in place of what the trace says.")
+def report(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: bool, capacity: int | None) -> None:
+    """Report where the memory of a recorded run went.
+
+    TRACE is a trace.json that `memtrace record` wrote, a run folder or a folder of parts, a memory snapshot of torch
+    (.pickle), or a profiler trace (Kineto .json); each may be compressed. Several are read as one run.
+
+    \b
+    Example:
+      memtrace report trace.json
+      memtrace report snapshot.pickle --html report.html --capacity 24GiB
+      memtrace report run/ --json > report.json
+    """
+    from memtrace.analysis.report import analyze
+    from memtrace.report.output import check_output, write_html
+    from memtrace.store.read import read_trace
+
+    if html is not None:
+        check_output(html, force=force)
+    progress = Progress()
+    try:
+        read = read_trace(trace, progress=progress)
+    finally:
+        progress.clear()
+    result = analyze(read, capacity_bytes=capacity)
+    if html is not None:
+        write_html(result, html, force=force)
+    if as_json:
+        from memtrace.report.to_json import report_json
+
+        click.echo(report_json(result), nl=False)
+    else:
+        from memtrace.report.text import print_report
+
+        print_report(result)
+    if html is not None:
+        click.echo(f"Wrote {html}", err=as_json)
