@@ -1,1 +1,1 @@
-"""The words that recording and reading share: names, tables, records, options, version. Standard library only, no I/O."""
+"""The words that recording and reading share: names, tables, records, options, version. Standard library, no I/O."""

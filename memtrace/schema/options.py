@@ -1,4 +1,4 @@
-"""Options of a recording, and how they travel from `memtrace record` to the recorded process: one environment variable."""
+"""Options of a recording, and the one environment variable in which they travel to the recorded process."""
 
 from __future__ import annotations
 

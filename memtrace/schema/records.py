@@ -4,12 +4,14 @@ A process that is recorded writes one *main* part, `<name>.jsonl`, and one file 
 A chunk is a stretch of events drained at once, and is complete in itself: a rolling window drops whole chunks.
 What torch dumps natively stands beside a chunk under the same name with another suffix (`.pickle`, `.kineto.json`).
 
-Main part, in order:   header (once) · device · optimizer · step · warning · lost · end (once, last)
+Main part, in order:   header (once) · facts · device · optimizer · step · warning · lost · end (once, last)
 Chunk, in order:       chunk (once) · strings · frames · stacks · events · phases · scopes · owners · saved ·
                        annotations · chunk_end (once, last: a chunk without it was cut off)
 
 Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; string columns hold indices
-into the `strings` record of the same chunk. Unknown kinds and fields are ignored and counted by readers.
+into the `strings` record of the same chunk. `facts` and `end` hold fields of a rank's header that became known later;
+a reader merges them into the header. A chunk's `keep_from_ns`, where present, is the time before which the events of a
+native dump are not wanted (they left the rolling window). Unknown kinds and fields are ignored and counted by readers.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ PARTS_SUFFIX = ".parts"
 """Suffix of the folder of parts beside the output."""
 
 HEADER = "header"
+FACTS = "facts"
 DEVICE = "device"
 OPTIMIZER = "optimizer"
 STEP = "step"
@@ -37,7 +40,7 @@ CHUNK = "chunk"
 STRINGS = "strings"
 CHUNK_END = "chunk_end"
 
-MAIN_KINDS = frozenset({HEADER, DEVICE, OPTIMIZER, STEP, WARNING, LOST, END})
+MAIN_KINDS = frozenset({HEADER, FACTS, DEVICE, OPTIMIZER, STEP, WARNING, LOST, END})
 CHUNK_TABLES = ("frames", "stacks", "events", "phases", "scopes", "owners", "saved", "annotations")
 """Tables that a chunk may hold, by their name in `memtrace.schema.tables`."""
 

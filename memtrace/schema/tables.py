@@ -65,7 +65,9 @@ STACKS = Table(
     row="one stack: its innermost frame and the stack that called it",
     columns=(
         _int("frame", "row of frames", "innermost frame"),
-        _int("parent", "row of stacks", "the calling stack, an earlier row; null at the outermost frame", nullable=True),
+        _int(
+            "parent", "row of stacks", "the calling stack, an earlier row; null at the outermost frame", nullable=True
+        ),
     ),
 )
 
@@ -77,7 +79,9 @@ EVENTS = Table(
         _text("action", "name of the action, see Action"),
         _text("device", 'device, as "cuda:0" or "cpu"'),
         _int("address", "address", "address of the block or segment; null for oom", nullable=True),
-        _int("size_bytes", "bytes", "requested bytes of an alloc or free; bytes of a segment; rounded request of an oom"),
+        _int(
+            "size_bytes", "bytes", "requested bytes of an alloc or free; bytes of a segment; rounded request of an oom"
+        ),
         _int("stream", "handle", "stream handle; 0 is the default stream"),
         _int("stack", "row of stacks", "where the program was", nullable=True),
         _int("total_bytes", "bytes", "the allocator's own total after the event (CPU and Kineto only)", nullable=True),
@@ -106,8 +110,13 @@ WINDOWS = Table(
         _int("first_event", "row of events", "first event of the window"),
         _int("num_events", "events", "events in the window"),
         _int("initial_bytes", "bytes", "requested bytes live when it began, known blocks or not", nullable=True),
-        _int("num_lost", "events", "events known to be lost inside it; null if some were lost and the count is not known", nullable=True),
-        _text("reason", "why it began: start, step, resume, ring, fork, profiler"),
+        _int(
+            "num_lost",
+            "events",
+            "events known to be lost inside it; null if some were lost and the count is not known",
+            nullable=True,
+        ),
+        _text("reason", "why it began: start, step, switch (of frames), resume, ring, fork, profiler, oom"),
         _bool("continues", "whether nothing was allocated or freed between the window before and this one"),
     ),
 )
@@ -132,7 +141,7 @@ STEPS = Table(
 
 PHASES = Table(
     name="phases",
-    row="one stretch of time in a phase; phases nest (recompute in backward, forward in a closure), the innermost counts",
+    row="one stretch of time in a phase; phases nest (recompute in backward), and the innermost counts",
     columns=(
         _text("phase", "name of the phase, see Phase"),
         _int("step", "step", "step it belongs to"),
@@ -251,7 +260,12 @@ KERNELS = Table(
         _text("name", "name of the activity"),
         _text("kind", "category as the profiler wrote it: kernel, cpu_op, gpu_memcpy, python_function …"),
         _int("process", "pid", "process field as a number; null where it is a word", nullable=True),
-        _int("thread", "tid", "thread field as a number (a stream for device work); null where it is a word", nullable=True),
+        _int(
+            "thread",
+            "tid",
+            "thread field as a number (a stream for device work); null where it is a word",
+            nullable=True,
+        ),
         _int("device", "device", "device index, for device work", nullable=True),
         _int("stream", "stream", "stream number, for device work", nullable=True),
         _int("correlation", "id", "joins a launch and its kernel", nullable=True),
@@ -320,11 +334,17 @@ RANK_HEADER: tuple[Field, ...] = (
     Field(name="devices", kind="list of objects", meaning="name, capacity_bytes and kind of each device"),
     Field(name="sources", kind="object", meaning='which sources were available, as {"events": "cpu_profiler"}'),
     Field(name="versions", kind="object", meaning="python, torch, accelerator runtime"),
-    Field(name="environment", kind="object", meaning="the few environment values that change memory (allocator settings)"),
+    Field(
+        name="environment", kind="object", meaning="the few environment values that change memory (allocator settings)"
+    ),
     Field(name="allocator_settings", kind="object", meaning="settings of the caching allocator as torch reports them"),
     Field(name="autocast_dtypes", kind="list of strings", meaning="dtypes seen under autocast"),
     Field(name="uses_grad_scaler", kind="bool", meaning="whether a gradient scaler was used"),
-    Field(name="exception", kind="object or null", meaning="type, message and stack of the exception that ended the script"),
+    Field(
+        name="exception",
+        kind="object or null",
+        meaning="type, message and stack of the exception that ended the script",
+    ),
     Field(name="peak_host_rss_bytes", kind="int or null", meaning="largest resident host memory seen"),
     Field(name="original_path", kind="string or null", meaning="script or module that ran; null when redacted"),
 )

@@ -1,0 +1,136 @@
+"""What one chunk collects before it is written: rows as tuples on the hot path, columns and ids when it is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from memtrace.schema import records, tables
+from memtrace.schema.records import Record
+
+Row = tuple[Any, ...]
+
+# A chunk that begins for one of these follows the one before without a gap.
+_WITHOUT_GAP = frozenset({"step", "switch", "ring", "fork", "oom"})
+
+
+class StringTable:
+    """Strings of one chunk, each with the id of its first use."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def id_of(self, text: str) -> int:
+        """Return the id of a string, new or known."""
+        return self._ids.setdefault(text, len(self._ids))
+
+    def record(self) -> Record:
+        """Return the record that holds all strings in the order of their ids."""
+        return {"k": records.STRINGS, "values": list(self._ids)}
+
+
+class StackTable:
+    """Frames and stacks of one chunk; a stack is its innermost frame and the stack that called it."""
+
+    def __init__(self, strings: StringTable) -> None:
+        self._strings = strings
+        self._frames: dict[tuple[str, int, str], int] = {}
+        self._stacks: dict[tuple[int, int | None], int] = {}
+
+    def push(self, parent: int | None, file: str, line: int, function: str) -> int:
+        """Return the stack that has this frame on top of `parent` (`None` at the outermost frame)."""
+        frame = self._frames.setdefault((file, line, function), len(self._frames))
+        return self._stacks.setdefault((frame, parent), len(self._stacks))
+
+    def records(self) -> list[Record]:
+        """Return the `frames` and `stacks` records."""
+        string_id = self._strings.id_of
+        frames = [(string_id(file), line, string_id(function)) for file, line, function in self._frames]
+        return [columns_record(tables.FRAMES, frames), columns_record(tables.STACKS, list(self._stacks))]
+
+
+class Chunk:
+    """Rows of one chunk. Callbacks append tuples in the order of the table's columns; strings are still strings."""
+
+    def __init__(self, *, step: int, reason: str, start_ns: int) -> None:
+        self.step = step
+        self.reason = reason
+        self.start_ns = start_ns
+        self.phases: list[Row] = []
+        self.scopes: list[Row] = []
+        self.owners: list[Row] = []
+        self.saved: list[Row] = []
+
+    @property
+    def num_marks(self) -> int:
+        """Rows collected so far."""
+        return len(self.phases) + len(self.scopes) + len(self.owners) + len(self.saved)
+
+    def records(self, number: int, end_ns: int, events: EventBatch) -> list[Record]:
+        """Return all records of the chunk, in the order that readers expect."""
+        strings = events.strings
+        body = [
+            *events.records(),
+            *(
+                _encoded(table, rows, strings)
+                for table, rows in (
+                    (tables.PHASES, self.phases),
+                    (tables.SCOPES, self.scopes),
+                    (tables.OWNERS, self.owners),
+                    (tables.SAVED, self.saved),
+                )
+                if rows
+            ),
+        ]
+        head = {
+            "k": records.CHUNK,
+            "number": number,
+            "step": self.step,
+            "reason": self.reason,
+            "source": events.source,
+            "start_ns": self.start_ns,
+            "end_ns": end_ns,
+            "initial_bytes": events.initial_bytes,
+            "num_lost": events.num_lost,
+            "continues": self.reason in _WITHOUT_GAP,
+        }
+        return [head, strings.record(), *body, {"k": records.CHUNK_END}]
+
+
+class EventBatch:
+    """Events of one chunk as columns, from any source. A source that dumps natively leaves the columns empty."""
+
+    def __init__(self, source: str, *, is_native: bool = False) -> None:
+        self.source = source
+        self.is_native = is_native
+        self.initial_bytes: int | None = None
+        self.num_lost: int | None = 0
+        self.strings = StringTable()
+        self.stacks = StackTable(self.strings)
+        self.columns: dict[str, Any] = {}
+        self.annotations: list[Row] = []
+
+    def records(self) -> list[Record]:
+        """Return the `frames`, `stacks`, `events` and `annotations` records that have rows."""
+        found: list[Record] = []
+        if self.columns:
+            found += [*self.stacks.records(), {"k": tables.EVENTS.name, "columns": self.columns}]
+        if self.annotations:
+            found.append(_encoded(tables.ANNOTATIONS, self.annotations, self.strings))
+        return found
+
+
+def columns_record(table: tables.Table, rows: Sequence[Row]) -> Record:
+    """Return rows, whose strings are ids already, as one record of columns."""
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(table.columns)
+    return {"k": table.name, "columns": dict(zip(table.column_names(), columns, strict=True))}
+
+
+def _encoded(table: tables.Table, rows: Sequence[Row], strings: StringTable) -> Record:
+    id_of = strings.id_of
+    record = columns_record(table, rows)
+    for column in table.columns:
+        if column.kind == "string":
+            values = record["columns"][column.name]
+            record["columns"][column.name] = [None if value is None else id_of(value) for value in values]
+    return record

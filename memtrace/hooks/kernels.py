@@ -1,0 +1,54 @@
+"""Kernels and operators from torch's profiler, for `--profile` on an accelerator. Saved as torch writes them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from memtrace.hooks.cpu import silent_kineto
+
+
+class KernelSource:
+    """Runs the profiler without memory events; one profile a chunk."""
+
+    def __init__(self, torch: Any) -> None:
+        self._engine = torch._C._autograd
+        self._profiler = torch._C._profiler
+        supported = self._engine._supported_activities()
+        self._activities = {activity for activity in supported if activity.name != "MTIA"}
+        self._thread: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a profile is being taken."""
+        return self._thread is not None
+
+    @property
+    def can_switch(self) -> bool:
+        """Whether the calling thread may stop it."""
+        return self._thread in (None, threading.get_ident())
+
+    def start(self) -> None:
+        """Start a profile on this thread; nothing happens if one runs."""
+        if self.running:
+            return
+        profiler = self._profiler
+        state, experimental = profiler.ProfilerState.KINETO, profiler._ExperimentalConfig()
+        config = profiler.ProfilerConfig(state, False, False, False, False, False, experimental)
+        with silent_kineto():
+            self._engine._prepare_profiler(config, self._activities)
+            self._engine._enable_profiler(config, self._activities)
+        self._thread = threading.get_ident()
+
+    def save(self, path: str) -> None:
+        """Stop the profile and write it; it must be started again."""
+        result = self.stop()
+        if result is not None:
+            result.save(path)
+
+    def stop(self) -> Any:
+        """Stop the profile and return torch's result, `None` if none ran."""
+        if not self.running or not self.can_switch:
+            return None
+        self._thread = None
+        return self._engine._disable_profiler()

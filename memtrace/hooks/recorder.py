@@ -1,0 +1,186 @@
+"""The recording of one process: makes the parts, installs them, and ends them on every path out of the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from time import time_ns
+from typing import Any
+
+from memtrace.hooks import crash, ranks
+from memtrace.hooks.attach import Attachments
+from memtrace.hooks.guard import Guard
+from memtrace.hooks.loop import TrainingLoop
+from memtrace.hooks.sources import Sources
+from memtrace.hooks.spool import Spool
+from memtrace.hooks.window import Window
+from memtrace.hooks.writer import Writer
+from memtrace.hooks.yielding import Yielding
+from memtrace.schema.options import RecordOptions
+
+_current: Recorder | None = None
+
+
+def install(options: RecordOptions) -> None:
+    """Start recording this process. Called once, right after the program's own import of torch has finished."""
+    global _current
+    if _current is None:
+        _current = Recorder(sys.modules["torch"], options)
+        _current.start()
+
+
+def uninstall() -> None:
+    """End the recording and remove every hook; nothing happens where there is none."""
+    global _current
+    recorder, _current = _current, None
+    if recorder is not None:
+        recorder.finish()
+
+
+def mark_step() -> None:
+    """End the current step here; from now on only such calls end steps. Nothing happens where nothing is recorded."""
+    if _current is not None:
+        _current.mark_step()
+
+
+class Recorder:
+    """The parts of a recording, in the order in which they depend on one another."""
+
+    def __init__(self, torch: Any, options: RecordOptions) -> None:
+        self._torch = torch
+        self._options = options
+        self._pid = os.getpid()
+        self._finished = False
+        self._forking = False
+        self._start_ns = time_ns()
+        self._facts = ranks.rank_facts()
+        spool = Spool(options.parts_dir, rank=self._facts["rank"])
+        self._writer = Writer(spool, redact=options.redact)
+        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling)
+        with self._guard.quiet():
+            self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
+        self._writer.sources = self._sources
+        self._window = Window(options, spool, self._sources, self._start_ns)
+        self._loop = TrainingLoop(torch, self._window, self._sources, self._writer, self._start_ns)
+        yielding = Yielding(self._window, self._sources, self._writer)
+        self._attachments = Attachments(torch, self._guard, self._loop, yielding)
+        self._uninstall_crash = _nothing
+
+    def start(self) -> None:
+        """Install every hook and begin to record events."""
+        with self._guard.quiet():
+            described = self._sources.described()
+            described["saved"] = "graph_walk" if self._loop.finds_saved_tensors else None
+            self._writer.header(facts=self._facts, start_ns=self._start_ns, sources=described)
+            self._note_unseen_allocators()
+            self._uninstall_crash = crash.install(self._on_exception, self.finish)
+            self._attachments.add()
+            self._attachments.add_module_hooks()
+            self._loop.on_window = self._on_window
+            self._sources.start()
+            self._writer.flush()
+        _watch_forks(self)
+
+    def finish(self) -> None:
+        """Write what is left and the end record, and remove every hook. Safe to call twice, and from `atexit`."""
+        if self._finished or os.getpid() != self._pid:
+            return
+        with self._guard.quiet():
+            self._break_off()
+            self._finished = True
+            self._attachments.remove()
+            self._sources.stop()
+            self._writer.note_distributed(self._torch)
+            self._writer.end()
+        self._uninstall_crash()
+
+    def mark_step(self) -> None:
+        """End the current step here; from now on only such calls end steps."""
+        if not self._finished and self._loop.is_current_thread:
+            with self._guard.quiet():
+                self._loop.steps.explicit = True
+                self._loop.steps.mark(time_ns())
+
+    def _on_window(self) -> None:
+        self._writer.note_distributed(self._torch)
+        if self._window.is_open:
+            self._attachments.add_module_hooks()
+        else:
+            self._attachments.remove_module_hooks()
+
+    def _note_unseen_allocators(self) -> None:
+        environ = os.environ
+        configured = environ.get("PYTORCH_ALLOC_CONF", "") + environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
+        if "cudaMallocAsync" in configured:
+            self._writer.note("cuda-malloc-async", "the cudaMallocAsync backend makes no events")
+        if environ.get("PYTORCH_NO_CUDA_MEMORY_CACHING") == "1":
+            self._writer.note("caching-off", "caching is off (PYTORCH_NO_CUDA_MEMORY_CACHING): no events are made")
+
+    def _on_exception(self, kind: type[BaseException], error: BaseException, tb: Any) -> None:
+        if self._finished:
+            return
+        with self._guard.quiet():
+            self._writer.facts(exception=crash.describe(kind, error, tb, redact=self._options.redact))
+            if self._loop.is_current_thread:
+                # What is live now is what the program died with; by the time of exit most of it is freed.
+                self._break_off()
+            self._writer.flush()
+
+    def _break_off(self) -> None:
+        if self._loop.is_current_thread:
+            self._loop.break_off()
+        self._window.drain("exit", resume=False)
+
+    def _on_oom(self) -> None:
+        with self._guard.quiet():
+            self._loop.before_oom_dump()
+            self._window.dump_at_oom()
+            self._writer.flush()
+
+    def before_fork(self) -> None:
+        """Stop a running profiler: a forked child that inherits one ends in a segmentation fault."""
+        if not self._finished and os.getpid() == self._pid and self._sources.blocks_fork():
+            with self._guard.quiet():
+                self._window.drain("fork", resume=False)
+            self._forking = True
+
+    def after_fork_in_parent(self) -> None:
+        """Go on recording."""
+        if self._forking:
+            self._forking = False
+            with self._guard.quiet():
+                self._sources.start()
+
+    def after_fork_in_child(self) -> None:
+        """Switch everything off: forked children, data loading workers mostly, are not recorded."""
+        self._finished = True
+        self._attachments.remove()
+        self._uninstall_crash()
+
+
+def _watch_forks(recorder: Recorder) -> None:
+    # Callbacks at a fork cannot be unregistered, so they hold the recording weakly.
+    if not hasattr(os, "register_at_fork"):
+        return
+    reference = weakref.ref(recorder)
+
+    def call(name: str) -> None:
+        found = reference()
+        if found is None:
+            return
+        try:
+            getattr(found, name)()
+        except Exception:
+            # A fork of the program must not fail because of us.
+            return
+
+    os.register_at_fork(
+        before=lambda: call("before_fork"),
+        after_in_parent=lambda: call("after_fork_in_parent"),
+        after_in_child=lambda: call("after_fork_in_child"),
+    )
+
+
+def _nothing() -> None:
+    return None

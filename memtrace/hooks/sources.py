@@ -1,0 +1,193 @@
+"""Which allocator is recorded, and when: the CPU's or an accelerator's, with the user's own profiling given way to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from memtrace.hooks import device
+from memtrace.hooks.chunk import EventBatch
+from memtrace.hooks.cpu import CpuSource
+from memtrace.hooks.history import HistorySource
+from memtrace.hooks.kernels import KernelSource
+from memtrace.schema.options import RecordOptions
+from memtrace.schema.records import KINETO_SUFFIX, SNAPSHOT_SUFFIX
+
+MARKS_ONLY = "marks"
+"""Source of a chunk without events."""
+
+NativePath = Callable[[str], str]
+"""Gives the path, by suffix, at which a native dump of the chunk being written belongs."""
+
+
+class Sources:
+    """Starts, drains and stops whatever records events. What torch cannot do is a warning, not an error."""
+
+    def __init__(
+        self, torch: Any, options: RecordOptions, *, warn: Callable[[str, str], None], on_oom: Callable[[], None]
+    ) -> None:
+        self._torch = torch
+        self._options = options
+        self._warn = warn
+        self._kind = device.accelerator(torch, options.device)
+        self._cpu: CpuSource | None = None
+        self._history: HistorySource | None = None
+        self._kernels: KernelSource | None = None
+        self._known_devices: set[str] = set()
+        self._drained_events = 0
+        self._most_in_a_step = 0
+        self.profiler_suspended = False
+        """Whether the program's own profiler runs now."""
+        self.history_suspended = False
+        """Whether the program's own memory history runs now."""
+        if self._kind is None:
+            self._cpu = self._make("CPU events", self._make_cpu)
+        else:
+            kind = self._kind
+            self._history = self._make("memory history", lambda: self._make_history(kind, on_oom))
+            if options.profile:
+                self._kernels = self._make("kernels", lambda: KernelSource(torch))
+
+    def _make(self, what: str, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except (AttributeError, TypeError, RuntimeError) as error:
+            self._warn("source-missing", f"this torch cannot record {what}: {error}")
+            return None
+
+    def _make_cpu(self) -> CpuSource:
+        return CpuSource(self._torch, stacks=self._options.stacks, profile=self._options.profile)
+
+    def _make_history(self, kind: str, on_oom: Callable[[], None]) -> HistorySource:
+        options = self._options
+        return HistorySource(self._torch, kind, stacks=options.stacks, max_entries=options.max_entries, on_oom=on_oom)
+
+    def described(self) -> dict[str, str | None]:
+        """Return which sources there are, for the header."""
+        events = self._cpu or self._history
+        kernels = self._kernels or (self._cpu if self._options.profile else None)
+        return {"events": events.name if events else None, "kernels": "profiler" if kernels else None}
+
+    @property
+    def recording(self) -> bool:
+        """Whether events are being recorded now."""
+        return any(source is not None and source.running for source in (self._cpu, self._history))
+
+    def choose(self, module: Any) -> None:
+        """Record the CPU after all, where training runs on the CPU of a machine that has an accelerator."""
+        if self._cpu is not None or self._kind is None or self._options.device != "auto":
+            return
+        first = next(iter(module.parameters()), None)
+        if first is None or first.device.type != "cpu" or device.is_initialized(self._torch, self._kind):
+            return
+        self._kind = self._history = self._kernels = None
+        self._cpu = self._make("CPU events", self._make_cpu)
+        self._warn("cpu-late", "training runs on the CPU beside an accelerator: CPU events begin at the first step")
+        self.start()
+
+    def start(self, *, frames: bool = False) -> None:
+        """Record from now on, unless the program's own profiling runs."""
+        if self._cpu is not None and not self.profiler_suspended:
+            self._cpu.start(frames=frames)
+        if self._history is not None and not self.history_suspended and not self._history.running:
+            self._history.start()
+        if self._kernels is not None and not self.profiler_suspended:
+            self._kernels.start()
+
+    def drain(self, path: NativePath, *, keep: bool, final: bool) -> EventBatch:
+        """Return what was recorded since the last drain. The CPU source stops and must be started again.
+
+        `keep` says that the step is kept for good: an accelerator's history is then written and emptied. Otherwise it
+        stays in torch's own ring, which holds the last steps, until `final`.
+        """
+        if self._cpu is not None:
+            return self._drain_cpu(self._cpu, path)
+        if self._kernels is not None:
+            self._kernels.save(path(KINETO_SUFFIX))
+        if self._history is not None and self._history.has_begun and (keep or final or self._ring_is_filling()):
+            batch = self._history.dump(path(SNAPSHOT_SUFFIX))
+            self._after_dump(self._history, keep=keep)
+            return batch
+        return EventBatch(MARKS_ONLY)
+
+    def _drain_cpu(self, cpu: CpuSource, path: NativePath) -> EventBatch:
+        if not cpu.running or not cpu.can_switch:
+            return EventBatch(MARKS_ONLY)
+        batch = cpu.stop()
+        if cpu.result is not None:
+            cpu.result.save(path(KINETO_SUFFIX))
+            cpu.result = None
+        return batch
+
+    def _after_dump(self, history: HistorySource, *, keep: bool) -> None:
+        if self.history_suspended:
+            return
+        events = history.num_events()
+        if keep:
+            self._most_in_a_step = max(self._most_in_a_step, events - self._drained_events)
+        self._drained_events = events
+        history.clear()
+
+    def shrink_ring(self, num_steps: int) -> None:
+        """Make torch's ring as small as the rolling window needs, so that the dump at the end is quick."""
+        if self._history is not None and self._history.has_begun and not self.history_suspended:
+            wanted = 2 * (num_steps + 1) * self._most_in_a_step
+            self._history.start(max_entries=min(wanted, self._options.max_entries))
+
+    def _ring_is_filling(self) -> bool:
+        history = self._history
+        return history is not None and history.num_events() - self._drained_events >= history.max_entries * 3 // 4
+
+    def dump_history(self, path: NativePath) -> EventBatch:
+        """Write the history at an out-of-memory and keep it: inside the allocator's callback it cannot be emptied."""
+        if self._history is None:
+            return EventBatch(MARKS_ONLY)
+        return self._history.dump(path(SNAPSHOT_SUFFIX))
+
+    def should_switch(self, frames: bool) -> bool:
+        """Return whether the CPU source runs with the wrong setting of Python frames."""
+        cpu = self._cpu
+        return cpu is not None and cpu.running and cpu.can_switch and cpu.frames != (frames and cpu.has_frames)
+
+    def blocks_fork(self) -> bool:
+        """Return whether a profiler of this thread runs, which a forked child would crash with."""
+        running = [source for source in (self._cpu, self._kernels) if source is not None and source.running]
+        return any(source.can_switch for source in running)
+
+    def stop(self) -> None:
+        """Stop everything for good; what was not drained is lost."""
+        if self._history is not None and not self.history_suspended:
+            self._history.stop()
+        if self._cpu is not None:
+            self._cpu.stop()
+        if self._kernels is not None:
+            self._kernels.stop()
+
+    def suspend_history(self) -> None:
+        """Leave torch's memory history to the program."""
+        self.history_suspended = True
+        if self._history is not None:
+            self._history.running = False
+
+    def uses_profiler(self) -> bool:
+        """Return whether a profiler of ours runs, which the program's own would silently empty."""
+        return any(source is not None and source.running for source in (self._cpu, self._kernels))
+
+    def history_module(self) -> Any:
+        """Return the module that holds the memory history which the program might call itself, if there is one."""
+        return getattr(self._torch, self._kind).memory if self._kind and self._history else None
+
+    def totals(self) -> dict[str, int | None]:
+        """Return what the device says now, empty on the CPU and before the accelerator is initialised."""
+        if self._kind is None or not device.is_initialized(self._torch, self._kind):
+            return {}
+        return device.device_totals(self._torch, self._kind)
+
+    def new_devices(self) -> Iterator[dict[str, Any]]:
+        """Yield the facts of each device once, as soon as the program has initialised it."""
+        if self._kind is None or not device.is_initialized(self._torch, self._kind):
+            return
+        for record in device.device_records(self._torch, self._kind):
+            if record["name"] not in self._known_devices:
+                self._known_devices.add(record["name"])
+                yield record

@@ -1,0 +1,131 @@
+"""The window: which steps are kept, the chunk that is being collected, and when chunks are written and dropped.
+
+Each step of the window is drained when it ends into chunks of its own, so that what is written survives any death of
+the process and at most the unfinished step is lost. A rolling window drops the chunks of old steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from time import time_ns
+
+from memtrace.hooks.chunk import Chunk, EventBatch
+from memtrace.hooks.sources import Sources
+from memtrace.hooks.spool import Spool
+from memtrace.schema.options import RecordOptions, StepSelection
+
+TRIGGER_FILE = "trigger.json"
+"""File in the folder of parts by which `memtrace trigger` asks for the next steps."""
+
+# Marks of a stretch without steps (inference, a long evaluation) are written out before they take much memory.
+_MAX_MARKS = 200_000
+
+
+class Window:
+    """Collects marks into the current chunk and writes it, with the events of its time, at each drain."""
+
+    def __init__(self, options: RecordOptions, spool: Spool, sources: Sources, start_ns: int) -> None:
+        self._selection = StepSelection.parse(options.steps)
+        self._trigger_path = os.path.join(options.parts_dir, TRIGGER_FILE)
+        self._trigger_id: str | None = None
+        self._triggered_until = 0
+        self._spool = spool
+        self._sources = sources
+        self._lock = threading.RLock()
+        self._number = 0
+        self._rolling: list[tuple[int, int, int]] = []
+        self.chunk = Chunk(step=0, reason="start", start_ns=start_ns)
+        """The chunk that callbacks append their rows to."""
+        self.is_open = True
+        """Whether the current step is recorded."""
+        self.allows_frames = True
+        """Whether Python frames may be recorded at all; torch.compile is too heavy in Python for them."""
+
+    def keeps(self, step: int) -> bool:
+        """Return whether a step is kept for good: chosen, or asked for by `memtrace trigger`."""
+        return self._selection.keeps(step) or step <= self._triggered_until
+
+    def wants_frames(self, wanted: bool) -> None:
+        """Switch Python frames on or off. They are recorded in steps that are kept for good only."""
+        wanted = wanted and self.allows_frames and self.keeps(self.chunk.step)
+        if self.is_open and self._sources.should_switch(wanted):
+            self.drain("switch", frames=wanted)
+
+    def bound_marks(self) -> None:
+        """Write the chunk early where a step has made very many marks."""
+        if self.chunk.num_marks > _MAX_MARKS:
+            self.drain("ring")
+
+    def drain(
+        self, next_reason: str, *, resume: bool = True, frames: bool = False, next_step: int | None = None
+    ) -> None:
+        """Write everything since the last drain as one chunk and begin the next, which starts for `next_reason`."""
+        with self._lock:
+            chunk, number = self.chunk, self._number
+            keep = self.keeps(chunk.step)
+            try:
+                batch = self._sources.drain(self._native_path, keep=keep, final=not resume)
+                self._write(chunk, batch)
+            except OSError as error:
+                self._spool.give_up(error)
+            self._number = number + 1
+            step = chunk.step if next_step is None else next_step
+            self.chunk = Chunk(step=step, reason=next_reason, start_ns=time_ns())
+            if resume:
+                self._sources.start(frames=frames)
+
+    def dump_at_oom(self) -> None:
+        """Write what there is at an out-of-memory, from inside the allocator's own callback."""
+        with self._lock:
+            chunk = self.chunk
+            self._write(chunk, self._sources.dump_history(self._native_path))
+            self._number += 1
+            self.chunk = Chunk(step=chunk.step, reason="oom", start_ns=time_ns())
+
+    def end_step(self, step: int) -> None:
+        """Write the step that ended, drop what leaves the rolling window, and open or close it for the next step."""
+        self._drop_old(finished=step)
+        self._poll_trigger(step)
+        following = step + 1
+        wanted = self.keeps(following) or self._selection.last > 0
+        if self.is_open:
+            self.drain("step", resume=wanted, next_step=following)
+        else:
+            self.chunk = Chunk(step=following, reason="resume", start_ns=time_ns())
+        if wanted and not self.is_open:
+            self._sources.start()
+        if self.keeps(step) and wanted and not self.keeps(following):
+            self._sources.shrink_ring(self._selection.last)
+        self.is_open = wanted
+
+    def _write(self, chunk: Chunk, batch: EventBatch) -> None:
+        if not (chunk.num_marks or batch.columns or batch.is_native):
+            return
+        lines = chunk.records(self._number, time_ns(), batch)
+        if batch.is_native and self._rolling:
+            lines[0]["keep_from_ns"] = min(start_ns for _, _, start_ns in self._rolling)
+        if self._spool.write_chunk(self._number, lines) and not self.keeps(chunk.step):
+            self._rolling.append((chunk.step, self._number, chunk.start_ns))
+
+    def _drop_old(self, *, finished: int) -> None:
+        """Drop all but the last steps that have ended; what runs now comes on top."""
+        oldest = finished - self._selection.last + 1
+        for step, number, _ in self._rolling:
+            if step < oldest:
+                self._spool.drop_chunk(number)
+        self._rolling = [entry for entry in self._rolling if entry[0] >= oldest]
+
+    def _native_path(self, suffix: str) -> str:
+        return self._spool.chunk_path(self._number, suffix)
+
+    def _poll_trigger(self, step: int) -> None:
+        try:
+            with open(self._trigger_path, encoding="utf-8") as file:
+                request = json.load(file)
+        except (OSError, ValueError):
+            return
+        if isinstance(request, dict) and request.get("id") != self._trigger_id:
+            self._trigger_id = request.get("id")
+            self._triggered_until = step + int(request.get("steps", 1))
