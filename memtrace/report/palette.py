@@ -26,7 +26,7 @@ class Ink:
 CATEGORIES: dict[str, Ink] = {
     # In the order of the stack: what stays is at the bottom, so that the band that moves is on top and easy to read.
     Category.PARAMETER.value: Ink(label="parameters", color="#0072B2"),
-    Category.BUFFER.value: Ink(label="buffers", color="#12355B"),
+    Category.BUFFER.value: Ink(label="buffers", color="#6A5FC1"),
     Category.OPTIMIZER_STATE.value: Ink(label="optimizer state", color="#CC79A7"),
     Category.GRADIENT.value: Ink(label="gradients", color="#009E73"),
     Category.ACTIVATION.value: Ink(label="activations", color="#E69F00"),

@@ -279,12 +279,12 @@ def _state_totals(states: Sequence[State]) -> list[View]:
         ("awaiting another stream", [state.pending_free_bytes for state in states]),
         ("reserved", [state.reserved_bytes for state in states]),
         ("device, all processes", [state.device_used_bytes for state in states]),
-        ("not torch's", [state.non_torch_bytes for state in states]),
+        ("outside torch", [state.non_torch_bytes for state in states]),
     )
     # Nothing awaiting another stream is the rule and no news; nothing known is said by the cards.
     shown = [(label, values) for label, values in rows if any(values) or (label == "requested" and None not in values)]
     if len(shown) > 1 and shown[0][1] == shown[1][1]:
-        shown[:2] = [("requested, and allocated", shown[0][1])]
+        shown[:2] = [("requested = allocated", shown[0][1])]
     return [{"label": label, "values": [format_bytes(value) for value in values]} for label, values in shown]
 
 

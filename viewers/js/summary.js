@@ -31,8 +31,7 @@ export function notSeen(notes) {
   const items = notes.map((note) =>
     element("li", {}, note.message, note.count > 1 && element("span", { class: "muted" }, ` × ${note.count.toLocaleString("en-US")}`), " ", element("code", { class: "slug" }, note.slug)),
   );
-  const heading = notes.length === 1 ? "One thing was not seen" : `${notes.length} things were not seen`;
-  return element("details", { class: "not-seen", id: "not-seen", open: notes.length <= 4 }, element("summary", {}, heading), element("ul", {}, items));
+  return element("details", { class: "not-seen", id: "not-seen", open: notes.length <= 4 }, element("summary", {}, "What was not seen", element("span", { class: "muted" }, ` · ${notes.length}`)), element("ul", {}, items));
 }
 
 /** Advice with its evidence, in the order given. */
