@@ -1,0 +1,28 @@
+"""`memtrace trigger`: ask a running recording to keep its next steps."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="How many steps to keep."
+)
+def trigger(run: str, steps: int) -> None:
+    """Ask a running recording to keep its next steps.
+
+    RUN is the output of the recording (as given to `record -o`), its .parts folder, or a process id of it. The steps
+    are kept in addition to those that were chosen, from the next step on.
+
+    \b
+    Example:
+      memtrace trigger trace.json
+      memtrace trigger 12345 --steps 5
+    """
+    from memtrace.launch.trigger import trigger
+
+    num_launchers = trigger(run, steps)
+    launchers = f" of {num_launchers} launchers" if num_launchers > 1 else ""
+    click.echo(f"Asked the recording{launchers} for its next {'step' if steps == 1 else f'{steps} steps'}.", err=True)
