@@ -23,12 +23,13 @@ WIDTH = 100
 
 def cli_reference() -> str:
     """Return docs/cli.md: the help of the group and of every command."""
-    root = click.Context(group, info_name="memtrace", terminal_width=WIDTH, max_content_width=WIDTH)
+    settings = {**group.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    root = click.Context(group, info_name="memtrace", **settings)
     sections = ["# Every command and option", generated_note("memtrace/cli"), help_block(group, root)]
     for name in COMMANDS:
         command = group.get_command(root, name)
         assert command is not None
-        context = click.Context(command, parent=root, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+        context = click.Context(command, parent=root, info_name=name)
         sections += [f"## memtrace {name}", help_block(command, context)]
     return "\n\n".join(sections) + "\n"
 
