@@ -17,7 +17,6 @@ from memtrace.analysis.results import Peak, State
 from memtrace.schema.names import BlockState, Category, Decision
 from memtrace.store.columns import NULL, IntArray
 
-
 _UNRECORDED = State(
     allocated_bytes=None,
     requested_bytes=None,
