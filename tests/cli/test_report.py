@@ -1,0 +1,108 @@
+"""`memtrace report` as a user runs it: text, JSON, HTML, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+from memtrace.cli import group
+from tests.report.contract import check_report
+
+if TYPE_CHECKING:
+    import subprocess
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """A snapshot of one block of 1000 bytes in a segment of 2 MiB."""
+    block = {"address": 4096, "size": 1024, "requested_size": 1000, "state": "active_allocated", "frames": []}
+    rest = {"address": 5120, "size": 2**21 - 1024, "requested_size": 0, "state": "inactive", "frames": []}
+    segment = {"device": 0, "address": 4096, "total_size": 2**21, "allocated_size": 1024, "active_size": 1024}
+    segment |= {"requested_size": 1000, "stream": 0, "segment_type": "small", "blocks": [block, rest], "frames": []}
+    event = {"stream": 0, "time_us": 10, "frames": []}
+    events = [
+        {"action": "segment_alloc", "addr": 4096, "size": 2**21} | event,
+        {"action": "alloc", "addr": 4096, "size": 1000} | event,
+    ]
+    path = tmp_path / "snapshot.pickle"
+    path.write_bytes(pickle.dumps({"segments": [segment], "device_traces": [events]}))
+    return path
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(group, ["report", *map(str, args)])
+
+
+def test_text_says_the_peak(snapshot: Path) -> None:
+    result = run(snapshot)
+    assert result.exit_code == 0, result.output
+    assert "Memory peaks at 1000 B" in result.stdout
+
+
+def test_json_is_alone_on_stdout(snapshot: Path, tmp_path: Path) -> None:
+    result = run(snapshot, "--json", "--html", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    check_report(document)
+    rank = document["ranks"][0]
+    assert (rank["end"]["requested_bytes"], rank["end"]["allocated_bytes"]) == (1000, 1024)
+    assert rank["end"]["reserved_bytes"] == rank["max_reserved_bytes"] == 2**21
+    assert "Wrote" in result.stderr
+
+
+def test_html_is_written_once(snapshot: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    assert "Wrote" in run(snapshot, "--html", path).stdout
+    first = path.read_bytes()
+    assert b"<html" in first
+    refused = run(snapshot, "--html", path)
+    assert refused.exit_code == 1
+    assert "--force" in refused.output
+    assert path.read_bytes() == first
+    assert run(snapshot, "--html", path, "--force").exit_code == 0
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["report.html", "snapshot.pickle"]
+
+
+@pytest.mark.parametrize("place", ["missing/report.html", "."])
+def test_html_that_cannot_be_written_is_refused(snapshot: Path, tmp_path: Path, place: str) -> None:
+    result = run(snapshot, "--html", tmp_path / place)
+    assert result.exit_code == 1
+    assert result.output.startswith("error:")
+
+
+def test_capacity_is_used(snapshot: Path) -> None:
+    document = json.loads(run(snapshot, "--json", "--capacity", "24GiB").stdout)
+    assert document["ranks"][0]["capacity_bytes"] == 24 * 2**30
+
+
+def test_capacity_that_is_no_size_is_refused(snapshot: Path) -> None:
+    result = run(snapshot, "--capacity", "much")
+    assert result.exit_code == 1
+    assert "not a size" in result.output
+
+
+def test_wrong_kind_of_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("hello")
+    result = run(path)
+    assert result.exit_code == 1
+    assert result.output.startswith("error:")
+
+
+def test_missing_file_is_wrong_usage(tmp_path: Path) -> None:
+    assert run(tmp_path / "nothing.json").exit_code == 2
+
+
+def test_report_of_a_pipe_has_no_escapes(
+    snapshot: Path, run_memtrace: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    result = run_memtrace("report", snapshot)
+    assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout
+    assert result.stderr == ""

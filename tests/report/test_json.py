@@ -1,0 +1,31 @@
+"""The JSON document: the contract's keys, and valid JSON whatever names hold."""
+
+from __future__ import annotations
+
+import json
+
+from memtrace.report.to_json import report_document, report_json
+from tests.fake_report import gpt_report, hostile_report, ranks_report
+from tests.report.contract import check_report
+
+
+def test_documents_follow_the_contract() -> None:
+    check_report(json.loads(report_json(gpt_report())))
+
+
+def test_hostile_names_make_valid_json() -> None:
+    for report in (ranks_report(), hostile_report()):
+        document = json.loads(report_json(report))
+        assert document["verdict"] == report.verdict.encode("utf-8", "replace").decode()
+
+
+def test_document_holds_the_fields_of_the_results() -> None:
+    report = gpt_report()
+    document = report_document(report)
+    assert document["verdict"] == report.verdict
+    assert document["ranks"][0]["peak"]["by_category"] == dict(report.ranks[0].peak.by_category)
+    assert len(document["ranks"][0]["steps"]) == len(report.ranks[0].steps)
+
+
+def test_same_report_gives_the_same_bytes() -> None:
+    assert report_json(gpt_report()) == report_json(gpt_report())
