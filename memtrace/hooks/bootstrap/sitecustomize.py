@@ -56,6 +56,8 @@ class Watcher:
             return
         self.waits = False
         try:
+            if sys.version_info < (3, 10):  # noqa: UP036 (the program's Python, not memtrace's)
+                raise RuntimeError("memtrace needs Python 3.10 or newer")
             from memtrace.hooks.watcher import start
 
             start(os.environ.get(_VARIABLE, ""))
@@ -89,9 +91,10 @@ def _call_after_exec(loader: "Any", callback: "Callable[[], None]") -> None:
 
     # An error while torch is imported is printed with this frame in it, unless the import system takes the frame for
     # its own: those it leaves out by file and function name.
-    call.__code__ = call.__code__.replace(
-        co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
-    )
+    if hasattr(call.__code__, "replace"):
+        call.__code__ = call.__code__.replace(
+            co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
+        )
     loader.exec_module = call
 
 
