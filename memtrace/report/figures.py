@@ -93,9 +93,12 @@ def timeline_figure(rank: RankReport, axis: Axis) -> Figure:
         traces.append(_line("allocated", axis, series.allocated_ref, color="var(--ink)", width=1.0))
     if series.reserved_ref is not None:
         traces.append(_line("reserved", axis, series.reserved_ref, color="var(--muted)", width=1.5, dash="dash"))
-    for row, spans in enumerate(lanes(rank, axis).values()):
-        traces += _lane(spans, row)
+    bars = [bar for row, spans in enumerate(lanes(rank, axis).values()) for bar in _lane(spans, row)]
+    traces += bars
     layout = _timeline_layout(axis, top)
+    if not bars:
+        layout |= {"yaxis": layout["yaxis"] | {"domain": [0, 1]}, "xaxis": layout["xaxis"] | {"anchor": "y"}}
+        del layout["yaxis2"]
     layout["shapes"], layout["annotations"] = _step_lines(rank, axis), []
     _add_gaps(layout, rank, axis)
     if shows_capacity:

@@ -29,6 +29,7 @@ from memtrace.analysis.results import (
     Timeline,
 )
 from memtrace.report.figures import Axis, Reference, Series, lanes, module_figure, timeline_figure
+from memtrace.report.frames import is_python, own_frames
 from memtrace.report.palette import CATEGORIES, PHASES, category_ink, phase_ink, stack_order
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes, format_ns
@@ -42,7 +43,6 @@ _NOT_RECORDED = "not recorded"
 _NAN = float("nan")
 # Controls would act on a terminal into which the page is copied, direction marks would turn text round: both are shown.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python3|^<|^torch/|/torch/")
 _DECISIONS = (
     ("exact", "known from an owner or a hook", (Decision.OWNER.value, Decision.HOOK.value)),
     ("inferred", "inferred", (Decision.ANNOTATION.value, Decision.STACK_RULE.value, Decision.LIFETIME_RULE.value)),
@@ -151,12 +151,16 @@ def _overview(ranks: Sequence[RankReport]) -> list[View]:
 
 def _cards(rank: RankReport) -> list[View]:
     kind = "requested" if rank.peak.allocated_bytes is None else "allocated"
-    cards = [_card("peak", f"Peak {kind}", format_bytes(main_bytes(rank.peak)), _when(rank.peak))]
+    cards = [_card("peak", f"Peak {kind}", format_bytes(main_bytes(rank.peak)), _when(rank.peak, rank))]
     for key, label, peak in (
         ("first-step-peak", "First-step peak", rank.first_step_peak),
         ("steady-state-peak", "Steady-state peak", rank.steady_state_peak),
     ):
-        detail = "no such step in the trace" if peak is None else _when(peak)
+        detail = (
+            ("no such step in the trace" if rank.steps else "the trace marks no steps")
+            if peak is None
+            else _when(peak, rank)
+        )
         cards.append(_card(key, label, format_bytes(None if peak is None else main_bytes(peak)), detail))
     cards.append(_reserved_card(rank))
     cards.append(_complete_card(rank))
@@ -187,13 +191,17 @@ def _complete_card(rank: RankReport) -> View:
     return _card("completeness", rank.source.capitalize(), value, detail, tone="good" if rank.complete else "warn")
 
 
-def _when(peak: Peak) -> str:
-    """Return where in training a peak was: "step 1 · backward · blocks.3.mlp"."""
+def _when(peak: Peak, rank: RankReport) -> str:
+    """Return where in training a peak was: "step 1 · backward · blocks.3.mlp", or its time where no steps are known."""
     words = [] if peak.step is None else [_step_name(peak.step)]
     words += [word for word in (peak.phase, peak.module) if word is not None]
     if peak.predicted:
         words.append("predicted")
-    return " · ".join(words) or "moment not recorded"
+    if not words and peak.time_ns is not None and rank.timeline is not None and len(rank.timeline.time_ns):
+        words.append(f"{format_ns(peak.time_ns - int(rank.timeline.time_ns[0]))} after the first event")
+    if not words:
+        return "moment not recorded" if rank.num_events else "the one moment of the snapshot"
+    return " · ".join(words)
 
 
 def _step_name(step: int) -> str:
@@ -415,8 +423,12 @@ def _stacks_view(rows: Sequence[StackRow]) -> View:
     for row in rows[:MAX_ROWS]:
         ink = category_ink(row.category)
         kind = {"category": ink.label, "color": ink.color, "hatched": ink.hatched}
-        head = headline_frame(row.frames)
-        frames = {"headline": head, "innermost": row.frames[0] if row.frames else None, "frames": list(row.frames)}
+        python = [frame for frame in row.frames if is_python(frame)]
+        frames = {
+            "headline": next(iter(own_frames(row.frames)), None),
+            "innermost": next(iter(python or row.frames), None),
+            "frames": list(row.frames),
+        }
         views.append(_row(row, total, largest) | kind | frames)
     return {"rows": views, "left_out": max(0, len(rows) - MAX_ROWS)}
 
@@ -425,16 +437,6 @@ def _row(row: ModuleRow | StackRow, total: int, largest: int) -> View:
     """Return what both tables show of a row; its bar is as long as its share of the largest row."""
     share = {"percent": _percent(row.num_bytes, total), "share": _share(row.num_bytes, largest)}
     return {"value": format_bytes(row.num_bytes), "allocations": f"{row.num_allocations:,}", **share}
-
-
-def headline_frame(frames: Sequence[str]) -> str | None:
-    """Return the frame to show for a stack: the innermost one that is not in a library, else the innermost.
-
-    >>> headline_frame(["/env/lib/python3.11/site-packages/torch/nn/functional.py:2 linear", "train.py:7 forward"])
-    'train.py:7 forward'
-    """
-    own = (frame for frame in frames if not _LIBRARY.search(frame))
-    return next(own, frames[0] if frames else None)
 
 
 # Steps
@@ -523,7 +525,13 @@ def _facts(rank: RankReport) -> list[list[str]]:
 
 
 def _flatten(prefix: str, value: Any, facts: list[list[str]]) -> None:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and " · " in prefix:
+        # Deep down (options of an optimizer) one line says it all.
+        texts = [
+            f"{_fact_name(str(key))} {_fact_text(str(key), item)}" for key, item in value.items() if item is not None
+        ]
+        facts.append([_fact_name(prefix), ", ".join(texts)])
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             _flatten(f"{prefix} · {key}" if prefix else str(key), item, facts)
     elif isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):

@@ -262,3 +262,30 @@ def test_phases_have_a_place_in_the_table() -> None:
     from memtrace.report.palette import PHASES
 
     assert set(PHASES) == {phase.value for phase in Phase}
+
+
+@pytest.mark.parametrize(
+    ("frames", "headline"),
+    [
+        (
+            ["/env/lib/python3.11/site-packages/torch/nn/functional.py:2 linear", "/home/a/gpt.py:7 forward"],
+            "/home/a/gpt.py:7 forward",
+        ),
+        (["?? torch::unwind::unwind()", "?? at::empty(long)"], "?? at::empty(long)"),
+        (["?? torch::unwind::unwind()"], "?? torch::unwind::unwind()"),
+        ([r"C:\env\Lib\site-packages\torch\a.py:1 f", r"C:\me\train.py:2 main"], r"C:\me\train.py:2 main"),
+        ([], None),
+    ],
+)
+def test_a_stack_is_named_by_the_line_of_the_program(frames: list[str], headline: str | None) -> None:
+    from memtrace.report.frames import own_frames
+
+    assert next(iter(own_frames(frames)), None) == headline
+
+
+def test_without_steps_the_timeline_has_no_lanes() -> None:
+    report = gpt_report()
+    rank = replace(report.ranks[0], steps=())
+    figure = report_payload(replace(report, ranks=(rank,)), version="0")["ranks"][0]["timeline"]["figures"]["wall"]
+    assert "yaxis2" not in figure["layout"]
+    assert figure["layout"]["yaxis"]["domain"] == [0, 1]

@@ -29,9 +29,14 @@ export function outOfMemory(oom) {
 export function notSeen(notes) {
   if (!notes.length) return null;
   const items = notes.map((note) =>
-    element("li", {}, note.message, note.count > 1 && element("span", { class: "muted" }, ` × ${note.count.toLocaleString("en-US")}`), " ", element("code", { class: "slug" }, note.slug)),
+    element("li", {}, withCode(note.message), note.count > 1 && element("span", { class: "muted" }, ` × ${note.count.toLocaleString("en-US")}`), " ", element("code", { class: "slug" }, note.slug)),
   );
   return element("details", { class: "not-seen", id: "not-seen", open: notes.length <= 4 }, element("summary", {}, "What was not seen", element("span", { class: "muted" }, ` · ${notes.length}`)), element("ul", {}, items));
+}
+
+// Messages name commands between backticks, for the terminal; here they are set as code.
+function withCode(text) {
+  return text.split("`").map((part, index) => (index % 2 ? element("code", {}, part) : part));
 }
 
 /** Advice with its evidence, in the order given. */

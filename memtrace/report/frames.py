@@ -1,0 +1,34 @@
+"""Which frames of a stack say who asked for memory: the program's own ones, not those of libraries or of C++."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_PYTHON = re.compile(r"\.py:\d+(?: |$)")
+_LIBRARY = re.compile(
+    r"[/\\](?:site-packages|dist-packages|torch)[/\\]|[/\\]lib[/\\]python3[^/\\]*[/\\]|^<|^torch[/\\]"
+)
+# How the recorder walked the stack, which is the same for every allocation.
+_RECORDER = re.compile(r"torch::unwind|CapturedTraceback|gather_with_cpp|CachingAllocator")
+
+
+def own_frames(frames: Sequence[str]) -> list[str]:
+    """Return the program's own frames, innermost first; else those in Python, else all but the recorder's.
+
+    >>> own_frames(["?? torch::unwind()", "/env/site-packages/torch/nn/functional.py:2 linear", "train.py:7 forward"])
+    ['train.py:7 forward']
+    >>> own_frames(["?? torch::unwind()", "/env/site-packages/torch/nn/functional.py:2 linear"])
+    ['/env/site-packages/torch/nn/functional.py:2 linear']
+    """
+    python = [frame for frame in frames if is_python(frame)]
+    return [frame for frame in python if not _LIBRARY.search(frame)] or python or _of_cpp(frames)
+
+
+def is_python(frame: str) -> bool:
+    """Return whether a frame is one of Python code."""
+    return _PYTHON.search(frame) is not None
+
+
+def _of_cpp(frames: Sequence[str]) -> list[str]:
+    return [frame for frame in frames if not _RECORDER.search(frame)] or list(frames)
