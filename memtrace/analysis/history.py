@@ -64,7 +64,7 @@ def build_history(rank: RankTrace, device: str, *, owns_marks: bool) -> DeviceHi
         moments=moments,
         lifetimes=lifetimes,
         attribution=attribution,
-        levels=build_levels(rank, device, moments, lifetimes, attribution),
+        levels=build_levels(rank, device, moments, lifetimes, attribution, owns_marks=owns_marks),
         phases=Spans.build(phases["start_ns"], phases["end_ns"]),
         scopes=Spans.build(scopes["start_ns"], scopes["end_ns"]),
         num_allocs=num_allocs,

@@ -42,9 +42,15 @@ class Levels:
 
 
 def build_levels(
-    rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetimes, attribution: Attribution
+    rank: RankTrace,
+    device: str,
+    moments: Moments,
+    lifetimes: Lifetimes,
+    attribution: Attribution,
+    *,
+    owns_marks: bool,
 ) -> Levels:
-    """Return the levels of one device."""
+    """Return the levels of one device; `owns_marks` says whether the reserved bytes of steps are of this device."""
     starts = _epoch_start_bytes(rank, moments)
     by_kind = _by_kind(lifetimes, attribution, len(moments))
     base, overdrawn = _base(rank, moments, lifetimes, starts)
@@ -56,7 +62,7 @@ def build_levels(
         requested=requested,
         by_kind=by_kind,
         pending=_pending(lifetimes, is_cpu=is_cpu),
-        reserved=None if is_cpu else _reserved(rank, device, moments),
+        reserved=None if is_cpu else _reserved(rank, device, moments, owns_marks=owns_marks),
         allocated=requested if is_cpu else _profiled_totals(rank, moments, starts),
         base=base,
         overdrawn_bytes=overdrawn,
@@ -158,27 +164,42 @@ def _pending(lifetimes: Lifetimes, *, is_cpu: bool) -> IntArray | None:
     )
 
 
-def _reserved(rank: RankTrace, device: str, moments: Moments) -> IntArray | None:
-    """Return the bytes of all segments: those at the end, and the segment events undone backwards from there."""
-    segments = rank.table("segments")
-    of_device = segments["device"] == rank.string_id(device)
-    if len(moments.epochs) > 1 or not (len(segments) or _started_empty(rank, moments)):
-        return None
+def _reserved(rank: RankTrace, device: str, moments: Moments, *, owns_marks: bool) -> IntArray | None:
+    """Return the bytes of all segments: the running sum of segment events, fixed in each epoch where it is known."""
     deltas = np.zeros(len(moments), np.int64)
     sizes = rank.table("events")["size_bytes"][moments.rows]
     for action, sign in SEGMENT_SIGNS.items():
         chosen = moments.is_action(rank, action)
         deltas[moments.of_event[chosen]] = sign * sizes[chosen]
     level = np.cumsum(deltas)
-    if len(segments):
-        level += int(segments["total_bytes"][of_device].sum()) - int(level[-1])
+    for epoch in moments.epochs:
+        known = _known_reserved(rank, device, moments, epoch, owns_marks=owns_marks)
+        if known is None:
+            return None
+        moment, num_bytes = known
+        level[epoch.start : epoch.stop] += num_bytes - int(level[moment])
     return level
 
 
-def _started_empty(rank: RankTrace, moments: Moments) -> bool:
-    """Return whether the recording says that nothing was live when it began, so that nothing was reserved either."""
-    windows = moments.epochs[0].windows
-    return bool(windows) and int(rank.table("windows")["initial_bytes"][windows[0]]) == 0
+def _known_reserved(
+    rank: RankTrace, device: str, moments: Moments, epoch: Epoch, *, owns_marks: bool
+) -> tuple[int, int] | None:
+    """Return a moment of an epoch at which reserved bytes are known: by the final segments, a step's mark, an empty start."""
+    segments = rank.table("segments")
+    if epoch.stop == len(moments) and len(segments):
+        of_device = segments["device"] == rank.string_id(device)
+        return epoch.stop - 1, int(segments["total_bytes"][of_device].sum())
+    steps = rank.table("steps")
+    if owns_marks and moments.has_times:
+        marked = (steps["reserved_bytes"] != NULL) & (steps["end_ns"] != NULL)
+        at_end = moments.at_times(steps["end_ns"])
+        inside = np.flatnonzero(marked & (at_end >= epoch.start) & (at_end < epoch.stop) & steps["recorded"])
+        if len(inside):
+            return int(at_end[inside[0]]), int(steps["reserved_bytes"][inside[0]])
+    if epoch.windows and int(rank.table("windows")["initial_bytes"][epoch.windows[0]]) == 0 and epoch.start == 0:
+        # Nothing was live when the recording began, so nothing was reserved.
+        return 0, 0
+    return None
 
 
 def _profiled_totals(rank: RankTrace, moments: Moments, starts: Sequence[int | None]) -> IntArray | None:

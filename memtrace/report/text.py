@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results import Finding, Note, Peak, RankReport, Report, StackRow, State, StepResult
+from memtrace.report.frames import own_frames
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes, format_ns
 
@@ -31,9 +32,6 @@ _BAR_WIDTH = 20
 _NAME_WIDTH = 24
 _EXACT = (Decision.OWNER.value, Decision.HOOK.value)
 _DASH = "-"
-# Frames of torch itself and of C++ say how memory is allocated, not who asked for it.
-_OWN_FRAME = re.compile(r"^(?!.*[/\\](?:site-packages|dist-packages|torch)[/\\]).*\.py:\d+ ")
-_PYTHON_FRAME = re.compile(r"\.py:\d+ ")
 _STYLES = {
     "parameter": "blue",
     "gradient": "red",
@@ -272,9 +270,7 @@ def _stacks(rows: Sequence[StackRow]) -> Table:
 
 def _frames(frames: Sequence[str]) -> list[str]:
     """Return the innermost few frames of the user's own code; of any code where there is none."""
-    own = [frame for frame in frames if _OWN_FRAME.search(frame)]
-    python = own or [frame for frame in frames if _PYTHON_FRAME.search(frame)]
-    return [clean(_short(frame)) for frame in (python or frames)[:_FRAMES_OF_STACK]]
+    return [clean(_short(frame)) for frame in own_frames(frames)[:_FRAMES_OF_STACK]]
 
 
 def _short(frame: str) -> str:

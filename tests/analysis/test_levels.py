@@ -19,6 +19,7 @@ from tests.analysis.small_trace import (
     rank_trace,
     saved,
     segment,
+    step,
     trace,
     window,
 )
@@ -122,6 +123,21 @@ def test_reserved_is_undone_from_the_final_segments() -> None:
     assert levels.reserved.tolist() == [24, 44, 44, 37, 40]
 
 
+def test_reserved_before_a_gap_is_fixed_at_the_end_of_a_step() -> None:
+    events = [("segment_alloc", 100, 20), (A, 100, 10), ("segment_alloc", 300, 7), (A, 300, 3)]
+    rank = rank_trace(
+        events=event_rows(events, device="cuda:0"),
+        windows=[window(0, 2), window(2, 2)],
+        steps=[step(1, 0, 20, reserved_bytes=50), step(7, 25, 40)],
+        segments=[segment(100, 90, 13)],
+    )
+    levels = build_history(rank, "cuda:0", owns_marks=True).levels
+    assert levels.reserved is not None
+    assert levels.reserved.tolist() == [30, 50, 50, 83, 90, 90]
+    # Without the mark nobody knows what was reserved before the gap.
+    assert history_of(rank, "cuda:0").levels.reserved is None
+
+
 def test_profile_gives_allocated_from_its_own_totals() -> None:
     rows = event_rows([(A, 1, 512), (C, 2, 1024), (A, 3, 512)], device="cuda:0")
     for row, total in zip(rows, (5120, 4096, 4608), strict=True):
@@ -158,7 +174,7 @@ def test_thinned_timeline_keeps_every_extreme(num_events: int, seed: int) -> Non
 
 def test_unseen_bytes_of_other_threads_are_noted() -> None:
     rows = event_rows([(A, 1, 10), (A, 2, 10), (A, 3, 10)])
-    for row, total in zip(rows, (10, 1020, 1030), strict=True):
+    for row, total in zip(rows, (10, 1020, 1030), strict=True):  # 1000 bytes between the first two
         row["total_bytes"] = total
     report = analyze(trace(rank_trace(events=rows, windows=[window(0, 3, initial=0)])))
     note = next(note for note in report.ranks[0].warnings if note.slug == "unseen-bytes")
