@@ -184,7 +184,7 @@ def _reserved(rank: RankTrace, device: str, moments: Moments, *, owns_marks: boo
 def _known_reserved(
     rank: RankTrace, device: str, moments: Moments, epoch: Epoch, *, owns_marks: bool
 ) -> tuple[int, int] | None:
-    """Return a moment of an epoch at which reserved bytes are known: by the final segments, a step's mark, an empty start."""
+    """Return a moment of an epoch and its reserved bytes: from final segments, a mark of a step, or an empty start."""
     segments = rank.table("segments")
     if epoch.stop == len(moments) and len(segments):
         of_device = segments["device"] == rank.string_id(device)
