@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("report", type=Path, help="HTML report")
     parser.add_argument("picture", type=Path, help="PNG to write")
     parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=1500, help="of the picture; 0 is the whole page")
+    parser.add_argument("--height", type=int, default=1620, help="of the picture; 0 is the whole page")
     parser.add_argument("--dark", action="store_true")
     options = parser.parse_args()
     options.picture.parent.mkdir(parents=True, exist_ok=True)
