@@ -68,14 +68,15 @@ def _columns(
     """Return the columns of the events table, in the order of the file."""
     args = [entry["args"] for entry in entries]
     signed = int_column([one.get("Bytes") for one in args], where=f"{where}: Bytes")
-    names = {key: strings.id(_device_name(*key)) for key in dict.fromkeys(map(_device_key, args))}
+    keys = [_device_key(one, where) for one in args]
+    names = {key: strings.id(_device_name(*key)) for key in dict.fromkeys(keys)}
     action = np.where(signed > 0, strings.id(Action.ALLOC.value), strings.id(Action.FREE_COMPLETED.value))
     nulls = np.full(len(args), NULL, np.int64)
     totals = int_column([one.get("Total Allocated") for one in args], where=f"{where}: Total Allocated", nullable=True)
     return {
         "time_ns": times,
         "action": action,
-        "device": np.array([names[_device_key(one)] for one in args], np.int64),
+        "device": np.array([names[key] for key in keys], np.int64),
         "address": int_column([one.get("Addr") for one in args], where=f"{where}: Addr", nullable=True),
         "size_bytes": np.abs(signed),
         "stream": np.zeros(len(args), np.int64),
@@ -86,10 +87,10 @@ def _columns(
     }
 
 
-def _device_key(args: dict[str, Any]) -> tuple[int, int]:
+def _device_key(args: dict[str, Any], where: str) -> tuple[int, int]:
     kind, index = args.get("Device Type", 0), args.get("Device Id", -1)
     if type(kind) is not int or type(index) is not int:
-        raise TraceReadError("a memory event whose Device Type or Device Id is not a number", slug="file-damaged")
+        raise TraceReadError(f"{where}: a Device Type or Device Id that is not a number", slug="file-damaged")
     return kind, index
 
 
