@@ -37,8 +37,8 @@ def format_bytes(num_bytes: int | None) -> str:
 def format_ns(duration_ns: int | None) -> str:
     """Return a duration in the unit that reads best; `None` is "not recorded".
 
-    >>> format_ns(950), format_ns(12_300), format_ns(4_560_000), format_ns(7_890_000_000), format_ns(90 * 10**9)
-    ('950 ns', '12.3 µs', '4.56 ms', '7.89 s', '1 min 30 s')
+    >>> format_ns(950), format_ns(12_300), format_ns(999_900_000), format_ns(7_890_000_000), format_ns(90 * 10**9)
+    ('950 ns', '12.3 µs', '1.00 s', '7.89 s', '1 min 30 s')
     """
     if duration_ns is None:
         return "not recorded"
@@ -46,8 +46,10 @@ def format_ns(duration_ns: int | None) -> str:
         minutes, seconds = divmod(round(duration_ns / 10**9), 60)
         return f"{minutes} min {seconds} s"
     for factor, unit in ((10**9, "s"), (10**6, "ms"), (10**3, "µs")):
-        if duration_ns >= factor:
-            return f"{duration_ns / factor:.3g} {unit}"
+        # 999.5 and more of the smaller unit would round to 1000 of it.
+        if duration_ns >= factor * 0.9995:
+            value = duration_ns / factor
+            return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
     return f"{duration_ns} ns"
 
 

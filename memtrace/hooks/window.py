@@ -63,14 +63,13 @@ class Window:
     ) -> None:
         """Write everything since the last drain as one chunk and begin the next, which starts for `next_reason`."""
         with self._lock:
-            chunk, number = self.chunk, self._number
+            chunk = self.chunk
             keep = self.keeps(chunk.step)
             try:
                 batch = self._sources.drain(self._native_path, keep=keep, final=not resume)
                 self._write(chunk, batch)
             except OSError as error:
                 self._spool.give_up(error)
-            self._number = number + 1
             step = chunk.step if next_step is None else next_step
             self.chunk = Chunk(step=step, reason=next_reason, start_ns=time_ns())
             if resume:
@@ -81,7 +80,6 @@ class Window:
         with self._lock:
             chunk = self.chunk
             self._write(chunk, self._sources.dump_history(self._native_path))
-            self._number += 1
             self.chunk = Chunk(step=chunk.step, reason="oom", start_ns=time_ns())
 
     def end_step(self, step: int) -> None:
@@ -106,8 +104,11 @@ class Window:
         lines = chunk.records(self._number, time_ns(), batch)
         if batch.is_native and self._rolling:
             lines[0]["keep_from_ns"] = min(start_ns for _, _, start_ns in self._rolling)
-        if self._spool.write_chunk(self._number, lines) and not self.keeps(chunk.step):
-            self._rolling.append((chunk.step, self._number, chunk.start_ns))
+        number = self._number
+        # A number that is missing among the parts is a chunk that could not be written.
+        self._number += 1
+        if self._spool.write_chunk(number, lines) and not self.keeps(chunk.step):
+            self._rolling.append((chunk.step, number, chunk.start_ns))
 
     def _drop_old(self, *, finished: int) -> None:
         """Drop all but the last steps that have ended; what runs now comes on top."""

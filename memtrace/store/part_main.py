@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,12 +108,16 @@ def rank_header(main: MainPart, *, complete: bool) -> dict[str, Any]:
     }
 
 
-def steps_table(main: MainPart, strings: StringTable) -> ColumnTable:
-    """Return the steps; one that was written twice (begun, then ended) counts as written last."""
+def steps_table(main: MainPart, strings: StringTable, *, chunk_steps: Collection[int | None]) -> ColumnTable:
+    """Return the steps; one that was written twice (begun, then ended) counts as written last.
+
+    A step counts as recorded only where a chunk of it is left: the rolling window drops those of earlier steps.
+    """
     by_step: dict[Any, Record] = {}
     for record in main.steps:
         number = record.get("step")
-        by_step[number] = {**by_step.get(number, {}), **record}
+        recorded = bool(record.get("recorded")) and number in chunk_steps
+        by_step[number] = {**by_step.get(number, {}), **record, "recorded": recorded}
     return _table(STEPS, sorted(by_step.values(), key=lambda one: _number(one.get("step"))), strings)
 
 

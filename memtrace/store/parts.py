@@ -70,7 +70,7 @@ def _read_process(folder: Path, name: str) -> RankTrace:
     header.setdefault("allocator_settings", events.allocator_settings)
     tables = {
         **events.tables,
-        STEPS.name: steps_table(main, strings),
+        STEPS.name: steps_table(main, strings, chunk_steps={chunk.fact("step") for chunk in chunks}),
         OPTIMIZERS.name: optimizers_table(main, strings),
         **{
             table.name: concatenated(table, [piece for chunk in chunks for piece in chunk.tables.get(table.name, ())])
