@@ -66,4 +66,4 @@ def parse_bytes(text: str) -> int:
     factor = _BYTE_FACTORS.get(match[2].lower()) if match else None
     if match is None or factor is None:
         raise MemtraceError(f"not a size: {text!r}", hint="write a number and a unit, as in 24GiB or 80GB")
-    return round(float(match[1]) * factor)
+    return int(float(match[1]) * factor + 0.5)

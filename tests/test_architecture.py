@@ -66,6 +66,7 @@ PARTS = {
         not_calls=TALK,
     ),
     "cli": part("schema launch store allocator analysis forecast report", "click", lazily=True),
+    "api.py": part("schema hooks launch", "torch", lazily=True),
     "errors.py": Part(),
     "units.py": Part(),
     "__init__.py": Part(),
@@ -77,7 +78,7 @@ ONLY_IN = {"plotly": "report/figures.py", "rich": "report/text.py"}
 
 TORCH_IN_FORECAST = "forecast/meta.py"
 
-START_UP = ("hooks/__init__.py", "hooks/api.py", "hooks/watcher.py", "hooks/bootstrap/sitecustomize.py")
+START_UP = ("hooks/__init__.py", "hooks/watcher.py", "hooks/bootstrap/sitecustomize.py")
 """What a recorded process loads before its program has imported torch, or without torch ever."""
 
 NOT_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc"})

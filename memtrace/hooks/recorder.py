@@ -38,6 +38,11 @@ def uninstall() -> None:
         recorder.finish()
 
 
+def is_recording() -> bool:
+    """Return whether this process is being recorded."""
+    return _current is not None
+
+
 def mark_step() -> None:
     """End the current step here; from now on only such calls end steps. Nothing happens where nothing is recorded."""
     if _current is not None:

@@ -15,9 +15,7 @@ from memtrace.hooks.chunk import Chunk, EventBatch
 from memtrace.hooks.sources import Sources
 from memtrace.hooks.spool import Spool
 from memtrace.schema.options import RecordOptions, StepSelection
-
-TRIGGER_FILE = "trigger.json"
-"""File in the folder of parts by which `memtrace trigger` asks for the next steps."""
+from memtrace.schema.records import TRIGGER_FILE
 
 # Marks of a stretch without steps (inference, a long evaluation) are written out before they take much memory.
 _MAX_MARKS = 200_000

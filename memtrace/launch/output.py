@@ -58,7 +58,7 @@ def plan_output(path: Path | None, command: Sequence[str], *, force: bool, envir
         parts_dir = (path / f"launcher-{rank:05d}{PARTS_SUFFIX}").absolute()
         _check_shared(path, rank, force=force)
     output = Output(path=path, parts_dir=parts_dir, launcher_rank=rank, force=force)
-    _make_parts_dir(output)
+    prepare_parts(output)
     return output
 
 
@@ -151,7 +151,12 @@ def rank_file_name(rank: int) -> str:
     return f"rank-{rank:05d}.json.gz"
 
 
-def _make_parts_dir(output: Output) -> None:
+def prepare_parts(output: Output) -> None:
+    """Make the folder of parts, and check that the output can be written beside it.
+
+    Raises:
+        OutputError: parts of another recording are there, or the folder is not writable.
+    """
     parts_dir = output.parts_dir
     try:
         if parts_dir.is_dir() and any(parts_dir.iterdir()):

@@ -10,10 +10,7 @@ from pathlib import Path
 from memtrace.errors import RecordError
 from memtrace.launch.output import LAUNCHER_FILE, is_running, read_launcher, write_json
 from memtrace.schema.options import OPTIONS_VARIABLE
-from memtrace.schema.records import PARTS_SUFFIX
-
-TRIGGER_FILE = "trigger.json"
-"""File that recorders look for at each step end."""
+from memtrace.schema.records import PARTS_SUFFIX, TRIGGER_FILE
 
 
 def trigger(run: str, num_steps: int) -> int:

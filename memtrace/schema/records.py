@@ -28,6 +28,9 @@ KINETO_SUFFIX = ".kineto.json"
 PARTS_SUFFIX = ".parts"
 """Suffix of the folder of parts beside the output."""
 
+TRIGGER_FILE = "trigger.json"
+"""File in the folder of parts by which `memtrace trigger` asks for the next steps; read at each step end."""
+
 HEADER = "header"
 FACTS = "facts"
 DEVICE = "device"
