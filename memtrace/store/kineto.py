@@ -135,8 +135,8 @@ def relative_ns(times_us: list[Any], *, where: str) -> IntArray:
     Whole microseconds and their fraction are taken apart: a Unix time in µs times 1000 is, as a float, off by up to
     256 ns.
 
-    >>> relative_ns([1623142623460121, 1682725898082228.125, 0.001], where="ts").tolist()
-    [1623142623460121000, 1682725898082228125, 1]
+    >>> relative_ns([1623142623460121, 1682725898082228.25, 0.001], where="ts").tolist()
+    [1623142623460121000, 1682725898082228250, 1]
 
     Raises:
         TraceReadError: not a number, or beyond what 64 bits of nanoseconds hold.

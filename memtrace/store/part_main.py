@@ -116,8 +116,8 @@ def steps_table(main: MainPart, strings: StringTable, *, chunk_steps: Collection
     by_step: dict[Any, Record] = {}
     for record in main.steps:
         number = record.get("step")
-        recorded = bool(record.get("recorded")) and number in chunk_steps
-        by_step[number] = {**by_step.get(number, {}), **record, "recorded": recorded}
+        merged = {**by_step.get(number, {}), **record}
+        by_step[number] = {**merged, "recorded": bool(merged.get("recorded")) and number in chunk_steps}
     return _table(STEPS, sorted(by_step.values(), key=lambda one: _number(one.get("step"))), strings)
 
 

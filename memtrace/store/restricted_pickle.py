@@ -1,7 +1,8 @@
 """Pickles from strangers: only plain dicts, lists, texts and numbers come out, nothing is ever executed.
 
 A pickle runs code by naming a function or class and calling it. Here naming anything is refused, so there is nothing to
-call. What remains is memory: a few bytes can ask for a table of gigabytes (LONG_BINPUT), so it is capped while loading.
+call. What remains is memory: a few bytes can ask for a table of gigabytes (LONG_BINPUT), so it is capped while loading;
+and hashing a tuple that is nested a million deep overflows the C stack, so such a file is loaded on a larger one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import pickle
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
 from memtrace.errors import TraceReadError
@@ -41,8 +43,7 @@ def load_plain_pickle(file: IO[bytes], *, size_bytes: int, where: str) -> Any:
         TraceReadError: truncated, damaged, too large when expanded, or not plain data.
     """
     try:
-        with _memory_cap(_MEMORY_FLOOR_BYTES + _MEMORY_FACTOR * size_bytes):
-            return _PlainUnpickler(file).load()
+        return _on_stack(_stack_bytes(file), lambda: _load(file, size_bytes))
     except RefusedError as error:
         raise TraceReadError(
             f"{where}: refused: this pickle would run code (it names {printable(str(error))}); nothing was executed",
@@ -65,6 +66,57 @@ def load_plain_pickle(file: IO[bytes], *, size_bytes: int, where: str) -> Any:
             hint="copy or record it again",
             slug="file-truncated" if cut else "file-damaged",
         ) from None
+
+
+def _load(file: IO[bytes], size_bytes: int) -> Any:
+    with _memory_cap(_MEMORY_FLOOR_BYTES + _MEMORY_FACTOR * size_bytes):
+        return _PlainUnpickler(file).load()
+
+
+_TUPLE_OPCODES = b"\x85\x86\x87t"
+_DEEP = 10_000
+"""Tuples that any thread's stack can hold inside each other."""
+_STACK_BYTES_A_TUPLE = 512
+"""Stack that hashing one more level may take; measured below 80."""
+_MAX_STACK_BYTES = 8 * 1024**3
+"""Only addresses: a stack takes memory as it is used."""
+
+
+def _stack_bytes(file: IO[bytes]) -> int:
+    """Return how much stack the tuples of a pickle could need, were they nested; 0 if any thread has as much."""
+    start = file.tell()
+    num_tuples = 0
+    while piece := file.read(1 << 20):
+        num_tuples += len(piece) - len(piece.translate(None, _TUPLE_OPCODES))
+    file.seek(start)
+    return min(num_tuples * _STACK_BYTES_A_TUPLE, _MAX_STACK_BYTES) if num_tuples > _DEEP else 0
+
+
+def _on_stack(stack_bytes: int, function: Callable[[], Any]) -> Any:
+    """Return what a function returns, run in a thread with so much stack; 0 runs it here."""
+    if not stack_bytes:
+        return function()
+    done: list[Any] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(function())
+        except BaseException as error:
+            failed.append(error)
+
+    before = threading.stack_size(stack_bytes)
+    try:
+        thread = threading.Thread(target=run, name="memtrace-unpickle", daemon=True)
+        thread.start()
+    except RuntimeError:
+        raise MemoryError from None
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import gzip
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,17 @@ def test_memory_cap_is_lifted_afterwards(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     refusal(tmp_path / "cut", b"\x80\x04}")
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+@pytest.mark.parametrize("nested", [b"\x85", b"N\x86", b"\x85\x94"])
+def test_key_that_is_nested_a_million_deep_does_not_crash_the_process(tmp_path: Path, nested: bytes) -> None:
+    path = tmp_path / "deep"
+    path.write_bytes(b"\x80\x04}N" + nested * 1_000_000 + b"Ns.")
+    # A crash would take pytest with it, so another process reads.
+    code = f"from memtrace.store.read import read_trace; read_trace({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "TraceReadError" in done.stderr
 
 
 def test_terminal_escapes_in_a_refusal_are_shown_not_sent(tmp_path: Path) -> None:

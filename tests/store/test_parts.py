@@ -39,7 +39,7 @@ def test_header_facts_devices_steps_and_optimizers_are_taken(tmp_path: Path) -> 
     built.record("facts", autocast_dtypes=["bfloat16"]).record("device", name="cpu", capacity_bytes=9, kind="cpu")
     built.record("step", step=1, start_ns=5, end_ns=None, recorded=True)
     built.record("step", step=1, end_ns=9, skipped=True, num_microbatches=2)
-    built.record("optimizer", class_name="AdamW", group=0, num_parameters=7, options="{}").end()
+    built.record("optimizer", class_name="AdamW", group=0, num_parameters=7, options="{}").chunk(step=1).end()
     found = contents(only(tmp_path))
     assert found["header"] == {
         "source": "recorded",
