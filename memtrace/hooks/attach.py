@@ -45,7 +45,8 @@ class Attachments:
             modules = self._loop.modules
             self._module_handles = [
                 register_module_forward_pre_hook(self._wrap(modules.before, name="forward pre-hook")),
-                register_module_forward_hook(self._wrap(modules.after, name="forward hook")),
+                # Also on an exception: checkpointing ends each recomputation by one.
+                register_module_forward_hook(self._wrap(modules.after, name="forward hook"), always_call=True),
             ]
 
     def remove_module_hooks(self) -> None:
