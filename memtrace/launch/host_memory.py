@@ -45,7 +45,11 @@ def read_host_memory() -> HostMemory:
 def possible_kill(before: HostMemory, after: HostMemory) -> str | None:
     """Return a sentence if a process that was killed between two moments was possibly killed by the host."""
     peak = format_bytes(after.peak_child_rss_bytes)
-    if (after.num_oom_kills or 0) > (before.num_oom_kills or 0):
+    if (
+        before.num_oom_kills is not None
+        and after.num_oom_kills is not None
+        and after.num_oom_kills > before.num_oom_kills
+    ):
         return f"The host killed a process for want of memory during the run; the program held up to {peak} of it."
     if after.limit_bytes is not None and after.peak_child_rss_bytes >= HIGH_SHARE * after.limit_bytes:
         limit = format_bytes(after.limit_bytes)

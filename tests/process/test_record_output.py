@@ -59,16 +59,19 @@ def test_compressed_by_suffix_and_the_next_command_can_be_typed(work, python):
     assert ran.said.endswith(" report 'a b.json.gz'\n")
 
 
-LIMITED = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
-train(6)
+MUCH = """
+layers = torch.nn.ModuleDict({f"layer_{'x' * 200}_{n}": torch.nn.Linear(16, 16) for n in range(150)})
+def call(step):
+    for layer in layers.values():
+        layer(torch.ones(1, 16)).sum().backward()
+train(3, at=call)
 """
+"""Much to record: the names of many modules, each of them called in every step."""
 
 
 def test_the_disk_fills_while_training(work, python):
     """A limit on file sizes: real failing writes in the program's process, from the first chunk on."""
-    work.write("train.py", LIMITED)
+    work.write("train.py", "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n" + MUCH)
     bare, recorded = work.bare(python, "train.py"), work.record(python, "train.py")
     assert (recorded.stdout, recorded.returncode) == (bare.stdout, 0)
     assert recorded.stderr.decode().splitlines() == [
@@ -90,15 +93,7 @@ def small_disk(tmp_path: Path):
 
 
 def test_the_disk_is_too_small_for_the_recording(work, python, small_disk):
-    # More text than fits, whatever else is kept: the names of a thousand modules, each of them called.
-    source = """
-        layers = torch.nn.ModuleDict({f"layer_{'x' * 40}_{n}": torch.nn.Linear(16, 16) for n in range(400)})
-        def call(step):
-            for layer in layers.values():
-                layer(torch.ones(1, 16)).sum().backward()
-        train(5, at=call)
-    """
-    work.write("train.py", source)
+    work.write("train.py", MUCH)
     bare, recorded = work.bare(python, "train.py"), work.record(python, "train.py", options=["-o", "disk/t.json"])
     assert (recorded.stdout, recorded.returncode) == (bare.stdout, 0)
     lines = recorded.stderr.decode().splitlines() + recorded.said.splitlines()
