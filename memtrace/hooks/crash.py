@@ -15,13 +15,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from memtrace.hooks.tracebacks import is_own, strip_exception, strip_own_frames
+
 OnException = Callable[[type[BaseException], BaseException, "TracebackType | None"], None]
 
 MAX_FRAMES = 200
 """A stack longer than this (a recursion error) is cut in the middle."""
 MAX_MESSAGE_CHARS = 10_000
-
-_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def install(on_exception: OnException, on_exit: Callable[[], None]) -> Callable[[], None]:
@@ -54,21 +54,6 @@ def describe(
         "stack": _frames(tb, redact=redact),
         "thread": None if thread is threading.main_thread() else thread.name,
     }
-
-
-def strip_own_frames(tb: TracebackType | None) -> TracebackType | None:
-    """Return the traceback without the frames of memtrace's hooks. Affects: links of `tb` are changed in place."""
-    while tb is not None and _is_own(tb):
-        tb = tb.tb_next
-    last = tb
-    while last is not None:
-        following = last.tb_next
-        while following is not None and _is_own(following):
-            following = following.tb_next
-        if following is not last.tb_next:
-            last.tb_next = following
-        last = following
-    return tb
 
 
 class _Watch:
@@ -106,16 +91,17 @@ class _Watch:
         self._seen = None
 
     def _excepthook(self, kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
+        tb = _stripped(error, tb)
         self._note(kind, error, tb)
-        self._before(kind, error, _strip_chain(error, tb))
+        self._before(kind, error, tb)
 
     def _threading_excepthook(self, args: Any) -> None:
-        # A thread that ends by SystemExit ends in order.
-        if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
-            self._note(args.exc_type, args.exc_value, args.exc_traceback)
         if args.exc_value is not None:
-            tb = _strip_chain(args.exc_value, args.exc_traceback)
+            tb = _stripped(args.exc_value, args.exc_traceback)
             args = threading.ExceptHookArgs((args.exc_type, args.exc_value, tb, args.thread))
+            # A thread that ends by SystemExit ends in order.
+            if not issubclass(args.exc_type, SystemExit):
+                self._note(args.exc_type, args.exc_value, tb)
         self._thread_before(args)
 
     def _note(self, kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
@@ -140,25 +126,13 @@ class _Watch:
         self._seen = None
 
 
-def _strip_chain(error: BaseException, tb: TracebackType | None) -> TracebackType | None:
-    """Strip an exception and those it is chained to, as they will be printed; return its traceback."""
+def _stripped(error: BaseException, tb: TracebackType | None) -> TracebackType | None:
+    """Return the traceback as a bare run would print it. Affects: those of the exception and of its causes too."""
     try:
-        todo: list[BaseException | None] = [error]
-        done: set[int] = set()
-        while todo:
-            one = todo.pop()
-            if one is None or id(one) in done:
-                continue
-            done.add(id(one))
-            one.__traceback__ = strip_own_frames(one.__traceback__)
-            todo += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+        strip_exception(error)
         return strip_own_frames(tb)
     except Exception:
         return tb
-
-
-def _is_own(tb: TracebackType) -> bool:
-    return tb.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER)
 
 
 def _message(error: BaseException) -> str:
@@ -172,7 +146,7 @@ def _frames(tb: TracebackType | None, *, redact: bool) -> list[dict[str, Any]]:
     """Return the frames of a traceback, innermost first, without memtrace's own."""
     frames: list[dict[str, Any]] = []
     while tb is not None:
-        if not _is_own(tb):
+        if not is_own(tb.tb_frame):
             code = tb.tb_frame.f_code
             file = os.path.basename(code.co_filename) if redact else code.co_filename
             frames.append({"file": file, "line": tb.tb_lineno or 0, "function": code.co_name})

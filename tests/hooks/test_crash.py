@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from memtrace.hooks import crash
+from memtrace.hooks.tracebacks import strip_exception
 
 Seen = list[tuple[type[BaseException], str]]
 
@@ -116,7 +117,7 @@ def test_frames_of_memtrace_are_left_out_everywhere() -> None:
 
     error = caught(own_frame(own_frame(chained)))
     assert "patches.py" in "".join(traceback.format_exception(error))
-    crash._strip_chain(error, error.__traceback__)
+    strip_exception(error)
     shown = "".join(traceback.format_exception(error))
     assert "patches.py" not in shown
     assert shown.count("in user") == 1

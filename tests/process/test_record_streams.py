@@ -26,6 +26,15 @@ ENDINGS = {
         train(1)
         torch.nn.Sequential(torch.nn.Linear(2, 2), Broken())(torch.ones(2, 2))
     """,
+    "raises in a module with hooks": """
+        class Broken(torch.nn.Linear):
+            def forward(self, x):
+                raise RuntimeError("shape")
+        train(1)
+        broken = Broken(2, 2)
+        broken.register_forward_hook(lambda *_: None)
+        torch.nn.Sequential(torch.nn.Linear(2, 2), broken)(torch.ones(2, 2))
+    """,
     "raises in backward": """
         train(1)
         x = torch.ones(3, requires_grad=True)
