@@ -92,6 +92,7 @@ class Chunk:
             "end_ns": end_ns,
             "initial_bytes": events.initial_bytes,
             "num_lost": events.num_lost,
+            "max_entries": events.max_entries,
             "continues": self.reason in _WITHOUT_GAP,
         }
         return [head, strings.record(), *body, {"k": records.CHUNK_END}]
@@ -103,6 +104,8 @@ class EventBatch:
     def __init__(self, source: str, *, is_native: bool = False) -> None:
         self.source = source
         self.is_native = is_native
+        self.max_entries: int | None = None
+        """How many events the source could hold: as many events mean that older ones were lost."""
         self.initial_bytes: int | None = None
         self.num_lost: int | None = 0
         self.strings = StringTable()

@@ -108,7 +108,9 @@ class HistorySource:
             with contextlib.suppress(OSError):
                 os.unlink(unfinished)
             raise
-        return EventBatch(SOURCE, is_native=True)
+        batch = EventBatch(SOURCE, is_native=True)
+        batch.max_entries = self._max_entries
+        return batch
 
     def clear(self) -> None:
         """Empty the history and go on recording."""

@@ -318,6 +318,7 @@ TRACE_HEADER: tuple[Field, ...] = (
     Field(name="redacted", kind="bool", meaning="whether argv and paths were dropped"),
     Field(name="exit_status", kind="int or null", meaning="exit status of the command; negative is a signal"),
     Field(name="options", kind="object", meaning="the recording options that were in force"),
+    Field(name="warnings", kind="list of objects", meaning="slug, message and count of what assembling could not see"),
 )
 """Fields of `header` in a trace file."""
 

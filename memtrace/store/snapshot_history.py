@@ -211,7 +211,8 @@ def _check_history(reading: SnapshotReading, segments: SegmentTables, history: H
     if history.is_stray:
         reading.warn("stray-events", f"{name}: a leftover event without a history around it.", num_events)
         return
-    if reading.max_entries is not None and num_events >= reading.max_entries:
+    # Events that were not wanted are older than the window: what the ring lost before them was not wanted either.
+    if reading.max_entries is not None and num_events >= reading.max_entries and not history.num_unwanted:
         message = f"{name}: the history is full ({num_events} events): older ones are lost."
         reading.warn("history-overflowed", message)
     elif reading.max_entries is None and len(history.initial.address) and _is_round(num_events):

@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,38 +89,43 @@ def test_a_chunk_that_is_interrupted_leaves_nothing(spool: Spool) -> None:
     assert not spool.broken
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[int]:
-    """A real limit on the size of files: writing beyond it fails as on a full disk."""
+    """A real limit on the size of files: writing beyond it fails as on a full disk.
+
+    Inside the test alone: pytest's own output may be a file that is larger already.
+    """
     limit = 10_000
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield limit
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_when_the_disk_is_full_the_file_ends_with_a_whole_line_and_one_warning_is_given(
-    spool: Spool, warned: list[str], small_files: int
+    spool: Spool, warned: list[str]
 ) -> None:
-    for number in range(200):
-        spool.write({"k": "step", "step": number, "text": "x" * 100})
-        spool.flush()
+    with small_files() as limit:
+        for number in range(200):
+            spool.write({"k": "step", "step": number, "text": "x" * 100})
+            spool.flush()
+        assert not spool.write_chunk(1, [{"k": CHUNK}])
     assert spool.broken
     assert len(warned) == 1
-    assert 0 < os.path.getsize(spool.main_path) <= small_files
+    assert 0 < os.path.getsize(spool.main_path) <= limit
     assert [line["step"] for line in lines(spool.main_path)] == list(range(len(lines(spool.main_path))))
-    assert not spool.write_chunk(1, [{"k": CHUNK}])
 
 
-def test_a_chunk_too_many_stops_the_chunks_but_the_small_main_part_says_so(
-    spool: Spool, warned: list[str], small_files: int
-) -> None:
-    assert not spool.write_chunk(1, ({"k": CHUNK, "text": "x" * 1000} for _ in range(100)))
-    assert not spool.write_chunk(2, [{"k": CHUNK}])
-    spool.write({"k": "end"})
-    spool.close()
+def test_a_chunk_too_many_stops_the_chunks_but_the_small_main_part_says_so(spool: Spool, warned: list[str]) -> None:
+    with small_files():
+        assert not spool.write_chunk(1, ({"k": CHUNK, "text": "x" * 1000} for _ in range(100)))
+        assert not spool.write_chunk(2, [{"k": CHUNK}])
+        spool.write({"k": "end"})
+        spool.close()
     assert [line["k"] for line in lines(spool.main_path)] == [WARNING, "end"]
     assert len(warned) == 1
     assert [path.name for path in Path(spool.main_path).parent.iterdir()] == [f"{spool.name}.jsonl"]

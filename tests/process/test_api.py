@@ -52,7 +52,9 @@ def test_explicit_steps_are_the_only_steps(tmp_path: Path) -> None:
 
 
 def test_a_second_start_and_an_existing_output_are_refused(tmp_path: Path) -> None:
-    text = "import memtrace\nmemtrace.start('t.json')\ntry:\n    memtrace.start('u.json')\nfinally:\n    memtrace.stop()\n"
+    text = (
+        "import memtrace\nmemtrace.start('t.json')\ntry:\n    memtrace.start('u.json')\nfinally:\n    memtrace.stop()\n"
+    )
     done = run_script(tmp_path, text)
     assert "a recording runs already" in done.stderr
     assert (tmp_path / "t.json").exists()

@@ -1,0 +1,127 @@
+"""CPU events of the real allocator: exact sizes, addresses, frees across restarts, stacks with the calling line."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from memtrace.hooks.chunk import EventBatch  # noqa: E402
+from memtrace.hooks.cpu import CpuSource  # noqa: E402
+
+
+@pytest.fixture
+def source() -> Iterator[CpuSource]:
+    """A CPU source with Python frames, stopped at the end: one that runs on would crash the interpreter at exit."""
+    made = CpuSource(torch, stacks="python", profile=False)
+    yield made
+    made.stop()
+
+
+def rows(batch: EventBatch) -> list[tuple[str, int, int]]:
+    """Return action, address and size of each event."""
+    strings = batch.strings.record()["values"]
+    columns = batch.columns
+    if not columns:
+        return []
+    return [
+        (strings[action], address, size)
+        for action, address, size in zip(columns["action"], columns["address"], columns["size_bytes"], strict=True)
+    ]
+
+
+def test_an_allocation_has_its_exact_address_and_size(source: CpuSource) -> None:
+    source.start(frames=False)
+    tensor = torch.empty(1000, dtype=torch.float32)
+    address = tensor.data_ptr()
+    del tensor
+    assert rows(source.stop()) == [("alloc", address, 4000), ("free_completed", address, 4000)]
+
+
+def test_a_block_freed_after_a_restart_is_known(source: CpuSource) -> None:
+    source.start(frames=False)
+    tensor = torch.empty(500)
+    address = tensor.data_ptr()
+    first = source.stop()
+    source.start(frames=False)
+    del tensor
+    assert rows(first) == [("alloc", address, 2000)]
+    second = source.stop()
+    assert rows(second) == [("free_completed", address, 2000)]
+    assert second.initial_bytes == first.columns["total_bytes"][-1]
+
+
+def test_a_block_freed_between_two_runs_is_missing_from_the_next_total(source: CpuSource) -> None:
+    source.start(frames=False)
+    tensor = torch.empty(500)
+    total = source.stop().columns["total_bytes"][-1]
+    del tensor
+    source.start(frames=False)
+    torch.empty(10)
+    assert source.stop().initial_bytes == total - 2000
+
+
+def test_other_threads_are_seen_in_the_total_only(source: CpuSource) -> None:
+    kept: list[object] = []
+    source.start(frames=False)
+    torch.empty(1)
+    thread = threading.Thread(target=lambda: kept.append(torch.empty(1 << 20)))
+    thread.start()
+    thread.join()
+    torch.empty(1)
+    batch = source.stop()
+    assert [size for _, _, size in rows(batch)] == [4] * 4
+    totals = batch.columns["total_bytes"]
+    assert totals[2] - totals[1] == 4 + 4 * (1 << 20)
+
+
+def test_stacks_name_the_line_that_called(source: CpuSource) -> None:
+    def allocate() -> object:
+        return torch.empty(77)
+
+    source.start(frames=True)
+    kept = allocate()
+    line = inspect.currentframe().f_lineno - 1  # type: ignore[union-attr]
+    batch = source.stop()
+    assert kept is not None
+    (event,) = [index for index, size in enumerate(batch.columns["size_bytes"]) if size == 4 * 77]
+    frames = stack_of(batch, batch.columns["stack"][event])
+    functions = [function for _, _, function in frames]
+    start = functions.index("allocate")
+    assert frames[start][1] == line - 3
+    assert frames[start + 1][1:] == (line, "test_stacks_name_the_line_that_called")
+
+
+def stack_of(batch: EventBatch, stack: int | None) -> list[tuple[str, int, str]]:
+    """Return the frames of a stack, innermost first, as file, line and function."""
+    frames, stacks = (one["columns"] for one in batch.stacks.records())
+    strings = batch.strings.record()["values"]
+    found = []
+    while stack is not None:
+        frame = stacks["frame"][stack]
+        found.append((strings[frames["file"][frame]], frames["line"][frame], strings[frames["function"][frame]]))
+        stack = stacks["parent"][stack]
+    return found
+
+
+def test_nothing_is_written_to_the_streams_of_the_program() -> None:
+    text = """
+import torch
+before = [torch.empty(10) for _ in range(50)]
+from memtrace.hooks.cpu import CpuSource
+source = CpuSource(torch, stacks="python", profile=False)
+for _ in range(3):
+    source.start(frames=True)
+    before.pop()
+    torch.randn(100)
+    source.stop()
+before.clear()
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

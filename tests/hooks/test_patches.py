@@ -1,0 +1,75 @@
+"""Wrapping and unwrapping of attributes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from memtrace.hooks.patches import Patches
+
+
+class Parent:
+    """A class whose method is wrapped."""
+
+    def double(self, number: int) -> int:
+        """Return twice the number; negative numbers raise."""
+        if number < 0:
+            raise ValueError(number)
+        return 2 * number
+
+
+class Child(Parent):
+    """Inherits the method."""
+
+
+def test_callbacks_run_around_the_call_and_see_its_arguments() -> None:
+    seen: list[object] = []
+    patches = Patches()
+    patches.around(
+        Parent,
+        "double",
+        before=lambda *args: seen.append(("before", args[1:])),
+        after=lambda *args: seen.append(("after", args[1:])),
+    )
+    try:
+        assert Parent().double(4) == 8
+        with pytest.raises(ValueError, match="-1"):
+            Parent().double(-1)
+    finally:
+        patches.undo()
+    assert seen == [("before", (4,)), ("after", (4,)), ("before", (-1,)), ("after", (-1,))]
+
+
+def test_undo_restores_the_very_same_function() -> None:
+    original = Parent.__dict__["double"]
+    patches = Patches()
+    patches.around(Parent, "double", before=None)
+    patches.around(Parent, "double", before=None)
+    assert Parent.__dict__["double"] is not original
+    patches.undo()
+    assert Parent.__dict__["double"] is original
+
+
+def test_undo_removes_what_was_inherited_before() -> None:
+    patches = Patches()
+    patches.around(Child, "double")
+    assert "double" in vars(Child)
+    patches.undo()
+    assert "double" not in vars(Child)
+
+
+def test_what_the_user_replaced_since_is_left_alone() -> None:
+    namespace = SimpleNamespace(function=lambda: 1)
+    patches = Patches()
+    patches.around(namespace, "function")
+    namespace.function = lambda: 2
+    patches.undo()
+    assert namespace.function() == 2
+
+
+def test_a_missing_attribute_is_skipped() -> None:
+    namespace = SimpleNamespace()
+    patches = Patches()
+    patches.around(namespace, "absent")
+    assert not hasattr(namespace, "absent")
