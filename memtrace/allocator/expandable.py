@@ -1,0 +1,157 @@
+"""Expandable segments: one segment a stream and pool, which grows by mapping memory and shrinks by unmapping it.
+
+The rules are those of torch's `ExpandableSegment`, `find_expandable_block`, `map_block` and `unmap_block`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memtrace.allocator.blocks import FREE, UNMAPPED, Block, Entry, Expandable, Pool
+from memtrace.allocator.sizes import SMALL_SEGMENT, round_up
+
+if TYPE_CHECKING:
+    from memtrace.allocator.model import Allocator
+
+
+def best_of(free: list[Entry], at: int, *, is_on: bool) -> int | None:
+    """Return which free block a search takes that came upon one of an expandable segment; `None` for none.
+
+    While expandable segments are on, a block counts with the unmapped space behind it, so that what can grow is kept
+    for large requests. While they are off, such blocks are passed over.
+    """
+    if not is_on:
+        return next((n for n in range(at, len(free)) if free[n][2].expandable is None), None)
+    while (
+        at + 1 < len(free)
+        and free[at][2].expandable is not None
+        and _size_it_can_have(free[at + 1][2]) < _size_it_can_have(free[at][2])
+    ):
+        at += 1
+    return at
+
+
+def _size_it_can_have(block: Block) -> int:
+    after = block.next
+    return block.size + (after.size if after is not None and after.state == UNMAPPED else 0)
+
+
+def grow(allocator: Allocator, pool: Pool, size: int, stream: int) -> Block | None:
+    """Return a free block of at least this size, in no pool, mapping what it lacks; `None` without memory for it."""
+    block: Block | None = _candidate(allocator, pool, size, stream)
+    assert block is not None
+    if block.state == UNMAPPED:
+        block = _map(allocator, block, min(block.size, size))
+    while block is not None and block.size < size:
+        # What was found is free and unmapped space by turns, so unmapped space follows.
+        after = block.next
+        assert after is not None
+        block = _map(allocator, after, min(size - block.size, after.size))
+    if block is not None:
+        pool.remove(block)
+    return block
+
+
+def _candidate(allocator: Allocator, pool: Pool, size: int, stream: int) -> Block:
+    """Return the first block from which free and unmapped space of this size follows; else a new segment's."""
+    for _, block in pool.unmapped.get(stream, []):
+        before = block.prev
+        start = before if before is not None and before.state == FREE else block
+        if _has_room(start, size):
+            return start
+    granule = SMALL_SEGMENT if pool.is_small else allocator.settings.large_segment_size
+    address, space = allocator.driver.reserve(granule)
+    return add_expandable(allocator, Expandable(address, space, granule), pool, stream)
+
+
+def add_expandable(allocator: Allocator, segment: Expandable, pool: Pool, stream: int) -> Block:
+    """Add a segment of which nothing is mapped, and return the block that is all of it."""
+    block = Block(segment.address, segment.size, pool, stream, UNMAPPED, segment)
+    segment.head = block
+    allocator.expandables.append(segment)
+    pool.insert_unmapped(block)
+    return block
+
+
+def _has_room(block: Block | None, size: int) -> bool:
+    while size > 0 and block is not None and block.state in (FREE, UNMAPPED):
+        size -= block.size
+        block = block.next
+    return size <= 0
+
+
+def _map(allocator: Allocator, block: Block, size: int) -> Block | None:
+    """Map the start of an unmapped block, in whole granules, and return the free block that it became part of."""
+    assert block.expandable is not None
+    size = round_up(size, block.expandable.granule)
+    if not allocator.driver.map(block.address, size):
+        return None
+    allocator.num_device_mallocs += 1
+    return put_memory(allocator, block, size)
+
+
+def put_memory(allocator: Allocator, block: Block, size: int) -> Block:
+    """Count the start of an unmapped block as free memory, merged with free neighbours."""
+    pool = block.pool
+    pool.remove_unmapped(block)
+    if size < block.size:
+        rest = Block(block.address + size, block.size - size, pool, block.stream, UNMAPPED, block.expandable)
+        block.size = size
+        block.insert_after(rest)
+        pool.insert_unmapped(rest)
+    block.state = FREE
+    allocator.reserved_bytes += size
+    before, after = block.prev, block.next
+    if before is not None and before.state == FREE:
+        pool.remove(before)
+        before.absorb_next()
+        block = before
+    if after is not None and after.state == FREE:
+        pool.remove(after)
+        block.absorb_next()
+    pool.insert(block)
+    return block
+
+
+def unmap(allocator: Allocator, block: Block) -> None:
+    """Unmap the granules that lie wholly inside a free block."""
+    segment = block.expandable
+    assert segment is not None
+    start = segment.address + round_up(block.address - segment.address, segment.granule)
+    length = (block.address + block.size - segment.address) // segment.granule * segment.granule
+    stop = segment.address + length
+    if start < stop:
+        take_memory(allocator, block, start, stop)
+        allocator.driver.unmap(start, stop - start)
+
+
+def take_memory(allocator: Allocator, block: Block, start: int, stop: int) -> None:
+    """Count a range of a free block as unmapped again; what is left before and behind it stays free."""
+    pool, end = block.pool, block.address + block.size
+    pool.remove(block)
+    allocator.reserved_bytes -= stop - start
+    if start > block.address:
+        gone = Block(start, end - start, pool, block.stream, UNMAPPED, block.expandable)
+        block.size = start - block.address
+        block.insert_after(gone)
+        pool.insert(block)
+        block = gone
+    if stop < end:
+        rest = Block(stop, end - stop, pool, block.stream, FREE, block.expandable)
+        block.size = stop - block.address
+        block.insert_after(rest)
+        pool.insert(rest)
+    block.state = UNMAPPED
+    before, after = block.prev, block.next
+    if before is not None and before.state == UNMAPPED:
+        pool.remove_unmapped(before)
+        before.absorb_next()
+        block = before
+    if after is not None and after.state == UNMAPPED:
+        pool.remove_unmapped(after)
+        block.absorb_next()
+    pool.insert_unmapped(block)
+    if block.is_whole_segment:
+        pool.remove_unmapped(block)
+        assert block.expandable is not None
+        allocator.expandables.remove(block.expandable)

@@ -1,0 +1,166 @@
+"""What a recording tells of one device, in the form in which the model takes it: plain lists of events.
+
+In: the tables of a rank. Out: `History`, the events after the last gap, the final segments, and why it may not do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from memtrace.schema.names import Action
+from memtrace.schema.names import BlockState as BlockName
+from memtrace.store.columns import NULL, IntArray
+from memtrace.store.trace import RankTrace
+
+ALLOC, FREE_REQUESTED, FREE_COMPLETED, SEGMENT_ALLOC, SEGMENT_MAP, SEGMENT_FREE, SEGMENT_UNMAP, OOM, OTHER = range(9)
+_CODES = {
+    Action.ALLOC: ALLOC,
+    Action.FREE_REQUESTED: FREE_REQUESTED,
+    Action.FREE_COMPLETED: FREE_COMPLETED,
+    Action.SEGMENT_ALLOC: SEGMENT_ALLOC,
+    Action.SEGMENT_MAP: SEGMENT_MAP,
+    Action.SEGMENT_FREE: SEGMENT_FREE,
+    Action.SEGMENT_UNMAP: SEGMENT_UNMAP,
+    Action.OOM: OOM,
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Segment:
+    """A segment, or a mapped range of an expandable one. Bytes."""
+
+    address: int
+    size: int
+    stream: int
+    is_small: bool
+    pool_id: str
+    is_expandable: bool
+
+    @property
+    def end(self) -> int:
+        """The address behind it."""
+        return self.address + self.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FinalBlocks:
+    """Blocks that were in use when the final snapshot was taken, by address."""
+
+    address: IntArray
+    size: IntArray
+    requested: IntArray
+    is_pending: IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class History:
+    """The events of one device after the last gap, and the segments at their end."""
+
+    device: str
+    rows: IntArray
+    """Rows of the events table."""
+    action: IntArray
+    """Codes of this module."""
+    address: IntArray
+    size: IntArray
+    stream: IntArray
+    segments: tuple[Segment, ...]
+    """Segments at the end, by address."""
+    blocks: FinalBlocks
+    pool_ids: list[str | None] | None
+    """For each event the private pool that it is of, `None` for the default pool; `None` if there are none."""
+    problem: str | None
+    """Why it cannot be replayed; one sentence."""
+    note: str | None
+    """What part of the recording is not in it; one sentence."""
+
+
+def read_history(rank: RankTrace, device: str) -> History:
+    """Return what a rank tells of a device."""
+    events, device_id = rank.table("events"), rank.string_id(device)
+    windows = rank.table("windows")
+    first, lost, is_cut = _last_epoch(rank, device_id)
+    rows = np.flatnonzero((events["device"] == device_id) & (np.arange(len(events)) >= first))
+    segments, blocks = _final(rank, device_id)
+    action = np.full(len(rows), OTHER, np.int64)
+    for name, code in _CODES.items():
+        action[events["action"][rows] == rank.string_id(name.value)] = code
+    address = events["address"][rows]
+    without = (address == NULL) & (action <= SEGMENT_UNMAP)
+    problem = None
+    if not np.any(action == ALLOC) or not len(windows):
+        problem = "There is no history of allocations."
+    elif device == "cpu":
+        problem = "The CPU has no caching allocator."
+    elif without.any():
+        problem = "Events without an address cannot be replayed."
+    elif lost:
+        problem = "Events were lost inside the history, so that the allocator's state is not known."
+    history = History(
+        device=device,
+        rows=rows,
+        action=action,
+        address=address,
+        size=events["size_bytes"][rows],
+        stream=events["stream"][rows],
+        segments=segments,
+        blocks=blocks,
+        pool_ids=None,
+        problem=problem,
+        note="Only the events after the last gap are replayed." if is_cut else None,
+    )
+    return history
+
+
+def _last_epoch(rank: RankTrace, device_id: int) -> tuple[int, bool, bool]:
+    """Return the first event after the last gap, whether events were lost after it, and whether there is a gap."""
+    windows, events = rank.table("windows"), rank.table("events")
+    first, lost, is_cut, seen = 0, False, False, False
+    for row in range(len(windows)):
+        start, count = int(windows["first_event"][row]), int(windows["num_events"][row])
+        if not np.any(events["device"][start : start + count] == device_id):
+            continue
+        if seen and not windows["continues"][row]:
+            first, lost, is_cut = start, False, True
+        lost |= int(windows["num_lost"][row]) != 0
+        seen = True
+    return first, lost, is_cut
+
+
+def _final(rank: RankTrace, device_id: int) -> tuple[tuple[Segment, ...], FinalBlocks]:
+    """Return the segments and used blocks of the final snapshot."""
+    table, blocks = rank.table("segments"), rank.table("blocks")
+    small = rank.string_id("small")
+    segments = tuple(
+        Segment(
+            address=int(table["address"][row]),
+            size=int(table["total_bytes"][row]),
+            stream=int(table["stream"][row]),
+            is_small=bool(table["segment_type"][row] == small),
+            pool_id=rank.text(int(table["pool_id"][row])) or "0,0",
+            is_expandable=bool(table["is_expandable"][row]),
+        )
+        for row in np.flatnonzero(table["device"] == device_id)
+    )
+    inactive = rank.string_id(BlockName.INACTIVE.value)
+    is_ours = table["device"][blocks["segment"]] == device_id if len(blocks) else np.zeros(0, np.bool_)
+    chosen = np.flatnonzero(is_ours & (blocks["state"] != inactive))
+    requested, size = blocks["requested_bytes"][chosen], blocks["size_bytes"][chosen]
+    pending = rank.string_id(BlockName.ACTIVE_PENDING_FREE.value)
+    return tuple(sorted(segments, key=lambda one: one.address)), FinalBlocks(
+        address=blocks["address"][chosen],
+        size=size,
+        requested=np.where(requested == NULL, size, requested),
+        is_pending=(blocks["state"][chosen] == pending).astype(np.int64),
+    )
+
+
+def reserved_deltas(history: History) -> IntArray:
+    """Return by how many bytes each event changes what is reserved."""
+    action = history.action
+    grows = (action == SEGMENT_ALLOC) | (action == SEGMENT_MAP)
+    shrinks = (action > SEGMENT_MAP) & (action <= SEGMENT_UNMAP)
+    deltas: IntArray = history.size * (grows * 1 - shrinks * 1)
+    return deltas

@@ -1,0 +1,213 @@
+"""The caching allocator of torch as a model: the same requests in the same order give the same addresses.
+
+In: requests and frees, and a driver that gives segments. Out: addresses, and the levels of memory. The rules are those
+of torch's `c10/cuda/CUDACachingAllocator.cpp` (see docs/allocator.md for the versions); each stands once, here, in
+`sizes`, `expandable` and `release`.
+
+A free happens in two parts, as in torch's record: the program asks for it, then it completes, at once or, where another
+stream uses the block, when that stream is done. When that is, only the device knows: it is an input of the model.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+from memtrace.allocator import expandable, release
+from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, Expandable, Pool
+from memtrace.allocator.settings import UNLIMITED, Settings
+from memtrace.allocator.sizes import MIN_BLOCK, SMALL_SIZE, rounding, segment_size
+
+DEFAULT_POOL = "0,0"
+
+
+class Allocator:
+    """The state of one device's allocator."""
+
+    def __init__(self, settings: Settings, driver: Driver, *, total_bytes: int | None = None) -> None:
+        self.settings = settings
+        self.driver = driver
+        self.limit_bytes: int | None = None
+        """Bytes that may be reserved under `per_process_memory_fraction`; `None` is no limit."""
+        if total_bytes is not None and settings.per_process_memory_fraction < 1:
+            self.limit_bytes = int(settings.per_process_memory_fraction * total_bytes)
+        self.small = Pool(is_small=True)
+        self.large = Pool(is_small=False)
+        self.private: dict[str, tuple[Pool, Pool]] = {}
+        """Small and large pool of each private pool."""
+        self.live: dict[int, Block] = {}
+        """Blocks that are allocated, or freed but pending, by address."""
+        self.heads: dict[int, Block] = {}
+        """First block of each segment that is not expandable, by address."""
+        self.expandables: list[Expandable] = []
+        self.allocated_bytes = 0
+        self.active_bytes = 0
+        self.reserved_bytes = 0
+        self.num_device_mallocs = 0
+        """Segments taken from the device; of expandable segments, times that memory was mapped."""
+        self.num_alloc_retries = 0
+        self.num_ooms = 0
+        self._round = rounding(settings)
+        self._collects = self.limit_bytes is not None and settings.garbage_collection_threshold > 0
+        self._limits_split = settings.max_split_size != UNLIMITED
+        self._max_split = settings.max_split_size
+        self._splits_all = settings.expandable_segments
+
+    def pools(self, pool_id: str) -> tuple[Pool, Pool]:
+        """Return the small and the large pool of this id; a private one is made when it is first used."""
+        if pool_id == DEFAULT_POOL:
+            return self.small, self.large
+        found = self.private.get(pool_id)
+        if found is None:
+            pair = Pool(is_small=True, pool_id=pool_id), Pool(is_small=False, pool_id=pool_id)
+            found = self.private[pool_id] = pair
+        return found
+
+    def malloc(self, requested: int, stream: int = 0, pool_id: str | None = None) -> Block | None:
+        """Return the block that a request gets, `None` if it runs out of memory.
+
+        A `pool_id` means that a capture or a MemPool is open: its pool serves the request, and nothing is flushed.
+        """
+        size = self._round(requested)
+        if pool_id is None:
+            pool = self.small if size <= SMALL_SIZE else self.large
+        else:
+            pool = self.pools(pool_id)[size > SMALL_SIZE]
+        block = self.find(pool, size, stream) or self._grow(pool, size, stream, can_flush=pool_id is None)
+        return None if block is None else self.hand_out(block, size, requested)
+
+    def find(self, pool: Pool, size: int, stream: int) -> Block | None:
+        """Take the best fitting free block out of its pool: of this stream, the smallest, and the lowest of those."""
+        if self._collects:
+            pool.searches += 1
+        free = pool.free.get(stream)
+        if free is None:
+            return None
+        at = bisect_left(free, (size,))
+        if at == len(free):
+            return None
+        block = free[at][2]
+        if block.expandable is not None:
+            found = expandable.best_of(free, at, is_on=self._splits_all)
+            if found is None:
+                return None
+            at, block = found, free[found][2]
+        # One candidate is looked at and no further one: a large block is kept for large requests.
+        if self._limits_split and (
+            block.size >= self._max_split
+            if size < self._max_split
+            else block.size >= size + self.settings.max_non_split_rounding
+        ):
+            return None
+        del free[at]
+        return block
+
+    def hand_out(self, block: Block, size: int, requested: int) -> Block:
+        """Allocate a block that is in no pool, splitting off what it need not have. The front is handed out."""
+        pool, rest = block.pool, block.size - size
+        if pool.is_small or self._splits_all:
+            splits = rest >= MIN_BLOCK
+        else:
+            splits = rest > SMALL_SIZE and size < self._max_split
+        if splits and not pool.no_split:
+            after = block.next
+            left = Block(block.address + size, rest, pool, block.stream, FREE, block.expandable)
+            left.prev, left.next = block, after
+            if after is not None:
+                after.prev = left
+            block.next = left
+            block.size = size
+            left.age_base = pool.searches
+            insort(pool.free.setdefault(block.stream, []), (rest, left.address, left))
+        block.state = ALLOCATED
+        block.requested = requested
+        self.live[block.address] = block
+        self.allocated_bytes += block.size
+        self.active_bytes += block.size
+        return block
+
+    def request_free(self, address: int) -> int:
+        """Note that the program freed a block; it stays active until the free completes. Return its bytes."""
+        block = self.live[address]
+        if block.state == ALLOCATED:
+            block.state = PENDING
+            self.allocated_bytes -= block.size
+        return block.size
+
+    def complete_free(self, address: int) -> int:
+        """Give a block back to its pool, merged with free neighbours. Return its bytes."""
+        block = self.live.pop(address)
+        size = block.size
+        if block.state == ALLOCATED:
+            self.allocated_bytes -= size
+        self.active_bytes -= size
+        free = block.pool.free.setdefault(block.stream, [])
+        block.state = FREE
+        before = block.prev
+        if before is not None and before.state == FREE:
+            del free[bisect_left(free, (before.size, before.address))]
+            before.absorb_next()
+            block = before
+        after = block.next
+        if after is not None and after.state == FREE:
+            del free[bisect_left(free, (after.size, after.address))]
+            block.absorb_next()
+        block.age_base = block.pool.searches
+        insort(free, (block.size, block.address, block))
+        return size
+
+    def free(self, address: int) -> int:
+        """Free a block that no other stream uses. Return its bytes."""
+        self.request_free(address)
+        return self.complete_free(address)
+
+    def empty_cache(self) -> None:
+        """Give everything back to the driver that is not in use, as `torch.cuda.empty_cache` does."""
+        release.release_cached(self)
+
+    def add_segment(self, address: int, size: int, pool: Pool, stream: int) -> Block:
+        """Return a new segment as one free block that is in no pool yet."""
+        block = Block(address, size, pool, stream)
+        self.heads[address] = block
+        self.reserved_bytes += size
+        self.num_device_mallocs += 1
+        return block
+
+    def remove_segment(self, block: Block) -> None:
+        """Give back a segment that is one free block in its pool."""
+        block.pool.remove(block)
+        del self.heads[block.address]
+        self.reserved_bytes -= block.size
+        self.driver.free(block.address, block.size)
+
+    def _grow(self, pool: Pool, size: int, stream: int, *, can_flush: bool) -> Block | None:
+        """Return a block of new memory; the attempts are in torch's order. The pools are not searched again.
+
+        That a flush may have made a free block that fits, and torch fails all the same, is its issue 189504.
+        """
+        new_bytes = segment_size(size, self.settings)
+        if self.settings.throw_on_cudamalloc_oom and self._is_above_limit(new_bytes):
+            self.num_ooms += 1
+            return None
+        if self._collects:
+            release.collect_garbage(self)
+        block = self._new_memory(pool, size, stream, new_bytes)
+        if block is None and release.release_available(self, pool, size, stream):
+            block = self._new_memory(pool, size, stream, new_bytes)
+        if block is None and can_flush:
+            release.release_cached(self)
+            self.num_alloc_retries += 1
+            block = self._new_memory(pool, size, stream, new_bytes)
+        if block is None:
+            self.num_ooms += 1
+        return block
+
+    def _is_above_limit(self, new_bytes: int) -> bool:
+        return self.limit_bytes is not None and self.reserved_bytes + new_bytes > self.limit_bytes
+
+    def _new_memory(self, pool: Pool, size: int, stream: int, new_bytes: int) -> Block | None:
+        if self._is_above_limit(new_bytes):
+            return None
+        if self.settings.expandable_segments:
+            return expandable.grow(self, pool, size, stream)
+        address = self.driver.malloc(new_bytes)
+        return None if address is None else self.add_segment(address, new_bytes, pool, stream)

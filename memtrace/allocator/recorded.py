@@ -1,0 +1,180 @@
+"""The recorded side of a replay: a driver that answers from the record, and how the model adopts what is recorded."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from memtrace.allocator import expandable
+from memtrace.allocator.blocks import FREE, Block, Expandable, Pool
+from memtrace.allocator.history import ALLOC, OOM, SEGMENT_ALLOC, SEGMENT_FREE, SEGMENT_MAP, SEGMENT_UNMAP, History
+from memtrace.allocator.model import Allocator
+from memtrace.allocator.settings import UNLIMITED
+from memtrace.allocator.sizes import SMALL_SIZE, round_size, round_up, segment_size
+
+_SPACE = 1 << 42
+
+
+class RecordedDevice:
+    """A driver that gives what the record says was given: the address of a segment is an input of the model."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.waiting: deque[int] = deque()
+        """Positions of segment_alloc and segment_map events that no alloc has used yet."""
+        self._wrong: list[int] = []
+
+    def serve(self, allocator: Allocator, pool: Pool, size: int, stream: int) -> tuple[Block | None, list[int]]:
+        """Return the block, in no pool, that an alloc gets for which the record took memory, and events that are wrong.
+
+        The model searches first. If it finds a block, the record should not have taken memory, unless the search came
+        before frees that a flush completed: torch does not search again after one.
+        """
+        self._wrong = []
+        block = allocator.find(pool, size, stream)
+        if block is not None:
+            pool.insert(block)
+            self._wrong = list(self.waiting)
+            while self.waiting:
+                apply_segment_event(allocator, self._history, self.waiting.popleft())
+            return allocator.find(pool, size, stream), self._wrong
+        if allocator.settings.expandable_segments:
+            block = expandable.grow(allocator, pool, size, stream)
+        else:
+            new_bytes = segment_size(size, allocator.settings)
+            address = self.malloc(new_bytes)
+            block = None if address is None else allocator.add_segment(address, new_bytes, pool, stream)
+        while self.waiting:
+            self._wrong.append(self.waiting[0])
+            apply_segment_event(allocator, self._history, self.waiting.popleft())
+        return block, self._wrong
+
+    def malloc(self, size: int) -> int | None:
+        """Return where the record says that a segment of this size lies; `None` if it has none."""
+        return self._take(SEGMENT_ALLOC, size)
+
+    def free(self, address: int, size: int) -> None:
+        """Nothing: what is given back is compared by the replay."""
+
+    def reserve(self, granule: int) -> tuple[int, int]:
+        """Return address space at the address that is mapped next, an input as that of a segment is."""
+        address = int(self._history.address[self.waiting[0]]) if self.waiting else 0
+        return address, _SPACE
+
+    def map(self, address: int, size: int) -> bool:
+        """Return whether the record mapped that much here."""
+        return self._take(SEGMENT_MAP, size) is not None
+
+    def unmap(self, address: int, size: int) -> None:
+        """Nothing: what is given back is compared by the replay."""
+
+    def _take(self, action: int, size: int) -> int | None:
+        if not self.waiting:
+            return None
+        at = self.waiting[0]
+        if int(self._history.action[at]) != action or int(self._history.size[at]) != size:
+            return None
+        self.waiting.popleft()
+        return int(self._history.address[at])
+
+
+def predicted_releases(allocator: Allocator, history: History, start: int, stop: int) -> list[tuple[str, int]]:
+    """Return what the model gives back where the record has such a run of events, as ("free" or "unmap", bytes).
+
+    Whether the program emptied the cache or a request failed is not recorded and makes no difference: both give back
+    all of it. With `max_split_size` a failing request first tries to free just enough.
+    """
+    everything = [one for pool in (allocator.large, allocator.small) for one in _releases_of(pool)]
+    if allocator.settings.max_split_size == UNLIMITED or stop - start >= len(everything):
+        return everything
+    after = next((at for at in range(stop, len(history.action)) if history.action[at] in (ALLOC, OOM)), None)
+    if after is None:
+        return everything
+    just_enough = _available(allocator, int(history.size[after]), int(history.stream[after]))
+    return just_enough if len(just_enough) == stop - start else everything
+
+
+def _releases_of(pool: Pool) -> list[tuple[str, int]]:
+    free = pool.free_blocks()
+    found = [("free", block.size) for block in free if block.expandable is None and block.is_whole_segment]
+    for block in free:
+        if block.expandable is not None:
+            segment = block.expandable
+            first = round_up(block.address - segment.address, segment.granule)
+            last = (block.address + block.size - segment.address) // segment.granule * segment.granule
+            if first < last:
+                found.append(("unmap", last - first))
+    return found
+
+
+def _available(allocator: Allocator, requested: int, stream: int) -> list[tuple[str, int]]:
+    """Return what `release.release_available` would free for a request, without freeing it."""
+    size = round_size(requested, allocator.settings)
+    pool = allocator.large if size > SMALL_SIZE else allocator.small
+    key = max(size, allocator.settings.max_split_size)
+    sizes = [entry[0] for entry in pool.free.get(stream, []) if entry[2].expandable is None]
+    fitting = [one for one in sizes if one >= key]
+    if fitting:
+        return [("free", fitting[0])]
+    found: list[tuple[str, int]] = []
+    for one in reversed(sizes):
+        if sum(size for _, size in found) >= key or one < allocator.settings.max_split_size:
+            break
+        found.append(("free", one))
+    return found
+
+
+def apply_segment_event(allocator: Allocator, history: History, at: int) -> bool:
+    """Do to the model what the record says was done to segments. Return whether that was possible."""
+    action, address, size = int(history.action[at]), int(history.address[at]), int(history.size[at])
+    if action == SEGMENT_ALLOC:
+        pool = allocator.small if size == 2 * SMALL_SIZE else allocator.large
+        pool.insert(allocator.add_segment(address, size, pool, int(history.stream[at])))
+        return True
+    if action == SEGMENT_FREE:
+        block = allocator.heads.get(address)
+        if block is None or block.state != FREE or block.next is not None:
+            return False
+        allocator.remove_segment(block)
+        return True
+    return _apply_mapping(allocator, action, address, size, int(history.stream[at]))
+
+
+def _apply_mapping(allocator: Allocator, action: int, address: int, size: int, stream: int) -> bool:
+    pools = [pool for pair in [(allocator.small, allocator.large), *allocator.private.values()] for pool in pair]
+    if action == SEGMENT_UNMAP:
+        for pool in pools:
+            for block in pool.free_blocks():
+                if block.address <= address and address + size <= block.address + block.size and block.expandable:
+                    expandable.take_memory(allocator, block, address, address + size)
+                    return True
+        return False
+    if action == SEGMENT_MAP:
+        for pool in pools:
+            for start, block in pool.unmapped.get(stream, []):
+                if start == address and size <= block.size:
+                    expandable.put_memory(allocator, block, size)
+                    return True
+        granule = allocator.settings.large_segment_size
+        pool = allocator.small if size % granule else allocator.large
+        segment = Expandable(address, _SPACE, 2 * SMALL_SIZE if pool.is_small else granule)
+        expandable.put_memory(allocator, expandable.add_expandable(allocator, segment, pool, stream), size)
+        return True
+    return False
+
+
+def adopt(allocator: Allocator, address: int, size: int, requested: int, stream: int) -> int:
+    """Allocate the block at a recorded address, whatever the rules say. Return its bytes, 0 if none is free."""
+    pools = [pool for pair in [(allocator.large, allocator.small), *allocator.private.values()] for pool in pair]
+    for pool in pools:
+        for block in pool.free_blocks():
+            if block.address <= address and address + size <= block.address + block.size:
+                pool.remove(block)
+                if block.address < address:
+                    rest = Block(address, block.address + block.size - address, pool, block.stream, FREE)
+                    rest.expandable = block.expandable
+                    block.size = address - block.address
+                    block.insert_after(rest)
+                    pool.insert(block)
+                    block = rest
+                return allocator.hand_out(block, size, requested).size
+    return 0

@@ -1,0 +1,291 @@
+"""Replays a recording through the model and compares every address and every segment event with the record.
+
+In: a rank and a device. Out: `Replay`: the fidelity, and the levels of memory after each event.
+
+What the model is given: sizes, streams and order of requests and frees, when a free completed, and where a new segment
+lies. What it predicts: which block every alloc gets, when a segment is taken or given back and how large it is. A
+recorded address of an alloc is read only after the model has handed out a block. After a mismatch the model adopts what
+is recorded, so that one divergence does not spoil the rest.
+
+A used block of the initial state may be larger than its request by a remainder that nobody can know (see `initial`).
+Where a prediction fails and such a remainder explains it, it is inferred, the alloc that told it never counts as
+matched, and the replay starts again with it.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+
+from memtrace.allocator.blocks import Block, Pool
+from memtrace.allocator.history import (
+    ALLOC,
+    FREE_COMPLETED,
+    FREE_REQUESTED,
+    SEGMENT_ALLOC,
+    SEGMENT_MAP,
+    SEGMENT_UNMAP,
+    History,
+    read_history,
+    reserved_deltas,
+)
+from memtrace.allocator.initial import InconsistentHistoryError, Initial, build, check_possible, find_initial
+from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_event, predicted_releases
+from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
+from memtrace.allocator.settings import Settings, settings_of_snapshot
+from memtrace.allocator.sizes import SMALL_SIZE, rounding
+from memtrace.allocator.slack import infer_slack
+from memtrace.allocator.state import state_of
+from memtrace.store.trace import RankTrace
+
+_UNKNOWN_SETTING = "a setting that the recording does not hold, as a memory limit"
+_UNKNOWN_BLOCK = "the size of a block that was in use before the history, or a setting that the recording does not hold"
+_MAX_PASSES = 12
+"""Replays with ever more inferred blocks; what is still wrong then is a mismatch."""
+
+
+def replay_device(rank: RankTrace, device: str, *, infer_share: float = 1.0) -> Replay:
+    """Return the replay of one device's history.
+
+    With an `infer_share` below 1 sizes of initial blocks are inferred only from that first share of the events, and
+    only the events after it are scored.
+    """
+    history = read_history(rank, device)
+    settings = settings_of_snapshot(rank.header.get("allocator_settings") or {}, rank.header.get("environment"))
+    if settings.backend != "native":
+        history = replace(history, problem="The cudaMallocAsync backend leaves no record that can be replayed.")
+    if history.problem is not None:
+        return _not_replayable(history, history.problem)
+    try:
+        initial = find_initial(history, settings)
+        check_possible(history, initial)
+    except InconsistentHistoryError as error:
+        return _not_replayable(history, f"{error} The file was edited, or events are missing.")
+    first_scored = round(len(history.rows) * infer_share) if infer_share < 1 else 0
+    replayer = _with_inference(history, initial, settings, infer_until=first_scored or len(history.rows))
+    return _result(history, initial, settings, replayer, first_scored)
+
+
+def state_at(rank: RankTrace, device: str, row: int) -> AllocatorState | None:
+    """Return segments and blocks after the event of a row (before the first one: at the start).
+
+    `None` if the history cannot be replayed.
+    """
+    history = read_history(rank, device)
+    settings = settings_of_snapshot(rank.header.get("allocator_settings") or {}, rank.header.get("environment"))
+    if history.problem is not None or settings.backend != "native":
+        return None
+    try:
+        initial = find_initial(history, settings)
+        check_possible(history, initial)
+    except InconsistentHistoryError:
+        return None
+    _with_inference(history, initial, settings, infer_until=len(history.rows))
+    replayer = Replayer(history, initial, settings)
+    replayer.run(stop=int(np.searchsorted(history.rows, row, side="right")))
+    return state_of(replayer.allocator)
+
+
+def _with_inference(history: History, initial: Initial, settings: Settings, *, infer_until: int) -> Replayer:
+    """Return the replay with everything inferred that can be. Affects: `initial.extra`."""
+    told_by: set[int] = set()
+    for _ in range(_MAX_PASSES):
+        replayer = Replayer(history, initial, settings, infer_until=infer_until)
+        replayer.run()
+        if not replayer.told_by:
+            break
+        told_by |= replayer.told_by
+    replayer.told_by = told_by
+    return replayer
+
+
+class Replayer:
+    """One pass over a history."""
+
+    def __init__(self, history: History, initial: Initial, settings: Settings, *, infer_until: int = 0) -> None:
+        self.history = history
+        self.initial = initial
+        self.settings = settings
+        self.device = RecordedDevice(history)
+        self.allocator = build(initial, settings, self.device)
+        self.infer_until = infer_until
+        self.told_by: set[int] = set()
+        """Allocs from which a size was inferred in this pass."""
+        self.wrong: set[int] = set()
+        """Events that the model did not predict."""
+        self.first_divergence: Divergence | None = None
+        self.block_bytes = [0] * len(history.rows)
+        self._releases: list[tuple[str, int]] = []
+        self._releases_end = -1
+
+    def run(self, *, stop: int | None = None) -> None:
+        """Replay the events up to a position. Cyclic garbage collection is off meanwhile: blocks are linked both ways,
+        and are freed without it."""
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            self._run(len(self.history.rows) if stop is None else stop)
+        finally:
+            if was_on:
+                gc.enable()
+
+    def _run(self, stop: int) -> None:
+        """The hot loop: about 1 µs an event beside what the allocator itself costs."""
+        history, allocator, waiting = self.history, self.allocator, self.device.waiting
+        actions, addresses = history.action[:stop].tolist(), history.address[:stop].tolist()
+        sizes, streams = history.size[:stop].tolist(), history.stream[:stop].tolist()
+        pool_ids = history.pool_ids
+        block_bytes, round_size = self.block_bytes, rounding(self.settings)
+        small, large, live = allocator.small, allocator.large, allocator.live
+        find, hand_out, complete = allocator.find, allocator.hand_out, allocator.complete_free
+        for at, action in enumerate(actions):
+            if action == ALLOC:
+                requested = sizes[at]
+                size = round_size(requested)
+                pool = small if size <= SMALL_SIZE else large
+                if pool_ids is not None:
+                    pool = allocator.pools(pool_ids[at] or "0,0")[size > SMALL_SIZE]
+                stream = streams[at]
+                block = self._grown(at, pool, size, stream) if waiting else find(pool, size, stream)
+                if block is not None:
+                    block = hand_out(block, size, requested)
+                    # Only here, when the model has chosen, is the recorded address looked at.
+                    if block.address == addresses[at]:
+                        block_bytes[at] = block.size
+                        continue
+                block_bytes[at] = self._mismatch(at, block, size, addresses[at])
+            elif action == FREE_REQUESTED:
+                address = addresses[at]
+                if address in live:
+                    block_bytes[at] = allocator.request_free(address)
+            elif action == FREE_COMPLETED:
+                address = addresses[at]
+                if address in live:
+                    block_bytes[at] = complete(address)
+            elif action in (SEGMENT_ALLOC, SEGMENT_MAP):
+                waiting.append(at)
+            elif action <= SEGMENT_UNMAP:
+                self._released(at)
+
+    def _grown(self, at: int, pool: Pool, size: int, stream: int) -> Block | None:
+        """Return the block, in no pool, that the model takes for an alloc before which the record says that memory was
+        taken from the device."""
+        found, wrong = self.device.serve(self.allocator, pool, size, stream)
+        for event in wrong:
+            self._diverge(
+                event, "takes no memory of this size here", "has a segment event", "another allocator setting"
+            )
+        return found
+
+    def _released(self, at: int) -> None:
+        """Compare and apply one event that gives memory back."""
+        if at >= self._releases_end:
+            self._releases_end = _end_of_run(self.history, at)
+            self._releases = predicted_releases(self.allocator, self.history, at, self._releases_end)
+        action = "unmap" if self.history.action[at] == SEGMENT_UNMAP else "free"
+        size = int(self.history.size[at])
+        predicted = self._releases.pop(0) if self._releases else None
+        applied = apply_segment_event(self.allocator, self.history, at)
+        if predicted != (action, size) or not applied:
+            expected = (
+                "gives nothing back" if predicted is None else f"gives back {predicted[1]} bytes ({predicted[0]})"
+            )
+            self._diverge(at, expected, f"has {action} of {size} bytes", _UNKNOWN_SETTING)
+
+    def _mismatch(self, at: int, block: Block | None, size: int, recorded: int) -> int:
+        """Infer what explains that the model chose another block, else adopt what is recorded. Return its bytes."""
+        allocator, requested = self.allocator, int(self.history.size[at])
+        predicted = None if block is None else block.address
+        if block is not None:
+            allocator.complete_free(block.address)
+        stream = int(self.history.stream[at])
+        if at < self.infer_until and infer_slack(allocator, self.initial, size, predicted, recorded):
+            self.told_by.add(at)
+            self.wrong.add(at)
+        else:
+            chosen = "finds no free block" if predicted is None else f"takes {predicted:#x}"
+            self._diverge(at, chosen, f"has {recorded:#x} for {requested} bytes", _UNKNOWN_BLOCK)
+        return adopt(allocator, recorded, size, requested, stream)
+
+    def _diverge(self, at: int, expected: str, recorded: str, cause: str) -> None:
+        self.wrong.add(at)
+        if self.first_divergence is None:
+            row = int(self.history.rows[at])
+            self.first_divergence = Divergence(event=row, expected=expected, recorded=recorded, cause=cause)
+
+
+def _end_of_run(history: History, start: int) -> int:
+    """Return the end of a run of events that give memory back."""
+    at = start
+    while at < len(history.action) and SEGMENT_MAP < history.action[at] <= SEGMENT_UNMAP:
+        at += 1
+    return at
+
+
+def _result(history: History, initial: Initial, settings: Settings, replayer: Replayer, first_scored: int) -> Replay:
+    start = state_of(build(initial, settings, RecordedDevice(history)))
+    action, moved = history.action, np.array(replayer.block_bytes, np.int64)
+    scored = np.arange(len(action)) >= first_scored
+    is_alloc = scored & (action == ALLOC)
+    is_segment = scored & (action >= SEGMENT_ALLOC) & (action <= SEGMENT_UNMAP)
+    wrong = np.zeros(len(action), np.bool_)
+    wrong[list(replayer.wrong | replayer.told_by)] = True
+    divergence = replayer.first_divergence
+    if divergence is not None and divergence.event < history.rows[min(first_scored, len(history.rows) - 1)]:
+        divergence = None
+    return Replay(
+        device=history.device,
+        fidelity=Fidelity(
+            allocations=int(is_alloc.sum()),
+            allocations_matched=int((is_alloc & ~wrong).sum()),
+            segment_events=int(is_segment.sum()),
+            segment_events_matched=int((is_segment & ~wrong).sum()),
+            num_inferred_blocks=len(initial.extra),
+            first_divergence=divergence,
+            replayable=True,
+            reason=history.note,
+        ),
+        rows=history.rows,
+        block_bytes=moved,
+        allocated_bytes=start.allocated_bytes + np.cumsum(_allocated_deltas(history, moved)),
+        active_bytes=start.active_bytes + np.cumsum(moved * ((action == ALLOC) * 1 - (action == FREE_COMPLETED) * 1)),
+        reserved_bytes=start.reserved_bytes + np.cumsum(reserved_deltas(history)),
+        start=start,
+        end=state_of(replayer.allocator),
+    )
+
+
+def _allocated_deltas(history: History, moved: IntArray) -> IntArray:
+    """Return by how much each event changes what is handed out: a free counts when it is requested, if that is said."""
+    action = history.action
+    deltas: IntArray = moved * ((action == ALLOC) * 1 - (action == FREE_REQUESTED) * 1)
+    if not np.any(action == FREE_REQUESTED):
+        deltas -= moved * (action == FREE_COMPLETED)
+    return deltas
+
+
+def _not_replayable(history: History, reason: str) -> Replay:
+    action, nothing = history.action, np.zeros(0, np.int64)
+    fidelity = Fidelity(
+        allocations=int((action == ALLOC).sum()),
+        allocations_matched=0,
+        segment_events=int(((action >= SEGMENT_ALLOC) & (action <= SEGMENT_UNMAP)).sum()),
+        segment_events_matched=0,
+        num_inferred_blocks=0,
+        first_divergence=None,
+        replayable=False,
+        reason=reason,
+    )
+    return Replay(
+        device=history.device,
+        fidelity=fidelity,
+        rows=nothing,
+        block_bytes=nothing,
+        allocated_bytes=nothing,
+        active_bytes=nothing,
+        reserved_bytes=nothing,
+        start=None,
+        end=None,
+    )
