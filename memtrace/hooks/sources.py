@@ -33,6 +33,7 @@ class Sources:
         self._cpu: CpuSource | None = None
         self._history: HistorySource | None = None
         self._kernels: KernelSource | None = None
+        self._chosen = False
         self._known_devices: set[str] = set()
         self._drained_events = 0
         self._most_in_a_step = 0
@@ -74,11 +75,22 @@ class Sources:
         return any(source is not None and source.running for source in (self._cpu, self._history))
 
     def choose(self, module: Any) -> None:
-        """Record the CPU after all, where training runs on the CPU of a machine that has an accelerator."""
-        if self._cpu is not None or self._kind is None or self._options.device != "auto":
+        """Record the CPU after all, where training runs on the CPU of a machine that has an accelerator.
+
+        Where it runs on a device that torch records no history of, say so.
+        """
+        if self._chosen:
             return
         first = next(iter(module.parameters()), None)
-        if first is None or first.device.type != "cpu" or device.is_initialized(self._torch, self._kind):
+        if first is None:
+            return
+        self._chosen = True
+        if first.device.type not in ("cpu", self._kind or "cpu"):
+            message = f"training runs on {first.device.type}, whose allocations are not recorded"
+            self._warn("device-not-recorded", message)
+        if self._kind is None or self._options.device != "auto" or first.device.type != "cpu":
+            return
+        if device.is_initialized(self._torch, self._kind):
             return
         self._kind = self._history = self._kernels = None
         self._cpu = self._make("CPU events", self._make_cpu)
@@ -91,8 +103,14 @@ class Sources:
             self._cpu.start(frames=frames)
         if self._history is not None and not self.history_suspended and not self._history.running:
             self._history.start()
-        if self._kernels is not None and not self.profiler_suspended:
+        if self._kernels is not None and not self.profiler_suspended and self._is_initialized():
+            # Before the program has initialised the device, its profiler would do so.
             self._kernels.start()
+
+    def pause(self) -> None:
+        """Record nothing until the next `start`: the steps to come are not wanted."""
+        if self._history is not None and not self.history_suspended:
+            self._history.stop()
 
     def drain(self, path: NativePath, *, keep: bool, final: bool) -> EventBatch:
         """Return what was recorded since the last drain. The CPU source stops and must be started again.
@@ -104,7 +122,9 @@ class Sources:
             return self._drain_cpu(self._cpu, path)
         if self._kernels is not None:
             self._kernels.save(path(KINETO_SUFFIX))
-        if self._history is not None and self._history.has_begun and (keep or final or self._ring_is_filling()):
+        if self._history is None or not self._history.has_begun or self._is_capturing():
+            return EventBatch(MARKS_ONLY)
+        if keep or final or self._ring_is_filling(self._history):
             batch = self._history.dump(path(SNAPSHOT_SUFFIX))
             self._after_dump(self._history, keep=keep)
             return batch
@@ -134,9 +154,16 @@ class Sources:
             wanted = 2 * (num_steps + 1) * self._most_in_a_step
             self._history.start(max_entries=min(wanted, self._options.max_entries))
 
-    def _ring_is_filling(self) -> bool:
-        history = self._history
-        return history is not None and history.num_events() - self._drained_events >= history.max_entries * 3 // 4
+    def _ring_is_filling(self, history: HistorySource) -> bool:
+        return history.num_events() - self._drained_events >= history.max_entries * 3 // 4
+
+    def _is_initialized(self) -> bool:
+        return self._kind is not None and device.is_initialized(self._torch, self._kind)
+
+    def _is_capturing(self) -> bool:
+        """Return whether a CUDA graph is being captured, during which the device must not be asked for anything."""
+        capturing = getattr(self._torch.cuda, "is_current_stream_capturing", None)
+        return self._kind == "cuda" and self._is_initialized() and capturing is not None and bool(capturing())
 
     def dump_history(self, path: NativePath) -> EventBatch:
         """Write the history at an out-of-memory and keep it: inside the allocator's callback it cannot be emptied."""
@@ -179,13 +206,13 @@ class Sources:
 
     def totals(self) -> dict[str, int | None]:
         """Return what the device says now, empty on the CPU and before the accelerator is initialised."""
-        if self._kind is None or not device.is_initialized(self._torch, self._kind):
+        if self._kind is None or not self._is_initialized() or self._is_capturing():
             return {}
         return device.device_totals(self._torch, self._kind)
 
     def new_devices(self) -> Iterator[dict[str, Any]]:
         """Yield the facts of each device once, as soon as the program has initialised it."""
-        if self._kind is None or not device.is_initialized(self._torch, self._kind):
+        if self._kind is None or not self._is_initialized():
             return
         for record in device.device_records(self._torch, self._kind):
             if record["name"] not in self._known_devices:
