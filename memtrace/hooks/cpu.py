@@ -173,10 +173,10 @@ class _TreeWalk:
         rows = sorted(self._rows, key=lambda row: row[0])
         if rows:
             self._batch.columns = self._columns(rows)
-            self._batch.initial_bytes = rows[0][4] - rows[0][2]
+            self._batch.initial_bytes = next((row[4] - row[2] for row in rows if _has_total(row)), None)
 
     def _columns(self, rows: list[_Row]) -> dict[str, Any]:
-        times, addresses, sizes, stacks, totals = zip(*rows, strict=True)
+        times, addresses, sizes, stacks, _ = zip(*rows, strict=True)
         alloc, free = (self._batch.strings.id_of(name) for name in ("alloc", "free_completed"))
         return {
             "time_ns": times,
@@ -186,72 +186,102 @@ class _TreeWalk:
             "size_bytes": [abs(size) for size in sizes],
             "stream": 0,
             "stack": stacks,
-            "total_bytes": totals,
+            "total_bytes": [row[4] if _has_total(row) else None for row in rows],
             "device_free_bytes": None,
         }
 
     def _walk(self, roots: list[Any]) -> None:
-        kinds, stacks, append = self._kinds, self._batch.stacks, self._rows.append
-        allocation, calls = kinds.Allocation, (kinds.PyCall, kinds.PyCCall)
-        # Parents wait with their children still to come; the innermost frame so far goes along.
+        stacks, rows, kinds = self._batch.stacks, self._rows, self._kinds
+        allocation, operator = kinds.Allocation, kinds.TorchOp
+        # Parents wait with their children still to come; the innermost frame so far goes along. Few calls lead to an
+        # allocation, so what a frame is gets read from it only then: reading costs more than all the rest.
         pending: list[tuple[Any, _Frame | None]] = [(root, None) for root in reversed(roots)]
         pop = pending.pop
         while pending:
             node, frame = pop()
-            kind = node.tag
-            if kind == allocation:
+            children, kind = node.children, node.tag
+            if not children and kind == allocation:
                 fields = node.extra_fields
                 if fields.device.type == DEVICE:
                     stack = None if frame is None else frame.stack(stacks, None)
-                    append((node.start_time_ns, fields.ptr, fields.alloc_size, stack, fields.total_allocated))
+                    rows.append((node.start_time_ns, fields.ptr, fields.alloc_size, stack, fields.total_allocated))
                 continue
-            children = node.children
-            if children:
-                inner = self._call(node, frame) if kind in calls else self._operator(node, frame)
-                pending.extend([(child, inner) for child in reversed(children)])
-            elif kind not in calls:
-                self._operator(node, frame)
+            is_annotation = kind == operator and self._is_annotation(node)
+            if not children:
+                continue
+            inner = frame if is_annotation else _Frame(frame, node, self)
+            pending.extend([(child, inner) for child in reversed(children)])
 
-    def _call(self, node: Any, outer: _Frame | None) -> _Frame | None:
-        fields = node.extra_fields
+    def _is_annotation(self, node: Any) -> bool:
+        if node.extra_fields.scope.name != "USER_SCOPE":
+            return False
+        self._batch.annotations.append((node.name, node.start_time_ns, node.end_time_ns, DEVICE))
+        return True
+
+    def place(self, node: Any) -> _Place:
+        """Return where a call or operator is."""
+        kinds, fields = self._kinds, node.extra_fields
         try:
-            if node.tag == self._kinds.PyCCall:
-                return _Frame(outer, fields.caller.line_number, "", 0, node.name)
-            place = fields.callsite
-            # Our own wrappers are no part of the user's program.
-            if place.file_name.startswith((self._own_folder, _OWN_SHORT)):
-                return outer
-            return _Frame(outer, fields.caller.line_number, place.file_name, place.line_number, place.function_name)
+            if node.tag == kinds.PyCCall:
+                return fields.caller.line_number, "", 0, _built_in_name(node.name)
+            if node.tag != kinds.PyCall:
+                return None, "", 0, node.name
+            called = fields.callsite
+            # Our own wrappers are not the user's; what they were called from goes on below them.
+            if called.file_name.startswith((self._own_folder, _OWN_SHORT)):
+                return fields.caller.line_number, "", 0, None
+            return fields.caller.line_number, called.file_name, called.line_number, called.function_name
         except UnicodeDecodeError:
             # The profiler keeps pointers into code objects; those of generated code may be gone by now.
-            return outer
-
-    def _operator(self, node: Any, outer: _Frame | None) -> _Frame | None:
-        name = node.name
-        if node.tag == self._kinds.TorchOp and node.extra_fields.scope.name == "USER_SCOPE":
-            self._batch.annotations.append((name, node.start_time_ns, node.end_time_ns, DEVICE))
-            return outer
-        return _Frame(outer, None, "", 0, name)
+            return None, "", 0, None
 
 
 _Row = tuple[int, int, int, "int | None", int]
+"""Time, address, signed size, stack, total after it."""
+
+
+def _has_total(row: _Row) -> bool:
+    """Return whether an event carries the allocator's total: memory shared between processes is reported without."""
+    return row[4] >= max(row[2], 0) and (row[4] > 0 or row[2] < 0)
+
+
+def _built_in_name(name: str) -> str:
+    """Return the name of a built-in without the address of its object, which differs from run to run.
+
+    >>> _built_in_name("<built-in method pow of Tensor object at 0x7f00>"), _built_in_name("<built-in function next>")
+    ('Tensor.pow', 'next')
+    """
+    if not name.startswith("<built-in "):
+        return name
+    words = name.removeprefix("<built-in ").rstrip(">").split(" ")
+    # "function next", "method pow of Tensor object at 0x…", "method ones of type object at 0x…"
+    owner = words[3] if len(words) > 3 and words[2] == "of" else ""
+    return f"{owner}.{words[1]}" if owner and owner != "type" else words[1]
+
+
+_Place = tuple["int | None", str, int, "str | None"]
+"""Line of the caller, file, line and function. Without a function it is no frame of its own."""
 
 
 class _Frame:
-    """A frame and the call that led to it. Becomes a stack only where memory is allocated below it."""
+    """A call or operator and what led to it. Becomes a stack only where memory is allocated below it."""
 
-    __slots__ = ("_caller_line", "_file", "_function", "_line", "_outer", "_outer_stack")
+    __slots__ = ("_node", "_outer", "_outer_stack", "_place", "_walk")
 
-    def __init__(self, outer: _Frame | None, caller_line: int | None, file: str, line: int, function: str) -> None:
+    def __init__(self, outer: _Frame | None, node: Any, walk: _TreeWalk) -> None:
         self._outer = outer
-        self._caller_line = caller_line
-        self._file = file
-        self._line = line
-        self._function = function
+        self._node = node
+        self._walk = walk
+        self._place: _Place | None = None
         self._outer_stack: int | None = None
 
-    def stack(self, stacks: StackTable, line: int | None) -> int:
+    def stack(self, stacks: StackTable, line: int | None) -> int | None:
         """Return the stack that ends in this frame, at the line of a call or, without one, at the function's start."""
-        if self._outer_stack is None and self._outer is not None:
-            self._outer_stack = self._outer.stack(stacks, self._caller_line)
-        return stacks.push(self._outer_stack, self._file, line or self._line, self._function)
+        if self._place is None:
+            self._place = self._walk.place(self._node)
+            if self._outer is not None:
+                self._outer_stack = self._outer.stack(stacks, self._place[0])
+        _, file, first_line, function = self._place
+        if function is None:
+            return self._outer_stack
+        return stacks.push(self._outer_stack, file, line or first_line, function)

@@ -115,9 +115,10 @@ class TrainingLoop:
         self._phases.begin(Phase.BACKWARD, time_ns())
         if self._window.is_open and self._saved is not None and not nested:
             roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else tuple(tensors or ())
-            self._window.chunk.saved += self._saved.rows(
-                roots, now_ns=time_ns(), step=self._step, microbatch=self._phases.microbatch
-            )
+            with self._window.without_frames():
+                self._window.chunk.saved += self._saved.rows(
+                    roots, now_ns=time_ns(), step=self._step, microbatch=self._phases.microbatch
+                )
 
     def before_data(self, *_args: Any) -> None:
         """A data loader is asked for the next batch."""
@@ -150,7 +151,7 @@ class TrainingLoop:
     def before_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """An optimizer step begins."""
         self.optimizer_created(optimizer)
-        if not self.is_current_thread:
+        if not self._is_followed():
             self._writer.note(
                 "steps-on-other-thread", "optimizer steps of other threads than the first are not followed"
             )
@@ -160,15 +161,22 @@ class TrainingLoop:
 
     def after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """An optimizer step has ended."""
-        if not self.is_current_thread:
+        if not self._is_followed():
             return
         now = time_ns()
         self._phases.end(now)
         self._writer.describe_optimizer(optimizer)
-        if self._window.is_open and self._torch._C._current_graph_task_id() != -1:
+        if self._window.is_open and self._in_backward():
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
             self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
         self.steps.after(id(optimizer), now)
+
+    def _in_backward(self) -> bool:
+        return bool(self._torch._C._current_graph_task_id() != -1)
+
+    def _is_followed(self) -> bool:
+        """Whether an optimizer step belongs to the loop: one in backward does, on whichever thread autograd runs it."""
+        return self.is_current_thread or self._in_backward()
 
     def before_scaler(self, scaler: Any, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
         """A gradient scaler is about to step an optimizer, or to skip it."""
@@ -191,9 +199,11 @@ class TrainingLoop:
         self._end_step(end)
 
     def _end_step(self, end: StepEnd) -> None:
-        if self._window.is_open:
-            self._sweep_owners()
         self._write_step(end)
+        if self._window.is_open:
+            # First the events: the CPU source would record every Python call of the sweep.
+            self._window.take_events()
+            self._sweep_owners()
         self._window.end_step(self._step)
         self._step += 1
         self._step_start_ns = end.end_ns or time_ns()

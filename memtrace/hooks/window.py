@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import time_ns
 
 from memtrace.hooks.chunk import Chunk, EventBatch
@@ -34,6 +36,7 @@ class Window:
         self._lock = threading.RLock()
         self._number = 0
         self._rolling: list[tuple[int, int, int]] = []
+        self._taken: EventBatch | None = None
         self.chunk = Chunk(step=0, reason="start", start_ns=start_ns)
         """The chunk that callbacks append their rows to."""
         self.is_open = True
@@ -56,6 +59,28 @@ class Window:
         if self.chunk.num_marks > _MAX_MARKS:
             self.drain("ring")
 
+    def take_events(self) -> None:
+        """Take the events so far, ahead of the drain that writes them. On the CPU, none are recorded in between."""
+        with self._lock:
+            if self._taken is not None:
+                return
+            try:
+                self._taken = self._sources.drain(self._native_path, keep=self.keeps(self.chunk.step), final=False)
+            except OSError as error:
+                self._spool.give_up(error)
+
+    @contextmanager
+    def without_frames(self) -> Iterator[None]:
+        """Pause around much Python of memtrace's own, where the CPU source would record each call of it."""
+        if not self._sources.should_switch(False):
+            yield
+            return
+        self.take_events()
+        try:
+            yield
+        finally:
+            self.drain("switch", frames=True)
+
     def drain(
         self, next_reason: str, *, resume: bool = True, frames: bool = False, next_step: int | None = None
     ) -> None:
@@ -63,8 +88,10 @@ class Window:
         with self._lock:
             chunk = self.chunk
             keep = self.keeps(chunk.step)
+            batch, self._taken = self._taken, None
             try:
-                batch = self._sources.drain(self._native_path, keep=keep, final=not resume)
+                if batch is None:
+                    batch = self._sources.drain(self._native_path, keep=keep, final=not resume)
                 self._write(chunk, batch)
             except OSError as error:
                 self._spool.give_up(error)
@@ -92,6 +119,8 @@ class Window:
             self.chunk = Chunk(step=following, reason="resume", start_ns=time_ns())
         if wanted and not self.is_open:
             self._sources.start()
+        elif not wanted:
+            self._sources.pause()
         if self.keeps(step) and wanted and not self.keeps(following):
             self._sources.shrink_ring(self._selection.last)
         self.is_open = wanted

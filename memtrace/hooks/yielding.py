@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from memtrace.hooks.sources import Sources
 from memtrace.hooks.window import Window
 from memtrace.hooks.writer import Writer
+
+_HOOKS_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks"
 
 
 class Yielding:
@@ -57,6 +60,8 @@ class Yielding:
         """The program compiles: its compiler is too heavy in Python to record frames of."""
         self._window.wants_frames(False)
         self._window.allows_frames = False
+        # The hooks are ours, and so is what torch has to say about them.
+        warnings.filterwarnings("ignore", message=_HOOKS_WARNING, category=UserWarning)
         self._writer.note(
             "torch-compile", "torch.compile: module scopes and frames inside compiled regions are not seen"
         )
