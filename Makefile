@@ -34,7 +34,7 @@ demo: $(RUN_STAMP) ## record a small GPT on the CPU and write an HTML report
 
 test: $(DEV_STAMP) ## run every test
 	$(BIN)/python tests/ensure_browser.py
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations=15
 
 check: $(DEV_STAMP) ## lint, formatting, types
 	$(BIN)/ruff check .
