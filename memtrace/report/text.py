@@ -242,14 +242,18 @@ def _modules(rank: RankReport) -> Table:
     table = _table("bytes", "allocations", wide="module")
     table.columns[0].justify = "right"
     for row in rank.top_modules[:MAX_MODULES]:
-        largest = max(row.by_category, key=lambda name: row.by_category[name], default=Category.UNKNOWN.value)
         name = Text(_DASH + " outside any module" if row.module is None else clean(row.module))
-        table.add_row(
-            _bytes(row.num_bytes), str(row.num_allocations), name.append(f"  {_category(largest)}", style="dim")
-        )
+        name.append(f"  {_largest_categories(row.by_category)}", style="dim")
+        table.add_row(_bytes(row.num_bytes), str(row.num_allocations), name)
     if len(rank.top_modules) > MAX_MODULES:
         table.add_row("", "", Text(f"and {len(rank.top_modules) - MAX_MODULES} more", style="dim"))
     return table
+
+
+def _largest_categories(by_category: Mapping[str, int]) -> str:
+    """Return the categories of some bytes, largest first: two of them by name, more as "…"."""
+    names = sorted((name for name, size in by_category.items() if size), key=lambda name: -by_category[name])
+    return ", ".join([*map(_category, names[:2]), *(["…"] if len(names) > 2 else [])])
 
 
 def _category(name: str) -> str:
