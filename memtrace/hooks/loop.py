@@ -88,7 +88,7 @@ class TrainingLoop:
     def _root_ended(self) -> None:
         if self.is_current_thread and self._phases.inside and self._phases.current is Phase.OTHER:
             self._phases.end(time_ns())
-        self._window.bound_marks()
+        self._window.bound_chunk()
 
     def _recomputed(self, start_ns: int, end_ns: int) -> None:
         row: Row = (str(Phase.RECOMPUTE), self._step, self._phases.microbatch, start_ns, end_ns, None)

@@ -66,7 +66,7 @@ class Recorder:
         with self._guard.quiet():
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources
-        self._window = Window(options, spool, self._sources, self._start_ns)
+        self._window = Window(options, spool, self._sources, start_ns=self._start_ns, on_lost=self._writer.note_lost)
         self._loop = TrainingLoop(torch, self._window, self._sources, self._writer, self._start_ns)
         yielding = Yielding(self._window, self._sources, self._writer)
         self._attachments = Attachments(torch, self._guard, self._loop, yielding)

@@ -74,6 +74,11 @@ class Sources:
         """Whether events are being recorded now."""
         return any(source is not None and source.running for source in (self._cpu, self._history))
 
+    @property
+    def has_frames_on(self) -> bool:
+        """Whether Python frames are being recorded now."""
+        return self._cpu is not None and self._cpu.running and self._cpu.frames
+
     def choose(self, module: Any) -> None:
         """Record the CPU after all, where training runs on the CPU of a machine that has an accelerator.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import time_ns
 
@@ -19,14 +19,29 @@ from memtrace.hooks.spool import Spool
 from memtrace.schema.options import RecordOptions, StepSelection
 from memtrace.schema.records import TRIGGER_FILE
 
-# Marks of a stretch without steps (inference, a long evaluation) are written out before they take much memory.
+# What a long stretch without a drain collects (inference, evaluation, a thousand microbatches in one step) is written
+# out before it takes much memory: the CPU source holds every event until it is stopped.
 _MAX_MARKS = 200_000
+_MAX_CHUNK_NS = 2 * 10**9
+_NUM_LAST_CHUNKS = 4
 
 
 class Window:
     """Collects marks into the current chunk and writes it, with the events of its time, at each drain."""
 
-    def __init__(self, options: RecordOptions, spool: Spool, sources: Sources, start_ns: int) -> None:
+    def __init__(
+        self,
+        options: RecordOptions,
+        spool: Spool,
+        sources: Sources,
+        *,
+        start_ns: int,
+        on_lost: Callable[[int], None],
+    ) -> None:
+        self._max_entries = options.max_entries
+        self._num_kept = 0
+        self._surplus: list[int] = []
+        self._on_lost = on_lost
         self._selection = StepSelection.parse(options.steps)
         self._trigger_path = os.path.join(options.parts_dir, TRIGGER_FILE)
         self._trigger_id: str | None = None
@@ -54,10 +69,11 @@ class Window:
         if self.is_open and self._sources.should_switch(wanted):
             self.drain("switch", frames=wanted)
 
-    def bound_marks(self) -> None:
-        """Write the chunk early where a step has made very many marks."""
-        if self.chunk.num_marks > _MAX_MARKS:
-            self.drain("ring")
+    def bound_chunk(self) -> None:
+        """Write the chunk early where a step is very long or has made very many marks."""
+        is_long = self._sources.uses_profiler() and time_ns() - self.chunk.start_ns > _MAX_CHUNK_NS
+        if self.is_open and (is_long or self.chunk.num_marks > _MAX_MARKS):
+            self.drain("ring", frames=self._sources.has_frames_on)
 
     def take_events(self) -> None:
         """Take the events so far, ahead of the drain that writes them. On the CPU, none are recorded in between."""
@@ -134,8 +150,22 @@ class Window:
         number = self._number
         # A number that is missing among the parts is a chunk that could not be written.
         self._number += 1
-        if self._spool.write_chunk(number, lines) and not self.keeps(chunk.step):
+        if not self._spool.write_chunk(number, lines):
+            return
+        if not self.keeps(chunk.step):
             self._rolling.append((chunk.step, number, chunk.start_ns))
+        else:
+            self._bound_kept(chunk.step, number, batch)
+
+    def _bound_kept(self, step: int, number: int, batch: EventBatch) -> None:
+        """Keep no more events than `--max-entries` for good; beyond that, of a step that goes on and on, the last."""
+        self._num_kept += len(batch.columns.get("time_ns", ()))
+        if self._num_kept <= self._max_entries:
+            return
+        self._surplus.append(number)
+        if len(self._surplus) > _NUM_LAST_CHUNKS:
+            self._spool.drop_chunk(self._surplus.pop(0))
+            self._on_lost(step)
 
     def _drop_old(self, *, finished: int) -> None:
         """Drop all but the last steps that have ended; what runs now comes on top."""

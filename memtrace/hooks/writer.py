@@ -60,6 +60,12 @@ class Writer:
         if self._first("warning " + slug):
             self.warn(slug, message)
 
+    def note_lost(self, step: int) -> None:
+        """Write, once a step, that events of it were dropped because there were too many."""
+        message = f"step {step} made more events than --max-entries: of the rest only the last are kept"
+        if self._first(f"lost {step}"):
+            self._spool.write({"k": records.LOST, "slug": "events-lost", "message": message, "step": step})
+
     def note_autocast(self, torch: Any) -> None:
         """Write the dtypes under autocast, each once."""
         for kind in ("cuda", "cpu", "xpu"):

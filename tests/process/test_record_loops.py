@@ -314,3 +314,18 @@ def test_chosen_steps_alone_are_recorded(run_memtrace: RunMemtrace, tmp_path: Pa
     recorded = Recorded(done, trace)
     assert [step.step for step in recorded.report.steps if step.recorded] == [2, 5, 6]
     assert recorded.ended_steps() == list(range(1, 9))
+
+
+def test_a_stretch_without_steps_keeps_its_beginning_and_its_end(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    text = """
+import memtrace.hooks.window as window
+window._MAX_CHUNK_NS = 0
+with torch.no_grad():
+    for number in range(400):
+        model(batch)
+"""
+    recorded = run_recorded(run_memtrace, tmp_path, text, "--max-entries", "1000")
+    assert "events-lost" in recorded.slugs()
+    assert 1000 <= len(recorded.trace.table("events")) < 1100
+    starts = recorded.trace.table("windows")["start_ns"]
+    assert starts[-1] - starts[0] > 0
