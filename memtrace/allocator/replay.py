@@ -15,7 +15,7 @@ matched, and the replay starts again with it.
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,26 +46,56 @@ _MAX_PASSES = 12
 """Replays with ever more inferred blocks; what is still wrong then is a mismatch."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A history that can be replayed."""
+
+    history: History
+    initial: Initial
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A history that cannot be replayed, and why: one sentence."""
+
+    history: History
+    reason: str
+
+
 def replay_device(rank: RankTrace, device: str, *, infer_share: float = 1.0) -> Replay:
     """Return the replay of one device's history.
 
     With an `infer_share` below 1 sizes of initial blocks are inferred only from that first share of the events, and
     only the events after it are scored.
     """
+    return replay_prepared(prepare(rank, device), infer_share=infer_share)
+
+
+def prepare(rank: RankTrace, device: str) -> Prepared | Refused:
+    """Return a device's history and the state before it."""
     history = read_history(rank, device)
     settings = settings_of_snapshot(rank.header.get("allocator_settings") or {}, rank.header.get("environment"))
-    if settings.backend != "native":
-        history = replace(history, problem="The cudaMallocAsync backend leaves no record that can be replayed.")
     if history.problem is not None:
-        return _not_replayable(history, history.problem)
+        return Refused(history=history, reason=history.problem)
+    if settings.backend != "native":
+        return Refused(history=history, reason="The cudaMallocAsync backend leaves no record that can be replayed.")
     try:
         initial = find_initial(history, settings)
         check_possible(history, initial)
     except InconsistentHistoryError as error:
-        return _not_replayable(history, f"{error} The file was edited, or events are missing.")
-    first_scored = round(len(history.rows) * infer_share) if infer_share < 1 else 0
-    replayer = _with_inference(history, initial, settings, infer_until=first_scored or len(history.rows))
-    return _result(history, initial, settings, replayer, first_scored)
+        return Refused(history=history, reason=f"{error} The file was edited, or events are missing.")
+    return Prepared(history=history, initial=initial, settings=settings)
+
+
+def replay_prepared(prepared: Prepared | Refused, *, infer_share: float = 1.0) -> Replay:
+    """Return the replay of a prepared history; see `replay_device`. Affects: what is inferred of the initial state."""
+    if isinstance(prepared, Refused):
+        return _not_replayable(prepared.history, prepared.reason)
+    num_events = len(prepared.history.rows)
+    first_scored = round(num_events * infer_share) if infer_share < 1 else 0
+    replayer = _with_inference(prepared, infer_until=first_scored or num_events)
+    return _result(prepared, replayer, first_scored)
 
 
 def state_at(rank: RankTrace, device: str, row: int) -> AllocatorState | None:
@@ -73,26 +103,20 @@ def state_at(rank: RankTrace, device: str, row: int) -> AllocatorState | None:
 
     `None` if the history cannot be replayed.
     """
-    history = read_history(rank, device)
-    settings = settings_of_snapshot(rank.header.get("allocator_settings") or {}, rank.header.get("environment"))
-    if history.problem is not None or settings.backend != "native":
+    prepared = prepare(rank, device)
+    if isinstance(prepared, Refused):
         return None
-    try:
-        initial = find_initial(history, settings)
-        check_possible(history, initial)
-    except InconsistentHistoryError:
-        return None
-    _with_inference(history, initial, settings, infer_until=len(history.rows))
-    replayer = Replayer(history, initial, settings)
-    replayer.run(stop=int(np.searchsorted(history.rows, row, side="right")))
+    _with_inference(prepared, infer_until=len(prepared.history.rows))
+    replayer = Replayer(prepared)
+    replayer.run(stop=int(np.searchsorted(prepared.history.rows, row, side="right")))
     return state_of(replayer.allocator)
 
 
-def _with_inference(history: History, initial: Initial, settings: Settings, *, infer_until: int) -> Replayer:
+def _with_inference(prepared: Prepared, *, infer_until: int) -> Replayer:
     """Return the replay with everything inferred that can be. Affects: `initial.extra`."""
     told_by: set[int] = set()
     for _ in range(_MAX_PASSES):
-        replayer = Replayer(history, initial, settings, infer_until=infer_until)
+        replayer = Replayer(prepared, infer_until=infer_until)
         replayer.run()
         if not replayer.told_by:
             break
@@ -104,19 +128,19 @@ def _with_inference(history: History, initial: Initial, settings: Settings, *, i
 class Replayer:
     """One pass over a history."""
 
-    def __init__(self, history: History, initial: Initial, settings: Settings, *, infer_until: int = 0) -> None:
-        self.history = history
-        self.initial = initial
-        self.settings = settings
-        self.device = RecordedDevice(history)
-        self.allocator = build(initial, settings, self.device)
+    def __init__(self, prepared: Prepared, *, infer_until: int = 0) -> None:
+        self.history = prepared.history
+        self.initial = prepared.initial
+        self.settings = prepared.settings
+        self.device = RecordedDevice(self.history)
+        self.allocator = build(self.initial, self.settings, self.device)
         self.infer_until = infer_until
         self.told_by: set[int] = set()
         """Allocs from which a size was inferred in this pass."""
         self.wrong: set[int] = set()
         """Events that the model did not predict."""
         self.first_divergence: Divergence | None = None
-        self.block_bytes = [0] * len(history.rows)
+        self.block_bytes = [0] * len(self.history.rows)
         self._releases: list[tuple[str, int]] = []
         self._releases_end = -1
 
@@ -224,8 +248,9 @@ def _end_of_run(history: History, start: int) -> int:
     return at
 
 
-def _result(history: History, initial: Initial, settings: Settings, replayer: Replayer, first_scored: int) -> Replay:
-    start = state_of(build(initial, settings, RecordedDevice(history)))
+def _result(prepared: Prepared, replayer: Replayer, first_scored: int) -> Replay:
+    history = prepared.history
+    start = state_of(build(prepared.initial, prepared.settings, RecordedDevice(history)))
     action, moved = history.action, np.array(replayer.block_bytes, np.int64)
     scored = np.arange(len(action)) >= first_scored
     is_alloc = scored & (action == ALLOC)
@@ -242,7 +267,7 @@ def _result(history: History, initial: Initial, settings: Settings, replayer: Re
             allocations_matched=int((is_alloc & ~wrong).sum()),
             segment_events=int(is_segment.sum()),
             segment_events_matched=int((is_segment & ~wrong).sum()),
-            num_inferred_blocks=len(initial.extra),
+            num_inferred_blocks=len(prepared.initial.extra),
             first_divergence=divergence,
             replayable=True,
             reason=history.note,

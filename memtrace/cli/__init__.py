@@ -38,6 +38,10 @@ COMMANDS = {
     "report": LazyCommand(
         target="memtrace.cli.report:report", short_help="Report where the memory of a recorded run went."
     ),
+    "whatif": LazyCommand(
+        target="memtrace.cli.whatif:whatif",
+        short_help="Replay a recording under other allocator settings, capacities and sizes.",
+    ),
     "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
     "merge": LazyCommand(
         target="memtrace.cli.merge:merge", short_help="Assemble the parts of a recording into a trace."
