@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path[:0] = [str(ROOT), str(ROOT / "samples")]
 
-WARM_UP_STEPS = 4
+WARM_UP_STEPS = 3
 NUM_IDENTITIES = 2000
 MIN_ROUNDS = 5
 
@@ -108,13 +108,15 @@ class Stopwatch:
         from memtrace.hooks.guard import Guard
         from memtrace.hooks.window import Window
 
-        wrap, drain = Guard.wrap, Window.drain
+        wrap = Guard.wrap
 
         def timed_wrap(guard: Any, function: Callable[..., object], *, name: str) -> Callable[..., None]:
             return wrap(guard, self._timed(function, "inside_s"), name=name)
 
         Guard.wrap = timed_wrap  # type: ignore[method-assign]
-        Window.drain = self._timed(drain, "drain_s")  # type: ignore[method-assign]
+        # Taking events is the first half of a drain, done earlier at some of them.
+        for name in ("drain", "take_events"):
+            setattr(Window, name, self._timed(getattr(Window, name), "drain_s"))
 
     def _timed(self, function: Callable[..., object], total: str) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> object:
@@ -264,8 +266,12 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.variant.name} failed:\n{self._errors.read_text(encoding='utf-8')[-3000:]}")
+            raise SystemExit(f"{self.variant.name} failed:\n{self.errors()}")
         return json.loads(line)  # type: ignore[no-any-return]
+
+    def errors(self) -> str:
+        """Return the end of what the process wrote to stderr."""
+        return self._errors.read_text(encoding="utf-8")[-3000:]
 
     def await_answer(self) -> None:
         """Wait for the end of an action that was asked for."""
@@ -314,7 +320,15 @@ def all_workers(device: str, threads: int) -> Iterator[dict[str, Worker]]:
                 worker.ask("step")
             for worker in workers.values():
                 worker.await_answer()
+        _check_recorded(workers)
         yield workers
+
+
+def _check_recorded(workers: dict[str, Worker]) -> None:
+    """Fail where a process that should be recorded is not: its ratios would be flattering and meaningless."""
+    for worker in workers.values():
+        if worker.variant.steps is not None and not worker.run("step")["inside_s"]:
+            raise SystemExit(f"{worker.variant.name} is not recorded: {worker.errors()}")
 
 
 Rounds = list[dict[str, dict[str, float]]]
