@@ -7,6 +7,7 @@ then address, apart for each stream: torch has one set ordered by (stream, size,
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 from typing import Protocol
 
 FREE = 0
@@ -87,7 +88,7 @@ class Pool:
         self.pool_id = pool_id
         self.no_split = no_split
         """Blocks of this pool are handed out whole (a MemPool of torch 2.10 can ask for it)."""
-        self.free: dict[int, list[Entry]] = {}
+        self.free: defaultdict[int, list[Entry]] = defaultdict(list)
         self.unmapped: dict[int, list[tuple[int, Block]]] = {}
         self.searches = 0
         """Searches made while garbage collection was on: the clock by which free blocks age."""
@@ -97,12 +98,7 @@ class Pool:
     def insert(self, block: Block) -> None:
         """Add a free block."""
         block.age_base = self.searches
-        entry = (block.size, block.address, block)
-        entries = self.free.get(block.stream)
-        if entries is None:
-            self.free[block.stream] = [entry]
-        else:
-            insort(entries, entry)
+        insort(self.free[block.stream], (block.size, block.address, block))
 
     def remove(self, block: Block) -> None:
         """Take out a free block."""

@@ -117,7 +117,7 @@ class Allocator:
             block.next = left
             block.size = size
             left.age_base = pool.searches
-            insort(pool.free.setdefault(block.stream, []), (rest, left.address, left))
+            insort(pool.free[block.stream], (rest, left.address, left))
         block.state = ALLOCATED
         block.requested = requested
         self.live[block.address] = block
@@ -140,7 +140,7 @@ class Allocator:
         if block.state == ALLOCATED:
             self.allocated_bytes -= size
         self.active_bytes -= size
-        free = block.pool.free.setdefault(block.stream, [])
+        free = block.pool.free[block.stream]
         block.state = FREE
         before = block.prev
         if before is not None and before.state == FREE:
