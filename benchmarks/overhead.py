@@ -365,9 +365,9 @@ class Estimate:
 
     def verdict(self, target: float) -> str:
         """Return whether the value is below a target, as far as the noise lets one say."""
-        if self.value <= target:
-            return "met"
-        return "open: within the noise" if self.value - self.error <= target else "**missed**"
+        if abs(self.value - target) < self.error:
+            return f"{'met' if self.value <= target else 'missed'}, but within the noise"
+        return "met" if self.value <= target else "**missed**"
 
 
 def paired(rounds: Rounds, what: str, name: str, against: str) -> Estimate:
