@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from memtrace.schema.names import Action
 from memtrace.schema.names import BlockState as BlockName
@@ -15,6 +16,7 @@ from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
 ALLOC, FREE_REQUESTED, FREE_COMPLETED, SEGMENT_ALLOC, SEGMENT_MAP, SEGMENT_FREE, SEGMENT_UNMAP, OOM, OTHER = range(9)
+DEFAULT_POOL = "0,0"
 _CODES = {
     Action.ALLOC: ALLOC,
     Action.FREE_REQUESTED: FREE_REQUESTED,
@@ -107,11 +109,26 @@ def read_history(rank: RankTrace, device: str) -> History:
         stream=events["stream"][rows],
         segments=segments,
         blocks=blocks,
-        pool_ids=None,
+        pool_ids=_pool_ids(segments, address),
         problem=problem,
         note="Only the events after the last gap are replayed." if is_cut else None,
     )
     return history
+
+
+def _pool_ids(segments: tuple[Segment, ...], address: IntArray) -> list[str | None] | None:
+    """Return for each event its private pool, by the segment that its address lies in; `None` if there is none.
+
+    Which pool a request goes to is an input of the model, and torch before 2.12 wrote it down only with the segment.
+    """
+    if all(segment.pool_id == DEFAULT_POOL for segment in segments):
+        return None
+    starts = np.array([segment.address for segment in segments], np.int64)
+    ends = np.array([segment.end for segment in segments], np.int64)
+    at = np.searchsorted(starts, address, side="right") - 1
+    inside = (at >= 0) & (address < ends[at])
+    ids = [None if segment.pool_id == DEFAULT_POOL else segment.pool_id for segment in segments]
+    return [ids[n] if known else None for n, known in zip(at.tolist(), inside.tolist(), strict=True)]
 
 
 def _last_epoch(rank: RankTrace, device_id: int) -> tuple[int, bool, bool]:
@@ -139,7 +156,7 @@ def _final(rank: RankTrace, device_id: int) -> tuple[tuple[Segment, ...], FinalB
             size=int(table["total_bytes"][row]),
             stream=int(table["stream"][row]),
             is_small=bool(table["segment_type"][row] == small),
-            pool_id=rank.text(int(table["pool_id"][row])) or "0,0",
+            pool_id=rank.text(int(table["pool_id"][row])) or DEFAULT_POOL,
             is_expandable=bool(table["is_expandable"][row]),
         )
         for row in np.flatnonzero(table["device"] == device_id)
@@ -155,6 +172,44 @@ def _final(rank: RankTrace, device_id: int) -> tuple[tuple[Segment, ...], FinalB
         requested=np.where(requested == NULL, size, requested),
         is_pending=(blocks["state"][chosen] == pending).astype(np.int64),
     )
+
+
+def freed_at_once(history: History) -> npt.NDArray[np.bool_]:
+    """Return which events ask for a free that the next event completes."""
+    action, address = history.action, history.address
+    found = np.zeros(len(action), np.bool_)
+    found[:-1] = (action[:-1] == FREE_REQUESTED) & (action[1:] == FREE_COMPLETED) & (address[:-1] == address[1:])
+    return found
+
+
+def end_of_releases(history: History, start: int) -> int:
+    """Return the end of a run of events that give memory back."""
+    at = start
+    while at < len(history.action) and SEGMENT_MAP < history.action[at] <= SEGMENT_UNMAP:
+        at += 1
+    return at
+
+
+def flushed_retries(history: History, at_once: npt.NDArray[np.bool_]) -> dict[int, int]:
+    """Return where a request may have failed and waited for all streams: its first completed free, and its alloc.
+
+    Such a flush shows as completed frees, then memory given back, then memory taken, then the alloc. torch searches
+    for a block before, and not again after.
+    """
+    action, found = history.action, dict[int, int]()
+    gives_back = (action > SEGMENT_MAP) & (action <= SEGMENT_UNMAP)
+    starts = np.flatnonzero(gives_back & ~np.concatenate([[False], gives_back[:-1]]))
+    for start in starts.tolist():
+        first = start
+        while first > 0 and action[first - 1] == FREE_COMPLETED and not (first > 1 and at_once[first - 2]):
+            first -= 1
+        after = end_of_releases(history, start)
+        if first < start and after < len(action) and action[after] in (SEGMENT_ALLOC, SEGMENT_MAP):
+            while after < len(action) and action[after] in (SEGMENT_ALLOC, SEGMENT_MAP):
+                after += 1
+            if after < len(action) and action[after] == ALLOC:
+                found[first] = after
+    return found
 
 
 def reserved_deltas(history: History) -> IntArray:

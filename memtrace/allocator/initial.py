@@ -222,7 +222,7 @@ def _size_blocks(segment: Segment, blocks: list[InitialBlock], settings: Setting
 
 def build(initial: Initial, settings: Settings, driver: Driver) -> Allocator:
     """Return an allocator in the initial state."""
-    allocator = Allocator(settings, driver)
+    allocator = Allocator(settings, driver, has_limit=True)
     for segment, blocks in zip(initial.segments, initial.blocks, strict=True):
         pool = allocator.pools(segment.pool_id)[not segment.is_small]
         block = Block(segment.address, segment.size, pool, segment.stream)

@@ -23,7 +23,10 @@ DEFAULT_POOL = "0,0"
 class Allocator:
     """The state of one device's allocator."""
 
-    def __init__(self, settings: Settings, driver: Driver, *, total_bytes: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, driver: Driver, *, total_bytes: int | None = None, has_limit: bool = False
+    ) -> None:
+        """Start empty. `has_limit` says that there is a memory limit even if it is not known: free blocks then age."""
         self.settings = settings
         self.driver = driver
         self.limit_bytes: int | None = None
@@ -47,7 +50,8 @@ class Allocator:
         self.num_alloc_retries = 0
         self.num_ooms = 0
         self._round = rounding(settings)
-        self._collects = self.limit_bytes is not None and settings.garbage_collection_threshold > 0
+        has_limit = has_limit or self.limit_bytes is not None
+        self._collects = has_limit and settings.garbage_collection_threshold > 0
         self._limits_split = settings.max_split_size != UNLIMITED
         self._max_split = settings.max_split_size
         self._splits_all = settings.expandable_segments
@@ -188,7 +192,7 @@ class Allocator:
         if self.settings.throw_on_cudamalloc_oom and self._is_above_limit(new_bytes):
             self.num_ooms += 1
             return None
-        if self._collects:
+        if self._collects and self.limit_bytes is not None:
             release.collect_garbage(self)
         block = self._new_memory(pool, size, stream, new_bytes)
         if block is None and release.release_available(self, pool, size, stream):

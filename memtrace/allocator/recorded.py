@@ -6,10 +6,9 @@ from collections import deque
 
 from memtrace.allocator import expandable
 from memtrace.allocator.blocks import FREE, Block, Expandable, Pool
-from memtrace.allocator.history import ALLOC, OOM, SEGMENT_ALLOC, SEGMENT_FREE, SEGMENT_MAP, SEGMENT_UNMAP, History
+from memtrace.allocator.history import SEGMENT_ALLOC, SEGMENT_FREE, SEGMENT_MAP, SEGMENT_UNMAP, History
 from memtrace.allocator.model import Allocator
-from memtrace.allocator.settings import UNLIMITED
-from memtrace.allocator.sizes import SMALL_SIZE, round_size, round_up, segment_size
+from memtrace.allocator.sizes import SMALL_SIZE, segment_size
 
 _SPACE = 1 << 42
 
@@ -23,14 +22,16 @@ class RecordedDevice:
         """Positions of segment_alloc and segment_map events that no alloc has used yet."""
         self._wrong: list[int] = []
 
-    def serve(self, allocator: Allocator, pool: Pool, size: int, stream: int) -> tuple[Block | None, list[int]]:
+    def serve(
+        self, allocator: Allocator, pool: Pool, size: int, stream: int, *, searches: bool
+    ) -> tuple[Block | None, list[int]]:
         """Return the block, in no pool, that an alloc gets for which the record took memory, and events that are wrong.
 
-        The model searches first. If it finds a block, the record should not have taken memory, unless the search came
-        before frees that a flush completed: torch does not search again after one.
+        The model searches first, unless it has done so before a flush. If it finds a block, the record should not have
+        taken memory.
         """
         self._wrong = []
-        block = allocator.find(pool, size, stream)
+        block = allocator.find(pool, size, stream) if searches else None
         if block is not None:
             pool.insert(block)
             self._wrong = list(self.waiting)
@@ -75,52 +76,6 @@ class RecordedDevice:
             return None
         self.waiting.popleft()
         return int(self._history.address[at])
-
-
-def predicted_releases(allocator: Allocator, history: History, start: int, stop: int) -> list[tuple[str, int]]:
-    """Return what the model gives back where the record has such a run of events, as ("free" or "unmap", bytes).
-
-    Whether the program emptied the cache or a request failed is not recorded and makes no difference: both give back
-    all of it. With `max_split_size` a failing request first tries to free just enough.
-    """
-    everything = [one for pool in (allocator.large, allocator.small) for one in _releases_of(pool)]
-    if allocator.settings.max_split_size == UNLIMITED or stop - start >= len(everything):
-        return everything
-    after = next((at for at in range(stop, len(history.action)) if history.action[at] in (ALLOC, OOM)), None)
-    if after is None:
-        return everything
-    just_enough = _available(allocator, int(history.size[after]), int(history.stream[after]))
-    return just_enough if len(just_enough) == stop - start else everything
-
-
-def _releases_of(pool: Pool) -> list[tuple[str, int]]:
-    free = pool.free_blocks()
-    found = [("free", block.size) for block in free if block.expandable is None and block.is_whole_segment]
-    for block in free:
-        if block.expandable is not None:
-            segment = block.expandable
-            first = round_up(block.address - segment.address, segment.granule)
-            last = (block.address + block.size - segment.address) // segment.granule * segment.granule
-            if first < last:
-                found.append(("unmap", last - first))
-    return found
-
-
-def _available(allocator: Allocator, requested: int, stream: int) -> list[tuple[str, int]]:
-    """Return what `release.release_available` would free for a request, without freeing it."""
-    size = round_size(requested, allocator.settings)
-    pool = allocator.large if size > SMALL_SIZE else allocator.small
-    key = max(size, allocator.settings.max_split_size)
-    sizes = [entry[0] for entry in pool.free.get(stream, []) if entry[2].expandable is None]
-    fitting = [one for one in sizes if one >= key]
-    if fitting:
-        return [("free", fitting[0])]
-    found: list[tuple[str, int]] = []
-    for one in reversed(sizes):
-        if sum(size for _, size in found) >= key or one < allocator.settings.max_split_size:
-            break
-        found.append(("free", one))
-    return found
 
 
 def apply_segment_event(allocator: Allocator, history: History, at: int) -> bool:

@@ -18,7 +18,6 @@ import gc
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from memtrace.allocator.blocks import Block, Pool
 from memtrace.allocator.history import (
@@ -29,11 +28,15 @@ from memtrace.allocator.history import (
     SEGMENT_MAP,
     SEGMENT_UNMAP,
     History,
+    end_of_releases,
+    flushed_retries,
+    freed_at_once,
     read_history,
     reserved_deltas,
 )
 from memtrace.allocator.initial import InconsistentHistoryError, Initial, build, check_possible, find_initial
-from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_event, predicted_releases
+from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_event
+from memtrace.allocator.releases import predicted_releases
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounding
@@ -144,6 +147,8 @@ class Replayer:
         self.block_bytes = [0] * len(self.history.rows)
         self._releases: list[tuple[str, int]] = []
         self._releases_end = -1
+        self._retries: set[int] = set()
+        """Allocs that take new memory without a search: they failed, flushed, and were tried again."""
 
     def run(self, *, stop: int | None = None) -> None:
         """Replay the events up to a position. Cyclic garbage collection is off meanwhile: blocks are linked both ways,
@@ -159,8 +164,9 @@ class Replayer:
     def _run(self, stop: int) -> None:
         """The hot loop: about half a µs an event beside what the allocator itself costs."""
         history, allocator, waiting = self.history, self.allocator, self.device.waiting
-        at_once = _freed_at_once(history, stop)
-        chosen = np.flatnonzero(~at_once)
+        at_once = freed_at_once(history)
+        retries = flushed_retries(history, at_once)
+        chosen = np.flatnonzero(~at_once[:stop])
         columns = (history.action, history.address, history.size, history.stream)
         events = zip(chosen.tolist(), *(column[chosen].tolist() for column in columns), strict=True)
         pool_ids = history.pool_ids
@@ -182,6 +188,8 @@ class Replayer:
                         continue
                 block_bytes[at] = self._mismatch(at, block, size, address)
             elif action == FREE_COMPLETED:
+                if at in retries:
+                    self._note_retry(retries[at])
                 if address in live:
                     block_bytes[at] = complete(address)
             elif action == FREE_REQUESTED:
@@ -191,23 +199,34 @@ class Replayer:
                 waiting.append(at)
             elif action <= SEGMENT_UNMAP:
                 self._released(at)
-        for at in np.flatnonzero(at_once).tolist():
+        for at in np.flatnonzero(at_once[: stop - 1]).tolist():
             block_bytes[at] = block_bytes[at + 1]
 
     def _grown(self, at: int, pool: Pool, size: int, stream: int) -> Block | None:
         """Return the block, in no pool, that the model takes for an alloc before which the record says that memory was
         taken from the device."""
-        found, wrong = self.device.serve(self.allocator, pool, size, stream)
+        found, wrong = self.device.serve(self.allocator, pool, size, stream, searches=at not in self._retries)
         for event in wrong:
             self._diverge(
                 event, "takes no memory of this size here", "has a segment event", "another allocator setting"
             )
         return found
 
+    def _note_retry(self, at: int) -> None:
+        """Search for an alloc before the frees that its flush completes; if nothing fits, it takes new memory."""
+        allocator, size = self.allocator, int(self.history.size[at])
+        size = rounding(self.settings)(size)
+        pool = allocator.large if size > SMALL_SIZE else allocator.small
+        block = allocator.find(pool, size, int(self.history.stream[at]))
+        if block is None:
+            self._retries.add(at)
+        else:
+            pool.insert(block)
+
     def _released(self, at: int) -> None:
         """Compare and apply one event that gives memory back."""
         if at >= self._releases_end:
-            self._releases_end = _end_of_run(self.history, at)
+            self._releases_end = end_of_releases(self.history, at)
             self._releases = predicted_releases(self.allocator, self.history, at, self._releases_end)
         action = "unmap" if self.history.action[at] == SEGMENT_UNMAP else "free"
         size = int(self.history.size[at])
@@ -218,6 +237,8 @@ class Replayer:
                 "gives nothing back" if predicted is None else f"gives back {predicted[1]} bytes ({predicted[0]})"
             )
             self._diverge(at, expected, f"has {action} of {size} bytes", _UNKNOWN_SETTING)
+        elif at + 1 == self._releases_end and self._releases:
+            self._diverge(at, f"gives back {len(self._releases)} more", "has no more", _UNKNOWN_SETTING)
 
     def _mismatch(self, at: int, block: Block | None, size: int, recorded: int) -> int:
         """Infer what explains that the model chose another block, else adopt what is recorded. Return its bytes."""
@@ -239,22 +260,6 @@ class Replayer:
         if self.first_divergence is None:
             row = int(self.history.rows[at])
             self.first_divergence = Divergence(event=row, expected=expected, recorded=recorded, cause=cause)
-
-
-def _freed_at_once(history: History, stop: int) -> npt.NDArray[np.bool_]:
-    """Return which events ask for a free that the next event completes, as most are: the model does both in one."""
-    action, address = history.action[:stop], history.address[:stop]
-    found = np.zeros(len(action), np.bool_)
-    found[:-1] = (action[:-1] == FREE_REQUESTED) & (action[1:] == FREE_COMPLETED) & (address[:-1] == address[1:])
-    return found
-
-
-def _end_of_run(history: History, start: int) -> int:
-    """Return the end of a run of events that give memory back."""
-    at = start
-    while at < len(history.action) and SEGMENT_MAP < history.action[at] <= SEGMENT_UNMAP:
-        at += 1
-    return at
 
 
 def _result(prepared: Prepared, replayer: Replayer, first_scored: int) -> Replay:

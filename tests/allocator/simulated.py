@@ -61,14 +61,21 @@ class Recorder:
         self.allocator = Allocator(settings, self.device, total_bytes=capacity_bytes)
         self.start = 0
 
-    def malloc(self, requested: int, stream: int = 0) -> int | None:
+    def malloc(self, requested: int, stream: int = 0, pool_id: str | None = None) -> int | None:
         self.device.stream = stream
-        block = self.allocator.malloc(requested, stream)
+        self.allocator.complete_free = self._completed_by_flush  # type: ignore[method-assign]
+        block = self.allocator.malloc(requested, stream, pool_id)
+        del self.allocator.complete_free
         if block is None:
             self.device.events.append({"action": "oom", "size": requested, "stream": stream, "device_free": 0})
             return None
         self.device.note("alloc", block.address, requested, stream)
         return block.address
+
+    def _completed_by_flush(self, address: int) -> int:
+        block = self.allocator.live[address]
+        self.device.note("free_completed", address, block.requested, block.stream)
+        return Allocator.complete_free(self.allocator, address)
 
     def request_free(self, address: int) -> None:
         block = self.allocator.live[address]
@@ -106,7 +113,7 @@ class Recorder:
                 "requested_size": sum(b.requested_bytes or 0 for b in one.blocks),
                 "stream": one.stream,
                 "segment_type": "small" if one.is_small else "large",
-                "segment_pool_id": (0, 0),
+                "segment_pool_id": tuple(map(int, one.pool_id.split(","))),
                 "is_expandable": one.is_expandable,
                 "frames": [],
                 "blocks": [

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from memtrace.allocator.blocks import PENDING
 from memtrace.allocator.replay import replay_device, state_at
 from memtrace.allocator.settings import parse_settings
 from memtrace.store.read import read_trace
@@ -115,7 +116,8 @@ def random_recording(conf: str, seed: int, *, capacity: int | None = None, warm:
             address = recorder.malloc(size, random.choice([0, 0, 0, 3]))
             if address is not None:
                 live.append(address)
-            waiting = [one for one in waiting if one in recorder.allocator.live]
+            pending = {at for at, block in recorder.allocator.live.items() if block.state == PENDING}
+            waiting = [one for one in waiting if one in pending]
         elif waiting and random.random() < 0.3:
             recorder.complete(waiting.pop(random.randrange(len(waiting))))
         elif random.random() < 0.02:
@@ -124,7 +126,7 @@ def random_recording(conf: str, seed: int, *, capacity: int | None = None, warm:
         elif live:
             address = live.pop(random.randrange(len(live)))
             recorder.request_free(address)
-            if random.random() < 0.1 and capacity is None:
+            if random.random() < 0.1:
                 waiting.append(address)
             else:
                 recorder.complete(address)
@@ -163,9 +165,18 @@ def test_simulated_recordings_that_start_late_are_reproduced(conf: str, seed: in
     check_end(rank, replay)
 
 
+LIMITED = (
+    "",
+    "expandable_segments:True",
+    "max_split_size_mb:32",
+    "per_process_memory_fraction:0.9,garbage_collection_threshold:0.6",
+)
+
+
+@pytest.mark.parametrize("conf", LIMITED)
 @pytest.mark.parametrize("seed", range(6))
-def test_retries_and_failures_at_a_capacity_are_reproduced(seed: int) -> None:
-    recorder = random_recording("", seed, capacity=400 * MIB)
+def test_retries_and_failures_at_a_capacity_are_reproduced(conf: str, seed: int) -> None:
+    recorder = random_recording(conf, seed, capacity=400 * MIB)
     assert recorder.allocator.num_alloc_retries > 0
     replay = replay_device(read(recorder.snapshot()), "cuda:0")
     assert replay.fidelity.is_exact, str(replay.fidelity.first_divergence)
@@ -229,3 +240,34 @@ def test_lost_events_cannot_be_replayed() -> None:
         windows=[{"num_events": 1, "num_lost": 3, "reason": "start"}],
     )
     assert "lost" in (replay_device(rank, "cuda:0").fidelity.reason or "")
+
+
+def test_pools_of_graphs_are_kept_apart() -> None:
+    recorder = Recorder(parse_settings(""))
+    for _ in range(3):
+        address = recorder.malloc(4 * MIB)
+        assert address is not None
+        recorder.free(address)
+        private = recorder.malloc(4 * MIB, 0, "1,0")
+        assert private is not None
+        assert private != address
+        recorder.malloc(5 * MIB, 0, "1,0")
+        recorder.free(private)
+    replay = replay_device(read(recorder.snapshot()), "cuda:0")
+    assert replay.fidelity.is_exact, str(replay.fidelity.first_divergence)
+    assert replay.fidelity.allocations_matched == 9
+
+
+def test_each_device_has_its_own_allocator() -> None:
+    snapshots = [random_recording("", seed).snapshot() for seed in (5, 6)]
+    for segment in snapshots[1]["segments"]:
+        segment["device"] = 1
+    both = {
+        "segments": [one for snapshot in snapshots for one in snapshot["segments"]],
+        "device_traces": [snapshot["device_traces"][0] for snapshot in snapshots],
+        "allocator_settings": snapshots[0]["allocator_settings"],
+    }
+    for device in ("cuda:0", "cuda:1"):
+        fidelity = replay_device(read(both), device).fidelity
+        assert fidelity.is_exact
+        assert fidelity.allocations_matched > 300
