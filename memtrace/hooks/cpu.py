@@ -6,7 +6,7 @@ events and Python frames cost a fraction of a full profile. Facts that shape thi
 - A profiler belongs to the thread that started it, and sees no allocation of other threads. The allocator's running
   total is in every event, so what was not seen is known in bytes.
 - A block is known to the profiler only if it was allocated under one, and a free of an unknown block is dropped with
-  a line on stderr. `_track_all_blocks` makes the allocator keep its table at all times instead.
+  a line on stderr. `NativeLog.track_all_blocks` makes the allocator keep its table at all times instead.
 - A profiler that is alive when the interpreter exits, or in a forked child, ends in a segmentation fault. So it is
   stopped before every fork and at exit.
 - With frames, every Python call and return becomes an event that is held in memory until the stop. Code that is heavy
@@ -16,7 +16,6 @@ events and Python frames cost a fraction of a full profile. Facts that shape thi
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import threading
@@ -25,14 +24,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from memtrace.hooks.chunk import EventBatch, StackTable
+from memtrace.hooks.native_log import NativeLog
 
 SOURCE = "cpu_profiler"
 _OWN_SHORT = os.path.join("memtrace", "hooks", "")
 DEVICE = "cpu"
-
-# Below this, LOG(WARNING) of torch's C++ side is silent (c10/util/logging_is_not_google_glog.h).
-_LOG_LEVEL_ERROR = 2
-_LOG_LEVEL_WARNING = 1
 
 
 class CpuSource:
@@ -55,7 +51,8 @@ class CpuSource:
         self._own_folder = os.path.dirname(os.path.abspath(__file__))
         self.result: Any = None
         """The last profile that was stopped, to be saved natively, when a profile was asked for."""
-        _track_all_blocks(torch, self._with_profiler)
+        self._log = NativeLog(torch)
+        self._log.track_all_blocks(torch, self._with_profiler)
 
     @property
     def running(self) -> bool:
@@ -80,8 +77,10 @@ class CpuSource:
         batch = EventBatch(SOURCE)
         if self.running and self.can_switch:
             self._thread = None
-            result = self._engine._disable_profiler()
-            _TreeWalk(self._kinds, batch, self._own_folder).run(result.experimental_event_tree())
+            with self._log.quiet():
+                result = self._engine._disable_profiler()
+                roots = result.experimental_event_tree()
+            _TreeWalk(self._kinds, batch, self._own_folder).run(roots)
             self.result = result if self._profile else None
         return batch
 
@@ -121,35 +120,6 @@ def silent_kineto() -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
-
-
-def _track_all_blocks(torch: Any, with_profiler: Callable[[Callable[[], None]], None]) -> None:
-    """Make the CPU allocator remember every block from now on, so that a free is known whoever allocated the block.
-
-    Its flag for that also logs each event at the level INFO, so it is left alone where that level would be shown.
-    Blocks older than this are freed unknown, and the first of every thousand such frees is reported on stderr: one
-    is spent here while warnings are off. Where libc10 does not export these names, nothing is changed.
-    """
-    try:
-        library = ctypes.CDLL(_libc10(torch))
-        track = ctypes.c_bool.in_dll(library, "FLAGS_caffe2_report_cpu_memory_usage")
-        level = ctypes.c_int.in_dll(library, "FLAGS_caffe2_log_level")
-    except (OSError, ValueError):
-        return
-    if level.value < _LOG_LEVEL_WARNING or track.value:
-        return
-    unknown = [torch.empty(1)]
-    before, level.value = level.value, max(level.value, _LOG_LEVEL_ERROR)
-    try:
-        with_profiler(unknown.clear)
-    finally:
-        level.value = before
-    track.value = True
-
-
-def _libc10(torch: Any) -> str:
-    suffix = {"darwin": "libc10.dylib", "win32": "c10.dll"}.get(sys.platform, "libc10.so")
-    return os.path.join(os.path.dirname(torch.__file__), "lib", suffix)
 
 
 class _TreeWalk:
