@@ -75,7 +75,7 @@ def find_initial(history: History, settings: Settings) -> Initial:
     Raises:
         InconsistentHistoryError: blocks lie outside the segments or over each other.
     """
-    segments = _undo_segments(history)
+    segments = _undo_segments(history, settings)
     blocks = _blocks_of_segments(segments, _used_blocks(history))
     for segment, used in zip(segments, blocks, strict=True):
         _size_blocks(segment, used, settings)
@@ -96,7 +96,7 @@ def check_possible(history: History, initial: Initial) -> None:
         raise InconsistentHistoryError(f"Blocks in use exceed the segments by {excess} bytes at one moment.")
 
 
-def _undo_segments(history: History) -> list[Segment]:
+def _undo_segments(history: History, settings: Settings) -> list[Segment]:
     """Return the segments at the start, by address."""
     live = {segment.address: replace(segment) for segment in history.segments}
     is_segment = (history.action >= SEGMENT_ALLOC) & (history.action <= SEGMENT_UNMAP)
@@ -107,22 +107,22 @@ def _undo_segments(history: History) -> list[Segment]:
             if gone is None or gone.size != size:
                 raise InconsistentHistoryError("A segment that was taken from the device is not there afterwards.")
         elif action == SEGMENT_FREE:
-            live[address] = _segment_before(history, at, is_expandable=False)
+            live[address] = _segment_before(history, at, SMALL_SEGMENT, is_expandable=False)
         elif action == SEGMENT_UNMAP:
-            _add_range(live, _segment_before(history, at, is_expandable=True))
+            _add_range(live, _segment_before(history, at, settings.large_segment_size, is_expandable=True))
         else:
             _cut_range(live, address, address + size)
     return [live[address] for address in sorted(live)]
 
 
-def _segment_before(history: History, at: int, *, is_expandable: bool) -> Segment:
-    """Return the segment that an event gave back; small segments are those of 2 MiB, unless a neighbour says more."""
+def _segment_before(history: History, at: int, granule: int, *, is_expandable: bool) -> Segment:
+    """Return the segment that an event gave back. Small ones have 2 MiB; mapped ranges of large ones whole granules."""
     size = int(history.size[at])
     return Segment(
         address=int(history.address[at]),
         size=size,
         stream=int(history.stream[at]),
-        is_small=size == SMALL_SEGMENT if not is_expandable else size % (10 * SMALL_SEGMENT) != 0,
+        is_small=size % granule != 0 if is_expandable else size == SMALL_SEGMENT,
         pool_id="0,0",
         is_expandable=is_expandable,
     )

@@ -40,7 +40,7 @@ COMMANDS = {
     ),
     "whatif": LazyCommand(
         target="memtrace.cli.whatif:whatif",
-        short_help="Replay a recording under other allocator settings, capacities and sizes.",
+        short_help="Replay a recording under other settings and capacities.",
     ),
     "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
     "merge": LazyCommand(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--advise", is_flag=True, help="Try the standard settings and name the best one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 def whatif(trace: tuple[Path, ...], as_json: bool, **options: Any) -> None:
-    """Replay a recording under other allocator settings, capacities and sizes.
+    """Replay a recording under other settings and capacities.
 
     The first row is the recording itself, with how far the model reproduces its addresses. Sizes that are scaled,
     dropped or sharded apply to every other row; each capacity is tried with each setting.
