@@ -13,6 +13,7 @@ from memtrace.analysis.attribution import Attribution, attribute
 from memtrace.analysis.levels import Levels, build_levels
 from memtrace.analysis.lifetimes import Lifetimes, build_lifetimes
 from memtrace.analysis.moments import Moments, build_moments
+from memtrace.analysis.replayed import Replayed, replay_history
 from memtrace.analysis.spans import Spans
 from memtrace.schema.names import Action
 from memtrace.store.columns import NULL
@@ -29,6 +30,8 @@ class DeviceHistory:
     lifetimes: Lifetimes
     attribution: Attribution
     levels: Levels
+    replayed: Replayed | None
+    """What the model of the caching allocator says; `None` where it does not apply."""
     phases: Spans
     scopes: Spans
     num_allocs: int
@@ -54,6 +57,7 @@ def build_history(rank: RankTrace, device: str, *, owns_marks: bool) -> DeviceHi
     moments = build_moments(rank, device)
     lifetimes = build_lifetimes(rank, device, moments)
     attribution = attribute(rank, device, moments, lifetimes)
+    replayed = replay_history(rank, device, moments)
     phases, scopes = rank.table("phases"), rank.table("scopes")
     num_allocs = int(np.count_nonzero(moments.is_action(rank, Action.ALLOC)))
     num_requests = int(np.count_nonzero(moments.is_action(rank, Action.FREE_REQUESTED)))
@@ -64,7 +68,16 @@ def build_history(rank: RankTrace, device: str, *, owns_marks: bool) -> DeviceHi
         moments=moments,
         lifetimes=lifetimes,
         attribution=attribution,
-        levels=build_levels(rank, device, moments, lifetimes, attribution, owns_marks=owns_marks),
+        levels=build_levels(
+            rank,
+            device,
+            moments,
+            lifetimes,
+            attribution,
+            owns_marks=owns_marks,
+            replayed=None if replayed is None else replayed.allocated,
+        ),
+        replayed=replayed,
         phases=Spans.build(phases["start_ns"], phases["end_ns"]),
         scopes=Spans.build(scopes["start_ns"], scopes["end_ns"]),
         num_allocs=num_allocs,

@@ -49,8 +49,13 @@ def build_levels(
     attribution: Attribution,
     *,
     owns_marks: bool,
+    replayed: IntArray | None = None,
 ) -> Levels:
-    """Return the levels of one device; `owns_marks` says whether the reserved bytes of steps are of this device."""
+    """Return the levels of one device.
+
+    `owns_marks` says whether the reserved bytes of steps are of this device; `replayed` are the allocated bytes that
+    the model of the allocator found.
+    """
     starts = _epoch_start_bytes(rank, moments)
     by_kind = _by_kind(lifetimes, attribution, len(moments))
     base, overdrawn = _base(rank, moments, lifetimes, starts)
@@ -63,7 +68,11 @@ def build_levels(
         by_kind=by_kind,
         pending=_pending(lifetimes, is_cpu=is_cpu),
         reserved=None if is_cpu else _reserved(rank, device, moments, owns_marks=owns_marks),
-        allocated=requested if is_cpu else _profiled_totals(rank, moments, starts),
+        allocated=requested
+        if is_cpu
+        else replayed
+        if replayed is not None
+        else _profiled_totals(rank, moments, starts),
         base=base,
         overdrawn_bytes=overdrawn,
     )

@@ -60,6 +60,7 @@ def _device_notes(history: DeviceHistory, peak: Peak) -> Iterator[Note]:
         )
     else:
         yield from _history_notes(history)
+        yield from _replay_notes(history)
         yield from _attribution_notes(history, peak)
     if not history.is_cpu:
         yield Note(
@@ -67,6 +68,20 @@ def _device_notes(history: DeviceHistory, peak: Peak) -> Iterator[Note]:
             message="Memory that torch's allocator does not hand out is not in these figures: "
             "the device context, NCCL buffers, other libraries and processes.",
         )
+
+
+def _replay_notes(history: DeviceHistory) -> Iterator[Note]:
+    """Say why allocated bytes are not known inside a history."""
+    replayed = history.replayed
+    if replayed is None or replayed.allocated is not None:
+        return
+    fidelity = replayed.fidelity
+    cause = fidelity.first_divergence or fidelity.reason or "the recording has gaps"
+    yield Note(
+        slug="not-replayed",
+        message="Allocated bytes inside the history are not known: "
+        f"the model of the allocator does not reproduce it ({cause})",
+    )
 
 
 def _history_notes(history: DeviceHistory) -> Iterator[Note]:

@@ -1,13 +1,14 @@
 """The out-of-memory that a run died of, as far as it was recorded.
 
 In: `DeviceHistory` with an oom event. Out: `OomResult`. Figures of the allocator (reserved but unallocated, largest
-free block) stand in a snapshot taken at the failure; where the history went on, they are not known.
+free block) stand in a snapshot taken at the failure; where the history went on, the replay tells them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from memtrace.allocator.replay import state_at
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.marks import module_at, phase_at, step_at
 from memtrace.analysis.results import OomResult
@@ -22,7 +23,10 @@ def find_oom(history: DeviceHistory) -> OomResult | None:
         return None
     event = history.rank.table("events").row(int(history.moments.rows[found[-1]]))
     time_ns, request_bytes, free_bytes = event["time_ns"], event["size_bytes"], event["device_free_bytes"]
-    unallocated, largest = _free_in_segments(history) if _is_last(history, int(found[-1])) else (None, None)
+    if _is_last(history, int(found[-1])):
+        unallocated, largest = _free_in_segments(history)
+    else:
+        unallocated, largest = _free_in_replay(history, int(history.moments.rows[found[-1]]))
     return OomResult(
         step=None if time_ns is None else step_at(history, time_ns),
         phase=None if time_ns is None else phase_at(history, time_ns),
@@ -55,6 +59,16 @@ def _free_in_segments(history: DeviceHistory) -> tuple[int | None, int | None]:
     sizes = blocks["size_bytes"][free & (blocks["size_bytes"] != NULL)]
     unallocated = int((segments["total_bytes"] - segments["allocated_bytes"])[of_device].sum())
     return unallocated, int(sizes.max()) if len(sizes) else 0
+
+
+def _free_in_replay(history: DeviceHistory, row: int) -> tuple[int | None, int | None]:
+    """Return the same two of the model's state at an event, if the model reproduced the history."""
+    if history.replayed is None or history.replayed.allocated is None:
+        return None, None
+    state = state_at(history.rank, history.device, row)
+    if state is None:
+        return None, None
+    return state.reserved_bytes - state.allocated_bytes, state.largest_free_block_bytes
 
 
 def _cause(request_bytes: int, free_bytes: int | None, unallocated_bytes: int | None) -> str | None:

@@ -42,7 +42,8 @@ def run(*args: str | Path) -> Result:
 def test_text_says_the_peak(snapshot: Path) -> None:
     result = run(snapshot)
     assert result.exit_code == 0, result.output
-    assert "Memory peaks at 1000 B" in result.stdout
+    # 1000 bytes are a block of 1024.
+    assert "Memory peaks at 1.00 KiB" in result.stdout
 
 
 def test_json_is_alone_on_stdout(snapshot: Path, tmp_path: Path) -> None:
