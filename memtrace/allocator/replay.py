@@ -42,6 +42,7 @@ from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounding
 from memtrace.allocator.slack import infer_slack
 from memtrace.allocator.state import state_of
+from memtrace.allocator.unsure import unsure_levels
 from memtrace.store.trace import RankTrace
 
 _UNKNOWN_SETTING = "a setting that the recording does not hold, as a memory limit"
@@ -265,6 +266,7 @@ class Replayer:
 def _result(prepared: Prepared, replayer: Replayer, first_scored: int) -> Replay:
     history = prepared.history
     start = state_of(build(prepared.initial, prepared.settings, RecordedDevice(history)))
+    unsure, unsure_start, num_unsure = unsure_levels(history, prepared.initial)
     action, moved = history.action, np.array(replayer.block_bytes, np.int64)
     scored = np.arange(len(action)) >= first_scored
     is_alloc = scored & (action == ALLOC)
@@ -291,6 +293,9 @@ def _result(prepared: Prepared, replayer: Replayer, first_scored: int) -> Replay
         allocated_bytes=start.allocated_bytes + np.cumsum(_allocated_deltas(history, moved)),
         active_bytes=start.active_bytes + np.cumsum(moved * ((action == ALLOC) * 1 - (action == FREE_COMPLETED) * 1)),
         reserved_bytes=start.reserved_bytes + np.cumsum(reserved_deltas(history)),
+        unsure_bytes=unsure,
+        unsure_start_bytes=unsure_start,
+        num_unsure_blocks=num_unsure,
         start=start,
         end=state_of(replayer.allocator),
     )
@@ -325,6 +330,9 @@ def _not_replayable(history: History, reason: str) -> Replay:
         allocated_bytes=nothing,
         active_bytes=nothing,
         reserved_bytes=nothing,
+        unsure_bytes=nothing,
+        unsure_start_bytes=0,
+        num_unsure_blocks=0,
         start=None,
         end=None,
     )

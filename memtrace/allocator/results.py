@@ -130,6 +130,13 @@ class Replay:
     """Allocated, and freed but awaiting a stream."""
     reserved_bytes: IntArray
     """All segments."""
+    unsure_bytes: IntArray
+    """By how much `allocated_bytes` (and active) may be larger at most; 0 where they are exact. It is what remainders
+    of blocks that were in use before the history can amount to, where no event shows them."""
+    unsure_start_bytes: int
+    """The same before the first event."""
+    num_unsure_blocks: int
+    """Blocks whose remainder no event ever showed."""
     start: AllocatorState | None
     """State before the first of these events; `None` if it is not replayable."""
     end: AllocatorState | None

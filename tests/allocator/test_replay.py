@@ -65,6 +65,15 @@ def test_every_recorded_address_is_reproduced(shared_data: Path, name: str) -> N
     check_end(rank, replay)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_the_allocated_level_is_exact_at_the_peak(shared_data: Path, name: str) -> None:
+    replay = replay_device(real(shared_data, name), "cuda:0")
+    assert replay.unsure_bytes[replay.allocated_bytes.argmax()] == 0
+    # One block in all recordings leaves no trace of its size before it is freed.
+    assert replay.num_unsure_blocks == (1 if name == "gpt-train-windows-frameless-backward" else 0)
+    assert 0 <= replay.unsure_start_bytes < MIB
+
+
 def check_end(rank: RankTrace, replay: Any) -> None:
     """The replay ends in the state that torch wrote down: segment by segment, block by block."""
     segments, blocks = rank.table("segments"), rank.table("blocks")
@@ -271,3 +280,34 @@ def test_each_device_has_its_own_allocator() -> None:
         fidelity = replay_device(read(both), device).fidelity
         assert fidelity.is_exact
         assert fidelity.allocations_matched > 300
+
+
+def test_an_alloc_right_behind_a_block_confirms_its_size() -> None:
+    recorder = Recorder(parse_settings(""))
+    first = recorder.malloc(5 * MIB)
+    assert first is not None
+    recorder.forget()
+    second = recorder.malloc(3 * MIB)
+    assert second == first + 5 * MIB
+    recorder.free(first)
+    replay = replay_device(read(recorder.snapshot()), "cuda:0")
+    assert (replay.num_unsure_blocks, replay.unsure_start_bytes) == (0, 0)
+
+
+def test_an_uncertainty_ends_when_the_block_is_freed() -> None:
+    recorder = Recorder(parse_settings(""))
+    first = recorder.malloc(11 * MIB)
+    recorder.malloc(30 * MIB)
+    assert first is not None
+    recorder.free(first)
+    # Of 12 MiB 5 are used and 7 are free behind them; who comes later cannot see where the 5 end.
+    again = recorder.malloc(5 * MIB)
+    recorder.forget()
+    recorder.malloc(600)
+    assert again is not None
+    recorder.free(again)
+    replay = replay_device(read(recorder.snapshot()), "cuda:0")
+    assert replay.num_unsure_blocks == 1
+    assert replay.unsure_start_bytes == MIB
+    # segment_alloc and alloc of 600 bytes, free_requested, free_completed.
+    assert replay.unsure_bytes.tolist() == [MIB, MIB, 0, 0]
