@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from memtrace.allocator.blocks import PENDING
 from memtrace.allocator.replay import replay_device, state_at
 from memtrace.allocator.settings import parse_settings
+from memtrace.errors import MemtraceError
 from memtrace.store.read import read_trace
 from memtrace.store.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace
@@ -311,3 +313,41 @@ def test_an_uncertainty_ends_when_the_block_is_freed() -> None:
     assert replay.unsure_start_bytes == MIB
     # segment_alloc and alloc of 600 bytes, free_requested, free_completed.
     assert replay.unsure_bytes.tolist() == [MIB, MIB, 0, 0]
+
+
+def damage(snapshot: dict[str, Any], random: Random) -> dict[str, Any]:
+    """Return a snapshot with an event or a segment lost, doubled, moved or changed."""
+    snapshot = copy.deepcopy(snapshot)
+    events = snapshot["device_traces"][0]
+    actions = ["alloc", "free_completed", "free_requested", "segment_alloc", "segment_free", "segment_map", "oom"]
+    for _ in range(random.choice([1, 2, 10])):
+        at = random.randrange(len(events))
+        kind = random.randrange(6)
+        if kind == 0:
+            del events[at : at + random.choice([1, 20])]
+        elif kind == 1:
+            events[at]["size"] = random.choice([0, 1, 2**40, events[at]["size"] + 512])
+        elif kind == 2 and "addr" in events[at]:
+            events[at]["addr"] = random.choice([0, events[at]["addr"] + 512, events[0]["addr"]])
+        elif kind == 3:
+            events[at]["action"] = random.choice(actions)
+        elif kind == 4:
+            events[at], events[at - 1] = events[at - 1], events[at]
+        elif snapshot["segments"]:
+            snapshot["segments"].pop(random.randrange(len(snapshot["segments"])))
+    return snapshot
+
+
+def test_a_damaged_recording_is_refused_or_diverges_but_never_breaks() -> None:
+    bases = [random_recording(conf, 1, warm=True).snapshot() for conf in CONFIGURATIONS[:3]]
+    outcomes = set()
+    for seed in range(90):
+        try:
+            rank = read(damage(bases[seed % 3], Random(seed)))
+        except MemtraceError:
+            continue
+        fidelity = replay_device(rank, "cuda:0").fidelity
+        outcomes.add((fidelity.replayable, fidelity.first_divergence is None))
+        assert fidelity.allocations_matched <= fidelity.allocations
+        assert fidelity.replayable == (fidelity.reason is None)
+    assert {(False, True), (True, False)} <= outcomes

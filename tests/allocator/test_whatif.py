@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -133,3 +134,33 @@ def test_advice_names_a_setting_and_its_number() -> None:
     best = next(row for row in result.rows if row.name == "expandable_segments:True")
     assert best.max_reserved_bytes == 120 * MIB
     assert result.rows[0].max_reserved_bytes == sum(range(12, 120, 10)) * MIB
+
+
+def program(conf: str, seed: int) -> Recorder:
+    """Run a random program, the same for every setting, and return its recording."""
+    random, recorder = Random(seed), Recorder(parse_settings(conf))
+    live: list[int] = []
+    for at in range(500):
+        if random.random() < (0.7 if at % 120 < 60 else 0.35):
+            size = random.choice([512, 70_000, MIB, 3 * MIB, 9 * MIB, 12 * MIB, 25 * MIB, 70 * MIB])
+            address = recorder.malloc(size + 512 * random.randrange(900), random.choice([0, 0, 0, 3]))
+            assert address is not None
+            live.append(address)
+        elif live:
+            recorder.free(live.pop(random.randrange(len(live))))
+    return recorder
+
+
+@pytest.mark.parametrize("conf", ["expandable_segments:True", "max_split_size_mb:32", "roundup_power2_divisions:4"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_row_is_what_a_run_under_that_setting_records(conf: str, seed: int) -> None:
+    plain, changed = (
+        read_recording(read_snapshot(program(one, seed).snapshot(), where="simulated"), "cuda:0") for one in ("", conf)
+    )
+    row = what_if(plain, [Change(name=conf, settings=parse_settings(conf))]).rows[-1]
+    recorded = what_if(changed, []).rows[0]
+    assert (row.max_reserved_bytes, row.peak_allocated_bytes, row.num_device_mallocs) == (
+        recorded.max_reserved_bytes,
+        recorded.peak_allocated_bytes,
+        recorded.num_device_mallocs,
+    )
