@@ -44,7 +44,7 @@ def replay_history(rank: RankTrace, device: str, moments: Moments) -> Replayed |
 
 @contextmanager
 def _paused_gc() -> Iterator[None]:
-    """Collect no garbage meanwhile: a replay makes and drops blocks by the hundred thousand, none of them in a cycle."""
+    """Collect no garbage meanwhile: a replay makes blocks by the hundred thousand, and none of them is in a cycle."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
