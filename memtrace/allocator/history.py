@@ -16,6 +16,8 @@ from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
 ALLOC, FREE_REQUESTED, FREE_COMPLETED, SEGMENT_ALLOC, SEGMENT_MAP, SEGMENT_FREE, SEGMENT_UNMAP, OOM, OTHER = range(9)
+ON_CPU = "The CPU has no caching allocator."
+NO_SEGMENTS = "The recording holds no segments, so that its addresses cannot be predicted."
 DEFAULT_POOL = "0,0"
 _CODES = {
     Action.ALLOC: ALLOC,
@@ -94,10 +96,12 @@ def read_history(rank: RankTrace, device: str) -> History:
     problem = None
     if not np.any(action == ALLOC) or not len(windows):
         problem = "There is no history of allocations."
-    elif device == "cpu":
-        problem = "The CPU has no caching allocator."
     elif without.any():
         problem = "Events without an address cannot be replayed."
+    elif device == "cpu":
+        problem = ON_CPU
+    elif not segments and not np.any((action >= SEGMENT_ALLOC) & (action <= SEGMENT_UNMAP)):
+        problem = NO_SEGMENTS
     elif lost:
         problem = "Events were lost inside the history, so that the allocator's state is not known."
     history = History(

@@ -10,7 +10,7 @@ of new segments are invented, and decide ties between equal free blocks: a row i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from memtrace.allocator.blocks import PENDING, Device
 from memtrace.allocator.history import (
     ALLOC,
     FREE_REQUESTED,
+    NO_SEGMENTS,
+    ON_CPU,
     OOM,
     SEGMENT_ALLOC,
     SEGMENT_MAP,
@@ -29,7 +31,7 @@ from memtrace.allocator.initial import Initial, build
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.replay import Prepared, prepare, replay_prepared
 from memtrace.allocator.requests import COMPLETE, FLUSH, GIVE, TAKE, Requests, read_requests
-from memtrace.allocator.results import Fidelity, IntArray, Replay, SimulatedOom, WhatIf, WhatIfRow
+from memtrace.allocator.results import IntArray, Replay, SimulatedOom, WhatIf, WhatIfRow
 from memtrace.allocator.settings import Settings, parse_settings
 from memtrace.allocator.sizes import round_size, segment_size
 from memtrace.errors import MemtraceError
@@ -75,12 +77,13 @@ class Recording:
     requests: Requests
     settings: Settings
     initial: Initial | None
-    """`None` for the CPU, whose initial state is only a list of blocks."""
+    """`None` where there are no segments, and the initial state is only a list of blocks."""
     replay: Replay
 
 
 def read_recording(rank: RankTrace, device: str, *, as_cuda: bool = False) -> Recording:
-    """Return a device's recording; with `as_cuda` that of the CPU, as if its requests had gone to a GPU's allocator.
+    """Return a device's recording; with `as_cuda` one without segments (of the CPU, or a profile), as if its requests
+    had gone to a GPU's allocator.
 
     Raises:
         MemtraceError: there is nothing to try.
@@ -93,8 +96,9 @@ def read_recording(rank: RankTrace, device: str, *, as_cuda: bool = False) -> Re
         history, settings = prepared.history, prepared.settings
     else:
         history, settings, initial = read_history(rank, device), Settings(), None
-        if not (as_cuda and device == "cpu") or not np.any(history.action == ALLOC):
-            hint = "for a recording of the CPU, --as cuda" if device == "cpu" else None
+        only_requests = history.problem in (ON_CPU, NO_SEGMENTS)
+        if not (as_cuda and only_requests):
+            hint = "to put its requests through the model of a GPU's allocator: --as cuda" if only_requests else None
             raise MemtraceError(f"{device}: {replay.fidelity.reason}", hint=hint, slug="not-replayable")
         requests = read_requests(rank, history, None)
     return Recording(rank=rank, history=history, requests=requests, settings=settings, initial=initial, replay=replay)
@@ -111,18 +115,13 @@ def what_if(recording: Recording, changes: Sequence[Change], *, advise: bool = F
         # What the other rows are to be compared with: they start as tidily as this one.
         rows.append(_run(recording, Change(name=MODELLED), start_anew=True))
     rows += [_run(recording, change, start_anew=not _starts_as_recorded(recording, change)) for change in changes]
-    fidelity = recording.replay.fidelity
     return WhatIf(
         rank=recording.rank.rank,
         device=recording.history.device,
-        fidelity=fidelity if recording.initial is not None else _cpu_fidelity(fidelity),
+        fidelity=recording.replay.fidelity,
         rows=tuple(rows),
         advice=_advice(rows) if advise else None,
     )
-
-
-def _cpu_fidelity(fidelity: Fidelity) -> Fidelity:
-    return replace(fidelity, reason="A recording of the CPU: there are no addresses of a GPU to compare with.")
 
 
 def _keeps_state(recording: Recording, change: Change) -> bool:

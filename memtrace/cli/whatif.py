@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 @click.option("--drop", multiple=True, metavar="CATEGORY", help="Leave out the requests of a category.")
 @click.option("--shard", multiple=True, metavar="CATEGORY=N", help="Keep the N-th part of each request of a category.")
 @click.option("--empty-cache-each-step", is_flag=True, help="Empty the cache at the end of each step.")
-@click.option("--as", "as_device", type=click.Choice(["cuda"]), help="Put a recording of the CPU through the model.")
+@click.option(
+    "--as",
+    "as_device",
+    type=click.Choice(["cuda"]),
+    help="Put a recording without segments (of the CPU) through the model.",
+)
 @click.option("--advise", is_flag=True, help="Try the standard settings and name the best one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 def whatif(trace: tuple[Path, ...], as_json: bool, **options: Any) -> None:

@@ -249,6 +249,7 @@ def test_lost_events_cannot_be_replayed() -> None:
     rank = rank_trace(
         events=[{"action": "alloc", "address": 512, "size_bytes": 8}],
         windows=[{"num_events": 1, "num_lost": 3, "reason": "start"}],
+        segments=[{"device": "cuda:0", "address": 512, "total_bytes": 2 * MIB, "segment_type": "small"}],
     )
     assert "lost" in (replay_device(rank, "cuda:0").fidelity.reason or "")
 
@@ -351,3 +352,8 @@ def test_a_damaged_recording_is_refused_or_diverges_but_never_breaks() -> None:
         assert fidelity.allocations_matched <= fidelity.allocations
         assert fidelity.replayable == (fidelity.reason is None)
     assert {(False, True), (True, False)} <= outcomes
+
+
+def test_a_profile_has_no_segments_to_replay(shared_data: Path) -> None:
+    rank = read_trace(shared_data / "kineto" / "bert-inference-h100.json.gz").ranks[0]
+    assert "no segments" in (replay_device(rank, "cuda:0").fidelity.reason or "")

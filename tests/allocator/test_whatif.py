@@ -164,3 +164,15 @@ def test_a_row_is_what_a_run_under_that_setting_records(conf: str, seed: int) ->
         recorded.peak_allocated_bytes,
         recorded.num_device_mallocs,
     )
+
+
+def test_requests_without_addresses_cannot_be_tried(shared_data: Path) -> None:
+    rank = read_trace(shared_data / "kineto" / "resnet50-train-v100-2021-format.json.gz").ranks[0]
+    with pytest.raises(MemtraceError, match="without an address"):
+        read_recording(rank, "cpu", as_cuda=True)
+
+
+def test_a_profile_of_a_gpu_can_be_put_through_the_model(shared_data: Path) -> None:
+    rank = read_trace(shared_data / "kineto" / "bert-inference-h100.json.gz").ranks[0]
+    rows = what_if(read_recording(rank, "cuda:0", as_cuda=True), []).rows
+    assert rows[0].max_reserved_bytes >= rows[0].peak_allocated_bytes > 0
