@@ -17,6 +17,7 @@ from memtrace.schema.records import PARTS_SUFFIX
 from memtrace.store.merge import merge_traces
 from memtrace.store.parts import part_names, read_parts
 from memtrace.store.read import read_trace
+from memtrace.store.redact import without_paths
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
 from memtrace.store.write import write_trace
 
@@ -69,6 +70,8 @@ def gather(output: Output, header: Mapping[str, Any], *, killed: str | None = No
         drop_parts(output)
         return None
     ranks = read_parts(output.parts_dir)
+    if header.get("redacted"):
+        ranks = [without_paths(rank) for rank in ranks]
     warnings = []
     if killed is not None and not all(rank.complete for rank in ranks):
         warnings.append(LoadWarning(slug="host-kill-possible", message=killed))
@@ -95,7 +98,8 @@ def merge_folder(folder: Path, path: Path, *, force: bool) -> Written:
     launchers = [launcher.get("header") for launcher in map(read_launcher, [folder, *_part_folders(folder)])]
     known = next((header for header in launchers if isinstance(header, dict)), None)
     header = trace.header or known or {"memtrace": __version__, "command": None, "exit_status": None}
-    trace = Trace(header=header, ranks=trace.ranks, path=str(path), warnings=trace.warnings)
+    ranks = tuple(map(without_paths, trace.ranks)) if header.get("redacted") else trace.ranks
+    trace = Trace(header=header, ranks=ranks, path=str(path), warnings=trace.warnings)
     if path.is_dir() or (num_ranks(trace) > MAX_RANKS_IN_FILE and not path.name.endswith((".json", ".json.gz"))):
         return _write_folder(trace, Output(path=path, parts_dir=folder, launcher_rank=None, force=force))
     return _write_file(trace, path, force=force)
