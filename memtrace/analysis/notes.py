@@ -76,12 +76,15 @@ def _replay_notes(history: DeviceHistory) -> Iterator[Note]:
     if replayed is None or replayed.allocated is not None:
         return
     fidelity = replayed.fidelity
-    cause = fidelity.first_divergence or fidelity.reason or "the recording has gaps"
-    yield Note(
-        slug="not-replayed",
-        message="Allocated bytes inside the history are not known: "
-        f"the model of the allocator does not reproduce it ({cause})",
-    )
+    cause = f"the model of the allocator does not reproduce it ({fidelity.first_divergence or fidelity.reason})"
+    if fidelity.is_exact and replayed.unsure_bytes:
+        cause = (
+            f"a block from before it may be up to {replayed.unsure_bytes} bytes larger than was asked for, "
+            "and no event shows by how much."
+        )
+    elif fidelity.is_exact:
+        cause = "the recording has gaps."
+    yield Note(slug="not-replayed", message=f"Allocated bytes inside the history are not known: {cause}")
 
 
 def _history_notes(history: DeviceHistory) -> Iterator[Note]:

@@ -28,7 +28,9 @@ class Replayed:
     fidelity: Fidelity
     """How far it reproduced the history."""
     allocated: IntArray | None
-    """Whole blocks in use at each moment; `None` unless all of the history was reproduced."""
+    """Whole blocks in use at each moment; `None` unless all of the history was reproduced and leaves no doubt."""
+    unsure_bytes: int
+    """By how much they could be larger at most, at some moment: remainders that no event shows."""
 
 
 def replay_history(rank: RankTrace, device: str, moments: Moments) -> Replayed | None:
@@ -39,7 +41,9 @@ def replay_history(rank: RankTrace, device: str, moments: Moments) -> Replayed |
         return None
     with _paused_gc():
         replay = replay_device(rank, device)
-    return Replayed(fidelity=replay.fidelity, allocated=_over_moments(replay, moments))
+    unsure_bytes = max(replay.unsure_start_bytes, int(replay.unsure_bytes.max(initial=0)))
+    allocated = None if unsure_bytes else _over_moments(replay, moments)
+    return Replayed(fidelity=replay.fidelity, allocated=allocated, unsure_bytes=unsure_bytes)
 
 
 @contextmanager

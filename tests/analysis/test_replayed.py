@@ -21,7 +21,6 @@ WITH_HISTORY = (
     "gpt-medium-train-warm-step-late-history",
     "gpt-train-3-steps-from-process-start-batch100",
     "gpt-train-3-steps-from-process-start-batch200",
-    "gpt-train-windows-frameless-backward",
 )
 
 
@@ -37,6 +36,14 @@ def test_allocated_is_known_at_every_moment_and_ends_as_the_segments_say(shared_
     assert int(allocated[-1]) == int(rank.table("segments")["allocated_bytes"].sum())
     assert np.all(requested <= allocated)
     assert np.all(allocated <= reserved)
+
+
+def test_a_level_with_a_doubt_is_left_out_and_the_doubt_is_told(shared_data: Path) -> None:
+    report = analyze(read_trace(shared_data / "snapshots" / "gpt-train-windows-frameless-backward.pickle")).ranks[0]
+    assert report.peak.allocated_bytes is None
+    assert report.end.allocated_bytes is not None
+    (note,) = [note for note in report.warnings if note.slug == "not-replayed"]
+    assert "no event shows by how much" in note.message
 
 
 def test_a_history_that_the_model_cannot_follow_has_none_and_says_why(shared_data: Path) -> None:
