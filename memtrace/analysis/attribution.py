@@ -1,7 +1,8 @@
 """What each allocation is for, and how that was decided.
 
 In: the allocations of a device, and what the hooks knew: owners (storage → parameter, gradient …) and saved tensors.
-Out: `Attribution`, a category and a decision for each allocation; `unknown` wherever nobody knew.
+Out: `Attribution`, a category and a decision for each allocation; `unknown` wherever nobody knew. A snapshot holds
+neither: its categories are inferred, and their decisions say so.
 
 An owner or saved row names an address at a time; it means the allocation that was live there then. Views and tied
 parameters share a storage, hence an allocation, and count once. An allocation has one category for its whole life: the
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.inference import infer
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
-from memtrace.schema.names import Category, Decision
+from memtrace.schema.names import Category, Decision, Source
 from memtrace.store.columns import NULL, ColumnTable, IntArray
 from memtrace.store.trace import RankTrace
 
@@ -74,6 +76,10 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
             category[rows] = CATEGORIES.index(name)
             decision[rows] = DECISIONS.index(Decision.OWNER)
         unmatched = _unmatched(owners, of_owner == _Finder.ABSENT)
+    elif rank.source == Source.SNAPSHOT.value:
+        inferred = infer(rank, moments, lifetimes)
+        if inferred is not None:
+            category, decision = inferred.category, inferred.decision
     return Attribution(
         category=category, decision=decision, num_unmatched_storages=unmatched[0], unmatched_bytes=unmatched[1]
     )

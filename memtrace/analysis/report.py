@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtrace.analysis.history import DeviceHistory, build_history, device_names
+from memtrace.analysis.inferred_marks import with_inferred_marks
 from memtrace.analysis.modules import modules_at
 from memtrace.analysis.notes import notes_of_device, notes_of_trace
 from memtrace.analysis.oom import find_oom
@@ -19,6 +20,7 @@ from memtrace.analysis.stacks import stacks_at
 from memtrace.analysis.steps import StepSpan, step_results, step_spans
 from memtrace.analysis.timeline import build_timeline
 from memtrace.analysis.verdict import main_rank, verdict
+from memtrace.schema.names import Source
 from memtrace.store.trace import RankTrace, Trace
 
 
@@ -37,6 +39,7 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None) -> Report:
 
 def _rank_reports(rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None) -> list[RankReport]:
     """Return one report a device of a rank; one for a rank that recorded no memory at all."""
+    rank = with_inferred_marks(rank)
     names = device_names(rank) or [_main_device(rank)]
     accelerators = [name for name in names if name != "cpu"]
     return [
@@ -85,6 +88,9 @@ def _device_report(history: DeviceHistory, facts: Mapping[str, Any], capacity_by
 
 def _first_step_peak(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Peak | None:
     """Return the peak within step 1, if all of it was recorded."""
+    if history.rank.source == Source.SNAPSHOT.value and history.lifetimes.is_initial.any():
+        # The steps of a history that starts late are counted from its start: its first is not that of training.
+        return None
     first = [span for span in spans.values() if span.step == 1]
     return peak_between(history, first[0].first, first[0].last) if first else None
 

@@ -1,0 +1,123 @@
+"""Inference from a built snapshot: steps, phases and categories that no hook told, and none where nothing is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from memtrace.analysis.inferred_marks import with_inferred_marks
+from memtrace.analysis.report import analyze
+from memtrace.analysis.results import RankReport
+from memtrace.analysis.size_matching import count_sizes, match_sizes, sets_of_sizes
+from memtrace.store.torch_snapshot import read_snapshot
+from tests.builders import Frame, SnapshotBuilder, snapshot, trace_of
+
+LOOP: Frame = ("train.py", 9, "<module>")
+BUILD = (("model.py", 3, "__init__"), LOOP)
+FORWARD = (("model.py", 8, "forward"), ("module.py", 1, "_call_impl"), LOOP)
+ENGINE = (("??", 0, "torch::autograd::Engine::thread_main()"),)
+UPDATE = (("optimizer.py", 5, "step"), LOOP)
+WEIGHTS = ((0x1000, 1024), (0x2000, 2048))
+PARAMETER = sum(size for _, size in WEIGHTS)
+SAVED, SCRATCH = 5000, 700
+
+
+def _report(built: SnapshotBuilder) -> RankReport:
+    return analyze(trace_of(read_snapshot(built.build(), where="built"))).ranks[0]
+
+
+def _train(built: SnapshotBuilder, *, step: int, engine: tuple[Frame, ...] = ENGINE) -> SnapshotBuilder:
+    """Add a step: an activation, a scratch block, gradients, and states the first time."""
+    built.alloc(0x10000, SAVED, frames=FORWARD)
+    built.alloc(0x20000, SCRATCH, frames=FORWARD).free(0x20000)
+    for address, size in WEIGHTS:
+        built.alloc(address + 0x40000, size, frames=engine)
+    built.free(0x10000)
+    built.annotate("Optimizer.step#Adam.step", "START")
+    built.alloc(0x30000, SCRATCH, frames=UPDATE).free(0x30000)
+    for address, size in WEIGHTS if step == 1 else ():
+        built.alloc(address + 0x80000, size, frames=UPDATE)
+    built.annotate("Optimizer.step#Adam.step", "END")
+    return built
+
+
+def _zero_grad(built: SnapshotBuilder) -> SnapshotBuilder:
+    for address, _ in WEIGHTS:
+        built.free(address + 0x40000)
+    return built
+
+
+def _two_steps(engine: tuple[Frame, ...] = ENGINE) -> SnapshotBuilder:
+    built = snapshot()
+    for address, size in WEIGHTS:
+        built.alloc(address, size, frames=BUILD)
+    _zero_grad(_train(built, step=1, engine=engine))
+    return _train(built, step=2, engine=engine)
+
+
+@pytest.mark.parametrize("engine", [ENGINE, ()], ids=["engine frames", "no frames"])
+def test_steps_and_phases_come_from_annotations_and_threads(engine: tuple[Frame, ...]) -> None:
+    report = _report(_two_steps(engine))
+    assert [one.step for one in report.steps] == [1, 2]
+    assert [[phase.phase for phase in one.phases] for one in report.steps] == [["forward", "backward", "optimizer"]] * 2
+    assert [one.num_microbatches for one in report.steps] == [1, 1]
+
+
+@pytest.mark.parametrize("engine", [ENGINE, ()], ids=["engine frames", "no frames"])
+def test_categories_at_the_end_are_inferred_and_never_exact(engine: tuple[Frame, ...]) -> None:
+    end = _report(_two_steps(engine)).end
+    expected = dict.fromkeys(("parameter", "gradient", "optimizer_state"), PARAMETER)
+    assert {name: size for name, size in end.by_category.items() if size} == expected
+    assert not {"owner", "hook"} & set(end.by_decision)
+    assert end.by_decision["annotation"] == PARAMETER
+
+
+def test_activation_outlives_forward_and_a_temporary_no_phase() -> None:
+    built = snapshot().alloc(0x1000, 1024, frames=BUILD).alloc(0x10000, SAVED, frames=FORWARD)
+    built.alloc(0x20000, SCRATCH, frames=FORWARD).free(0x20000)
+    built.alloc(0x41000, 1024, frames=ENGINE).alloc(0x42000, 9, frames=ENGINE).free(0x42000)
+    peak = _report(built).peak.by_category
+    assert peak == {"parameter": 1024, "gradient": 1024, "activation": SAVED, "temporary": 9, "unknown": 0}
+
+
+def test_what_outlives_backward_and_matches_no_parameter_stays_unknown() -> None:
+    built = snapshot().alloc(0x1000, 1024, frames=BUILD).alloc(0x10000, SAVED, frames=FORWARD)
+    built.alloc(0x41000, 1024, frames=ENGINE).alloc(0x42000, 77, frames=ENGINE)
+    assert _report(built).end.by_category["unknown"] == 77
+
+
+def test_parameter_replaced_in_a_step_stays_a_parameter() -> None:
+    built = _two_steps()
+    built.annotate("Optimizer.step#Adam.step", "START")
+    built.alloc(0x90000, 1024, frames=UPDATE).free(0x1000)
+    built.annotate("Optimizer.step#Adam.step", "END")
+    assert _report(built).end.by_category["parameter"] == PARAMETER
+
+
+def test_late_history_has_no_first_step_peak() -> None:
+    built = snapshot()
+    for address, size in WEIGHTS:
+        built.live_before(address, size)
+    report = _report(_train(built, step=2))
+    assert len(report.steps) == 1
+    assert report.first_step_peak is None
+
+
+def test_forwards_alone_are_no_step() -> None:
+    report = _report(snapshot().alloc(0x1000, 10, frames=FORWARD).free(0x1000))
+    assert report.steps == ()
+    assert report.peak.by_category == {"unknown": 10}
+
+
+def test_a_rank_that_hooks_marked_is_left_as_it_is() -> None:
+    rank = with_inferred_marks(read_snapshot(_two_steps().build(), where="built"))
+    assert with_inferred_marks(rank) is rank
+
+
+def test_sizes_match_one_to_one_in_each_phase() -> None:
+    sizes, phase = np.array([8, 8, 8, 8]), np.array([0, 0, 1, 1])
+    assert match_sizes(np.arange(4), sizes, count_sizes(np.array([8])), per_phase=phase).tolist() == [0, 2]
+
+
+def test_sizes_that_fall_into_no_equal_sets_prove_nothing() -> None:
+    assert sets_of_sizes(np.arange(3), np.array([1, 2, 3])) == []
