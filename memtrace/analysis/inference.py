@@ -7,7 +7,7 @@ are, one to one, and so are optimizer states. A state or parameter that a step r
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,7 @@ class Inference:
     def _give(self, chosen: npt.NDArray[np.bool_] | IntArray, category: Category, decision: Decision) -> None:
         """Decide the chosen allocations that nothing decided yet."""
         rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else np.asarray(chosen, np.int64)
-        rows = rows[self._unknown()[rows]]
+        rows = rows[self.decision[rows] == _DECISIONS.index(Decision.UNKNOWN)]
         self.category[rows] = _CATEGORIES.index(category)
         self.decision[rows] = _DECISIONS.index(decision)
 
@@ -94,7 +94,10 @@ class Inference:
         built = resident & self._is(SETUP) & self._unknown()
         initial = np.flatnonzero(resident & live.is_initial)
         if built.any():
-            self._give(built, Category.PARAMETER, Decision.STACK_RULE)
+            # A buffer is built beside the parameters and no gradient is as large: it stays unknown.
+            largest = self._largest_counts(gradients)
+            rows = match_sizes(np.flatnonzero(built), size, largest, per_phase=np.zeros_like(self._phase))
+            self._give(rows, Category.PARAMETER, Decision.STACK_RULE)
         elif len(gradients) or Phase.OPTIMIZER.value in self._names:
             self._initial_blocks(initial)
         else:
@@ -106,6 +109,13 @@ class Inference:
             Category.GRADIENT,
             Decision.LIFETIME_RULE,
         )
+
+    def _largest_counts(self, rows: IntArray) -> Counter[int]:
+        """Return how many of these there are of each size in the phase that has most of it."""
+        largest: Counter[int] = Counter()
+        for phase in np.unique(self._phase[rows]).tolist():
+            largest |= count_sizes(self._lifetimes.size_bytes[rows[self._phase[rows] == phase]])
+        return largest
 
     def _initial_blocks(self, initial: IntArray) -> None:
         """Decide blocks of a history that starts late: steps replace states; what stays to the end is a parameter."""
@@ -160,8 +170,9 @@ _ORDER = (Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE, Categ
 
 
 def infer(rank: RankTrace, moments: Moments, lifetimes: Lifetimes) -> Inference | None:
-    """Return the inferred categories; `None` where no phases are known to infer from."""
-    if not len(rank.table("phases")) or not len(lifetimes):
+    """Return the inferred categories; `None` where no forward is known to tell what lives how long."""
+    phases = {rank.text(int(one)) for one in np.unique(rank.table("phases")["phase"])}
+    if Phase.FORWARD.value not in phases or not len(lifetimes):
         return None
     found = Inference(rank, moments, lifetimes)
     found.run()
