@@ -153,6 +153,13 @@ def _attribution_notes(history: DeviceHistory, peak: Peak) -> Iterator[Note]:
             message="Nothing in this file says what memory is for: every byte is unattributed. "
             "A recording made with `memtrace record` knows.",
         )
+    inferred = total - unknown - sum(peak.by_decision.get(one.value, 0) for one in (Decision.OWNER, Decision.HOOK))
+    if inferred:
+        yield Note(
+            slug="inferred",
+            message=f"What {format_bytes(inferred)} at the peak are for is inferred from stacks, lifetimes and sizes, "
+            "and so are steps and phases where nothing recorded them.",
+        )
     if peak.by_decision.get(Decision.OWNER.value) and history.attribution.num_unmatched_storages:
         yield Note(
             slug="storages-not-allocated",

@@ -9,13 +9,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from memtrace.analysis.findings import find_advice
 from memtrace.analysis.history import DeviceHistory, build_history, device_names
 from memtrace.analysis.inferred_marks import with_inferred_marks
 from memtrace.analysis.modules import modules_at
 from memtrace.analysis.notes import notes_of_device, notes_of_trace
 from memtrace.analysis.oom import find_oom
 from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
-from memtrace.analysis.results import Peak, RankReport, Report
+from memtrace.analysis.results import Finding, Peak, RankReport, Report
 from memtrace.analysis.stacks import stacks_at
 from memtrace.analysis.steps import StepSpan, step_results, step_spans
 from memtrace.analysis.timeline import build_timeline
@@ -26,26 +27,28 @@ from memtrace.store.trace import RankTrace, Trace
 
 def analyze(trace: Trace, *, capacity_bytes: int | None = None) -> Report:
     """Return the report of a trace; `capacity_bytes` stands in for the total memory of the devices."""
-    ranks = tuple(report for rank in trace.ranks for report in _rank_reports(rank, _facts(trace, rank), capacity_bytes))
+    found = [one for rank in trace.ranks for one in _rank_reports(rank, _facts(trace, rank), capacity_bytes)]
+    ranks = tuple(report for report, _ in found)
+    findings = (finding for _, of_device in found for finding in of_device)
     return Report(
         verdict=verdict(ranks),
         ranks=ranks,
-        findings=(),
+        findings=tuple(sorted(findings, key=lambda finding: -(finding.saves_bytes or 0))),
         warnings=notes_of_trace(trace.warnings),
         title=trace.path,
         main_rank=main_rank(ranks),
     )
 
 
-def _rank_reports(rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None) -> list[RankReport]:
-    """Return one report a device of a rank; one for a rank that recorded no memory at all."""
+def _rank_reports(
+    rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None
+) -> list[tuple[RankReport, tuple[Finding, ...]]]:
+    """Return one report a device of a rank, with the advice for it; one for a rank that recorded no memory at all."""
     rank = with_inferred_marks(rank)
     names = device_names(rank) or [_main_device(rank)]
     accelerators = [name for name in names if name != "cpu"]
-    return [
-        _device_report(build_history(rank, name, owns_marks=accelerators == [name]), facts, capacity_bytes)
-        for name in names
-    ]
+    histories = [build_history(rank, name, owns_marks=accelerators == [name]) for name in names]
+    return [(_device_report(history, facts, capacity_bytes), find_advice(history)) for history in histories]
 
 
 def _main_device(rank: RankTrace) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memtrace.analysis.results import OomResult, Peak, RankReport
-from memtrace.schema.names import Category
+from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes
 
 _WORDS = {
@@ -92,7 +92,11 @@ def _made_of(peak: Peak) -> str:
     if largest[0][0] == Category.UNKNOWN.value and largest[0][1] == total:
         return "; what it is for was not recorded"
     parts = [f"{_percent(num_bytes, total)} {_WORDS[Category(name)]}" for name, num_bytes in largest if num_bytes]
-    return "; " + " and ".join(parts)
+    exact = sum(peak.by_decision.get(one.value, 0) for one in (Decision.OWNER, Decision.HOOK))
+    known = total - peak.by_category.get(Category.UNKNOWN.value, 0)
+    # A guess is never told as a fact.
+    doubt = ", as stacks and lifetimes suggest" if 2 * exact < known else ""
+    return "; " + " and ".join(parts) + doubt
 
 
 def _oom_sentence(rank: RankReport) -> str:

@@ -1,0 +1,48 @@
+"""Advice comes with a number from the trace itself, and a healthy trace gets none."""
+
+from __future__ import annotations
+
+from memtrace.allocator.settings import Settings
+from memtrace.analysis.findings import find_advice
+from memtrace.analysis.history import DeviceHistory, build_history
+from memtrace.analysis.results import Finding
+from memtrace.store.torch_snapshot import read_snapshot
+from memtrace.store.trace import RankTrace
+from tests.allocator.simulated import Recorder
+
+MIB = 1 << 20
+
+
+def history_of(*sizes_mib: int, settings: Settings | None = None) -> DeviceHistory:
+    """Return the history of a program that takes and frees one tensor after the other."""
+    recorder = Recorder(settings or Settings())
+    for size in sizes_mib:
+        address = recorder.malloc(size * MIB)
+        assert address is not None
+        recorder.free(address)
+    rank: RankTrace = read_snapshot(recorder.snapshot(), where="simulated")
+    return build_history(rank, "cuda:0", owns_marks=False)
+
+
+def advice(history: DeviceHistory) -> dict[str, Finding]:
+    """Return the findings by slug."""
+    return {finding.slug: finding for finding in find_advice(history)}
+
+
+def test_growing_requests_get_expandable_segments_with_this_traces_own_number() -> None:
+    sizes = range(20, 64, 4)
+    finding = advice(history_of(*sizes))["expandable-segments"]
+    # Every request outgrows the segment before it, so each takes a new one; one that grows needs the largest only.
+    assert finding.evidence["max_reserved_bytes"] == sum(sizes) * MIB
+    assert finding.evidence["peak_allocated_bytes"] == max(sizes) * MIB
+    assert finding.new_peak_bytes == max(sizes) * MIB
+    assert finding.saves_bytes == (sum(sizes) - max(sizes)) * MIB
+    assert "expandable_segments:True" in finding.change
+
+
+def test_requests_that_fit_their_segments_get_no_advice() -> None:
+    assert advice(history_of(40, 40, 40, 40)) == {}
+
+
+def test_a_program_that_has_expandable_segments_is_not_told_to_set_them() -> None:
+    assert advice(history_of(20, 40, 60, settings=Settings(expandable_segments=True))) == {}
