@@ -27,7 +27,7 @@ class Requests:
     """Bytes asked for."""
     stream: IntArray
     row: IntArray
-    """Row of the events table of the alloc; -1 for those that were in use before."""
+    """Row of the events table of the alloc (of the one it repeats); -1 for those that were in use before."""
     address: IntArray
     """Where it was recorded, by which others may know it."""
     is_pending: IntArray
@@ -37,6 +37,8 @@ class Requests:
     """What happens, in order."""
     number: list[int]
     """To which request; at a flush the row of the event."""
+    event: list[int]
+    """At which row of the events table."""
 
 
 def read_requests(rank: RankTrace, history: History, initial: Initial | None) -> Requests:
@@ -47,6 +49,7 @@ def read_requests(rank: RankTrace, history: History, initial: Initial | None) ->
     current = {int(address): number for number, (address, *_) in enumerate(before)}
     kinds: list[int] = []
     numbers: list[int] = []
+    events: list[int] = []
     has_requests = bool(np.any(action == FREE_REQUESTED))
     next_number, in_run = num_initial, False
     rows = history.rows.tolist()
@@ -67,6 +70,8 @@ def read_requests(rank: RankTrace, history: History, initial: Initial | None) ->
         elif gives_back and not in_run and not _ends_in_oom(history, at):
             kinds.append(FLUSH)
             numbers.append(rows[at])
+        # A free without a request is two entries, and most events of segments are none.
+        events.extend([rows[at]] * (len(kinds) - len(events)))
         in_run = gives_back
     columns = np.array(before, np.int64).reshape(-1, 4)
     return Requests(
@@ -78,6 +83,7 @@ def read_requests(rank: RankTrace, history: History, initial: Initial | None) ->
         num_initial=num_initial,
         kind=kinds,
         number=numbers,
+        event=events,
     )
 
 

@@ -64,6 +64,8 @@ class Change:
     """Memory that the allocator can reserve; `None` is as much as it asks for."""
     sizes: IntArray | None = None
     """Bytes of each request in place of the recorded ones; 0 leaves a request out."""
+    requests: Requests | None = None
+    """Requests in place of the recorded ones, in the same use before the history; `sizes` then counts these."""
     empties_cache: bool = False
     """Whether the cache is emptied at the end of each step."""
 
@@ -198,7 +200,7 @@ class _Run:
     """One simulation: which block each request got, and the largest levels so far."""
 
     def __init__(self, recording: Recording, change: Change, settings: Settings) -> None:
-        self.requests = recording.requests
+        self.requests = change.requests or recording.requests
         self.change = change
         self.settings = settings
         self.sizes = (self.requests.size if change.sizes is None else change.sizes).tolist()
@@ -217,7 +219,7 @@ class _Run:
         self.allocator = allocator
         for number in range(self.requests.num_initial):
             if self.oom is None:
-                self.take(number)
+                self.take(number, event=-1)
         for number in np.flatnonzero(self.requests.is_pending).tolist():
             if number in self.at:
                 self.give(number)
@@ -234,13 +236,13 @@ class _Run:
 
     def all(self) -> None:
         """Go through everything that happened, up to the first request that fails."""
-        rows = self.requests.row.tolist()
-        for kind, number in zip(self.requests.kind, self.requests.number, strict=True):
+        requests = self.requests
+        for kind, number, event in zip(requests.kind, requests.number, requests.event, strict=True):
             if kind == TAKE:
-                while self._step_ends and self._step_ends[0] < rows[number]:
+                while self._step_ends and self._step_ends[0] < event:
                     self._step_ends.pop(0)
                     self.allocator.empty_cache()
-                self.take(number)
+                self.take(number, event)
                 if self.oom is not None:
                     return
             elif kind == FLUSH:
@@ -251,14 +253,14 @@ class _Run:
                 elif kind == COMPLETE:
                     self.complete(number)
 
-    def take(self, number: int) -> None:
-        """Make a request."""
+    def take(self, number: int, event: int) -> None:
+        """Make a request, at a row of the events table."""
         size = self.sizes[number]
         if size <= 0:
             return
         block = self.allocator.malloc(size, self.streams[number])
         if block is None:
-            self.oom = self._failed(number, size)
+            self.oom = self._failed(event, size)
             return
         self.at[number] = block.address
         self._requested += size
@@ -298,9 +300,9 @@ class _Run:
             max(requested, self._requested),
         )
 
-    def _failed(self, number: int, size: int) -> SimulatedOom:
+    def _failed(self, event: int, size: int) -> SimulatedOom:
         return SimulatedOom(
-            event=int(self.requests.row[number]),
+            event=event,
             request_bytes=size,
             segment_bytes=segment_size(round_size(size, self.settings), self.settings),
             reserved_bytes=self.allocator.reserved_bytes,

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 @click.option("--scale", multiple=True, metavar="CATEGORY=F", help="Make the requests of a category F times as large.")
 @click.option("--drop", multiple=True, metavar="CATEGORY", help="Leave out the requests of a category.")
 @click.option("--shard", multiple=True, metavar="CATEGORY=N", help="Keep the N-th part of each request of a category.")
+@click.option(
+    "--recompute",
+    type=click.Choice(["selective", "full"]),
+    help="Checkpoint the activations: those inside attention, or all of each layer.",
+)
 @click.option("--empty-cache-each-step", is_flag=True, help="Empty the cache at the end of each step.")
 @click.option(
     "--as",
@@ -36,13 +41,15 @@ def whatif(trace: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Replay a recording under other settings and capacities.
 
     The first row is the recording itself, with how far the model reproduces its addresses. Sizes that are scaled,
-    dropped or sharded apply to every other row; each capacity is tried with each setting.
+    dropped or sharded, and activations that are recomputed, apply to every other row; each capacity is tried with each
+    setting.
 
     \b
     Example:
       memtrace whatif trace.json --advise
       memtrace whatif snapshot.pickle --alloc-conf expandable_segments:True --capacity 24GiB
       memtrace whatif trace.json --as cuda --scale activation=0.5 --shard optimizer_state=8
+      memtrace whatif trace.json --recompute full --capacity 24GiB
     """
     from memtrace.errors import MemtraceError
     from memtrace.report.whatif import whatif_json, whatif_text
@@ -78,6 +85,7 @@ def _try(rank: RankTrace, device: str, options: dict[str, Any]) -> WhatIf:
     """Return what the options make of one device."""
     from memtrace.allocator.settings import parse_settings
     from memtrace.allocator.whatif import Change, read_recording, what_if
+    from memtrace.analysis.recompute import recomputed
     from memtrace.analysis.request_sizes import Edit, checked_category, edited_sizes
     from memtrace.units import format_bytes
 
@@ -85,8 +93,11 @@ def _try(rank: RankTrace, device: str, options: dict[str, Any]) -> WhatIf:
     edits = [Edit.parse(text) for text in options["scale"]]
     edits += [Edit(category=checked_category(name), factor=0.0) for name in options["drop"]]
     edits += [Edit.parse(text, divide=True) for text in options["shard"]]
-    sizes = edited_sizes(rank, device, recording.requests, edits) if edits else None
+    recompute = options["recompute"]
+    requests = recomputed(rank, device, recording.requests, recompute) if recompute else recording.requests
+    sizes = edited_sizes(rank, device, requests, edits) if edits else None
     names = [f"{name} {text}" for name in ("scale", "drop", "shard") for text in options[name]]
+    names += [f"recompute {recompute}"] if recompute else []
     names += ["empty cache each step"] if options["empty_cache_each_step"] else []
     changes = [
         Change(
@@ -94,6 +105,7 @@ def _try(rank: RankTrace, device: str, options: dict[str, Any]) -> WhatIf:
             settings=parse_settings(conf) if conf is not None else None,
             capacity_bytes=capacity,
             sizes=sizes,
+            requests=requests,
             empties_cache=options["empty_cache_each_step"],
         )
         for conf in options["alloc_conf"] or (None,)

@@ -69,6 +69,13 @@ def test_a_category_that_nobody_recorded_is_refused(snapshot: Path) -> None:
     assert "no allocation is known to be activation" in result.stderr
 
 
+def test_a_snapshot_knows_no_modules_to_recompute(snapshot: Path) -> None:
+    result = run(snapshot, "--recompute", "full")
+    assert result.exit_code == 1
+    assert "knows no modules" in result.stderr
+    assert "hint:" in result.stderr
+
+
 @pytest.mark.parametrize(
     "args",
     [("--alloc-conf", "nonsense:1"), ("--scale", "activation"), ("--drop", "nothing"), ("--shard", "gradient=0")],
@@ -93,3 +100,6 @@ def test_a_recording_of_the_cpu_through_the_model_of_a_gpu(tmp_path: Path, run_m
     base, dropped = json.loads(result.stdout)["ranks"][0]["rows"]
     assert base["max_reserved_bytes"] % (2 * MIB) == 0
     assert dropped["peak_requested_bytes"] < base["peak_requested_bytes"]
+    result = run(trace, "--as", "cuda", "--json", "--recompute", "full")
+    assert result.exit_code == 0, result.output
+    assert [row["name"] for row in json.loads(result.stdout)["ranks"][0]["rows"]] == ["baseline", "recompute full"]
