@@ -14,6 +14,8 @@ from memtrace.schema.names import Action
 _SETTING = "expandable_segments:True"
 _WORTH_TRYING_SHARE = 0.05
 _WORTH_SAYING_SHARE = 0.02
+# Beyond this a report would take seconds longer; `memtrace whatif --advise` takes any length.
+_MAX_EVENTS = 200_000
 
 
 def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
@@ -25,7 +27,7 @@ def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
 def _expandable_segments(history: DeviceHistory) -> Finding | None:
     """Return the advice to set expandable segments, where reserved memory lies idle and the model says they help."""
     allocated, reserved = history.levels.allocated, history.levels.reserved
-    if history.replayed is None or allocated is None or reserved is None:
+    if history.replayed is None or allocated is None or reserved is None or len(history.moments) > _MAX_EVENTS:
         return None
     max_reserved, peak_allocated = int(reserved.max()), int(allocated.max())
     if max_reserved - peak_allocated < _WORTH_TRYING_SHARE * max_reserved:
