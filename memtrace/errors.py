@@ -1,10 +1,10 @@
 """The one exception tree of memtrace. Standard library only; importable by every part.
 
-    MemtraceError            what went wrong, where, and what to try; exit code 1
-    ├── TraceReadError       a file is not what it should be (truncated, wrong kind, hostile)
-    ├── TraceVersionError    a file was written by a newer memtrace
-    ├── OutputError          an output exists, or cannot be written
-    └── RecordError          a recording could not be started or assembled
+MemtraceError            what went wrong, where, and what to try; exit code 1
+├── TraceReadError       a file is not what it should be (truncated, wrong kind, hostile)
+├── TraceVersionError    a file was written by a newer memtrace
+├── OutputError          an output exists, or cannot be written
+└── RecordError          a recording could not be started or assembled
 """
 
 from __future__ import annotations

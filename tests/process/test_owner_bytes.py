@@ -1,4 +1,4 @@
-"""Bytes by owner are exact: for every combination of optimizer, precision, accumulation and checkpointing of the sample.
+"""Bytes by owner are exact, for every combination of optimizer, precision, accumulation and checkpointing.
 
 The expectation comes from the model itself: the same script runs bare under a few lines that sum the bytes of the
 distinct storages of parameters, buffers, gradients and optimizer states after each step.

@@ -1,4 +1,4 @@
-"""Kinds of training loops: where their steps end, which phases they have, and that recording changes nothing in them."""
+"""Kinds of training loops: where steps end, which phases there are, and that recording changes nothing in them."""
 
 from __future__ import annotations
 
