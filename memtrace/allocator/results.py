@@ -180,6 +180,8 @@ class WhatIfRow:
     """Whether no request failed."""
     oom: SimulatedOom | None
     """The first failure."""
+    capacity_bytes: int | None = None
+    """Memory that the allocator could reserve; `None` is as much as it asked for, or what the device had."""
     is_model: bool = True
     """Whether segment addresses were invented, so that ties between equal free blocks may fall otherwise."""
 

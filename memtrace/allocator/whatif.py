@@ -290,6 +290,7 @@ class _Run:
             num_alloc_retries=allocator.num_alloc_retries,
             fits=self.oom is None,
             oom=self.oom,
+            capacity_bytes=self.change.capacity_bytes,
         )
 
     def _note_peak(self) -> None:

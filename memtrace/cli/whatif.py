@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     help="Put a recording without segments (of the CPU) through the model.",
 )
 @click.option("--advise", is_flag=True, help="Try the standard settings and name the best one.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
-def whatif(trace: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+@click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
+def whatif(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: bool, **options: Any) -> None:
     """Replay a recording under other settings and capacities.
 
     The first row is the recording itself, with how far the model reproduces its addresses. Sizes that are scaled,
@@ -47,14 +49,17 @@ def whatif(trace: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     \b
     Example:
       memtrace whatif trace.json --advise
-      memtrace whatif snapshot.pickle --alloc-conf expandable_segments:True --capacity 24GiB
+      memtrace whatif snapshot.pickle --alloc-conf expandable_segments:True --capacity 24GiB --html whatif.html
       memtrace whatif trace.json --as cuda --scale activation=0.5 --shard optimizer_state=8
       memtrace whatif trace.json --recompute full --capacity 24GiB
     """
     from memtrace.errors import MemtraceError
+    from memtrace.report.output import check_output, write_whatif
     from memtrace.report.whatif import whatif_json, whatif_text
     from memtrace.store.read import read_trace
 
+    if html is not None:
+        check_output(html, force=force)
     progress = Progress()
     try:
         read = read_trace(trace, progress=progress)
@@ -71,7 +76,11 @@ def whatif(trace: tuple[Path, ...], as_json: bool, **options: Any) -> None:
                 refused = refused or error
     if not results:
         raise refused or MemtraceError("no memory of a GPU was recorded", hint="for a recording of the CPU, --as cuda")
+    if html is not None:
+        write_whatif(results, html, title=", ".join(path.name for path in trace), force=force)
     click.echo(whatif_json(results) if as_json else whatif_text(results), nl=False)
+    if html is not None:
+        click.echo(f"Wrote {html}", err=as_json)
 
 
 def _devices(rank: RankTrace, *, as_cuda: bool) -> list[str]:

@@ -7,10 +7,7 @@ security policy lets only the scripts run that are named here by their hashes, a
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import re
 
 import orjson
 
@@ -18,10 +15,10 @@ from memtrace import __version__
 from memtrace.analysis.results import Report
 from memtrace.report.assets import joined_modules, viewer_text
 from memtrace.report.figures import plotly_script
+from memtrace.report.markup import filled, source_hash, visible
 from memtrace.report.palette import css_variables
-from memtrace.report.payload import report_payload, visible
+from memtrace.report.payload import report_payload
 
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
 # These would end the script, start a comment in it, or (the last two) end a line of JavaScript.
 _ESCAPES = {
     b"<": b"\\u003c",
@@ -35,7 +32,7 @@ _ESCAPES = {
 def render_html(report: Report) -> str:
     """Return the page of a report, complete in itself."""
     plotly, modules = plotly_script(), joined_modules("main")
-    return _filled(
+    return filled(
         viewer_text("report.html"),
         {
             "policy": _policy([plotly, modules]),
@@ -58,14 +55,8 @@ def script_json(value: object) -> str:
     return encoded.decode("utf-8")
 
 
-def _filled(template: str, texts: dict[str, str]) -> str:
-    """Return a template with its places filled, in one pass, so that filled-in text is never searched for places."""
-    return _PLACE.sub(lambda match: texts[match[1]], template)
-
-
 def _policy(scripts: list[str]) -> str:
-    hashes = (base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    allowed = " ".join(map(source_hash, scripts))
     # plotly sets style attributes and adds style elements; pictures of a figure are made as data or blob.
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from memtrace.allocator.results import WhatIf
 from memtrace.analysis.results import Report
 from memtrace.errors import OutputError
 
@@ -57,6 +59,18 @@ def write_html(report: Report, path: Path, *, force: bool) -> None:
 
     check_output(path, force=force)
     write_text(render_html(report), path, force=force)
+
+
+def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bool) -> None:
+    """Write what-if results as one HTML file; `title` is what was read.
+
+    Raises:
+        OutputError: as `write_text`.
+    """
+    from memtrace.report.whatif_html import render_whatif
+
+    check_output(path, force=force)
+    write_text(render_whatif(results, title=title), path, force=force)
 
 
 def _umask() -> int:

@@ -30,6 +30,7 @@ from memtrace.analysis.results import (
 )
 from memtrace.report.figures import Axis, Reference, Series, lanes, module_figure, timeline_figure
 from memtrace.report.frames import is_python, own_frames
+from memtrace.report.markup import visible
 from memtrace.report.palette import CATEGORIES, PHASES, category_ink, phase_ink, stack_order
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes, format_ns
@@ -41,8 +42,6 @@ MAX_ROWS = 300
 """Rows of modules and of stacks that a page holds for one rank; the rest is counted."""
 _NOT_RECORDED = "not recorded"
 _NAN = float("nan")
-# Controls would act on a terminal into which the page is copied, direction marks would turn text round: both are shown.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _DECISIONS = (
     ("exact", "known from an owner or a hook", (Decision.OWNER.value, Decision.HOOK.value)),
     ("inferred", "inferred", (Decision.ANNOTATION.value, Decision.STACK_RULE.value, Decision.LIFETIME_RULE.value)),
@@ -81,23 +80,6 @@ def report_payload(report: Report, *, version: str) -> View:
         "ranks": ranks,
     }
     return {**visible(view), "arrays": arrays.encoded}
-
-
-def visible(value: Any) -> Any:
-    """Return a JSON value in which no text holds a character that acts instead of being seen.
-
-    >>> visible({"name": "\\x1b[31mred"})
-    {'name': '\\\\x1b[31mred'}
-    """
-    if isinstance(value, str):
-        return _INVISIBLE.sub(
-            lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), value
-        )
-    if isinstance(value, Mapping):
-        return {visible(str(key)): visible(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [visible(item) for item in value]
-    return value
 
 
 def _rank_view(rank: RankReport, findings: Sequence[Finding], arrays: Arrays) -> View:

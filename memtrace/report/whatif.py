@@ -15,6 +15,7 @@ from memtrace.units import format_bytes
 
 FORMAT = "memtrace-whatif"
 VERSION = 1
+MODEL_NOTE = "All rows but the recording itself are a model: addresses of new segments are invented."
 
 _HEADINGS = ("", "peak allocated", "peak reserved", "wasted", "segments made", "retries", "fits")
 
@@ -66,6 +67,7 @@ def _row(row: WhatIfRow) -> dict[str, Any]:
         "num_device_mallocs": row.num_device_mallocs,
         "num_alloc_retries": row.num_alloc_retries,
         "fits": row.fits,
+        "capacity_bytes": row.capacity_bytes,
         "oom": None if row.oom is None else _oom(row.oom),
         "is_model": row.is_model,
     }
@@ -90,19 +92,19 @@ def whatif_text(results: Sequence[WhatIf]) -> str:
 
 def _device_text(result: WhatIf) -> str:
     rank = "" if result.rank is None else f"rank {result.rank}, "
-    lines = [f"{rank}{result.device}: {_proof(result.fidelity)}"]
+    lines = [f"{rank}{result.device}: {proof_text(result.fidelity)}"]
     if result.fidelity.first_divergence is not None:
         lines.append(f"  first divergence: {result.fidelity.first_divergence}")
     lines += ["", *_table([_HEADINGS, *(_cells(row) for row in result.rows)]), ""]
-    lines += [f"{row.name}: {_failure(row.oom)}" for row in result.rows if row.oom is not None]
+    lines += [f"{row.name}: {failure_text(row.oom)}" for row in result.rows if row.oom is not None]
     if any(row.is_model for row in result.rows):
-        lines.append("All rows but the recording itself are a model: addresses of new segments are invented.")
+        lines.append(MODEL_NOTE)
     if result.advice is not None:
         lines.append(result.advice)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _proof(fidelity: Fidelity) -> str:
+def proof_text(fidelity: Fidelity) -> str:
     """Return in a sentence how far the model reproduced the recording."""
     if not fidelity.replayable:
         return fidelity.reason or "The recording cannot be replayed."
@@ -136,9 +138,14 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _failure(oom: SimulatedOom) -> str:
+def failure_text(oom: SimulatedOom) -> str:
+    """Return in a sentence which request failed."""
     when = "before the history began" if oom.event < 0 else f"at event {oom.event}"
     return (
-        f"out of memory {when}, after {oom.num_alloc_retries} retries: {format_bytes(oom.request_bytes)} was asked "
+        f"out of memory {when}, after {_retries(oom.num_alloc_retries)}: {format_bytes(oom.request_bytes)} was asked "
         f"for, {format_bytes(oom.allocated_bytes)} in use, {format_bytes(oom.reserved_bytes)} reserved."
     )
+
+
+def _retries(number: int) -> str:
+    return f"{number} retry" if number == 1 else f"{number} retries"

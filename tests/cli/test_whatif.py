@@ -63,6 +63,29 @@ def test_json_is_that_of_the_contract(snapshot: Path) -> None:
     assert (second["name"], second["num_alloc_retries"], second["max_reserved_bytes"]) == ("45.0 MiB", 1, 40 * MIB)
 
 
+def test_html_beside_json_leaves_json_alone_on_standard_output(snapshot: Path, tmp_path: Path) -> None:
+    page = tmp_path / "whatif.html"
+    result = run(snapshot, "--capacity", "45MiB", "--json", "--html", page)
+    assert result.exit_code == 0, result.output
+    row = json.loads(result.stdout)["ranks"][0]["rows"][1]
+    assert row["capacity_bytes"] == 45 * MIB
+    assert f"Wrote {page}" in result.stderr
+    text = page.read_text(encoding="utf-8")
+    assert f'data-bytes="{row["max_reserved_bytes"]}"' in text
+    assert "snapshot.pickle" in text
+
+
+def test_html_overwrites_only_when_told(snapshot: Path, tmp_path: Path) -> None:
+    page = tmp_path / "whatif.html"
+    page.write_text("mine", encoding="utf-8")
+    refused = run(snapshot, "--html", page)
+    assert refused.exit_code == 1
+    assert "--force" in refused.stderr
+    assert page.read_text(encoding="utf-8") == "mine"
+    assert run(snapshot, "--html", page, "--force").exit_code == 0
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
 def test_a_category_that_nobody_recorded_is_refused(snapshot: Path) -> None:
     result = run(snapshot, "--scale", "activation=0.5")
     assert result.exit_code == 1
