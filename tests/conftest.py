@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# How long an example takes says how busy the machine is; speed is measured in benchmarks/.
+settings.register_profile("memtrace", deadline=None)
+settings.load_profile("memtrace")
 
 ROOT = Path(__file__).parent.parent
 RunMemtrace = Callable[..., "subprocess.CompletedProcess[str]"]
