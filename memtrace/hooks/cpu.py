@@ -39,6 +39,7 @@ class CpuSource:
     def __init__(self, torch: Any, *, stacks: str, profile: bool) -> None:
         """Prepare, without starting. Raises AttributeError where this torch has no such profiler."""
         self._engine = torch._C._autograd
+        self._graph_task = torch._C._current_graph_task_id
         self._kinds = torch._C._profiler._EventType
         self._profiler = torch._C._profiler
         self._profile = profile
@@ -61,12 +62,16 @@ class CpuSource:
 
     @property
     def can_switch(self) -> bool:
-        """Whether the calling thread may start or stop it: only the thread that started it can stop it."""
-        return self._thread in (None, threading.get_ident())
+        """Whether it may be started or stopped here: by the thread that started it, and not inside a backward pass.
+
+        Autograd keeps the thread's state of when the pass began, and puts it back at its end, a stopped profiler
+        with it.
+        """
+        return self._thread in (None, threading.get_ident()) and self._graph_task() == -1
 
     def start(self, *, frames: bool) -> None:
         """Start recording on this thread, with Python frames or without; nothing happens if it runs already."""
-        if not self.running:
+        if not self.running and self.can_switch:
             # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own.
             self.frames = frames and self.has_frames and sys.getprofile() is None
             self._enable(with_frames=self.frames)

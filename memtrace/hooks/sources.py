@@ -181,6 +181,10 @@ class Sources:
         cpu = self._cpu
         return cpu is not None and cpu.running and cpu.can_switch and cpu.frames != (frames and cpu.has_frames)
 
+    def cannot_switch(self) -> bool:
+        """Return whether the CPU source runs and may not be stopped here, so that a drain leaves its events in it."""
+        return self._cpu is not None and self._cpu.running and not self._cpu.can_switch
+
     def blocks_fork(self) -> bool:
         """Return whether a profiler of this thread runs, which a forked child would crash with."""
         running = [source for source in (self._cpu, self._kernels) if source is not None and source.running]

@@ -52,6 +52,7 @@ class Window:
         self._number = 0
         self._rolling: list[tuple[int, int, int]] = []
         self._taken: EventBatch | None = None
+        self._is_due = False
         self.chunk = Chunk(step=0, reason="start", start_ns=start_ns)
         """The chunk that callbacks append their rows to."""
         self.is_open = True
@@ -66,7 +67,7 @@ class Window:
     def wants_frames(self, wanted: bool) -> None:
         """Switch Python frames on or off. They are recorded in steps that are kept for good only."""
         wanted = wanted and self.allows_frames and self.keeps(self.chunk.step)
-        if self.is_open and self._sources.should_switch(wanted):
+        if self.is_open and (self._is_due or self._sources.should_switch(wanted)):
             self.drain("switch", frames=wanted)
 
     def bound_chunk(self) -> None:
@@ -104,6 +105,7 @@ class Window:
         with self._lock:
             chunk = self.chunk
             keep = self.keeps(chunk.step)
+            self._is_due = self._sources.cannot_switch()
             batch, self._taken = self._taken, None
             try:
                 if batch is None:
