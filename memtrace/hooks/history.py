@@ -47,11 +47,6 @@ class HistorySource:
         self._began = False
 
     @property
-    def can_switch(self) -> bool:
-        """Any thread may start and stop it."""
-        return True
-
-    @property
     def has_begun(self) -> bool:
         """Whether the program has initialised the accelerator, so that there is history."""
         return self._began and self.running

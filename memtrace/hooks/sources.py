@@ -136,7 +136,7 @@ class Sources:
         return EventBatch(MARKS_ONLY)
 
     def _drain_cpu(self, cpu: CpuSource, path: NativePath) -> EventBatch:
-        if not cpu.running or not cpu.can_switch:
+        if not cpu.running or self.cannot_switch():
             return EventBatch(MARKS_ONLY)
         batch = cpu.stop()
         if cpu.result is not None:
