@@ -20,7 +20,7 @@ import numpy.typing as npt
 from memtrace.analysis.inference import infer
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
-from memtrace.schema.names import Category, Decision, Source
+from memtrace.schema.names import Category, Decision, Role, Source
 from memtrace.store.columns import NULL, ColumnTable, IntArray
 from memtrace.store.trace import RankTrace
 
@@ -29,6 +29,9 @@ CATEGORIES = tuple(Category)
 
 DECISIONS = tuple(Decision)
 """Decisions by their code in `Attribution.decision`."""
+
+ROLES = tuple(Role)
+"""Roles by their code in `Attribution.role`."""
 
 _UNKNOWN_CATEGORY = CATEGORIES.index(Category.UNKNOWN)
 _UNKNOWN_DECISION = DECISIONS.index(Decision.UNKNOWN)
@@ -53,6 +56,12 @@ class Attribution:
     """Index into `CATEGORIES`."""
     decision: npt.NDArray[np.int8]
     """Index into `DECISIONS`."""
+    role: npt.NDArray[np.int8]
+    """Index into `ROLES`."""
+    owner_row: IntArray
+    """Row of owners that gave the category; null where none did."""
+    saved_row: IntArray
+    """Row of saved that names it, whatever its category; null where none does."""
     num_unmatched_storages: int
     """Storages with an owner that no recorded allocation holds."""
     unmatched_bytes: int
@@ -63,25 +72,39 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
     """Return what the allocations of a device are for."""
     category = np.full(len(lifetimes), _UNKNOWN_CATEGORY, np.int8)
     decision = np.full(len(lifetimes), _UNKNOWN_DECISION, np.int8)
+    role = np.full(len(lifetimes), ROLES.index(Role.NONE), np.int8)
+    owner_row, saved_row = np.full(len(lifetimes), NULL, np.int64), np.full(len(lifetimes), NULL, np.int64)
     owners, saved = rank.table("owners"), rank.table("saved")
     unmatched = (0, 0)
     if len(owners) or len(saved):
         finder = _Finder(moments, lifetimes)
         live = finder.find(saved, rank.string_id(device))
-        category[live[live >= 0]] = CATEGORIES.index(Category.ACTIVATION)
-        decision[live[live >= 0]] = DECISIONS.index(Decision.HOOK)
+        named = np.flatnonzero(live >= 0)
+        category[live[named]] = CATEGORIES.index(Category.ACTIVATION)
+        decision[live[named]] = DECISIONS.index(Decision.HOOK)
+        role[live[named]] = ROLES.index(Role.SAVED)
+        saved_row[live[named]] = named
         of_owner = finder.find(owners, rank.string_id(device))
         for name in reversed(_OWNER_ORDER):
-            rows = of_owner[(owners["category"] == rank.string_id(name.value)) & (of_owner >= 0)]
+            named = np.flatnonzero((owners["category"] == rank.string_id(name.value)) & (of_owner >= 0))
+            rows = of_owner[named]
             category[rows] = CATEGORIES.index(name)
             decision[rows] = DECISIONS.index(Decision.OWNER)
+            role[rows] = ROLES.index(Role.NONE)
+            owner_row[rows] = named
         unmatched = _unmatched(owners, of_owner == _Finder.ABSENT)
     elif rank.source == Source.SNAPSHOT.value:
         inferred = infer(rank, moments, lifetimes)
         if inferred is not None:
             category, decision = inferred.category, inferred.decision
     return Attribution(
-        category=category, decision=decision, num_unmatched_storages=unmatched[0], unmatched_bytes=unmatched[1]
+        category=category,
+        decision=decision,
+        role=role,
+        owner_row=owner_row,
+        saved_row=saved_row,
+        num_unmatched_storages=unmatched[0],
+        unmatched_bytes=unmatched[1],
     )
 
 

@@ -57,6 +57,18 @@ class Decision(_Name):
     UNKNOWN = "unknown"
 
 
+class Role(_Name):
+    """Which part an allocation plays within its category."""
+
+    NONE = "none"
+    SAVED = "saved"
+    """An activation that autograd keeps for the backward pass."""
+    OUTPUT = "output"
+    """An activation that outlives its forward pass unsaved: logits, loss."""
+    RECOMPUTED = "recomputed"
+    """An activation that checkpointing computed again in backward."""
+
+
 class Phase(_Name):
     """What a training loop was doing."""
 
