@@ -29,9 +29,9 @@ from memtrace.analysis.results import (
     Timeline,
 )
 from memtrace.report.figures import Axis, Reference, Series, lanes, module_figure, timeline_figure
-from memtrace.report.frames import is_python, own_frames
 from memtrace.report.markup import visible
 from memtrace.report.palette import CATEGORIES, PHASES, category_ink, phase_ink, stack_order
+from memtrace.schema.frames import is_python, own_frames
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes, format_ns
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results import Finding, Note, Peak, RankReport, Report, StackRow, State, StepResult
-from memtrace.report.frames import own_frames
+from memtrace.schema.frames import own_frames
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes, format_ns
 

@@ -280,7 +280,7 @@ def test_phases_have_a_place_in_the_table() -> None:
     ],
 )
 def test_a_stack_is_named_by_the_line_of_the_program(frames: list[str], headline: str | None) -> None:
-    from memtrace.report.frames import own_frames
+    from memtrace.schema.frames import own_frames
 
     assert next(iter(own_frames(frames)), None) == headline
 
