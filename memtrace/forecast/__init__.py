@@ -1,0 +1,1 @@
+"""Estimates and plans: the arithmetic of training memory, before anything runs."""
