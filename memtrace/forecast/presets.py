@@ -34,16 +34,10 @@ def _gpt2(layers: int, hidden: int, heads: int, **more: Any) -> Mapping[str, Any
 
 
 def _decoder(
-    kind: str,
-    layers: int,
-    hidden: int,
-    heads: int,
-    kv_heads: int,
-    ffn: int,
-    vocabulary: int,
-    positions: int,
-    **more: Any,
+    kind: str, shape: tuple[int, int, int, int, int], vocabulary: int, positions: int, **more: Any
 ) -> Mapping[str, Any]:
+    """Return a configuration; the shape is layers, hidden size, heads, heads of keys and values, width of the MLP."""
+    layers, hidden, heads, kv_heads, ffn = shape
     return {
         "model_type": kind,
         "num_hidden_layers": layers,
@@ -69,7 +63,8 @@ def _bert(layers: int, hidden: int, heads: int) -> Mapping[str, Any]:
 
 _NEW_FALCON = {"new_decoder_architecture": True}
 _TIED = {"tie_word_embeddings": True}
-_MOE = {"num_experts_per_tok": 8, "num_experts": 128, "head_dim": 128}
+_QWEN3_MOE = {"num_experts_per_tok": 8, "num_experts": 128, "head_dim": 128, "moe_intermediate_size": 1536}
+_QWEN3_SMALL_MOE = _QWEN3_MOE | {"moe_intermediate_size": 768}
 
 PRESETS: dict[str, Mapping[str, Any]] = {
     "gpt2": _gpt2(12, 768, 12),
@@ -97,10 +92,8 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "qwen3-0.6b": _decoder("qwen3", (28, 1024, 16, 8, 3072), 151936, 40960, **_TIED),
     "qwen3-8b": _decoder("qwen3", (36, 4096, 32, 8, 12288), 151936, 40960),
     "qwen3-32b": _decoder("qwen3", (64, 5120, 64, 8, 25600), 151936, 40960),
-    "qwen3-30b-a3b": _decoder("qwen3_moe", (48, 2048, 32, 4, 6144), 151936, 40960, moe_intermediate_size=768, **_MOE),
-    "qwen3-235b-a22b": _decoder(
-        "qwen3_moe", (94, 4096, 64, 4, 12288), 151936, 40960, moe_intermediate_size=1536, **_MOE
-    ),
+    "qwen3-30b-a3b": _decoder("qwen3_moe", (48, 2048, 32, 4, 6144), 151936, 40960, **_QWEN3_SMALL_MOE),
+    "qwen3-235b-a22b": _decoder("qwen3_moe", (94, 4096, 64, 4, 12288), 151936, 40960, **_QWEN3_MOE),
     "gemma-2b": _decoder("gemma", (18, 2048, 8, 1, 16384), 256000, 8192),
     "gemma-7b": _decoder("gemma", (28, 3072, 16, 16, 24576), 256000, 8192),
     "gemma-2-2b": _decoder("gemma2", (26, 2304, 8, 4, 9216), 256000, 8192),
@@ -112,9 +105,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "pythia-1.4b": _decoder("gpt_neox", (24, 2048, 16, 16, 8192), 50304, 2048),
     "pythia-6.9b": _decoder("gpt_neox", (32, 4096, 32, 32, 16384), 50432, 2048),
     "falcon-7b": _decoder("falcon", (32, 4544, 71, 1, 18176), 65024, 2048),
-    "falcon-40b": _decoder(
-        "falcon", 60, 8192, 128, 8, 32768, 65024, 2048, new_decoder_architecture=True, num_kv_heads=8
-    ),
+    "falcon-40b": _decoder("falcon", (60, 8192, 128, 8, 32768), 65024, 2048, num_kv_heads=8, **_NEW_FALCON),
     "bloom-176b": {"model_type": "bloom", "n_layer": 70, "hidden_size": 14336, "n_head": 112, "vocab_size": 250880},
     "opt-125m": _opt(12, 768, 12),
     "opt-350m": _opt(24, 1024, 16, word_embed_proj_dim=512, do_layer_norm_before=False),
