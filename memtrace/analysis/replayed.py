@@ -31,6 +31,8 @@ class Replayed:
     """Whole blocks in use at each moment; `None` unless all of the history was reproduced and leaves no doubt."""
     unsure_bytes: int
     """By how much they could be larger at most, at some moment: remainders that no event shows."""
+    replay: Replay
+    """The replay itself: block by block."""
 
 
 def replay_history(rank: RankTrace, device: str, moments: Moments) -> Replayed | None:
@@ -43,7 +45,7 @@ def replay_history(rank: RankTrace, device: str, moments: Moments) -> Replayed |
         replay = replay_device(rank, device)
     unsure_bytes = max(replay.unsure_start_bytes, int(replay.unsure_bytes.max(initial=0)))
     allocated = None if unsure_bytes else _over_moments(replay, moments)
-    return Replayed(fidelity=replay.fidelity, allocated=allocated, unsure_bytes=unsure_bytes)
+    return Replayed(fidelity=replay.fidelity, allocated=allocated, unsure_bytes=unsure_bytes, replay=replay)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from memtrace.analysis.allocation_map import build_allocation_map
 from memtrace.analysis.findings import find_advice
 from memtrace.analysis.history import DeviceHistory, build_history, device_names
 from memtrace.analysis.inferred_marks import with_inferred_marks
@@ -25,9 +26,16 @@ from memtrace.schema.names import Source
 from memtrace.store.trace import RankTrace, Trace
 
 
-def analyze(trace: Trace, *, capacity_bytes: int | None = None) -> Report:
-    """Return the report of a trace; `capacity_bytes` stands in for the total memory of the devices."""
-    found = [one for rank in trace.ranks for one in _rank_reports(rank, _facts(trace, rank), capacity_bytes)]
+def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool = False) -> Report:
+    """Return the report of a trace; `capacity_bytes` stands in for the total memory of the devices.
+
+    `with_map` adds every allocation, for viewers.
+    """
+    found = [
+        one
+        for rank in trace.ranks
+        for one in _rank_reports(rank, _facts(trace, rank), capacity_bytes, with_map=with_map)
+    ]
     ranks = tuple(report for report, _ in found)
     findings = (finding for _, of_device in found for finding in of_device)
     return Report(
@@ -41,14 +49,17 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None) -> Report:
 
 
 def _rank_reports(
-    rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None
+    rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None, *, with_map: bool
 ) -> list[tuple[RankReport, tuple[Finding, ...]]]:
     """Return one report a device of a rank, with the advice for it; one for a rank that recorded no memory at all."""
     rank = with_inferred_marks(rank)
     names = device_names(rank) or [_main_device(rank)]
     accelerators = [name for name in names if name != "cpu"]
     histories = [build_history(rank, name, owns_marks=accelerators == [name]) for name in names]
-    return [(_device_report(history, facts, capacity_bytes), find_advice(history)) for history in histories]
+    return [
+        (_device_report(history, facts, capacity_bytes, with_map=with_map), find_advice(history))
+        for history in histories
+    ]
 
 
 def _main_device(rank: RankTrace) -> str:
@@ -57,14 +68,17 @@ def _main_device(rank: RankTrace) -> str:
     return str(devices[0].get("name", "cpu")) if devices else "cpu"
 
 
-def _device_report(history: DeviceHistory, facts: Mapping[str, Any], capacity_bytes: int | None) -> RankReport:
+def _device_report(
+    history: DeviceHistory, facts: Mapping[str, Any], capacity_bytes: int | None, *, with_map: bool
+) -> RankReport:
     rank, spans = history.rank, step_spans(history)
     end = end_state(history)
     peak = peak_between(history, 0, history.last_moment) if history.has_history else peak_without_history(end)
     at_peak = moment_of(history, peak)
     has_moments = history.has_history
     first, steady = _first_step_peak(history, spans), _steady_state_peak(history, spans)
-    keep = [moment_of(history, one) for one in (peak, first, steady) if one is not None]
+    peaks = {"peak": peak, "first_step_peak": first, "steady_state_peak": steady}
+    peak_moments = {name: moment_of(history, one) for name, one in peaks.items() if one is not None}
     reserved = history.levels.reserved
     return RankReport(
         rank=rank.rank,
@@ -81,11 +95,12 @@ def _device_report(history: DeviceHistory, facts: Mapping[str, Any], capacity_by
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
         steps=step_results(history, spans),
         oom=find_oom(history),
-        timeline=build_timeline(history.moments, history.levels, keep) if has_moments else None,
+        timeline=build_timeline(history.moments, history.levels, peak_moments.values()) if has_moments else None,
         top_modules=modules_at(history, at_peak),
         top_stacks=stacks_at(history, at_peak) if has_moments else (),
         warnings=notes_of_device(history, peak),
         facts=facts,
+        allocation_map=build_allocation_map(history, peak_moments) if with_map else None,
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.diagnosis import Leak as Leak
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -53,6 +55,41 @@ class Peak(State):
     """Row of the events table at which it was reached."""
     predicted: bool = False
     """Whether it was computed rather than recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedPeak(Peak):
+    """The steady-state peak computed from the first step, where no later step was recorded to its end.
+
+    Its decisions never count as exact: what is repeated may come out differently.
+    """
+
+    low_bytes: int
+    """The peak if what was assumed turns out in favour."""
+    high_bytes: int
+    """The peak if it turns out against."""
+    assumptions: tuple[str, ...]
+    """What was assumed, a sentence each."""
+    needed_bytes: int
+    """What the device must have for it: the peak, what the allocator held beside it, and memory that is not torch's."""
+    capacity_bytes: int | None
+    """What the device has."""
+    fits: bool | None
+    """Whether it fits; `None` where capacity is not known, or lies within the doubt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstStepEffect:
+    """Something that makes the first step different from those after it."""
+
+    slug: str
+    title: str
+    num_bytes: int | None
+    """Bytes that it makes a difference of; `None` where it is not measured in bytes."""
+    stays: bool | None
+    """Whether later steps keep the bytes; `None` where that is not known."""
+    evidence: Mapping[str, Any]
+    """Numbers of this very trace, and stack or module where known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +173,112 @@ class Timeline:
     """Stretches of time (start, end in ns) in which nothing was recorded."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AddressRange:
+    """A stretch of addresses without a gap, and where it lies on an axis from which the gaps are taken out."""
+
+    address: int
+    size_bytes: int
+    place_bytes: int
+    """Position of its first byte on the axis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SegmentSpans:
+    """What was reserved when: one row a segment, or a piece of an expandable one, for as long as it was there."""
+
+    start: IntArray
+    """Moment from which it is there."""
+    end: IntArray
+    """First moment at which it is not; the number of moments if it stays."""
+    address: IntArray
+    size_bytes: IntArray
+    place_bytes: IntArray
+    """Position on the address axis."""
+    segment: IntArray
+    """Row of the final segment that it lies in; -1 where it was given back before the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SegmentFact:
+    """What a final snapshot says of one segment."""
+
+    stream: int
+    pool: str
+    """small or large, and the id of a private pool."""
+    is_expandable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AllocationMap:
+    """Every allocation of one device, for viewers: when it lived, where, what it is for, and who asked for it.
+
+    Rows are in the order of `start`, then address: the order in which a stack of allocations is built. Moments are
+    those of the device: the start of the history, then one after each event.
+    """
+
+    num_moments: int
+    event: IntArray
+    """For each moment the row of its event; -1 before the first."""
+    time_ns: IntArray | None
+    """For each moment its Unix time; `None` where times were not recorded."""
+    start: IntArray
+    in_use_end: IntArray
+    """First moment at which it is not in use any more; the number of moments if it stays."""
+    end: IntArray
+    """First moment at which its block is free again."""
+    is_initial: npt.NDArray[np.bool_]
+    """Whether it was live before the recording."""
+    size_bytes: IntArray
+    """Requested bytes."""
+    block_bytes: IntArray | None
+    """Bytes of its whole block; `None` without the allocator model."""
+    address: IntArray
+    place_bytes: IntArray
+    """Position on the address axis."""
+    category: npt.NDArray[np.int8]
+    """Index into `categories`."""
+    decision: npt.NDArray[np.int8]
+    """Index into `decisions`."""
+    stack: IntArray
+    """Index into `stack_frame`; -1 where it was not recorded."""
+    module: IntArray
+    """Index into `modules`; -1 outside any."""
+    owner: IntArray
+    """Index into `owners`; -1 where none is known."""
+    saved: IntArray
+    """Index into `saved_for`; -1 where autograd did not keep it."""
+    step: IntArray
+    """Step in which it was allocated, 0 before training; -1 where not known."""
+    base_bytes: IntArray
+    """For each of `epoch_start`, bytes that were live before and that no known block makes up."""
+    epoch_start: IntArray
+    """First moment of each stretch without a gap."""
+    stack_frame: IntArray
+    """For each stack the index of its innermost frame."""
+    stack_parent: IntArray
+    """For each stack the index of the stack around its innermost frame; -1 for none."""
+    frames: tuple[str, ...]
+    """As "file:line function"."""
+    categories: tuple[str, ...]
+    decisions: tuple[str, ...]
+    modules: tuple[str, ...]
+    owners: tuple[tuple[str, str | None, str | None], ...]
+    """Name, dtype and shape."""
+    saved_for: tuple[tuple[str, str | None, str | None], ...]
+    """Operation whose backward needs it, dtype and shape."""
+    ranges: tuple[AddressRange, ...]
+    """The address axis."""
+    segments: SegmentSpans
+    """Empty on the CPU."""
+    segment_facts: tuple[SegmentFact, ...]
+    """By `segments.segment`."""
+    peaks: Mapping[str, int]
+    """Moments of `peak`, `first_step_peak`, `steady_state_peak`, those that exist."""
+    spans: tuple[tuple[int, int, str, str], ...]
+    """First moment, last moment, lane (step or phase) and name of what was going on, by first moment."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OomResult:
     """An out-of-memory that was recorded."""
@@ -209,8 +352,14 @@ class RankReport:
     """By bytes live at the peak, largest first."""
     warnings: tuple[Note, ...]
     """What was not seen, and what went wrong while recording or reading."""
+    steady_minus_first: Mapping[str, int] | None = None
+    """Steady-state peak less first-step peak, requested bytes by category; `None` without both."""
+    first_step_effects: tuple[FirstStepEffect, ...] = ()
+    """What makes the first step different, the largest first."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Header facts worth showing: versions, optimizers, world size, exception."""
+    allocation_map: AllocationMap | None = None
+    """Every allocation; `None` unless asked for, and where nothing is known of any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
