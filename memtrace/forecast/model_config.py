@@ -127,7 +127,7 @@ def _gpt_bigcode(get: ConfigFields) -> dict[str, Any]:
 def _gptj(get: ConfigFields) -> dict[str, Any]:
     spec = _gpt2(get) | {"learned_positions": 0, "tied": get.flag("tie_word_embeddings", default=False)}
     spec |= {name: get.number(key, default=0.0) for name, key in _GPT2_DROPOUTS.items()}
-    biases = {"has_qkv_bias": False, "has_out_bias": False, "num_head_biases": 1}
+    biases = {"has_fused_qkv": False, "has_qkv_bias": False, "has_out_bias": False, "num_head_biases": 1}
     return spec | biases | {"norms_per_layer": 1, "is_parallel": True}
 
 
@@ -149,6 +149,7 @@ def _llama(get: ConfigFields) -> dict[str, Any]:
         "vocabulary": get.integer("vocab_size"),
         "max_positions": get.integer("max_position_embeddings", default=None),
         "gated": True,
+        "has_fused_qkv": False,
         "activation": get.text("hidden_act", default="silu"),
         "tied": get.flag("tie_word_embeddings", default=False),
         "has_qkv_bias": bias,
@@ -167,6 +168,8 @@ def _without_bias(get: ConfigFields) -> dict[str, Any]:
 
 def _phi3(get: ConfigFields) -> dict[str, Any]:
     return _without_bias(get) | {
+        "has_fused_qkv": True,
+        "has_fused_gate": True,
         "hidden_dropout": get.number("resid_pdrop", default=0.0),
         "embedding_dropout": get.number("embd_pdrop", default=0.0),
     }
@@ -235,6 +238,7 @@ def _gpt_neox(get: ConfigFields) -> dict[str, Any]:
     bias = get.flag("attention_bias", default=True)
     return _llama(get) | {
         "gated": False,
+        "has_fused_qkv": True,
         "activation": get.text("hidden_act", default="gelu"),
         "has_qkv_bias": bias,
         "has_out_bias": bias,
@@ -247,7 +251,7 @@ def _gpt_neox(get: ConfigFields) -> dict[str, Any]:
 
 
 def _phi(get: ConfigFields) -> dict[str, Any]:
-    spec = _gpt_neox(get) | {"num_head_biases": 1, "norms_per_layer": 1, "is_parallel": True}
+    spec = _gpt_neox(get) | {"num_head_biases": 1, "norms_per_layer": 1, "is_parallel": True, "has_fused_qkv": False}
     return spec | {
         "has_qkv_bias": True,
         "has_out_bias": True,
@@ -304,6 +308,7 @@ def _bert(get: ConfigFields) -> dict[str, Any]:
         "learned_positions": positions,
         "token_types": get.integer("type_vocab_size", default=2),
         "activation": get.text("hidden_act", default="gelu"),
+        "has_fused_qkv": False,
         "tied": is_tied,
         "num_head_biases": 1 if is_tied else 2,
         "has_head_transform": True,
@@ -334,6 +339,7 @@ def _opt(get: ConfigFields) -> dict[str, Any]:
         "learned_positions": positions + 2,
         "activation": get.text("activation_function", default="relu"),
         "tied": get.flag("tie_word_embeddings", default=True),
+        "has_fused_qkv": False,
         "has_qkv_bias": bias,
         "has_out_bias": bias,
         "has_mlp_bias": bias,

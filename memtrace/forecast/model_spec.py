@@ -66,6 +66,10 @@ class ModelSpec:
     has_out_bias: bool = True
     """Whether the projection after attention has a bias."""
     has_mlp_bias: bool = True
+    has_fused_qkv: bool = True
+    """Whether one matrix makes queries, keys and values."""
+    has_fused_gate: bool = False
+    """Whether one matrix makes gate and up projection."""
     norm: str = "layer"
     """layer or rms."""
     has_norm_weight: bool = True

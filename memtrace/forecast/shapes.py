@@ -42,7 +42,7 @@ def spec_of_size(number: int) -> ModelSpec:
 
     >>> spec = spec_of_size(7_000_000_000)
     >>> spec.hidden, spec.num_layers
-    (4096, 34)
+    (4096, 33)
     """
     if number < 10_000:
         raise MemtraceError(f"{number} parameters are too few for a transformer", hint="give its dimensions instead")

@@ -10,7 +10,8 @@ import pytest
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model_config import READERS, read_config
 from memtrace.forecast.model_spec import ModelSpec
-from memtrace.forecast.parameters import active_parameters, count_parameters, num_parameters
+from memtrace.forecast.parameter_tensors import parameter_tensors
+from memtrace.forecast.parameters import active_parameters, count_parameters, num_parameter_tensors, num_parameters
 from memtrace.forecast.presets import PRESETS, preset
 from memtrace.forecast.shapes import spec_of_size
 
@@ -86,8 +87,11 @@ def test_parameters_equal_those_that_transformers_builds(kind: str) -> None:
         loader = transformers.AutoModelForMaskedLM if kind in MASKED else transformers.AutoModelForCausalLM
         with torch.device("meta"):
             model = loader.from_config(config)
-        expected = sum(parameter.numel() for parameter in model.parameters())
-        assert num_parameters(read_config(config.to_dict())) == expected, (kind, settings)
+        expected, spec = sorted(parameter.numel() for parameter in model.parameters()), read_config(config.to_dict())
+        tensors = sorted(one.numel for one in parameter_tensors(spec) for _ in range(one.copies))
+        assert num_parameters(spec) == sum(expected), (kind, settings)
+        assert tensors == expected, (kind, settings)
+        assert num_parameter_tensors(spec) == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_preset_has_the_published_number_of_parameters(name: str, published: int
 def test_parts_of_a_preset_add_up(name: str) -> None:
     spec = preset(name)
     parts = count_parameters(spec)
-    assert parts.total == parts.embedding.total + parts.layers.total + parts.head.total
+    assert parts.total == parts.embedding.total + parts.layers_total + parts.head.total
     assert 0 < active_parameters(spec) <= parts.total
     assert (active_parameters(spec) < parts.total) == bool(spec.num_experts)
 
