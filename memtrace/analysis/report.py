@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtrace.analysis.allocation_map import build_allocation_map
+from memtrace.analysis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.findings import find_advice
 from memtrace.analysis.history import DeviceHistory, build_history, device_names
 from memtrace.analysis.inferred_marks import with_inferred_marks
@@ -56,10 +57,13 @@ def _rank_reports(
     names = device_names(rank) or [_main_device(rank)]
     accelerators = [name for name in names if name != "cpu"]
     histories = [build_history(rank, name, owns_marks=accelerators == [name]) for name in names]
-    return [
-        (_device_report(history, facts, capacity_bytes, with_map=with_map), find_advice(history))
-        for history in histories
-    ]
+    reports = []
+    for history in histories:
+        capacity = _capacity(rank, history.device) if capacity_bytes is None else capacity_bytes
+        diagnosis = diagnose(history, capacity_bytes=capacity)
+        report = _device_report(history, diagnosis, facts, capacity, with_map=with_map)
+        reports.append((report, (*diagnosis.findings, *find_advice(history))))
+    return reports
 
 
 def _main_device(rank: RankTrace) -> str:
@@ -69,7 +73,12 @@ def _main_device(rank: RankTrace) -> str:
 
 
 def _device_report(
-    history: DeviceHistory, facts: Mapping[str, Any], capacity_bytes: int | None, *, with_map: bool
+    history: DeviceHistory,
+    diagnosis: Diagnosis,
+    facts: Mapping[str, Any],
+    capacity_bytes: int | None,
+    *,
+    with_map: bool,
 ) -> RankReport:
     rank, spans = history.rank, step_spans(history)
     end = end_state(history)
@@ -87,7 +96,7 @@ def _device_report(
         complete=rank.complete,
         num_events=len(history.moments.rows),
         num_allocations=history.num_allocs,
-        capacity_bytes=capacity_bytes if capacity_bytes is not None else _capacity(rank, history.device),
+        capacity_bytes=capacity_bytes,
         peak=peak,
         first_step_peak=first,
         steady_state_peak=steady,
@@ -95,6 +104,7 @@ def _device_report(
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
         steps=step_results(history, spans),
         oom=find_oom(history),
+        leaks=diagnosis.leaks,
         timeline=build_timeline(history.moments, history.levels, peak_moments.values()) if has_moments else None,
         top_modules=modules_at(history, at_peak),
         top_stacks=stacks_at(history, at_peak) if has_moments else (),

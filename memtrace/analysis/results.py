@@ -356,6 +356,8 @@ class RankReport:
     """Steady-state peak less first-step peak, requested bytes by category; `None` without both."""
     first_step_effects: tuple[FirstStepEffect, ...] = ()
     """What makes the first step different, the largest first."""
+    leaks: tuple[Leak, ...] = ()
+    """What grows from step to step, the fastest first."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Header facts worth showing: versions, optimizers, world size, exception."""
     allocation_map: AllocationMap | None = None

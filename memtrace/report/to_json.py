@@ -12,6 +12,7 @@ import orjson
 
 from memtrace.analysis.results import (
     Finding,
+    Leak,
     Note,
     OomResult,
     Peak,
@@ -61,6 +62,7 @@ def _rank(rank: RankReport) -> Document:
         "max_reserved_bytes": rank.max_reserved_bytes,
         "steps": [_step(step) for step in rank.steps],
         "oom": None if rank.oom is None else _oom(rank.oom),
+        "leaks": [_leak(leak) for leak in rank.leaks],
         "warnings": [_note(note) for note in rank.warnings],
     }
 
@@ -131,6 +133,21 @@ def _oom(oom: OomResult) -> Document:
         "reserved_unallocated_bytes": oom.reserved_unallocated_bytes,
         "largest_free_block_bytes": oom.largest_free_block_bytes,
         "cause": oom.cause,
+    }
+
+
+def _leak(leak: Leak) -> Document:
+    return {
+        "bytes_per_step": leak.bytes_per_step,
+        "allocations_per_step": leak.allocations_per_step,
+        "steps": list(leak.steps),
+        "phase": leak.phase,
+        "category": leak.category,
+        "num_modules": leak.num_modules,
+        "cause": leak.cause,
+        "live_bytes": leak.live_bytes,
+        "steps_until_full": leak.steps_until_full,
+        "where": None if leak.where is None else dict(leak.where),
     }
 
 
