@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.inference import infer
+from memtrace.analysis.lifetime_rules import LifetimeRules
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
-from memtrace.schema.names import Category, Decision, Role, Source
+from memtrace.schema.names import Category, Decision, Role
 from memtrace.store.columns import NULL, ColumnTable, IntArray
 from memtrace.store.trace import RankTrace
 
@@ -93,7 +94,9 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
             role[rows] = ROLES.index(Role.NONE)
             owner_row[rows] = named
         unmatched = _unmatched(owners, of_owner == _Finder.ABSENT)
-    elif rank.source == Source.SNAPSHOT.value:
+        if len(rank.table("phases")) and moments.has_times:
+            LifetimeRules(rank, moments, lifetimes, category, decision, role).run()
+    else:
         inferred = infer(rank, moments, lifetimes)
         if inferred is not None:
             category, decision = inferred.category, inferred.decision

@@ -47,7 +47,7 @@ def test_peak_says_when_and_where() -> None:
     peak = report_of(small_run()).peak
     assert peak.requested_bytes == peak.allocated_bytes == PARAMETER + SECOND
     assert (peak.time_ns, peak.step, peak.phase, peak.module, peak.event) == (40, 2, "forward", "model", 3)
-    assert peak.by_category == {"parameter": PARAMETER, "unknown": SECOND}
+    assert peak.by_category == {"parameter": PARAMETER, "temporary": SECOND, "unknown": 0}
     assert peak.reserved_bytes is None
 
 

@@ -1,0 +1,220 @@
+"""Rules for allocations that nothing names: each from a step written by hand, whose every allocation is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtrace.analysis.attribution import CATEGORIES, DECISIONS, ROLES
+from memtrace.analysis.history import build_history
+from memtrace.store.trace import RankTrace
+from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, saved, step, window
+
+LOOP = {
+    "phases": [
+        phase("forward", 1, 100, 200),
+        phase("backward", 1, 200, 300),
+        phase("recompute", 1, 240, 260),
+        phase("optimizer", 1, 320, 400),
+        phase("data", 2, 420, 440),
+        phase("forward", 2, 500, 600),
+        phase("backward", 2, 600, 700),
+        phase("optimizer", 2, 720, 800),
+        phase("forward", 3, 900, 950),
+        phase("backward", 3, 950, 960),
+        phase("optimizer", 3, 970, 980),
+    ],
+    "steps": [step(0, 0, 99), step(1, 99, 400), step(2, 400, 800), step(3, 800, 980)],
+}
+"""Three steps: what runs when. Between phases are gaps; before 100 is setup."""
+
+Life = tuple[int, int | None]
+"""Birth and death of one allocation, ns; `None` for one that is never freed."""
+
+
+def trace_of(
+    *lives: Life, size: int = 64, stack: int | None = None, **tables: Sequence[Mapping[str, Any]]
+) -> RankTrace:
+    """Return a recording in which allocation number i lives at address i + 1 and nothing else happens."""
+    told: list[tuple[int, Event]] = []
+    for number, (birth, death) in enumerate(lives):
+        told.append((birth, ("alloc", number + 1, size)))
+        if death is not None:
+            told.append((death, ("free_completed", number + 1, size)))
+    told.sort(key=lambda one: one[0])
+    rows = [row | {"time_ns": time} for (time, _), row in zip(told, event_rows([e for _, e in told]), strict=True)]
+    for row in rows:
+        row["stack"] = stack
+    return rank_trace(
+        **{**LOOP, "events": rows, "windows": [window(0, len(rows), initial=0)], "owners": [OTHER], **tables}
+    )
+
+
+OTHER = owner(5, 999, 4096, "parameter")
+"""An owner of something else: it tells that hooks were there."""
+
+
+def decided(rank: RankTrace) -> list[tuple[str, str, str]]:
+    """Return category, decision and role of each allocation by its address."""
+    history = build_history(rank, "cpu", owns_marks=True)
+    found = history.attribution
+    order = np.lexsort((history.lifetimes.start, history.lifetimes.address))
+    return [
+        (CATEGORIES[found.category[i]].value, DECISIONS[found.decision[i]].value, ROLES[found.role[i]].value)
+        for i in order
+    ]
+
+
+RULES = {
+    "freed in its forward": ((110, 150), "temporary", "none"),
+    "forward to backward": ((110, 250), "activation", "saved"),
+    "forward to the next forward": ((110, 510), "activation", "output"),
+    "forward of a later step, never freed": ((910, None), "activation", "output"),
+    "freed in its backward": ((210, 290), "temporary", "none"),
+    "freed in its recomputation": ((242, 258), "temporary", "none"),
+    "recomputation to backward": ((242, 290), "activation", "recomputed"),
+    "freed in its optimizer": ((330, 390), "temporary", "none"),
+    "freed in the loader": ((425, 435), "temporary", "none"),
+    "loaded": ((425, 510), "input", "none"),
+    "loaded ahead": ((425, None), "input", "none"),
+    "drawn and read": ((450, 650), "input", "none"),
+    "drawn and dropped": ((450, 460), "temporary", "none"),
+    "between backward and optimizer": ((305, 395), "temporary", "none"),
+    "made before training, read in it": ((50, None), "input", "none"),
+    "made before training, freed in it": ((50, 120), "input", "none"),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_decides_by_birth_and_death(name: str) -> None:
+    life, category, role = RULES[name]
+    assert decided(trace_of(life)) == [(category, "lifetime_rule", role)]
+
+
+UNEXPLAINED: dict[str, Life] = {
+    "a single one of forward that outlives the next step": (110, 850),
+    "made in backward and alive past it": (210, 850),
+    "made in an optimizer and alive past it": (330, 850),
+    "made between backward and optimizer, alive past it": (305, 850),
+    "freed before training": (50, 60),
+    "drawn and kept for good": (450, None),
+}
+
+
+@pytest.mark.parametrize("name", UNEXPLAINED)
+def test_what_no_rule_explains_stays_unknown(name: str) -> None:
+    life = UNEXPLAINED[name]
+    more = {"steps": [*LOOP["steps"], step(4, 980, 990), step(5, 990, 995)]}
+    rank = trace_of(life, (996, None), **more)
+    assert decided(rank)[0] == ("unknown", "unknown", "none")
+
+
+def test_outputs_that_every_step_keeps_are_outputs() -> None:
+    stacks = {
+        "frames": [{"file": "train.py", "line": 3, "function": "train"}],
+        "stacks": [{"frame": 0, "parent": None}],
+    }
+    later = {"steps": [*LOOP["steps"], step(4, 980, 990), step(5, 990, 995)]}
+    kept = decided(trace_of((110, None), (510, None), (996, None), stack=0, **stacks, **later))
+    assert kept[:2] == [("activation", "lifetime_rule", "output")] * 2
+    alone = decided(trace_of((110, None), (112, None), (996, None), stack=0, **stacks, **later))
+    assert alone[:2] == [("unknown", "unknown", "none")] * 2
+
+
+def test_a_copy_of_a_random_state_is_a_detail_of_autograd() -> None:
+    stacks = {
+        "frames": [
+            {"file": "torch/random.py", "line": 46, "function": "get_rng_state"},
+            {"file": "torch/utils/checkpoint.py", "line": 9, "function": "checkpoint"},
+        ],
+        "stacks": [{"frame": 1, "parent": None}, {"frame": 0, "parent": 0}],
+    }
+    assert decided(trace_of((110, 250), stack=1, **stacks)) == [("autograd_detail", "stack_rule", "none")]
+    assert decided(trace_of((110, 250), stack=0, **stacks)) == [("activation", "lifetime_rule", "saved")]
+
+
+def test_a_gradient_that_was_gone_at_the_sweep_is_told_by_its_size() -> None:
+    parameter = owner(5, 999, 64, "parameter")
+    assert decided(trace_of((210, 310), owners=[parameter])) == [("gradient", "lifetime_rule", "none")]
+    assert decided(trace_of((210, 290), owners=[parameter])) == [("temporary", "lifetime_rule", "none")]
+    assert decided(trace_of((210, 310), size=65, owners=[parameter])) == [("unknown", "unknown", "none")]
+
+
+@pytest.mark.parametrize("size", [64, 32, 128, 192, 96, 384])
+def test_what_may_be_a_copy_of_the_weights_is_no_input(size: int) -> None:
+    weights = [owner(5, 998, 64, "parameter"), owner(5, 999, 128, "parameter")]
+    assert decided(trace_of((50, None), size=size, owners=weights)) == [("unknown", "unknown", "none")]
+
+
+def test_a_bucket_of_a_distributed_run_is_no_input() -> None:
+    rank = trace_of((50, None))
+    alone = RankTrace(header={**rank.header, "world_size": 1}, strings=rank.strings, tables=rank.tables)
+    several = RankTrace(header={**rank.header, "world_size": 2}, strings=rank.strings, tables=rank.tables)
+    assert [decided(one)[0][0] for one in (alone, several)] == ["input", "unknown"]
+
+
+def test_labels_that_autograd_saved_are_inputs_and_not_activations() -> None:
+    row = saved(601, 1, 64)
+    assert decided(trace_of((425, 900), saved=[row])) == [("input", "lifetime_rule", "none")]
+    assert decided(trace_of((510, 900), saved=[row])) == [("activation", "hook", "saved")]
+
+
+def test_a_teacher_makes_outputs_and_temporaries() -> None:
+    phases = [*LOOP["phases"], {**phase("other", 2, 460, 480), "detail": "evaluation"}]
+    found = decided(trace_of((465, 470), (465, 650), phases=phases))
+    assert found == [("temporary", "lifetime_rule", "none"), ("activation", "lifetime_rule", "output")]
+
+
+def test_a_loss_computed_after_another_phase_is_of_the_forward() -> None:
+    """A backward inside forward (forces, penalties) ends the phase; what follows leads to the next backward."""
+    phases = [*LOOP["phases"], phase("backward", 1, 150, 160)]
+    phases[0] = phase("forward", 1, 100, 150)
+    assert decided(trace_of((170, 250), (170, 190), phases=phases)) == [
+        ("activation", "lifetime_rule", "saved"),
+        ("temporary", "lifetime_rule", "none"),
+    ]
+
+
+def test_a_forward_that_failed_had_activations_when_it_did() -> None:
+    """The failure frees everything: what died before the last request was temporary, what after it was not."""
+    phases = [phase("forward", 1, 100, None)]
+    found = decided(trace_of((110, 170), (120, 130), (140, 180), (150, None), phases=phases, steps=[step(0, 0, 99)]))
+    assert [one[0] for one in found] == ["activation", "temporary", "activation", "activation"]
+
+
+def test_a_backward_that_failed_knows_no_gradient_from_a_temporary() -> None:
+    phases = [phase("forward", 1, 100, 200), phase("backward", 1, 200, None), phase("recompute", 1, 240, 260)]
+    lives: list[Life] = [(110, None), (210, 250), (210, None), (245, None)]
+    found = decided(trace_of(*lives, phases=phases, steps=[step(0, 0, 99)]))
+    assert [(one[0], one[2]) for one in found] == [
+        ("activation", "none"),
+        ("temporary", "none"),
+        ("unknown", "none"),
+        ("activation", "recomputed"),
+    ]
+
+
+def test_nothing_is_told_without_phases() -> None:
+    assert decided(trace_of((110, 150), phases=[])) == [("unknown", "unknown", "none")]
+
+
+times = st.integers(1, 1000)
+lives = st.lists(st.tuples(times, st.one_of(st.none(), times)).filter(lambda one: one[1] is None or one[0] < one[1]))
+
+
+@given(lives=lives, named=st.lists(st.tuples(st.integers(1, 12), times, st.sampled_from(["gradient", "input"]))))
+def test_what_an_owner_names_is_never_anything_else(lives: list[Life], named: list[tuple[int, int, str]]) -> None:
+    owners = [OTHER, *(owner(time, address, 64, category) for address, time, category in named)]
+    rank = trace_of(*lives, owners=owners)
+    for number, (found, (birth, death)) in enumerate(zip(decided(rank), lives, strict=True), start=1):
+        mine = {c for a, time, c in named if a == number and birth <= time < (death or time + 1)}
+        if mine:
+            assert found == ("gradient" if "gradient" in mine else "input", "owner", "none")
+        else:
+            assert found[1] in ("lifetime_rule", "unknown")
+            assert (found[0] == "unknown") == (found[1] == "unknown")
