@@ -68,6 +68,8 @@ class Attachments:
             register_optimizer_step_post_hook(self._wrap(loop.after_optimizer, name="optimizer post-hook")),
         ]
         self._around(Optimizer, "__init__", None, loop.optimizer_created)
+        self._around(Optimizer, "zero_grad", loop.before_zero_grad, None)
+        self._around(self._torch.nn.Module, "zero_grad", loop.before_zero_grad, None)
         scaler = getattr(getattr(self._torch, "amp", None), "GradScaler", None)
         if scaler is not None:
             self._around(scaler, "step", loop.before_scaler, loop.after_scaler)

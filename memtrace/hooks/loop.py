@@ -178,6 +178,11 @@ class TrainingLoop:
         """Whether an optimizer step belongs to the loop: one in backward does, on whichever thread autograd runs it."""
         return self.is_current_thread or self._in_backward()
 
+    def before_zero_grad(self, _owner: Any, set_to_none: bool = True) -> None:
+        """Gradients are about to be dropped, or set to zero and kept."""
+        if not set_to_none:
+            self._writer.note_kept_gradients()
+
     def before_scaler(self, scaler: Any, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
         """A gradient scaler is about to step an optimizer, or to skip it."""
         if scaler.is_enabled():
@@ -200,6 +205,10 @@ class TrainingLoop:
 
     def _end_step(self, end: StepEnd) -> None:
         self._write_step(end)
+        if self._step == 0:
+            # Now, not after the first step, which may fail: what will be resident by then depends on them.
+            for optimizer in self._live_optimizers():
+                self._writer.describe_optimizer(optimizer)
         if self._window.is_open:
             # First the events: the CPU source would record every Python call of the sweep.
             self._window.take_events()

@@ -79,6 +79,11 @@ class Writer:
         if self._first("scaler"):
             self.facts(uses_grad_scaler=True)
 
+    def note_kept_gradients(self) -> None:
+        """Write that `zero_grad` keeps gradients and sets them to zero."""
+        if self._first("kept gradients"):
+            self.facts(keeps_gradients=True)
+
     def note_distributed(self, torch: Any) -> None:
         """Write rank and world size where the environment did not tell them and a process group does."""
         distributed = getattr(torch, "distributed", None)

@@ -341,6 +341,7 @@ RANK_HEADER: tuple[Field, ...] = (
     Field(name="allocator_settings", kind="object", meaning="settings of the caching allocator as torch reports them"),
     Field(name="autocast_dtypes", kind="list of strings", meaning="dtypes seen under autocast"),
     Field(name="uses_grad_scaler", kind="bool", meaning="whether a gradient scaler was used"),
+    Field(name="keeps_gradients", kind="bool", meaning="whether zero_grad(set_to_none=False) was called"),
     Field(
         name="exception",
         kind="object or null",
