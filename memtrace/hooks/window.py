@@ -188,4 +188,5 @@ class Window:
             return
         if isinstance(request, dict) and request.get("id") != self._trigger_id:
             self._trigger_id = request.get("id")
-            self._triggered_until = step + int(request.get("steps", 1))
+            # A second request never cuts the first one short.
+            self._triggered_until = max(self._triggered_until, step + int(request.get("steps", 1)))
