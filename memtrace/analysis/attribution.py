@@ -63,6 +63,8 @@ class Attribution:
     """Row of owners that gave the category; null where none did."""
     saved_row: IntArray
     """Row of saved that names it, whatever its category; null where none does."""
+    allocation_of_owner: IntArray
+    """For each row of owners the row of `Lifetimes` that it names; negative where none is known, or of this device."""
     num_unmatched_storages: int
     """Storages with an owner that no recorded allocation holds."""
     unmatched_bytes: int
@@ -76,7 +78,7 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
     role = np.full(len(lifetimes), ROLES.index(Role.NONE), np.int8)
     owner_row, saved_row = np.full(len(lifetimes), NULL, np.int64), np.full(len(lifetimes), NULL, np.int64)
     owners, saved = rank.table("owners"), rank.table("saved")
-    unmatched = (0, 0)
+    of_owner, unmatched = np.full(len(owners), _Finder.ABSENT, np.int64), (0, 0)
     if len(owners) or len(saved):
         finder = _Finder(moments, lifetimes)
         live = finder.find(saved, rank.string_id(device))
@@ -106,6 +108,7 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
         role=role,
         owner_row=owner_row,
         saved_row=saved_row,
+        allocation_of_owner=of_owner,
         num_unmatched_storages=unmatched[0],
         unmatched_bytes=unmatched[1],
     )

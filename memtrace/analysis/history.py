@@ -14,6 +14,7 @@ from memtrace.analysis.levels import Levels, build_levels
 from memtrace.analysis.lifetimes import Lifetimes, build_lifetimes
 from memtrace.analysis.moments import Moments, build_moments
 from memtrace.analysis.replayed import Replayed, replay_history
+from memtrace.analysis.shared_storages import split_shared
 from memtrace.analysis.spans import Spans
 from memtrace.schema.names import Action
 from memtrace.store.columns import NULL
@@ -56,7 +57,7 @@ def build_history(rank: RankTrace, device: str, *, owns_marks: bool) -> DeviceHi
     """Return all that a rank knows about one device."""
     moments = build_moments(rank, device)
     lifetimes = build_lifetimes(rank, device, moments)
-    attribution = attribute(rank, device, moments, lifetimes)
+    lifetimes, attribution = split_shared(rank, lifetimes, attribute(rank, device, moments, lifetimes))
     replayed = replay_history(rank, device, moments)
     phases, scopes = rank.table("phases"), rank.table("scopes")
     num_allocs = int(np.count_nonzero(moments.is_action(rank, Action.ALLOC)))

@@ -12,6 +12,7 @@ is touched. The rules, by where an allocation was born:
     evaluation  freed in it → temporary; else → activation (output)
     between     freed before the next forward → temporary; live in it → input
     setup       live in the first forward, and no copy of a parameter → input: data, constants
+    reducer     while DistributedDataParallel makes its buckets: freed then → temporary; else → communication
 
 An output that outlives the next step, too, is kept on purpose (a list of losses) if every step makes one; a single one
 may be a cache or a workspace, and stays unknown.
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
 from memtrace.analysis.placement import BETWEEN, NEVER, PHASES, Placement, build_placement
+from memtrace.analysis.spans import Spans
 from memtrace.analysis.stack_roles import OPTIMIZER_SETUP, SETUP, roles_of, stack_roles
 from memtrace.schema.names import Category, Decision, Phase, Role
 from memtrace.store.columns import NULL, IntArray
@@ -35,6 +37,9 @@ _BoolArray = npt.NDArray[np.bool_]
 
 _RANDOM_STATE = "get_rng_state"
 """The function of torch that copies the state of a random generator; checkpointing keeps such copies for backward."""
+
+_REDUCER = "Reducer"
+"""Class name of the scopes in which hooks saw a reducer make its buckets."""
 
 
 class LifetimeRules:
@@ -65,6 +70,7 @@ class LifetimeRules:
     def run(self) -> None:
         """Apply every rule."""
         at = self._at
+        self._buckets()
         self._inputs()
         freed_inside = (at.death_ns <= at.end_ns) & (at.death_ns != NEVER)
         # A forward that broke off freed its activations as the failure unwound it.
@@ -93,6 +99,17 @@ class LifetimeRules:
         self._decision[rows] = _DECISIONS.index(decision)
         self._role[rows] = _ROLES.index(role)
 
+    def _buckets(self) -> None:
+        """Decide what was made in scopes of a reducer, which know what it is."""
+        rows = _reducer_scopes(self._rank)
+        if len(rows):
+            scopes = self._rank.table("scopes")
+            spans = Spans.build(scopes["start_ns"][rows], scopes["end_ns"][rows])
+            around = spans.innermost(self._at.birth_ns)
+            end = np.where(around >= 0, np.where(scopes["end_ns"] == NULL, NEVER, scopes["end_ns"])[rows[around]], 0)
+            self._give((around >= 0) & (self._at.death_ns <= end), Category.TEMPORARY)
+            self._give(around >= 0, Category.COMMUNICATION, decision=Decision.HOOK)
+
     def _inputs(self) -> None:
         """Decide what was made between phases, by a data loader, or before training."""
         at = self._at
@@ -119,8 +136,8 @@ class LifetimeRules:
         return np.isin(self._size, copies) | built | (is_distributed and not self._knows_communication())
 
     def _knows_communication(self) -> bool:
-        owners = self._rank.table("owners")
-        return bool(np.any(owners["category"] == self._rank.string_id(Category.COMMUNICATION.value)))
+        owners, communication = self._rank.table("owners"), self._rank.string_id(Category.COMMUNICATION.value)
+        return bool(np.any(owners["category"] == communication)) or len(_reducer_scopes(self._rank)) > 0
 
     def _kept_for_backward(self) -> None:
         """Decide what the backward freed that follows a forward, or that is around a recomputation."""
@@ -178,6 +195,11 @@ def _parameter_bytes(rank: RankTrace) -> tuple[IntArray, int]:
         return np.zeros(0, np.int64), 0
     sizes, times = owners["size_bytes"][rows], owners["time_ns"][rows]
     return np.unique(sizes), int(sizes[times == times.max()].sum())
+
+
+def _reducer_scopes(rank: RankTrace) -> IntArray:
+    """Return the rows of scopes in which a reducer made its buckets."""
+    return np.flatnonzero(rank.table("scopes")["class_name"] == rank.string_id(_REDUCER))
 
 
 def _has_function(rank: RankTrace, stack: IntArray, function: str) -> _BoolArray:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from memtrace.analysis.attribution import CATEGORIES, DECISIONS, ROLES
 from memtrace.analysis.history import build_history
 from memtrace.store.trace import RankTrace
-from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, saved, step, window
+from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, saved, scope, step, window
 
 LOOP = {
     "phases": [
@@ -156,6 +156,16 @@ def test_a_bucket_of_a_distributed_run_is_no_input() -> None:
     alone = RankTrace(header={**rank.header, "world_size": 1}, strings=rank.strings, tables=rank.tables)
     several = RankTrace(header={**rank.header, "world_size": 2}, strings=rank.strings, tables=rank.tables)
     assert [decided(one)[0][0] for one in (alone, several)] == ["input", "unknown"]
+
+
+def test_what_a_reducer_makes_for_good_is_a_bucket() -> None:
+    scopes = [{**scope("DistributedDataParallel.reducer", 40, 60), "class_name": "Reducer"}]
+    found = decided(trace_of((30, None), (50, None), (50, 55), scopes=scopes))
+    assert [one[:2] for one in found] == [
+        ("input", "lifetime_rule"),
+        ("communication", "hook"),
+        ("temporary", "lifetime_rule"),
+    ]
 
 
 def test_labels_that_autograd_saved_are_inputs_and_not_activations() -> None:
