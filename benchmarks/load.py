@@ -41,10 +41,15 @@ elif what == "orjson.loads":
 elif what == "read":
     from memtrace.store.read import read_trace
     work = lambda: read_trace(path)
-else:
+elif what == "read and summarise":
     from memtrace.analysis.report import analyze
     from memtrace.store.read import read_trace
     work = lambda: analyze(read_trace(path))
+else:
+    from memtrace.analysis.report import analyze
+    from memtrace.report.text import render_text
+    from memtrace.store.read import read_trace
+    work = lambda: render_text(analyze(read_trace(path)))
 start = time.perf_counter()
 result = work()
 seconds = time.perf_counter() - start
@@ -96,8 +101,23 @@ COMPARISONS = (
 )
 
 
-def write_inputs(folder: Path, num_events: int) -> None:
-    """Write the two files to read."""
+COLUMNS = (
+    "what",
+    "parser alone",
+    "memtrace",
+    "time ratio",
+    "target",
+    "parser peak RSS",
+    "memtrace peak RSS",
+    "ratio",
+    "target",
+    "met",
+)
+"""Headings of the row that `compare` returns."""
+
+
+def write_inputs(folder: Path, num_events: int, *, trace_too: bool = True) -> None:
+    """Write the snapshot to read and, if wanted, the trace.json of it."""
     sys.path.insert(0, str(ROOT))
     from memtrace.store.read import read_trace
     from memtrace.store.write import write_trace
@@ -113,7 +133,8 @@ def write_inputs(folder: Path, num_events: int) -> None:
     data["device_traces"][number] = repeated
     with (folder / "snapshot.pickle").open("wb") as file:
         pickle.dump(data, file, protocol=4)
-    write_trace(read_trace(folder / "snapshot.pickle"), folder / "trace.json")
+    if trace_too:
+        write_trace(read_trace(folder / "snapshot.pickle"), folder / "trace.json")
 
 
 def measure(what: str, path: Path) -> tuple[float, int]:
@@ -161,8 +182,6 @@ def main(arguments: Sequence[str]) -> int:
         rows = [compare(comparison, Path(folder), options.runs) for comparison in COMPARISONS]
     today = datetime.date.today().isoformat()
     about = f"{options.events:,} events, {SNAPSHOT.stem} repeated"
-    columns = ("what", "parser alone", "memtrace", "time ratio", "target")
-    columns += ("parser peak RSS", "memtrace peak RSS", "ratio", "target", "met")
     lines = [
         f"# Loading, {today}",
         "",
@@ -170,8 +189,8 @@ def main(arguments: Sequence[str]) -> int:
         f"Medians of {options.runs} rounds (and the range of ratios); a process for each measurement.",
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores.",
         "",
-        f"| {' | '.join(columns)} |",
-        "|---" * len(columns) + "|",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
         *(row for row, _ in rows),
         "",
     ]
