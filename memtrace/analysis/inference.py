@@ -1,8 +1,10 @@
-"""What the allocations of a snapshot are for: guesses from stacks, lifetimes and sizes, never shown as facts.
+"""What allocations are for where no hook told: guesses from stacks, lifetimes and sizes, never shown as facts.
 
-In: a rank with inferred phases, and its allocations. Out: codes of category and decision for each allocation; what no
-rule explains stays unknown. Gradients come first (made in backward, alive past it): parameters are as large as they
-are, one to one, and so are optimizer states. A state or parameter that a step replaces hands its category on.
+In: a rank with phases, inferred or not, and its allocations. Out: codes of category, decision and role for each; what
+no rule explains stays unknown, since wrong is worse than unknown. Gradients come first (made in backward, alive past
+it): as many blocks as there are gradients of a size, live before the first forward, are parameters. What an optimizer
+step makes and keeps is its state; a state or parameter that a step replaces hands its category on. What lives within a
+step is decided as in a recording.
 """
 
 from __future__ import annotations
@@ -12,29 +14,39 @@ from collections import Counter, defaultdict
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.inferred_residents import Residents, choose_residents
+from memtrace.analysis.lifetime_rules import LifetimeRules
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
-from memtrace.analysis.size_matching import count_sizes, match_sizes, sets_of_sizes
-from memtrace.analysis.stack_roles import BLAS_WORKSPACE, OPTIMIZER_SETUP, SETUP, roles_of, stack_roles
-from memtrace.schema.names import Category, Decision, Phase
+from memtrace.analysis.size_matching import count_sizes, match_sizes
+from memtrace.analysis.stack_roles import BLAS_WORKSPACE, COMMUNICATION, roles_of, stack_roles
+from memtrace.schema.names import Category, Decision, Phase, Role
 from memtrace.store.columns import IntArray
 from memtrace.store.trace import RankTrace
 
-_CATEGORIES, _DECISIONS = tuple(Category), tuple(Decision)
+_CATEGORIES, _DECISIONS, _ROLES = tuple(Category), tuple(Decision), tuple(Role)
+_BoolArray = npt.NDArray[np.bool_]
 _NONE = -1
+_WITHIN_A_STEP = (Category.ACTIVATION, Category.TEMPORARY, Category.AUTOGRAD_DETAIL, Category.INPUT)
 
 
 class Inference:
     """The rules, applied in order; the first that explains an allocation decides it."""
 
     def __init__(self, rank: RankTrace, moments: Moments, lifetimes: Lifetimes) -> None:
-        self._lifetimes = lifetimes
+        self._rank, self._moments, self._lifetimes = rank, moments, lifetimes
         self.category = np.full(len(lifetimes), _CATEGORIES.index(Category.UNKNOWN), np.int8)
         self.decision = np.full(len(lifetimes), _DECISIONS.index(Decision.UNKNOWN), np.int8)
+        self.role = np.full(len(lifetimes), _ROLES.index(Role.NONE), np.int8)
         self._roles = roles_of(stack_roles(rank), lifetimes.stack)
         table = rank.table("phases")
-        self._names = [rank.text(int(one)) for one in table["phase"]]
-        self._first, self._stop = (np.searchsorted(moments.time_ns, table[name]) for name in ("start_ns", "end_ns"))
+        names = [rank.text(int(one)) for one in table["phase"]]
+        # A recomputation is a part of the backward around it.
+        rows = [row for row, name in enumerate(names) if name in _OUTER]
+        self._names = [names[row] for row in rows]
+        self._first, self._stop = (
+            np.searchsorted(moments.time_ns, table[column][rows]) for column in ("start_ns", "end_ns")
+        )
         self._phase = self._phase_of(lifetimes.start)
         self._annotated = any(
             (rank.text(int(one)) or "").startswith("Optimizer.step#") for one in rank.table("annotations")["name"]
@@ -43,38 +55,42 @@ class Inference:
     def run(self) -> None:
         """Apply every rule."""
         self._give(self._is(BLAS_WORKSPACE) & self._outlives_phase(), Category.WORKSPACE, Decision.STACK_RULE)
+        self._give(self._is(COMMUNICATION), Category.COMMUNICATION, Decision.STACK_RULE)
         gradients = self._gradients()
         self._residents(gradients)
         for at, name in enumerate(self._names):
             if name == Phase.OPTIMIZER.value:
                 self._hand_on(at)
-        self._rest()
+        self._states()
+        self._within_steps()
 
     def _phase_of(self, moment: IntArray) -> npt.NDArray[np.intp]:
-        """Return the row of the phase that holds each moment; none for what lived before the history."""
-        row = np.searchsorted(self._first, moment, side="right") - 1
-        inside = (row >= 0) & (moment < self._stop[row]) & ~self._lifetimes.is_initial
-        return np.where(inside, row, _NONE)
+        """Return the phase that holds each moment; none for what lived before the history."""
+        at = np.searchsorted(self._first, moment, side="right") - 1
+        inside = (at >= 0) & (moment < self._stop[at]) & ~self._lifetimes.is_initial
+        return np.where(inside, at, _NONE)
 
-    def _is(self, role: int) -> npt.NDArray[np.bool_]:
+    def _is(self, role: int) -> _BoolArray:
         return (self._roles & role) > 0
 
-    def _in(self, name: Phase) -> npt.NDArray[np.bool_]:
+    def _in(self, name: Phase) -> _BoolArray:
         """Return which allocations were made in a phase of this name."""
         named = np.array([*(one == name.value for one in self._names), False])
         return np.asarray(named[self._phase])
 
-    def _outlives_phase(self) -> npt.NDArray[np.bool_]:
+    def _lives_on(self) -> _BoolArray:
+        """Return which allocations never ended."""
+        return np.asarray(self._lifetimes.in_use_end >= self._lifetimes.num_moments)
+
+    def _outlives_phase(self) -> _BoolArray:
         """Return which allocations outlive the phase that made them."""
         stop = np.append(self._stop, 0)[self._phase]
-        return (self._phase >= 0) & (
-            (self._lifetimes.in_use_end > stop) | (self._lifetimes.in_use_end >= self._lifetimes.num_moments)
-        )
+        return (self._phase >= 0) & ((self._lifetimes.in_use_end > stop) | self._lives_on())
 
-    def _unknown(self) -> npt.NDArray[np.bool_]:
+    def _unknown(self) -> _BoolArray:
         return np.asarray(self.decision == _DECISIONS.index(Decision.UNKNOWN))
 
-    def _give(self, chosen: npt.NDArray[np.bool_] | IntArray, category: Category, decision: Decision) -> None:
+    def _give(self, chosen: _BoolArray | IntArray, category: Category, decision: Decision) -> None:
         """Decide the chosen allocations that nothing decided yet."""
         rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else np.asarray(chosen, np.int64)
         rows = rows[self.decision[rows] == _DECISIONS.index(Decision.UNKNOWN)]
@@ -86,29 +102,33 @@ class Inference:
         return np.flatnonzero(self._in(Phase.BACKWARD) & self._outlives_phase() & self._unknown())
 
     def _residents(self, gradients: IntArray) -> None:
-        """Decide what lived before the first phase and through it, by frames and by the sizes of the gradients."""
+        """Decide what lived before the first phase and through it, and with it which blocks are gradients."""
         live, size = self._lifetimes, self._lifetimes.size_bytes
         first, stop = int(self._first[0]), int(self._stop[0])
-        resident = (live.start <= first) & (live.in_use_end > stop) & (self._phase != 0)
-        self._give(resident & self._is(OPTIMIZER_SETUP), Category.OPTIMIZER_STATE, Decision.STACK_RULE)
-        built = resident & self._is(SETUP) & self._unknown()
-        initial = np.flatnonzero(resident & live.is_initial)
-        if built.any():
-            # A buffer is built beside the parameters and no gradient is as large: it stays unknown.
-            largest = self._largest_counts(gradients)
-            rows = match_sizes(np.flatnonzero(built), size, largest, per_phase=np.zeros_like(self._phase))
-            self._give(rows, Category.PARAMETER, Decision.STACK_RULE)
-        elif len(gradients) or Phase.OPTIMIZER.value in self._names:
-            self._initial_blocks(initial)
-        else:
-            for rows, category in zip(sets_of_sizes(initial, size), _ORDER, strict=False):
-                self._give(rows, category, Decision.LIFETIME_RULE)
-        parameters = np.flatnonzero(self.category == _CATEGORIES.index(Category.PARAMETER))
-        self._give(
-            match_sizes(gradients, size, count_sizes(size[parameters]), per_phase=self._phase),
-            Category.GRADIENT,
-            Decision.LIFETIME_RULE,
+        resident = (live.start <= first) & (live.in_use_end > stop) & (self._phase != 0) & self._unknown()
+        chosen = choose_residents(
+            Residents(
+                rows=np.flatnonzero(resident),
+                lifetimes=live,
+                roles=self._roles,
+                freed_in_step=self._freed_in_step(),
+                makes_states=bool(self._kept_by_steps()[0].any()),
+                has_steps=Phase.OPTIMIZER.value in self._names or len(gradients) > 0,
+            ),
+            self._largest_counts(gradients),
         )
+        for category, decision, rows in chosen:
+            self._give(rows, category, decision)
+        parameters = np.flatnonzero(self.category == _CATEGORIES.index(Category.PARAMETER))
+        matched = match_sizes(gradients, size, count_sizes(size[parameters]), per_phase=self._phase)
+        self._give(matched, Category.GRADIENT, Decision.LIFETIME_RULE)
+
+    def _freed_in_step(self) -> _BoolArray:
+        """Return which allocations an optimizer step freed."""
+        end = self._lifetimes.in_use_end
+        at = np.searchsorted(self._first, end, side="right") - 1
+        is_step = np.array([*(one == Phase.OPTIMIZER.value for one in self._names), False])
+        return np.asarray(is_step[at] & (at >= 0) & (end <= self._stop[at]) & ~self._lives_on())
 
     def _largest_counts(self, rows: IntArray) -> Counter[int]:
         """Return how many of these there are of each size in the phase that has most of it."""
@@ -117,29 +137,13 @@ class Inference:
             largest |= count_sizes(self._lifetimes.size_bytes[rows[self._phase[rows] == phase]])
         return largest
 
-    def _initial_blocks(self, initial: IntArray) -> None:
-        """Decide blocks of a history that starts late: steps replace states; what stays to the end is a parameter."""
-        live = self._lifetimes
-        stays = live.in_use_end[initial] >= live.num_moments
-        kept, replaced = initial[stays], initial[~stays]
-        counts = count_sizes(live.size_bytes[kept])
-        freed_in_step = np.zeros(len(replaced), np.bool_)
-        for at, name in enumerate(self._names):
-            if name == Phase.OPTIMIZER.value:
-                end = live.in_use_end[replaced]
-                freed_in_step |= (end >= self._first[at]) & (end <= self._stop[at])
-        matching = np.array([int(one) in counts for one in live.size_bytes[replaced]], np.bool_)
-        self._give(replaced[freed_in_step & matching], Category.OPTIMIZER_STATE, Decision.LIFETIME_RULE)
-        if (freed_in_step & matching).any():
-            sizes = count_sizes(live.size_bytes[replaced[freed_in_step]])
-            is_parameter = np.array([int(one) in sizes for one in live.size_bytes[kept]], np.bool_)
-            self._give(kept[is_parameter], Category.PARAMETER, Decision.LIFETIME_RULE)
+    def _step_decision(self) -> Decision:
+        return Decision.ANNOTATION if self._annotated else Decision.STACK_RULE
 
     def _hand_on(self, at: int) -> None:
-        """Let what an optimizer step makes and keeps take over from what it frees, else be a new state."""
+        """Let what an optimizer step makes and keeps take over from what it frees."""
         live = self._lifetimes
-        decision = Decision.ANNOTATION if self._annotated else Decision.STACK_RULE
-        made = np.flatnonzero((self._phase == at) & self._outlives_phase() & self._unknown())
+        made = np.flatnonzero((self._phase == at) & self._kept_by_steps()[0] & self._unknown())
         ended = (live.in_use_end >= self._first[at]) & (live.in_use_end <= self._stop[at]) & ~self._unknown()
         lasting = [_CATEGORIES.index(one) for one in (Category.PARAMETER, Category.OPTIMIZER_STATE)]
         freed = np.flatnonzero(ended & np.isin(self.category, lasting))
@@ -147,26 +151,55 @@ class Inference:
         events = [(int(live.start[row]), 0, int(row)) for row in made]
         events += [(int(live.in_use_end[row]), 1, int(row)) for row in freed]
         # In order of time: a free takes its successor from the newest block of its size.
-        for _, is_free, row in sorted(events):
+        for _, is_free, row in sorted(events) if len(made) and len(freed) else ():
             same = waiting[int(live.size_bytes[row])]
             if not is_free:
                 same.append(row)
             elif same:
-                self._give(np.array([same.pop()]), _CATEGORIES[int(self.category[row])], decision)
-        parameters = self.category == _CATEGORIES.index(Category.PARAMETER)
-        sizes = count_sizes(live.size_bytes[parameters])
-        fits = np.array([int(one) in sizes for one in live.size_bytes[made]], np.bool_)
-        self._give(made[fits], Category.OPTIMIZER_STATE, decision)
+                self._give(np.array([same.pop()]), _CATEGORIES[int(self.category[row])], self._step_decision())
 
-    def _rest(self) -> None:
-        """Decide what lives within a step: activations outlive forward, temporaries no phase."""
-        outlives = self._outlives_phase()
-        self._give(self._in(Phase.FORWARD) & outlives, Category.ACTIVATION, Decision.LIFETIME_RULE)
-        self._give((self._phase >= 0) & ~outlives, Category.TEMPORARY, Decision.LIFETIME_RULE)
+    def _kept_by_steps(self) -> tuple[_BoolArray, _BoolArray]:
+        """Return which allocations an optimizer step made for good, and which it made and was done with.
+
+        The last frees of a step come after its last alloc, by which its end is told: only what the next phase finds
+        outlives it.
+        """
+        live = self._lifetimes
+        made = self._in(Phase.OPTIMIZER)
+        next_start = np.append(self._first[1:], [live.num_moments, live.num_moments])[self._phase]
+        kept = made & ((live.in_use_end > next_start) | self._lives_on())
+        return kept, made & ~kept
+
+    def _states(self) -> None:
+        """Decide what optimizer steps made for good: what a later step still finds, or has the size of a parameter."""
+        live = self._lifetimes
+        kept, passing = self._kept_by_steps()
+        steps = self._first[[at for at, name in enumerate(self._names) if name == Phase.OPTIMIZER.value]]
+        following = np.append(steps, live.num_moments)[np.searchsorted(steps, live.start, side="right")]
+        parameters = np.unique(live.size_bytes[self.category == _CATEGORIES.index(Category.PARAMETER)])
+        lasting = (live.in_use_end > following) | np.isin(live.size_bytes, parameters)
+        self._give(kept & lasting, Category.OPTIMIZER_STATE, self._step_decision())
+        self._give(passing, Category.TEMPORARY, Decision.LIFETIME_RULE)
+
+    def _within_steps(self) -> None:
+        """Decide what lives within a step as in a recording, whose phases are known."""
+        category, decision, role = self.category.copy(), self.decision.copy(), self.role.copy()
+        LifetimeRules(self._rank, self._moments, self._lifetimes, category, decision, role).run()
+        within = np.isin(category, [_CATEGORIES.index(one) for one in _WITHIN_A_STEP])
+        # What was there before the first phase may be a buffer or a frozen parameter as well as data.
+        chosen = within & self._unknown() & (self._lifetimes.start >= self._first[0])
+        drawn = self._drawn_each_step(chosen & (category == _CATEGORIES.index(Category.INPUT)))
+        chosen &= (category != _CATEGORIES.index(Category.INPUT)) | drawn
+        self.category[chosen], self.decision[chosen] = category[chosen], decision[chosen]
+        self.role[chosen] = role[chosen]
+
+    def _drawn_each_step(self, inputs: _BoolArray) -> _BoolArray:
+        """Return which allocations are inputs of a size that comes at least twice, as each step's batch does."""
+        sizes, counts = np.unique(self._lifetimes.size_bytes[inputs], return_counts=True)
+        return inputs & np.isin(self._lifetimes.size_bytes, sizes[counts > 1])
 
 
-_ORDER = (Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE, Category.OPTIMIZER_STATE)
-"""What sets of equal sizes are, in this order, where gradients too were live before the history."""
+_OUTER = (Phase.FORWARD.value, Phase.BACKWARD.value, Phase.OPTIMIZER.value)
 
 
 def infer(rank: RankTrace, moments: Moments, lifetimes: Lifetimes) -> Inference | None:

@@ -1,10 +1,11 @@
-"""Steps and phases of a snapshot, which has none: inferred from annotations, stacks and threads.
+"""Steps and phases of a trace that has none: inferred from annotations, stacks, threads and repeated sizes.
 
-In: a rank without steps and phases. Out: the same rank with them, where it shows a training loop; else unchanged.
+In: a rank without marks, as a torch snapshot is. Out: the same rank with them, where it shows a training loop; else
+unchanged.
 
-Allocations in the order of time fall into runs: forward (a module is called), backward (autograd's engine, or no stack
-at all where others have one: its threads have no Python), optimizer (`Optimizer.step#…` or frames of a step). What is
-in between belongs to the run before it, save that an optimizer run ends with its step.
+Allocations in the order of time fall into runs: forward, backward and optimizer (see `event_kinds`). A forward goes on
+until backward begins, since the loss belongs to it; a backward until something else is allocated; an optimizer run ends
+with its step. Recomputation is a run within a backward.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from memtrace.analysis.stack_roles import ENGINE, MODULE, PYTHON, STEP, roles_of, stack_roles
-from memtrace.schema.names import Action, Phase, Source
+from memtrace.analysis.event_kinds import AGAIN, BACKWARD, FORWARD, OPTIMIZER, OTHER, event_kinds
+from memtrace.schema.names import Action, Phase
 from memtrace.schema.tables import Table
 from memtrace.store.columns import NULL, ColumnTable, IntArray, dtype_of
 from memtrace.store.trace import RankTrace
 
-_OTHER, _FORWARD, _BACKWARD, _OPTIMIZER = 0, 1, 2, 3
-_NAMES = {_FORWARD: Phase.FORWARD, _BACKWARD: Phase.BACKWARD, _OPTIMIZER: Phase.OPTIMIZER}
+_NAMES = {FORWARD: Phase.FORWARD, BACKWARD: Phase.BACKWARD, OPTIMIZER: Phase.OPTIMIZER, AGAIN: Phase.RECOMPUTE}
+_KNOWN_BY_HOOKS = ("steps", "phases", "scopes", "owners", "saved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,11 @@ class _Run:
 
 
 def with_inferred_marks(rank: RankTrace) -> RankTrace:
-    """Return a snapshot's rank with inferred steps and phases; any other rank as it is."""
-    if rank.source != Source.SNAPSHOT.value or len(rank.table("steps")) or len(rank.table("phases")):
+    """Return the rank with inferred steps and phases; as it is where hooks left any mark or owner."""
+    if any(len(rank.table(name)) for name in _KNOWN_BY_HOOKS):
         return rank
     runs = _runs(rank)
-    if not any(run.kind == _BACKWARD for run in runs):
+    if not any(run.kind == BACKWARD for run in runs):
         # Forwards alone may be inference: they make no step.
         return rank
     phases, steps = _rows(runs, int(rank.table("events")["time_ns"].min()))
@@ -46,56 +47,61 @@ def with_inferred_marks(rank: RankTrace) -> RankTrace:
 
 
 def _runs(rank: RankTrace) -> list[_Run]:
-    """Return the runs of forward, backward and optimizer, in order."""
+    """Return the runs of forward, backward (each followed by the recomputations in it) and optimizer, in order."""
     events = rank.table("events")
     rows = np.flatnonzero(events["action"] == rank.string_id(Action.ALLOC.value))
     times = events["time_ns"][rows]
     if not len(rows) or np.any(times == NULL):
         return []
-    spans = _optimizer_spans(rank, int(times[-1]))
-    kinds = _kinds(rank, events["stack"][rows], times, spans)
-    marked = np.flatnonzero(kinds)
-    if not len(marked):
-        return []
-    firsts = marked[np.flatnonzero(np.diff(kinds[marked], prepend=_OTHER))]
-    lasts = marked[np.flatnonzero(np.diff(kinds[marked], append=_OTHER))]
-    after = int(events["time_ns"].max()) + 1
+    spans = [span for span in optimizer_spans(rank, int(times[-1])) if span[1] >= times[0]]
+    kinds = event_kinds(rank, rows, spans)
+    # A step that allocates nothing is a run all the same.
+    times = np.concatenate([times, np.array(spans, np.int64).reshape(-1)])
+    kinds = np.concatenate([kinds, np.full(2 * len(spans), OPTIMIZER)])
+    order = np.argsort(times, kind="stable")
+    times, kinds = times[order], kinds[order]
+    outer = np.where(kinds == AGAIN, BACKWARD, kinds)
     runs = []
-    for at, (first, last) in enumerate(zip(firsts.tolist(), lasts.tolist(), strict=True)):
-        kind, start = int(kinds[first]), int(times[first])
-        end = after if at + 1 == len(firsts) else int(times[firsts[at + 1]])
-        if kind == _OPTIMIZER:
-            inside = [stop for begin, stop in spans if begin <= times[last] <= stop]
-            end = min(end, max([*inside, int(times[last]) + 1]))
-        runs.append(_Run(kind, start, end))
+    for first, last, next_ns in _stretches(outer, times, int(events["time_ns"].max()) + 1):
+        run = _run(int(outer[first]), first, last, next_ns, times)
+        runs.append(run)
+        if run.kind == BACKWARD:
+            inside = slice(first, last + 1)
+            for begin, _, stop_ns in _stretches(kinds[inside], times[inside], run.end_ns):
+                if kinds[inside][begin] == AGAIN:
+                    runs.append(_Run(AGAIN, int(times[inside][begin]), stop_ns))
     return runs
 
 
-def _optimizer_spans(rank: RankTrace, last_ns: int) -> list[tuple[int, int]]:
-    """Return the stretches of time that torch annotated as optimizer steps."""
+def _stretches(kinds: IntArray, times: IntArray, end_ns: int) -> list[tuple[int, int, int]]:
+    """Return first, last and the time of the next stretch, for each stretch of one kind; `OTHER` parts none."""
+    marked = np.flatnonzero(kinds)
+    if not len(marked):
+        return []
+    firsts = marked[np.flatnonzero(np.diff(kinds[marked], prepend=OTHER))]
+    lasts = marked[np.flatnonzero(np.diff(kinds[marked], append=OTHER))]
+    following = np.append(times[firsts[1:]], end_ns)
+    return list(zip(firsts.tolist(), lasts.tolist(), following.tolist(), strict=True))
+
+
+def _run(kind: int, first: int, last: int, next_ns: int, times: IntArray) -> _Run:
+    """Return a run; it ends where the next begins, or something of no kind is allocated."""
+    end_ns = next_ns
+    if kind == OPTIMIZER:
+        end_ns = min(next_ns, int(times[last]) + 1)
+    elif kind == BACKWARD and last + 1 < len(times):
+        end_ns = min(next_ns, max(int(times[last + 1]), int(times[last]) + 1))
+    return _Run(kind, int(times[first]), end_ns)
+
+
+def optimizer_spans(rank: RankTrace, last_ns: int) -> list[tuple[int, int]]:
+    """Return the stretches of time that torch annotated as optimizer steps, Unix ns, in order."""
     table = rank.table("annotations")
-    return [
+    return sorted(
         (int(start), last_ns if end == NULL else int(end))
         for name, start, end in zip(table["name"], table["start_ns"], table["end_ns"], strict=True)
         if start != NULL and (rank.text(int(name)) or "").startswith("Optimizer.step#")
-    ]
-
-
-def _kinds(rank: RankTrace, stack: IntArray, times: IntArray, spans: Sequence[tuple[int, int]]) -> IntArray:
-    """Return what each alloc's stack and time say about its phase."""
-    roles = roles_of(stack_roles(rank), stack)
-    kinds = np.full(len(stack), _OTHER, np.int64)
-    kinds[(roles & MODULE) > 0] = _FORWARD
-    kinds[(roles & STEP) > 0] = _OPTIMIZER
-    kinds[(roles & ENGINE) > 0] = _BACKWARD
-    if ((roles & PYTHON) > 0).any():
-        # A lone alloc without a stack proves nothing: autograd makes many.
-        frameless = stack == NULL
-        if np.count_nonzero(frameless) > 1:
-            kinds[frameless] = _BACKWARD
-    for start, end in spans:
-        kinds[np.searchsorted(times, start) : np.searchsorted(times, end, side="right")] = _OPTIMIZER
-    return kinds
+    )
 
 
 def _rows(runs: Sequence[_Run], first_ns: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -107,13 +113,13 @@ def _rows(runs: Sequence[_Run], first_ns: int) -> tuple[list[dict[str, Any]], li
         steps.append({"step": 0, "start_ns": first_ns, "end_ns": starts, "recorded": True})
     for at, run in enumerate(runs):
         phase = {"phase": _NAMES[run.kind].value, "step": step, "start_ns": run.start_ns, "end_ns": run.end_ns}
-        phases.append({**phase, "microbatch": max(backwards - (run.kind != _FORWARD), 0)})
-        backwards += run.kind == _BACKWARD
-        if run.kind == _OPTIMIZER and (at + 1 == len(runs) or runs[at + 1].kind != _OPTIMIZER):
+        backwards += run.kind == BACKWARD
+        phases.append({**phase, "microbatch": max(backwards - (run.kind != FORWARD), 0)})
+        if run.kind == OPTIMIZER and (at + 1 == len(runs) or runs[at + 1].kind != OPTIMIZER):
             row = {"step": step, "start_ns": starts, "end_ns": run.end_ns, "recorded": True}
             steps.append({**row, "num_microbatches": backwards})
             starts, step, backwards = run.end_ns, step + 1, 0
-    if runs[-1].kind != _OPTIMIZER:
+    if runs[-1].kind != OPTIMIZER:
         steps.append({"step": step, "start_ns": starts, "recorded": False, "num_microbatches": backwards})
     return phases, steps
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from memtrace.store.columns import IntArray
 
-_NEEDED_SHARE = 0.95
+NEEDED_SHARE = 0.95
 """Bytes that must fall into equal sets: a few buffers may be left over, no more."""
 
 
@@ -44,7 +44,7 @@ def sets_of_sizes(rows: IntArray, size_bytes: IntArray) -> list[IntArray]:
     counts, total = count_sizes(size_bytes[rows]), int(size_bytes[rows].sum())
     for num_sets in (4, 3, 2):
         fits = {size for size, count in counts.items() if count % num_sets == 0}
-        if total and sum(size * counts[size] for size in fits) >= _NEEDED_SHARE * total:
+        if total and sum(size * counts[size] for size in fits) >= NEEDED_SHARE * total:
             found: list[list[int]] = [[] for _ in range(num_sets)]
             for size in sorted(fits):
                 same = rows[size_bytes[rows] == size].tolist()

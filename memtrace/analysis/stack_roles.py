@@ -5,6 +5,8 @@ In: the stacks and frames of a rank. Out: one integer of flags a row of stacks.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from memtrace.store.columns import NULL, IntArray
@@ -25,8 +27,17 @@ OPTIMIZER_SETUP = 32
 BLAS_WORKSPACE = 64
 """The scratch memory of cuBLAS."""
 
+RECOMPUTE = 128
+"""Activation checkpointing that runs a forward again, in backward."""
+COMMUNICATION = 256
+"""Buckets and gathered or reduced shards of a distributed run."""
+
 _SETUP = {"__init__", "_apply", "convert", "reset_parameters", "to", "cuda"}
 _MODULE = {"forward", "_call_impl", "_wrapped_call_impl"}
+_RECOMPUTE = {"unpack_hook", "recompute_fn", "backward"}
+_COMMUNICATION = {"_ddp_init_helper", "_rebuild_buckets", "alloc_all_gather_outputs", "init_all_gather_outputs"}
+_NODE = re.compile(r"\w+Backward\d*")
+"""The name of a node of the autograd graph, which torch's profiler records as a frame without a file."""
 
 
 def stack_roles(rank: RankTrace) -> IntArray:
@@ -52,10 +63,16 @@ def _role(file: str, function: str) -> int:
     """Return the flags of one frame."""
     if "autograd::Engine" in function or function == "_engine_run_backward":
         return ENGINE
+    if not file and _NODE.fullmatch(function):
+        return ENGINE
     if not file.endswith(".py"):
         is_workspace = "getNewWorkspace" in function or "getCurrentCUDABlasHandle" in function
         return BLAS_WORKSPACE if is_workspace else 0
     name = function.rpartition(".")[2]
+    if name in _RECOMPUTE and _is_in(file, "utils/checkpoint.py"):
+        return PYTHON | RECOMPUTE
+    if name in _COMMUNICATION or _is_in(file, "_fully_shard/_fsdp_collectives.py"):
+        return PYTHON | COMMUNICATION
     is_optimizer = "optim" in file.lower()
     if name in _MODULE:
         return PYTHON | MODULE
@@ -64,3 +81,8 @@ def _role(file: str, function: str) -> int:
     if name in _SETUP:
         return PYTHON | (OPTIMIZER_SETUP if is_optimizer else SETUP)
     return PYTHON
+
+
+def _is_in(file: str, ending: str) -> bool:
+    """Return whether a file's path has this ending, whatever the separator."""
+    return file.replace("\\", "/").endswith(ending)

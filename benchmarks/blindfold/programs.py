@@ -1,0 +1,94 @@
+"""The training programs that the blind test records: the samples over optimizers, precisions and ways of training."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+GPT, RESNET = ROOT / "samples" / "train_gpt.py", ROOT / "samples" / "train_resnet.py"
+
+ZERO_IN_PLACE = """
+import runpy, sys, torch
+real = torch.optim.Optimizer.zero_grad
+torch.optim.Optimizer.zero_grad = lambda self, set_to_none=False: real(self, set_to_none=False)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program whose `zero_grad` fills gradients with zeros instead of dropping them."""
+
+_OPTIMIZERS = {
+    "adamw-loop": ("--optimizer", "adamw", "--no-foreach"),
+    "adamw-foreach": ("--optimizer", "adamw", "--foreach"),
+    "adamw-fused": ("--optimizer", "adamw", "--fused"),
+    "sgd": ("--optimizer", "sgd"),
+    "sgd-momentum": ("--optimizer", "sgd-momentum"),
+}
+_WAYS = {
+    "plain": (),
+    "accumulation": ("--accumulation", "4"),
+    "checkpointing": ("--checkpointing",),
+    "zero-in-place": (),
+}
+_SMALL = ("--layers", "2", "--hidden", "64", "--sequence", "64", "--steps", "4")
+_WIDE = ("--layers", "3", "--hidden", "192", "--sequence", "32", "--micro-batch", "1", "--steps", "4")
+_RESNET = ("--width", "8", "--micro-batch", "8", "--steps", "4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A training program to record."""
+
+    name: str
+    command: tuple[str, ...]
+    """Script and arguments, run by this Python."""
+    options: tuple[str, ...] = ()
+    """Options of `memtrace record`."""
+
+
+def programs() -> Iterator[Program]:
+    """Yield every program of the blind test."""
+    for precision in ("fp32", "bf16"):
+        for optimizer, chosen in _OPTIMIZERS.items():
+            for way, extra in _WAYS.items():
+                # Activations outweigh parameters in one, parameters activations in the other.
+                for size, shape in (("small", _SMALL), ("wide", _WIDE)):
+                    if (size == "wide") == (way == "checkpointing"):
+                        continue
+                    arguments = (str(GPT), *shape, *chosen, *extra, "--precision", precision)
+                    yield _program(f"gpt-{size}-{optimizer}-{precision}-{way}", arguments, way)
+        for optimizer in ("adamw", "sgd", "sgd-momentum"):
+            for way in ("plain", "zero-in-place"):
+                arguments = (str(RESNET), *_RESNET, "--optimizer", optimizer, "--precision", precision)
+                yield _program(f"resnet-{optimizer}-{precision}-{way}", arguments, way)
+    for name, option in {
+        "explicit": ("--attention", "explicit", "--dropout", "0.1"),
+        "adagrad": ("--optimizer", "adagrad"),
+    }.items():
+        yield _program(f"gpt-small-{name}", (str(GPT), *_SMALL, *option), "plain")
+
+
+def _program(name: str, arguments: Sequence[str], way: str) -> Program:
+    prefix = ("-c", ZERO_IN_PLACE) if way == "zero-in-place" else ()
+    return Program(name=name, command=(*prefix, *arguments))
+
+
+def record(program: Program, folder: Path) -> Path:
+    """Return the trace of a program, recorded into a folder unless it is there already.
+
+    Raises:
+        RuntimeError: the program failed.
+    """
+    path = folder / f"{program.name}.json"
+    if path.exists():
+        return path
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "memtrace", "record", *program.options, "-o", str(path), "--device", "cpu", "--"]
+    ran = subprocess.run([*line, sys.executable, *program.command], capture_output=True, text=True, env=environment)
+    if ran.returncode:
+        raise RuntimeError(f"{program.name} failed:\n{ran.stderr[-2000:]}")
+    return path
