@@ -10,18 +10,30 @@ from dataclasses import dataclass
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.leak_findings import leak_findings
 from memtrace.analysis.leaks import find_leaks
-from memtrace.analysis.results import Finding, Leak
+from memtrace.analysis.oom import find_oom
+from memtrace.analysis.oom_words import oom_finding
+from memtrace.analysis.results import Finding, Leak, OomResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """What was diagnosed on one device."""
 
+    oom: OomResult | None
     leaks: tuple[Leak, ...]
     findings: tuple[Finding, ...]
 
 
-def diagnose(history: DeviceHistory, *, capacity_bytes: int | None) -> Diagnosis:
-    """Return what is wrong on one device, judged against its capacity where that is known."""
+def diagnose(history: DeviceHistory, *, capacity_bytes: int | None, judged_by: int | None = None) -> Diagnosis:
+    """Return what is wrong on one device.
+
+    `capacity_bytes` is its memory where that is known; a run that went on is judged by `judged_by`, if that is given.
+    """
+    oom = find_oom(history, capacity_bytes=capacity_bytes, judged_by=judged_by)
     leaks = find_leaks(history, capacity_bytes=capacity_bytes)
-    return Diagnosis(leaks=leaks, findings=leak_findings(history, leaks))
+    findings = leak_findings(history, leaks)
+    if oom is not None:
+        # A leak is why a run dies late: then it is the cause, and the failure its consequence.
+        failure = oom_finding(oom, history.rank.rank)
+        findings = (*findings, failure) if leaks and (oom.step or 0) > 2 else (failure, *findings)
+    return Diagnosis(oom=oom, leaks=leaks, findings=findings)

@@ -34,3 +34,31 @@ class Leak:
     """More steps as the last one that the device has room for; `None` if its capacity is not known."""
     where: Mapping[str, Any] | None
     """file, line, function, module of the line under which they are allocated; `None` without stacks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resident:
+    """Bytes that a step left behind, and that the next one therefore has on top of its own."""
+
+    what: str
+    """A category, or `outputs`: what the model returned, and what was computed from it."""
+    num_bytes: int
+    where: Mapping[str, Any] | None
+    """file, line, function and module that made most of them; `None` where that was not recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepNeeds:
+    """What a step needed, what it left behind, and what the next one needs for it."""
+
+    step: int
+    peak_bytes: int
+    """Its own peak."""
+    phase: str | None
+    """Phase of that peak."""
+    resident: tuple[Resident, ...]
+    """What it made that is still live when the next forward begins, the largest first."""
+    next_bytes: int
+    """The peak of the next step if it does the same again: with what is resident already there from its start."""
+    limited_by: str | None
+    """Phase in which the next step needs that much."""

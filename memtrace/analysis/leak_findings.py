@@ -27,6 +27,9 @@ _CHANGES = {
     "container": "Look for the list, dictionary or cache that this line feeds: bound it, or empty it after each step.",
 }
 
+_SOON_STEPS = 10_000
+"""A leak that doubles the peak within so many steps ends the run."""
+
 
 def leak_findings(history: DeviceHistory, leaks: tuple[Leak, ...]) -> tuple[Finding, ...]:
     """Return a finding a leak, in the order of the leaks."""
@@ -39,7 +42,7 @@ def _finding(history: DeviceHistory, leak: Leak) -> Finding:
     height = peak.requested_bytes if peak.allocated_bytes is None else peak.allocated_bytes
     return Finding(
         slug="leak",
-        severity="error" if leak.steps_until_full == 0 else "warning",
+        severity="error" if leak.bytes_per_step * _SOON_STEPS >= (height or 0) else "warning",
         title=f"Memory grows by {format_bytes(leak.bytes_per_step)} in each step: {_CAUSES[leak.cause]}",
         evidence={
             "bytes_per_step": leak.bytes_per_step,

@@ -28,6 +28,11 @@ def place_of(history: DeviceHistory, allocations: IntArray) -> dict[str, Any] | 
     sizes = history.lifetimes.size_bytes[allocations]
     stack = _largest(history.lifetimes.stack[allocations], sizes)
     module = _largest(modules_of(history, allocations), sizes)
+    return place_of_stack(history, stack, None if module is None else history.rank.text(module))
+
+
+def place_of_stack(history: DeviceHistory, stack: int | None, module: str | None) -> dict[str, Any] | None:
+    """Return the place that one stack and module name; `None` where nothing at all is known."""
     frames = [] if stack is None else own_frames(frames_of(history.rank, stack))
     match = _FRAME.fullmatch(frames[0]) if frames else None
     if match is None and module is None:
@@ -36,7 +41,7 @@ def place_of(history: DeviceHistory, allocations: IntArray) -> dict[str, Any] | 
         "file": None if match is None else match["file"],
         "line": None if match is None else int(match["line"]),
         "function": None if match is None else match["function"],
-        "module": None if module is None else history.rank.text(module),
+        "module": module,
     }
 
 

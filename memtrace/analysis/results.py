@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.diagnosis import Leak as Leak
+from memtrace.analysis.diagnosis import Resident as Resident
+from memtrace.analysis.diagnosis import StepNeeds as StepNeeds
 
 IntArray = npt.NDArray[np.int64]
 
@@ -107,6 +109,18 @@ class PhaseResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedBytes:
+    """What the owners of one category hold at the end of a step."""
+
+    category: str
+    """parameter, buffer, gradient or optimizer_state."""
+    storage_bytes: int
+    """Bytes of their storages, each once."""
+    tensor_bytes: int
+    """Bytes of the tensors themselves (numel × itemsize); the rest is padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
     """One step."""
 
@@ -128,6 +142,8 @@ class StepResult:
     end: State | None
     """After its last optimizer step, before the next forward."""
     phases: tuple[PhaseResult, ...]
+    owned: tuple[OwnedBytes, ...] = ()
+    """What owners hold at its end; empty where nobody looked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +167,49 @@ class ModuleRow:
     num_bytes: int
     num_allocations: int
     by_category: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationPart:
+    """A part of the activations."""
+
+    name: str | None
+    """Role, path of a module, operation, or number of a microbatch; `None` for those that have none."""
+    num_bytes: int
+    exact_bytes: int
+    """Those of them that autograd was seen to keep; the rest is inferred."""
+    num_allocations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationSplit:
+    """Activations live at one moment, split four ways; each way adds up to `num_bytes`. Largest parts first."""
+
+    num_bytes: int
+    by_role: tuple[ActivationPart, ...]
+    """saved (kept for backward), output (logits, loss) or recomputed; `None` where that is not known."""
+    by_module: tuple[ActivationPart, ...]
+    """Innermost module that made them; `None` outside any."""
+    by_op: tuple[ActivationPart, ...]
+    """Class of the autograd node that keeps them, as "AddmmBackward0"; `None` where none was seen to."""
+    by_microbatch: tuple[ActivationPart, ...]
+    """Number of the microbatch in its step, from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedForBackward:
+    """What is kept for a backward when it begins, by distinct storage, without parameters, buffers and inputs."""
+
+    step: int
+    microbatch: int
+    start_ns: int
+    """Unix time at which the backward began."""
+    saved_bytes: int
+    """Activations that autograd, or checkpointing, keeps for it."""
+    inferred_bytes: int
+    """Those of them that were told by their lifetimes only."""
+    output_bytes: int
+    """Activations that are live although nothing keeps them for backward: logits, loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -281,18 +340,36 @@ class AllocationMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OomResult:
-    """An out-of-memory that was recorded."""
+    """An out-of-memory: recorded, or what would have happened on a device of a given capacity."""
 
     step: int | None
     phase: str | None
     module: str | None
     time_ns: int | None
     request_bytes: int | None
+    """What was asked for; of a predicted one `None` if more was in use already when the history began."""
     free_bytes: int | None
+    """Free on the device; of a predicted one what its capacity leaves, were nothing else on it."""
     reserved_unallocated_bytes: int | None
     largest_free_block_bytes: int | None
     cause: str | None
     """capacity or fragmentation; `None` where it cannot be told."""
+    predicted: bool = False
+    """Whether the run went on, and a device of `capacity_bytes` would have failed here."""
+    capacity_bytes: int | None = None
+    """Memory of the device."""
+    in_use_bytes: int | None = None
+    """Allocated bytes just before, requested bytes where those are not known."""
+    reserved_bytes: int | None = None
+    """Bytes of all segments at the failure."""
+    non_torch_bytes: int | None = None
+    """What others hold: capacity less free and reserved bytes."""
+    where: Mapping[str, Any] | None = None
+    """file, line, function and module of the request."""
+    needs: StepNeeds | None = None
+    """The step before: what it needed, what it left, and what the failed one needs for it."""
+    explanation: tuple[str, ...] = ()
+    """Why, in sentences that follow from one another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,6 +429,10 @@ class RankReport:
     """By bytes live at the peak, largest first."""
     warnings: tuple[Note, ...]
     """What was not seen, and what went wrong while recording or reading."""
+    activations: ActivationSplit | None = None
+    """Activations at the peak; `None` where nothing is known to be one."""
+    saved_for_backward: tuple[SavedForBackward, ...] = ()
+    """By backward, in order."""
     steady_minus_first: Mapping[str, int] | None = None
     """Steady-state peak less first-step peak, requested bytes by category; `None` without both."""
     first_step_effects: tuple[FirstStepEffect, ...] = ()

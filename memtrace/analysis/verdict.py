@@ -8,23 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memtrace.analysis.oom_words import left_behind
 from memtrace.analysis.results import OomResult, Peak, RankReport
+from memtrace.analysis.words import CATEGORY_WORDS, when_and_where
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes
-
-_WORDS = {
-    Category.PARAMETER: "parameters",
-    Category.BUFFER: "buffers",
-    Category.GRADIENT: "gradients",
-    Category.OPTIMIZER_STATE: "optimizer state",
-    Category.ACTIVATION: "activations",
-    Category.INPUT: "inputs",
-    Category.TEMPORARY: "temporaries",
-    Category.AUTOGRAD_DETAIL: "autograd details",
-    Category.COMMUNICATION: "communication buffers",
-    Category.WORKSPACE: "workspaces",
-    Category.UNKNOWN: "unattributed",
-}
 
 
 def main_rank(ranks: Sequence[RankReport]) -> int | None:
@@ -69,18 +57,7 @@ def _peak_sentence(rank: RankReport) -> str:
         if rank.capacity_bytes is None
         else f" ({_percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device)"
     )
-    return f"Memory peaks at {size}{share}{_where(peak.step, peak.phase, peak.module)}{_made_of(peak)}."
-
-
-def _where(step: int | None, phase: str | None, module: str | None) -> str:
-    parts = []
-    if step is not None:
-        parts.append("before training began" if step == 0 else f"in step {step}")
-    if phase is not None:
-        parts.append(f"during {phase}" if step is None or step == 0 else f"({phase})")
-    if module:
-        parts.append(f"in {module}")
-    return "".join(f" {part}" for part in parts)
+    return f"Memory peaks at {size}{share}{when_and_where(peak.step, peak.phase, peak.module)}{_made_of(peak)}."
 
 
 def _made_of(peak: Peak) -> str:
@@ -91,7 +68,9 @@ def _made_of(peak: Peak) -> str:
     largest = sorted(peak.by_category.items(), key=lambda item: -item[1])[:2]
     if largest[0][0] == Category.UNKNOWN.value and largest[0][1] == total:
         return "; what it is for was not recorded"
-    parts = [f"{_percent(num_bytes, total)} {_WORDS[Category(name)]}" for name, num_bytes in largest if num_bytes]
+    parts = [
+        f"{_percent(num_bytes, total)} {CATEGORY_WORDS[Category(name)]}" for name, num_bytes in largest if num_bytes
+    ]
     exact = sum(peak.by_decision.get(one.value, 0) for one in (Decision.OWNER, Decision.HOOK))
     known = total - peak.by_category.get(Category.UNKNOWN.value, 0)
     # A guess is never told as a fact.
@@ -102,14 +81,36 @@ def _made_of(peak: Peak) -> str:
 def _oom_sentence(rank: RankReport) -> str:
     oom = rank.oom
     assert oom is not None
-    sentence = (
-        f"Out of memory{_where(oom.step, oom.phase, oom.module)}: {format_bytes(oom.request_bytes)} were asked for"
-    )
+    if oom.predicted:
+        return _predicted_sentence(oom)
+    sentence = f"Out of memory{when_and_where(oom.step, oom.phase, oom.module)}: "
+    sentence += f"{format_bytes(oom.request_bytes)} were asked for"
     if oom.free_bytes is not None:
         sentence += f" with {format_bytes(oom.free_bytes)} free on the device"
     if oom.reserved_unallocated_bytes is not None:
         sentence += f" and {format_bytes(oom.reserved_unallocated_bytes)} reserved but unallocated"
-    return sentence + _because(oom) + "."
+    return sentence + _because(oom) + _since_the_step_before(oom) + "."
+
+
+def _predicted_sentence(oom: OomResult) -> str:
+    """Return what would have happened on a device of the given capacity, to a run that went on."""
+    head = f"On a device of {format_bytes(oom.capacity_bytes)} this run would have died"
+    head += when_and_where(oom.step, oom.phase, oom.module)
+    if oom.request_bytes is None:
+        return f"{head}: more was in use already when this stretch of the recording began."
+    asked = f"{format_bytes(oom.request_bytes)} asked for and {format_bytes(oom.in_use_bytes)} in use"
+    return f"{head}, with {asked}{_since_the_step_before(oom)}."
+
+
+def _since_the_step_before(oom: OomResult) -> str:
+    """Return what the step before left behind, if that is what makes the next one larger."""
+    needs = oom.needs
+    if needs is None or not needs.resident or needs.next_bytes <= needs.peak_bytes:
+        return ""
+    return (
+        f". Step {needs.step} needed {format_bytes(needs.peak_bytes)}; what it left behind, {left_behind(needs)}, "
+        f"makes that {format_bytes(needs.next_bytes)}"
+    )
 
 
 def _because(oom: OomResult) -> str:

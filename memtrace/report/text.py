@@ -342,7 +342,7 @@ def _step_cells(step: StepResult) -> tuple[str | Text, ...]:
     )
 
 
-def _oom(rank: RankReport) -> Table:
+def _oom(rank: RankReport) -> Group:
     oom = rank.oom
     assert oom is not None
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -356,7 +356,7 @@ def _oom(rank: RankReport) -> Table:
         ("cause", clean(oom.cause or "not known")),
     ):
         table.add_row(name, value)
-    return table
+    return Group(table, *(Text(clean(sentence)) for sentence in oom.explanation))
 
 
 def _findings(findings: Iterable[Finding]) -> Group:

@@ -11,15 +11,20 @@ from typing import Any
 import orjson
 
 from memtrace.analysis.results import (
+    ActivationPart,
+    ActivationSplit,
     Finding,
     Leak,
     Note,
     OomResult,
+    OwnedBytes,
     Peak,
     PhaseResult,
     RankReport,
     Report,
+    SavedForBackward,
     State,
+    StepNeeds,
     StepResult,
 )
 
@@ -62,6 +67,8 @@ def _rank(rank: RankReport) -> Document:
         "max_reserved_bytes": rank.max_reserved_bytes,
         "steps": [_step(step) for step in rank.steps],
         "oom": None if rank.oom is None else _oom(rank.oom),
+        "activations": None if rank.activations is None else _activations(rank.activations),
+        "saved_for_backward": [_saved(one) for one in rank.saved_for_backward],
         "leaks": [_leak(leak) for leak in rank.leaks],
         "warnings": [_note(note) for note in rank.warnings],
     }
@@ -108,7 +115,12 @@ def _step(step: StepResult) -> Document:
         "host_rss_bytes": step.host_rss_bytes,
         "end": None if step.end is None else state_document(step.end),
         "phases": [_phase(phase) for phase in step.phases],
+        "owned": [_owned(one) for one in step.owned],
     }
+
+
+def _owned(owned: OwnedBytes) -> Document:
+    return {"category": owned.category, "storage_bytes": owned.storage_bytes, "tensor_bytes": owned.tensor_bytes}
 
 
 def _phase(phase: PhaseResult) -> Document:
@@ -119,6 +131,36 @@ def _phase(phase: PhaseResult) -> Document:
         "end_ns": phase.end_ns,
         "peak_allocated_bytes": phase.peak_allocated_bytes,
         "peak_requested_bytes": phase.peak_requested_bytes,
+    }
+
+
+def _activations(split: ActivationSplit) -> Document:
+    return {
+        "num_bytes": split.num_bytes,
+        "by_role": [_part(part) for part in split.by_role],
+        "by_module": [_part(part) for part in split.by_module],
+        "by_op": [_part(part) for part in split.by_op],
+        "by_microbatch": [_part(part) for part in split.by_microbatch],
+    }
+
+
+def _part(part: ActivationPart) -> Document:
+    return {
+        "name": part.name,
+        "num_bytes": part.num_bytes,
+        "exact_bytes": part.exact_bytes,
+        "num_allocations": part.num_allocations,
+    }
+
+
+def _saved(saved: SavedForBackward) -> Document:
+    return {
+        "step": saved.step,
+        "microbatch": saved.microbatch,
+        "start_ns": saved.start_ns,
+        "saved_bytes": saved.saved_bytes,
+        "inferred_bytes": saved.inferred_bytes,
+        "output_bytes": saved.output_bytes,
     }
 
 
@@ -133,6 +175,28 @@ def _oom(oom: OomResult) -> Document:
         "reserved_unallocated_bytes": oom.reserved_unallocated_bytes,
         "largest_free_block_bytes": oom.largest_free_block_bytes,
         "cause": oom.cause,
+        "predicted": oom.predicted,
+        "capacity_bytes": oom.capacity_bytes,
+        "in_use_bytes": oom.in_use_bytes,
+        "reserved_bytes": oom.reserved_bytes,
+        "non_torch_bytes": oom.non_torch_bytes,
+        "where": None if oom.where is None else dict(oom.where),
+        "needs": None if oom.needs is None else _step_needs(oom.needs),
+        "explanation": list(oom.explanation),
+    }
+
+
+def _step_needs(needs: StepNeeds) -> Document:
+    return {
+        "step": needs.step,
+        "peak_bytes": needs.peak_bytes,
+        "phase": needs.phase,
+        "resident": [
+            {"what": one.what, "num_bytes": one.num_bytes, "where": None if one.where is None else dict(one.where)}
+            for one in needs.resident
+        ],
+        "next_bytes": needs.next_bytes,
+        "limited_by": needs.limited_by,
     }
 
 
