@@ -1,63 +1,51 @@
-"""Advice with a number from this very trace, ordered by the bytes it saves.
+"""Advice with a number from this very trace: what is wrong first, then what could be traded, each by bytes saved.
 
-In: histories of devices. Out: `Finding`s. Each new peak is what the model of the allocator makes of the same requests.
+In: histories of devices. Out: `Finding`s. Each tells what makes the peak, what to change, what that costs, and what the
+peak would then be; the kinds of advice are in `analysis.advice`, one a file. Advice that would take less than a
+fiftieth off the peak is not given.
 """
 
 from __future__ import annotations
 
-from memtrace.allocator.settings import parse_settings
-from memtrace.allocator.whatif import Change, read_recording, what_if
+from collections.abc import Callable, Iterable
+
+from memtrace.analysis.advice.allocator import expandable_segments
+from memtrace.analysis.advice.batch import smaller_micro_batch
+from memtrace.analysis.advice.case import Case
+from memtrace.analysis.advice.gradients import gradients_through_forward
+from memtrace.analysis.advice.logits import logits_in_chunks
+from memtrace.analysis.advice.optimizer import eight_bit_state, lists_of_temporaries
+from memtrace.analysis.advice.precision import lower_precision
+from memtrace.analysis.advice.recomputation import full_recomputation, selective_recomputation
+from memtrace.analysis.advice.sharding import sharded_state
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.results import Finding
-from memtrace.schema.names import Action
 
-_SETTING = "expandable_segments:True"
-_WORTH_TRYING_SHARE = 0.05
-_WORTH_SAYING_SHARE = 0.02
-# Beyond this a report would take seconds longer; `memtrace whatif --advise` takes any length.
-_MAX_EVENTS = 200_000
+SEVERITIES = ("error", "warning", "info")
+"""Severities, the worst first: an error ends the run or will, a warning is waste, info is a trade."""
+
+_RULES: tuple[Callable[[Case], Finding | None], ...] = (
+    logits_in_chunks,
+    lists_of_temporaries,
+    gradients_through_forward,
+    expandable_segments,
+    smaller_micro_batch,
+    selective_recomputation,
+    full_recomputation,
+    lower_precision,
+    eight_bit_state,
+    sharded_state,
+)
 
 
 def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
-    """Return what would help one device, the largest saving first."""
-    found = [finding for finding in (_expandable_segments(history),) if finding is not None]
-    return tuple(sorted(found, key=lambda finding: -(finding.saves_bytes or 0)))
+    """Return what would help one device, what is wrong before what could be traded, the largest saving first."""
+    if not history.has_history:
+        return ()
+    case = Case(history)
+    return in_order(finding for rule in _RULES if (finding := rule(case)) is not None)
 
 
-def _expandable_segments(history: DeviceHistory) -> Finding | None:
-    """Return the advice to set expandable segments, where reserved memory lies idle and the model says they help."""
-    allocated, reserved = history.levels.allocated, history.levels.reserved
-    if history.replayed is None or allocated is None or reserved is None or len(history.moments) > _MAX_EVENTS:
-        return None
-    max_reserved, peak_allocated = int(reserved.max()), int(allocated.max())
-    if max_reserved - peak_allocated < _WORTH_TRYING_SHARE * max_reserved:
-        return None
-    recording = read_recording(history.rank, history.device)
-    if recording.settings.expandable_segments:
-        return None
-    rows = what_if(recording, [Change(name=_SETTING, settings=parse_settings(_SETTING))]).rows
-    # With blocks in use before the history, the row before the last starts as tidily as the last: compare with that.
-    reference, changed = rows[-2], rows[-1]
-    saves_bytes = reference.max_reserved_bytes - changed.max_reserved_bytes
-    if saves_bytes < _WORTH_SAYING_SHARE * max_reserved:
-        return None
-    return Finding(
-        slug="expandable-segments",
-        severity="warning" if history.moments.is_action(history.rank, Action.OOM).any() else "info",
-        title="Reserved memory lies idle between blocks: expandable segments would reserve less",
-        evidence={
-            "max_reserved_bytes": max_reserved,
-            "peak_allocated_bytes": peak_allocated,
-            "idle_bytes": max_reserved - peak_allocated,
-            "modelled_reserved_bytes": changed.max_reserved_bytes,
-            "allocations_reproduced": recording.replay.fidelity.allocations_matched,
-        },
-        change=f"Set PYTORCH_ALLOC_CONF={_SETTING} before the program starts "
-        "(before torch 2.10 the variable is PYTORCH_CUDA_ALLOC_CONF).",
-        cost="None in compute; it needs a driver with virtual memory management.",
-        saves_bytes=saves_bytes,
-        saves_ns=None,
-        new_peak_bytes=changed.max_reserved_bytes,
-        rank=history.rank.rank,
-        where=None,
-    )
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings by severity, then by bytes saved."""
+    return tuple(sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), -(one.saves_bytes or 0))))

@@ -77,17 +77,17 @@ def _region_of(rank: RankTrace, device: str, requests: Requests, what: str) -> I
     """Return for each request the row of the scope in whose forward it was made as an activation; -1 for none."""
     if not len(rank.table("scopes")):
         raise _refusal(device, "the recording knows no modules", _RECORD)
-    chosen = _scopes(rank, _LAYER if what == FULL else _ATTENTION)
+    chosen = forwards(rank, what)
     if not len(chosen):
         kind = "a layer, as blocks.3" if what == FULL else "an attention, as blocks.3.attn"
         raise _refusal(device, f"no module is {kind}", "layers and attentions are told by the names of modules")
     times = np.full(len(requests.row), NULL, np.int64)
     recorded = requests.row >= 0
     times[recorded] = rank.table("events")["time_ns"][requests.row[recorded]]
-    region = _innermost(rank, chosen, times)
+    region = innermost(rank, chosen, times)
     region[request_categories(rank, device, requests) != CATEGORIES.index(Category.ACTIVATION)] = -1
     if what == SELECTIVE:
-        region[_is_projected(rank, times)] = -1
+        region[is_projected(rank, times)] = -1
     if not np.any(region >= 0):
         raise _refusal(device, "no activation of these modules is known", _RECORD)
     return region
@@ -97,9 +97,9 @@ def _refusal(device: str, problem: str, hint: str) -> MemtraceError:
     return MemtraceError(f"{device}: {problem}, so none can be recomputed", hint=hint, slug="no-recompute")
 
 
-def _scopes(rank: RankTrace, name: re.Pattern[str]) -> IntArray:
-    """Return the rows of the forwards of the outermost modules whose last part of the path is such a name."""
-    scopes = rank.table("scopes")
+def forwards(rank: RankTrace, what: str) -> IntArray:
+    """Return the rows of scopes that are forwards of layers (`FULL`) or of attentions (`SELECTIVE`), the outermost."""
+    scopes, name = rank.table("scopes"), _LAYER if what == FULL else _ATTENTION
     modules = [module for module in np.unique(scopes["module"]).tolist() if _is_outermost(rank.text(module), name)]
     # What an actual checkpoint ran again is not a forward to be checkpointed.
     return np.flatnonzero(np.isin(scopes["module"], modules) & (scopes["recompute"] == 0) & (scopes["end_ns"] != NULL))
@@ -110,18 +110,18 @@ def _is_outermost(path: str | None, name: re.Pattern[str]) -> bool:
     return name.fullmatch(last) is not None and not any(name.fullmatch(part) for part in around)
 
 
-def _innermost(rank: RankTrace, rows: IntArray, times: IntArray) -> IntArray:
+def innermost(rank: RankTrace, rows: IntArray, times: IntArray) -> IntArray:
     """Return for each time the innermost of some scopes; -1 for none."""
     scopes = rank.table("scopes")
     found = Spans.build(scopes["start_ns"][rows], scopes["end_ns"][rows]).innermost(times)
     return np.where(found >= 0, rows[found], -1)
 
 
-def _is_projected(rank: RankTrace, times: IntArray) -> npt.NDArray[np.bool_]:
+def is_projected(rank: RankTrace, times: IntArray) -> npt.NDArray[np.bool_]:
     """Return whether the innermost module at each time is a projection."""
     classes = rank.table("scopes")["class_name"]
     projections = [one for one in np.unique(classes).tolist() if _PROJECTION.fullmatch(rank.text(one) or "")]
-    scope = _innermost(rank, np.arange(len(classes)), times)
+    scope = innermost(rank, np.arange(len(classes)), times)
     return (scope >= 0) & np.isin(classes[scope], projections)
 
 
@@ -134,16 +134,22 @@ def _regions(rank: RankTrace, requests: Requests, region_of: IntArray, given: In
     for members in np.split(order, np.flatnonzero(np.diff(region_of[order])) + 1):
         end_ns = rank.table("scopes")["end_ns"][region_of[members[0]]]
         end = int(np.searchsorted(times, end_ns))
-        dropped = _without_output(requests, members[given[members] >= end])
+        live = members[given[members] >= end]
+        dropped = live[is_dropped(requests.size[live])]
         if len(dropped):
             yield _Region(dropped=dropped, end=end, again=int(given[dropped].min()))
 
 
-def _without_output(requests: Requests, live: IntArray) -> IntArray:
-    """Return the activations live at the end of a forward but the last one, which the rest of the network needs."""
-    sizes = requests.size[live]
+def is_dropped(sizes: IntArray) -> npt.NDArray[np.bool_]:
+    """Return which of the activations live at the end of a forward, in order, go: all but the last, its output.
+
+    >>> is_dropped(np.array([4096, 1024, 2048, 8])).tolist()
+    [True, True, False, True]
+    """
     outputs = np.flatnonzero(sizes * _MIN_OUTPUT >= sizes.max(initial=0))
-    return np.delete(live, outputs[-1:])
+    dropped = np.ones(len(sizes), np.bool_)
+    dropped[outputs[-1:]] = False
+    return dropped
 
 
 def _entries(requests: Requests, kind: int) -> IntArray:

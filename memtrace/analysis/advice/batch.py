@@ -1,0 +1,118 @@
+"""Smaller micro-batches: half the rows in a forward pass, twice the passes in a step.
+
+In: `Case`. Out: a `Finding`. What is made from the batch halves: inputs, activations, and what forward and backward
+work with. Gradients do not; they stay from the first micro-batch to the last, and so lie beneath a forward that had
+none before, and each new one lies beside the sum that it is added to.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memtrace.analysis.advice.case import BoolArray, Case, Cut
+from memtrace.analysis.advice.kept import parse_shape, shapes
+from memtrace.analysis.results import Finding
+from memtrace.schema.names import Category, Phase
+from memtrace.store.columns import NULL, IntArray
+from memtrace.units import format_bytes
+
+_OF_THE_BATCH = (
+    Category.INPUT,
+    Category.ACTIVATION,
+    Category.TEMPORARY,
+    Category.AUTOGRAD_DETAIL,
+    Category.UNKNOWN,
+)
+
+
+def smaller_micro_batch(case: Case) -> Finding | None:
+    """Return the advice to halve the micro-batch and accumulate gradients over twice as many."""
+    batch = _batch(case)
+    if batch == 1:
+        return None
+    # Of an odd batch the larger half is what counts.
+    kept_rows, of_rows = (1, 2) if batch is None else (-(-batch // 2), batch)
+    rows = np.flatnonzero(_from_the_batch(case))
+    sizes = case.lifetimes.size_bytes[rows]
+    cuts = [case.cut(rows, sizes - sizes * kept_rows // of_rows), *_gradients_between(case)]
+    new_peak = case.new_peak(*cuts)
+    if new_peak is None:
+        return None
+    halved = case.at_peak(cuts[0])
+    half = "half the micro-batch" if batch is None else f"a micro-batch of {kept_rows} instead of {batch}"
+    return Finding(
+        slug="smaller-micro-batch",
+        severity="info",
+        title="Half the micro-batch with twice the accumulation would need less",
+        evidence={
+            "micro_batch": batch,
+            "bytes_at_peak_that_grow_with_the_batch": int(sizes[_is_live(case, rows)].sum()),
+            "gradients_kept_between_micro_batches_bytes": max(halved - case.at_peak(*cuts), 0),
+        },
+        change=f"Run {half} and step the optimizer after twice as many backward passes, each loss divided by that "
+        f"number: the peak falls to {format_bytes(new_peak)}.",
+        cost="Twice as many, smaller kernels: the same arithmetic, some speed. Batch statistics see fewer rows.",
+        saves_bytes=case.peak_bytes - new_peak,
+        saves_ns=None,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
+        where=None,
+    )
+
+
+def _is_live(case: Case, rows: IntArray) -> BoolArray:
+    return (case.lifetimes.start[rows] <= case.peak_moment) & (case.lifetimes.in_use_end[rows] > case.peak_moment)
+
+
+def _batch(case: Case) -> int | None:
+    """Return the rows in a batch: the first dimension of the largest input; `None` where it was not recorded."""
+    owners = case.history.rank.table("owners")
+    inputs = np.flatnonzero(owners["category"] == case.history.rank.string_id(Category.INPUT.value))
+    if not len(inputs):
+        return None
+    largest = inputs[np.argmax(owners["tensor_bytes"][inputs])]
+    shape = parse_shape(case.history.rank.text(int(owners["shape"][largest])))
+    return shape[0] if shape else None
+
+
+def _from_the_batch(case: Case) -> BoolArray:
+    """Return whether each allocation grows with the batch."""
+    made = case.in_phase(Phase.FORWARD, Phase.BACKWARD, Phase.RECOMPUTE) | case.is_category(Category.ACTIVATION)
+    # An input is known to be one batch where it was seen going into a forward; else it may be a whole data set.
+    made |= case.is_category(Category.INPUT) & (case.history.attribution.owner_row != NULL)
+    made &= case.is_category(*_OF_THE_BATCH) & ~case.lifetimes.is_initial
+    saved = np.flatnonzero(made & (case.history.attribution.saved_row != NULL))
+    weights = _weight_shapes(case)
+    # Copies of weights in another type are kept for backward as well.
+    made[[row for row, shape in zip(saved.tolist(), shapes(case, saved), strict=True) if shape in weights]] = False
+    return made
+
+
+def _weight_shapes(case: Case) -> set[tuple[int, ...] | None]:
+    """Return the shapes of the parameters, and what they are transposed."""
+    rank, owners = case.history.rank, case.history.rank.table("owners")
+    of_parameters = owners["category"] == rank.string_id(Category.PARAMETER.value)
+    known = (parse_shape(rank.text(int(one))) for one in np.unique(owners["shape"][of_parameters]))
+    matrices = [shape for shape in known if shape is not None and len(shape) >= 2]
+    return {*matrices, *(shape[::-1] for shape in matrices)}
+
+
+def _gradients_between(case: Case) -> list[Cut]:
+    """Return the gradients of each step as bytes that are there from its first forward until each is made again."""
+    rank, phases = case.history.rank, case.history.rank.table("phases")
+    made = np.flatnonzero(case.is_category(Category.GRADIENT) & case.in_phase(Phase.BACKWARD))
+    of_forward = np.flatnonzero(phases["phase"] == rank.string_id(Phase.FORWARD.value))
+    if not len(made) or not len(of_forward):
+        return []
+    made = made[np.argsort(case.lifetimes.start[made], kind="stable")]
+    # Forwards are in the order of time, so the first row of a step is its first forward.
+    steps, first = np.unique(phases["step"][of_forward], return_index=True)
+    step = phases["step"][case.phase_row[made]]
+    position = np.minimum(np.searchsorted(steps, step), len(steps) - 1)
+    begins = case.history.moments.at_times(phases["start_ns"][of_forward[first[position]]]) + 1
+    starts = case.lifetimes.start[made]
+    # The new part of a gradient is added to the sum, and freed, before the next gradient is made.
+    ends = np.append(starts[1:], starts[-1] + 1)
+    ends = np.where(np.append(step[1:], step[-1]) == step, ends, starts + 1)
+    valid = (steps[position] == step) & (begins < ends)
+    return [Cut(start=begins[valid], end=ends[valid], size_bytes=-case.lifetimes.size_bytes[made[valid]])]

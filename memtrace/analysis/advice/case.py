@@ -1,0 +1,125 @@
+"""The common ground of all advice: the level that peaks, and what the peak would be if something were not there.
+
+In: `DeviceHistory`. Out: `Case`, which every kind of advice is asked about; `Cut`, the bytes that a change takes away.
+
+A new peak is never the old one less what was live there: bytes are taken away over all moments, and the largest level
+that remains is the new peak, wherever that is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from memtrace.analysis.attribution import CATEGORIES
+from memtrace.analysis.history import DeviceHistory
+from memtrace.analysis.levels import running_level
+from memtrace.analysis.lifetimes import Lifetimes
+from memtrace.schema.names import Category, Phase
+from memtrace.store.columns import NULL, IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+
+WORTH_SAYING_SHARE = 0.02
+"""The least part of a peak that advice must take off it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cut:
+    """Bytes that would not be there: one stretch of moments a row."""
+
+    start: IntArray
+    """First moment of each stretch."""
+    end: IntArray
+    """First moment after it."""
+    size_bytes: IntArray
+    """Bytes that are not there in it; below zero, bytes that are there in addition."""
+
+
+class Case:
+    """One device whose peak is to come down."""
+
+    def __init__(self, history: DeviceHistory) -> None:
+        self.history = history
+        levels = history.levels
+        self.level: IntArray = levels.requested if levels.allocated is None else levels.allocated
+        """Bytes after each moment, of what peaks: allocated bytes, requested where those are not known."""
+        self.peak_moment = int(np.argmax(self.level))
+        self.peak_bytes = int(self.level[self.peak_moment])
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """The allocations."""
+        return self.history.lifetimes
+
+    @cached_property
+    def live_at_peak(self) -> IntArray:
+        """The rows of the allocations that are live at the peak."""
+        return self.lifetimes.live_at(self.peak_moment)
+
+    @cached_property
+    def start_ns(self) -> IntArray:
+        """The Unix time at which each allocation was made; null for those that were live before."""
+        times: IntArray = self.history.moments.time_ns[self.lifetimes.start]
+        return np.where(self.lifetimes.is_initial | (not self.history.moments.has_times), NULL, times)
+
+    @cached_property
+    def phase_row(self) -> IntArray:
+        """The row of the phases table in which each allocation was made; -1 for none."""
+        found = self.history.phases.innermost(self.start_ns)
+        return np.where(self.start_ns == NULL, -1, found)
+
+    def in_phase(self, *phases: Phase) -> BoolArray:
+        """Return whether each allocation was made in one of these phases."""
+        rank = self.history.rank
+        ids = [rank.string_id(phase.value) for phase in phases]
+        # Row -1, no phase, reads the entry at the end.
+        return np.append(np.isin(rank.table("phases")["phase"], ids), False)[self.phase_row]
+
+    def is_category(self, *categories: Category) -> BoolArray:
+        """Return whether each allocation is of one of these categories."""
+        codes = [CATEGORIES.index(category) for category in categories]
+        return np.isin(self.history.attribution.category, codes)
+
+    def cut(self, rows: IntArray, size_bytes: IntArray | None = None) -> Cut:
+        """Return the cut of some allocations for as long as they live: of all their bytes, or of as many as given."""
+        return Cut(
+            start=self.lifetimes.start[rows],
+            end=self.lifetimes.in_use_end[rows],
+            size_bytes=self.lifetimes.size_bytes[rows] if size_bytes is None else size_bytes,
+        )
+
+    def at_peak(self, *cuts: Cut) -> int:
+        """Return by how many bytes the cuts lower the level at the moment of the peak."""
+        return sum(
+            int(cut.size_bytes[(cut.start <= self.peak_moment) & (cut.end > self.peak_moment)].sum()) for cut in cuts
+        )
+
+    def level_without(self, *cuts: Cut) -> IntArray:
+        """Return the level over all moments after the cuts."""
+        level = self.level
+        for cut in cuts:
+            level = level - running_level(cut.start, cut.end, cut.size_bytes, len(level))
+        return level
+
+    def new_peak(self, *cuts: Cut) -> int | None:
+        """Return the peak with these cuts; `None` where they take off too little to be worth saying."""
+        least = WORTH_SAYING_SHARE * self.peak_bytes
+        # The level at the old peak bounds the saving, and costs no pass over the moments.
+        if self.peak_bytes <= 0 or self.at_peak(*cuts) < least:
+            return None
+        new_peak = int(self.level_without(*cuts).max())
+        return new_peak if self.peak_bytes - new_peak >= least else None
+
+
+def peak_without(history: DeviceHistory, saved_bytes: IntArray) -> int:
+    """Return what the peak would be if each allocation had these bytes less, for as long as it lives.
+
+    `saved_bytes` has one entry an allocation. The peak is one of allocated bytes, of requested bytes where those are
+    not known; rounding to blocks stays as it was.
+    """
+    case, rows = Case(history), np.flatnonzero(saved_bytes)
+    return int(case.level_without(case.cut(rows, saved_bytes[rows])).max())

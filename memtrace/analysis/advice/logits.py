@@ -1,0 +1,95 @@
+"""The logits: where the vocabulary is large, they and their copies in the loss are the largest tensors of a run.
+
+In: `Case` with saved tensors. Out: a `Finding`. The loss saves the logarithms of the softmax, so their shape is known:
+a row a token, a column a word. The logits, a copy of them in another type, and the gradients of both have as many
+elements, and are what else of that size is made between forward and the end of backward.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from memtrace.analysis.advice.case import Case, Cut
+from memtrace.analysis.advice.kept import kept_by, parse_shape, shapes
+from memtrace.analysis.advice.passes import first_passes
+from memtrace.analysis.places import place_of
+from memtrace.analysis.results import Finding
+from memtrace.schema.names import Category, Phase
+from memtrace.store.columns import IntArray
+from memtrace.units import format_bytes
+
+_LOSS = re.compile(r"LogSoftmax|NllLoss\w*|CrossEntropyLoss\w*")
+_NUM_CHUNKS = 8
+_ITEM_SIZES = (2, 4)
+_OTHER_OWNER = (Category.PARAMETER, Category.BUFFER, Category.GRADIENT, Category.OPTIMIZER_STATE, Category.INPUT)
+
+
+def logits_in_chunks(case: Case) -> Finding | None:
+    """Return the advice to compute logits and loss in chunks, where all logits at once make the peak."""
+    rows = np.flatnonzero(kept_by(case, lambda name: _LOSS.fullmatch(name) is not None))
+    tables = [shape for shape in shapes(case, rows) if shape is not None and len(shape) >= 2]
+    if not tables:
+        return None
+    shape = max(tables, key=math.prod)
+    copies = _copies(case, shape)
+    sizes = case.lifetimes.size_bytes[copies]
+    cut = case.cut(copies, sizes - sizes // _NUM_CHUNKS)
+    new_peak = case.new_peak(cut, *_summed_gradient(case, shape))
+    if new_peak is None:
+        return None
+    at_peak = copies[np.isin(copies, case.live_at_peak)]
+    num_bytes = int(case.lifetimes.size_bytes[at_peak].sum())
+    return Finding(
+        slug="large-logits",
+        severity="warning",
+        title=f"The logits and their copies in the loss make up {format_bytes(num_bytes)} of the peak",
+        evidence={
+            "logits_at_peak_bytes": num_bytes,
+            "num_copies_at_peak": len(at_peak),
+            "num_tokens": math.prod(shape) // shape[-1],
+            "vocabulary": shape[-1],
+            "one_copy_bytes": int(case.lifetimes.size_bytes[at_peak].max()),
+        },
+        change=f"Compute head and loss for an {_NUM_CHUNKS}th of the tokens at a time, each part under "
+        "torch.utils.checkpoint.checkpoint, or use a fused linear cross-entropy (as in liger-kernel): "
+        f"the peak falls to {format_bytes(new_peak)}.",
+        cost="The product of the head is computed twice; a fused kernel does without.",
+        saves_bytes=case.peak_bytes - new_peak,
+        saves_ns=None,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
+        where=place_of(case.history, at_peak),
+    )
+
+
+def _copies(case: Case, shape: tuple[int, ...]) -> IntArray:
+    """Return the allocations that hold logits, in any type and order of dimensions."""
+    sizes = np.array([math.prod(shape) * item for item in _ITEM_SIZES], np.int64)
+    such = np.isin(case.lifetimes.size_bytes, sizes) & ~case.is_category(*_OTHER_OWNER)
+    rows = np.flatnonzero(such & case.in_phase(Phase.FORWARD, Phase.BACKWARD, Phase.RECOMPUTE))
+    # What was saved under another shape only happens to be as large.
+    of_words = [known is None or shape[-1] in known for known in shapes(case, rows)]
+    return rows[np.array(of_words, np.bool_)]
+
+
+def _summed_gradient(case: Case, shape: tuple[int, ...]) -> list[Cut]:
+    """Return the gradient of the head, to which every chunk adds, as bytes that are there in all of backward."""
+    rank, owners = case.history.rank, case.history.rank.table("owners")
+    of_parameters = owners["category"] == rank.string_id(Category.PARAMETER.value)
+    of_words = [
+        text
+        for text in np.unique(owners["shape"][of_parameters]).tolist()
+        if len(known := parse_shape(rank.text(text)) or ()) == 2 and shape[-1] in known
+    ]
+    num_bytes = int(owners["tensor_bytes"][of_parameters & np.isin(owners["shape"], of_words)].max(initial=0))
+    passes = first_passes(case)
+    return [
+        Cut(
+            start=np.array([one.backward for one in passes], np.int64),
+            end=np.array([one.end for one in passes], np.int64),
+            size_bytes=np.full(len(passes), -num_bytes, np.int64),
+        )
+    ]
