@@ -143,10 +143,12 @@ class LifetimeRules:
         """Decide what the backward freed that follows a forward, or that is around a recomputation."""
         at = self._at
         freed_by_backward = (at.death_ns > at.backward_start_ns) & (at.death_ns <= at.backward_end_ns)
-        if freed_by_backward.any():
-            random_state = _has_function(self._rank, self._stack, _RANDOM_STATE)
-            made = self._born(Phase.FORWARD, Phase.RECOMPUTE)
-            self._give(freed_by_backward & random_state & made, Category.AUTOGRAD_DETAIL, decision=Decision.STACK_RULE)
+        copied = freed_by_backward & self._born(Phase.FORWARD, Phase.RECOMPUTE)
+        random_state = copied & _has_function(self._rank, self._stack, _RANDOM_STATE)
+        self._give(random_state, Category.AUTOGRAD_DETAIL, decision=Decision.STACK_RULE)
+        # Steps without frames make copies of the same size.
+        alike = copied & (self._stack == NULL) & np.isin(self._size, self._size[random_state])
+        self._give(alike, Category.AUTOGRAD_DETAIL)
         broke_off = at.backward_end_ns == NEVER
         self._give(freed_by_backward & ~broke_off & self._born(Phase.FORWARD), Category.ACTIVATION, Role.SAVED)
         recomputed = self._born(Phase.RECOMPUTE) & (freed_by_backward | broke_off)

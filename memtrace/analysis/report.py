@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from memtrace.analysis.activations import activations_at, saved_for_backward
 from memtrace.analysis.allocation_map import build_allocation_map
 from memtrace.analysis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.findings import find_advice
@@ -105,6 +106,8 @@ def _device_report(
         steps=step_results(history, spans),
         oom=find_oom(history),
         leaks=diagnosis.leaks,
+        activations=activations_at(history, at_peak) if has_moments else None,
+        saved_for_backward=saved_for_backward(history),
         timeline=build_timeline(history.moments, history.levels, peak_moments.values()) if has_moments else None,
         top_modules=modules_at(history, at_peak),
         top_stacks=stacks_at(history, at_peak) if has_moments else (),

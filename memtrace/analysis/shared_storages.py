@@ -48,14 +48,11 @@ def split_shared(rank: RankTrace, lifetimes: Lifetimes, attribution: Attribution
 
 
 def _largest_tensor_bytes(rank: RankTrace, attribution: Attribution, shared: IntArray) -> IntArray:
-    """Return for each shared allocation the most bytes that distinct tensors of its category had at one time."""
+    """Return for each shared allocation the most bytes that tensors of its category had at one time."""
     owners, of_owner = rank.table("owners"), attribution.allocation_of_owner
     rows = np.flatnonzero(np.isin(of_owner, shared)) if len(shared) else np.zeros(0, np.int64)
     names = np.array([rank.string_id(one.value) for one in CATEGORIES], np.int64)
     rows = rows[owners["category"][rows] == names[attribution.category[of_owner[rows]]]]
-    keys = np.stack([of_owner[rows], owners["time_ns"][rows], owners["name"][rows]])
-    _, distinct = np.unique(keys, axis=1, return_index=True)
-    rows = rows[distinct]
     sweeps, sweep = np.unique(np.stack([of_owner[rows], owners["time_ns"][rows]]), axis=1, return_inverse=True)
     sums = np.zeros(sweeps.shape[1], np.int64)
     np.add.at(sums, sweep.reshape(-1), owners["tensor_bytes"][rows])

@@ -6,15 +6,16 @@ moments of a step for its peak. Step 0, before training began, is no step of its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.moments import SEGMENT_SIGNS
+from memtrace.analysis.owned_bytes import owned_at_step_ends
 from memtrace.analysis.peak import state_at
-from memtrace.analysis.results import PhaseResult, State, StepResult
+from memtrace.analysis.results import OwnedBytes, PhaseResult, State, StepResult
 from memtrace.schema.names import Phase
 from memtrace.store.columns import NULL, IntArray
 
@@ -54,8 +55,11 @@ def step_results(history: DeviceHistory, spans: dict[int, StepSpan]) -> tuple[St
     """Return what each step needed."""
     steps = history.rank.table("steps")
     phases = _phases_by_step(history)
+    owned = owned_at_step_ends(history)
     rows = [row for row in range(len(steps)) if int(steps["step"][row]) > 0]
-    results = (_step_result(history, row, spans.get(row), phases.get(int(steps["step"][row]), ())) for row in rows)
+    results = (
+        _step_result(history, row, spans.get(row), phases.get(int(steps["step"][row]), ()), owned) for row in rows
+    )
     return tuple(one for one in results if not _is_teardown(one))
 
 
@@ -66,7 +70,13 @@ def _is_teardown(result: StepResult) -> bool:
     return result.end_ns is None and not has_training
 
 
-def _step_result(history: DeviceHistory, row: int, span: StepSpan | None, phase_rows: Sequence[int]) -> StepResult:
+def _step_result(
+    history: DeviceHistory,
+    row: int,
+    span: StepSpan | None,
+    phase_rows: Sequence[int],
+    owned: Mapping[int, tuple[OwnedBytes, ...]],
+) -> StepResult:
     values = history.rank.table("steps").row(row)
     levels = history.levels
     return StepResult(
@@ -83,6 +93,7 @@ def _step_result(history: DeviceHistory, row: int, span: StepSpan | None, phase_
         host_rss_bytes=values["host_rss_bytes"],
         end=None if span is None or values["end_ns"] is None else _end_of_step(history, span, values),
         phases=tuple(_phase_result(history, one, known=span is not None) for one in phase_rows),
+        owned=owned.get(values["step"], ()),
     )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from memtrace.analysis.attribution import CATEGORIES, DECISIONS, ROLES
 from memtrace.analysis.history import build_history
+from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, saved, scope, step, window
 
@@ -136,6 +137,10 @@ def test_a_copy_of_a_random_state_is_a_detail_of_autograd() -> None:
     }
     assert decided(trace_of((110, 250), stack=1, **stacks)) == [("autograd_detail", "stack_rule", "none")]
     assert decided(trace_of((110, 250), stack=0, **stacks)) == [("activation", "lifetime_rule", "saved")]
+    rank = trace_of((110, 250), (510, 650), stack=1, **stacks)
+    assert decided(rank) == [("autograd_detail", "stack_rule", "none")] * 2
+    rank.table("events")["stack"][2:] = NULL
+    assert decided(rank)[1] == ("autograd_detail", "lifetime_rule", "none")
 
 
 def test_a_gradient_that_was_gone_at_the_sweep_is_told_by_its_size() -> None:

@@ -45,9 +45,8 @@ def test_the_rest_of_a_bucket_is_communication() -> None:
     assert stacks_at(history, 2)[0].num_bytes == BUCKET + 7
 
 
-def test_gradients_count_once_and_at_the_time_when_there_are_most() -> None:
+def test_gradients_count_at_the_time_when_there_are_most() -> None:
     history = history_of(
-        gradient(12, 30, "a"),
         gradient(12, 30, "a"),
         bucket(12),
         gradient(14, 30, "a"),
