@@ -52,6 +52,10 @@ class ConfigFields:
             raise MemtraceError(f"config: {name} must be a list of whole numbers, not {_shown(value)}")
         return value
 
+    def is_set(self, name: str) -> bool:
+        """Return whether a name is there with a value other than null."""
+        return self._config.get(name) is not None
+
     def text(self, *names: str, default: str) -> str:
         """Return a text."""
         value = self._first(names, default)
@@ -195,7 +199,8 @@ def _gemma(get: ConfigFields) -> dict[str, Any]:
 
 
 def _gemma2(get: ConfigFields) -> dict[str, Any]:
-    return _gemma(get) | {"norms_per_layer": 4}
+    caps = {"caps_scores": get.is_set("attn_logit_softcapping"), "caps_logits": get.is_set("final_logit_softcapping")}
+    return _gemma(get) | {"norms_per_layer": 4} | caps
 
 
 def _gemma3(get: ConfigFields) -> dict[str, Any]:

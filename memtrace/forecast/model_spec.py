@@ -77,6 +77,9 @@ class ModelSpec:
     norms_per_layer: int = 2
     qk_norm: str = "none"
     """Norm of queries and keys: none, head (one weight for all heads), or full (a weight an element)."""
+    caps_scores: bool = False
+    """Whether scores are squeezed by a tanh before the softmax (Gemma 2)."""
+    caps_logits: bool = False
     has_final_norm: bool = True
     has_embedding_norm: bool = False
     is_parallel: bool = False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from memtrace.forecast.model_spec import ModelSpec
 from memtrace.forecast.parameter_tensors import Division, ParameterTensor, Place, parameter_tensors
+from memtrace.forecast.precision import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +104,15 @@ def _part(tensors: list[ParameterTensor], place: Place) -> Part:
         if one.place is place:
             sums[one.division] += one.numel
     return Part(split=sums[Division.SPLIT], whole=sums[Division.WHOLE], experts=sums[Division.EXPERTS])
+
+
+def autocast_copy_bytes(spec: ModelSpec, precision: Precision) -> int:
+    """Return the bytes of the 16-bit copies of matrices that autocast makes and keeps until backward used them.
+
+    Each matrix of a product is cast once a forward pass; embeddings that are only looked up are not.
+    """
+    if not precision.is_autocast:
+        return 0
+    looked_up = {"positions", "token types"} | (set() if spec.tied and spec.has_head else {"embedding"})
+    matrices = [one for one in parameter_tensors(spec) if len(one.shape) > 1 and one.name not in looked_up]
+    return precision.compute_bytes * sum(one.copies * one.numel for one in matrices)
