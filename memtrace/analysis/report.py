@@ -12,12 +12,11 @@ from typing import Any
 from memtrace.analysis.activations import activations_at, saved_for_backward
 from memtrace.analysis.allocation_map import build_allocation_map
 from memtrace.analysis.diagnose import Diagnosis, diagnose
-from memtrace.analysis.findings import find_advice
+from memtrace.analysis.findings import find_advice, in_order
 from memtrace.analysis.history import DeviceHistory, build_history, device_names
 from memtrace.analysis.inferred_marks import with_inferred_marks
 from memtrace.analysis.modules import modules_at
 from memtrace.analysis.notes import notes_of_device, notes_of_trace
-from memtrace.analysis.oom import find_oom
 from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
 from memtrace.analysis.results import Finding, Peak, RankReport, Report
 from memtrace.analysis.stacks import stacks_at
@@ -43,7 +42,7 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool =
     return Report(
         verdict=verdict(ranks),
         ranks=ranks,
-        findings=tuple(sorted(findings, key=lambda finding: -(finding.saves_bytes or 0))),
+        findings=in_order(findings),
         warnings=notes_of_trace(trace.warnings),
         title=trace.path,
         main_rank=main_rank(ranks),
@@ -61,7 +60,9 @@ def _rank_reports(
     reports = []
     for history in histories:
         capacity = _capacity(rank, history.device) if capacity_bytes is None else capacity_bytes
-        diagnosis = diagnose(history, capacity_bytes=capacity)
+        # Of a run on a GPU, what the CPU holds is not what its capacity is about.
+        is_judged = not history.is_cpu or not accelerators
+        diagnosis = diagnose(history, capacity_bytes=capacity, judged_by=capacity_bytes if is_judged else None)
         report = _device_report(history, diagnosis, facts, capacity, with_map=with_map)
         reports.append((report, (*diagnosis.findings, *find_advice(history))))
     return reports
@@ -104,7 +105,7 @@ def _device_report(
         end=end,
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
         steps=step_results(history, spans),
-        oom=find_oom(history),
+        oom=diagnosis.oom,
         leaks=diagnosis.leaks,
         activations=activations_at(history, at_peak) if has_moments else None,
         saved_for_backward=saved_for_backward(history),
