@@ -24,7 +24,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
 
 
-def diagnose(history: DeviceHistory, *, capacity_bytes: int | None, judged_by: int | None = None) -> Diagnosis:
+def diagnose(history: DeviceHistory, *, capacity_bytes: int | None, judged_by: int | None) -> Diagnosis:
     """Return what is wrong on one device.
 
     `capacity_bytes` is its memory where that is known; a run that went on is judged by `judged_by`, if that is given.
