@@ -18,12 +18,12 @@ from memtrace.analysis.inferred_marks import with_inferred_marks
 from memtrace.analysis.modules import modules_at
 from memtrace.analysis.notes import notes_of_device, notes_of_trace
 from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
-from memtrace.analysis.results import Finding, Peak, RankReport, Report
+from memtrace.analysis.results import Finding, RankReport, Report
 from memtrace.analysis.stacks import stacks_at
-from memtrace.analysis.steps import StepSpan, step_results, step_spans
+from memtrace.analysis.steps import step_results, step_spans
 from memtrace.analysis.timeline import build_timeline
+from memtrace.analysis.two_peaks import by_category_difference, first_step_peak, steady_state_peak
 from memtrace.analysis.verdict import main_rank, verdict
-from memtrace.schema.names import Source
 from memtrace.store.trace import RankTrace, Trace
 
 
@@ -87,9 +87,12 @@ def _device_report(
     peak = peak_between(history, 0, history.last_moment) if history.has_history else peak_without_history(end)
     at_peak = moment_of(history, peak)
     has_moments = history.has_history
-    first, steady = _first_step_peak(history, spans), _steady_state_peak(history, spans)
+    first = first_step_peak(history, spans)
+    steady = steady_state_peak(history, spans, capacity_bytes=capacity_bytes)
     peaks = {"peak": peak, "first_step_peak": first, "steady_state_peak": steady}
-    peak_moments = {name: moment_of(history, one) for name, one in peaks.items() if one is not None}
+    peak_moments = {
+        name: moment_of(history, one) for name, one in peaks.items() if one is not None and not one.predicted
+    }
     reserved = history.levels.reserved
     return RankReport(
         rank=rank.rank,
@@ -102,6 +105,7 @@ def _device_report(
         peak=peak,
         first_step_peak=first,
         steady_state_peak=steady,
+        steady_minus_first=by_category_difference(first, steady),
         end=end,
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
         steps=step_results(history, spans),
@@ -116,22 +120,6 @@ def _device_report(
         facts=facts,
         allocation_map=build_allocation_map(history, peak_moments) if with_map else None,
     )
-
-
-def _first_step_peak(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Peak | None:
-    """Return the peak within step 1, if all of it was recorded."""
-    if history.rank.source == Source.SNAPSHOT.value and history.lifetimes.is_initial.any():
-        # The steps of a history that starts late are counted from its start: its first is not that of training.
-        return None
-    first = [span for span in spans.values() if span.step == 1]
-    return peak_between(history, first[0].first, first[0].last) if first else None
-
-
-def _steady_state_peak(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Peak | None:
-    """Return the largest peak of a recorded step after the first."""
-    steady = [span for span in spans.values() if span.step >= 2 and span.recorded]
-    peaks = [peak_between(history, span.first, span.last) for span in steady]
-    return max(peaks, key=lambda peak: peak.allocated_bytes or peak.requested_bytes or 0) if peaks else None
 
 
 def _capacity(rank: RankTrace, device: str) -> int | None:

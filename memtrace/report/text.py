@@ -182,7 +182,8 @@ def _figures(rank: RankReport) -> Table:
         ("steady-state peak", rank.steady_state_peak),
     ):
         if peak is not None:
-            table.add_row(name, *_state_cells(peak), _when(peak), style="bold" if name == "peak" else "")
+            label = f"{name}, predicted" if peak.predicted else name
+            table.add_row(label, *_state_cells(peak), _when(peak), style="bold" if name == "peak" else "")
     last = next((step.end for step in reversed(rank.steps) if step.end is not None), None)
     if last is not None:
         table.add_row("end of last step", *_state_cells(last), "")

@@ -14,12 +14,14 @@ from memtrace.analysis.results import (
     ActivationPart,
     ActivationSplit,
     Finding,
+    FirstStepEffect,
     Leak,
     Note,
     OomResult,
     OwnedBytes,
     Peak,
     PhaseResult,
+    PredictedPeak,
     RankReport,
     Report,
     SavedForBackward,
@@ -63,6 +65,8 @@ def _rank(rank: RankReport) -> Document:
         "peak": peak_document(rank.peak),
         "first_step_peak": None if rank.first_step_peak is None else peak_document(rank.first_step_peak),
         "steady_state_peak": None if rank.steady_state_peak is None else peak_document(rank.steady_state_peak),
+        "steady_minus_first": None if rank.steady_minus_first is None else dict(rank.steady_minus_first),
+        "first_step_effects": [_effect(effect) for effect in rank.first_step_effects],
         "end": state_document(rank.end),
         "max_reserved_bytes": rank.max_reserved_bytes,
         "steps": [_step(step) for step in rank.steps],
@@ -89,7 +93,21 @@ def state_document(state: State) -> Document:
 
 
 def peak_document(peak: Peak) -> Document:
-    """Return a PEAK of the contract."""
+    """Return a PEAK of the contract; one that was predicted says what was assumed, and whether it fits."""
+    document = _peak(peak)
+    if isinstance(peak, PredictedPeak):
+        document |= {
+            "low_bytes": peak.low_bytes,
+            "high_bytes": peak.high_bytes,
+            "assumptions": list(peak.assumptions),
+            "needed_bytes": peak.needed_bytes,
+            "capacity_bytes": peak.capacity_bytes,
+            "fits": peak.fits,
+        }
+    return document
+
+
+def _peak(peak: Peak) -> Document:
     return {
         **state_document(peak),
         "time_ns": peak.time_ns,
@@ -97,6 +115,16 @@ def peak_document(peak: Peak) -> Document:
         "phase": peak.phase,
         "module": peak.module,
         "predicted": peak.predicted,
+    }
+
+
+def _effect(effect: FirstStepEffect) -> Document:
+    return {
+        "slug": effect.slug,
+        "title": effect.title,
+        "num_bytes": effect.num_bytes,
+        "stays": effect.stays,
+        "evidence": dict(effect.evidence),
     }
 
 

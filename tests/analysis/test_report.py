@@ -89,7 +89,8 @@ def test_step_that_did_not_end_has_a_peak_and_no_end() -> None:
     report = report_of(small_run(steps=steps))
     assert report.steps[1].peak_allocated_bytes == PARAMETER + SECOND
     assert report.steps[1].end is None
-    assert report.steady_state_peak is None
+    assert report.steady_state_peak is not None
+    assert report.steady_state_peak.predicted
 
 
 def test_what_follows_the_last_step_is_no_step() -> None:

@@ -62,7 +62,9 @@ def _check_rank(rank: dict[str, Any]) -> None:
     for name in ("first_step_peak", "steady_state_peak"):
         if rank[name] is not None:
             _check_state(rank[name], PEAK)
-            assert (rank[name]["requested_bytes"] or 0) <= rank["peak"]["requested_bytes"]
+            # What was predicted lies ahead: it may be larger than anything that was recorded.
+            if not rank[name]["predicted"]:
+                assert (rank[name]["requested_bytes"] or 0) <= rank["peak"]["requested_bytes"]
     for step in rank["steps"]:
         assert set(STEP) <= set(step)
         if step["end"] is not None:

@@ -1,0 +1,168 @@
+"""The second step, put together from the first: each allocation again, on top of what is resident by then.
+
+In: `DeviceHistory`, its `FirstLoop`, and a fate for the gradients. Out: `NextStep`: bytes by category over the moments
+of the first step, and one moment more for an optimizer step that was not recorded.
+
+    step 1     params ────────────────────      grads      ┌────      states              ┌──    logits     ┌────
+    step 2     params ────────────────────      grads      ┌────      states ──────────────      logits ─────┐┌───
+                                                 (or from the start, until zero_grad)           (the old ones, too)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from memtrace.analysis.attribution import CATEGORIES
+from memtrace.analysis.first_loop import FirstLoop
+from memtrace.analysis.gradient_fate import Gradients
+from memtrace.analysis.history import DeviceHistory
+from memtrace.analysis.levels import running_level
+from memtrace.schema.names import Category
+from memtrace.store.columns import NULL, BoolArray, IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NextStep:
+    """Bytes over the moments of the pattern, and after them one moment of the optimizer step if it was not recorded."""
+
+    first: int
+    """The moment of the history that position 0 repeats."""
+    levels: Mapping[Category, IntArray]
+    total: IntArray
+
+    def peak_at(self) -> int:
+        """Return the position of the largest total, the earliest of equals."""
+        return int(np.argmax(self.total))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrecorded:
+    """What an optimizer step that was not recorded will add."""
+
+    state_bytes: int
+    """States that will be resident."""
+    step_bytes: int
+    """Temporaries that its step holds at once."""
+
+
+def next_step(history: DeviceHistory, loop: FirstLoop, gradients: Gradients, more: Unrecorded | None) -> NextStep:
+    """Return the second step."""
+    rows, start, end = _intervals(history, loop, gradients)
+    num = loop.last - loop.first + 1
+    levels = {}
+    category = loop.category[rows]
+    for code in np.unique(category).tolist():
+        chosen = category == code
+        sizes = history.lifetimes.size_bytes[rows[chosen]]
+        levels[CATEGORIES[code]] = running_level(start[chosen], end[chosen], sizes, num)
+    unknown = levels.get(Category.UNKNOWN, np.zeros(num, np.int64))
+    levels[Category.UNKNOWN] = unknown + history.levels.base[loop.first : loop.last + 1]
+    if more is not None:
+        levels = _with_optimizer_step(levels, more)
+    return NextStep(
+        first=loop.first,
+        levels=levels,
+        total=np.asarray(sum(levels.values())),
+    )
+
+
+def _with_optimizer_step(levels: Mapping[Category, IntArray], more: Unrecorded) -> dict[Category, IntArray]:
+    """Return the levels with states from the start on, and a last moment at which the optimizer steps."""
+    longer = {category: np.append(level, level[-1]) for category, level in levels.items()}
+    none = np.zeros(len(next(iter(longer.values()))), np.int64)
+    if more.state_bytes:
+        longer[Category.OPTIMIZER_STATE] = longer.get(Category.OPTIMIZER_STATE, none) + more.state_bytes
+    if more.step_bytes:
+        temporary = longer.get(Category.TEMPORARY, none).copy()
+        temporary[-1] += more.step_bytes
+        longer[Category.TEMPORARY] = temporary
+    return longer
+
+
+def _intervals(history: DeviceHistory, loop: FirstLoop, gradients: Gradients) -> tuple[IntArray, IntArray, IntArray]:
+    """Return rows of lifetimes with start and end positions in the next step."""
+    lifetimes, stop = history.lifetimes, loop.last + 1
+    start, end = lifetimes.start, np.minimum(lifetimes.in_use_end, stop)
+    own = np.flatnonzero((start <= loop.last) & (lifetimes.in_use_end > loop.first))
+    is_gradient = loop.category == CATEGORIES.index(Category.GRADIENT)
+    made = (start > loop.first) & (start <= loop.last)
+    stays = made & (lifetimes.in_use_end > loop.known_until)
+    resident = stays & (is_resident(loop) | (~is_gradient & ~is_rebound(history, loop)))
+    begin = np.where(resident, loop.first, np.maximum(start, loop.first))
+    old_gradients = np.flatnonzero(is_gradient & (start <= loop.last) & (lifetimes.in_use_end > loop.last))
+    if gradients is Gradients.KEPT:
+        end = end.copy()
+        fresh = old_gradients[made[old_gradients]]
+        end[fresh] = _accumulated(start, fresh, stop)
+    left = np.flatnonzero(stays & ~resident & ~is_gradient)
+    until = _rebound_at(history, loop, left)
+    old_end = {Gradients.FREED: loop.first, Gradients.UNTIL_BACKWARD: loop.backward, Gradients.KEPT: stop}[gradients]
+    # What was made before the step and is a gradient is in use through it already.
+    again = old_gradients[made[old_gradients]]
+    rows = np.concatenate([own, left, again])
+    starts = np.concatenate([begin[own], np.full(len(left) + len(again), loop.first)])
+    ends = np.concatenate([end[own], until, np.full(len(again), old_end)])
+    return rows, starts - loop.first, np.maximum(ends, starts) - loop.first
+
+
+def is_resident(loop: FirstLoop) -> BoolArray:
+    """Return which allocations are of categories that stay once they are there."""
+    names = (Category.PARAMETER, Category.BUFFER, Category.OPTIMIZER_STATE, Category.COMMUNICATION, Category.WORKSPACE)
+    return np.isin(loop.category, [CATEGORIES.index(one) for one in names])
+
+
+def is_rebound(history: DeviceHistory, loop: FirstLoop) -> BoolArray:
+    """Return which allocations were made before backward of a microbatch: a variable of the loop holds what stays."""
+    moments, phases = history.moments, history.rank.table("phases")
+    row = history.phases.innermost(moments.time_ns)
+    names = np.append(phases["phase"], NULL)[row]
+    later = np.isin(names, [history.rank.string_id(one) for one in ("backward", "optimizer", "recompute")])
+    rebound: BoolArray = ~later[np.minimum(history.lifetimes.start, len(moments) - 1)]
+    return rebound
+
+
+def _accumulated(start: IntArray, fresh: IntArray, stop: int) -> IntArray:
+    """Return until when each new gradient lives beside the one it is added to: until the next one is made.
+
+    Autograd adds a gradient as soon as it is there, before anything else of the backward pass.
+    """
+    order = np.argsort(start[fresh], kind="stable")
+    later = np.append(start[fresh][order], [stop])[1:]
+    end = np.empty(len(fresh), np.int64)
+    end[order] = later
+    return end
+
+
+def _rebound_at(history: DeviceHistory, loop: FirstLoop, left: IntArray) -> IntArray:
+    """Return the moment of the next step at which each leftover of this one is replaced by its like.
+
+    The like is the first allocation of the same size from the same line; the variable that holds the old one gets
+    the new one when the outermost module call around it returns.
+    """
+    lifetimes = history.lifetimes
+    if not len(left):
+        return np.zeros(0, np.int64)
+    around = np.flatnonzero((lifetimes.start <= loop.last) & (lifetimes.in_use_end > loop.first))
+    around = around[np.argsort(lifetimes.start[around], kind="stable")]
+    size, stack = lifetimes.size_bytes[around], lifetimes.stack[around]
+    ends = []
+    for row in left.tolist():
+        same = around[(size == lifetimes.size_bytes[row]) & (stack == lifetimes.stack[row])]
+        like = int(lifetimes.start[same[0]])
+        ends.append(max(loop.first, like) if like <= loop.first else _returned(history, like))
+    return np.minimum(np.array(ends, np.int64), loop.last + 1)
+
+
+def _returned(history: DeviceHistory, moment: int) -> int:
+    """Return the moment after the outermost module call around a moment has returned; the next one outside any."""
+    spans, time_ns = history.scopes, int(history.moments.time_ns[moment])
+    row = spans.at(time_ns)
+    if row < 0:
+        return moment + 1
+    position = int(np.flatnonzero(spans.rows == row)[0])
+    while spans.parent[position] >= 0:
+        position = int(spans.parent[position])
+    return history.moments.at_time(int(min(spans.end_ns[position], history.moments.time_ns[-1]))) + 1
