@@ -13,6 +13,7 @@ is touched. The rules, by where an allocation was born:
     between     freed before the next forward → temporary; live in it → input
     setup       live in the first forward, and no copy of a parameter → input: data, constants
     reducer     while DistributedDataParallel makes its buckets: freed then → temporary; else → communication
+    collective  within a call of torch.distributed → communication
 
 An output that outlives the next step, too, is kept on purpose (a list of losses) if every step makes one; a single one
 may be a cache or a workspace, and stays unknown.
@@ -37,6 +38,9 @@ _BoolArray = npt.NDArray[np.bool_]
 
 _RANDOM_STATE = "get_rng_state"
 """The function of torch that copies the state of a random generator; checkpointing keeps such copies for backward."""
+
+_COLLECTIVES = "distributed_c10d.py"
+"""The file of torch that holds all collectives."""
 
 _REDUCER = "Reducer"
 """Class name of the scopes in which hooks saw a reducer make its buckets."""
@@ -70,7 +74,7 @@ class LifetimeRules:
     def run(self) -> None:
         """Apply every rule."""
         at = self._at
-        self._buckets()
+        self._communication()
         self._inputs()
         freed_inside = (at.death_ns <= at.end_ns) & (at.death_ns != NEVER)
         # A forward that broke off freed its activations as the failure unwound it.
@@ -99,8 +103,8 @@ class LifetimeRules:
         self._decision[rows] = _DECISIONS.index(decision)
         self._role[rows] = _ROLES.index(role)
 
-    def _buckets(self) -> None:
-        """Decide what was made in scopes of a reducer, which know what it is."""
+    def _communication(self) -> None:
+        """Decide what was made in scopes of a reducer, which know what it is, and inside collectives."""
         rows = _reducer_scopes(self._rank)
         if len(rows):
             scopes = self._rank.table("scopes")
@@ -109,6 +113,8 @@ class LifetimeRules:
             end = np.where(around >= 0, np.where(scopes["end_ns"] == NULL, NEVER, scopes["end_ns"])[rows[around]], 0)
             self._give((around >= 0) & (self._at.death_ns <= end), Category.TEMPORARY)
             self._give(around >= 0, Category.COMMUNICATION, decision=Decision.HOOK)
+        in_collective = _have_frame(self._rank, self._stack, "file", _COLLECTIVES)
+        self._give(in_collective, Category.COMMUNICATION, decision=Decision.STACK_RULE)
 
     def _inputs(self) -> None:
         """Decide what was made between phases, by a data loader, or before training."""
@@ -144,7 +150,7 @@ class LifetimeRules:
         at = self._at
         freed_by_backward = (at.death_ns > at.backward_start_ns) & (at.death_ns <= at.backward_end_ns)
         copied = freed_by_backward & self._born(Phase.FORWARD, Phase.RECOMPUTE)
-        random_state = copied & _has_function(self._rank, self._stack, _RANDOM_STATE)
+        random_state = copied & _have_frame(self._rank, self._stack, "function", _RANDOM_STATE)
         self._give(random_state, Category.AUTOGRAD_DETAIL, decision=Decision.STACK_RULE)
         # Steps without frames make copies of the same size.
         alike = copied & (self._stack == NULL) & np.isin(self._size, self._size[random_state])
@@ -204,12 +210,11 @@ def _reducer_scopes(rank: RankTrace) -> IntArray:
     return np.flatnonzero(rank.table("scopes")["class_name"] == rank.string_id(_REDUCER))
 
 
-def _has_function(rank: RankTrace, stack: IntArray, function: str) -> _BoolArray:
-    """Return which of some stacks hold a call of a function of this name."""
+def _have_frame(rank: RankTrace, stack: IntArray, column: str, name: str) -> _BoolArray:
+    """Return which of some stacks hold a frame whose file or function has this name."""
     frames, stacks = rank.table("frames"), rank.table("stacks")
-    names = np.unique(frames["function"])
-    named = [one for one in names.tolist() if rank.text(one) == function]
-    is_frame = np.isin(frames["function"], named)
+    named = [one for one in np.unique(frames[column]).tolist() if _last_part(rank.text(one) or "") == name]
+    is_frame = np.isin(frames[column], named)
     if not is_frame.any():
         return np.zeros(len(stack), np.bool_)
     holds: list[bool] = []
@@ -217,3 +222,7 @@ def _has_function(rank: RankTrace, stack: IntArray, function: str) -> _BoolArray
     for own, parent in zip(is_frame[stacks["frame"]].tolist(), stacks["parent"].tolist(), strict=True):
         holds.append(own or (parent != NULL and holds[parent]))
     return np.append(holds, False)[np.where(stack == NULL, len(holds), stack)]
+
+
+def _last_part(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]

@@ -173,6 +173,15 @@ def test_what_a_reducer_makes_for_good_is_a_bucket() -> None:
     ]
 
 
+@pytest.mark.parametrize("file", ["torch/distributed/distributed_c10d.py", "torch\\distributed\\distributed_c10d.py"])
+def test_what_a_collective_makes_is_communication(file: str) -> None:
+    """Gloo frees it on a thread of its own, so that it seems to stay."""
+    frames = [{"file": file, "line": 9, "function": "reduce_scatter"}, {"file": "a.py", "line": 1, "function": "train"}]
+    stacks = {"frames": frames, "stacks": [{"frame": 1, "parent": None}, {"frame": 0, "parent": 0}]}
+    assert decided(trace_of((210, None), stack=1, **stacks)) == [("communication", "stack_rule", "none")]
+    assert decided(trace_of((210, None), stack=0, **stacks)) == [("unknown", "unknown", "none")]
+
+
 def test_labels_that_autograd_saved_are_inputs_and_not_activations() -> None:
     row = saved(601, 1, 64)
     assert decided(trace_of((425, 900), saved=[row])) == [("input", "lifetime_rule", "none")]
