@@ -7,7 +7,7 @@ fiftieth off the peak is not given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from memtrace.analysis.advice.allocator import expandable_segments
 from memtrace.analysis.advice.batch import smaller_micro_batch
@@ -20,9 +20,7 @@ from memtrace.analysis.advice.recomputation import full_recomputation, selective
 from memtrace.analysis.advice.sharding import sharded_state
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.results import Finding
-
-SEVERITIES = ("error", "warning", "info")
-"""Severities, the worst first: an error ends the run or will, a warning is waste, info is a trade."""
+from memtrace.schema.findings import SEVERITIES
 
 _RULES: tuple[Callable[[Case], Finding | None], ...] = (
     logits_in_chunks,
@@ -49,3 +47,10 @@ def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return findings by severity, then by bytes saved."""
     return tuple(sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), -(one.saves_bytes or 0))))
+
+
+def failing(findings: Iterable[Finding], conditions: Collection[str]) -> tuple[Finding, ...]:
+    """Return the findings that meet any of some conditions: a slug, or a severity, which means it and what is worse."""
+    worst = [SEVERITIES.index(one) for one in conditions if one in SEVERITIES]
+    severities = SEVERITIES[: max(worst, default=-1) + 1]
+    return tuple(one for one in findings if one.slug in conditions or one.severity in severities)

@@ -9,8 +9,12 @@ from typing import Any
 
 import click
 
+from memtrace.cli import printable
+from memtrace.schema.findings import SLUGS
 from memtrace.units import parse_bytes
 
+EXIT_FAILED_ON = 3
+"""Exit code where the report has a finding that `--fail-on` names."""
 _SHOW_AFTER_SECONDS = 1.0
 
 
@@ -52,7 +56,24 @@ class Progress:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
 @click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
 @click.option("--capacity", type=Size(), help="Memory of the device, as in 24GiB, in place of what the trace says.")
-def report(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: bool, capacity: int | None) -> None:
+@click.option(
+    "--fail-on",
+    multiple=True,
+    type=click.Choice(("error", "warning", *SLUGS)),
+    metavar="FINDING",
+    help="Exit with 3 if the report has this finding: oom, leak, fragmentation or any other short name of "
+    "docs/messages.md, or a severity (error; warning, which includes error). Repeatable.",
+)
+@click.pass_context
+def report(
+    context: click.Context,
+    trace: tuple[Path, ...],
+    html: Path | None,
+    as_json: bool,
+    force: bool,
+    capacity: int | None,
+    fail_on: tuple[str, ...],
+) -> None:
     """Report where the memory of a recorded run went.
 
     TRACE is a trace.json that `memtrace record` wrote, a run folder or a folder of parts, a memory snapshot of torch
@@ -63,7 +84,9 @@ def report(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: boo
       memtrace report trace.json
       memtrace report snapshot.pickle --html report.html --capacity 24GiB
       memtrace report run/ --json > report.json
+      memtrace report trace.json --capacity 80GiB --fail-on oom --fail-on leak
     """
+    from memtrace.analysis.findings import failing
     from memtrace.analysis.report import analyze
     from memtrace.report.output import check_output, write_html
     from memtrace.store.read import read_trace
@@ -75,7 +98,7 @@ def report(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: boo
         read = read_trace(trace, progress=progress)
     finally:
         progress.clear()
-    result = analyze(read, capacity_bytes=capacity)
+    result = analyze(read, capacity_bytes=capacity, with_map=html is not None)
     if html is not None:
         write_html(result, html, force=force)
     if as_json:
@@ -88,3 +111,8 @@ def report(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: boo
         print_report(result)
     if html is not None:
         click.echo(f"Wrote {html}", err=as_json)
+    failed = failing(result.findings, fail_on)
+    for finding in failed:
+        click.echo(f"failed on {finding.slug}: {printable(finding.title)}", err=True)
+    if failed:
+        context.exit(EXIT_FAILED_ON)

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from memtrace.cli import group
+from tests.builders import snapshot as build_snapshot
 from tests.report.contract import check_report
 
 if TYPE_CHECKING:
@@ -80,6 +81,43 @@ def test_html_that_cannot_be_written_is_refused(snapshot: Path, tmp_path: Path, 
 def test_capacity_is_used(snapshot: Path) -> None:
     document = json.loads(run(snapshot, "--json", "--capacity", "24GiB").stdout)
     assert document["ranks"][0]["capacity_bytes"] == 24 * 2**30
+
+
+def test_a_finding_that_is_asked_for_fails_the_command(tmp_path: Path) -> None:
+    path = snapshot_of_oom(tmp_path)
+    result = run(path, "--fail-on", "leak", "--fail-on", "oom")
+    assert result.exit_code == 3
+    assert "Out of memory" in result.stdout
+    assert result.stderr.startswith("failed on oom: ")
+
+
+@pytest.mark.parametrize("condition", ["error", "warning"])
+def test_a_severity_that_is_asked_for_includes_what_is_worse(tmp_path: Path, condition: str) -> None:
+    assert run(snapshot_of_oom(tmp_path), "--fail-on", condition).exit_code == 3
+
+
+def test_a_report_without_the_finding_passes(snapshot: Path, tmp_path: Path) -> None:
+    result = run(snapshot, *(f"--fail-on={one}" for one in ("oom", "leak", "fragmentation", "warning")))
+    assert result.exit_code == 0
+    assert run(snapshot_of_oom(tmp_path), "--fail-on", "leak").exit_code == 0
+
+
+def test_json_stays_alone_on_stdout_when_the_command_fails(tmp_path: Path) -> None:
+    result = run(snapshot_of_oom(tmp_path), "--json", "--fail-on", "oom")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["findings"][0]["slug"] == "oom"
+
+
+def test_a_finding_that_does_not_exist_is_wrong_usage(snapshot: Path) -> None:
+    result = run(snapshot, "--fail-on", "leaks")
+    assert result.exit_code == 2
+    assert "'oom', 'leak'" in result.output
+
+
+def snapshot_of_oom(folder: Path) -> Path:
+    """Return a snapshot in which a request of 1 GiB failed."""
+    built = build_snapshot().alloc(1 << 21, 1 << 20).oom(1 << 30, device_free=1 << 20)
+    return built.write(folder / "oom.pickle")
 
 
 def test_capacity_that_is_no_size_is_refused(snapshot: Path) -> None:
