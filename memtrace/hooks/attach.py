@@ -28,7 +28,13 @@ class Attachments:
         self._add_optimizer_hooks()
         self._add_backward_hooks()
         self._add_data_hooks()
+        self._add_range_hooks()
         self._add_yielding()
+        self._loop.communication.attach(self._around_both)
+        self._loop.on_root = lambda: self._loop.communication.attach_late(self._around_both)
+        averages = getattr(getattr(self._torch.optim, "swa_utils", None), "AveragedModel", None)
+        if averages is not None:
+            self._around(averages, "__init__", None, self._loop.average_created)
 
     def remove(self) -> None:
         """Take off everything, in reverse order."""
@@ -86,6 +92,12 @@ class Attachments:
         if iterator is not None:
             self._around(iterator, "__next__", self._loop.before_data, self._loop.after_span)
 
+    def _add_range_hooks(self) -> None:
+        ranges = getattr(self._torch.autograd.profiler, "record_function", None)
+        if ranges is not None:
+            self._around(ranges, "__enter__", self._loop.range_began, None)
+            self._around(ranges, "__exit__", None, self._loop.range_ended)
+
     def _add_yielding(self) -> None:
         yielding, profiler = self._yielding, self._torch.autograd.profiler
         for name in ("_prepare_profiler", "_enable_profiler"):
@@ -98,6 +110,9 @@ class Attachments:
         graphs = getattr(getattr(self._torch, "cuda", None), "graphs", None)
         if (graph := getattr(graphs, "CUDAGraph", None)) is not None:
             self._around(graph, "capture_begin", yielding.on_graph_capture, None)
+
+    def _around_both(self, owner: Any, name: str, before: Callable[..., None], after: Callable[..., None]) -> None:
+        self._around(owner, name, before, after)
 
     def _around(
         self, owner: Any, name: str, before: Callable[..., None] | None, after: Callable[..., None] | None

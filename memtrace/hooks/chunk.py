@@ -60,11 +60,12 @@ class Chunk:
         self.scopes: list[Row] = []
         self.owners: list[Row] = []
         self.saved: list[Row] = []
+        self.annotations: list[Row] = []
 
     @property
     def num_marks(self) -> int:
         """Rows collected so far."""
-        return len(self.phases) + len(self.scopes) + len(self.owners) + len(self.saved)
+        return sum(map(len, (self.phases, self.scopes, self.owners, self.saved, self.annotations)))
 
     def records(self, number: int, end_ns: int, events: EventBatch) -> list[Record]:
         """Return all records of the chunk, in the order that readers expect."""
@@ -78,6 +79,7 @@ class Chunk:
                     (tables.SCOPES, self.scopes),
                     (tables.OWNERS, self.owners),
                     (tables.SAVED, self.saved),
+                    (tables.ANNOTATIONS, self.annotations),
                 )
                 if rows
             ),
@@ -111,16 +113,10 @@ class EventBatch:
         self.strings = StringTable()
         self.stacks = StackTable(self.strings)
         self.columns: dict[str, Any] = {}
-        self.annotations: list[Row] = []
 
     def records(self) -> list[Record]:
-        """Return the `frames`, `stacks`, `events` and `annotations` records that have rows."""
-        found: list[Record] = []
-        if self.columns:
-            found += [*self.stacks.records(), {"k": tables.EVENTS.name, "columns": self.columns}]
-        if self.annotations:
-            found.append(_encoded(tables.ANNOTATIONS, self.annotations, self.strings))
-        return found
+        """Return the `frames`, `stacks` and `events` records, if there are events."""
+        return [*self.stacks.records(), {"k": tables.EVENTS.name, "columns": self.columns}] if self.columns else []
 
 
 def columns_record(table: tables.Table, rows: Sequence[Row]) -> Record:

@@ -7,6 +7,9 @@ events and Python frames cost a fraction of a full profile. Facts that shape thi
   total is in every event, so what was not seen is known in bytes.
 - A block is known to the profiler only if it was allocated under one, and a free of an unknown block is dropped with
   a line on stderr. `NativeLog.track_all_blocks` makes the allocator keep its table at all times instead.
+- An operator or named range that is open when a profiler stops is written to when it ends, if another profiler runs
+  by then, and that memory has been freed. So nothing is observed that may be open where we stop: no named ranges
+  (`record_function`, see `annotations.py`), and nothing at all is stopped inside a backward pass.
 - A profiler that is alive when the interpreter exits, or in a forked child, ends in a segmentation fault. So it is
   stopped before every fork and at exit.
 - With frames, every Python call and return becomes an event that is held in memory until the stop. Code that is heavy
@@ -105,12 +108,13 @@ class CpuSource:
             False,  # modules
             profiler._ExperimentalConfig(),
         )
-        scopes = {profiler.RecordScope.USER_SCOPE, profiler.RecordScope.BACKWARD_FUNCTION}
+        scopes = {profiler.RecordScope.BACKWARD_FUNCTION}
+        if self._with_operators:
+            scopes.add(profiler.RecordScope.FUNCTION)
         activities = {profiler.ProfilerActivity.CPU}
         with silent_kineto():
             self._engine._prepare_profiler(config, activities)
-            # No scopes means all of them, operators included.
-            self._engine._enable_profiler(config, activities, set() if self._with_operators else scopes)
+            self._engine._enable_profiler(config, activities, scopes)
 
 
 @contextmanager
@@ -167,31 +171,23 @@ class _TreeWalk:
 
     def _walk(self, roots: list[Any]) -> None:
         stacks, rows, kinds = self._batch.stacks, self._rows, self._kinds
-        allocation, operator = kinds.Allocation, kinds.TorchOp
+        allocation = kinds.Allocation
         # Parents wait with their children still to come; the innermost frame so far goes along. Few calls lead to an
         # allocation, so what a frame is gets read from it only then: reading costs more than all the rest.
         pending: list[tuple[Any, _Frame | None]] = [(root, None) for root in reversed(roots)]
         pop = pending.pop
         while pending:
             node, frame = pop()
-            children, kind = node.children, node.tag
-            if not children and kind == allocation:
+            children = node.children
+            if not children and node.tag == allocation:
                 fields = node.extra_fields
                 if fields.device.type == DEVICE:
                     stack = None if frame is None else frame.stack(stacks, None)
                     rows.append((node.start_time_ns, fields.ptr, fields.alloc_size, stack, fields.total_allocated))
                 continue
-            is_annotation = kind == operator and self._is_annotation(node)
-            if not children:
-                continue
-            inner = frame if is_annotation else _Frame(frame, node, self)
-            pending.extend([(child, inner) for child in reversed(children)])
-
-    def _is_annotation(self, node: Any) -> bool:
-        if node.extra_fields.scope.name != "USER_SCOPE":
-            return False
-        self._batch.annotations.append((node.name, node.start_time_ns, node.end_time_ns, DEVICE))
-        return True
+            if children:
+                inner = _Frame(frame, node, self)
+                pending.extend([(child, inner) for child in reversed(children)])
 
     def place(self, node: Any) -> _Place:
         """Return where a call or operator is."""

@@ -14,6 +14,7 @@ class KernelSource:
     def __init__(self, torch: Any) -> None:
         self._engine = torch._C._autograd
         self._profiler = torch._C._profiler
+        self._graph_task = torch._C._current_graph_task_id
         supported = self._engine._supported_activities()
         self._activities = {activity for activity in supported if activity.name != "MTIA"}
         self._thread: int | None = None
@@ -25,19 +26,21 @@ class KernelSource:
 
     @property
     def can_switch(self) -> bool:
-        """Whether the calling thread may stop it."""
-        return self._thread in (None, threading.get_ident())
+        """Whether it may be stopped here: by the thread that started it, and not inside a backward pass."""
+        return self._thread in (None, threading.get_ident()) and self._graph_task() == -1
 
     def start(self) -> None:
-        """Start a profile on this thread; nothing happens if one runs."""
-        if self.running:
+        """Start a profile on this thread; nothing happens if one runs, or inside a backward pass."""
+        if self.running or not self.can_switch:
             return
         profiler = self._profiler
         state, experimental = profiler.ProfilerState.KINETO, profiler._ExperimentalConfig()
         config = profiler.ProfilerConfig(state, False, False, False, False, False, experimental)
+        # Named ranges may be open where we stop, and an open one is written to after it was freed: see cpu.py.
+        scopes = {profiler.RecordScope.FUNCTION, profiler.RecordScope.BACKWARD_FUNCTION}
         with silent_kineto():
             self._engine._prepare_profiler(config, self._activities)
-            self._engine._enable_profiler(config, self._activities)
+            self._engine._enable_profiler(config, self._activities, scopes)
         self._thread = threading.get_ident()
 
     def save(self, path: str) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.annotations import Annotations
 from memtrace.hooks.calls import keyword_arguments
 from memtrace.hooks.chunk import Row
+from memtrace.hooks.distributed import Communication
 from memtrace.hooks.modules import ModuleScopes
-from memtrace.hooks.owners import OwnerSweep
+from memtrace.hooks.owners import Owned, OwnerSweep
 from memtrace.hooks.phases import PhaseClock
 from memtrace.hooks.saved import SavedWalk
 from memtrace.hooks.sources import Sources
@@ -43,12 +45,21 @@ class TrainingLoop:
             on_recompute=self._recomputed,
             step=lambda: self._step,
         )
+        self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
         self._owners = OwnerSweep(torch)
+        self.communication = Communication(
+            torch,
+            emit=self._own,
+            emit_scope=lambda row: self._window.chunk.scopes.append((*row, self._step, False)),
+        )
+        self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._scaler_saw: tuple[int, bool] | None = None
         self.on_window: Callable[[], None] = lambda: None
         """Called when the window may have opened or closed, to add or remove the hooks that cost time."""
+        self.on_root: Callable[[], None] = lambda: None
+        """Called when a forward begins, to hook into what the program may have loaded by then."""
 
     @property
     def finds_saved_tensors(self) -> bool:
@@ -72,6 +83,7 @@ class TrainingLoop:
     def _root_began(self, module: Any, args: tuple[Any, ...]) -> None:
         if not self.is_current_thread:
             return
+        self.on_root()
         if not self._torch.is_grad_enabled():
             self._phases.begin(Phase.OTHER, time_ns(), "evaluation")
             return
@@ -102,6 +114,18 @@ class TrainingLoop:
             self._end_step(StepEnd(time_ns(), skipped=False))
         elif self._phases.has_backward and not self._live_optimizers():
             self.steps.mark(time_ns())
+
+    # Named ranges
+
+    def range_began(self, named_range: Any, *_args: Any) -> None:
+        """The program enters a `record_function`."""
+        if self._window.is_open and self.is_current_thread:
+            self._annotations.enter(named_range)
+
+    def range_ended(self, named_range: Any, *_args: Any) -> None:
+        """It leaves one."""
+        if self.is_current_thread:
+            self._annotations.leave(named_range)
 
     # Backward and data
 
@@ -157,6 +181,8 @@ class TrainingLoop:
             )
             return
         self.steps.before(id(optimizer))
+        if _is_cold(optimizer):
+            self._window.wants_frames(False)
         self._phases.begin(Phase.OPTIMIZER, time_ns(), type(optimizer).__name__)
 
     def after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
@@ -230,8 +256,22 @@ class TrainingLoop:
         )
 
     def _sweep_owners(self) -> None:
-        rows = self._owners.rows(self.modules.roots(), self._live_optimizers(), now_ns=time_ns(), step=self._step)
-        self._window.chunk.owners += rows
+        self._window.chunk.owners += self._owners.rows(
+            [*self.modules.roots(), *self._averages],
+            self._live_optimizers(),
+            held=self.communication.held(),
+            names=self.communication.names(),
+            now_ns=time_ns(),
+            step=self._step,
+        )
+
+    def _own(self, found: list[Owned]) -> None:
+        if self._window.is_open:
+            self._window.chunk.owners += self._owners.rows_of(found, now_ns=time_ns(), step=self._step)
+
+    def average_created(self, average: Any, *_args: Any, **_kwargs: Any) -> None:
+        """A model that averages another was made: its parameters are owned although it may never be called."""
+        self._averages.add(average)
 
     # The end
 
@@ -252,3 +292,9 @@ class TrainingLoop:
         """Note who owns what at the moment of an out-of-memory."""
         if self._window.is_open and self.is_current_thread:
             self._sweep_owners()
+
+
+def _is_cold(optimizer: Any) -> bool:
+    """Return whether torch will first work out, in a great deal of Python, how to run this on sharded parameters."""
+    group = next(iter(optimizer.param_groups), {"params": ()})
+    return not optimizer.state and hasattr(next(iter(group["params"]), None), "_local_tensor")

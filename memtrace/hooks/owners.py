@@ -1,4 +1,7 @@
-"""Owners: which storage is which parameter, buffer, gradient, optimizer state or input, by address. Keeps no tensor."""
+"""Owners: which storage is which parameter, buffer, gradient, optimizer state or input, by address. Keeps no tensor.
+
+A row is a tensor of one category: gradients that are views of one bucket have a row each, tied parameters one row.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ from typing import Any
 from memtrace.hooks.chunk import Row
 from memtrace.schema.names import Category
 
+Owned = tuple[Category, str, Any]
+"""What a tensor is, its name, and the tensor."""
+
+_PARAMETER = str(Category.PARAMETER)
+
 
 class OwnerSweep:
     """Reads the addresses of everything that modules and optimizers own, at one moment."""
@@ -16,11 +24,30 @@ class OwnerSweep:
         self._tensor = torch.Tensor
         self._names: dict[int, str] = {}
 
-    def rows(self, roots: Iterable[Any], optimizers: Iterable[Any], *, now_ns: int, step: int) -> list[Row]:
-        """Return rows of the `owners` table for all roots and optimizers."""
-        roots, optimizers = list(roots), list(optimizers)
-        self._names = _parameter_names(roots)
-        found = (*self._of_roots(roots), *self._of_optimizers(optimizers))
+    def rows(
+        self,
+        roots: Iterable[Any],
+        optimizers: Iterable[Any],
+        *,
+        held: Iterable[Owned],
+        names: Iterable[tuple[int, str]],
+        now_ns: int,
+        step: int,
+    ) -> list[Row]:
+        """Return rows of the `owners` table for all roots and optimizers, and for what is held for communication.
+
+        `names` are of parameters, by identity, that no root may hold now.
+        """
+        roots, optimizers, held = list(roots), list(optimizers), list(held)
+        self._names = dict(names) | _parameter_names(roots)
+        # A gathered parameter takes the place of its shard in the module.
+        gathered = {address for owned in held for address in _communication_addresses(owned)}
+        found = (*held, *self._of_roots(roots), *self._of_optimizers(optimizers))
+        rows = self._rows(found, now_ns, step)
+        return [row for row in rows if not (row[3] in gathered and row[6] == _PARAMETER)]
+
+    def rows_of(self, found: Iterable[Owned], *, now_ns: int, step: int) -> list[Row]:
+        """Return rows for tensors that somebody else found."""
         return list(self._rows(found, now_ns, step))
 
     def of_optimizer(self, optimizer: Any, *, now_ns: int, step: int) -> list[Row]:
@@ -32,43 +59,46 @@ class OwnerSweep:
         found = ((Category.INPUT, name, tensor) for name, tensor in self._tensors(values, "input"))
         return list(self._rows(found, now_ns, step))
 
-    def _rows(self, found: Iterable[tuple[Category, str, Any]], now_ns: int, step: int) -> Iterator[Row]:
-        seen: set[tuple[int, str]] = set()
+    def _rows(self, found: Iterable[Owned], now_ns: int, step: int) -> Iterator[Row]:
+        seen: set[tuple[int, int, str]] = set()
         for category, name, tensor in found:
+            # What is held for communication is so with its whole storage, whoever else has views of it.
+            is_whole = category is Category.COMMUNICATION
             for part in plain_tensors(tensor):
                 storage = part.untyped_storage()
                 address, size = storage.data_ptr(), storage.nbytes()
-                # Tied parameters share a storage: it is owned once, by its first name.
-                if not address or not size or (address, str(category)) in seen:
+                # Tied parameters are one tensor: it is owned once, by its first name.
+                key = address, 0 if is_whole else part.storage_offset(), str(category)
+                if not address or not size or key in seen:
                     continue
-                seen.add((address, str(category)))
+                seen.add(key)
                 yield (
                     now_ns,
                     step,
                     device_name(part.device),
                     address,
                     size,
-                    part.numel() * part.element_size(),
+                    size if is_whole else part.numel() * part.element_size(),
                     str(category),
                     name,
                     dtype_name(part.dtype),
-                    "x".join(map(str, part.shape)),
+                    None if is_whole else "x".join(map(str, part.shape)),
                 )
 
-    def _of_roots(self, roots: Iterable[Any]) -> Iterator[tuple[Category, str, Any]]:
+    def _of_roots(self, roots: Iterable[Any]) -> Iterator[Owned]:
         for root in roots:
             for parameter in root.parameters():
                 yield from self._of_parameter(parameter, self._names.get(id(parameter), "parameter"))
             for name, buffer in root.named_buffers():
                 yield Category.BUFFER, name, buffer
 
-    def _of_parameter(self, parameter: Any, name: str) -> Iterator[tuple[Category, str, Any]]:
+    def _of_parameter(self, parameter: Any, name: str) -> Iterator[Owned]:
         yield Category.PARAMETER, name, parameter
         # `.grad` of a tensor that is not a leaf warns on stderr; parameters are leaves unless swapped out.
         if parameter.is_leaf and parameter.grad is not None:
             yield Category.GRADIENT, name, parameter.grad
 
-    def _of_optimizers(self, optimizers: Iterable[Any]) -> Iterator[tuple[Category, str, Any]]:
+    def _of_optimizers(self, optimizers: Iterable[Any]) -> Iterator[Owned]:
         for optimizer in optimizers:
             for group_number, group in enumerate(optimizer.param_groups):
                 for number, parameter in enumerate(group["params"]):
@@ -111,6 +141,12 @@ def device_name(device: Any) -> str:
 def dtype_name(dtype: Any) -> str:
     """Return a dtype without its module: "bfloat16"."""
     return str(dtype).removeprefix("torch.")
+
+
+def _communication_addresses(owned: Owned) -> Iterator[int]:
+    if owned[0] is Category.COMMUNICATION:
+        for part in plain_tensors(owned[2]):
+            yield part.untyped_storage().data_ptr()
 
 
 def _parameter_names(roots: Iterable[Any]) -> dict[int, str]:

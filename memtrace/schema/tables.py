@@ -167,15 +167,15 @@ SCOPES = Table(
 
 OWNERS = Table(
     name="owners",
-    row="one storage whose owner was known at a moment",
+    row="one tensor whose owner was known at a moment; tensors that are views of one storage have a row each",
     columns=(
         _int("time_ns", "ns", "Unix time at which it was seen"),
         _int("step", "step", "step in which it was seen"),
         _text("device", "device"),
         _int("address", "address", "address of the storage"),
         _int("size_bytes", "bytes", "bytes of the storage"),
-        _int("tensor_bytes", "bytes", "bytes of the tensor that owns it (numel × itemsize)"),
-        _text("category", "parameter, buffer, gradient, optimizer_state or input"),
+        _int("tensor_bytes", "bytes", "bytes of the tensor (numel × itemsize): less than the storage if it is padded"),
+        _text("category", "parameter, buffer, gradient, optimizer_state, communication or input"),
         _text("name", 'path and name, as "blocks.3.attn.weight" or "exp_avg of blocks.3.attn.weight"'),
         _text("dtype", 'as "float32"', nullable=True),
         _text("shape", 'as "768x3072"', nullable=True),
@@ -192,7 +192,7 @@ SAVED = Table(
         _text("device", "device"),
         _int("address", "address", "address of the storage"),
         _int("size_bytes", "bytes", "bytes of the storage"),
-        _text("op", 'class of the node that keeps it, as "AddmmBackward0"'),
+        _text("op", 'class of the node that keeps it, as "AddmmBackward0"; "checkpoint" for inputs of a checkpoint'),
         _text("dtype", 'as "float32"', nullable=True),
         _text("shape", 'as "8x128x384"', nullable=True),
     ),
