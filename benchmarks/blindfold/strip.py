@@ -6,13 +6,11 @@ In: a rank that the hooks recorded. Out: the same rank with events, stacks and a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from memtrace.analysis.history import build_history
-from memtrace.analysis.stack_roles import ENGINE, PYTHON, roles_of, stack_roles
 from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.trace import RankTrace
 
@@ -42,26 +40,7 @@ def as_recorded(rank: RankTrace) -> RankTrace:
 
 def without_stacks(rank: RankTrace) -> RankTrace:
     """Return the stripped rank with no stack at all: annotations and sizes are left."""
-    return _with_stacks(as_recorded(rank), np.full(len(rank.table("events")), NULL, np.int64))
-
-
-def as_on_accelerator(rank: RankTrace) -> RankTrace:
-    """Return the stripped rank with stacks as an accelerator's history has them, where the autograd thread has none.
-
-    On the CPU it is the other way round: backward runs on the program's own thread, and frames are recorded in
-    forward, backward and optimizer only. What was allocated elsewhere gets the outermost frame of the program.
-    """
-    stripped = as_recorded(rank)
-    stack = stripped.table("events")["stack"]
-    roles = roles_of(stack_roles(stripped), stack)
-    own = np.flatnonzero(stripped.table("stacks").is_null("parent"))
-    changed = np.where((roles & ENGINE) > 0, NULL, stack)
-    if len(own):
-        # Where a kept step ran without frames its backward must stay as bare as the rest of the step.
-        framed = _framed_steps(rank)
-        outside = (stack == NULL) & framed & ~_in_phase(rank)
-        changed = np.where(outside, own[0], changed)
-    return _with_stacks(stripped, changed)
+    return with_stacks(as_recorded(rank), np.full(len(rank.table("events")), NULL, np.int64))
 
 
 def late(rank: RankTrace, device: str) -> RankTrace:
@@ -95,37 +74,8 @@ def late(rank: RankTrace, device: str) -> RankTrace:
     return dataclasses.replace(stripped, tables={**stripped.tables, **tables})
 
 
-def _with_stacks(rank: RankTrace, stack: np.ndarray[Any, Any]) -> RankTrace:
+def with_stacks(rank: RankTrace, stack: np.ndarray[Any, Any]) -> RankTrace:
+    """Return the rank with these stacks of its events."""
     events = rank.table("events")
     columns = {**events.columns, "stack": stack}
     return dataclasses.replace(rank, tables={**rank.tables, "events": ColumnTable(events.table, columns)})
-
-
-def _in_phase(rank: RankTrace) -> np.ndarray[Any, Any]:
-    """Return for each event whether a phase was running."""
-    phases, times = rank.table("phases"), rank.table("events")["time_ns"]
-    inside = np.zeros(len(times), bool)
-    for start, end in zip(phases["start_ns"], phases["end_ns"], strict=True):
-        inside |= (times >= start) & ((times <= end) | (end == NULL))
-    return inside
-
-
-def _framed_steps(rank: RankTrace) -> np.ndarray[Any, Any]:
-    """Return for each event whether it belongs to a step in which frames were recorded, or to the time before."""
-    steps, events = rank.table("steps"), rank.table("events")
-    roles = roles_of(stack_roles(rank), events["stack"])
-    framed = np.zeros(len(events), bool)
-    for step, start, end in zip(steps["step"], steps["start_ns"], steps["end_ns"], strict=True):
-        inside = (events["time_ns"] > start) & ((events["time_ns"] <= end) | (end == NULL))
-        if step == 0 or ((roles[inside] & PYTHON) > 0).any():
-            framed |= inside
-    return framed
-
-
-VIEWS: dict[str, Callable[[RankTrace], RankTrace]] = {
-    "as recorded": as_recorded,
-    "late history": lambda rank: late(rank, "cpu"),
-    "accelerator": as_on_accelerator,
-    "no stacks": without_stacks,
-}
-"""What is seen of a recording, by name; the first is what the targets are set for."""

@@ -101,7 +101,7 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
     else:
         inferred = infer(rank, moments, lifetimes)
         if inferred is not None:
-            category, decision = inferred.category, inferred.decision
+            category, decision, role = inferred.category, inferred.decision, inferred.role
     return Attribution(
         category=category,
         decision=decision,

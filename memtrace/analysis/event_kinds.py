@@ -34,7 +34,11 @@ def event_kinds(rank: RankTrace, rows: IntArray, spans: Sequence[tuple[int, int]
             kinds[bare] = BACKWARD
     for start, end in spans:
         kinds[np.searchsorted(times, start) : np.searchsorted(times, end, side="right")] = OPTIMIZER
-    return copied_from_repeats(size_bytes, kinds, can_change=stack == NULL)
+    # A step without frames still names the nodes of its backward, not the recomputation in it.
+    named_only = ((roles & (ENGINE | PYTHON)) == ENGINE) & (kinds == BACKWARD) & (kinds == AGAIN).any()
+    open_kinds = np.where(named_only, OTHER, kinds)
+    copied = copied_from_repeats(size_bytes, open_kinds, can_change=(stack == NULL) | named_only)
+    return np.where(named_only & (copied != AGAIN), BACKWARD, copied)
 
 
 def _by_roles(roles: IntArray) -> IntArray:

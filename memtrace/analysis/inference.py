@@ -48,9 +48,7 @@ class Inference:
             np.searchsorted(moments.time_ns, table[column][rows]) for column in ("start_ns", "end_ns")
         )
         self._phase = self._phase_of(lifetimes.start)
-        self._annotated = any(
-            (rank.text(int(one)) or "").startswith("Optimizer.step#") for one in rank.table("annotations")["name"]
-        )
+        self._optimizer = _annotated_optimizer(rank)
 
     def run(self) -> None:
         """Apply every rule."""
@@ -113,15 +111,21 @@ class Inference:
                 roles=self._roles,
                 freed_in_step=self._freed_in_step(),
                 makes_states=bool(self._kept_by_steps()[0].any()),
-                has_steps=Phase.OPTIMIZER.value in self._names or len(gradients) > 0,
+                has_backward=Phase.BACKWARD.value in self._names,
+                num_sets=_num_sets(self._optimizer),
+                is_accelerator=self._is_accelerator(),
             ),
             self._largest_counts(gradients),
         )
         for category, decision, rows in chosen:
             self._give(rows, category, decision)
-        parameters = np.flatnonzero(self.category == _CATEGORIES.index(Category.PARAMETER))
-        matched = match_sizes(gradients, size, count_sizes(size[parameters]), per_phase=self._phase)
+        # Which of several blocks of a size is the parameter need not be known to tell its gradient.
+        matched = match_sizes(gradients, size, count_sizes(size[resident]), per_phase=self._phase)
         self._give(matched, Category.GRADIENT, Decision.LIFETIME_RULE)
+
+    def _is_accelerator(self) -> bool:
+        devices = self._rank.table("events")["device"][self._moments.rows[:1]]
+        return len(devices) > 0 and self._rank.text(int(devices[0])) != "cpu"
 
     def _freed_in_step(self) -> _BoolArray:
         """Return which allocations an optimizer step freed."""
@@ -138,7 +142,7 @@ class Inference:
         return largest
 
     def _step_decision(self) -> Decision:
-        return Decision.ANNOTATION if self._annotated else Decision.STACK_RULE
+        return Decision.ANNOTATION if self._optimizer is not None else Decision.STACK_RULE
 
     def _hand_on(self, at: int) -> None:
         """Let what an optimizer step makes and keeps take over from what it frees."""
@@ -197,6 +201,21 @@ class Inference:
         """Return which allocations are inputs of a size that comes at least twice, as each step's batch does."""
         sizes, counts = np.unique(self._lifetimes.size_bytes[inputs], return_counts=True)
         return inputs & np.isin(self._lifetimes.size_bytes, sizes[counts > 1])
+
+
+def _annotated_optimizer(rank: RankTrace) -> str | None:
+    """Return the class of the first optimizer whose steps torch annotated: "AdamW" of `Optimizer.step#AdamW.step`."""
+    for one in rank.table("annotations")["name"]:
+        head, mark, name = (rank.text(int(one)) or "").partition("Optimizer.step#")
+        if mark and not head:
+            return name.partition(".")[0]
+    return None
+
+
+def _num_sets(optimizer: str | None) -> tuple[int, ...]:
+    """Return how many sets as large as the parameters there may be: they, their gradients, and states."""
+    name = (optimizer or "").lower()
+    return (4,) if "adam" in name else (3, 2) if "sgd" in name else (4, 3, 2)
 
 
 _OUTER = (Phase.FORWARD.value, Phase.BACKWARD.value, Phase.OPTIMIZER.value)

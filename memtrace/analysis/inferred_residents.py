@@ -41,8 +41,12 @@ class Residents:
     """Of every allocation, whether an optimizer step freed it."""
     makes_states: bool
     """Whether optimizer steps made anything that they kept."""
-    has_steps: bool
-    """Whether the history shows a gradient or an optimizer step being made."""
+    has_backward: bool
+    """Whether the history shows a backward pass."""
+    num_sets: tuple[int, ...]
+    """How many sets of equal sizes parameters, gradients and states may be."""
+    is_accelerator: bool
+    """Whether the caching allocator placed them: the sooner a block was made, the lower its address, by and large."""
 
     def in_order(self) -> IntArray:
         """Return the rows as they were allocated; those of before the history first, by address."""
@@ -113,15 +117,15 @@ def _several(blocks: Residents, rows: IntArray, gradients: Counter[int], sure: I
 
 def _has_order(blocks: Residents, rows: IntArray) -> bool:
     """Return whether it is known in which order these were made: not for what lived before the history."""
-    return not bool(blocks.lifetimes.is_initial[rows].any())
+    return blocks.is_accelerator or not bool(blocks.lifetimes.is_initial[rows].any())
 
 
 def _without_gradients(blocks: Residents, rows: IntArray) -> Chosen:
     """Return what the blocks are where no gradient was made: they may have been there before."""
     live = blocks.lifetimes
-    if not blocks.has_steps:
+    if blocks.has_backward and blocks.is_accelerator:
         initial = rows[live.is_initial[rows]]
-        sets = sets_of_sizes(initial, live.size_bytes)
+        sets = sets_of_sizes(initial, live.size_bytes, blocks.num_sets)
         return [(one, Decision.LIFETIME_RULE, found) for one, found in zip(_SETS, sets, strict=False)]
     return []
 

@@ -22,7 +22,7 @@ _MULTIPLIER = np.int64(6364136223846793005)
 
 def copied_from_repeats(size_bytes: IntArray, kinds: IntArray, *, can_change: npt.NDArray[np.bool_]) -> IntArray:
     """Return the kinds, those that are not known and may change taken from a repetition where they are known."""
-    found = kinds.copy()
+    found: IntArray = kinds.copy()
     wanted = (kinds == 0) & can_change
     if len(kinds) <= _GRAM or not wanted.any() or not kinds.any():
         return found
@@ -38,7 +38,7 @@ def copied_from_repeats(size_bytes: IntArray, kinds: IntArray, *, can_change: np
 
 def gram_codes(size_bytes: IntArray) -> IntArray:
     """Return a code for the sizes that end at each alloc, the same for the same sizes; `-1` for the first ones."""
-    codes = np.zeros(len(size_bytes), np.int64)
+    codes: IntArray = np.zeros(len(size_bytes), np.int64)
     with np.errstate(over="ignore"):
         for back in range(_GRAM):
             codes[_GRAM - 1 :] = (

@@ -6,6 +6,8 @@ In: rows of allocations and their sizes. Out: the rows that match. Loops over di
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -35,16 +37,20 @@ def match_sizes(
     return np.array(matched, np.int64)
 
 
-def sets_of_sizes(rows: IntArray, size_bytes: IntArray) -> list[IntArray]:
-    """Return rows in four, three or two sets of equal sizes; empty where they do not fall into any.
+def sets_of_sizes(rows: IntArray, size_bytes: IntArray, possible: Sequence[int] = (4, 3, 2)) -> list[IntArray]:
+    """Return rows in equal sets of sizes, of the first possible number; empty where they do not fall into any.
+
+    No larger number may divide how often each size comes: twelve blocks of every size may be two sets of six layers as
+    well as four of three.
 
     >>> [one.tolist() for one in sets_of_sizes(np.arange(4), np.array([512, 8, 8, 512]))]
     [[1, 0], [2, 3]]
     """
     counts, total = count_sizes(size_bytes[rows]), int(size_bytes[rows].sum())
-    for num_sets in (4, 3, 2):
+    for num_sets in possible:
         fits = {size for size, count in counts.items() if count % num_sets == 0}
-        if total and sum(size * counts[size] for size in fits) >= NEEDED_SHARE * total:
+        is_whole = gcd(*(counts[size] for size in fits)) == num_sets
+        if is_whole and sum(size * counts[size] for size in fits) >= NEEDED_SHARE * total:
             found: list[list[int]] = [[] for _ in range(num_sets)]
             for size in sorted(fits):
                 same = rows[size_bytes[rows] == size].tolist()

@@ -44,7 +44,7 @@ def stack_roles(rank: RankTrace) -> IntArray:
     """Return the flags of every stack: those of its frames together."""
     frames, stacks = rank.table("frames"), rank.table("stacks")
     of_frame = [
-        _role(rank.text(file) or "", rank.text(function) or "")
+        frame_role(rank.text(file) or "", rank.text(function) or "")
         for file, function in zip(frames["file"].tolist(), frames["function"].tolist(), strict=True)
     ]
     roles: list[int] = []
@@ -59,7 +59,7 @@ def roles_of(roles: IntArray, stack: IntArray) -> IntArray:
     return np.append(roles, 0)[np.where(stack == NULL, len(roles), stack)]
 
 
-def _role(file: str, function: str) -> int:
+def frame_role(file: str, function: str) -> int:
     """Return the flags of one frame."""
     if "autograd::Engine" in function or function == "_engine_run_backward":
         return ENGINE
