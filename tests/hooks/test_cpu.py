@@ -125,3 +125,27 @@ before.clear()
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+STOPS_INSIDE_A_RANGE = """
+import torch
+from memtrace.hooks.cpu import CpuSource
+
+source = CpuSource(torch, stacks={stacks!r}, profile=False)
+source.start(frames=False)
+for _ in range(50):
+    with torch.profiler.record_function("range"):
+        source.stop()
+        # The heap hands out again what the stopped profiler gave back.
+        blocks = [bytearray(200 * (number % 900 + 1)) for number in range(300)]
+        source.start(frames=False)
+    assert not any(any(block) for block in blocks), "written to after it was freed"
+source.stop()
+"""
+
+
+@pytest.mark.parametrize("stacks", ["python", "all"])
+def test_no_freed_memory_is_written_to_when_it_stops_inside_a_named_range(stacks: str) -> None:
+    program = STOPS_INSIDE_A_RANGE.format(stacks=stacks)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
