@@ -1,0 +1,138 @@
+"""Advice by hand: peaks, shards and 8-bit states whose bytes the tests derive themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtrace.analysis.advice.case import Case, peak_without
+from memtrace.analysis.findings import failing, find_advice, in_order
+from memtrace.analysis.history import DeviceHistory, build_history
+from memtrace.analysis.results import Finding
+from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, step, window
+
+MIB = 1 << 20
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 1000)), min_size=1, max_size=40), st.lists(st.floats(0, 1)))
+def test_peak_without_is_that_of_a_run_that_asks_for_less(choices: list[tuple[int, int]], shares: list[float]) -> None:
+    """Replay the same allocs and frees with smaller sizes, one by one."""
+    live: dict[int, int] = {}
+    events: list[tuple[str, int | None, int]] = []
+    sizes: list[int] = []
+    numbers: dict[int, int] = {}
+    totals: list[list[tuple[int, int]]] = [[]]
+    for address, size in choices:
+        if address in live:
+            events.append(("free_completed", address, live.pop(address)))
+        else:
+            live[address], numbers[address] = size, len(sizes)
+            events.append(("alloc", address, size))
+            sizes.append(size)
+        totals.append([(numbers[one], live[one]) for one in live])
+    history = history_of(events)
+    saved = [int(size * share) for size, share in zip(sizes, [*shares, *[0.5] * len(sizes)], strict=False)]
+    expected = max(sum(size - saved[number] for number, size in moment) for moment in totals)
+    # Rows are ordered by address; their starts tell which alloc each is.
+    of_row = np.argsort(np.argsort(history.lifetimes.start))
+    assert peak_without(history, np.array(saved, np.int64)[of_row]) == expected
+
+
+def history_of(events: list[tuple[str, int | None, int]], **tables: Any) -> DeviceHistory:
+    rank = rank_trace(events=event_rows(events), windows=[window(0, len(events), initial=0)], **tables)
+    return build_history(rank, "cpu", owns_marks=True)
+
+
+def training(*, world_size: int | None = None, elements: int = MIB, state: str = "float32") -> DeviceHistory:
+    """Two layers of `elements` float32 parameters each, with gradients, and one state as large as each."""
+    kinds = ("parameter", "gradient", "optimizer_state")
+    events: list[tuple[str, int | None, int]] = []
+    owners = []
+    for number, kind in enumerate(kinds):
+        for layer in range(2):
+            address = 1 + 2 * number + layer
+            events.append(("alloc", address, 4 * elements))
+            owners.append(owner(1000, address, 4 * elements, kind) | {"name": f"layers.{layer}.weight", "dtype": state})
+    group = {"class_name": "SGD", "group": 0, "num_parameters": 2 * elements, "options": json.dumps({"foreach": False})}
+    rank = rank_trace(
+        events=event_rows(events),
+        windows=[window(0, len(events), initial=0)],
+        owners=owners,
+        optimizers=[group],
+        steps=[step(1, 0, 900)],
+        phases=[phase("forward", 1, 1, 2), phase("backward", 1, 2, 3), phase("optimizer", 1, 900, 901)],
+        header={"world_size": world_size, "rank": 0},
+    )
+    return build_history(rank, "cpu", owns_marks=True)
+
+
+def advice(history: DeviceHistory) -> dict[str, Finding]:
+    return {finding.slug: finding for finding in find_advice(history)}
+
+
+def test_zero_divides_states_then_gradients_then_parameters_by_the_ranks_of_the_run() -> None:
+    found = advice(training(world_size=4))["state-on-every-rank"]
+    kind = 2 * 4 * MIB
+    assert Case(training()).peak_bytes == 3 * kind
+    assert found.evidence["zero_1_new_peak_bytes"] == 2 * kind + kind // 4
+    assert found.evidence["zero_2_new_peak_bytes"] == kind + 2 * kind // 4
+    # The layer that runs and the next one are gathered: here, that is the whole model.
+    assert found.evidence["zero_3_new_peak_bytes"] == 3 * kind // 4 + kind
+    assert found.new_peak_bytes == found.evidence["zero_1_new_peak_bytes"]
+    assert found.where is None or found.where["line"] is None
+
+
+@pytest.mark.parametrize("world_size", [None, 1])
+def test_one_rank_has_nobody_to_share_with(world_size: int | None) -> None:
+    assert "state-on-every-rank" not in advice(training(world_size=world_size))
+
+
+def test_8_bit_states_take_a_byte_an_element_and_a_scale_a_block() -> None:
+    found = advice(training())["optimizer-state-in-float"]
+    kind = 2 * 4 * MIB
+    assert found.new_peak_bytes == 2 * kind + 2 * (MIB + MIB // 256 * 4)
+
+
+@pytest.mark.parametrize("changes", [{"elements": 4095}, {"state": "bfloat16"}])
+def test_states_that_would_not_shrink_get_no_advice(changes: dict[str, Any]) -> None:
+    assert "optimizer-state-in-float" not in advice(training(**changes))
+
+
+def test_a_history_without_anything_gets_no_advice() -> None:
+    assert find_advice(history_of([])) == ()
+    assert find_advice(history_of([("alloc", 1, 0), ("free_completed", 1, 0)])) == ()
+
+
+def finding(slug: str, severity: str, saves: int | None) -> Finding:
+    return Finding(
+        slug=slug,
+        severity=severity,
+        title="",
+        evidence={},
+        change="",
+        cost="",
+        saves_bytes=saves,
+        saves_ns=None,
+        new_peak_bytes=None,
+        rank=None,
+        where=None,
+    )
+
+
+def test_what_is_wrong_comes_before_what_could_be_traded_and_large_savings_before_small() -> None:
+    trade, waste, small, end = (
+        finding("trade", "info", 9),
+        finding("waste", "warning", 2),
+        finding("small", "warning", 1),
+        finding("end", "error", None),
+    )
+    assert in_order([trade, small, waste, end]) == (end, waste, small, trade)
+    assert failing([trade, waste, end], ["error"]) == (end,)
+    assert failing([trade, waste, end], ["warning"]) == (waste, end)
+    assert failing([trade, waste, end], ["trade"]) == (trade,)
+    assert failing([trade, waste, end], []) == ()
