@@ -13,6 +13,7 @@ from memtrace.analysis.activations import activations_at, saved_for_backward
 from memtrace.analysis.allocation_map import build_allocation_map
 from memtrace.analysis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.findings import find_advice, in_order
+from memtrace.analysis.first_step import first_step_effects
 from memtrace.analysis.history import DeviceHistory, build_history, device_names
 from memtrace.analysis.inferred_marks import with_inferred_marks
 from memtrace.analysis.modules import modules_at
@@ -106,6 +107,7 @@ def _device_report(
         first_step_peak=first,
         steady_state_peak=steady,
         steady_minus_first=by_category_difference(first, steady),
+        first_step_effects=first_step_effects(history, spans),
         end=end,
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
         steps=step_results(history, spans),

@@ -80,7 +80,7 @@ def _beside(history: DeviceHistory, loop: FirstLoop) -> int:
 
 def _unrecorded(history: DeviceHistory, loop: FirstLoop, assumptions: list[str]) -> list[Unrecorded | None]:
     """Return what the optimizer's step will add, the likeliest first; two ways where its class is not known."""
-    parameters, groups = _with_gradient(history, loop), _groups(history)
+    parameters, groups = _with_gradient(history, loop), parameter_groups(history)
     states = state_bytes(groups, parameters, is_cpu=history.is_cpu)
     temporaries = step_bytes(groups, parameters, is_cpu=history.is_cpu)
     there = history.lifetimes.size_bytes[_live(history, loop, Category.OPTIMIZER_STATE)].sum()
@@ -137,7 +137,7 @@ def _parameter(history: DeviceHistory, size: int, owner: int) -> Parameter:
     return Parameter(shape, size // count)
 
 
-def _groups(history: DeviceHistory) -> list[Group]:
+def parameter_groups(history: DeviceHistory) -> list[Group]:
     """Return the parameter groups that the recording describes."""
     groups = []
     for row in history.rank.table("optimizers").rows():

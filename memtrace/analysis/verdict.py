@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memtrace.analysis.oom_words import left_behind
-from memtrace.analysis.results import OomResult, Peak, RankReport
+from memtrace.analysis.results import OomResult, Peak, PredictedPeak, RankReport
 from memtrace.analysis.words import CATEGORY_WORDS, when_and_where
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes
@@ -31,7 +31,7 @@ def verdict(ranks: Sequence[RankReport]) -> str:
     if chosen is None:
         return "No memory was recorded: there is nothing in this file to report on."
     rank = ranks[chosen]
-    return _who(rank, ranks) + (_peak_sentence(rank) if rank.oom is None else _oom_sentence(rank))
+    return _who(rank, ranks) + (_peak_sentence(rank) + _ahead(rank) if rank.oom is None else _oom_sentence(rank))
 
 
 def peak_bytes(peak: Peak) -> int | None:
@@ -58,6 +58,20 @@ def _peak_sentence(rank: RankReport) -> str:
         else f" ({_percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device)"
     )
     return f"Memory peaks at {size}{share}{when_and_where(peak.step, peak.phase, peak.module)}{_made_of(peak)}."
+
+
+def _ahead(rank: RankReport) -> str:
+    """Return what the steps to come will need, where the recording ends before any of them did."""
+    peak = rank.steady_state_peak
+    if not isinstance(peak, PredictedPeak):
+        return ""
+    if peak.capacity_bytes is None:
+        return f" From step 2 on, about {format_bytes(peak.requested_bytes)} are to be expected."
+    needed, capacity = format_bytes(peak.needed_bytes), format_bytes(peak.capacity_bytes)
+    if peak.fits is None:
+        return f" From step 2 on, about {needed} will be needed of {capacity}: too close to tell whether that fits."
+    answer = "that fits" if peak.fits else "that does not fit"
+    return f" From step 2 on, about {needed} will be needed of {capacity}: {answer}."
 
 
 def _made_of(peak: Peak) -> str:

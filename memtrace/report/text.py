@@ -18,7 +18,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from memtrace.analysis.results import Finding, Note, Peak, RankReport, Report, StackRow, State, StepResult
+from memtrace.analysis.results import (
+    Finding,
+    Note,
+    Peak,
+    PredictedPeak,
+    RankReport,
+    Report,
+    StackRow,
+    State,
+    StepResult,
+)
 from memtrace.schema.frames import own_frames
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes, format_ns
@@ -118,6 +128,8 @@ def _rank(rank: RankReport, *, named: bool) -> list[RenderableType]:
     if rank.oom is not None:
         parts += _section("Out of memory", _oom(rank))
     parts += _section("Memory", _figures(rank))
+    if isinstance(rank.steady_state_peak, PredictedPeak):
+        parts += _section("From step 2 on, predicted", _prediction(rank.steady_state_peak))
     if rank.peak.requested_bytes:
         parts += _section("At the peak", _categories(rank.peak))
     if rank.top_modules:
@@ -126,6 +138,8 @@ def _rank(rank: RankReport, *, named: bool) -> list[RenderableType]:
         parts += _section("Stacks at the peak", _stacks(rank.top_stacks))
     if rank.steps:
         parts += _section("Steps", _steps(rank.steps))
+    if rank.first_step_effects:
+        parts += _section("What makes step 1 different", _first_step(rank))
     if rank.warnings:
         parts += _section("Not seen", _notes(rank.warnings))
     return parts
@@ -182,7 +196,7 @@ def _figures(rank: RankReport) -> Table:
         ("steady-state peak", rank.steady_state_peak),
     ):
         if peak is not None:
-            label = f"{name}, predicted" if peak.predicted else name
+            label = "steady state, predicted" if peak.predicted else name
             table.add_row(label, *_state_cells(peak), _when(peak), style="bold" if name == "peak" else "")
     last = next((step.end for step in reversed(rank.steps) if step.end is not None), None)
     if last is not None:
@@ -192,6 +206,29 @@ def _figures(rank: RankReport) -> Table:
         table.add_row("largest reserved", "", "", _bytes(rank.max_reserved_bytes), "", "")
     if rank.capacity_bytes is not None:
         table.add_row("memory of the device", "", "", "", _bytes(rank.capacity_bytes), "")
+    return table
+
+
+def _prediction(peak: PredictedPeak) -> Text:
+    """Return range, capacity and assumptions of a predicted peak."""
+    lines = [f"The peak will be between {_bytes(peak.low_bytes)} and {_bytes(peak.high_bytes)}."]
+    if peak.capacity_bytes is not None:
+        answer = {True: "it fits", False: "it does not fit", None: "whether it fits is within the doubt"}[peak.fits]
+        lines.append(f"It needs {_bytes(peak.needed_bytes)} of {_bytes(peak.capacity_bytes)}: {answer}.")
+    lines += [f"Assumed: {clean(one)}" for one in peak.assumptions]
+    return Text("\n".join(lines))
+
+
+def _first_step(rank: RankReport) -> Table:
+    """Return the first-step effects, and by how much the steady state's peak differs in each category."""
+    table = _table("", "bytes", "later steps", wide="what")
+    for effect in rank.first_step_effects:
+        later = {True: "the same", False: "not", None: _DASH}[effect.stays]
+        table.add_row(effect.slug, _bytes(effect.num_bytes), later, effect.title)
+    changes = [(name, size) for name, size in (rank.steady_minus_first or {}).items() if size]
+    if changes:
+        parts = [f"{'+' if size > 0 else '-'}{_bytes(abs(size))} {clean(name)}" for name, size in changes]
+        table.add_row("steady less first peak", "", "", ", ".join(parts))
     return table
 
 
