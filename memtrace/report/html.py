@@ -15,6 +15,7 @@ from memtrace import __version__
 from memtrace.analysis.results import Report
 from memtrace.report.assets import joined_modules, viewer_text
 from memtrace.report.figures import plotly_script
+from memtrace.report.map_payload import PackedMap, packed_map
 from memtrace.report.markup import filled, source_hash, visible
 from memtrace.report.palette import css_variables
 from memtrace.report.payload import report_payload
@@ -29,21 +30,47 @@ _ESCAPES = {
 }
 
 
+MAX_MAP_CHARS = 24_000_000
+"""About the most that the maps of all ranks may add to a page; that of the main rank is always there."""
+
+
 def render_html(report: Report) -> str:
     """Return the page of a report, complete in itself."""
     plotly, modules = plotly_script(), joined_modules("main")
+    maps = packed_maps(report)
     return filled(
         viewer_text("report.html"),
         {
             "policy": _policy([plotly, modules]),
             "title": html.escape(visible(report.title)),
             "verdict": html.escape(visible(report.verdict)),
-            "styles": css_variables() + viewer_text("report.css"),
-            "data": script_json(report_payload(report, version=__version__)),
+            "styles": css_variables() + viewer_text("report.css") + viewer_text("map.css"),
+            "data": script_json(report_payload(report, version=__version__, maps=maps)),
+            # Base64 and our own modules: neither holds what would end a script element.
+            "maps": "\n".join(
+                f'<script type="text/plain" id="map-{index}">{packed.data}</script>' for index, packed in maps.items()
+            ),
+            "worker": joined_modules("worker"),
             "plotly": plotly,
             "modules": modules,
         },
     )
+
+
+def packed_maps(report: Report) -> dict[int, PackedMap]:
+    """Return the maps that a page holds, by position of their rank: the main rank's first, then as many as fit."""
+    order = sorted(range(len(report.ranks)), key=lambda index: (index != report.main_rank, index))
+    maps: dict[int, PackedMap] = {}
+    room = MAX_MAP_CHARS
+    for index in order:
+        found = report.ranks[index].allocation_map
+        if found is None or (maps and room <= 0):
+            continue
+        packed = packed_map(found)
+        room -= len(packed.data)
+        if not maps or room >= 0:
+            maps[index] = packed
+    return maps
 
 
 def script_json(value: object) -> str:
@@ -59,6 +86,6 @@ def _policy(scripts: list[str]) -> str:
     allowed = " ".join(map(source_hash, scripts))
     # plotly sets style attributes and adds style elements; pictures of a figure are made as data or blob.
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"default-src 'none'; script-src {allowed}; worker-src blob:; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )

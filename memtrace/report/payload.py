@@ -13,6 +13,7 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from memtrace.analysis.results import (
@@ -29,6 +30,7 @@ from memtrace.analysis.results import (
     Timeline,
 )
 from memtrace.report.figures import Axis, Reference, Series, lanes, module_figure, timeline_figure
+from memtrace.report.map_payload import PackedMap
 from memtrace.report.markup import visible
 from memtrace.report.palette import CATEGORIES, PHASES, category_ink, phase_ink, stack_order
 from memtrace.schema.frames import is_python, own_frames
@@ -64,10 +66,13 @@ class Arrays:
         return {"$array": len(self.encoded) - 1}
 
 
-def report_payload(report: Report, *, version: str) -> View:
-    """Return everything that the page of a report shows."""
+def report_payload(report: Report, *, version: str, maps: Mapping[int, PackedMap] = MappingProxyType({})) -> View:
+    """Return everything that the page of a report shows; `maps` are those of the ranks at these positions."""
     arrays = Arrays()
-    ranks = [_rank_view(rank, report.findings, arrays) for rank in report.ranks]
+    ranks = [
+        _rank_view(rank, report.findings, arrays) | _map_view(rank, maps.get(index))
+        for index, rank in enumerate(report.ranks)
+    ]
     view = {
         "payload_version": PAYLOAD_VERSION,
         "memtrace": version,
@@ -99,8 +104,20 @@ def _rank_view(rank: RankReport, findings: Sequence[Finding], arrays: Arrays) ->
         "modules": _modules_view(rank.top_modules),
         "stacks": _stacks_view(rank.top_stacks),
         "steps": _steps_view(rank.steps),
+        "changes": _changes(rank.first_step_peak, rank.steady_state_peak),
         "facts": _facts(rank),
     }
+
+
+def _map_view(rank: RankReport, packed: PackedMap | None) -> View:
+    """Return the tables of a rank's map; its columns stand beside the payload."""
+    reason = "Nothing is known of any allocation of this device."
+    if rank.allocation_map is not None:
+        reason = (
+            "The allocations of this rank are not in this page, to keep it small: "
+            "write a report of this rank's trace alone."
+        )
+    return {"map": None if packed is None else packed.view, "map_missing": reason}
 
 
 def rank_label(rank: RankReport) -> str:
@@ -141,6 +158,8 @@ def _cards(rank: RankReport) -> list[View]:
         detail = (
             ("no such step in the trace" if rank.steps else "the trace marks no steps")
             if peak is None
+            else f"predicted: {_when(peak, rank)}"
+            if peak.predicted
             else _when(peak, rank)
         )
         cards.append(_card(key, label, format_bytes(None if peak is None else main_bytes(peak)), detail))
@@ -290,6 +309,28 @@ def _decisions(by_decision: Mapping[str, int]) -> list[View]:
         share = {"percent": _percent(num_bytes, total), "share": _share(num_bytes, total)}
         views.append({"key": key, "label": label, "value": format_bytes(num_bytes), **share})
     return views
+
+
+def _changes(first: Peak | None, steady: Peak | None) -> View | None:
+    """Return bytes by category at the first-step and the steady-state peak, and how they differ, most first."""
+    if first is None or steady is None:
+        return None
+    before, after = first.by_category, steady.by_category
+    rows = []
+    names = sorted({*before, *after}, key=lambda name: (-abs(after.get(name, 0) - before.get(name, 0)), name))
+    for name in names:
+        ink, pair = category_ink(name), (before.get(name, 0), after.get(name, 0))
+        view = {"category": name, "label": ink.label, "color": ink.color, "hatched": ink.hatched}
+        rows.append(view | {"values": [format_bytes(one) for one in pair], "change": _signed(pair[1] - pair[0])})
+        rows[-1]["same"] = pair[0] == pair[1]
+    total = [format_bytes(first.requested_bytes), format_bytes(steady.requested_bytes)]
+    if first.requested_bytes is not None and steady.requested_bytes is not None:
+        total.append(_signed(steady.requested_bytes - first.requested_bytes))
+    return {"rows": rows, "total": total}
+
+
+def _signed(num_bytes: int) -> str:
+    return f"+{format_bytes(num_bytes)}" if num_bytes > 0 else format_bytes(num_bytes) if num_bytes else "same"
 
 
 def _share(part: int | None, whole: int | None) -> float:

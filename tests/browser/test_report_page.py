@@ -3,78 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from memtrace.analysis.results import Report
 from memtrace.report.assets import viewer_text
-from memtrace.report.html import render_html
 from memtrace.report.palette import THEMES, category_ink
 from memtrace.units import format_bytes
+from tests.browser.opened import Opened, OpenReport
 from tests.fake_report import gpt_report, hostile_report, ranks_report
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
-
-
-@dataclass
-class Opened:
-    """A page that was opened from disk, and all that it said and asked for."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def text(self, selector: str) -> str:
-        """Return the text of the one element that a selector names."""
-        return self.page.locator(selector).inner_text()
-
-    def texts(self, selector: str) -> list[str]:
-        """Return the texts of all elements that a selector names."""
-        return self.page.locator(selector).all_inner_texts()
-
-
-OpenReport = Callable[..., Opened]
-
-
-@pytest.fixture
-def open_report(browser: Browser, tmp_path: Path) -> Iterator[OpenReport]:
-    """A function that opens a report and, after the test, asserts that it was silent and asked for nothing."""
-    pages: list[Opened] = []
-
-    def open_it(report: Report, **options: Any) -> Opened:
-        path = tmp_path / "report.html"
-        path.write_text(render_html(report), encoding="utf-8")
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-        opened = Opened(context.new_page())
-        pages.append(opened)
-        opened.page.on("console", lambda message: opened.complaints.append(f"{message.type}: {message.text}"))
-        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.page.on("dialog", lambda dialog: (opened.complaints.append("dialog"), dialog.dismiss()))
-
-        def guard(route: Any) -> None:
-            if route.request.url.startswith("file://"):
-                route.continue_()
-            else:
-                opened.requests.append(route.request.url)
-                route.abort()
-
-        context.route("**/*", guard)
-        opened.page.goto(path.as_uri())
-        opened.page.wait_for_selector("html[data-ready=true]")
-        return opened
-
-    yield open_it
-    for opened in pages:
-        opened.page.context.close()
-        assert opened.complaints == []
-        assert opened.requests == []
 
 
 def point_at(opened: Opened, place: float) -> None:
@@ -117,11 +59,12 @@ def test_the_breakdown_shows_the_bytes_of_the_peak(open_report: OpenReport) -> N
 def test_tables_show_modules_stacks_and_steps(open_report: OpenReport) -> None:
     report = gpt_report()
     rank = report.ranks[0]
-    opened = open_report(report)
+    opened = open_report(report, view="peak")
     for row in rank.top_modules[:10]:
         name = row.module or "outside any module"
         assert opened.texts(f'[data-module="{name}"] td.strong') == [format_bytes(row.num_bytes)]
     assert opened.texts("#stack-table td.strong") == [format_bytes(row.num_bytes) for row in rank.top_stacks]
+    opened.go("steps")
     recorded = [step for step in rank.steps if step.recorded]
     assert opened.texts("#step-table td.strong") == [format_bytes(step.peak_allocated_bytes) for step in recorded]
     assert opened.page.locator("tr.unrecorded").count() == 1
@@ -129,13 +72,13 @@ def test_tables_show_modules_stacks_and_steps(open_report: OpenReport) -> None:
 
 def test_a_stack_opens_to_all_its_frames(open_report: OpenReport) -> None:
     report = gpt_report()
-    opened = open_report(report)
+    opened = open_report(report, view="peak")
     opened.page.locator("[data-stack='0'] summary").click()
     assert tuple(opened.texts("[data-stack='0'] li")) == report.ranks[0].top_stacks[0].frames
 
 
 def test_all_modules_are_shown_on_demand(open_report: OpenReport) -> None:
-    opened = open_report(gpt_report())
+    opened = open_report(gpt_report(), view="peak")
     shown = opened.page.locator("#module-table tbody tr:visible")
     assert shown.count() == 10
     opened.page.get_by_text("Show all 63 modules").click()
@@ -147,7 +90,7 @@ def test_the_pointer_reads_the_bytes_of_that_moment(open_report: OpenReport, row
     report = gpt_report()
     timeline = report.ranks[0].timeline
     assert timeline is not None
-    opened = open_report(report)
+    opened = open_report(report, view="timeline")
     opened.page.get_by_role("button", name="events").click()
     opened.page.evaluate(
         "row => Plotly.relayout('timeline-plot', {'xaxis.range': [row - 10, row + 10]})", int(timeline.event[row])
@@ -169,7 +112,7 @@ def test_the_pointer_says_that_a_gap_was_not_recorded(open_report: OpenReport) -
     report = gpt_report()
     timeline = report.ranks[0].timeline
     assert timeline is not None
-    opened = open_report(report)
+    opened = open_report(report, view="timeline")
     middle = (sum(timeline.gaps[0]) / 2 - int(timeline.time_ns[0])) / 1e9
     point_at(opened, middle)
     assert "not recorded here" in opened.text(".reading")
@@ -177,7 +120,7 @@ def test_the_pointer_says_that_a_gap_was_not_recorded(open_report: OpenReport) -
 
 
 def test_the_axis_changes_by_button_and_by_key(open_report: OpenReport) -> None:
-    opened = open_report(gpt_report())
+    opened = open_report(gpt_report(), view="timeline")
     assert "seconds since the first event" in opened.text("#timeline-plot")
     opened.page.keyboard.press("a")
     opened.page.get_by_text("allocator events").wait_for()
@@ -186,7 +129,7 @@ def test_the_axis_changes_by_button_and_by_key(open_report: OpenReport) -> None:
 
 
 def test_dragging_zooms_and_the_key_resets(open_report: OpenReport) -> None:
-    opened = open_report(gpt_report())
+    opened = open_report(gpt_report(), view="timeline")
     ranges = "document.getElementById('timeline-plot')._fullLayout.xaxis.range"
     whole = opened.page.evaluate(ranges)
     opened.page.locator("#timeline-plot").scroll_into_view_if_needed()
@@ -202,7 +145,7 @@ def test_dragging_zooms_and_the_key_resets(open_report: OpenReport) -> None:
 
 
 def test_a_category_can_be_hidden(open_report: OpenReport) -> None:
-    opened = open_report(gpt_report())
+    opened = open_report(gpt_report(), view="timeline")
     visible = "document.getElementById('timeline-plot').data.find(trace => trace.meta === 'activation').visible"
     opened.page.locator("#timeline").get_by_role("button", name="activations").click()
     opened.page.wait_for_function(f"{visible} === false")
@@ -227,27 +170,31 @@ def test_a_snapshot_without_history_says_so(open_report: OpenReport) -> None:
     report = ranks_report(4)
     opened = open_report(report)
     opened.page.select_option("#rank-select", "3")
+    assert opened.text("[data-card=first-step-peak] .card-value") == "not recorded"
+    opened.go("timeline")
     assert "This trace has no history" in opened.text("#timeline")
     assert opened.page.locator("#timeline-plot").count() == 0
-    assert opened.text("[data-card=first-step-peak] .card-value") == "not recorded"
 
 
 def test_hostile_names_are_text(open_report: OpenReport) -> None:
     opened = open_report(hostile_report())
     assert opened.text("#verdict").startswith("</script><script>alert(1)</script> <img src=x onerror=alert(2)>")
     assert opened.page.locator("img[src=x]").count() == 0
-    assert opened.page.evaluate("document.querySelectorAll('script').length") == 3
+    # Payload, worker, plotly and the modules; nothing that a name brought in.
+    assert opened.page.evaluate("document.querySelectorAll('script').length") == 4
     body = opened.text("main")
     assert "\\x1b[31mred" in body
     assert "\x1b" not in body
+    opened.go("peak")
     assert opened.page.locator("#module-plot").get_by_text("<b>bold</b>").count() > 0
     opened.page.keyboard.press("]")
+    opened.go("recording")
     assert "<img src=x onerror=alert(2)>" in opened.text("#facts")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_follows_the_system_theme_and_the_key_changes_it(open_report: OpenReport, theme: str) -> None:
-    opened = open_report(gpt_report(), color_scheme=theme)
+    opened = open_report(gpt_report(), view="timeline", color_scheme=theme)
     other = "dark" if theme == "light" else "light"
     background = "getComputedStyle(document.documentElement).getPropertyValue('--page').trim()"
     ink = "document.getElementById('timeline-plot')._fullLayout.font.color"
@@ -266,8 +213,9 @@ def test_question_mark_shows_the_keys(open_report: OpenReport) -> None:
     assert not opened.page.locator("#help").is_visible()
 
 
-def test_nothing_is_wider_than_the_window(open_report: OpenReport) -> None:
-    opened = open_report(gpt_report())
+@pytest.mark.parametrize("view", ["overview", "timeline", "peak", "steps", "recording"])
+def test_nothing_is_wider_than_the_window(open_report: OpenReport, view: str) -> None:
+    opened = open_report(gpt_report(), view=view)
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

@@ -1,5 +1,7 @@
 // From the payload's figures to plotly: references become arrays, var(--name) becomes the colour of the theme.
 
+import { plotlyReady } from "./plotlyload.js";
+
 const decoded = new Map();
 
 /** The array that a reference names, decoded once. */
@@ -27,7 +29,8 @@ export function resolveFigure(payload, value, style = getComputedStyle(document.
 }
 
 /** Draw a figure into an element, or draw it again. */
-export function draw(target, payload, figure) {
+export async function draw(target, payload, figure) {
+  await plotlyReady();
   const { data, layout } = resolveFigure(payload, figure);
   return Plotly.react(target, data, layout, { displayModeBar: false, responsive: true, doubleClick: "reset", showTips: false });
 }

@@ -1,39 +1,95 @@
-// The page of a report: reads the payload, builds the sections of the chosen rank, and listens to keys.
+// The page of a report: reads the payload, keeps what is shown, builds the chosen view of the chosen rank, hears keys.
 
 import { element } from "./dom.js";
+import { formatHash, parseHash } from "./hash.js";
+import { loadMap } from "./mapload.js";
+import { mapView } from "./mapview.js";
+import { newPeakView } from "./peakview.js";
+import { newSegmentsView } from "./segmentsview.js";
 import { breakdown, cards, findings, notSeen, outOfMemory, rankStrip } from "./summary.js";
-import { factsSection, modulesSection, stacksSection, stepsSection } from "./tables.js";
-import { timelineSection } from "./timeline.js";
+import { changesSection, factsSection, stepsSection } from "./tables.js";
+import { themeInForce } from "./theme.js";
+import { newTimelineView } from "./timeline.js";
 
 const KEYS = [
+  ["1 – 7", "views"],
   ["a", "time or events on the horizontal axis"],
+  ["/", "search the map"],
+  ["← → ↑ ↓", "move on the map"],
+  ["+ − < >", "zoom the map in time, in bytes"],
   ["0", "reset the zoom"],
+  ["Esc", "nothing selected"],
   ["[ and ]", "rank before, rank after"],
   ["t", "light or dark"],
   ["?", "this help"],
 ];
 
+const VIEWS = [
+  ["overview", "Overview"],
+  ["timeline", "Timeline"],
+  ["map", "Map"],
+  ["peak", "Peak"],
+  ["segments", "Segments"],
+  ["steps", "Steps"],
+  ["recording", "Recording"],
+];
+
 const payload = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement;
 const page = document.getElementById("page");
-const shown = { rank: 0, timeline: null, modules: null };
+const maps = new Map();
+const app = { payload, root, state: parseHash(location.hash), save: saveState, showMoment, withMap, rank: () => payload.ranks[app.state.rank], go };
+let shown = {};
+let written = location.hash;
 
-function themeInForce() {
-  return root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+function saveState() {
+  written = formatHash(app.state);
+  // Replaced and not pushed: a zoom is no page to go back to.
+  history.replaceState(null, "", written || location.pathname);
+}
+
+/** Call back with the arrays of the chosen rank's map, once they are there; show how far they are meanwhile. */
+function withMap(node, use) {
+  const [index, rank] = [app.state.rank, app.rank()];
+  if (!rank.map) {
+    node.replaceChildren(element("div", { class: "panel empty" }, rank.map_missing));
+    return Promise.resolve();
+  }
+  const bar = element("span", { style: { width: "0" } });
+  const wait = element("div", { class: "panel empty", role: "status" }, "Reading every allocation …", element("span", { class: "meter wait" }, bar));
+  if (!maps.has(index)) maps.set(index, { bars: [], loading: loadMap(index, rank.map, (share) => maps.get(index).bars.forEach((one) => { one.style.width = `${Math.round(share * 100)}%`; })) });
+  const entry = maps.get(index);
+  entry.bars.push(bar);
+  if (!entry.data) node.replaceChildren(wait);
+  const ready = entry.loading.then((data) => {
+    entry.data = data;
+    if (app.state.rank === index) use(data, rank.map);
+  });
+  return ready.catch((error) => {
+    node.replaceChildren(element("div", { class: "panel empty" }, `The allocations cannot be shown: ${error.message}`));
+  });
+}
+
+function showMoment(moment) {
+  Object.assign(app.state, { moment, at: moment === null ? "peak" : "moment" });
+  saveState();
+  shown.moment?.();
 }
 
 function toggleTheme() {
   root.dataset.theme = themeInForce() === "dark" ? "light" : "dark";
-  drawFigures();
-}
-
-function drawFigures() {
-  return Promise.all([shown.timeline?.draw(), shown.modules?.draw()]);
+  shown.recolor?.();
 }
 
 function chooseRank(index) {
-  shown.rank = (index + payload.ranks.length) % payload.ranks.length;
-  build();
+  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, at: "peak" });
+  go(app.state.view);
+}
+
+function go(view) {
+  app.state.view = view;
+  saveState();
+  return build();
 }
 
 function header() {
@@ -47,8 +103,15 @@ function header() {
     "header",
     {},
     element("div", { class: "masthead" }, element("span", { class: "wordmark" }, "memtrace"), element("span", { class: "muted title" }, payload.title), actions),
-    element("h1", { class: "verdict", id: "verdict" }, payload.verdict),
+    element("h1", { class: app.state.view === "overview" ? "verdict" : "verdict small", id: "verdict" }, payload.verdict),
   );
+}
+
+function navigation() {
+  const tabs = VIEWS.map(([name, label], index) =>
+    element("a", { href: `#view=${name}`, "data-view": name, title: String(index + 1), "aria-current": app.state.view === name ? "page" : null, onclick: (event) => { event.preventDefault(); go(name); } }, label),
+  );
+  return element("nav", { class: "views", "aria-label": "views" }, tabs);
 }
 
 function help() {
@@ -62,53 +125,80 @@ function toggleHelp() {
   else dialog.showModal();
 }
 
+/** The view of the state: `nodes` to show, and what it does when drawn, recoloured, given a key or another moment. */
+function viewOf(rank) {
+  const seen = notSeen([...payload.notes, ...rank.notes]);
+  const views = {
+    timeline: () => newTimelineView(app, rank),
+    map: () => newMapView(),
+    peak: () => newPeakView(app, rank),
+    segments: () => newSegmentsView(app, rank),
+    steps: () => ({ nodes: [stepsSection(rank) ?? element("div", { class: "panel empty" }, "This trace marks no steps."), changesSection(rank)] }),
+    recording: () => ({ nodes: [seen, factsSection(rank)] }),
+  };
+  const overview = () => ({ nodes: [outOfMemory(rank.oom), cards(rank), breakdown(rank), findings([...payload.findings, ...rank.findings]), seen] });
+  return (views[app.state.view] ?? overview)();
+}
+
+function newMapView() {
+  const node = element("section", { id: "map", class: "first" });
+  const view = { nodes: [node] };
+  view.draw = () =>
+    withMap(node, (data, packed) => {
+      const map = mapView(app, data, packed);
+      node.replaceChildren(map.node);
+      map.show();
+      globalThis.memtrace = { map: map.probe };
+      Object.assign(view, { recolor: map.recolor, key: map.key, moment: map.recolor });
+    });
+  return view;
+}
+
 function build() {
-  const rank = payload.ranks[shown.rank];
-  if (!rank) {
+  root.dataset.ready = "false";
+  delete root.dataset.map;
+  if (!payload.ranks.length) {
     page.replaceChildren(header(), notSeen(payload.notes) ?? "", help());
     return Promise.resolve();
   }
-  shown.timeline = timelineSection(payload, rank);
-  shown.modules = modulesSection(payload, rank);
-  const parts = [
-    header(),
-    rankStrip(payload, shown.rank, chooseRank),
-    outOfMemory(rank.oom),
-    cards(rank),
-    notSeen([...payload.notes, ...rank.notes]),
-    breakdown(rank),
-    findings([...payload.findings, ...rank.findings]),
-    shown.timeline.node,
-    stacksSection(rank),
-    shown.modules.node,
-    stepsSection(rank),
-    factsSection(rank),
-    element("footer", { class: "muted" }, `memtrace ${payload.memtrace} · sizes in binary units: 1 GiB = 1024 MiB · this page loads nothing from the network`),
-    help(),
-  ];
-  page.replaceChildren(...parts.filter(Boolean));
-  return drawFigures();
+  app.state.rank = Math.min(app.state.rank, payload.ranks.length - 1);
+  const rank = app.rank();
+  app.state.axis ??= rank.timeline?.axis ?? "wall";
+  shown = viewOf(rank);
+  const footer = element("footer", { class: "muted" }, `memtrace ${payload.memtrace} · sizes in binary units: 1 GiB = 1024 MiB · this page loads nothing from the network`);
+  page.replaceChildren(...[header(), navigation(), rankStrip(payload, app.state.rank, chooseRank), ...shown.nodes, footer, help()].filter(Boolean));
+  return Promise.resolve(shown.draw?.()).then(() => { root.dataset.ready = "true"; });
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName)) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
   const action = {
-    a: () => shown.timeline?.toggleAxis(),
-    0: () => shown.timeline?.resetZoom(),
     t: toggleTheme,
     "?": toggleHelp,
-    "[": () => chooseRank(shown.rank - 1),
-    "]": () => chooseRank(shown.rank + 1),
+    "[": () => chooseRank(app.state.rank - 1),
+    "]": () => chooseRank(app.state.rank + 1),
   }[event.key];
-  if (action) {
-    event.preventDefault();
-    action();
-  }
+  const number = VIEWS[Number(event.key) - 1];
+  if (action) action();
+  else if (number && payload.ranks.length) go(number[0]);
+  else if (event.key === "/" && app.state.view !== "map") go("map").then(() => document.getElementById("map-search")?.focus());
+  else if (!shown.key?.(event)) return;
+  event.preventDefault();
 }
 
 document.addEventListener("keydown", onKey);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawFigures);
+addEventListener("hashchange", () => {
+  if (location.hash === written) return;
+  app.state = parseHash(location.hash);
+  written = location.hash;
+  build();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.recolor?.());
 // Paper is light: the style sheet gives print the light colours, and the figures follow.
-matchMedia("print").addEventListener("change", drawFigures);
+matchMedia("print").addEventListener("change", () => shown.recolor?.());
 // Tests wait for this; figures are drawn, and no promise is left open.
 build().then(() => { root.dataset.ready = "true"; });

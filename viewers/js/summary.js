@@ -51,7 +51,7 @@ function finding(view) {
     "li",
     { class: `panel finding ${["error", "warning", "info"].includes(view.severity) ? view.severity : "info"}` },
     element("div", { class: "finding-head" }, element("strong", {}, view.title), element("span", { class: "effect number" }, view.effects.join(" · "))),
-    element("p", {}, view.change, view.cost && element("span", { class: "muted" }, ` Cost: ${view.cost}.`)),
+    element("p", {}, view.change, view.cost && element("span", { class: "muted" }, ` Cost: ${view.cost.replace(/\.$/, "")}.`)),
     view.where && element("p", { class: "muted mono" }, view.where),
     evidence.length > 0 && element("dl", {}, evidence),
   );

@@ -110,6 +110,17 @@ export function stepsSection(rank) {
   return section("steps", "Step by step", lead, element("div", { class: "panel" }, element("div", { class: "scroll tall" }, element("table", { id: "step-table" }, head, element("tbody", {}, rows)))));
 }
 
+/** What the steady state holds more or less than the first step, by category; null unless both peaks are known. */
+export function changesSection(rank) {
+  const view = rank.changes;
+  if (view === null) return null;
+  const rows = view.rows.map((row) =>
+    element("tr", { "data-change": row.category, class: row.same ? "faint" : "" }, element("th", { scope: "row" }, swatch(row.color, row.hatched), row.label), row.values.map((value) => element("td", { class: "number" }, value)), element("td", { class: "number strong" }, row.change)),
+  );
+  const total = element("tr", {}, element("th", { scope: "row" }, "requested"), view.total.map((value) => element("td", { class: "number" }, value)));
+  return section("changes", "First step against steady state", "What is live at the two peaks, by category.", element("div", { class: "panel" }, element("table", { id: "change-table" }, headings(["Category", "First-step peak", "Steady-state peak", "Change"]), element("tbody", {}, rows), element("tfoot", {}, total))));
+}
+
 /** What is known of the run: versions, command, settings. */
 export function factsSection(rank) {
   const rows = rank.facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, breakable(value))));

@@ -3,14 +3,74 @@
 import { element, section, swatch } from "./dom.js";
 import { draw, resolveArray, savePicture } from "./figures.js";
 import { formatBytes, formatSeconds } from "./format.js";
+import { momentText } from "./details.js";
+import { shownMoment } from "./moments.js";
+import { lastNotAbove, momentAt } from "./camera.js";
+import { headlineFrame, liveAt, nameOf, operationOf, shortFrame } from "./rows.js";
 
 const AXES = { wall: "wall clock", event: "events" };
 
-/** The section of the timeline of one rank. `draw()` draws it for the theme in force; `toggleAxis()` changes the axis. */
-export function timelineSection(payload, rank) {
+const LARGEST = 12;
+
+/** The view of one rank: the timeline, and below it the moment that was clicked. */
+export function newTimelineView(app, rank) {
+  const below = element("div", { id: "at-moment" });
+  const showBelow = () => (rank.map && app.state.at === "moment" ? app.withMap(below, (data, view) => below.replaceChildren(atMoment(app, data, view))) : below.replaceChildren());
+  const timeline = timelineSection(app, rank, (place) => app.withMap(below, (data) => app.showMoment(momentOfPlace(app, data, place))));
+  return {
+    nodes: [timeline.node, below],
+    draw: () => Promise.all([timeline.draw(), showBelow()]),
+    recolor: timeline.draw,
+    moment: () => { timeline.draw(); showBelow(); },
+    key: (event) => ({ a: timeline.toggleAxis, 0: timeline.resetZoom })[event.key]?.() !== undefined,
+  };
+}
+
+// The axis of events counts rows of the events table; the map counts moments of its device.
+function momentOfPlace(app, data, place) {
+  const moment = app.state.axis === "event" ? lastNotAbove(data.event, place + 1) : momentAt(data, "wall", place);
+  return Math.max(moment, 0);
+}
+
+function atMoment(app, data, view) {
+  const moment = shownMoment(app, data, view);
+  const rows = liveAt(data, moment).sort((one, other) => data.size[other] - data.size[one]);
+  const largest = rows.slice(0, LARGEST).map((row) => {
+    const category = view.categories[data.category[row]];
+    const frame = headlineFrame(data, view, row);
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, swatch(category.color, category.hatched), nameOf(data, view, row) ?? category.label),
+      element("td", { class: "number strong" }, formatBytes(data.size[row])),
+      element("td", { class: "mono" }, data.module[row] ? view.modules[data.module[row] - 1] : ""),
+      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : shortFrame(view.frames[frame])),
+      element("td", {}, element("button", { type: "button", class: "quiet", onclick: () => { app.state.row = row; app.go("map"); } }, "On the map")),
+    );
+  });
+  const open = (name, label) => element("button", { type: "button", class: "quiet", onclick: () => app.go(name) }, label);
+  return section(
+    "moment-section",
+    `${formatBytes(data.level[moment])} in use then`,
+    `${momentText(data, view, moment)}. The largest of ${rows.length.toLocaleString("en-US")} allocations:`,
+    element("div", { class: "panel" }, element("div", { class: "toolbar" }, open("peak", "All of it, by category and module"), open("segments", "The allocator's segments then"), open("map", "On the map"), element("button", { type: "button", class: "quiet", onclick: () => app.showMoment(null) }, "Back to the peak")), element("div", { class: "scroll" }, element("table", { id: "moment-table" }, element("tbody", {}, largest)))),
+  );
+}
+
+/** The section of the timeline. `draw()` draws it for the theme in force; `clicked` is told where the plot was clicked. */
+function timelineSection(app, rank, clicked) {
+  const { payload, state: shown } = app;
   const view = rank.timeline;
   if (view === null) return { node: missing(), draw: () => {}, toggleAxis: () => {}, resetZoom: () => {} };
-  const state = { axis: view.axis, hidden: new Set() };
+  const state = {
+    hidden: new Set(),
+    get axis() { return shown.axis; },
+    set axis(value) {
+      shown.axis = value;
+      shown.camera = null;
+      app.save();
+    },
+  };
   const plot = element("div", { class: "plot", id: "timeline-plot" });
   const reading = element("div", { class: "reading", role: "status", hidden: true });
   const buttons = axisButtons(state, () => redraw());
@@ -33,7 +93,8 @@ export function timelineSection(payload, rank) {
   );
   const frame = element("div", { class: "plot-frame" }, plot, reading);
   followPointer(frame, plot, reading, payload, view, state);
-  const lead = "Bytes in use, stacked by what they are for. Drag across to zoom, double-click to go back.";
+  hearClicks(frame, plot, (place) => rank.map && clicked(place));
+  const lead = "Bytes in use, stacked by what they are for. Drag across to zoom, double-click to go back; click a moment to see what was live then.";
   const node = section("timeline", "Over time", lead, element("div", { class: "panel" }, toolbar, frame));
   const toggleAxis = () => {
     state.axis = state.axis === "wall" ? "event" : "wall";
@@ -98,10 +159,22 @@ function followPointer(frame, plot, reading, payload, view, state) {
   });
 }
 
+// A click is a press without a move; plotly keeps drags to itself.
+function hearClicks(frame, plot, clicked) {
+  let from = null;
+  frame.addEventListener("pointerdown", (event) => { from = event; }, true);
+  frame.addEventListener("click", (event) => {
+    const axis = plot._fullLayout?.xaxis;
+    if (!axis || from === null || Math.hypot(event.clientX - from.clientX, event.clientY - from.clientY) > 3) return;
+    const left = event.clientX - plot.getBoundingClientRect().left - axis._offset;
+    if (left >= 0 && left <= axis._length) clicked(axis.p2c(left));
+  }, true);
+}
+
 /** What the pointer shows at a place of an axis. */
 function readingAt(payload, view, axis, place) {
   const places = resolveArray(payload, axis === "wall" ? view.seconds : view.events);
-  const index = lastAtOrBefore(places, place);
+  const index = lastNotAbove(places, place);
   const when = axis === "wall" ? formatSeconds(Math.max(place, 0)) : `event ${Math.round(Math.max(place, 0)).toLocaleString("en-US")}`;
   const where = ["step", "phase"].map((lane) => innermost(view.lanes[axis][lane], place)).filter(Boolean).join(" · ");
   const head = element("div", { class: "reading-head" }, element("span", {}, when), where && element("span", { class: "muted" }, where));
@@ -120,18 +193,6 @@ function readingAt(payload, view, axis, place) {
 
 function readingRow(mark, label, bytes, kind = "") {
   return element("tr", { class: kind, "data-label": label }, element("td", {}, mark), element("td", {}, label), element("td", { class: "number" }, formatBytes(bytes)));
-}
-
-/** Index of the last value at or below `place` in an ascending array, -1 if there is none. */
-export function lastAtOrBefore(values, place) {
-  let low = 0;
-  let high = values.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (values[middle] <= place) low = middle + 1;
-    else high = middle;
-  }
-  return low - 1;
 }
 
 // Spans are sorted by start and nest: the last one that holds the place is the innermost.

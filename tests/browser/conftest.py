@@ -1,0 +1,54 @@
+"""Fixtures of the browser tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memtrace.analysis.results import Report
+from memtrace.report.html import render_html
+from tests.browser.opened import Opened, OpenReport
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
+
+
+@pytest.fixture
+def open_report(browser: Browser, tmp_path: Path) -> Iterator[OpenReport]:
+    """A function that opens a report and, after the test, asserts that it was silent and asked for nothing."""
+    pages: list[Opened] = []
+
+    def open_it(report: Report, *, view: str = "overview", hash: str | None = None, **options: Any) -> Opened:
+        path = tmp_path / "report.html"
+        path.write_text(render_html(report), encoding="utf-8")
+        pages.append(watched(browser.new_context(viewport={"width": 1280, "height": 900}, **options)))
+        pages[-1].page.goto(path.as_uri() + (f"#view={view}" if hash is None else hash))
+        pages[-1].wait()
+        return pages[-1]
+
+    yield open_it
+    for opened in pages:
+        opened.page.context.close()
+        assert opened.complaints == []
+        assert opened.requests == []
+
+
+def watched(context: BrowserContext) -> Opened:
+    """Return a new page whose words and requests are noted; every request that is not for a file is refused."""
+    opened = Opened(context.new_page())
+    opened.page.on("console", lambda message: opened.complaints.append(f"{message.type}: {message.text}"))
+    opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    opened.page.on("dialog", lambda dialog: (opened.complaints.append("dialog"), dialog.dismiss()))
+
+    def guard(route: Any) -> None:
+        if route.request.url.startswith(("file://", "blob:")):
+            route.continue_()
+        else:
+            opened.requests.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", guard)
+    return opened

@@ -1,0 +1,88 @@
+// The allocations of one map as arrays, and the orders and sums that drawing needs. Runs in the worker; pure functions.
+//
+// A moment is the state after one event. Allocation k is in use from moment start[k] up to, and without, inUseEnd[k];
+// its block is taken until end[k].
+
+const BLOCK = 64;
+
+/** What is drawn and asked of, made from the columns of a packed map. */
+export function buildMapData(columns, view) {
+  const { start, inUse, pending, size } = columns;
+  const count = start.length;
+  const inUseEnd = new Uint32Array(count);
+  const end = new Uint32Array(count);
+  for (let row = 0; row < count; row += 1) {
+    inUseEnd[row] = start[row] + inUse[row];
+    end[row] = inUseEnd[row] + pending[row];
+  }
+  const level = levels(start, inUseEnd, size, view.num_moments, view.base);
+  return {
+    ...columns,
+    count,
+    numMoments: view.num_moments,
+    base: view.base,
+    inUseEnd,
+    end,
+    block: columns.rounding ? size.map((bytes, row) => bytes + columns.rounding[row]) : size,
+    byInUseEnd: orderBy(inUseEnd, view.num_moments),
+    byEnd: orderBy(end, view.num_moments),
+    level,
+    highest: highestOfBlocks(level),
+    seconds: columns.time ? Float64Array.from(columns.time, (ns) => ns / 1e9) : null,
+  };
+}
+
+/** For each moment the bytes in use: of all allocations, and those at the bottom that no block makes up. */
+export function levels(start, end, size, numMoments, base) {
+  const level = new Float64Array(numMoments + 1);
+  for (let row = 0; row < start.length; row += 1) {
+    level[start[row]] += size[row];
+    level[end[row]] -= size[row];
+  }
+  for (let moment = 1; moment < numMoments; moment += 1) level[moment] += level[moment - 1];
+  base.forEach(([first, bytes], epoch) => {
+    const last = epoch + 1 < base.length ? base[epoch + 1][0] : numMoments;
+    for (let moment = first; bytes && moment < last; moment += 1) level[moment] += bytes;
+  });
+  return level.subarray(0, numMoments);
+}
+
+/** The rows in the order of a moment that each has, by counting. */
+export function orderBy(moments, numMoments) {
+  const places = new Uint32Array(numMoments + 2);
+  for (const moment of moments) places[moment + 1] += 1;
+  for (let moment = 1; moment < places.length; moment += 1) places[moment] += places[moment - 1];
+  const order = new Uint32Array(moments.length);
+  for (let row = 0; row < moments.length; row += 1) {
+    order[places[moments[row]]] = row;
+    places[moments[row]] += 1;
+  }
+  return order;
+}
+
+/** For each run of 64 moments the one with the most bytes. */
+export function highestOfBlocks(level) {
+  const highest = new Uint32Array(Math.ceil(level.length / BLOCK));
+  for (let block = 0; block < highest.length; block += 1) {
+    highest[block] = highestIn(level, block * BLOCK, Math.min((block + 1) * BLOCK, level.length));
+  }
+  return highest;
+}
+
+function highestIn(level, first, stop) {
+  let best = first;
+  for (let moment = first + 1; moment < stop; moment += 1) if (level[moment] > level[best]) best = moment;
+  return best;
+}
+
+/** The first moment with the most bytes from `first` to `last`, both included. */
+export function highestMoment(data, first, last) {
+  const { level, highest } = data;
+  const from = Math.ceil(first / BLOCK);
+  const to = Math.floor((last + 1) / BLOCK);
+  if (from >= to) return highestIn(level, first, last + 1);
+  let best = highestIn(level, first, Math.max(from * BLOCK, first + 1));
+  for (let block = from; block < to; block += 1) if (level[highest[block]] > level[best]) best = highest[block];
+  for (let moment = to * BLOCK; moment <= last; moment += 1) if (level[moment] > level[best]) best = moment;
+  return best;
+}

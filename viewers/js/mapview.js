@@ -1,0 +1,336 @@
+// The view of all allocations: surface, tools, legend and details put together. What is shown is in `app.state`.
+
+import { axisExtent, confined, momentAt } from "./camera.js";
+import { detailsPanel, detailsText, momentText, stretchOf } from "./details.js";
+import { element, swatch } from "./dom.js";
+import { formatBytes } from "./format.js";
+import { cameraOfKey, listen } from "./gestures.js";
+import { buildInks, COLOURS, legendOf, rampColor } from "./inks.js";
+import { bottomOf } from "./stacked.js";
+import { countChosen, nameOf, sameStack, searched, shortFrame, headlineFrame } from "./rows.js";
+import { secondsText } from "./rulers.js";
+import { newSurface } from "./surface.js";
+import { mapColors } from "./theme.js";
+import { copyText, saveBlob } from "./save.js";
+
+const LAYOUTS = { stacked: "stacked", address: "by address" };
+const AXIS_NAMES = { wall: "wall clock", event: "events" };
+
+/** The map of one rank, once its arrays are there. */
+export function mapView(app, data, view) {
+  const surface = newSurface();
+  const self = { app, data, view, surface, chosen: null, chosenWhy: "", colors: null, pending: 0, measured: null, ratio: devicePixelRatio };
+  const reading = element("div", { class: "reading", role: "status", hidden: true });
+  const side = element("aside", { class: "map-side panel", id: "map-details" });
+  const legend = element("div", { class: "map-legend", id: "map-legend" });
+  const found = element("span", { class: "muted", id: "map-found", role: "status" });
+  const search = element("input", { type: "search", id: "map-search", placeholder: "search name, stack, module, >64MiB", "aria-label": "search allocations", oninput: () => applySearch(self, search.value) });
+  Object.assign(self, { reading, side, legend, found, search });
+  const tools = toolbar(self);
+  self.node = element("div", { class: "map" }, tools.node, element("div", { class: "map-body" }, element("div", { class: "map-stage" }, surface.node, reading), side), legend);
+  self.tools = tools;
+  listen(surface.node, gesturesOf(self));
+  new ResizeObserver(() => surface.node.clientWidth && self.camera && drawMap(self)).observe(surface.node);
+  return {
+    node: self.node,
+    show: () => restore(self),
+    recolor: () => recolor(self),
+    key: (event) => onMapKey(self, event),
+    /** For tests and measurements. */
+    probe: {
+      painter: surface.painter.kind,
+      drawn: surface.drawn,
+      camera: () => self.camera,
+      moveTo: (camera) => { self.camera = confined(camera, limits(self)); drawMap(self); },
+      pickCenter: (row) => pickCenter(self, row),
+      readPixel: (x, y) => surface.painter.readPixel(x, y),
+      data,
+    },
+  };
+}
+
+function limits({ app, data, view }) {
+  const [x0, x1] = axisExtent(data, app.state.axis);
+  const range = view.ranges.at(-1);
+  const top = app.state.layout === "address" ? range[1] + range[2] : data.level.reduce((most, level) => Math.max(most, level), 1) * 1.06;
+  return { x0, x1, y0: 0, y1: top, minX: app.state.axis === "event" ? 4 : 1e-7, minY: 256 };
+}
+
+function restore(self) {
+  const { state } = self.app;
+  const whole = limits(self);
+  self.camera = state.camera ? confined(state.camera, whole) : { x0: whole.x0, x1: whole.x1, y0: whole.y0, y1: whole.y1 };
+  self.search.value = state.q ?? "";
+  self.tools.refresh();
+  chooseBySearch(self, state.q ?? "");
+  showDetails(self);
+  recolor(self);
+}
+
+function frameOf(self) {
+  const { app, data, view, camera, colors, measured } = self;
+  const { axis, layout, moment } = app.state;
+  return { data, view, camera, axis, layout, colors, measured, moment, ratio: self.ratio, inSeconds: axis === "wall" && data.seconds !== null };
+}
+
+function drawMap(self) {
+  self.ratio = devicePixelRatio;
+  self.surface.draw(frameOf(self));
+  self.app.root.dataset.map = "ready";
+}
+
+// While the camera moves, dense screens are drawn at one pixel a point; at rest, every pixel is exact.
+function drawSoon(self) {
+  if (self.pending) return;
+  self.pending = requestAnimationFrame(() => {
+    self.pending = 0;
+    self.ratio = Math.min(devicePixelRatio, 1);
+    self.surface.draw(frameOf(self));
+    clearTimeout(self.settling);
+    self.settling = setTimeout(() => {
+      if (devicePixelRatio > 1) drawMap(self);
+      self.app.save();
+    }, 140);
+  });
+}
+
+function recolor(self) {
+  self.colors = mapColors();
+  self.surface.painter.setColors(self.colors.rgb);
+  updateInks(self);
+  drawLegend(self);
+  drawMap(self);
+}
+
+function updateInks(self) {
+  self.surface.painter.setInks(buildInks(self.data, self.view, self.app.state.colour, self.chosen, self.app.state.row));
+}
+
+function moveTo(self, camera) {
+  self.camera = confined(camera, limits(self));
+  const whole = limits(self);
+  const isWhole = ["x0", "x1", "y0", "y1"].every((edge) => self.camera[edge] === whole[edge]);
+  self.app.state.camera = isWhole ? null : self.camera;
+  drawSoon(self);
+}
+
+function fit(self) {
+  moveTo(self, limits(self));
+}
+
+function gesturesOf(self) {
+  const { surface, view } = self;
+  return {
+    camera: () => self.camera,
+    plot: () => surface.plot(view),
+    moveTo: (camera) => moveTo(self, camera),
+    fit: () => fit(self),
+    hover: (place) => hover(self, place),
+    pick: (place) => pick(self, rowAt(self, place.x, place.y)),
+    measure(from, to) {
+      self.measured = from && to ? measuredText(self, from, to) : null;
+      surface.drawOver(frameOf(self));
+    },
+  };
+}
+
+function measuredText(self, from, to) {
+  const { camera } = self;
+  const dx = Math.abs(to.shareX - from.shareX) * (camera.x1 - camera.x0);
+  const dy = Math.abs(to.shareY - from.shareY) * (camera.y1 - camera.y0);
+  const inSeconds = self.app.state.axis === "wall" && self.data.seconds !== null;
+  const across = inSeconds ? secondsText(dx, dx / 100) : `${Math.round(dx).toLocaleString("en-US")} events`;
+  return { x0: from.x, y0: from.y, x1: to.x, y1: to.y, text: `${across} · ${formatBytes(Math.round(dy))}` };
+}
+
+/** The row drawn at a place; -1 for none. */
+function rowAt(self, x, y) {
+  const id = self.surface.idAt(x, y, self.view);
+  return id > 0 && id <= self.data.count ? id - 1 : -1;
+}
+
+function pick(self, row) {
+  self.app.state.row = row < 0 ? null : row;
+  self.app.save();
+  updateInks(self);
+  showDetails(self);
+  self.surface.repaint(frameOf(self));
+}
+
+function hover(self, place) {
+  const { reading, surface, view } = self;
+  const moment = place === null ? -1 : surface.momentAtX(place.x, view);
+  if (moment < 0 || place.shareX < 0 || place.shareY < 0 || place.shareY > 1) {
+    reading.hidden = true;
+    return;
+  }
+  reading.replaceChildren(...readingOf(self, moment, surface.idAt(place.x, place.y, view)));
+  reading.hidden = false;
+  const box = surface.node.getBoundingClientRect();
+  const beyond = place.x + 24 + reading.offsetWidth > box.width;
+  reading.style.left = `${Math.max(beyond ? place.x - reading.offsetWidth - 16 : place.x + 16, 0)}px`;
+  reading.style.top = `${Math.max(8, Math.min(place.y - 40, box.height - reading.offsetHeight - 8))}px`;
+}
+
+function readingOf(self, moment, id) {
+  const { data, view } = self;
+  const head = element("div", { class: "reading-head" }, element("span", {}, momentText(data, view, moment)));
+  const total = element("tr", { class: "total", "data-label": "in use" }, element("td"), element("td", {}, "in use"), element("td", { class: "number" }, formatBytes(data.level[moment])));
+  if (id === 0) return [head, element("table", {}, element("tbody", {}, total))];
+  if (id > data.count) {
+    const text = id === data.count + 1 + data.base.length ? "reserved, free" : "live before the recording; no block known";
+    return [head, element("table", {}, element("tbody", {}, total)), element("div", { class: "muted" }, text)];
+  }
+  const row = id - 1;
+  const category = view.categories[data.category[row]];
+  const frame = headlineFrame(data, view, row);
+  return [
+    head,
+    element("table", {}, element("tbody", {}, total, element("tr", { "data-label": "allocation" }, element("td", {}, swatch(category.color, category.hatched)), element("td", {}, nameOf(data, view, row) ?? category.label), element("td", { class: "number" }, formatBytes(data.size[row]))))),
+    data.module[row] > 0 && element("div", { class: "muted" }, view.modules[data.module[row] - 1]),
+    frame >= 0 && element("div", { class: "muted mono" }, shortFrame(view.frames[frame])),
+  ].filter(Boolean);
+}
+
+function showDetails(self) {
+  const { app, data, view, side } = self;
+  const row = app.state.row;
+  if (row === null || row >= data.count) {
+    side.replaceChildren(...howToRead(self));
+    return;
+  }
+  side.replaceChildren(...detailsPanel(data, view, row, {
+    close: () => pick(self, -1),
+    sameStack: () => chooseRows(self, sameStack(data, row), "of the same stack"),
+    zoomTo: () => zoomTo(self, row),
+    showMoment: () => app.showMoment(data.start[row]),
+    copy: () => copyText(detailsText(data, view, row)),
+  }));
+}
+
+function howToRead(self) {
+  const { data } = self;
+  const line = (key, text) => element("div", {}, element("dt", {}, element("kbd", {}, key)), element("dd", {}, text));
+  return [
+    element("strong", {}, `${data.count.toLocaleString("en-US")} allocations`),
+    element("p", { class: "muted" }, "Every one is drawn. A column of pixels shows the moment with the most bytes among those that it covers, and each pixel the allocation that lies there. Click one to see all that is known of it."),
+    element("dl", { class: "keys" }, line("wheel", "zoom in time"), line("⇧ wheel", "zoom in bytes"), line("drag", "move"), line("⇧ drag", "measure"), line("/", "search"), line("0", "all of it")),
+  ];
+}
+
+function zoomTo(self, row) {
+  const { data, app } = self;
+  const [x0, x1] = stretchOf(data, app.state.axis, row);
+  const bottom = app.state.layout === "address" ? data.place[row] : bottomOf(data, row, data.start[row]);
+  const margin = Math.max(data.size[row] * 1.5, 1024);
+  moveTo(self, { x0, x1, y0: bottom - margin, y1: bottom + data.size[row] + margin });
+}
+
+/** Zoom so far that an allocation is some pixels wide and high, and tell what is picked in its middle. */
+function pickCenter(self, row) {
+  zoomTo(self, row);
+  drawMap(self);
+  const { data, camera, surface, view } = self;
+  const axis = self.app.state.axis;
+  const [x0, x1] = [data.start[row], Math.min(data.inUseEnd[row], data.numMoments)].map((moment) => (axis === "event" || !data.seconds ? moment : moment >= data.numMoments ? axisExtent(data, axis)[1] : data.seconds[moment]));
+  const bottom = self.app.state.layout === "address" ? data.place[row] : bottomOf(data, row, momentAt(data, axis, (x0 + x1) / 2));
+  const plot = surface.plot(view);
+  const x = plot.left + (((x0 + x1) / 2 - camera.x0) / (camera.x1 - camera.x0)) * plot.width;
+  const y = plot.top + plot.height - ((bottom + data.size[row] / 2 - camera.y0) / (camera.y1 - camera.y0)) * plot.height;
+  return rowAt(self, x, y);
+}
+
+function applySearch(self, text) {
+  self.app.state.q = text || null;
+  chooseBySearch(self, text);
+  updateInks(self);
+  self.surface.repaint(frameOf(self));
+  self.app.save();
+}
+
+function chooseBySearch(self, text) {
+  self.chosen = searched(self.data, self.view, text);
+  self.found.textContent = "";
+  if (self.chosen) tellChosen(self, "found");
+}
+
+function chooseRows(self, chosen, why) {
+  self.chosen = chosen;
+  tellChosen(self, why);
+  updateInks(self);
+  self.surface.repaint(frameOf(self));
+}
+
+function tellChosen(self, why) {
+  const { rows, bytes } = countChosen(self.data, self.chosen);
+  self.found.textContent = `${rows.toLocaleString("en-US")} ${why}, ${formatBytes(bytes)} in all`;
+}
+
+function toolbar(self) {
+  const { state } = self.app;
+  const switches = [
+    switchOf("layout", LAYOUTS, state, () => { state.camera = null; restore(self); self.app.save(); }),
+    switchOf("axis", AXIS_NAMES, state, () => { state.camera = null; restore(self); self.app.save(); }),
+    switchOf("colour", COLOURS, state, () => { recolor(self); self.app.save(); }),
+  ];
+  const save = () => savePng(self);
+  const node = element(
+    "div",
+    { class: "toolbar" },
+    switches.map((one) => one.node),
+    self.search,
+    self.found,
+    element("div", { class: "tools" }, element("button", { type: "button", class: "quiet", onclick: () => fit(self), title: "all of it (0)" }, "Fit"), element("button", { type: "button", class: "quiet", onclick: save }, "Save PNG")),
+  );
+  if (self.data.seconds === null) switches[1].node.hidden = true;
+  return { node, refresh: () => switches.forEach((one) => one.refresh()) };
+}
+
+function switchOf(name, labels, state, changed) {
+  const buttons = Object.entries(labels).map(([value, label]) =>
+    element("button", { type: "button", [`data-${name}`]: value, onclick: () => { state[name] = value; refresh(); changed(); } }, label),
+  );
+  const refresh = () => buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.getAttribute(`data-${name}`) === state[name])));
+  refresh();
+  return { node: element("div", { class: "switch", role: "group", "aria-label": name }, buttons), refresh };
+}
+
+function drawLegend(self) {
+  const { data, view, app } = self;
+  const { patches, ramp, none } = legendOf(data, view, app.state.colour);
+  const items = patches ? patches.map((one) => element("span", { class: "key" }, swatch(one.color, one.hatched), one.label)) : [];
+  if (ramp) {
+    const stops = [0, 0.2, 0.4, 0.6, 0.8, 1].map((share) => `rgb(${rampColor(share).join(" ")})`).join(",");
+    items.push(element("span", { class: "key" }, ramp[0], element("span", { class: "ramp", style: { background: `linear-gradient(90deg, ${stops})` } }), ramp[1]));
+  }
+  if (none) items.push(element("span", { class: "key" }, swatch("#8B929C", true), none));
+  self.legend.replaceChildren(...items);
+}
+
+function savePng(self) {
+  const { surface } = self;
+  const [picture, over] = surface.node.querySelectorAll("canvas");
+  const ratio = devicePixelRatio;
+  const canvas = element("canvas", { width: over.width, height: over.height });
+  const context = canvas.getContext("2d");
+  context.fillStyle = self.colors.panelText;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  const plot = surface.plot(self.view);
+  context.drawImage(picture, plot.left * ratio, plot.top * ratio, plot.width * ratio, plot.height * ratio);
+  context.drawImage(over, 0, 0);
+  canvas.toBlob((blob) => saveBlob(blob, "memtrace-map.png"));
+}
+
+function onMapKey(self, event) {
+  const moved = cameraOfKey(event.key, self.camera);
+  if (moved !== null) return moveTo(self, moved), true;
+  if (event.key === "0") return fit(self), true;
+  if (event.key === "/") return self.search.focus(), true;
+  if (event.key === "Escape" && (self.chosen || self.app.state.row !== null)) {
+    self.search.value = "";
+    applySearch(self, "");
+    pick(self, -1);
+    return true;
+  }
+  return false;
+}
