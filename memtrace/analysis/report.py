@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtrace.analysis.activations import activations_at, saved_for_backward
+from memtrace.analysis.ahead import ahead_finding
 from memtrace.analysis.allocation_map import build_allocation_map
 from memtrace.analysis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.findings import find_advice, in_order
@@ -17,6 +18,7 @@ from memtrace.analysis.first_step import first_step_effects
 from memtrace.analysis.history import DeviceHistory, build_history, device_names
 from memtrace.analysis.inferred_marks import with_inferred_marks
 from memtrace.analysis.modules import modules_at
+from memtrace.analysis.next_commands import next_commands
 from memtrace.analysis.notes import notes_of_device, notes_of_trace
 from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
 from memtrace.analysis.results import Finding, RankReport, Report
@@ -39,14 +41,15 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool =
         for one in _rank_reports(rank, _facts(trace, rank), capacity_bytes, with_map=with_map)
     ]
     ranks = tuple(report for report, _ in found)
-    findings = (finding for _, of_device in found for finding in of_device)
+    findings = in_order(finding for _, of_device in found for finding in of_device)
     return Report(
         verdict=verdict(ranks),
         ranks=ranks,
-        findings=in_order(findings),
+        findings=findings,
         warnings=notes_of_trace(trace.warnings),
         title=trace.path,
         main_rank=main_rank(ranks),
+        next_commands=next_commands(trace.path, ranks, findings),
     )
 
 
@@ -64,8 +67,10 @@ def _rank_reports(
         # Of a run on a GPU, what the CPU holds is not what its capacity is about.
         is_judged = not history.is_cpu or not accelerators
         diagnosis = diagnose(history, capacity_bytes=capacity, judged_by=capacity_bytes if is_judged else None)
-        report = _device_report(history, diagnosis, facts, capacity, with_map=with_map)
-        reports.append((report, (*diagnosis.findings, *find_advice(history))))
+        report = _device_report(history, diagnosis, facts, capacity, is_judged=is_judged, with_map=with_map)
+        ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
+        found = (ahead, *diagnosis.findings, *find_advice(history))
+        reports.append((report, tuple(one for one in found if one is not None)))
     return reports
 
 
@@ -81,6 +86,7 @@ def _device_report(
     facts: Mapping[str, Any],
     capacity_bytes: int | None,
     *,
+    is_judged: bool,
     with_map: bool,
 ) -> RankReport:
     rank, spans = history.rank, step_spans(history)
@@ -89,7 +95,7 @@ def _device_report(
     at_peak = moment_of(history, peak)
     has_moments = history.has_history
     first = first_step_peak(history, spans)
-    steady = steady_state_peak(history, spans, capacity_bytes=capacity_bytes)
+    steady = steady_state_peak(history, spans, capacity_bytes=capacity_bytes if is_judged else None)
     peaks = {"peak": peak, "first_step_peak": first, "steady_state_peak": steady}
     peak_moments = {
         name: moment_of(history, one) for name, one in peaks.items() if one is not None and not one.predicted
