@@ -73,8 +73,8 @@ PARTS = {
     "__main__.py": part("cli"),
 }
 
-ONLY_IN = {"plotly": "report/figures.py", "rich": "report/text.py"}
-"""Packages that a single file may import."""
+ONLY_IN = {"plotly": ("report/figures.py",), "rich": ("report/text.py", "report/text_")}
+"""Packages that only files which begin so may import."""
 
 TORCH_IN_FORECAST = "forecast/meta.py"
 
@@ -185,8 +185,8 @@ def import_problems(path: str, name: str, rules: Part, one: Import) -> Iterator[
             yield f"imports {one.module}"
     elif top not in rules.outside:
         yield f"imports {one.module}"
-    elif top in ONLY_IN and path != ONLY_IN[top]:
-        yield f"imports {top} outside {ONLY_IN[top]}"
+    elif top in ONLY_IN and not path.startswith(ONLY_IN[top]):
+        yield f"imports {top} outside {ONLY_IN[top][0]}"
     elif top == "torch" and name == "forecast" and not (path == TORCH_IN_FORECAST and one.deferred):
         yield f"imports torch outside the functions of {TORCH_IN_FORECAST}"
 

@@ -17,6 +17,9 @@ from memtrace.analysis.results import Peak, State
 from memtrace.schema.names import BlockState, Category, Decision
 from memtrace.store.columns import NULL, IntArray
 
+EXACT = (Decision.OWNER, Decision.HOOK)
+"""Decisions that are no inference."""
+
 _UNRECORDED = State(
     allocated_bytes=None,
     requested_bytes=None,
@@ -35,11 +38,14 @@ def state_at(history: DeviceHistory, moment: int) -> State:
     levels = history.levels
     by_category: dict[str, int] = {}
     by_decision: dict[str, int] = {}
+    exact: dict[str, int] = {}
     for (category, decision), level in levels.by_kind.items():
         num_bytes = int(level[moment])
         if num_bytes or category is Category.UNKNOWN:
             by_category[category.value] = by_category.get(category.value, 0) + num_bytes
             by_decision[decision.value] = by_decision.get(decision.value, 0) + num_bytes
+            if decision in EXACT:
+                exact[category.value] = exact.get(category.value, 0) + num_bytes
     return State(
         allocated_bytes=_value(levels.allocated, moment),
         requested_bytes=int(levels.requested[moment]),
@@ -49,6 +55,7 @@ def state_at(history: DeviceHistory, moment: int) -> State:
         non_torch_bytes=None,
         by_category=in_order(by_category, Category),
         by_decision=in_order(by_decision, Decision),
+        exact_by_category=in_order(exact, Category),
     )
 
 

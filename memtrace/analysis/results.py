@@ -39,6 +39,8 @@ class State:
     """Requested bytes by category name; `unknown` is always there."""
     by_decision: Mapping[str, int]
     """Requested bytes by how the category was decided."""
+    exact_by_category: Mapping[str, int] = field(default_factory=dict)
+    """Of `by_category`, the bytes that an owner or a hook decided; the rest is inferred or unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -459,3 +461,5 @@ class Report:
     """What was read, for headings."""
     main_rank: int | None = None
     """Position in `ranks` of the one that the verdict is about."""
+    next_commands: tuple[str, ...] = ()
+    """Commands that show more of this very trace, the most useful first."""

@@ -49,6 +49,7 @@ def report_document(report: Report) -> Document:
         "verdict": report.verdict,
         "ranks": [_rank(rank) for rank in report.ranks],
         "findings": [_finding(finding) for finding in report.findings],
+        "next_commands": list(report.next_commands),
         "warnings": [_note(note) for note in report.warnings],
     }
 
@@ -89,6 +90,7 @@ def state_document(state: State) -> Document:
         "non_torch_bytes": state.non_torch_bytes,
         "by_category": dict(state.by_category),
         "by_decision": dict(state.by_decision),
+        "exact_by_category": dict(state.exact_by_category),
     }
 
 

@@ -1,0 +1,95 @@
+"""What is wrong and what to do about it, in a terminal: the out-of-memory, the findings, the commands to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from memtrace.analysis.results import Finding, OomResult
+from memtrace.report.text_cells import DASH, clean, pairs, short_place, size
+from memtrace.units import format_bytes, format_ns
+
+MAX_FINDINGS = 5
+_MAX_EVIDENCE = 6
+_SEVERITY_STYLES = {"error": "bold red", "warning": "bold yellow"}
+
+
+def out_of_memory(oom: OomResult) -> Group:
+    """Return what failed, and why."""
+    step = None if oom.step is None else f"step {oom.step}"
+    table = pairs(
+        [
+            ("when", clean(", ".join(part for part in (step, oom.phase, oom.module) if part)) or DASH),
+            ("asked for", size(oom.request_bytes)),
+            ("free on the device", size(oom.free_bytes)),
+            ("reserved but unallocated", size(oom.reserved_unallocated_bytes)),
+            ("largest free block", size(oom.largest_free_block_bytes)),
+            ("cause", clean(oom.cause or "not known")),
+        ]
+    )
+    return Group(table, *(Text(clean(sentence)) for sentence in oom.explanation))
+
+
+def findings(found: Sequence[Finding]) -> Group:
+    """Return the first few findings, and how many more there are."""
+    parts: list[RenderableType] = []
+    for number, finding in enumerate(found[:MAX_FINDINGS], 1):
+        parts += [*([""] if parts else []), *_finding(number, finding)]
+    if len(found) > MAX_FINDINGS:
+        parts += ["", Text(f"… and {len(found) - MAX_FINDINGS} more: --html and --json hold all of them", style="dim")]
+    return Group(*parts)
+
+
+def _finding(number: int, finding: Finding) -> Iterator[RenderableType]:
+    title = Text(f"{number}. ").append(clean(finding.title), style=_SEVERITY_STYLES.get(finding.severity, "bold"))
+    yield title.append(f"  [{clean(finding.slug)}]", style="dim")
+    rows: list[tuple[str, RenderableType]] = []
+    effect = _effect(finding)
+    if effect:
+        rows.append(("saves", Text(effect, style="green")))
+    place = _place(finding.where)
+    if place:
+        rows.append(("where", place))
+    evidence = ", ".join(_evidence(finding.evidence))
+    if evidence:
+        rows.append(("evidence", evidence))
+    rows += [("change", clean(finding.change)), ("cost", clean(finding.cost))]
+    yield Padding(pairs(rows), (0, 0, 0, 3))
+
+
+def _effect(finding: Finding) -> str:
+    parts = [format_bytes(finding.saves_bytes)] if finding.saves_bytes is not None else []
+    if finding.saves_ns is not None:
+        parts.append(format_ns(finding.saves_ns))
+    if finding.new_peak_bytes is not None:
+        parts.append(f"new peak {format_bytes(finding.new_peak_bytes)}")
+    return ", ".join(parts)
+
+
+def _place(where: Mapping[str, Any] | None) -> str:
+    """Return line, function and module of a finding; empty where nothing of it is known."""
+    if where is None:
+        return ""
+    file, line, function = (where.get(name) for name in ("file", "line", "function"))
+    place = "" if file is None else short_place(f"{file}:{line}") + (f" {function}" if function else "")
+    return clean(", ".join(part for part in (place, f"in {where['module']}" if where.get("module") else "") if part))
+
+
+def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the single figures of the evidence in words, the first few of them."""
+    single = [(str(name), value) for name, value in evidence.items() if isinstance(value, (bool, int, float, str))]
+    for name, value in single[:_MAX_EVIDENCE]:
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        elif isinstance(value, int) and name.endswith("_bytes"):
+            name, value = name.removesuffix("_bytes"), format_bytes(value)
+        yield clean(f"{name.removeprefix('num_').replace('_', ' ')} {value}")
+
+
+def commands(found: Sequence[str]) -> Group:
+    """Return commands, a line each, so that they can be copied."""
+    return Group(*(Text(clean(command), overflow="fold") for command in found))
