@@ -25,33 +25,41 @@ def owned_at_step_ends(history: DeviceHistory) -> Mapping[int, tuple[OwnedBytes,
     Steps whose owners were not looked through are absent. Only storages in allocations that were recorded count, each
     in the category that its allocation has.
     """
-    owners, steps = history.rank.table("owners"), history.rank.table("steps")
-    ends = dict(zip(steps["step"].tolist(), steps["end_ns"].tolist(), strict=True))
-    end_ns = np.array([ends.get(step, NULL) for step in owners["step"].tolist()], np.int64)
-    allocation = history.attribution.allocation_of_owner
+    owners, allocation = history.rank.table("owners"), history.attribution.allocation_of_owner
     of_category = np.array([history.rank.string_id(one.value) for one in CATEGORIES], np.int64)
+    end_ns = _end_of_step(history, owners["step"])
     rows = np.flatnonzero((allocation >= 0) & (end_ns != NULL) & (owners["time_ns"] >= end_ns))
-    own = of_category[history.attribution.category[allocation[rows]]]
-    rows = rows[owners["category"][rows] == own]
-    return {int(step): _owned(history, rows[owners["step"][rows] == step]) for step in np.unique(owners["step"][rows])}
-
-
-def _owned(history: DeviceHistory, rows: IntArray) -> tuple[OwnedBytes, ...]:
-    """Return what these rows of one sweep hold, by category."""
-    allocations, at = np.unique(history.attribution.allocation_of_owner[rows], return_inverse=True)
-    storage_bytes = history.lifetimes.size_bytes[allocations]
-    tensor_bytes = np.zeros(len(allocations), np.int64)
-    np.add.at(tensor_bytes, at.reshape(-1), history.rank.table("owners")["tensor_bytes"][rows])
+    rows = rows[owners["category"][rows] == of_category[history.attribution.category[allocation[rows]]]]
+    steps, of_step = np.unique(owners["step"][rows], return_inverse=True)
+    storages, storage = np.unique(of_step * len(history.lifetimes) + allocation[rows], return_inverse=True)
+    of_step, held = np.divmod(storages, max(len(history.lifetimes), 1))
+    storage_bytes = history.lifetimes.size_bytes[held]
+    tensor_bytes = np.zeros(len(held), np.int64)
+    np.add.at(tensor_bytes, storage, owners["tensor_bytes"][rows])
     # Tensors that overlap, as tied parts of one storage do, are no more than the storage.
     tensor_bytes = np.minimum(tensor_bytes, storage_bytes)
-    category = history.attribution.category[allocations]
-    found = ((one, category == CATEGORIES.index(one)) for one in _LASTING)
+    totals = np.zeros((2, len(steps), len(CATEGORIES)), np.int64)
+    at = of_step, history.attribution.category[held].astype(np.int64)
+    np.add.at(totals[0], at, storage_bytes)
+    np.add.at(totals[1], at, tensor_bytes)
+    return {int(step): _owned(totals[:, row]) for row, step in enumerate(steps)}
+
+
+def _end_of_step(history: DeviceHistory, numbers: IntArray) -> IntArray:
+    """Return when the steps of these numbers ended; null for those that did not."""
+    steps = history.rank.table("steps")
+    order = np.argsort(steps["step"], kind="stable")
+    known, ends = steps["step"][order], np.append(steps["end_ns"][order], NULL)
+    at = np.searchsorted(known, numbers)
+    found: IntArray = np.where(np.append(known, NULL)[at] == numbers, ends[at], NULL)
+    return found
+
+
+def _owned(totals: IntArray) -> tuple[OwnedBytes, ...]:
+    """Return what is held of each category, from bytes of storages and tensors by category."""
     return tuple(
-        OwnedBytes(
-            category=one.value,
-            storage_bytes=int(storage_bytes[chosen].sum()),
-            tensor_bytes=int(tensor_bytes[chosen].sum()),
-        )
-        for one, chosen in found
-        if chosen.any()
+        OwnedBytes(category=one.value, storage_bytes=int(storage_bytes), tensor_bytes=int(tensor_bytes))
+        for one in _LASTING
+        for storage_bytes, tensor_bytes in [totals[:, CATEGORIES.index(one)]]
+        if storage_bytes
     )

@@ -48,7 +48,7 @@ class Placement:
     end_ns: IntArray
     """When that phase ended, for a backward the outermost one; `NEVER` where it broke off, 0 outside any."""
     last_alloc_ns: IntArray
-    """The last birth in that phase. In a forward that broke off, what died later died of the failure."""
+    """In a phase that broke off, the last birth: what died later died of the failure. 0 in others."""
     backward_start_ns: IntArray
     """Start of the first backward after the phase (for a recomputation: 0, it is inside); `NEVER` without one."""
     backward_end_ns: IntArray
@@ -68,35 +68,51 @@ class Placement:
 def build_placement(rank: RankTrace, moments: Moments, lifetimes: Lifetimes, rows: IntArray) -> Placement:
     """Return where these allocations, all of them born while events were recorded, were born and died."""
     loop = _Loop(rank)
+    stretch_of_moment = _stretches(loop.boundaries_ns, moments.time_ns)
+    # Between two boundaries nothing of the loop changes: what holds at the first one holds up to the second.
+    at = _Stretches(loop, np.append(loop.boundaries_ns[:1] - 1, loop.boundaries_ns))
+    end, stop = lifetimes.in_use_end[rows], _stop_of_epoch(moments, lifetimes.start[rows])
     birth = moments.time_ns[lifetimes.start[rows]]
-    death = _death_ns(moments, lifetimes, rows)
-    position = loop.position_at(birth)
-    phase, end = loop.code[position], loop.end_ns[position]
-    next_top = np.searchsorted(loop.top_start_ns, birth, side="right")
-    next_phase = loop.top_code[next_top]
-    # What is computed after the last module and before backward is still forward.
-    is_tail = (phase == BETWEEN) & (next_phase == _code(Phase.BACKWARD))
-    phase = np.where(is_tail, _code(Phase.FORWARD), phase).astype(np.int8)
-    end = np.where(is_tail, loop.top_start_ns[np.minimum(next_top, len(loop.top_start_ns) - 1)], end)
-    first, last = loop.backwards_after(np.where(end == NEVER, NEVER - 1, end))
-    is_inside = phase == _code(Phase.RECOMPUTE)
-    birth_step = loop.num_step_ends(birth)
-    last_known = np.minimum(death, _last_moment_ns(moments, lifetimes, rows))
+    stretch = stretch_of_moment[lifetimes.start[rows]]
+    last_stretch = stretch_of_moment[np.minimum(end, stop - 1)]
     return Placement(
         birth_ns=birth,
-        death_ns=death,
-        phase=phase,
-        microbatch=np.where(is_tail, loop.top_microbatch[next_top], loop.microbatch[position]),
-        end_ns=end,
-        last_alloc_ns=_last_births(position, birth, len(loop.code)),
-        backward_start_ns=np.where(is_inside, 0, first),
-        backward_end_ns=np.where(is_inside, loop.backward_end_ns[position], last),
-        next_phase=next_phase,
-        next_forward_ns=loop.forward_start_ns[np.searchsorted(loop.forward_start_ns, birth, side="right")],
-        birth_step=birth_step,
-        num_steps_lived=loop.num_step_ends(last_known) - birth_step,
+        # What lived when its epoch ended died at no known time.
+        death_ns=np.where(end == stop, NEVER, moments.time_ns[np.minimum(end, len(moments) - 1)]),
+        phase=at.phase[stretch],
+        microbatch=at.microbatch[stretch],
+        end_ns=at.end_ns[stretch],
+        last_alloc_ns=_last_births(np.where(at.broke_off, at.position, -1)[stretch], birth),
+        backward_start_ns=at.backward_start_ns[stretch],
+        backward_end_ns=at.backward_end_ns[stretch],
+        next_phase=at.next_phase[stretch],
+        next_forward_ns=at.next_forward_ns[stretch],
+        birth_step=at.step[stretch],
+        num_steps_lived=at.step[last_stretch] - at.step[stretch],
         is_setup=birth < loop.training_start_ns,
     )
+
+
+class _Stretches:
+    """What holds from each of some times on."""
+
+    def __init__(self, loop: _Loop, times_ns: IntArray) -> None:
+        self.position = loop.position_at(times_ns)
+        phase, end = loop.code[self.position], loop.end_ns[self.position]
+        next_top = np.searchsorted(loop.top_start_ns, times_ns, side="right")
+        self.next_phase = loop.top_code[next_top]
+        # What is computed after the last module and before backward is still forward.
+        is_tail = (phase == BETWEEN) & (self.next_phase == _code(Phase.BACKWARD))
+        self.phase = np.where(is_tail, _code(Phase.FORWARD), phase).astype(np.int8)
+        self.end_ns = np.where(is_tail, loop.top_start_ns[next_top], end)
+        self.broke_off = self.end_ns == NEVER
+        self.microbatch = np.where(is_tail, loop.top_microbatch[next_top], loop.microbatch[self.position])
+        first, last = loop.backwards_after(self.end_ns)
+        is_inside = self.phase == _code(Phase.RECOMPUTE)
+        self.backward_start_ns = np.where(is_inside, 0, first)
+        self.backward_end_ns = np.where(is_inside, loop.backward_end_ns[self.position], last)
+        self.next_forward_ns = loop.forward_start_ns[np.searchsorted(loop.forward_start_ns, times_ns, side="right")]
+        self.step = loop.num_step_ends(times_ns)
 
 
 class _Loop:
@@ -130,6 +146,9 @@ class _Loop:
         self.training_start_ns = int(self._spans.start_ns[training].min()) if training.any() else NEVER
         step_ends = rank.table("steps")["end_ns"]
         self._step_end_ns = np.sort(step_ends[step_ends != NULL])
+        # What happens in the very nanosecond in which a step ends still belongs to it.
+        changes = [self._spans.start_ns, ends[ends != NEVER], self._step_end_ns + 1]
+        self.boundaries_ns = np.unique(np.concatenate(changes))
 
     def _around(self, codes: npt.NDArray[np.int8]) -> tuple[IntArray, IntArray]:
         """Return for each phase the outermost phase around it, itself included, and the outermost backward (or -1)."""
@@ -162,26 +181,34 @@ class _Loop:
         return found
 
 
-def _death_ns(moments: Moments, lifetimes: Lifetimes, rows: IntArray) -> IntArray:
-    """Return when each was freed. What lived when its epoch ended died at no known time."""
-    end = lifetimes.in_use_end[rows]
-    is_open = np.isin(end, [epoch.stop for epoch in moments.epochs])
-    return np.where(is_open, NEVER, moments.time_ns[np.minimum(end, len(moments) - 1)])
+def _stretches(boundaries_ns: IntArray, times_ns: IntArray) -> IntArray:
+    """Return for each of ascending times how many boundaries are at or before it.
+
+    >>> _stretches(np.array([10, 20]), np.array([5, 10, 15, 25])).tolist()
+    [0, 1, 1, 2]
+    """
+    first = np.searchsorted(times_ns, boundaries_ns, side="left")
+    return np.cumsum(np.bincount(first, minlength=len(times_ns) + 1))[:-1]
 
 
-def _last_moment_ns(moments: Moments, lifetimes: Lifetimes, rows: IntArray) -> IntArray:
-    """Return the last recorded time of the epoch of each."""
+def _stop_of_epoch(moments: Moments, moment: IntArray) -> IntArray:
+    """Return one past the last moment of the epoch of each moment."""
     stops = np.array([epoch.stop for epoch in moments.epochs], np.int64)
-    of_row = np.minimum(np.searchsorted(stops, lifetimes.start[rows], side="right"), len(stops) - 1)
-    times: IntArray = moments.time_ns[stops[of_row] - 1]
-    return times
+    if len(stops) == 1:
+        return np.full(len(moment), stops[0], np.int64)
+    found: IntArray = stops[np.searchsorted(stops, moment, side="right")]
+    return found
 
 
-def _last_births(position: IntArray, birth_ns: IntArray, num_positions: int) -> IntArray:
-    """Return for each the last birth in the phase of its own."""
-    last = np.zeros(num_positions, np.int64)
-    np.maximum.at(last, position, birth_ns)
-    return last[position]
+def _last_births(position: IntArray, birth_ns: IntArray) -> IntArray:
+    """Return for each the last birth at the same position; 0 at a negative one."""
+    found = np.zeros(len(position), np.int64)
+    rows = np.flatnonzero(position >= 0)
+    if len(rows):
+        last = np.zeros(int(position.max()) + 1, np.int64)
+        np.maximum.at(last, position[rows], birth_ns[rows])
+        found[rows] = last[position[rows]]
+    return found
 
 
 def _code(phase: Phase) -> int:
