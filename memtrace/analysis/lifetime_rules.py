@@ -14,6 +14,7 @@ is touched. The rules, by where an allocation was born:
     setup       live in the first forward, and no copy of a parameter → input: data, constants
     reducer     while DistributedDataParallel makes its buckets: freed then → temporary; else → communication
     collective  within a call of torch.distributed → communication
+    any phase   never freed, and of the size that torch gives cuBLAS as scratch → workspace
 
 An output that outlives the next step, too, is kept on purpose (a list of losses) if every step makes one; a single one
 may be a cache or a workspace, and stays unknown.
@@ -42,6 +43,11 @@ _RANDOM_STATE = "get_rng_state"
 _COLLECTIVES = "distributed_c10d.py"
 """The file of torch that holds all collectives."""
 
+_WORKSPACE = 8_519_680
+"""Bytes of scratch memory that torch gives cuBLAS for each stream: two of 4096 KiB and eight of 16 KiB."""
+_ROUND_WORKSPACES = (32 * 2**20, 128 * 2**20)
+"""The same on newer devices (Hopper and later, ROCm): sizes that other things have, too."""
+
 _REDUCER = "Reducer"
 """Class name of the scopes in which hooks saw a reducer make its buckets."""
 
@@ -60,6 +66,8 @@ class LifetimeRules:
     ) -> None:
         """Prepare; the last three arrays are those to be completed."""
         self._rank = rank
+        devices = rank.table("events")["device"][moments.rows[:1]]
+        self._is_cpu = devices.tolist() == [rank.string_id("cpu")]
         self._category, self._decision, self._role = category, decision, role
         undecided = decision == _DECISIONS.index(Decision.UNKNOWN)
         saved = decision == _DECISIONS.index(Decision.HOOK)
@@ -82,6 +90,7 @@ class LifetimeRules:
         self._give(freed_inside & (at.phase != BETWEEN), Category.TEMPORARY)
         self._give(self._born(Phase.FORWARD) & (at.end_ns == NEVER), Category.ACTIVATION)
         self._kept_for_backward()
+        self._workspaces()
         self._outputs()
         self._gradients()
 
@@ -161,6 +170,18 @@ class LifetimeRules:
         self._give(recomputed, Category.ACTIVATION, Role.RECOMPUTED)
         # A backward that broke off does not tell what was kept for it from what the program kept.
         self._give(broke_off & (at.death_ns > at.backward_start_ns) & self._born(Phase.FORWARD), Category.ACTIVATION)
+
+    def _workspaces(self) -> None:
+        """Decide the scratch memory of cuBLAS, one a stream and thread, which no stack without C++ frames tells."""
+        if self._is_cpu:
+            return
+        at = self._at
+        stays = (at.phase != BETWEEN) & (at.death_ns == NEVER)
+        alike = stays & np.isin(self._size, _ROUND_WORKSPACES)
+        lasts = alike & (at.num_steps_lived > 1) & ~self._recurs(alike & self._open)
+        self._give((stays & (self._size == _WORKSPACE)) | lasts, Category.WORKSPACE)
+        # Of one step alone, a round size may as well be that of an output.
+        self._open &= ~(alike & (at.num_steps_lived <= 1) & (at.birth_step <= 1))
 
     def _outputs(self) -> None:
         """Decide what the program itself kept of a forward: until the next one, or longer if every step makes one."""

@@ -39,7 +39,7 @@ Life = tuple[int, int | None]
 
 
 def trace_of(
-    *lives: Life, size: int = 64, stack: int | None = None, **tables: Sequence[Mapping[str, Any]]
+    *lives: Life, size: int = 64, stack: int | None = None, device: str = "cpu", **tables: Sequence[Mapping[str, Any]]
 ) -> RankTrace:
     """Return a recording in which allocation number i lives at address i + 1 and nothing else happens."""
     told: list[tuple[int, Event]] = []
@@ -50,7 +50,7 @@ def trace_of(
     told.sort(key=lambda one: one[0])
     rows = [row | {"time_ns": time} for (time, _), row in zip(told, event_rows([e for _, e in told]), strict=True)]
     for row in rows:
-        row["stack"] = stack
+        row["stack"], row["device"] = stack, device
     return rank_trace(
         **{**LOOP, "events": rows, "windows": [window(0, len(rows), initial=0)], "owners": [OTHER], **tables}
     )
@@ -60,9 +60,9 @@ OTHER = owner(5, 999, 4096, "parameter")
 """An owner of something else: it tells that hooks were there."""
 
 
-def decided(rank: RankTrace) -> list[tuple[str, str, str]]:
+def decided(rank: RankTrace, device: str = "cpu") -> list[tuple[str, str, str]]:
     """Return category, decision and role of each allocation by its address."""
-    history = build_history(rank, "cpu", owns_marks=True)
+    history = build_history(rank, device, owns_marks=True)
     found = history.attribution
     order = np.lexsort((history.lifetimes.start, history.lifetimes.address))
     return [
@@ -180,6 +180,27 @@ def test_what_a_collective_makes_is_communication(file: str) -> None:
     stacks = {"frames": frames, "stacks": [{"frame": 1, "parent": None}, {"frame": 0, "parent": 0}]}
     assert decided(trace_of((210, None), stack=1, **stacks)) == [("communication", "stack_rule", "none")]
     assert decided(trace_of((210, None), stack=0, **stacks)) == [("unknown", "unknown", "none")]
+
+
+@pytest.mark.parametrize("born", [110, 210])
+def test_scratch_memory_is_told_by_its_size(born: int) -> None:
+    scratch = 4096 * 1024 * 2 + 16 * 1024 * 8
+    for size, life, device, expected in [
+        (scratch, (born, None), "cuda:0", "workspace"),
+        (32 * 2**20, (born, None), "cuda:0", "workspace"),
+        (scratch + 512, (born, None), "cuda:0", "unknown"),
+        (scratch, (born, 290), "cuda:0", "temporary" if born == 210 else "activation"),
+        (scratch, (born, None), "cpu", "unknown"),
+    ]:
+        assert decided(trace_of(life, (990, None), size=size, device=device), device)[0][0] == expected
+
+
+def test_in_one_step_a_round_size_is_not_enough() -> None:
+    """Half a gibibyte of logits would be an output; what is as large as scratch memory may be either."""
+    one_step: dict[str, Any] = {"phases": LOOP["phases"][:4], "steps": LOOP["steps"][:2]}
+    sizes = {32 * 2**20: "unknown", 64 * 2**20: "activation"}
+    found = {size: decided(trace_of((110, None), size=size, device="cuda:0", **one_step), "cuda:0") for size in sizes}
+    assert {size: rows[0][0] for size, rows in found.items()} == sizes
 
 
 def test_labels_that_autograd_saved_are_inputs_and_not_activations() -> None:
