@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from memtrace.analysis.fragmentation import find_fragmentation
+from memtrace.analysis.fragmentation_findings import fragmentation_findings
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.leak_findings import leak_findings
 from memtrace.analysis.leaks import find_leaks
 from memtrace.analysis.oom import find_oom
 from memtrace.analysis.oom_words import oom_finding
-from memtrace.analysis.results import Finding, Leak, OomResult
+from memtrace.analysis.results import Finding, FragmentationResult, Leak, OomResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,7 @@ class Diagnosis:
 
     oom: OomResult | None
     leaks: tuple[Leak, ...]
+    fragmentation: FragmentationResult | None
     findings: tuple[Finding, ...]
 
 
@@ -31,9 +34,10 @@ def diagnose(history: DeviceHistory, *, capacity_bytes: int | None, judged_by: i
     """
     oom = find_oom(history, capacity_bytes=capacity_bytes, judged_by=judged_by)
     leaks = find_leaks(history, capacity_bytes=capacity_bytes)
-    findings = leak_findings(history, leaks)
+    fragmentation = find_fragmentation(history)
+    findings = (*leak_findings(history, leaks), *fragmentation_findings(history, fragmentation, oom))
     if oom is not None:
         # A leak is why a run dies late: then it is the cause, and the failure its consequence.
         failure = oom_finding(oom, history.rank.rank)
         findings = (*findings, failure) if leaks and (oom.step or 0) > 2 else (failure, *findings)
-    return Diagnosis(oom=oom, leaks=leaks, findings=findings)
+    return Diagnosis(oom=oom, leaks=leaks, fragmentation=fragmentation, findings=findings)

@@ -62,3 +62,69 @@ class StepNeeds:
     """The peak of the next step if it does the same again: with what is resident already there from its start."""
     limited_by: str | None
     """Phase in which the next step needs that much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolState:
+    """One pool of an allocator at a moment, all its streams together."""
+
+    pool: str
+    """large or small; of a private pool with its id, as "large of 1,0"."""
+    num_segments: int
+    reserved_bytes: int
+    allocated_bytes: int
+    pending_bytes: int
+    """Blocks freed by the program but awaiting another stream."""
+    requested_bytes: int | None
+    """Of the allocated blocks what was asked for; `None` where the snapshot does not say."""
+    free_bytes: int
+    split_bytes: int
+    """Free pieces of segments that are partly in use, which cannot be given back to the device: inactive splits."""
+    largest_free_block_bytes: int
+
+    @property
+    def internal_bytes(self) -> int | None:
+        """Internal fragmentation: rounding inside blocks in use."""
+        return None if self.requested_bytes is None else self.allocated_bytes - self.requested_bytes
+
+    @property
+    def external_bytes(self) -> int:
+        """External fragmentation: free bytes that a request of the largest free block's size leaves unused."""
+        return self.free_bytes - self.largest_free_block_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FragmentationMoment:
+    """All pools at a moment."""
+
+    name: str
+    """largest reserved, end of step, out of memory, or end."""
+    step: int | None
+    """The step that ends; `None` at other moments."""
+    event: int | None
+    """Row of the events table after which it holds; `None` for the final snapshot."""
+    pools: tuple[PoolState, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FragmentationResult:
+    """How much of what was reserved could not be used, by pool and over time."""
+
+    is_model: bool
+    """Whether no such allocator ran: the requests of the CPU were put through the model of a GPU's."""
+    moments: tuple[FragmentationMoment, ...]
+    max_reserved_bytes: int | None
+    """`None` without a history."""
+    num_growths: int | None
+    """Times that memory was taken from the device; `None` where the history cannot be followed."""
+    num_fragmented_growths: int | None
+    """Of these, times that as much was free in pieces of segments partly in use."""
+    fragmented_bytes: int | None
+    """Bytes that those took."""
+    wasted_bytes: int | None
+    """Of the largest reserved bytes those that fragmentation explains: idle in pieces, no more than it took, and not
+    needed at any other moment."""
+    where: Mapping[str, Any] | None
+    """file, line, function and module that made the blocks between the free pieces at that moment."""
+    requested_at: Mapping[str, Any] | None
+    """The same of the requests for which memory was taken although enough was free in pieces."""

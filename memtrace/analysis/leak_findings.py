@@ -45,7 +45,7 @@ def _finding(history: DeviceHistory, leak: Leak) -> Finding:
         severity="error" if leak.bytes_per_step * _SOON_STEPS >= (height or 0) else "warning",
         title=f"Memory grows by {format_bytes(leak.bytes_per_step)} in each step: {_CAUSES[leak.cause]}",
         evidence={
-            "bytes_per_step": leak.bytes_per_step,
+            "growth_per_step_bytes": leak.bytes_per_step,
             "allocations_per_step": leak.allocations_per_step,
             "grew_in_steps": list(leak.steps),
             "live_bytes": leak.live_bytes,

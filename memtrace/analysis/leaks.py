@@ -24,9 +24,10 @@ import numpy as np
 
 from memtrace.analysis.attribution import CATEGORIES
 from memtrace.analysis.history import DeviceHistory
-from memtrace.analysis.leak_places import LeakPlaces, leak_places, shared_place
+from memtrace.analysis.leak_places import LeakPlaces, leak_places
 from memtrace.analysis.marks import modules_of
 from memtrace.analysis.results import Leak
+from memtrace.analysis.shared_line import shared_line
 from memtrace.analysis.steps import StepSpan, step_spans
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
@@ -159,7 +160,9 @@ def _leak(history: DeviceHistory, growth: _Growth, group: list[int], capacity_by
         cause=_cause(phase, int(counts.argmax()), len(modules), len(group)),
         live_bytes=_live_bytes(growth, rate),
         steps_until_full=_steps_until_full(history, last, rate, capacity_bytes),
-        where=shared_place(history, rows),
+        where=shared_line(
+            history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
+        ),
     )
 
 

@@ -119,6 +119,7 @@ def _device_report(
         steps=step_results(history, spans),
         oom=diagnosis.oom,
         leaks=diagnosis.leaks,
+        fragmentation=diagnosis.fragmentation,
         activations=activations_at(history, at_peak) if has_moments else None,
         saved_for_backward=saved_for_backward(history),
         timeline=build_timeline(history.moments, history.levels, peak_moments.values()) if has_moments else None,

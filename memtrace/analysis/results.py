@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.diagnosis import FragmentationMoment as FragmentationMoment
+from memtrace.analysis.diagnosis import FragmentationResult as FragmentationResult
 from memtrace.analysis.diagnosis import Leak as Leak
+from memtrace.analysis.diagnosis import PoolState as PoolState
 from memtrace.analysis.diagnosis import Resident as Resident
 from memtrace.analysis.diagnosis import StepNeeds as StepNeeds
 
@@ -441,6 +444,8 @@ class RankReport:
     """What makes the first step different, the largest first."""
     leaks: tuple[Leak, ...] = ()
     """What grows from step to step, the fastest first."""
+    fragmentation: FragmentationResult | None = None
+    """What could not be used of what was reserved; `None` where nothing tells."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Header facts worth showing: versions, optimizers, world size, exception."""
     allocation_map: AllocationMap | None = None

@@ -15,12 +15,14 @@ from memtrace.analysis.results import (
     ActivationSplit,
     Finding,
     FirstStepEffect,
+    FragmentationResult,
     Leak,
     Note,
     OomResult,
     OwnedBytes,
     Peak,
     PhaseResult,
+    PoolState,
     PredictedPeak,
     RankReport,
     Report,
@@ -75,6 +77,7 @@ def _rank(rank: RankReport) -> Document:
         "activations": None if rank.activations is None else _activations(rank.activations),
         "saved_for_backward": [_saved(one) for one in rank.saved_for_backward],
         "leaks": [_leak(leak) for leak in rank.leaks],
+        "fragmentation": None if rank.fragmentation is None else _fragmentation(rank.fragmentation),
         "warnings": [_note(note) for note in rank.warnings],
     }
 
@@ -242,6 +245,39 @@ def _leak(leak: Leak) -> Document:
         "live_bytes": leak.live_bytes,
         "steps_until_full": leak.steps_until_full,
         "where": None if leak.where is None else dict(leak.where),
+    }
+
+
+def _fragmentation(found: FragmentationResult) -> Document:
+    return {
+        "is_model": found.is_model,
+        "max_reserved_bytes": found.max_reserved_bytes,
+        "num_growths": found.num_growths,
+        "num_fragmented_growths": found.num_fragmented_growths,
+        "fragmented_bytes": found.fragmented_bytes,
+        "wasted_bytes": found.wasted_bytes,
+        "where": None if found.where is None else dict(found.where),
+        "requested_at": None if found.requested_at is None else dict(found.requested_at),
+        "moments": [
+            {"name": one.name, "step": one.step, "event": one.event, "pools": [_pool(pool) for pool in one.pools]}
+            for one in found.moments
+        ],
+    }
+
+
+def _pool(pool: PoolState) -> Document:
+    return {
+        "pool": pool.pool,
+        "num_segments": pool.num_segments,
+        "reserved_bytes": pool.reserved_bytes,
+        "allocated_bytes": pool.allocated_bytes,
+        "pending_bytes": pool.pending_bytes,
+        "requested_bytes": pool.requested_bytes,
+        "free_bytes": pool.free_bytes,
+        "split_bytes": pool.split_bytes,
+        "largest_free_block_bytes": pool.largest_free_block_bytes,
+        "internal_bytes": pool.internal_bytes,
+        "external_bytes": pool.external_bytes,
     }
 
 
