@@ -14,7 +14,7 @@ from benchmarks.blindfold.strip import with_stacks
 from memtrace.allocator.blocks import Device
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import Settings
-from memtrace.analysis.stack_roles import ENGINE, PYTHON, RECOMPUTE, frame_role, roles_of, stack_roles
+from memtrace.analysis.stack_roles import COMMUNICATION, ENGINE, PYTHON, RECOMPUTE, frame_role, roles_of, stack_roles
 from memtrace.schema.names import Action
 from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.trace import RankTrace
@@ -51,7 +51,7 @@ def _with_threads(rank: RankTrace) -> RankTrace:
             called.append(frames[at])
             at = parents[at]
         moved[row] = NULL
-        for frame in reversed(called) if any(role[frame] & RECOMPUTE for frame in called) else ():
+        for frame in reversed(called) if any(role[frame] & (RECOMPUTE | COMMUNICATION) for frame in called) else ():
             frames.append(frame)
             parents.append(moved[row])
             moved[row] = len(frames) - 1

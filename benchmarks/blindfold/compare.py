@@ -60,39 +60,38 @@ def compare(rank: RankTrace, seen: RankTrace, device: str) -> Comparison:
     guessed = build_history(marked, device, owns_marks=True)
     pairs = _pairs(exact, guessed)
     moment = int(guessed.levels.requested.argmax())
+    live = guessed.lifetimes
     return Comparison(
-        peak=_matrix(exact, guessed, pairs, _at(guessed, moment)),
-        byte_moments=_matrix(exact, guessed, pairs, _durations(guessed)),
+        peak=_matrix(exact, guessed, pairs, (live.start <= moment) & (live.in_use_end > moment)),
+        byte_moments=_matrix(exact, guessed, pairs, live.in_use_end - live.start),
         num_steps=int(np.count_nonzero(marked.table("steps")["step"] > 0)),
     )
 
 
-def _pairs(exact: DeviceHistory, guessed: DeviceHistory) -> Matrix:
-    """Return for each allocation that inference saw its row in the exact answer: both end at the same event."""
+def _pairs(exact: DeviceHistory, guessed: DeviceHistory) -> tuple[Matrix, Matrix]:
+    """Return rows of the exact answer, and the row of each in what inference saw: both end at the same event.
+
+    An allocation that holds several things is several rows of the exact answer, one after the other.
+    """
     late_by = len(exact.moments) - len(guessed.moments)
-    keys = {
-        (address, end): row
-        for row, (address, end) in enumerate(
-            zip(exact.lifetimes.address.tolist(), exact.lifetimes.in_use_end.tolist(), strict=True)
-        )
-    }
-    found = zip(guessed.lifetimes.address.tolist(), (guessed.lifetimes.in_use_end + late_by).tolist(), strict=True)
-    return np.array([keys[key] for key in found], np.int64)
+    row_of_end = np.full(len(exact.moments) + 1, -1)
+    row_of_end[guessed.lifetimes.in_use_end + late_by] = np.arange(len(guessed.lifetimes))
+    found = row_of_end[exact.lifetimes.in_use_end]
+    # What never ends has its address to itself.
+    stays = np.flatnonzero(exact.lifetimes.in_use_end == len(exact.moments))
+    kept = np.flatnonzero(guessed.lifetimes.in_use_end == len(guessed.moments))
+    kept = kept[np.argsort(guessed.lifetimes.address[kept])]
+    below = np.searchsorted(guessed.lifetimes.address[kept], exact.lifetimes.address[stays], side="right") - 1
+    found[stays] = kept[below] if len(kept) else -1
+    rows = np.flatnonzero(found >= 0)
+    return rows, found[rows]
 
 
-def _at(history: DeviceHistory, moment: int) -> Matrix:
-    live = history.lifetimes
-    return ((live.start <= moment) & (live.in_use_end > moment)).astype(np.int64)
-
-
-def _durations(history: DeviceHistory) -> Matrix:
-    return history.lifetimes.in_use_end - history.lifetimes.start
-
-
-def _matrix(exact: DeviceHistory, guessed: DeviceHistory, pairs: Matrix, weight: Matrix) -> Matrix:
+def _matrix(exact: DeviceHistory, guessed: DeviceHistory, pairs: tuple[Matrix, Matrix], weight: Matrix) -> Matrix:
     matrix = np.zeros((len(CATEGORIES), len(CATEGORIES)), np.int64)
-    cell = exact.attribution.category[pairs], guessed.attribution.category
-    np.add.at(matrix, cell, guessed.lifetimes.size_bytes * weight)
+    of_exact, of_guess = pairs
+    cell = exact.attribution.category[of_exact], guessed.attribution.category[of_guess]
+    np.add.at(matrix, cell, exact.lifetimes.size_bytes[of_exact] * weight[of_guess])
     return matrix
 
 

@@ -14,12 +14,13 @@ from collections import Counter, defaultdict
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.event_roles import alloc_roles, alloc_rows
 from memtrace.analysis.inferred_residents import Residents, choose_residents
 from memtrace.analysis.lifetime_rules import LifetimeRules
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
 from memtrace.analysis.size_matching import count_sizes, match_sizes
-from memtrace.analysis.stack_roles import BLAS_WORKSPACE, COMMUNICATION, roles_of, stack_roles
+from memtrace.analysis.stack_roles import BLAS_WORKSPACE, BUCKET, COLLECTIVE, COMMUNICATION, roles_of, stack_roles
 from memtrace.schema.names import Category, Decision, Phase, Role
 from memtrace.store.columns import IntArray
 from memtrace.store.trace import RankTrace
@@ -27,6 +28,8 @@ from memtrace.store.trace import RankTrace
 _CATEGORIES, _DECISIONS, _ROLES = tuple(Category), tuple(Decision), tuple(Role)
 _BoolArray = npt.NDArray[np.bool_]
 _NONE = -1
+_BUCKET_SLACK = 0.02
+"""Buckets are padded; beside them lie a few small buffers."""
 _WITHIN_A_STEP = (Category.ACTIVATION, Category.TEMPORARY, Category.AUTOGRAD_DETAIL, Category.INPUT)
 
 
@@ -38,7 +41,7 @@ class Inference:
         self.category = np.full(len(lifetimes), _CATEGORIES.index(Category.UNKNOWN), np.int8)
         self.decision = np.full(len(lifetimes), _DECISIONS.index(Decision.UNKNOWN), np.int8)
         self.role = np.full(len(lifetimes), _ROLES.index(Role.NONE), np.int8)
-        self._roles = roles_of(stack_roles(rank), lifetimes.stack)
+        self._roles = self._alloc_roles()
         table = rank.table("phases")
         names = [rank.text(int(one)) for one in table["phase"]]
         # A recomputation is a part of the backward around it.
@@ -50,12 +53,20 @@ class Inference:
         self._phase = self._phase_of(lifetimes.start)
         self._optimizer = _annotated_optimizer(rank)
 
+    def _alloc_roles(self) -> IntArray:
+        """Return the flags of every allocation's stack, or those that a repetition of its step tells."""
+        live, rows = self._lifetimes, alloc_rows(self._rank)
+        roles = roles_of(stack_roles(self._rank), live.stack)
+        of_event = np.zeros(len(self._rank.table("events")) + 1, np.int64)
+        of_event[rows] = alloc_roles(self._rank, rows)
+        return np.where(live.is_initial, roles, of_event[self._moments.event[live.start]])
+
     def run(self) -> None:
         """Apply every rule."""
         self._give(self._is(BLAS_WORKSPACE) & self._outlives_phase(), Category.WORKSPACE, Decision.STACK_RULE)
-        self._give(self._is(COMMUNICATION), Category.COMMUNICATION, Decision.STACK_RULE)
         gradients = self._gradients()
         self._residents(gradients)
+        self._communication()
         for at, name in enumerate(self._names):
             if name == Phase.OPTIMIZER.value:
                 self._hand_on(at)
@@ -83,7 +94,7 @@ class Inference:
     def _outlives_phase(self) -> _BoolArray:
         """Return which allocations outlive the phase that made them."""
         stop = np.append(self._stop, 0)[self._phase]
-        return (self._phase >= 0) & ((self._lifetimes.in_use_end > stop) | self._lives_on())
+        return (self._phase >= 0) & ((self._lifetimes.in_use_end >= stop) | self._lives_on())
 
     def _unknown(self) -> _BoolArray:
         return np.asarray(self.decision == _DECISIONS.index(Decision.UNKNOWN))
@@ -97,7 +108,8 @@ class Inference:
 
     def _gradients(self) -> IntArray:
         """Return what was made in backward and lives past it."""
-        return np.flatnonzero(self._in(Phase.BACKWARD) & self._outlives_phase() & self._unknown())
+        made = self._in(Phase.BACKWARD) & self._outlives_phase() & self._unknown()
+        return np.flatnonzero(made & ~self._is(COMMUNICATION))
 
     def _residents(self, gradients: IntArray) -> None:
         """Decide what lived before the first phase and through it, and with it which blocks are gradients."""
@@ -110,9 +122,11 @@ class Inference:
                 lifetimes=live,
                 roles=self._roles,
                 freed_in_step=self._freed_in_step(),
-                makes_states=bool(self._kept_by_steps()[0].any()),
+                states=count_sizes(size[self._kept_by_steps()[0]]),
+                num_states=_num_states(self._optimizer),
                 has_backward=Phase.BACKWARD.value in self._names,
                 num_sets=_num_sets(self._optimizer),
+                has_collectives=bool(self._is(COMMUNICATION).any()),
                 is_accelerator=self._is_accelerator(),
             ),
             self._largest_counts(gradients),
@@ -122,6 +136,22 @@ class Inference:
         # Which of several blocks of a size is the parameter need not be known to tell its gradient.
         matched = match_sizes(gradients, size, count_sizes(size[resident]), per_phase=self._phase)
         self._give(matched, Category.GRADIENT, Decision.LIFETIME_RULE)
+
+    def _communication(self) -> None:
+        """Decide what a distributed run makes for its collectives, and which of it are gradients."""
+        live, made = self._lifetimes, self._is(COMMUNICATION) & self._unknown()
+        # Reduced gradients are what a collective leaves for the optimizer; all else it makes is its own.
+        reduced = made & ~self._is(COLLECTIVE) & self._in(Phase.BACKWARD) & self._outlives_phase()
+        self._give(reduced, Category.GRADIENT, Decision.STACK_RULE)
+        gradient, parameter = (_CATEGORIES.index(one) for one in (Category.GRADIENT, Category.PARAMETER))
+        if not (self.category == gradient).any():
+            # Gradients may be views of the buckets, which then are as large as all parameters together.
+            buckets = made & self._is(BUCKET) & self._outlives_phase()
+            total = int(live.size_bytes[self.category == parameter].sum())
+            if abs(int(live.size_bytes[buckets].sum()) - total) > _BUCKET_SLACK * total:
+                made &= ~buckets
+            self._give(buckets & made, Category.GRADIENT, Decision.STACK_RULE)
+        self._give(made, Category.COMMUNICATION, Decision.STACK_RULE)
 
     def _is_accelerator(self) -> bool:
         devices = self._rank.table("events")["device"][self._moments.rows[:1]]
@@ -191,7 +221,7 @@ class Inference:
         LifetimeRules(self._rank, self._moments, self._lifetimes, category, decision, role).run()
         within = np.isin(category, [_CATEGORIES.index(one) for one in _WITHIN_A_STEP])
         # What was there before the first phase may be a buffer or a frozen parameter as well as data.
-        chosen = within & self._unknown() & (self._lifetimes.start >= self._first[0])
+        chosen = within & self._unknown() & ~self._is(COMMUNICATION) & (self._lifetimes.start >= self._first[0])
         drawn = self._drawn_each_step(chosen & (category == _CATEGORIES.index(Category.INPUT)))
         chosen &= (category != _CATEGORIES.index(Category.INPUT)) | drawn
         self.category[chosen], self.decision[chosen] = category[chosen], decision[chosen]
@@ -216,6 +246,12 @@ def _num_sets(optimizer: str | None) -> tuple[int, ...]:
     """Return how many sets as large as the parameters there may be: they, their gradients, and states."""
     name = (optimizer or "").lower()
     return (4,) if "adam" in name else (3, 2) if "sgd" in name else (4, 3, 2)
+
+
+def _num_states(optimizer: str | None) -> int | None:
+    """Return how many states as large as a parameter an optimizer makes; `None` if that is not known."""
+    name = (optimizer or "").lower()
+    return 2 if "adam" in name else 1 if "sgd" in name or "adagrad" in name else None
 
 
 _OUTER = (Phase.FORWARD.value, Phase.BACKWARD.value, Phase.OPTIMIZER.value)

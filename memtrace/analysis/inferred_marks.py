@@ -3,7 +3,7 @@
 In: a rank without marks, as a torch snapshot is. Out: the same rank with them, where it shows a training loop; else
 unchanged.
 
-Allocations in the order of time fall into runs: forward, backward and optimizer (see `event_kinds`). A forward goes on
+Allocations in the order of time fall into runs: forward, backward and optimizer (see `event_roles`). A forward goes on
 until backward begins, since the loss belongs to it; a backward until something else is allocated; an optimizer run ends
 with its step. Recomputation is a run within a backward.
 """
@@ -17,8 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from memtrace.analysis.event_kinds import AGAIN, BACKWARD, FORWARD, OPTIMIZER, OTHER, event_kinds
-from memtrace.schema.names import Action, Phase
+from memtrace.analysis.event_roles import (
+    AGAIN,
+    BACKWARD,
+    FORWARD,
+    OPTIMIZER,
+    OTHER,
+    alloc_kinds,
+    alloc_roles,
+    alloc_rows,
+)
+from memtrace.schema.names import Phase
 from memtrace.schema.tables import Table
 from memtrace.store.columns import NULL, ColumnTable, IntArray, dtype_of
 from memtrace.store.trace import RankTrace
@@ -49,12 +58,12 @@ def with_inferred_marks(rank: RankTrace) -> RankTrace:
 def _runs(rank: RankTrace) -> list[_Run]:
     """Return the runs of forward, backward (each followed by the recomputations in it) and optimizer, in order."""
     events = rank.table("events")
-    rows = np.flatnonzero(events["action"] == rank.string_id(Action.ALLOC.value))
+    rows = alloc_rows(rank)
     times = events["time_ns"][rows]
     if not len(rows) or np.any(times == NULL):
         return []
     spans = [span for span in optimizer_spans(rank, int(times[-1])) if span[1] >= times[0]]
-    kinds = event_kinds(rank, rows, spans)
+    kinds = alloc_kinds(alloc_roles(rank, rows), times, spans)
     # A step that allocates nothing is a run all the same.
     times = np.concatenate([times, np.array(spans, np.int64).reshape(-1)])
     kinds = np.concatenate([kinds, np.full(2 * len(spans), OPTIMIZER)])

@@ -39,12 +39,16 @@ class Residents:
     """Flags of the stack of every allocation."""
     freed_in_step: npt.NDArray[np.bool_]
     """Of every allocation, whether an optimizer step freed it."""
-    makes_states: bool
-    """Whether optimizer steps made anything that they kept."""
+    states: Counter[int]
+    """How many blocks of each size optimizer steps made and kept."""
+    num_states: int | None
+    """How many of them an optimizer makes as large as a parameter; `None` if that is not known."""
     has_backward: bool
     """Whether the history shows a backward pass."""
     num_sets: tuple[int, ...]
     """How many sets of equal sizes parameters, gradients and states may be."""
+    has_collectives: bool
+    """Whether the history shows a distributed run, whose gradients may be pieces of larger blocks."""
     is_accelerator: bool
     """Whether the caching allocator placed them: the sooner a block was made, the lower its address, by and large."""
 
@@ -63,7 +67,11 @@ def choose_residents(blocks: Residents, gradients: Counter[int]) -> Chosen:
     if len(of_optimizer):
         chosen.append((Category.OPTIMIZER_STATE, Decision.STACK_RULE, of_optimizer))
         rows = rows[~np.isin(rows, of_optimizer)]
-    if not len(gradients):
+    if blocks.num_states is not None:
+        # A gradient may be a piece of a larger block, as sharded ones are; states are like their parameters.
+        per_parameter = {one: count // blocks.num_states for one, count in blocks.states.items()}
+        gradients = Counter({one: per_parameter.get(one, 0) for one in per_parameter} | gradients)
+    if not gradients.total():
         return chosen + _without_gradients(blocks, rows)
     statistics = _running_statistics(rows, size, gradients)
     if len(statistics):
@@ -100,19 +108,20 @@ def _several(blocks: Residents, rows: IntArray, gradients: Counter[int], sure: I
             ratios[count // gradients[one]] += one * count
     ratio, num_bytes = ratios.most_common(1)[0] if ratios else (0, 0)
     total = int(size[rows].sum() + size[sure].sum())
-    if num_bytes < NEEDED_SHARE * total or blocks.makes_states or not _has_order(blocks, rows):
+    if num_bytes < NEEDED_SHARE * total or not _has_order(blocks, rows):
         return []
     parameters: list[int] = []
-    states: list[int] = []
+    others: list[int] = []
     for one in counts:
         same = rows[size[rows] == one].tolist()
         if len(same) == ratio * gradients[one]:
             parameters += same[: gradients[one]]
-            states += same[gradients[one] :]
-    return [
-        (Category.PARAMETER, Decision.LIFETIME_RULE, np.array(parameters, np.int64)),
-        (Category.OPTIMIZER_STATE, Decision.LIFETIME_RULE, np.array(states, np.int64)),
-    ]
+            others += same[gradients[one] :]
+    chosen: Chosen = [(Category.PARAMETER, Decision.LIFETIME_RULE, np.array(parameters, np.int64))]
+    # Where steps make the states, or there are more sets than states, some are another copy, as an average is.
+    if not blocks.states and blocks.num_states in (None, ratio - 1):
+        chosen.append((Category.OPTIMIZER_STATE, Decision.LIFETIME_RULE, np.array(others, np.int64)))
+    return chosen
 
 
 def _has_order(blocks: Residents, rows: IntArray) -> bool:
@@ -126,6 +135,8 @@ def _without_gradients(blocks: Residents, rows: IntArray) -> Chosen:
     if blocks.has_backward and blocks.is_accelerator:
         initial = rows[live.is_initial[rows]]
         sets = sets_of_sizes(initial, live.size_bytes, blocks.num_sets)
+        # A second set may be states as well, if gradients are no blocks of their own.
+        sets = sets[:1] if blocks.has_collectives else sets
         return [(one, Decision.LIFETIME_RULE, found) for one, found in zip(_SETS, sets, strict=False)]
     return []
 

@@ -16,23 +16,35 @@ _GRAM = 8
 _WINDOW = 32
 _NEEDED_SHARE = 0.9
 """Of the sizes in a window around an alloc, this share must be those of the repetition."""
-_MAX_SHIFTS = 3
+_MAX_SHIFTS = 16
+"""Distances tried in a round: each microbatch of a step has one of its own."""
+_MAX_ROUNDS = 4
 _MULTIPLIER = np.int64(6364136223846793005)
 
 
 def copied_from_repeats(size_bytes: IntArray, kinds: IntArray, *, can_change: npt.NDArray[np.bool_]) -> IntArray:
-    """Return the kinds, those that are not known and may change taken from a repetition where they are known."""
+    """Return the kinds, those that are not known and may change taken from a repetition where they are known.
+
+    What comes before all that is known is no repetition: a model is built with the sizes that its optimizer copies.
+    """
     found: IntArray = kinds.copy()
+    if kinds.any():
+        can_change = can_change & (np.arange(len(kinds)) > int(np.flatnonzero(kinds)[0]))
     wanted = (kinds == 0) & can_change
     if len(kinds) <= _GRAM or not wanted.any() or not kinds.any():
         return found
-    for shift in _shifts(gram_codes(size_bytes), known=kinds != 0, wanted=wanted):
-        distance = shift
-        # Each pass doubles how many repetitions are known, so that few passes reach the last.
-        while abs(distance) < len(kinds) and wanted.any():
-            _copy(size_bytes, found, wanted, distance)
-            wanted = (found == 0) & can_change
-            distance *= 2
+    codes = gram_codes(size_bytes)
+    for _ in range(_MAX_ROUNDS):
+        num_wanted = np.count_nonzero(wanted)
+        for shift in _shifts(codes, known=found != 0, wanted=wanted):
+            distance = shift
+            # Each pass doubles how many repetitions are known, so that few passes reach the last.
+            while abs(distance) < len(kinds) and wanted.any():
+                _copy(size_bytes, found, wanted, distance)
+                wanted = (found == 0) & can_change
+                distance *= 2
+        if np.count_nonzero(wanted) in (0, num_wanted):
+            break
     return found
 
 
@@ -49,19 +61,26 @@ def gram_codes(size_bytes: IntArray) -> IntArray:
 
 
 def _shifts(codes: IntArray, *, known: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_]) -> list[int]:
-    """Return the commonest distances from what is wanted to a known alloc with the same sizes before it."""
-    # The window before a wanted alloc may end in a known one: where sizes recur is what counts.
-    order = np.lexsort((np.arange(len(codes)), codes))
-    same = codes[order][1:] == codes[order][:-1]
-    before, after = order[:-1][same], order[1:][same]
-    forward = (after - before)[wanted[after] & (codes[after] != -1)]
-    backward = (before - after)[wanted[before] & known[after] & (codes[before] != -1)]
+    """Return the commonest distances from what is wanted to the nearest known alloc with the same sizes before it."""
+    order = np.argsort(codes, kind="stable")
+    begins = np.concatenate([[True], codes[order][1:] != codes[order][:-1]])
+    position = np.arange(len(order))
+    group = np.maximum.accumulate(np.where(begins, position, 0))
+    # In each group of equal sizes, the last known one so far; read backwards, the next.
+    before = np.maximum.accumulate(np.where(known[order], position, -1))
+    ends = np.append(begins[1:], True)
+    last = np.minimum.accumulate(np.where(ends, position, len(order))[::-1])[::-1]
+    after = np.minimum.accumulate(np.where(known[order], position, len(order))[::-1])[::-1]
+    asked = wanted[order] & (codes[order] != -1)
+    earlier, later = asked & (before >= group), asked & (after <= last)
     shifts: list[int] = []
-    for distances in (forward, backward):
+    for distances in (
+        order[earlier] - order[before[earlier]],
+        order[later] - order[after[later]],
+    ):
         values, counts = np.unique(distances, return_counts=True)
-        # The shortest that is common is the period; a multiple of it skips repetitions.
-        common = values[counts >= max(counts.max(initial=0) // 4, _GRAM)]
-        shifts += [int(one) for one in common[np.argsort(np.abs(common))] if abs(one) >= _WINDOW][:_MAX_SHIFTS]
+        common = np.flatnonzero((counts >= _GRAM) & (np.abs(values) >= _WINDOW))
+        shifts += values[common[np.argsort(-counts[common], kind="stable")][:_MAX_SHIFTS]].tolist()
     return shifts
 
 

@@ -32,10 +32,15 @@ RECOMPUTE = 128
 COMMUNICATION = 256
 """Buckets and gathered or reduced shards of a distributed run."""
 
+COLLECTIVE = 512
+"""Scratch memory of a collective itself."""
+
+BUCKET = 1024
+"""Buckets in which gradients are reduced."""
+
 _SETUP = {"__init__", "_apply", "convert", "reset_parameters", "to", "cuda"}
 _MODULE = {"forward", "_call_impl", "_wrapped_call_impl"}
 _RECOMPUTE = {"unpack_hook", "recompute_fn", "backward"}
-_COMMUNICATION = {"_ddp_init_helper", "_rebuild_buckets", "alloc_all_gather_outputs", "init_all_gather_outputs"}
 _NODE = re.compile(r"\w+Backward\d*")
 """The name of a node of the autograd graph, which torch's profiler records as a frame without a file."""
 
@@ -71,7 +76,12 @@ def frame_role(file: str, function: str) -> int:
     name = function.rpartition(".")[2]
     if name in _RECOMPUTE and _is_in(file, "utils/checkpoint.py"):
         return PYTHON | RECOMPUTE
-    if name in _COMMUNICATION or _is_in(file, "_fully_shard/_fsdp_collectives.py"):
+    if _is_in(file, "distributed/distributed_c10d.py"):
+        return PYTHON | COMMUNICATION | COLLECTIVE
+    if name in {"_pre_forward", "_ddp_init_helper"} and _is_in(file, "parallel/distributed.py"):
+        # Called beside the module's forward, not around it: it rebuilds the buckets.
+        return PYTHON | COMMUNICATION | BUCKET
+    if _is_in(file, "_fully_shard/_fsdp_collectives.py"):
         return PYTHON | COMMUNICATION
     is_optimizer = "optim" in file.lower()
     if name in _MODULE:
