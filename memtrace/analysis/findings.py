@@ -15,6 +15,7 @@ from memtrace.analysis.advice.case import Case
 from memtrace.analysis.advice.gradients import gradients_through_forward
 from memtrace.analysis.advice.logits import logits_in_chunks
 from memtrace.analysis.advice.optimizer import eight_bit_state, lists_of_temporaries
+from memtrace.analysis.advice.outputs import outputs_of_the_pass_before
 from memtrace.analysis.advice.precision import lower_precision
 from memtrace.analysis.advice.recomputation import full_recomputation, selective_recomputation
 from memtrace.analysis.advice.sharding import sharded_state
@@ -26,6 +27,7 @@ _RULES: tuple[Callable[[Case], Finding | None], ...] = (
     logits_in_chunks,
     lists_of_temporaries,
     gradients_through_forward,
+    outputs_of_the_pass_before,
     expandable_segments,
     smaller_micro_batch,
     selective_recomputation,

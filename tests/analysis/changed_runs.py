@@ -22,6 +22,7 @@ PLAIN: dict[str, Any] = {
     "bfloat16": False,
     "chunks": 1,
     "vocabulary": 64,
+    "outputs": "inside",
 }
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -38,6 +39,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "small sgd foreach": {"micro_batch": 1, "foreach": True, "optimizer": "sgd"},
     "small sgd loop": {"micro_batch": 1, "optimizer": "sgd"},
     "words": {"vocabulary": 4096},
+    "outputs held": {"vocabulary": 512, "outputs": "held"},
+    "outputs dropped": {"vocabulary": 512, "outputs": "dropped"},
     "words in chunks": {"vocabulary": 4096, "chunks": 8},
 }
 
@@ -73,13 +76,21 @@ def train(torch: Any, **how: Any) -> None:
         for _ in range(how["accumulation"]):
             tokens = torch.randint(how["vocabulary"], (how["micro_batch"], 65))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=how["bfloat16"]):
-                loss = model(tokens[:, :-1], tokens[:, 1:].flatten(), loss_of, how["chunks"])
+                if how["outputs"] == "inside":
+                    loss = model(tokens[:, :-1], tokens[:, 1:].flatten(), loss_of, how["chunks"])
+                else:
+                    logits = model(tokens[:, :-1], None, loss_of, 0)
+                    loss = functional.cross_entropy(logits, tokens[:, 1:].flatten())
             if how["zero_late"]:
                 optimizer.zero_grad()
             (loss / how["accumulation"]).backward()
         optimizer.step()
         if not how["zero_late"]:
             optimizer.zero_grad(set_to_none=how["set_to_none"])
+        if how["outputs"] != "inside":
+            predicted = logits
+        if how["outputs"] == "dropped":
+            del logits, loss, predicted
 
 
 def build_model(torch: Any, vocabulary: int, checkpoint: Any) -> Any:
@@ -106,6 +117,8 @@ def build_model(torch: Any, vocabulary: int, checkpoint: Any) -> Any:
             rows = self.words(tokens).flatten(0, 1)
             for layer in self.layers:
                 rows = checkpoint(layer, rows, use_reentrant=False) if checkpoint else layer(rows)
+            if chunks == 0:
+                return self.head(rows)
             if chunks == 1:
                 return torch.nn.functional.cross_entropy(self.head(rows), targets)
             again = torch.utils.checkpoint.checkpoint

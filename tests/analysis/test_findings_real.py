@@ -46,6 +46,7 @@ def findings_and_peak(runs: Path, name: str) -> tuple[dict[str, Finding], int]:
         ("small foreach", "foreach-temporaries", "small loop"),
         ("small sgd foreach", "foreach-temporaries", "small sgd loop"),
         ("words", "large-logits", "words in chunks"),
+        ("outputs held", "outputs-of-step-before", "outputs dropped"),
     ],
 )
 def test_the_promised_peak_is_that_of_the_changed_run(runs: Path, before: str, slug: str, after: str) -> None:
@@ -79,6 +80,7 @@ def test_each_cause_names_the_line_that_asked_for_the_memory(runs: Path, repo_ro
         ("small foreach", "foreach-temporaries", "optimizer.step()"),
         ("words", "large-logits", "cross_entropy(self.head(rows)"),
         ("plain", "full-recomputation", "self.up(self.norm(rows))"),
+        ("outputs held", "outputs-of-step-before", "return self.head(rows)"),
     ):
         where = findings_and_peak(runs, name)[0][slug].where
         assert where is not None

@@ -14,7 +14,6 @@ from memtrace.analysis.advice.kept import parse_shape, shapes
 from memtrace.analysis.results import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
-from memtrace.units import format_bytes
 
 _OF_THE_BATCH = (
     Category.INPUT,
@@ -46,11 +45,11 @@ def smaller_micro_batch(case: Case) -> Finding | None:
         title="Half the micro-batch with twice the accumulation would need less",
         evidence={
             "micro_batch": batch,
-            "bytes_at_peak_that_grow_with_the_batch": int(sizes[_is_live(case, rows)].sum()),
-            "gradients_kept_between_micro_batches_bytes": max(halved - case.at_peak(*cuts), 0),
+            "grows_with_batch_at_peak_bytes": int(sizes[_is_live(case, rows)].sum()),
+            "gradients_kept_between_bytes": max(halved - case.at_peak(*cuts), 0),
         },
         change=f"Run {half} and step the optimizer after twice as many backward passes, each loss divided by that "
-        f"number: the peak falls to {format_bytes(new_peak)}.",
+        "number.",
         cost="Twice as many, smaller kernels: the same arithmetic, some speed. Batch statistics see fewer rows.",
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,

@@ -44,7 +44,7 @@ def gradients_through_forward(case: Case) -> Finding | None:
         severity="warning",
         title=f"Gradients of the step before are held through the forward: {format_bytes(held)} at the peak",
         evidence={"gradients_held_at_peak_bytes": held, "zeroed_in_place": is_kept},
-        change=f"{change}: the peak falls to {format_bytes(new_peak)}.",
+        change=f"{change}.",
         cost="None: backward makes gradients anew. Code that reads .grad between steps must expect None.",
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,

@@ -14,7 +14,7 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.advice.kept import kept_by, parse_shape, shapes
-from memtrace.analysis.advice.passes import first_passes
+from memtrace.analysis.advice.passes import all_passes
 from memtrace.analysis.places import place_of
 from memtrace.analysis.results import Finding
 from memtrace.schema.names import Category, Phase
@@ -54,8 +54,7 @@ def logits_in_chunks(case: Case) -> Finding | None:
             "one_copy_bytes": int(case.lifetimes.size_bytes[at_peak].max()),
         },
         change=f"Compute head and loss for an {_NUM_CHUNKS}th of the tokens at a time, each part under "
-        "torch.utils.checkpoint.checkpoint, or use a fused linear cross-entropy (as in liger-kernel): "
-        f"the peak falls to {format_bytes(new_peak)}.",
+        "torch.utils.checkpoint.checkpoint, or use a fused linear cross-entropy (as in liger-kernel).",
         cost="The product of the head is computed twice; a fused kernel does without.",
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,
@@ -85,7 +84,7 @@ def _summed_gradient(case: Case, shape: tuple[int, ...]) -> list[Cut]:
         if len(known := parse_shape(rank.text(text)) or ()) == 2 and shape[-1] in known
     ]
     num_bytes = int(owners["tensor_bytes"][of_parameters & np.isin(owners["shape"], of_words)].max(initial=0))
-    passes = first_passes(case)
+    passes = all_passes(case)
     return [
         Cut(
             start=np.array([one.backward for one in passes], np.int64),

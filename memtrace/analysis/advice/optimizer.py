@@ -59,11 +59,11 @@ def lists_of_temporaries(case: Case) -> Finding | None:
         evidence={
             "temporaries_at_peak_bytes": temporaries,
             "parameter_bytes": total,
-            "largest_parameter_bytes": largest,
             "new_peak_fused_bytes": without_any,
+            "largest_parameter_bytes": largest,
         },
         change="Build the optimizer with fused=True, which makes none, or with foreach=False, which makes those of one "
-        f"parameter at a time: the peak falls to {format_bytes(new_peak)} or less.",
+        "parameter at a time.",
         cost="fused: none, where the optimizer and the device have it. foreach=False: one kernel a parameter, "
         "slower steps with many small parameters.",
         saves_bytes=case.peak_bytes - new_peak,
@@ -125,8 +125,7 @@ def eight_bit_state(case: Case) -> Finding | None:
             "eight_bit_state_bytes": int((elements + scales)[_live(case, rows)].sum()),
             "optimizer": ", ".join(sorted(names)),
         },
-        change="Use an 8-bit optimizer, as in bitsandbytes or torchao, whose states take a quarter: "
-        f"the peak falls to {format_bytes(new_peak)}.",
+        change="Use an 8-bit optimizer, as in bitsandbytes or torchao, whose states take a quarter.",
         cost="States are rounded to 8 bits in blocks: check that the loss still falls as before.",
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,

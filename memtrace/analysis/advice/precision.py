@@ -15,7 +15,7 @@ import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
 from memtrace.analysis.advice.kept import kept_as, kept_by
-from memtrace.analysis.advice.passes import first_passes
+from memtrace.analysis.advice.passes import all_passes
 from memtrace.analysis.results import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
@@ -48,8 +48,7 @@ def lower_precision(case: Case) -> Finding | None:
             "float32_activations_at_peak_bytes": halved,
             "copies_of_weights_bytes": -case.at_peak(*cuts[1:]),
         },
-        change="Run forward and loss under torch.autocast(device, dtype=torch.bfloat16): the peak falls to "
-        f"{format_bytes(new_peak)}.",
+        change="Run forward and loss under torch.autocast(device, dtype=torch.bfloat16).",
         cost="Matrix products are rounded to 8 bits of precision, which training of most networks bears; it needs a "
         "device that is fast in bfloat16.",
         saves_bytes=case.peak_bytes - new_peak,
@@ -78,7 +77,7 @@ def _copies_of_weights(case: Case) -> list[Cut]:
     weights = case.is_category(Category.PARAMETER) & kept_as(case, "float32")
     weights &= kept_by(case, lambda name: _IN_16_BITS.fullmatch(name) is not None)
     num_bytes = int(case.lifetimes.size_bytes[np.intersect1d(np.flatnonzero(weights), case.live_at_peak)].sum()) // 2
-    passes = first_passes(case)
+    passes = all_passes(case)
     if not num_bytes or not passes:
         return []
     return [

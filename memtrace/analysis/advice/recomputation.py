@@ -61,7 +61,7 @@ def _recomputation(case: Case, what: str) -> Finding | None:
         title=f"Activations inside {len(live)} {inner}s could be computed again: "
         f"{format_bytes(case.at_peak(cut))} at the peak",
         evidence={"activations_dropped_at_peak_bytes": case.at_peak(cut), f"num_{inner}s_at_peak": len(live)},
-        change=f"{_CHANGES[what]}: the peak falls to {format_bytes(new_peak)}.",
+        change=f"{_CHANGES[what]}.",
         cost=_COSTS[what],
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,
