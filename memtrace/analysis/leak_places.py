@@ -31,7 +31,7 @@ class LeakPlaces:
 
 def leak_places(history: DeviceHistory, rows: IntArray) -> LeakPlaces:
     """Return the places of some allocations: phase and stack; without a stack, phase and module."""
-    stack, phase = history.lifetimes.stack[rows], _phases_of(history, rows)
+    stack, phase = history.lifetimes.stack[rows], phases_of(history, rows)
     module = np.where(stack == NULL, modules_of(history, rows), NULL)
     keys, of_row = np.unique(np.stack([stack, phase, module], axis=1), axis=0, return_inverse=True)
     return LeakPlaces(
@@ -42,7 +42,7 @@ def leak_places(history: DeviceHistory, rows: IntArray) -> LeakPlaces:
     )
 
 
-def _phases_of(history: DeviceHistory, rows: IntArray) -> IntArray:
+def phases_of(history: DeviceHistory, rows: IntArray) -> IntArray:
     """Return the string id of the phase in which each was allocated; null outside any, and where it was live before."""
     found = np.full(len(rows), NULL, np.int64)
     known = np.flatnonzero(~history.lifetimes.is_initial[rows])

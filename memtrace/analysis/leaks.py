@@ -24,7 +24,7 @@ import numpy as np
 
 from memtrace.analysis.attribution import CATEGORIES
 from memtrace.analysis.history import DeviceHistory
-from memtrace.analysis.leak_places import LeakPlaces, leak_places
+from memtrace.analysis.leak_places import LeakPlaces, leak_places, phases_of
 from memtrace.analysis.marks import modules_of
 from memtrace.analysis.results import Leak
 from memtrace.analysis.shared_line import shared_line
@@ -67,10 +67,14 @@ def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> 
     if growth is None:
         return ()
     places = np.flatnonzero((growth.num_bytes[:, list(growth.judged)] > 0).sum(axis=1) >= _MIN_STEPS - 1)
-    growing = [place for place in places.tolist() if _grows(history, growth, place)]
+    if not len(places):
+        return ()
+    blind = _blind(history, growth)
+    judged = {place: _judged_for(growth, blind, place) for place in places.tolist()}
+    growing = [place for place in judged if _grows(history, growth.spans, growth.num_bytes[place, judged[place]])]
     phases = sorted({growth.places.phase[place] or "" for place in growing})
     groups = ([place for place in growing if (growth.places.phase[place] or "") == phase] for phase in phases)
-    leaks = [_leak(history, growth, group, capacity_bytes) for group in groups]
+    leaks = [_leak(history, growth, {place: judged[place] for place in group}, capacity_bytes) for group in groups]
     least = max(_MIN_BYTES_A_STEP, int(history.levels.requested.max()) // _STEPS_TO_DOUBLE)
     return tuple(sorted((one for one in leaks if one.bytes_per_step >= least), key=lambda one: -one.bytes_per_step))
 
@@ -101,21 +105,27 @@ def _follows(history: DeviceHistory, spans: Sequence[StepSpan], at: int) -> bool
     return span.step == before.step + 1 and bool(same_epoch)
 
 
-def _judged_for(growth: _Growth, place: int) -> list[int]:
-    """Return the judged steps of a place: those whose stacks were recorded in its phase, if it is told by its stack."""
-    places = growth.places
-    if places.stack[place] == NULL:
+def _blind(history: DeviceHistory, growth: _Growth) -> set[tuple[int, str | None]]:
+    """Return the steps, as positions in `spans`, and phases in which things were allocated, but no stack recorded."""
+    ends = np.array([span.last for span in growth.spans], np.int64)
+    lifetimes = history.lifetimes
+    rows = np.flatnonzero(~lifetimes.is_initial)
+    step, has_stack = np.searchsorted(ends, lifetimes.start[rows]), lifetimes.stack[rows] != NULL
+    keys, of_row = np.unique(np.stack([step, phases_of(history, rows)]), axis=1, return_inverse=True)
+    seen = np.zeros(keys.shape[1], np.bool_)
+    seen[of_row.reshape(-1)[has_stack]] = True
+    return {(at, history.rank.text(phase)) for at, phase in keys.T[~seen].tolist()}
+
+
+def _judged_for(growth: _Growth, blind: set[tuple[int, str | None]], place: int) -> list[int]:
+    """Return the judged steps of a place: if its stack tells it, those in which its phase was not blind."""
+    if growth.places.stack[place] == NULL:
         return list(growth.judged)
-    alike = np.array([stack != NULL for stack in places.stack.tolist()]) & np.array(
-        [phase == places.phase[place] for phase in places.phase]
-    )
-    framed = set(growth.born[alike[places.of_row]].tolist())
-    return [at for at in growth.judged if at in framed]
+    return [at for at in growth.judged if (at, growth.places.phase[place]) not in blind]
 
 
-def _grows(history: DeviceHistory, growth: _Growth, place: int) -> bool:
-    judged = _judged_for(growth, place)
-    values = growth.num_bytes[place, judged]
+def _grows(history: DeviceHistory, spans: Sequence[StepSpan], values: IntArray) -> bool:
+    """Return whether a place that grew by so many bytes in the steps it is judged by keeps growing."""
     rises, gained = values > 0, int(values[values > 0].sum())
     if len(values) <= _FEW_STEPS and not rises.all():
         return False
@@ -123,7 +133,7 @@ def _grows(history: DeviceHistory, growth: _Growth, place: int) -> bool:
         return False
     if gained - int(values.sum()) > _REPLACED_SHARE * gained:
         return False
-    rates = _rates_over_gaps(history, growth.spans)
+    rates = _rates_over_gaps(history, spans)
     if any(2 * rate < gained / len(values) for rate in rates):
         return False
     return int(rises.sum()) >= _MIN_STEPS - (1 if rates else 0)
@@ -139,17 +149,17 @@ def _rates_over_gaps(history: DeviceHistory, spans: Sequence[StepSpan]) -> list[
     ]
 
 
-def _leak(history: DeviceHistory, growth: _Growth, group: list[int], capacity_bytes: int | None) -> Leak:
-    """Return the leak that some growing places of one phase are."""
+def _leak(history: DeviceHistory, growth: _Growth, group: dict[int, list[int]], capacity_bytes: int | None) -> Leak:
+    """Return the leak that some growing places of one phase are, each with the steps that it is judged by."""
     lifetimes, places = history.lifetimes, growth.places
-    judged = sorted({at for place in group for at in _judged_for(growth, place)})
-    rate = sum(int(growth.num_bytes[place, at]) for place in group for at in judged) // len(judged)
-    chosen = np.isin(places.of_row, group) & np.isin(growth.born, judged)
+    judged = sorted({at for steps in group.values() for at in steps})
+    rate = sum(int(growth.num_bytes[place, steps].sum()) // len(steps) for place, steps in group.items())
+    chosen = np.isin(places.of_row, list(group)) & np.isin(growth.born, judged)
     rows = places.rows[chosen]
     counts = np.zeros(len(CATEGORIES), np.int64)
     np.add.at(counts, history.attribution.category[rows].astype(np.intp), lifetimes.size_bytes[rows])
     modules = [module for module in np.unique(modules_of(history, rows)).tolist() if module != NULL]
-    phase, last = places.phase[group[0]], growth.spans[-1]
+    phase, last = places.phase[next(iter(group))], growth.spans[-1]
     return Leak(
         bytes_per_step=rate,
         allocations_per_step=-(-len(rows) // len(judged)),

@@ -1,0 +1,211 @@
+"""Leaks: what grows in every step is found with its bytes and its line; what is replaced, queued or cached is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtrace.analysis.history import build_history
+from memtrace.analysis.leaks import find_leaks
+from memtrace.analysis.report import analyze
+from memtrace.analysis.results import Leak
+from memtrace.store.columns import NULL
+from memtrace.store.trace import RankTrace
+from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, scope, step, trace, window
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something that each step from `first` to `last` makes and that lives for so many step ends."""
+
+    num_bytes: int
+    lives: int | None
+    """`None`: to the end of the run."""
+    line: int = 1
+    first: int = 1
+    last: int = 10**9
+    every: int = 1
+    module: str | None = None
+    phase: str = "forward"
+
+
+def loop(things: Sequence[Kept], *, num_steps: int, recorded: Sequence[int] | None = None, **more: Any) -> RankTrace:
+    """Return a run whose steps make these things in a forward, each at a line of train.py.
+
+    Of steps that are not `recorded` there is only the time; what lived through such a gap is in the total alone.
+    """
+    recorded = range(1, num_steps + 1) if recorded is None else recorded
+    events: list[dict[str, Any]] = []
+    steps, phases, scopes, windows = [step(0, 0, 10)], [], [], []
+    live: dict[int, tuple[int, int]] = {}
+    now, address = 10, 1
+    for number in range(1, num_steps + 1):
+        begin, is_kept = now, number in recorded
+        if is_kept and number - 1 not in recorded:
+            start = {"start_ns": now, "first_event": len(events), "num_events": 0}
+            windows.append({**window(0, 0, initial=sum(size for size, _ in live.values())), **start})
+            # Their addresses are not known to the recorder, nor their stacks.
+        rows = []
+        for thing_at, thing in enumerate(things):
+            if thing.first <= number <= thing.last and number % thing.every == 0:
+                now += 10
+                last = number + thing.lives if thing.lives is not None else 10**9
+                live[address] = (thing.num_bytes, last)
+                rows.append(("alloc", address, thing.num_bytes, thing_at, now))
+                if thing.module:
+                    scopes.append(scope(thing.module, now - 4, now + 4))
+                if is_kept:
+                    phases.append(phase(thing.phase, number, now - 5, now + 5))
+                address += 1
+        for at in [one for one, (_, last) in live.items() if last == number]:
+            now += 10
+            size, _ = live.pop(at)
+            rows.append(("free_completed", at, size, None, now))
+        now += 10
+        if is_kept:
+            for action, at, size, stack, time in rows:
+                row = event_rows([(action, at, size)])[0]
+                events.append({**row, "time_ns": time, "stack": stack})
+            windows[-1]["num_events"] += len(rows)
+            windows[-1]["end_ns"] = now
+        steps.append(step(number, begin, now, recorded=is_kept))
+    frames = [{"file": "train.py", "line": thing.line, "function": "train"} for thing in things]
+    stacks = [{"frame": at, "parent": None} for at in range(len(things))]
+    tables = {"events": events, "windows": windows, "steps": steps, "phases": phases, "scopes": scopes}
+    return rank_trace(**(tables | {"frames": frames, "stacks": stacks} | more))
+
+
+def leaks_of(rank: RankTrace, **options: int) -> tuple[Leak, ...]:
+    return find_leaks(build_history(rank, "cpu", owns_marks=False), **options)
+
+
+def test_what_survives_every_step_is_a_leak_with_its_bytes_and_line() -> None:
+    rank = loop([Kept(100 * KIB, None, line=7), Kept(900 * KIB, 0, line=3)], num_steps=5)
+    (leak,) = leaks_of(rank)
+    assert leak.bytes_per_step == 100 * KIB
+    assert leak.allocations_per_step == 1
+    assert leak.steps == (2, 3, 4, 5)
+    assert (leak.phase, leak.cause, leak.live_bytes) == ("forward", "outputs", 400 * KIB)
+    assert leak.where == {"file": "train.py", "line": 7, "function": "train", "module": None}
+
+
+@pytest.mark.parametrize(
+    "things",
+    [
+        [Kept(100 * KIB, 0)],
+        [Kept(100 * KIB, 1)],
+        [Kept(100 * KIB, 2)],
+        [Kept(100 * KIB, None, first=1, last=1)],
+        [Kept(100 * KIB, None, first=2, last=2)],
+        [Kept(100 * KIB, None, first=1, last=4)],
+        [Kept(4, None)],
+        [],
+    ],
+    ids=["freed", "gradients", "double-buffer", "states", "lazy-states", "cache-that-fills", "numbers", "nothing"],
+)
+def test_healthy_runs_have_no_leak(things: list[Kept]) -> None:
+    rank = loop([*things, Kept(800 * KIB, 0, line=2)], num_steps=9)
+    assert leaks_of(rank) == ()
+    assert leaks_of(loop([*things, Kept(800 * KIB, 0, line=2)], num_steps=20, recorded=[1, 2, 3, 19, 20])) == ()
+
+
+def test_two_steps_are_not_enough_to_tell() -> None:
+    assert leaks_of(loop([Kept(100 * KIB, None)], num_steps=3)) == ()
+    assert leaks_of(loop([Kept(100 * KIB, None)], num_steps=4)) != ()
+
+
+def test_over_a_gap_the_total_has_to_have_grown_accordingly() -> None:
+    recorded = [1, 2, 3, 19, 20]
+    (leak,) = leaks_of(loop([Kept(100 * KIB, None)], num_steps=20, recorded=recorded))
+    assert leak.bytes_per_step == 100 * KIB
+    assert leaks_of(loop([Kept(100 * KIB, None, last=3)], num_steps=20, recorded=recorded)) == ()
+    # A queue that is not yet full when the recording pauses looks the same until then.
+    assert leaks_of(loop([Kept(100 * KIB, 5)], num_steps=20, recorded=recorded)) == ()
+
+
+def test_things_of_changing_size_that_are_replaced_are_no_leak() -> None:
+    sizes = [300, 500, 100, 400, 200, 600, 350, 450]
+    things = [Kept(size * KIB, 1, line=9, first=at, last=at) for at, size in enumerate(sizes, start=1)]
+    assert leaks_of(loop(things, num_steps=len(sizes))) == ()
+
+
+def test_a_leak_in_every_third_step_is_found() -> None:
+    (leak,) = leaks_of(loop([Kept(300 * KIB, None, every=3)], num_steps=12))
+    assert leak.bytes_per_step == 4 * 300 * KIB // 11
+
+
+def test_what_stays_of_many_modules_is_a_graph_and_of_one_an_output() -> None:
+    many = [Kept(50 * KIB, None, line=4, module=f"layers.{at}") for at in range(4)]
+    (leak,) = leaks_of(loop(many, num_steps=5))
+    assert (leak.cause, leak.num_modules, leak.allocations_per_step) == ("graph", 4, 4)
+    assert leak.bytes_per_step == 4 * 50 * KIB
+    (leak,) = leaks_of(loop(many[:1], num_steps=5))
+    assert leak.cause == "outputs"
+
+
+def test_kept_gradients_and_growing_containers_are_told_apart() -> None:
+    (leak,) = leaks_of(loop([Kept(50 * KIB, None, phase="backward")], num_steps=5))
+    assert leak.cause == "gradients"
+    (leak,) = leaks_of(loop([Kept(50 * KIB, None, phase="data")], num_steps=5))
+    assert leak.cause == "container"
+
+
+def test_without_stacks_a_leak_has_no_line_but_is_found() -> None:
+    bare = loop([Kept(100 * KIB, None)], num_steps=5, frames=[], stacks=[])
+    bare.table("events")["stack"][:] = NULL
+    (leak,) = leaks_of(bare)
+    assert (leak.bytes_per_step, leak.where) == (100 * KIB, None)
+
+
+def test_steps_until_full_count_from_the_last_peak() -> None:
+    rank = loop([Kept(100 * KIB, None), Kept(50 * KIB, 0, line=2)], num_steps=5)
+    (leak,) = leaks_of(rank, capacity_bytes=(5 * 100 + 50 + 1250) * KIB)
+    assert leak.steps_until_full == 12
+    (leak,) = leaks_of(rank, capacity_bytes=1)
+    assert leak.steps_until_full == 0
+    (leak,) = leaks_of(rank)
+    assert leak.steps_until_full is None
+
+
+def test_no_steps_and_no_times_are_no_leak() -> None:
+    assert leaks_of(rank_trace()) == ()
+    assert leaks_of(rank_trace(events=event_rows([("alloc", 1, 5)]), windows=[window(0, 1)])) == ()
+
+
+def test_the_finding_says_what_grows_where_and_what_it_costs_at_the_peak() -> None:
+    rank = loop([Kept(100 * KIB, None, line=7, module=f"m{at}") for at in range(3)], num_steps=6)
+    report = analyze(trace(rank))
+    assert report.findings[0].slug == "leak"
+    finding = report.findings[0]
+    assert finding.where == {"file": "train.py", "line": 7, "function": "train", "module": None}
+    assert finding.severity == "error"
+    assert finding.evidence["growth_per_step_bytes"] == 300 * KIB
+    assert finding.saves_bytes == 5 * 300 * KIB
+    assert finding.new_peak_bytes == 300 * KIB
+    assert "graph" in finding.title
+    assert report.ranks[0].leaks[0].bytes_per_step == 300 * KIB
+
+
+def test_an_owner_that_stays_is_no_leak() -> None:
+    rank = loop([Kept(100 * KIB, None, last=1)], num_steps=8, owners=[owner(200, 1, 100 * KIB, "parameter")])
+    assert leaks_of(rank) == ()
+
+
+@given(
+    leaking=st.lists(st.integers(8, 64), max_size=3),
+    healthy=st.lists(st.tuples(st.integers(1, 64), st.integers(0, 2)), max_size=4),
+    num_steps=st.integers(7, 12),
+)
+def test_exactly_what_leaks_is_counted(leaking: list[int], healthy: list[tuple[int, int]], num_steps: int) -> None:
+    things = [Kept(size * KIB, None, line=10 + at) for at, size in enumerate(leaking)]
+    things += [Kept(size * KIB, lives, line=30 + at) for at, (size, lives) in enumerate(healthy)]
+    found = leaks_of(loop(things, num_steps=num_steps))
+    assert sum(leak.bytes_per_step for leak in found) == sum(leaking) * KIB
+    assert len(found) == (1 if leaking else 0)
