@@ -5,8 +5,9 @@ In: `DeviceHistory`, and the step that failed. Out: `StepNeeds` of the step befo
 If the next step does the same again, then at each moment it has what this step had then, and of what stays whatever
 this step had not made yet at that moment:
 
-    step 1     params ───────────  logits      ┌───────      states           ┌────      peak: forward
-    step 2     params ───────────  old logits ─────────      states ───────────────      its forward has both more
+    step 1     params ────────────      states           ┌────      logits      ┌────
+    step 2     params ────────────      states ───────────────      logits ─────┐ (the old ones, then the new)
+                                                                                ┌────
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from memtrace.analysis.steps import step_spans
 from memtrace.analysis.words import OUTPUTS
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
+
+_MADE_ONCE = (Category.PARAMETER, Category.BUFFER, Category.OPTIMIZER_STATE)
 
 
 def needs_after(history: DeviceHistory, failed_step: int | None) -> StepNeeds | None:
@@ -40,10 +43,7 @@ def needs_after(history: DeviceHistory, failed_step: int | None) -> StepNeeds | 
     stays = np.flatnonzero(made & (lifetimes.in_use_end > begins))
     level = history.levels.requested if history.levels.allocated is None else history.levels.allocated
     own = level[first : span.last + 1]
-    # What of it is there already at each moment of the step is part of the level.
-    to_come = np.zeros(len(own), np.int64)
-    np.add.at(to_come, lifetimes.start[stays] - first, lifetimes.size_bytes[stays])
-    to_come = int(lifetimes.size_bytes[stays].sum()) - np.cumsum(to_come)
+    to_come = _to_come(history, stays, first, len(own))
     peak, worst = int(np.argmax(own)), int(np.argmax(own + to_come))
     return StepNeeds(
         step=span.step,
@@ -53,6 +53,20 @@ def needs_after(history: DeviceHistory, failed_step: int | None) -> StepNeeds | 
         next_bytes=int(own[worst] + to_come[worst]),
         limited_by=_phase(history, first + worst),
     )
+
+
+def _to_come(history: DeviceHistory, stays: IntArray, first: int, num_moments: int) -> IntArray:
+    """Return, for each moment of the step, what the next step has by then that this one had not made yet.
+
+    States are made once. Anything else is made anew, and the old one goes when the new one is there: at the moment of
+    its making there are both.
+    """
+    lifetimes, category = history.lifetimes, history.attribution.category[stays]
+    is_once = np.isin(category, [CATEGORIES.index(one) for one in _MADE_ONCE])
+    made = np.zeros(num_moments + 1, np.int64)
+    np.add.at(made, lifetimes.start[stays] - first + ~is_once, lifetimes.size_bytes[stays])
+    to_come: IntArray = int(lifetimes.size_bytes[stays].sum()) - np.cumsum(made[:-1])
+    return to_come
 
 
 def _first_forward(history: DeviceHistory, step: int, otherwise: int) -> int:
