@@ -23,6 +23,8 @@ from memtrace.units import format_bytes
 
 _LOSS = re.compile(r"LogSoftmax|NllLoss\w*|CrossEntropyLoss\w*")
 _NUM_CHUNKS = 8
+_WORTH_REWRITING_SHARE = 0.1
+"""Less than this part of the peak is no reason to rewrite a loss: any classifier has logits."""
 _ITEM_SIZES = (2, 4)
 _OTHER_OWNER = (Category.PARAMETER, Category.BUFFER, Category.GRADIENT, Category.OPTIMIZER_STATE, Category.INPUT)
 
@@ -38,7 +40,7 @@ def logits_in_chunks(case: Case) -> Finding | None:
     sizes = case.lifetimes.size_bytes[copies]
     cut = case.cut(copies, sizes - sizes // _NUM_CHUNKS)
     new_peak = case.new_peak(cut, *_summed_gradient(case, shape))
-    if new_peak is None:
+    if new_peak is None or case.peak_bytes - new_peak < _WORTH_REWRITING_SHARE * case.peak_bytes:
         return None
     at_peak = copies[np.isin(copies, case.live_at_peak)]
     num_bytes = int(case.lifetimes.size_bytes[at_peak].sum())

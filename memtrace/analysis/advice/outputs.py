@@ -20,7 +20,7 @@ from memtrace.analysis.advice.passes import all_passes
 from memtrace.analysis.places import place_of
 from memtrace.analysis.results import Finding
 from memtrace.schema.names import Category, Phase
-from memtrace.store.columns import IntArray
+from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
 
 
@@ -63,6 +63,12 @@ def _num_at_peak(case: Case, cut: Cut) -> int:
     return int(np.count_nonzero((cut.start <= case.peak_moment) & (cut.end > case.peak_moment)))
 
 
+def _end_of_steps(case: Case) -> int:
+    """Return the moment after the last step: what is freed later, when the program ends, was not replaced."""
+    ends = case.history.rank.table("steps")["end_ns"]
+    return int(case.history.moments.at_times(ends[ends != NULL]).max(initial=-1)) + 1
+
+
 def _held(case: Case) -> list[tuple[IntArray, int]]:
     """Return for each forward the allocations of the micro-batch before that are live in it, and its first moment."""
     passes, lifetimes = all_passes(case), case.lifetimes
@@ -70,7 +76,7 @@ def _held(case: Case) -> list[tuple[IntArray, int]]:
     # Optimizers carry a temporary over to their next step, which no loop can let go of.
     rows = np.flatnonzero(made & ~case.in_phase(Phase.OPTIMIZER) & ~lifetimes.is_initial)
     start, end = lifetimes.start[rows], lifetimes.in_use_end[rows]
-    limits = [*(one.forward for one in passes[2:]), len(case.level)]
+    limits = [*(one.forward for one in passes[2:]), _end_of_steps(case)]
     found = []
     for (this, following), limit in zip(itertools.pairwise(passes), limits, strict=False):
         made_before = (start >= this.forward) & (start < following.forward)

@@ -1,0 +1,72 @@
+"""Each sample's report names its cause first, with the line; without the fault there is no false alarm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memtrace.analysis.report import analyze
+from memtrace.analysis.results import Report
+from memtrace.store.read import read_trace
+from tests.record_samples import RUNS, SAMPLES
+
+MIB = 1 << 20
+CAPACITY_BYTES = {"oom_step_two": 75 * MIB}
+"""What the device of a sample has, as samples/README.md says."""
+
+FAULTS = {
+    "big_logits": ("large-logits", "F.cross_entropy(logits, targets)"),
+    "foreach_peak": ("foreach-temporaries", "optimizer.step()"),
+    "leak_losses": ("leak", "held_out_loss = "),
+    "oom_step_two": ("oom", "optimizer.step()"),
+}
+"""The short name of the first finding, and the line that it points to."""
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
+    """The folder of the recorded samples."""
+    folder = tmp_path_factory.mktemp("samples")
+    environment = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(repo_root / "tests/record_samples.py"), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.stem for path in folder.glob("*.json")) == sorted(RUNS)
+    return folder
+
+
+def report_of(recordings: Path, name: str) -> Report:
+    return analyze(read_trace([recordings / f"{name}.json"]), capacity_bytes=CAPACITY_BYTES.get(name.split()[0]))
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_the_first_finding_names_the_cause_and_its_line(recordings: Path, name: str) -> None:
+    first = report_of(recordings, name).findings[0]
+    slug, code = FAULTS[name]
+    assert first.slug == slug
+    assert first.where is not None
+    lines = (SAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()
+    assert first.where["file"].endswith(f"{name}.py")
+    assert code in lines[first.where["line"] - 1]
+
+
+@pytest.mark.parametrize("name", sorted(set(RUNS) - set(FAULTS)))
+def test_a_run_without_a_fault_raises_no_alarm(recordings: Path, name: str) -> None:
+    found = report_of(recordings, name).findings
+    assert [finding.slug for finding in found if finding.severity != "info"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "healthy"), [("big_logits", "big_logits healthy"), ("foreach_peak", "foreach_peak healthy")]
+)
+def test_the_promised_peak_is_that_of_the_healthy_run(recordings: Path, name: str, healthy: str) -> None:
+    promised = report_of(recordings, name).findings[0].new_peak_bytes
+    peak = report_of(recordings, healthy).ranks[0].peak.requested_bytes
+    assert promised is not None
+    assert peak is not None
+    print(f"{name}: promised {promised}, recorded {peak}: {promised / peak - 1:+.2%}")
+    assert promised == pytest.approx(peak, rel=0.02)
