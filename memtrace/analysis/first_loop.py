@@ -40,6 +40,8 @@ class FirstLoop:
     """Whether more backward passes follow the last of the pattern before the optimizer's step."""
     backward: int
     """Moment at which its first backward pass began."""
+    backward_end: int
+    """Moment at which its last backward pass ended."""
     category: IntArray
     """Code of the category of each allocation; gradients that no owner names are told by their sizes."""
     inferred: BoolArray
@@ -57,7 +59,8 @@ def read_first_loop(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Fi
     span, moments, phases = of_first[0], history.moments, history.rank.table("phases")
     steps = history.rank.table("steps")
     is_over = int(steps["end_ns"][span.row]) != NULL
-    last = span.last if is_over else moments.at_time(int(phases["end_ns"][backward].max()))
+    backward_end = moments.at_time(int(phases["end_ns"][backward].max()))
+    last = span.last if is_over else backward_end
     next_forward = _next_forward(history)
     zero_grads = _zero_grads(history)
     if next_forward is not None:
@@ -73,6 +76,7 @@ def read_first_loop(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Fi
         has_optimizer_step=is_over and not steps["skipped"][span.row],
         accumulates=not is_over and _forward_follows(history, int(phases["end_ns"][backward].max())),
         backward=moments.at_time(int(phases["start_ns"][backward].min())),
+        backward_end=backward_end,
         category=category,
         inferred=inferred,
         zero_grads=tuple(one for one in zero_grads if one[1] <= known_until),

@@ -96,10 +96,12 @@ def _intervals(history: DeviceHistory, loop: FirstLoop, gradients: Gradients) ->
     if gradients is Gradients.KEPT:
         end = end.copy()
         fresh = old_gradients[made[old_gradients]]
-        end[fresh] = _accumulated(start, fresh, stop)
+        end[fresh] = _accumulated(start, fresh, loop.backward_end)
     left = np.flatnonzero(stays & ~resident & ~is_gradient)
     until = _rebound_at(history, loop, left)
-    old_end = {Gradients.FREED: loop.first, Gradients.UNTIL_BACKWARD: loop.backward, Gradients.KEPT: stop}[gradients]
+    old_end = {Gradients.FREED: loop.first, Gradients.UNTIL_BACKWARD: loop.backward + 1, Gradients.KEPT: stop}[
+        gradients
+    ]
     # What was made before the step and is a gradient is in use through it already.
     again = old_gradients[made[old_gradients]]
     rows = np.concatenate([own, left, again])
@@ -124,13 +126,13 @@ def is_rebound(history: DeviceHistory, loop: FirstLoop) -> BoolArray:
     return rebound
 
 
-def _accumulated(start: IntArray, fresh: IntArray, stop: int) -> IntArray:
+def _accumulated(start: IntArray, fresh: IntArray, last: int) -> IntArray:
     """Return until when each new gradient lives beside the one it is added to: until the next one is made.
 
     Autograd adds a gradient as soon as it is there, before anything else of the backward pass.
     """
     order = np.argsort(start[fresh], kind="stable")
-    later = np.append(start[fresh][order], [stop])[1:]
+    later = np.append(start[fresh][order], [last])[1:]
     end = np.empty(len(fresh), np.int64)
     end[order] = later
     return end

@@ -85,9 +85,9 @@ _RULES = {
     "RMSprop": _Rule(states=1, scalars=1, loop=1, carried=1, foreach=1),
     "Adadelta": _Rule(states=2, scalars=1, loop=2, carried=2, foreach=2),
     "Adamax": _Rule(states=2, scalars=1, loop=2, carried=1, foreach=1),
-    "Rprop": _Rule(states=2, scalars=1, loop=2, carried=2, foreach=2),
+    "Rprop": _Rule(states=2, scalars=1, loop=3, carried=2, foreach=2),
     "ASGD": _Rule(states=1, scalars=3, loop=1, carried=0, foreach=1),
-    "Adafactor": _Rule(states=0, scalars=1, loop=1, carried=1, foreach=1),
+    "Adafactor": _Rule(states=0, scalars=1, loop=1, carried=1, foreach=1),  # see _factored, _adafactor_step
     "Muon": _Rule(states=1, scalars=0, loop=2, carried=1, foreach=2),
     "Lion": _Rule(states=1, scalars=0, loop=2, carried=1, foreach=1),
 }
@@ -174,6 +174,8 @@ def _step_of(group: Group, parameters: Sequence[Parameter], *, is_cpu: bool) -> 
     rule, implementation = _RULES[group.class_name], group.implementation(is_cpu=is_cpu)
     if implementation == "fused" or not parameters:
         return 0
+    if group.class_name == "Adafactor":
+        return _adafactor_step(parameters, foreach=implementation == "foreach")
     new_gradients = _new_gradients(group)
     if implementation == "foreach":
         # Adam deletes the decayed gradients before it takes roots; Adagrad reuses them for the numerator.
@@ -184,6 +186,31 @@ def _step_of(group: Group, parameters: Sequence[Parameter], *, is_cpu: bool) -> 
     before = [0, *sizes[:-1]]
     in_turn = rule.loop + new_gradients + _nesterov(group)
     return max(in_turn * size + rule.carried * last for size, last in zip(sizes, before, strict=True))
+
+
+def _adafactor_step(parameters: Sequence[Parameter], *, foreach: bool) -> int:
+    """Return what Adafactor's step holds: estimates as large as the parameters, and the means they come from.
+
+    For the small kernels of convolutions the means of rows and columns are a good part of the parameter.
+    """
+    sizes = [one.num_bytes for one in parameters]
+    matrices = [one for one in parameters if len(one.shape) > 1]
+    corners = [math.prod(one.shape[:-2]) * one.item_bytes for one in matrices]
+    if foreach:
+        of_matrices = sum(one.num_bytes for one in matrices)
+        # Vectors have their squares deleted before the estimates are made.
+        return max(of_matrices + sum(corners), sum(sizes) - of_matrices)
+    largest, before = 0, 0
+    means, corner = 0, 0
+    for one, size in zip(parameters, sizes, strict=True):
+        if len(one.shape) > 1:
+            # Two vectors; those of the last matrix stay in their variables through the turns of vectors.
+            means, corner = _factored(one), math.prod(one.shape[:-2]) * one.item_bytes
+            largest = max(largest, means + size + max(before, corner))
+        else:
+            largest = max(largest, means + 2 * size + before)
+        before = size
+    return largest
 
 
 def _new_gradients(group: Group) -> int:

@@ -1,0 +1,54 @@
+"""A prediction beside what was recorded.
+
+In: a rank with several steps, a cut. Out: `Comparison`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.steady.cut import Cut, cut_at
+from memtrace.analysis.history import DeviceHistory, build_history
+from memtrace.analysis.results import Peak, PredictedPeak
+from memtrace.analysis.steps import step_spans
+from memtrace.analysis.two_peaks import steady_state_peak
+from memtrace.store.trace import RankTrace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A peak that was recorded, and what was predicted from less."""
+
+    recorded: Peak
+    predicted: PredictedPeak
+
+    @property
+    def error(self) -> float:
+        """Predicted less recorded bytes, as a share of the recorded ones."""
+        recorded = self.recorded.requested_bytes or 0
+        return (self.predicted.requested_bytes or 0) / recorded - 1 if recorded else 0.0
+
+    @property
+    def is_in_range(self) -> bool:
+        """Whether the range of the prediction holds what was recorded."""
+        return self.predicted.low_bytes <= (self.recorded.requested_bytes or 0) <= self.predicted.high_bytes
+
+
+def compare(rank: RankTrace, cut: Cut) -> Comparison:
+    """Return prediction and recording of one rank's CPU memory.
+
+    Raises:
+        ValueError: the rank has no later step to compare with, or nothing was predicted from what the cut leaves.
+    """
+    recorded, predicted = _steady(_history(rank)), _steady(_history(cut_at(rank, cut)))
+    if recorded is None or recorded.predicted or not isinstance(predicted, PredictedPeak):
+        raise ValueError("nothing to compare")
+    return Comparison(recorded=recorded, predicted=predicted)
+
+
+def _history(rank: RankTrace) -> DeviceHistory:
+    return build_history(rank, "cpu", owns_marks=False)
+
+
+def _steady(history: DeviceHistory) -> Peak | None:
+    return steady_state_peak(history, step_spans(history), capacity_bytes=None)
