@@ -87,12 +87,15 @@ def timeline_figure(rank: RankReport, axis: Axis) -> Figure:
     """Return the timeline of one rank: categories stacked, lines above, and lanes of steps and phases below."""
     series = axis.series
     shows_capacity = rank.capacity_bytes is not None and series.top_bytes >= _CAPACITY_SHOWN_FROM * rank.capacity_bytes
-    top = max(series.top_bytes, rank.capacity_bytes or 0) if shows_capacity else series.top_bytes
+    used = [step.end.device_used_bytes or 0 for step in rank.steps if step.end is not None]
+    top = max(series.top_bytes, *used, (rank.capacity_bytes or 0) if shows_capacity else 0, 0)
     traces = [_area(name, axis, ref) for name, ref in series.category_refs.items()]
     if series.allocated_ref is not None and series.is_rounded:
         traces.append(_line("allocated", axis, series.allocated_ref, color="var(--ink)", width=1.0))
     if series.reserved_ref is not None:
         traces.append(_line("reserved", axis, series.reserved_ref, color="var(--muted)", width=1.5, dash="dash"))
+    if (used := _device_used(rank, axis)) is not None:
+        traces.append(used)
     bars = [bar for row, spans in enumerate(lanes(rank, axis).values()) for bar in _lane(spans, row)]
     traces += bars
     layout = _timeline_layout(axis, top)
@@ -103,6 +106,7 @@ def timeline_figure(rank: RankReport, axis: Axis) -> Figure:
     _add_gaps(layout, rank, axis)
     if shows_capacity:
         _add_capacity(layout, rank)
+    _add_oom(layout, rank, axis)
     _add_peak(layout, traces, rank, axis)
     return {"data": traces, "layout": layout}
 
@@ -335,6 +339,31 @@ def _add_capacity(layout: Figure, rank: RankReport) -> None:
     layout["shapes"].append(shape)
     note = _note(1, capacity, f"capacity {format_bytes(capacity)}", xanchor="right", yanchor="bottom")
     layout["annotations"].append(note | {"xref": "x domain", "font": {"size": 11, "color": "var(--bad)"}})
+
+
+def _device_used(rank: RankReport, axis: Axis) -> Figure | None:
+    """Return what the driver reported as used at the end of each step, `None` where it was never asked."""
+    ends = [(step.end_ns, step.end.device_used_bytes) for step in rank.steps if step.end is not None]
+    known = [(axis.place(time), used) for time, used in ends if time is not None and used is not None]
+    if not known:
+        return None
+    marker = {"size": 7, "symbol": "diamond-open", "color": "var(--ink)"}
+    line = {"width": 1, "color": "var(--muted)", "dash": "dot"}
+    points = {"x": [x for x, _ in known], "y": [y for _, y in known], "mode": "lines+markers", "type": "scatter"}
+    return {**points, "name": "device, all processes", "meta": "device", "line": line, "marker": marker} | {
+        "hoverinfo": "skip"
+    }
+
+
+def _add_oom(layout: Figure, rank: RankReport, axis: Axis) -> None:
+    """Mark where memory ran out."""
+    if rank.oom is None or rank.oom.time_ns is None:
+        return
+    x = axis.place(rank.oom.time_ns)
+    layout["shapes"].append(_shape("line", [x, x], [0, 1], line={"color": "var(--bad)", "width": 2}))
+    asked = "" if rank.oom.request_bytes is None else f" for {format_bytes(rank.oom.request_bytes)}"
+    note = _note(x, 1, f"<b>out of memory</b>{asked}", yref="y domain", xanchor="right", xshift=-6, yanchor="top")
+    layout["annotations"].append(note | {"font": {"size": 12, "color": "var(--bad)"}, "bgcolor": "var(--panel)"})
 
 
 def _add_peak(layout: Figure, traces: list[Figure], rank: RankReport, axis: Axis) -> None:

@@ -48,10 +48,11 @@ class _Columns:
 
     def add(self, name: str, values: IntArray, *, ascending: bool = False, optional: bool = False) -> None:
         """Pack one column of integers from 0 (from -1, if `optional`)."""
-        stored = values + 1 if optional else values
-        if ascending and len(stored):
-            stored = stored.copy()
-            stored[1:] -= values[:-1]
+        numbers = values + 1 if optional else values
+        stored = numbers
+        if ascending and len(numbers):
+            stored = numbers.copy()
+            stored[1:] -= numbers[:-1]
         largest = int(stored.max()) if len(stored) else 0
         kind = next((kind for kind, bits in (("u1", 8), ("u2", 16), ("u4", 32)) if largest < 1 << bits), "f8")
         self.specs.append({"name": name, "type": kind, "length": len(stored), "ascending": ascending})

@@ -3,6 +3,8 @@
 // A pixel shows the block that covers its centre; a block too low for that still gets the pixel that its middle lies in,
 // where nothing else is.
 
+import { EDGE, EDGE_FROM, plainId } from "./ids.js";
+
 /** Fill `ids` (column by column, lowest address first): row plus one, `reservedId(data)` for free memory, else 0. */
 export function rasterAddressed(data, moments, camera, width, height, ids) {
   const scale = height / (camera.y1 - camera.y0);
@@ -12,13 +14,23 @@ export function rasterAddressed(data, moments, camera, width, height, ids) {
     const moment = moments[column];
     const target = ids.subarray(column * height, (column + 1) * height);
     if (moment < 0) target.fill(0);
-    else if (moment === before) target.set(ids.subarray((column - 1) * height, column * height));
+    else if (moment === before) copyColumn(ids.subarray((column - 1) * height, column * height), target);
     else {
       sweep.live = liveByPlace(sweep, data, moment);
       fillReserved(data, moment, camera.y0, scale, target);
-      fillBlocks(sweep.live, data, camera.y0, scale, target);
+      // What begins after the column before and lasts a few columns has an edge on its left.
+      const later = moments[Math.min(column + EDGE_FROM, width - 1)];
+      fillBlocks(sweep.live, data, camera.y0, scale, target, (row) => before >= 0 && data.start[row] > before && data.end[row] > later);
       before = moment;
     }
+  }
+}
+
+// The same blocks, and none of them begins here: only edges at the bottom stay.
+function copyColumn(source, target) {
+  for (let row = 0; row < target.length; row += 1) {
+    const id = source[row];
+    target[row] = id >= EDGE && row > 0 && plainId(source[row - 1]) === id - EDGE ? id - EDGE : id;
   }
 }
 
@@ -59,7 +71,7 @@ function fillReserved(data, moment, low, scale, target) {
   }
 }
 
-function fillBlocks(live, data, low, scale, target) {
+function fillBlocks(live, data, low, scale, target, hasLeftEdge) {
   const height = target.length;
   const free = reservedId(data);
   let at = firstAbove(live, data, low);
@@ -70,8 +82,10 @@ function fillBlocks(live, data, low, scale, target) {
     const top = bottom + data.block[row] * scale;
     const from = Math.max(Math.ceil(bottom - 0.5), 0);
     const to = Math.min(Math.ceil(top - 0.5), height);
-    if (to > from) target.fill(row + 1, from, to);
-    else {
+    if (to > from) {
+      target.fill(row + 1 + (hasLeftEdge(row) ? EDGE : 0), from, to);
+      if (to - from >= EDGE_FROM && target[from] < EDGE) target[from] += EDGE;
+    } else {
       const middle = Math.floor((bottom + top) / 2);
       if (middle >= 0 && middle < height && (target[middle] === 0 || target[middle] === free)) target[middle] = row + 1;
     }

@@ -1,10 +1,11 @@
 // The view of all allocations: surface, tools, legend and details put together. What is shown is in `app.state`.
 
-import { axisExtent, confined, momentAt } from "./camera.js";
+import { axisExtent, confined, placeOfMoment } from "./camera.js";
 import { detailsPanel, detailsText, momentText, stretchOf } from "./details.js";
 import { element, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { cameraOfKey, listen } from "./gestures.js";
+import { highestMoment } from "./mapdata.js";
 import { buildInks, COLOURS, legendOf, rampColor } from "./inks.js";
 import { bottomOf } from "./stacked.js";
 import { countChosen, nameOf, sameStack, searched, shortFrame, headlineFrame } from "./rows.js";
@@ -52,7 +53,7 @@ export function mapView(app, data, view) {
 function limits({ app, data, view }) {
   const [x0, x1] = axisExtent(data, app.state.axis);
   const range = view.ranges.at(-1);
-  const top = app.state.layout === "address" ? range[1] + range[2] : data.level.reduce((most, level) => Math.max(most, level), 1) * 1.06;
+  const top = app.state.layout === "address" ? range[1] + range[2] : Math.max(data.level[highestMoment(data, 0, data.numMoments - 1)], 1) * 1.06;
   return { x0, x1, y0: 0, y1: top, minX: app.state.axis === "event" ? 4 : 1e-7, minY: 256 };
 }
 
@@ -231,13 +232,18 @@ function pickCenter(self, row) {
   zoomTo(self, row);
   drawMap(self);
   const { data, camera, surface, view } = self;
-  const axis = self.app.state.axis;
-  const [x0, x1] = [data.start[row], Math.min(data.inUseEnd[row], data.numMoments)].map((moment) => (axis === "event" || !data.seconds ? moment : moment >= data.numMoments ? axisExtent(data, axis)[1] : data.seconds[moment]));
-  const bottom = self.app.state.layout === "address" ? data.place[row] : bottomOf(data, row, momentAt(data, axis, (x0 + x1) / 2));
+  const { axis, layout } = self.app.state;
   const plot = surface.plot(view);
-  const x = plot.left + (((x0 + x1) / 2 - camera.x0) / (camera.x1 - camera.x0)) * plot.width;
-  const y = plot.top + plot.height - ((bottom + data.size[row] / 2 - camera.y0) / (camera.y1 - camera.y0)) * plot.height;
-  return rowAt(self, x, y);
+  const middle = (placeOfMoment(data, axis, data.start[row]) + placeOfMoment(data, axis, data.inUseEnd[row])) / 2;
+  const x = plot.left + ((middle - camera.x0) / (camera.x1 - camera.x0)) * plot.width;
+  // The column shows one moment, at which the strip may have sunk since the allocation began.
+  const moment = surface.momentAtX(x, view);
+  const bottom = layout === "address" ? data.place[row] : bottomOf(data, row, moment);
+  const margin = Math.max(data.size[row], 1024);
+  moveTo(self, { ...camera, y0: bottom - margin, y1: bottom + data.size[row] + margin });
+  drawMap(self);
+  const { y0, y1 } = self.camera;
+  return rowAt(self, x, plot.top + plot.height - ((bottom + data.size[row] / 2 - y0) / (y1 - y0)) * plot.height);
 }
 
 function applySearch(self, text) {
@@ -309,6 +315,8 @@ function drawLegend(self) {
 
 function savePng(self) {
   const { surface } = self;
+  // The picture of WebGL lasts until the page is composed: it is drawn again, and copied at once.
+  drawMap(self);
   const [picture, over] = surface.node.querySelectorAll("canvas");
   const ratio = devicePixelRatio;
   const canvas = element("canvas", { width: over.width, height: over.height });

@@ -1,5 +1,6 @@
 // Paints ids on a 2D canvas, pixel by pixel: the same picture as paint_gl.js where there is no WebGL2.
 
+import { EDGE, plainId } from "./ids.js";
 import { CHOSEN, DIMMED, FREE, HATCHED } from "./inks.js";
 
 /** A painter on a canvas. */
@@ -11,12 +12,12 @@ export function canvasPainter(canvas) {
     kind: "canvas",
     setColors(value) { colors = value; },
     setInks(bytes) { inks = bytes; },
-    draw(ids, width, height, { sideEdges }) {
+    draw(ids, width, height) {
       const image = context.createImageData(width, height);
       const pixels = new Uint32Array(image.data.buffer);
       for (let column = 0; column < width; column += 1) {
         for (let row = 0; row < height; row += 1) {
-          pixels[(height - 1 - row) * width + column] = pixelColor(ids, inks, colors, column, row, width, height, sideEdges);
+          pixels[(height - 1 - row) * width + column] = pixelColor(ids, inks, colors, column, row, width, height);
         }
       }
       context.putImageData(image, 0, 0);
@@ -25,29 +26,20 @@ export function canvasPainter(canvas) {
   };
 }
 
-function pixelColor(ids, inks, colors, column, row, width, height, sideEdges) {
+function pixelColor(ids, inks, colors, column, row, width, height) {
   const at = column * height + row;
-  const id = ids[at];
-  const { panel, line, free } = colors;
-  if (id === 0) return packed(panel);
+  const id = plainId(ids[at]);
+  if (id === 0) return packed(colors.panel);
   const flags = inks[id * 4 + 3];
-  if (flags & FREE) return (column + row) % 8 === 0 ? mixed(free, line, 0.35) : packed(free);
-  let [red, green, blue] = [inks[id * 4], inks[id * 4 + 1], inks[id * 4 + 2]];
-  const blend = (color, share) => {
-    red += (color[0] - red) * share;
-    green += (color[1] - green) * share;
-    blue += (color[2] - blue) * share;
-  };
-  if (flags & HATCHED && (column + row) % 7 < 2) blend(panel, 0.45);
-  if (flags & DIMMED) blend(panel, 0.78);
-  const below = row > 0 ? ids[at - 1] : id;
-  const above = row + 1 < height ? ids[at + 1] : id;
-  const before = column > 0 ? ids[at - height] : id;
-  const after = column + 1 < width ? ids[at + height] : id;
-  if (flags & CHOSEN && (below !== id || above !== id || before !== id || after !== id)) blend(line, 0.75);
-  else if (below !== id && above === id && ids[Math.min(at + 2, (column + 1) * height - 1)] === id) blend(panel, 0.42);
-  else if (sideEdges && before !== id && after === id && ids[column + 2 < width ? at + 2 * height : at] === id) blend(panel, 0.42);
-  return (255 << 24) | (blue << 16) | (green << 8) | red;
+  if (flags === FREE) return packed(colors.free);
+  let color = [inks[id * 4], inks[id * 4 + 1], inks[id * 4 + 2]];
+  if (flags & HATCHED && ((column + row) & 7) < 2) color = mixed(color, colors.panel, 0.45);
+  if (flags & DIMMED) color = mixed(color, colors.panel, 0.78);
+  if (flags & CHOSEN) {
+    const near = [column > 0 ? at - height : at, column + 1 < width ? at + height : at, row > 0 ? at - 1 : at, row + 1 < height ? at + 1 : at];
+    if (near.some((one) => plainId(ids[one]) !== id)) color = mixed(color, colors.line, 0.8);
+  } else if (ids[at] >= EDGE) color = mixed(color, colors.panel, 0.42);
+  return packed(color);
 }
 
 function packed([red, green, blue]) {
@@ -55,5 +47,5 @@ function packed([red, green, blue]) {
 }
 
 function mixed(color, other, share) {
-  return packed(color.map((one, channel) => Math.round(one + (other[channel] - one) * share)));
+  return color.map((one, channel) => Math.round(one + (other[channel] - one) * share));
 }

@@ -18,35 +18,32 @@ uniform sampler2D inks;
 uniform vec3 panel;
 uniform vec3 line;
 uniform vec3 free;
-uniform float sideEdges;
 out vec4 color;
-uint idAt(ivec2 at) { return texelFetch(ids, ivec2(at.y, at.x), 0).r; }
+uint idAt(ivec2 at) { return texelFetch(ids, ivec2(at.y, at.x), 0).r & 0x7fffffffu; }
 void main() {
   ivec2 at = ivec2(gl_FragCoord.xy);
-  ivec2 size = textureSize(ids, 0).yx;
-  uint id = idAt(at);
+  uint id = texelFetch(ids, ivec2(at.y, at.x), 0).r;
+  bool edge = (id & 0x80000000u) != 0u;
+  id &= 0x7fffffffu;
   if (id == 0u) { color = vec4(panel, 1.0); return; }
-  vec4 ink = texelFetch(inks, ivec2(int(id) % ${WIDE}, int(id) / ${WIDE}), 0);
+  vec4 ink = texelFetch(inks, ivec2(int(id) & ${WIDE - 1}, int(id) >> ${Math.log2(WIDE)}), 0);
   int flags = int(ink.a * 255.0 + 0.5);
-  bool stripe = (at.x + at.y) % 7 < 2;
-  if ((flags & 8) != 0) { color = vec4((at.x + at.y) % 8 == 0 ? mix(free, line, 0.35) : free, 1.0); return; }
+  if ((flags & 8) != 0) { color = vec4(free, 1.0); return; }
   vec3 rgb = ink.rgb;
-  if ((flags & 1) != 0 && stripe) rgb = mix(rgb, panel, 0.45);
+  if ((flags & 1) != 0 && ((at.x + at.y) & 7) < 2) rgb = mix(rgb, panel, 0.45);
   if ((flags & 4) != 0) rgb = mix(rgb, panel, 0.78);
-  uint below = at.y > 0 ? idAt(at - ivec2(0, 1)) : id;
-  uint above = at.y + 1 < size.y ? idAt(at + ivec2(0, 1)) : id;
-  uint before = at.x > 0 ? idAt(at - ivec2(1, 0)) : id;
-  uint after = at.x + 1 < size.x ? idAt(at + ivec2(1, 0)) : id;
-  bool chosen = (flags & 2) != 0;
-  if (chosen && (below != id || above != id || before != id || after != id)) rgb = mix(rgb, line, 0.75);
-  else if (below != id && above == id && idAt(min(at + ivec2(0, 2), size - 1)) == id) rgb = mix(rgb, panel, 0.42);
-  else if (sideEdges > 0.5 && before != id && after == id && idAt(min(at + ivec2(2, 0), size - 1)) == id) rgb = mix(rgb, panel, 0.42);
+  if ((flags & 2) != 0) {
+    ivec2 last = textureSize(ids, 0).yx - 1;
+    bool inside = idAt(max(at - ivec2(1, 0), ivec2(0))) == id && idAt(min(at + ivec2(1, 0), last)) == id
+      && idAt(max(at - ivec2(0, 1), ivec2(0))) == id && idAt(min(at + ivec2(0, 1), last)) == id;
+    if (!inside) rgb = mix(rgb, line, 0.8);
+  } else if (edge) rgb = mix(rgb, panel, 0.42);
   color = vec4(rgb, 1.0);
 }`;
 
 /** A painter on a canvas, or null where the browser has no WebGL2. */
 export function webglPainter(canvas) {
-  const gl = canvas.getContext("webgl2", { antialias: false, alpha: false, depth: false, preserveDrawingBuffer: true });
+  const gl = canvas.getContext("webgl2", { antialias: false, alpha: false, depth: false });
   if (gl === null) return null;
   const program = linked(gl);
   gl.useProgram(program);
@@ -69,12 +66,11 @@ export function webglPainter(canvas) {
       gl.bindTexture(gl.TEXTURE_2D, inks);
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, WIDE, rows, 0, gl.RGBA, gl.UNSIGNED_BYTE, padded);
     },
-    draw(pixels, width, height, { sideEdges }) {
+    draw(pixels, width, height) {
       gl.activeTexture(gl.TEXTURE0);
       gl.bindTexture(gl.TEXTURE_2D, ids);
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.R32UI, height, width, 0, gl.RED_INTEGER, gl.UNSIGNED_INT, pixels);
       gl.viewport(0, 0, width, height);
-      gl.uniform1f(place("sideEdges"), sideEdges ? 1 : 0);
       gl.drawArrays(gl.TRIANGLES, 0, 3);
     },
     readPixel(x, y) {

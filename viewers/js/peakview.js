@@ -9,6 +9,7 @@ import { copyText, saveCsv } from "./save.js";
 import { modulesSection, stacksSection } from "./tables.js";
 
 const MOST_ROWS = 200;
+const MOST_CPP_FRAMES = 5;
 const OUTSIDE = "outside any module";
 
 /** The view of one rank. */
@@ -71,7 +72,8 @@ function treeOf(app, data, view, rows, weights, moment) {
   rows.forEach((row, at) => {
     const category = inks[data.category[row]];
     if (app.state.by === "module") {
-      const module = view.modules.length ? [[data.module[row] ? view.modules[data.module[row] - 1] : OUTSIDE]] : [];
+      // Modules inside modules, level by level; no level at all where none was ever recorded.
+      const module = !view.modules.length ? [] : data.module[row] ? view.modules[data.module[row] - 1].split(".").map((part) => [part]) : [[OUTSIDE]];
       addPath(tree, [category, ...module, [operationOf(data, view, row)]], weights[at]);
     } else addPath(tree, [...tellingFrames(data, view, row).map((frame) => [shortFrame(frame), null, false]), category], weights[at]);
   });
@@ -89,7 +91,8 @@ export function baseAt(data, moment) {
 function tellingFrames(data, view, row) {
   const frames = frameRowsOf(data, row).reverse();
   const best = frames.reduce((most, frame) => Math.max(most, view.frame_class[frame]), 0);
-  const telling = frames.filter((frame) => view.frame_class[frame] === best).map((frame) => view.frames[frame]);
+  const alike = frames.filter((frame) => view.frame_class[frame] === best).map((frame) => view.frames[frame]);
+  const telling = best > 1 ? alike : alike.slice(-MOST_CPP_FRAMES);
   return telling.length ? telling : ["no stack recorded"];
 }
 

@@ -28,10 +28,10 @@ export function nameOf(data, view, row) {
   return data.saved[row] ? `saved for ${view.saved_for[data.saved[row] - 1][0]}` : null;
 }
 
-/** The operation that an allocation belongs to: the one that needs it in backward, else the line that asked for it. */
+/** What an allocation belongs to: its owner, the operation that needs it in backward, else the line that asked for it. */
 export function operationOf(data, view, row) {
-  if (data.saved[row]) return view.saved_for[data.saved[row] - 1][0];
   if (data.owner[row]) return view.owners[data.owner[row] - 1][0];
+  if (data.saved[row]) return view.saved_for[data.saved[row] - 1][0];
   const frame = headlineFrame(data, view, row);
   return frame < 0 ? "no stack recorded" : shortFrame(view.frames[frame]);
 }

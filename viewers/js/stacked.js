@@ -3,6 +3,8 @@
 // Every pixel is asked for at its centre: which allocation covers this byte of the stack at this moment? A sweep over the
 // columns keeps the list of live allocations; below the first one that changed, a column equals the one before it.
 
+import { EDGE, EDGE_FROM } from "./ids.js";
+
 /** Fill `ids` (column by column, bottom row first) with the row of the allocation plus one; 0 where there is none. */
 export function rasterStacked(data, moments, camera, width, height, ids) {
   const sweep = newSweep(data);
@@ -110,8 +112,12 @@ function fillColumn(sweep, data, from, low, scale, target) {
   if (from === 0) target.fill(data.count + 1 + sweep.epoch, 0, row);
   for (let at = from; at < sweep.count && row < height; at += 1) {
     const top = rowOf(sweep.bottom[at + 1]);
-    if (top > row) target.fill(sweep.live[at] + 1, row, top);
-    row = Math.max(top, row);
+    if (top > row) {
+      target.fill(sweep.live[at] + 1, row, top);
+      // A strip of some height gets an edge, so that it is seen apart from the one below.
+      if (top - row >= EDGE_FROM) target[row] += EDGE;
+      row = top;
+    }
   }
   target.fill(0, row);
 }

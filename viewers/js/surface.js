@@ -2,6 +2,7 @@
 
 import { rasterAddressed } from "./addressed.js";
 import { columnMoments } from "./camera.js";
+import { plainId } from "./ids.js";
 import { canvasPainter } from "./paint_canvas.js";
 import { webglPainter } from "./paint_gl.js";
 import { rasterStacked } from "./stacked.js";
@@ -39,7 +40,7 @@ export function newSurface() {
     },
     /** Paint the same ids again, as after a change of colours. */
     repaint(frame) {
-      painter.draw(drawn.ids, drawn.width, drawn.height, { sideEdges: frame.layout === "address" });
+      painter.draw(drawn.ids, drawn.width, drawn.height);
       surface.drawOver(frame);
     },
     drawOver(frame) {
@@ -58,7 +59,7 @@ export function newSurface() {
       const column = Math.floor((x - plot.left) * drawn.ratio);
       const row = drawn.height - 1 - Math.floor((y - plot.top) * drawn.ratio);
       if (column < 0 || row < 0 || column >= drawn.width || row >= drawn.height) return 0;
-      return drawn.ids[column * drawn.height + row];
+      return plainId(drawn.ids[column * drawn.height + row]);
     },
     /** The moment that the column at x shows; -1 for none. */
     momentAtX(x, view) {

@@ -14,7 +14,7 @@ export function mapColors() {
   const read = (name) => style.getPropertyValue(name).trim();
   const phases = Object.fromEntries(["data", "forward", "backward", "optimizer", "other"].map((name) => [`--phase-${name}`, read(`--phase-${name}`)]));
   return {
-    rgb: { panel: channels(read("--panel")), line: channels(read("--ink")), free: channels(read("--grid")) },
+    rgb: { panel: channels(read("--panel")), line: channels(read("--ink")), free: channels(read("--free")) },
     ink: read("--ink"),
     muted: read("--muted"),
     line: read("--muted"),

@@ -15,11 +15,19 @@ const LARGEST = 12;
 /** The view of one rank: the timeline, and below it the moment that was clicked. */
 export function newTimelineView(app, rank) {
   const below = element("div", { id: "at-moment" });
+  // The map also knows where a moment is on both axes, and in which module memory was last asked for.
+  let known = null;
   const showBelow = () => (rank.map && app.state.at === "moment" ? app.withMap(below, (data, view) => below.replaceChildren(atMoment(app, data, view))) : below.replaceChildren());
-  const timeline = timelineSection(app, rank, (place) => app.withMap(below, (data) => app.showMoment(momentOfPlace(app, data, place))));
+  const hooks = {
+    clicked: (place) => app.withMap(below, (data) => app.showMoment(momentOfPlace(app, data, place))),
+    mark: () => (known && app.state.at === "moment" && app.state.moment !== null ? placeOnAxis(app, known.data, app.state.moment) : null),
+    module: (place) => known && lastModule(known, momentOfPlace(app, known.data, place)),
+  };
+  const timeline = timelineSection(app, rank, hooks);
+  const learn = () => rank.map && app.withMap(element("div"), (data, view) => { known = { data, view }; });
   return {
     nodes: [timeline.node, below],
-    draw: () => Promise.all([timeline.draw(), showBelow()]),
+    draw: () => timeline.draw().then(learn).then(() => (app.state.at === "moment" ? Promise.all([timeline.draw(), showBelow()]) : null)),
     recolor: timeline.draw,
     moment: () => { timeline.draw(); showBelow(); },
     key: (event) => ({ a: timeline.toggleAxis, 0: timeline.resetZoom })[event.key]?.() !== undefined,
@@ -30,6 +38,15 @@ export function newTimelineView(app, rank) {
 function momentOfPlace(app, data, place) {
   const moment = app.state.axis === "event" ? lastNotAbove(data.event, place + 1) : momentAt(data, "wall", place);
   return Math.max(moment, 0);
+}
+
+function placeOnAxis(app, data, moment) {
+  return app.state.axis === "event" ? data.event[moment] - 1 : data.seconds?.[moment] ?? null;
+}
+
+function lastModule({ data, view }, moment) {
+  const row = lastNotAbove(data.start, moment);
+  return row >= 0 && data.module[row] ? view.modules[data.module[row] - 1] : null;
 }
 
 function atMoment(app, data, view) {
@@ -57,11 +74,11 @@ function atMoment(app, data, view) {
   );
 }
 
-/** The section of the timeline. `draw()` draws it for the theme in force; `clicked` is told where the plot was clicked. */
-function timelineSection(app, rank, clicked) {
+/** The section of the timeline. `draw()` draws it for the theme in force; `hooks` hear clicks, and tell mark and module. */
+function timelineSection(app, rank, hooks) {
   const { payload, state: shown } = app;
   const view = rank.timeline;
-  if (view === null) return { node: missing(), draw: () => {}, toggleAxis: () => {}, resetZoom: () => {} };
+  if (view === null) return { node: missing(), draw: () => Promise.resolve(), toggleAxis: () => {}, resetZoom: () => {} };
   const state = {
     hidden: new Set(),
     get axis() { return shown.axis; },
@@ -76,7 +93,7 @@ function timelineSection(app, rank, clicked) {
   const buttons = axisButtons(state, () => redraw());
   const redraw = () => {
     buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.axis === state.axis)));
-    return draw(plot, payload, withHidden(view.figures[state.axis], state.hidden));
+    return draw(plot, payload, withMark(withHidden(view.figures[state.axis], state.hidden), hooks.mark()));
   };
   const resetZoom = () => Plotly.relayout(plot, { "xaxis.range": [...view.figures[state.axis].layout.xaxis.range] });
   const toolbar = element(
@@ -92,8 +109,8 @@ function timelineSection(app, rank, clicked) {
     ),
   );
   const frame = element("div", { class: "plot-frame" }, plot, reading);
-  followPointer(frame, plot, reading, payload, view, state);
-  hearClicks(frame, plot, (place) => rank.map && clicked(place));
+  followPointer(frame, plot, reading, payload, view, state, hooks.module);
+  hearClicks(frame, plot, (place) => rank.map && hooks.clicked(place));
   const lead = "Bytes in use, stacked by what they are for. Drag across to zoom, double-click to go back; click a moment to see what was live then.";
   const node = section("timeline", "Over time", lead, element("div", { class: "panel" }, toolbar, frame));
   const toggleAxis = () => {
@@ -129,6 +146,7 @@ function legend(view, state, redraw) {
   const lines = [
     view.figures.wall.data.some((trace) => trace.meta === "allocated") && element("span", { class: "key line" }, element("span", { class: "stroke" }), "allocated"),
     view.reserved && element("span", { class: "key line" }, element("span", { class: "stroke dashed" }), "reserved"),
+    view.figures.wall.data.some((trace) => trace.meta === "device") && element("span", { class: "key line" }, element("span", { class: "stroke dotted" }), "device, all processes (at step ends)"),
   ];
   return element("div", { class: "legend" }, keys, lines);
 }
@@ -138,9 +156,16 @@ function withHidden(figure, hidden) {
   return { ...figure, data };
 }
 
+// The moment that the rest of the page shows.
+function withMark(figure, place) {
+  if (place === null) return figure;
+  const line = { type: "line", xref: "x", yref: "y domain", x0: place, x1: place, y0: 0, y1: 1, line: { color: "var(--accent)", width: 1.6, dash: "dash" } };
+  return { ...figure, layout: { ...figure.layout, shapes: [...figure.layout.shapes, line] } };
+}
+
 // The reading is our own: plotly's formats know no binary units, and its nearest point may lie across a gap. It shows the
 // values that hold at the pointer, which are those of the last event at or before it.
-function followPointer(frame, plot, reading, payload, view, state) {
+function followPointer(frame, plot, reading, payload, view, state, moduleAt) {
   const hide = () => { reading.hidden = true; };
   frame.addEventListener("pointerleave", hide);
   frame.addEventListener("pointerdown", hide);
@@ -151,7 +176,7 @@ function followPointer(frame, plot, reading, payload, view, state) {
     const left = event.clientX - box.left;
     const place = axis.p2c(left - axis._offset);
     if (left < axis._offset || left > axis._offset + axis._length) return hide();
-    reading.replaceChildren(...readingAt(payload, view, state.axis, place));
+    reading.replaceChildren(...readingAt(payload, view, state.axis, place, moduleAt(place)));
     reading.hidden = false;
     const beyond = left + 24 + reading.offsetWidth > box.width;
     reading.style.left = `${beyond ? left - reading.offsetWidth - 16 : left + 16}px`;
@@ -172,7 +197,7 @@ function hearClicks(frame, plot, clicked) {
 }
 
 /** What the pointer shows at a place of an axis. */
-function readingAt(payload, view, axis, place) {
+function readingAt(payload, view, axis, place, module) {
   const places = resolveArray(payload, axis === "wall" ? view.seconds : view.events);
   const index = lastNotAbove(places, place);
   const when = axis === "wall" ? formatSeconds(Math.max(place, 0)) : `event ${Math.round(Math.max(place, 0)).toLocaleString("en-US")}`;
@@ -188,7 +213,7 @@ function readingAt(payload, view, axis, place) {
   const lines = [["allocated", view.allocated], ["reserved", view.reserved]]
     .filter(([, reference]) => reference !== null)
     .map(([label, reference]) => readingRow("", label, resolveArray(payload, reference)[index], "total"));
-  return [head, element("table", {}, element("tbody", {}, lines, rows))];
+  return [head, element("table", {}, element("tbody", {}, lines, rows)), module && element("div", { class: "muted mono" }, `in ${module}`)].filter(Boolean);
 }
 
 function readingRow(mark, label, bytes, kind = "") {
