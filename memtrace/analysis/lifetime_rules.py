@@ -10,7 +10,7 @@ is touched. The rules, by where an allocation was born:
     optimizer   freed in it → temporary
     data        freed in it → temporary; else → input
     evaluation  freed in it → temporary; else → activation (output)
-    between     freed before the next forward → temporary; live in it → input
+    between     freed before the next forward → temporary; made right before it and live in it → input
     setup       live in the first forward, and no copy of a parameter → input: data, constants
     reducer     while DistributedDataParallel makes its buckets: freed then → temporary; else → communication
     collective  within a call of torch.distributed → communication
@@ -112,6 +112,14 @@ class LifetimeRules:
         self._decision[rows] = _DECISIONS.index(decision)
         self._role[rows] = _ROLES.index(role)
 
+    def _reopen(self, chosen: _BoolArray) -> None:
+        """Forget what was decided of the chosen allocations."""
+        self._open |= chosen
+        rows = self._rows[chosen]
+        self._category[rows] = _CATEGORIES.index(Category.UNKNOWN)
+        self._decision[rows] = _DECISIONS.index(Decision.UNKNOWN)
+        self._role[rows] = _ROLES.index(Role.NONE)
+
     def _communication(self) -> None:
         """Decide what was made in scopes of a reducer, which know what it is, and inside collectives."""
         rows = _reducer_scopes(self._rank)
@@ -128,14 +136,16 @@ class LifetimeRules:
     def _inputs(self) -> None:
         """Decide what was made between phases, by a data loader, or before training."""
         at = self._at
-        leads_on = np.isin(at.next_phase, [PHASES.index(Phase.FORWARD), PHASES.index(Phase.DATA)])
+        # Before a loader is asked for the next batch, what is kept is of the step that ended: sums, metrics.
+        leads_on = at.next_phase == PHASES.index(Phase.FORWARD)
         is_read = (at.death_ns > at.next_forward_ns) & (at.next_forward_ns != NEVER)
         between = (at.phase == BETWEEN) & ~at.is_setup
         drawn = between & leads_on & is_read & (at.num_steps_lived <= 2)
         loaded = self._born(Phase.DATA) & (at.death_ns > at.end_ns)
-        resident = (at.phase == BETWEEN) & at.is_setup & is_read & ~self._is_model_part()
-        # What autograd saved and no forward made is no activation: labels, masks, constants.
-        self._open |= self._is_saved & (drawn | loaded | resident)
+        early = (at.phase == BETWEEN) & at.is_setup & is_read
+        resident = early & ~self._is_model_part()
+        # What autograd saved and no forward made is no activation: labels, masks, constants; weights that none owns.
+        self._reopen(self._is_saved & (drawn | loaded | early))
         self._give(drawn | loaded | resident, Category.INPUT)
         self._give(
             between & ~is_read & (at.death_ns <= at.next_forward_ns) & (at.death_ns != NEVER), Category.TEMPORARY
@@ -148,7 +158,9 @@ class LifetimeRules:
         built = (roles_of(stack_roles(self._rank), self._stack) & (SETUP | OPTIMIZER_SETUP)) > 0
         # Buckets and shards of a distributed run are as large as any sum of parameters.
         is_distributed = (self._rank.header.get("world_size") or 1) > 1
-        return np.isin(self._size, copies) | built | (is_distributed and not self._knows_communication())
+        # Where no parameter is known, as in training by functions, the weights may be any of these.
+        is_blind = not len(self._parameter_bytes) or (is_distributed and not self._knows_communication())
+        return np.isin(self._size, copies) | built | is_blind
 
     def _knows_communication(self) -> bool:
         owners, communication = self._rank.table("owners"), self._rank.string_id(Category.COMMUNICATION.value)
@@ -190,8 +202,11 @@ class LifetimeRules:
         self._give(made & kept, Category.ACTIVATION, Role.OUTPUT)
 
     def _recurs(self, chosen: _BoolArray) -> _BoolArray:
-        """Return which of the chosen have a like, of the same stack and size, that was made in another step."""
-        rows = np.flatnonzero(chosen & (self._stack != NULL))
+        """Return which of the chosen have a like, of the same stack and size, that was made in another step.
+
+        Without stacks, as in steps that are recorded without frames, the size alone has to do.
+        """
+        rows = np.flatnonzero(chosen)
         found = np.zeros(len(chosen), np.bool_)
         if len(rows):
             kind = _codes(_codes(self._stack[rows]), _codes(self._size[rows]))
