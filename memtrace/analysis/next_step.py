@@ -149,22 +149,27 @@ def _rebound_at(history: DeviceHistory, loop: FirstLoop, left: IntArray) -> IntA
         return np.zeros(0, np.int64)
     around = np.flatnonzero((lifetimes.start <= loop.last) & (lifetimes.in_use_end > loop.first))
     around = around[np.argsort(lifetimes.start[around], kind="stable")]
-    size, stack = lifetimes.size_bytes[around], lifetimes.stack[around]
-    ends = []
-    for row in left.tolist():
-        same = around[(size == lifetimes.size_bytes[row]) & (stack == lifetimes.stack[row])]
-        like = int(lifetimes.start[same[0]])
-        ends.append(max(loop.first, like) if like <= loop.first else _returned(history, like))
-    return np.minimum(np.array(ends, np.int64), loop.last + 1)
+    _, of_size = np.unique(lifetimes.size_bytes[around], return_inverse=True)
+    stacks, of_stack = np.unique(lifetimes.stack[around], return_inverse=True)
+    _, first, alike = np.unique(of_size * len(stacks) + of_stack, return_index=True, return_inverse=True)
+    position = np.empty(len(lifetimes), np.int64)
+    position[around] = np.arange(len(around))
+    like = lifetimes.start[around[first[alike[position[left]]]]]
+    ends = np.where(like <= loop.first, loop.first, _returned(history, like))
+    return np.minimum(ends, loop.last + 1)
 
 
-def _returned(history: DeviceHistory, moment: int) -> int:
-    """Return the moment after the outermost module call around a moment has returned; the next one outside any."""
-    spans, time_ns = history.scopes, int(history.moments.time_ns[moment])
-    row = spans.at(time_ns)
-    if row < 0:
-        return moment + 1
-    position = int(np.flatnonzero(spans.rows == row)[0])
-    while spans.parent[position] >= 0:
-        position = int(spans.parent[position])
-    return history.moments.at_time(int(min(spans.end_ns[position], history.moments.time_ns[-1]))) + 1
+def _returned(history: DeviceHistory, at: IntArray) -> IntArray:
+    """Return the moments after the outermost module calls around moments have returned; the next one outside any."""
+    spans, moments = history.scopes, history.moments
+    inner = spans.innermost(moments.time_ns[at])
+    if not len(spans.rows):
+        return at + 1
+    place = np.empty(int(spans.rows.max()) + 1, np.int64)
+    place[spans.rows] = np.arange(len(spans.rows))
+    outer = np.where(inner >= 0, place[inner], -1)
+    while np.any(has_outer := (outer >= 0) & (spans.parent[outer] >= 0)):
+        outer = np.where(has_outer, spans.parent[outer], outer)
+    # A call that never returned holds what it made to the end.
+    end_ns = np.minimum(spans.end_ns[outer], moments.time_ns[-1])
+    return np.where(outer >= 0, moments.at_times(end_ns), at) + 1

@@ -24,12 +24,16 @@ from memtrace.analysis.next_step import NextStep, Unrecorded, next_step
 from memtrace.analysis.optimizer_needs import Group, Parameter, state_bytes, step_bytes
 from memtrace.analysis.peak import in_order
 from memtrace.analysis.results import Peak, PredictedPeak
+from memtrace.analysis.size_matching import count_sizes
 from memtrace.analysis.steps import StepSpan
 from memtrace.schema.names import Category, Decision, Phase
 from memtrace.store.columns import NULL
 
 _DOUBT = 0.02
 """Share by which the peak of the full recording differs from the prediction at worst: benchmarks/steady_state.py."""
+
+_MAX_DIGITS = 18
+"""A length with more digits is none of a tensor's."""
 
 
 def predict_steady_state(
@@ -107,7 +111,7 @@ def _with_gradient(history: DeviceHistory, loop: FirstLoop) -> list[Parameter]:
     Where most have none of their size, gradients are views of communication buffers: then every parameter has one.
     """
     lifetimes, owners = history.lifetimes, history.rank.table("owners")
-    gradients = lifetimes.size_bytes[_live(history, loop, Category.GRADIENT)].tolist()
+    gradients = count_sizes(lifetimes.size_bytes[_live(history, loop, Category.GRADIENT)])
     rows = _live(history, loop, Category.PARAMETER)
     owner = history.attribution.owner_row[rows]
     listed = np.argsort(np.where(owner == NULL, len(owners), owner), kind="stable")
@@ -115,8 +119,8 @@ def _with_gradient(history: DeviceHistory, loop: FirstLoop) -> list[Parameter]:
     for row, named in zip(rows[listed].tolist(), owner[listed].tolist(), strict=True):
         size = int(lifetimes.size_bytes[row])
         every.append(_parameter(history, size, named))
-        if size in gradients:
-            gradients.remove(size)
+        if gradients[size] > 0:
+            gradients[size] -= 1
             found.append(every[-1])
     has_most = 2 * sum(one.num_bytes for one in found) >= sum(one.num_bytes for one in every)
     return found if has_most or not _has_buckets(history, loop) else every
@@ -130,7 +134,8 @@ def _parameter(history: DeviceHistory, size: int, owner: int) -> Parameter:
     """Return a parameter with the shape that its owner row tells; as a vector of bytes where it tells none."""
     owners = history.rank.table("owners")
     text = None if owner == NULL else history.rank.text(int(owners["shape"][owner]))
-    shape = tuple(int(part) for part in (text or "").split("x") if part.isdecimal())
+    parts = (text or "").split("x")
+    shape = tuple(int(part) for part in parts if part.isdecimal() and len(part) < _MAX_DIGITS)
     count = int(np.prod(shape, dtype=object)) if shape else 0
     if count <= 0 or size % count or size // count > 16:
         return Parameter((size,), 1)
