@@ -49,7 +49,7 @@ def train(args: argparse.Namespace) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        del encoded
+        del encoded, scores
         print(f"step {step} loss {loss.item():.6f}", flush=True)
 
 

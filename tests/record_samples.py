@@ -17,6 +17,8 @@ RUNS = {
     "foreach_peak": "",
     "foreach_peak healthy": "--no-foreach",
     "foreach_peak fused": "--fused",
+    "fragmented": "",
+    "fragmented healthy": "--preallocate",
     "leak_losses": "",
     "leak_losses healthy": "--detach",
     "oom_step_two": "",

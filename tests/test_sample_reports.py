@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ CAPACITY_BYTES = {"oom_step_two": 75 * MIB}
 FAULTS = {
     "big_logits": ("large-logits", "F.cross_entropy(logits, targets)"),
     "foreach_peak": ("foreach-temporaries", "optimizer.step()"),
+    "fragmented": ("fragmentation", "encoded.append("),
     "leak_losses": ("leak", "held_out_loss = "),
     "oom_step_two": ("oom", "optimizer.step()"),
 }
@@ -70,3 +72,45 @@ def test_the_promised_peak_is_that_of_the_healthy_run(recordings: Path, name: st
     assert peak is not None
     print(f"{name}: promised {promised}, recorded {peak}: {promised / peak - 1:+.2%}")
     assert promised == pytest.approx(peak, rel=0.02)
+
+
+def defaults(script: str) -> dict[str, int]:
+    """Return the numbers that a sample's options have if they are not given."""
+    text = (SAMPLES / f"{script}.py").read_text(encoding="utf-8")
+    return {name: int(value) for name, value in re.findall(r'"--([a-z]+)", type=int, default=(\d+)', text)}
+
+
+def test_the_leak_is_what_the_graph_of_a_loss_holds(recordings: Path) -> None:
+    rows, hidden, classes = (defaults("leak_losses")[name] for name in ("batch", "hidden", "classes"))
+    (leak,) = report_of(recordings, "leak_losses").ranks[0].leaks
+    # Four inputs of layers, three inputs of gelu; the log of the softmax; the loss and the weight it was divided by.
+    assert leak.bytes_per_step == 4 * (7 * rows * hidden + rows * classes + 2)
+    assert leak.cause == "graph"
+
+
+def test_what_step_one_left_and_step_two_needs_is_exact(recordings: Path) -> None:
+    options = defaults("oom_step_two")
+    hidden, layers, classes, rows = (options[name] for name in ("hidden", "layers", "classes", "batch"))
+    parameters = layers * (hidden * hidden + 3 * hidden) + hidden * classes + classes
+    oom = report_of(recordings, "oom_step_two").ranks[0].oom
+    assert oom is not None
+    assert oom.needs is not None
+    assert (oom.predicted, oom.step, oom.needs.step) == (True, 2, 1)
+    # Two moments a parameter and a step count a tensor; the logits and the loss.
+    states, outputs = 4 * (2 * parameters + 4 * layers + 2), 4 * (rows * classes + 1)
+    assert {one.what: one.num_bytes for one in oom.needs.resident} == {"optimizer_state": states, "outputs": outputs}
+    peaks = [one.peak_requested_bytes for one in report_of(recordings, "oom_step_two").ranks[0].steps]
+    assert (oom.needs.peak_bytes, oom.needs.next_bytes) == (peaks[0], peaks[1])
+    assert peaks[0] < CAPACITY_BYTES["oom_step_two"] < peaks[1]
+
+
+def test_fragments_are_what_each_chunk_leaves_of_a_temporary(recordings: Path) -> None:
+    options = defaults("fragmented")
+    chunks, rows, hidden, width = (options[name] for name in ("chunks", "chunk", "hidden", "width"))
+    found = report_of(recordings, "fragmented").ranks[0].fragmentation
+    assert found is not None
+    assert found.is_model
+    (large,) = (pool for pool in found.moments[0].pools if pool.pool == "large")
+    rests = chunks * 4 * rows * (hidden - width)
+    # The last chunk's temporary is not cut yet when reserved memory is largest.
+    assert rests - 4 * rows * (hidden - width) <= large.split_bytes <= rests
