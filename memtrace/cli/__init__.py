@@ -42,6 +42,10 @@ COMMANDS = {
         target="memtrace.cli.whatif:whatif",
         short_help="Replay a recording under other settings and capacities.",
     ),
+    "estimate": LazyCommand(
+        target="memtrace.cli.estimate:estimate",
+        short_help="Estimate what a training run needs, before anything runs.",
+    ),
     "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
     "merge": LazyCommand(
         target="memtrace.cli.merge:merge", short_help="Assemble the parts of a recording into a trace."

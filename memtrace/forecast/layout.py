@@ -60,6 +60,8 @@ class Run:
     """Place in `RECOMPUTE`."""
     backend: str = "cuda"
     """cuda or cpu: kernels save different things."""
+    is_fused: bool = False
+    """Whether the optimizer runs in one kernel, without temporaries as large as the model (`fused=True`)."""
     dropout: float | None = None
     """Overrides every dropout of the model; `None` keeps them."""
 

@@ -55,6 +55,10 @@ class RankModel:
     """Parameters of the rank before ZeRO divides them."""
     weights: Size
     gradients: Size
+    layer_gradients: Size
+    """The part of one layer."""
+    embedding_gradients: Size
+    """The part of the embedding and of what belongs to it."""
     accumulated_gradients: Size
     """A wider copy in which micro-batches are added up; 0 in most recipes."""
     states: Size
@@ -89,15 +93,17 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
     master = precision.master_bytes
     per_layer = ceil_div(elements.total, layers_of_stage(spec, layout))
     gathers, whole_weights = (layout.zero >= 3) * (layout.shards > 1), precision.compute_bytes
-    root = _on_stage(
-        spec, [one for one in tensors if one.place in _ROOT], lambda one: one.numel, layout, is_last=is_last
-    )
+    root = _on_stage(spec, _at(tensors, *_ROOT), lambda one: one.numel, layout, is_last=is_last)
+    embedding = _on_stage(spec, _at(tensors, Place.EMBEDDING), lambda one: one.numel, layout, is_last=is_last)
     shards_gradients = layout.zero >= 2
     gradients = elements.over(layout, shards_gradients) * precision.gradient_bytes
+    in_layers = gradients - root.over(layout, shards_gradients) * precision.gradient_bytes
     return RankModel(
         elements=elements,
         weights=elements.over(layout, layout.zero >= 3) * (precision.weight_bytes + precision.weight_copy_bytes),
         gradients=gradients,
+        layer_gradients=in_layers // layers_of_stage(spec, layout),
+        embedding_gradients=embedding.over(layout, shards_gradients) * precision.gradient_bytes,
         accumulated_gradients=elements.over(layout, shards_gradients) * precision.accumulation_bytes,
         states=states.over(layout, layout.zero >= 1) + elements.over(layout, layout.zero >= 1) * master,
         gathered=gathers * (2 * per_layer + root.total) * whole_weights,
@@ -108,6 +114,10 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
 
 
 _ROOT = (Place.EMBEDDING, Place.HEAD)
+
+
+def _at(tensors: list[ParameterTensor], *places: Place) -> list[ParameterTensor]:
+    return [one for one in tensors if one.place in places]
 
 
 def layers_of_stage(spec: ModelSpec, layout: Layout) -> Size:

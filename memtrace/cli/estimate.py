@@ -1,0 +1,123 @@
+"""`memtrace estimate`: what a training run needs, from arithmetic alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memtrace.cli.model_options import NamedModel, model_options, named_model, run_options
+
+if TYPE_CHECKING:
+    from memtrace.forecast.layout import Layout, Run
+    from memtrace.forecast.results import Comparison, Estimate
+
+EXIT_DOES_NOT_FIT = 3
+EXIT_UNCERTAIN = 4
+
+
+@click.command()
+@model_options
+@click.option("--micro-batch", type=int, default=1, show_default=True, help="Sequences of one forward pass on a GPU.")
+@click.option("--sequence", "--seq", type=int, help="Tokens of a sequence.  [default: 1024, or what the model allows]")
+@click.option("--accumulation", type=int, default=1, show_default=True, help="Micro-batches of a step.")
+@run_options
+@click.option(
+    "--recompute",
+    type=click.Choice(["none", "selective", "full"]),
+    default="none",
+    show_default=True,
+    help="What backward computes again: the inside of attention, or layers.",
+)
+@click.option("--fused", is_flag=True, help="The optimizer runs fused: no temporary as large as a state.")
+@click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Where it runs.")
+@click.option("--dp", type=int, default=1, show_default=True, help="Data-parallel ranks.")
+@click.option("--tp", type=int, default=1, show_default=True, help="Tensor-parallel ranks.")
+@click.option("--pp", type=int, default=1, show_default=True, help="Pipeline stages.")
+@click.option("--cp", type=int, default=1, show_default=True, help="Context-parallel ranks.")
+@click.option("--ep", type=int, default=1, show_default=True, help="Expert-parallel ranks, a part of the others.")
+@click.option("--zero", type=click.IntRange(0, 3), default=0, show_default=True, help="ZeRO stage; 3 is FSDP.")
+@click.option("--no-sequence-parallel", is_flag=True, help="Tensor parallelism leaves norms and dropouts whole.")
+@click.option("--gpu", metavar="GPU", help="What it has to fit into: h100-80gb, a100-40gb … or a size, as 24GiB.")
+@click.option(
+    "--against",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="TRACE",
+    help="Put the estimate beside a recording of the same run.",
+)
+@click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
+@click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
+@click.pass_context
+def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: bool, **options: Any) -> None:
+    """Estimate what a training run needs, before anything runs.
+
+    Exit code 0: it fits, or no --gpu was given. 3: it does not fit. 4: the GPU's memory lies within the doubt.
+
+    \b
+    Example:
+      memtrace estimate --preset llama-3-8b --micro-batch 1 --sequence 4096 --dp 8 --zero 3 --gpu h100-80gb
+      memtrace estimate --config config.json --precision autocast --gpu 24GiB --html estimate.html
+      memtrace estimate --params 7B --recompute full
+      memtrace estimate --preset gpt2 --backend cpu --precision fp32 --against trace.json
+    """
+    from memtrace.forecast.estimate import estimate as make_estimate
+    from memtrace.forecast.gpus import gpu_named
+    from memtrace.report.estimate import estimate_json, estimate_text
+    from memtrace.report.output import check_output, write_text
+
+    if html is not None:
+        check_output(html, force=force)
+    model = named_model(options)
+    run, layout = _run(options, model), _layout(options)
+    capacity = None if options["gpu"] is None else gpu_named(options["gpu"]).memory_bytes
+    result = make_estimate(model.spec, run, layout, capacity_bytes=capacity, is_assumed_shape=model.is_assumed_shape)
+    comparison = None if options["against"] is None else _against(result, options["against"])
+    if html is not None:
+        from memtrace.report.estimate_html import render_estimate
+
+        write_text(render_estimate(result, comparison), html, force=force)
+    click.echo(estimate_json(result, comparison) if as_json else estimate_text(result, comparison), nl=False)
+    if html is not None:
+        click.echo(f"Wrote {html}", err=as_json)
+    if capacity is not None and result.fits is not True:
+        ctx.exit(EXIT_UNCERTAIN if result.fits is None else EXIT_DOES_NOT_FIT)
+
+
+def _run(options: dict[str, Any], model: NamedModel) -> Run:
+    from memtrace.forecast.layout import RECOMPUTE, Run
+    from memtrace.forecast.optimizers import optimizer_named
+    from memtrace.forecast.precision import precision_named
+
+    longest = model.spec.max_positions
+    sequence = options["sequence"] or min(1024, longest or 1024)
+    return Run(
+        micro_batch=options["micro_batch"],
+        sequence=sequence,
+        accumulation=options["accumulation"],
+        precision=precision_named(options["precision"]),
+        optimizer=optimizer_named(options["optimizer"]),
+        attention=options["attention"],
+        recompute=RECOMPUTE.index(options["recompute"]),
+        backend=options["backend"],
+        is_fused=options["fused"],
+        dropout=options["dropout"],
+    )
+
+
+def _layout(options: dict[str, Any]) -> Layout:
+    from memtrace.forecast.layout import Layout
+
+    axes = {name: options[name] for name in ("dp", "tp", "pp", "cp", "ep", "zero")}
+    return Layout(**axes, sequence_parallel=not options["no_sequence_parallel"])
+
+
+def _against(result: Estimate, path: Path) -> Comparison:
+    """Return the estimate beside the first device of a recording."""
+    from memtrace.analysis.report import analyze
+    from memtrace.forecast.against import compare
+    from memtrace.store.read import read_trace
+
+    report = analyze(read_trace((path,)))
+    return compare(result, report.ranks[report.main_rank or 0])

@@ -1,0 +1,92 @@
+"""GPUs by name: memory, dense 16-bit throughput, and bandwidth to other GPUs, per vendor's data sheet.
+
+In: a name, or a size such as "24GiB". Out: a `Gpu`. Memory is what a process can get of a card of that size, as
+`torch.cuda.get_device_properties` reports it, to a tenth of a GiB; bandwidths are one way, per GPU.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from memtrace.errors import MemtraceError
+from memtrace.units import parse_bytes
+
+GIB = 1024**3
+_GB_S = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One kind of GPU in its usual machine."""
+
+    name: str
+    memory_bytes: int
+    flops: float
+    """Dense 16-bit floating point operations a second, without sparsity."""
+    intra_bytes_s: float
+    """Bytes a second to GPUs of the same machine, one way: NVLink, Infinity Fabric, or PCIe."""
+    inter_bytes_s: float
+    """Bytes a second to other machines. Assumed: the network card that usual machines have for each GPU."""
+    gpus_per_node: int = 8
+
+
+def _gpu(name: str, gib: float, tflops: float, intra_gb: float, inter_gb: float) -> Gpu:
+    return Gpu(
+        name=name,
+        memory_bytes=round(gib * GIB),
+        flops=tflops * 1e12,
+        intra_bytes_s=intra_gb * _GB_S,
+        inter_bytes_s=inter_gb * _GB_S,
+    )
+
+
+GPUS = {
+    one.name: one
+    for one in (
+        _gpu("v100-16gb", 15.8, 125, 150, 12.5),
+        _gpu("v100-32gb", 31.7, 125, 150, 12.5),
+        _gpu("t4-16gb", 14.6, 65, 16, 6.25),
+        _gpu("a10g-24gb", 22.1, 70, 32, 6.25),
+        _gpu("l4-24gb", 22.0, 121, 32, 6.25),
+        _gpu("l40s-48gb", 44.4, 362, 32, 12.5),
+        _gpu("rtx3090-24gb", 23.6, 71, 32, 6.25),
+        _gpu("rtx4090-24gb", 23.5, 165, 32, 6.25),
+        _gpu("a100-40gb", 39.4, 312, 300, 25),
+        _gpu("a100-80gb", 79.1, 312, 300, 25),
+        _gpu("h100-80gb", 79.1, 989, 450, 50),
+        _gpu("h200-141gb", 139.8, 989, 450, 50),
+        _gpu("b200-192gb", 178.3, 2250, 900, 50),
+        _gpu("mi250x-64gb", 64.0, 191.5, 100, 25),
+        _gpu("mi300x-192gb", 191.9, 1307, 448, 50),
+    )
+}
+"""By the name that `--gpu` takes."""
+
+
+def gpu_named(text: str) -> Gpu:
+    """Return a GPU by name, or one of a stated size, with the throughput and links of an A100.
+
+    >>> gpu_named("24GiB").memory_bytes == 24 * 1024**3, gpu_named("h100-80gb").flops
+    (True, 989000000000000.0)
+
+    Raises:
+        MemtraceError: it is neither.
+    """
+    if text in GPUS:
+        return GPUS[text]
+    try:
+        memory = parse_bytes(text)
+    except MemtraceError:
+        near = difflib.get_close_matches(text, GPUS, n=3, cutoff=0.3) or list(GPUS)
+        raise MemtraceError(
+            f"there is no GPU {text[:60]!r}", hint=f"try {', '.join(near)}, or a size such as 24GiB"
+        ) from None
+    like = GPUS["a100-80gb"]
+    return Gpu(
+        name=text,
+        memory_bytes=memory,
+        flops=like.flops,
+        intra_bytes_s=like.intra_bytes_s,
+        inter_bytes_s=like.inter_bytes_s,
+    )

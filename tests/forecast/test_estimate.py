@@ -1,0 +1,217 @@
+"""Estimates: phases, ranges, what fits, what is refused, and a recording beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtrace.analysis.results import Peak, RankReport, State, StepResult
+from memtrace.errors import MemtraceError
+from memtrace.forecast.against import compare
+from memtrace.forecast.estimate import estimate
+from memtrace.forecast.gpus import GPUS, gpu_named
+from memtrace.forecast.layout import Layout, Run
+from memtrace.forecast.phases import largest, moments
+from memtrace.forecast.precision import PRECISIONS
+from memtrace.forecast.presets import PRESETS, preset
+from memtrace.forecast.shapes import spec_of_size
+
+FP32_CPU = Run(precision=PRECISIONS["fp32"], backend="cpu", attention="sdpa")
+
+
+def test_phases_are_those_of_both_steps_and_add_up() -> None:
+    result = estimate(preset("llama-3-8b"), Run(), Layout())
+    names = [(one.step, one.phase) for one in result.phases]
+    assert names == [(step, phase) for step in ("first", "steady") for phase in ("forward", "backward", "optimizer")]
+    assert all(sum(one.by_category.values()) == one.peak_bytes for one in result.phases)
+    assert result.peak.peak_bytes == max(one.peak_bytes for one in result.phases)
+    assert result.low_bytes < result.peak.peak_bytes < result.high_bytes
+
+
+def test_states_exist_from_the_first_optimizer_step_on() -> None:
+    phases = {(one.step, one.phase): one for one in estimate(preset("gpt2"), Run(), Layout()).phases}
+    assert "optimizer_state" not in phases["first", "forward"].by_category
+    assert "optimizer_state" not in phases["first", "backward"].by_category
+    states = phases["first", "optimizer"].by_category["optimizer_state"]
+    assert phases["steady", "forward"].by_category["optimizer_state"] == states == 12 * 124_439_808
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_has_an_estimate_in_every_setting(name: str) -> None:
+    spec = preset(name)
+    for precision in PRECISIONS.values():
+        for recompute in (0, 1, 2):
+            run = Run(precision=precision, recompute=recompute, attention="explicit", sequence=512)
+            result = estimate(spec, run, Layout(dp=4, zero=3))
+            assert all(size > 0 for one in result.phases for size in one.by_category.values())
+
+
+@given(
+    batch=st.integers(1, 8),
+    sequence=st.sampled_from([128, 1024, 4096]),
+    recompute=st.integers(0, 2),
+    zero=st.integers(0, 3),
+    name=st.sampled_from(["gpt2", "llama-3-8b", "mixtral-8x7b", "bert-base", "gemma-2-2b"]),
+    accumulation=st.integers(1, 3),
+)
+def test_more_of_anything_never_needs_less(
+    batch: int, sequence: int, recompute: int, zero: int, name: str, accumulation: int
+) -> None:
+    spec, layout = preset(name), Layout(dp=4, zero=zero)
+    run = Run(
+        micro_batch=batch, sequence=sequence, recompute=recompute, accumulation=accumulation, attention="explicit"
+    )
+    peak = estimate(spec, run, layout).peak.peak_bytes
+    assert estimate(spec, replace(run, micro_batch=batch + 1), layout).peak.peak_bytes >= peak
+    assert estimate(spec, replace(run, sequence=2 * sequence), layout).peak.peak_bytes >= peak
+    assert estimate(spec, replace(run, attention="explicit"), layout).peak.peak_bytes >= peak
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("steady", [False, True])
+def test_many_layouts_at_once_are_those_of_each(is_last: bool, steady: bool) -> None:
+    spec = preset("mixtral-8x7b")
+    grids = np.meshgrid([1, 4], [1, 2, 8], [1, 4], [0, 1, 3], [0, 1, 2], [1, 2], [1, 6], indexing="ij")
+    dp, tp, pp, zero, recompute, batch, accumulation = (grid.ravel() for grid in grids)
+    run = Run(micro_batch=batch, accumulation=accumulation, recompute=recompute, sequence=2048, attention="explicit")
+    layout = Layout(dp=dp, tp=tp, pp=pp, zero=zero)
+    together = [one.num_bytes for one in moments(spec, run, layout, is_last=is_last, steady=steady)]
+    for at in range(0, len(dp), 7):
+        run = replace(
+            run,
+            micro_batch=int(batch[at]),
+            accumulation=int(accumulation[at]),
+            recompute=int(recompute[at]),
+        )
+        layout = Layout(dp=int(dp[at]), tp=int(tp[at]), pp=int(pp[at]), zero=int(zero[at]))
+        alone = [int(one.num_bytes) for one in moments(spec, run, layout, is_last=is_last, steady=steady)]
+        assert [int(np.broadcast_to(one, dp.shape)[at]) for one in together] == alone
+
+
+def test_largest_of_numbers_and_arrays() -> None:
+    assert largest([1, 3, 2]) == 3
+    assert largest([np.array([1, 5]), 3, np.array([2, 2])]).tolist() == [3, 5]
+
+
+def test_whether_it_fits_has_three_answers() -> None:
+    spec, run = preset("gpt2"), Run(micro_batch=4)
+    free = estimate(spec, run, Layout())
+    answers = [
+        estimate(spec, run, Layout(), capacity_bytes=capacity).fits
+        for capacity in (free.high_bytes, free.peak.peak_bytes, free.low_bytes - 1)
+    ]
+    assert free.fits is None
+    assert answers == [True, None, False]
+
+
+def test_an_assumed_shape_is_said_and_widens_the_range() -> None:
+    spec = spec_of_size(7 * 10**9)
+    known, assumed = (estimate(spec, Run(), Layout(), is_assumed_shape=one) for one in (False, True))
+    assert assumed.high_bytes - assumed.low_bytes > known.high_bytes - known.low_bytes
+    assert "Only the number of parameters is known" in assumed.assumptions[0]
+
+
+@pytest.mark.parametrize(
+    ("layout", "run", "message"),
+    [
+        (Layout(tp=5), Run(), "heads cannot be divided"),
+        (Layout(pp=100), Run(), "cannot fill 100 pipeline stages"),
+        (Layout(ep=2, dp=2), Run(), "does not fit this model"),
+        (Layout(dp=0), Run(), "dp must be at least 1"),
+        (Layout(), Run(micro_batch=0), "micro-batch must be at least 1"),
+        (Layout(), Run(sequence=2**40), "sequence must be at least 1"),
+        (Layout(zero=4), Run(), "a ZeRO stage is"),
+    ],
+)
+def test_impossible_layouts_are_refused(layout: Layout, run: Run, message: str) -> None:
+    with pytest.raises(MemtraceError, match=message):
+        estimate(preset("llama-3-8b"), run, layout)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_a_gpu_has_about_the_memory_of_its_name(name: str) -> None:
+    gib, named = gpu_named(name).memory_bytes / 1024**3, int(name.rpartition("-")[2].removesuffix("gb"))
+    assert 0.85 * named < gib <= named
+
+
+def test_an_unknown_gpu_is_refused_with_near_names() -> None:
+    with pytest.raises(MemtraceError) as raised:
+        gpu_named("h100")
+    assert "h100-80gb" in (raised.value.hint or "")
+
+
+def state(**by_category: int) -> dict[str, object]:
+    size = sum(by_category.values())
+    return {
+        "allocated_bytes": size,
+        "requested_bytes": size,
+        "pending_free_bytes": 0,
+        "reserved_bytes": None,
+        "device_used_bytes": None,
+        "non_torch_bytes": None,
+        "by_category": by_category,
+        "by_decision": {},
+    }
+
+
+def recording(steady: dict[str, int] | None, end: dict[str, int]) -> RankReport:
+    peak = Peak(**state(**(steady or end)), time_ns=1, step=2, phase="backward", module=None, event=0)  # type: ignore[arg-type]
+    step = StepResult(
+        step=1,
+        skipped=False,
+        recorded=True,
+        num_microbatches=1,
+        start_ns=0,
+        end_ns=1,
+        peak_allocated_bytes=None,
+        peak_requested_bytes=None,
+        max_reserved_bytes=None,
+        num_device_mallocs=None,
+        host_rss_bytes=None,
+        end=State(**state(**end)),  # type: ignore[arg-type]
+        phases=(),
+    )
+    return RankReport(
+        rank=0,
+        device="cpu",
+        source="recorded",
+        complete=True,
+        num_events=0,
+        num_allocations=0,
+        capacity_bytes=None,
+        peak=peak,
+        first_step_peak=None,
+        steady_state_peak=peak if steady else None,
+        end=State(**state(**end)),  # type: ignore[arg-type]
+        max_reserved_bytes=None,
+        steps=(step,),
+        oom=None,
+        timeline=None,
+        top_modules=(),
+        top_stacks=(),
+        warnings=(),
+    )
+
+
+def test_a_recording_beside_the_estimate_gives_signed_errors() -> None:
+    result = estimate(preset("gpt2"), FP32_CPU, Layout())
+    weights = 4 * 124_439_808
+    steady = {"parameter": weights, "activation": 2 * result.peak.by_category["activation"], "input": 1000}
+    rows = {row.name: row for row in compare(result, recording(steady, {"gradient": weights})).rows}
+    assert rows["parameter"].error_pct == 0
+    assert rows["activation"].error_pct == pytest.approx(-50)
+    assert rows["gradient"].error_pct == 0
+    assert rows["optimizer_state"].recorded_bytes == 0 or rows["optimizer_state"].recorded_bytes is None
+    assert rows["optimizer_state"].error_pct is None
+    assert rows["total"].recorded_bytes == sum(steady.values()) - 1000
+
+
+def test_notes_say_what_the_comparison_leaves_out() -> None:
+    result = estimate(preset("gpt2"), Run(), Layout())
+    notes = " ".join(compare(result, recording(None, {"unknown": 90, "input": 10})).notes)
+    for words in ("No step after the first", "as input", "context, workspace", "unattributed", "--backend cpu"):
+        assert words in notes
