@@ -118,8 +118,9 @@ def _outputs_kept(history: DeviceHistory, loop: FirstLoop) -> FirstStepEffect | 
     """Return what variables of the loop still hold when the next forward begins: logits, loss, the last batch."""
     lifetimes = history.lifetimes
     made = (lifetimes.start > loop.first) & (lifetimes.start <= loop.last)
-    held = made & (lifetimes.in_use_end > loop.known_until) & is_rebound(history, loop)
+    held = made & (lifetimes.in_use_end > loop.known_until)
     rows = np.flatnonzero(held & ~is_resident(loop) & ~_is(loop, Category.GRADIENT))
+    rows = rows[is_rebound(history, rows)]
     return FirstStepEffect(
         slug="outputs-kept",
         title="Outputs of a step are still referenced while the next forward runs",

@@ -20,7 +20,7 @@ from memtrace.analysis.first_loop import FirstLoop
 from memtrace.analysis.gradient_fate import Gradients
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.levels import running_level
-from memtrace.schema.names import Category
+from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, BoolArray, IntArray
 
 
@@ -90,14 +90,16 @@ def _intervals(history: DeviceHistory, loop: FirstLoop, gradients: Gradients) ->
     is_gradient = loop.category == CATEGORIES.index(Category.GRADIENT)
     made = (start > loop.first) & (start <= loop.last)
     stays = made & (lifetimes.in_use_end > loop.known_until)
-    resident = stays & (is_resident(loop) | (~is_gradient & ~is_rebound(history, loop)))
+    others = np.flatnonzero(stays & ~is_gradient & ~is_resident(loop))
+    left = others[is_rebound(history, others)]
+    resident = stays & ~is_gradient
+    resident[left] = False
     begin = np.where(resident, loop.first, np.maximum(start, loop.first))
     old_gradients = np.flatnonzero(is_gradient & (start <= loop.last) & (lifetimes.in_use_end > loop.last))
     if gradients is Gradients.KEPT:
         end = end.copy()
         fresh = old_gradients[made[old_gradients]]
         end[fresh] = _accumulated(start, fresh, loop.backward_end)
-    left = np.flatnonzero(stays & ~resident & ~is_gradient)
     until = _rebound_at(history, loop, left)
     old_end = {Gradients.FREED: loop.first, Gradients.UNTIL_BACKWARD: loop.backward + 1, Gradients.KEPT: stop}[
         gradients
@@ -116,14 +118,13 @@ def is_resident(loop: FirstLoop) -> BoolArray:
     return np.isin(loop.category, [CATEGORIES.index(one) for one in names])
 
 
-def is_rebound(history: DeviceHistory, loop: FirstLoop) -> BoolArray:
-    """Return which allocations were made before backward of a microbatch: a variable of the loop holds what stays."""
+def is_rebound(history: DeviceHistory, rows: IntArray) -> BoolArray:
+    """Return which of some allocations were made before a backward pass: a variable of the loop holds what stays."""
     moments, phases = history.moments, history.rank.table("phases")
-    row = history.phases.innermost(moments.time_ns)
-    names = np.append(phases["phase"], NULL)[row]
-    later = np.isin(names, [history.rank.string_id(one) for one in ("backward", "optimizer", "recompute")])
-    rebound: BoolArray = ~later[np.minimum(history.lifetimes.start, len(moments) - 1)]
-    return rebound
+    phase = history.phases.innermost(moments.time_ns[history.lifetimes.start[rows]])
+    names = np.append(phases["phase"], NULL)[phase]
+    later = [history.rank.string_id(one.value) for one in (Phase.BACKWARD, Phase.OPTIMIZER, Phase.RECOMPUTE)]
+    return ~np.isin(names, later)
 
 
 def _accumulated(start: IntArray, fresh: IntArray, last: int) -> IntArray:
