@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,10 @@ class Progress:
 @click.command()
 @click.argument("trace", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
+@click.option(
+    "--open", "opens", is_flag=True, help="Open the page in a browser; --html is a temporary file by default."
+)
+@click.option("--no-source", is_flag=True, help="Leave paths and source lines out of the HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
 @click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
 @click.option("--capacity", type=Size(), help="Memory of the device, as in 24GiB, in place of what the trace says.")
@@ -69,6 +75,8 @@ def report(
     context: click.Context,
     trace: tuple[Path, ...],
     html: Path | None,
+    opens: bool,
+    no_source: bool,
     as_json: bool,
     force: bool,
     capacity: int | None,
@@ -83,6 +91,7 @@ def report(
     Example:
       memtrace report trace.json
       memtrace report snapshot.pickle --html report.html --capacity 24GiB
+      memtrace report trace.json --open
       memtrace report run/ --json > report.json
       memtrace report trace.json --capacity 80GiB --fail-on oom --fail-on leak
     """
@@ -91,6 +100,8 @@ def report(
     from memtrace.report.output import check_output, write_html
     from memtrace.store.read import read_trace
 
+    if html is None and opens:
+        html = Path(tempfile.mkdtemp(prefix="memtrace-")) / "report.html"
     if html is not None:
         check_output(html, force=force)
     progress = Progress()
@@ -100,7 +111,7 @@ def report(
         progress.clear()
     result = analyze(read, capacity_bytes=capacity, with_map=html is not None)
     if html is not None:
-        write_html(result, html, force=force)
+        write_html(result, html, force=force, with_source=not no_source)
     if as_json:
         from memtrace.report.to_json import report_json
 
@@ -111,6 +122,8 @@ def report(
         print_report(result)
     if html is not None:
         click.echo(f"Wrote {html}", err=as_json)
+    if html is not None and opens:
+        webbrowser.open(html.resolve().as_uri())
     failed = failing(result.findings, fail_on)
     for finding in failed:
         click.echo(f"failed on {finding.slug}: {printable(finding.title)}", err=True)

@@ -94,8 +94,8 @@ def timeline_figure(rank: RankReport, axis: Axis) -> Figure:
         traces.append(_line("allocated", axis, series.allocated_ref, color="var(--ink)", width=1.0))
     if series.reserved_ref is not None:
         traces.append(_line("reserved", axis, series.reserved_ref, color="var(--muted)", width=1.5, dash="dash"))
-    if (used := _device_used(rank, axis)) is not None:
-        traces.append(used)
+    if (device := _device_used(rank, axis)) is not None:
+        traces.append(device)
     bars = [bar for row, spans in enumerate(lanes(rank, axis).values()) for bar in _lane(spans, row)]
     traces += bars
     layout = _timeline_layout(axis, top)

@@ -34,18 +34,19 @@ MAX_MAP_CHARS = 24_000_000
 """About the most that the maps of all ranks may add to a page; that of the main rank is always there."""
 
 
-def render_html(report: Report) -> str:
-    """Return the page of a report, complete in itself."""
+def render_html(report: Report, *, with_source: bool = True) -> str:
+    """Return the page of a report, complete in itself; without `with_source`, without paths and source lines."""
     plotly, modules = plotly_script(), joined_modules("main")
     maps = packed_maps(report)
+    payload = report_payload(report, version=__version__, maps=maps, with_source=with_source)
     return filled(
         viewer_text("report.html"),
         {
             "policy": _policy([plotly, modules]),
-            "title": html.escape(visible(report.title)),
-            "verdict": html.escape(visible(report.verdict)),
+            "title": html.escape(visible(payload["title"])),
+            "verdict": html.escape(visible(payload["verdict"])),
             "styles": css_variables() + viewer_text("report.css") + viewer_text("map.css"),
-            "data": script_json(report_payload(report, version=__version__, maps=maps)),
+            "data": script_json(payload),
             # Base64 and our own modules: neither holds what would end a script element.
             "maps": "\n".join(
                 f'<script type="text/plain" id="map-{index}">{packed.data}</script>' for index, packed in maps.items()

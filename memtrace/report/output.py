@@ -49,8 +49,8 @@ def write_text(text: str, path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} cannot be written: {reason}", slug="output-unwritable") from error
 
 
-def write_html(report: Report, path: Path, *, force: bool) -> None:
-    """Write the report as one HTML file.
+def write_html(report: Report, path: Path, *, force: bool, with_source: bool = True) -> None:
+    """Write the report as one HTML file; without `with_source`, without paths and source lines.
 
     Raises:
         OutputError: as `write_text`.
@@ -58,7 +58,7 @@ def write_html(report: Report, path: Path, *, force: bool) -> None:
     from memtrace.report.html import render_html
 
     check_output(path, force=force)
-    write_text(render_html(report), path, force=force)
+    write_text(render_html(report, with_source=with_source), path, force=force)
 
 
 def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bool) -> None:

@@ -30,6 +30,7 @@ from memtrace.analysis.results import (
     Timeline,
 )
 from memtrace.report.figures import Axis, Reference, Series, lanes, module_figure, timeline_figure
+from memtrace.report.hiding import hidden_source
 from memtrace.report.map_payload import PackedMap
 from memtrace.report.markup import visible
 from memtrace.report.palette import CATEGORIES, PHASES, category_ink, phase_ink, stack_order
@@ -66,8 +67,13 @@ class Arrays:
         return {"$array": len(self.encoded) - 1}
 
 
-def report_payload(report: Report, *, version: str, maps: Mapping[int, PackedMap] = MappingProxyType({})) -> View:
-    """Return everything that the page of a report shows; `maps` are those of the ranks at these positions."""
+def report_payload(
+    report: Report, *, version: str, maps: Mapping[int, PackedMap] = MappingProxyType({}), with_source: bool = True
+) -> View:
+    """Return everything that the page of a report shows; `maps` are those of the ranks at these positions.
+
+    Without `with_source` no path and no source line is in it.
+    """
     arrays = Arrays()
     ranks = [
         _rank_view(rank, report.findings, arrays) | _map_view(rank, maps.get(index))
@@ -84,7 +90,8 @@ def report_payload(report: Report, *, version: str, maps: Mapping[int, PackedMap
         "categories": {name: {"label": ink.label, "hatched": ink.hatched} for name, ink in CATEGORIES.items()},
         "ranks": ranks,
     }
-    return {**visible(view), "arrays": arrays.encoded}
+    shown = view if with_source else hidden_source(view)
+    return {**visible(shown), "arrays": arrays.encoded}
 
 
 def _rank_view(rank: RankReport, findings: Sequence[Finding], arrays: Arrays) -> View:

@@ -71,6 +71,24 @@ def test_html_is_written_once(snapshot: Path, tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["report.html", "snapshot.pickle"]
 
 
+def test_open_shows_the_page_in_a_browser(snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert run(snapshot, "--open", "--html", tmp_path / "report.html").exit_code == 0
+    assert opened == [(tmp_path / "report.html").as_uri()]
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(snapshot, "--open").exit_code == 0
+    assert len(list(tmp_path.glob("memtrace-*/report.html"))) == 1
+
+
+def test_no_source_keeps_paths_out_of_the_page(snapshot: Path, tmp_path: Path) -> None:
+    assert run(snapshot, "--html", tmp_path / "report.html", "--no-source").exit_code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert snapshot.name not in page
+    assert run(snapshot, "--html", tmp_path / "report.html", "--force").exit_code == 0
+    assert snapshot.name in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("place", ["missing/report.html", "."])
 def test_html_that_cannot_be_written_is_refused(snapshot: Path, tmp_path: Path, place: str) -> None:
     result = run(snapshot, "--html", tmp_path / place)

@@ -19,13 +19,15 @@ import pytest
 from memtrace.analysis.results import Report
 from memtrace.report.assets import joined_modules, viewers_folder
 from memtrace.report.figures import plotly_script
+from memtrace.report.hiding import hidden_source
 from memtrace.report.html import render_html, script_json
 from memtrace.report.markup import visible
 from memtrace.report.palette import CATEGORIES, category_ink, stack_order
 from memtrace.report.payload import report_payload
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
-from tests.fake_report import HOSTILE, gpt_report, hostile_report, ranks_report
+from tests.browser.map_runs import host_report
+from tests.fake_report import HOSTILE, finding, gpt_report, hostile_report, ranks_report
 
 PLOTLY_MARK = "Copyright 2012-20"
 
@@ -301,3 +303,34 @@ def test_without_steps_the_timeline_has_no_lanes() -> None:
     figure = report_payload(replace(report, ranks=(rank,)), version="0")["ranks"][0]["timeline"]["figures"]["wall"]
     assert "yaxis2" not in figure["layout"]
     assert figure["layout"]["yaxis"]["domain"] == [0, 1]
+
+
+# Without source
+
+
+def test_without_source_no_path_and_no_line_is_in_the_page() -> None:
+    report = host_report()
+    where = {"file": "/home/me/secret/train.py", "line": 7, "function": "train", "module": "head"}
+    rank = replace(
+        report.ranks[0],
+        top_stacks=gpt_report().ranks[0].top_stacks,
+        facts={"command": ["python", "secret_train.py"], "exception": {"message": r"C:\secret\a.py:3 failed"}},
+    )
+    report = replace(
+        report, title="/work/secret/trace.json", ranks=(rank,), findings=(replace(finding(), where=where),)
+    )
+    page = render_html(report, with_source=False)
+    data = page[page.index('id="data">') : page.index("</script", page.index('id="data">'))]
+    data += page[: page.index("<style>")]
+    assert "secret" in render_html(report)
+    assert not re.search(r"secret|\.py|/home|site-packages", data)
+    assert "train" in data
+    # The frames of the map keep their functions.
+    assert data_of(page)["ranks"][0]["stacks"]["rows"][0]["headline"]
+
+
+def test_hiding_leaves_what_is_no_path() -> None:
+    for text in ("3.5 GiB/s", "blocks.0.attn", "1/2 of it", "at::empty(long)", "x < y and a/b", "float32"):
+        assert hidden_source(text) == text
+    assert hidden_source("/a/b/model.py:12 forward") == "forward"
+    assert hidden_source(r"D:\my code\model.py:12 forward") == "forward"

@@ -1,0 +1,33 @@
+"""Leaving paths and source lines out of what is shown, for code that is confidential. Names of functions stay.
+
+In: text, or a JSON value with texts in it. Out: the same without files and lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_FRAME = re.compile(r"^.*:\d+ (?P<function>\S.*)$", re.DOTALL)
+_SOURCE = r"\.(?:py|pyx|ipynb|c|cc|cpp|cu|cuh|h|hpp|sh|so|json|gz|pickle|pkl|o)\b(?::\d+)?"
+# A path from a root or a drive, or a file with the ending of a source, with or without folders and a line.
+_PATH = re.compile(rf"(?<![^\s'\"(=,;<>])(?:~|\.{{0,2}}|[A-Za-z]:)[/\\][^\s'\",;()<>]+|[^\s'\",;()<>=]+{_SOURCE}")
+HIDDEN = "…"
+"""What stands in place of a path."""
+
+
+def hidden_source(value: Any) -> Any:
+    """Return a JSON value in which no text names a file or a line.
+
+    >>> hidden_source({"frame": "/home/me/train.py:7 forward", "note": "see train.py:7 at 3 GiB/s"})
+    {'frame': 'forward', 'note': 'see … at 3 GiB/s'}
+    """
+    if isinstance(value, str):
+        frame = _FRAME.match(value)
+        return _PATH.sub(HIDDEN, frame["function"] if frame else value)
+    if isinstance(value, Mapping):
+        return {key: hidden_source(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [hidden_source(item) for item in value]
+    return value
