@@ -50,6 +50,7 @@ class Inference:
         self._first, self._stop = (
             np.searchsorted(moments.time_ns, table[column][rows]) for column in ("start_ns", "end_ns")
         )
+        self._name_codes = np.array([*map(_OUTER.index, self._names), _NONE], np.int8)
         self._phase = self._phase_of(lifetimes.start)
         self._optimizer = _annotated_optimizer(rank)
 
@@ -67,9 +68,7 @@ class Inference:
         gradients = self._gradients()
         self._residents(gradients)
         self._communication()
-        for at, name in enumerate(self._names):
-            if name == Phase.OPTIMIZER.value:
-                self._hand_on(at)
+        self._hand_on()
         self._states()
         self._within_steps()
 
@@ -84,8 +83,7 @@ class Inference:
 
     def _in(self, name: Phase) -> _BoolArray:
         """Return which allocations were made in a phase of this name."""
-        named = np.array([*(one == name.value for one in self._names), False])
-        return np.asarray(named[self._phase])
+        return np.asarray(self._name_codes[self._phase] == _OUTER.index(name.value))
 
     def _lives_on(self) -> _BoolArray:
         """Return which allocations never ended."""
@@ -174,13 +172,23 @@ class Inference:
     def _step_decision(self) -> Decision:
         return Decision.ANNOTATION if self._optimizer is not None else Decision.STACK_RULE
 
-    def _hand_on(self, at: int) -> None:
+    def _hand_on(self) -> None:
         """Let what an optimizer step makes and keeps take over from what it frees."""
-        live = self._lifetimes
-        made = np.flatnonzero((self._phase == at) & self._kept_by_steps()[0] & self._unknown())
-        ended = (live.in_use_end >= self._first[at]) & (live.in_use_end <= self._stop[at]) & ~self._unknown()
+        live, steps = self._lifetimes, self._step_rows()
+        made = np.flatnonzero(self._kept_by_steps()[0] & self._unknown())
         lasting = [_CATEGORIES.index(one) for one in (Category.PARAMETER, Category.OPTIMIZER_STATE)]
-        freed = np.flatnonzero(ended & np.isin(self.category, lasting))
+        ending = np.concatenate([made, np.flatnonzero(np.isin(self.category, lasting))])
+        ending = ending[np.argsort(live.in_use_end[ending], kind="stable")]
+        made = made[np.argsort(self._phase[made], kind="stable")]
+        ends, phases = live.in_use_end[ending], self._phase[made]
+        for at in steps.tolist():
+            new = made[np.searchsorted(phases, at) : np.searchsorted(phases, at, side="right")]
+            old = ending[np.searchsorted(ends, self._first[at]) : np.searchsorted(ends, self._stop[at], side="right")]
+            self._hand_over(new, old[np.isin(self.category[old], lasting)])
+
+    def _hand_over(self, made: IntArray, freed: IntArray) -> None:
+        """Give what a step made the category of what it freed."""
+        live = self._lifetimes
         waiting: dict[int, list[int]] = defaultdict(list)
         events = [(int(live.start[row]), 0, int(row)) for row in made]
         events += [(int(live.in_use_end[row]), 1, int(row)) for row in freed]
@@ -191,6 +199,10 @@ class Inference:
                 same.append(row)
             elif same:
                 self._give(np.array([same.pop()]), _CATEGORIES[int(self.category[row])], self._step_decision())
+
+    def _step_rows(self) -> IntArray:
+        """Return the phases that are optimizer steps."""
+        return np.flatnonzero(self._name_codes[:-1] == _OUTER.index(Phase.OPTIMIZER.value))
 
     def _kept_by_steps(self) -> tuple[_BoolArray, _BoolArray]:
         """Return which allocations an optimizer step made for good, and which it made and was done with.
@@ -208,7 +220,7 @@ class Inference:
         """Decide what optimizer steps made for good: what a later step still finds, or has the size of a parameter."""
         live = self._lifetimes
         kept, passing = self._kept_by_steps()
-        steps = self._first[[at for at, name in enumerate(self._names) if name == Phase.OPTIMIZER.value]]
+        steps = self._first[self._step_rows()]
         following = np.append(steps, live.num_moments)[np.searchsorted(steps, live.start, side="right")]
         parameters = np.unique(live.size_bytes[self.category == _CATEGORIES.index(Category.PARAMETER)])
         lasting = (live.in_use_end > following) | np.isin(live.size_bytes, parameters)

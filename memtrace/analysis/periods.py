@@ -39,9 +39,7 @@ def copied_from_repeats(size_bytes: IntArray, kinds: IntArray, *, can_change: np
         for shift in _shifts(codes, known=found != 0, wanted=wanted):
             distance = shift
             # Each pass doubles how many repetitions are known, so that few passes reach the last.
-            while abs(distance) < len(kinds) and wanted.any():
-                _copy(size_bytes, found, wanted, distance)
-                wanted = (found == 0) & can_change
+            while abs(distance) < len(kinds) and _copy(size_bytes, found, wanted, distance):
                 distance *= 2
         if np.count_nonzero(wanted) in (0, num_wanted):
             break
@@ -84,14 +82,22 @@ def _shifts(codes: IntArray, *, known: npt.NDArray[np.bool_], wanted: npt.NDArra
     return shifts
 
 
-def _copy(size_bytes: IntArray, found: IntArray, wanted: npt.NDArray[np.bool_], distance: int) -> None:
-    """Take over kinds from `distance` allocs before (after, if negative). Affects: `found`."""
+def _copy(size_bytes: IntArray, found: IntArray, wanted: npt.NDArray[np.bool_], distance: int) -> bool:
+    """Take over kinds from `distance` allocs before (after, if negative); return whether there were any.
+
+    Affects: `found`, `wanted`.
+    """
+    rows = np.flatnonzero(wanted)
+    rows = rows[(rows - distance >= 0) & (rows - distance < len(found))]
+    rows = rows[(found[rows - distance] != 0) & (size_bytes[rows] == size_bytes[rows - distance])]
+    if not len(rows):
+        return False
     own = slice(distance, None) if distance > 0 else slice(None, distance)
     other = slice(None, -distance) if distance > 0 else slice(-distance, None)
-    equal = size_bytes[own] == size_bytes[other]
-    sums = np.concatenate([[0], np.cumsum(equal)])
-    low = np.maximum(np.arange(len(equal)) - _WINDOW // 2, 0)
-    high = np.minimum(np.arange(len(equal)) + _WINDOW // 2, len(equal))
-    alike = (sums[high] - sums[low]) >= _NEEDED_SHARE * (high - low)
-    take = equal & alike & wanted[own] & (found[other] != 0)
-    found[own] = np.where(take, found[other], found[own])
+    sums = np.concatenate([[0], np.cumsum(size_bytes[own] == size_bytes[other])])
+    at = rows - max(distance, 0)
+    low, high = np.maximum(at - _WINDOW // 2, 0), np.minimum(at + _WINDOW // 2, len(sums) - 1)
+    rows = rows[(sums[high] - sums[low]) >= _NEEDED_SHARE * (high - low)]
+    found[rows] = found[rows - distance]
+    wanted[rows] = False
+    return len(rows) > 0
