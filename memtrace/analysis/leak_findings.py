@@ -47,7 +47,9 @@ def _finding(history: DeviceHistory, leak: Leak) -> Finding:
         evidence={
             "growth_per_step_bytes": leak.bytes_per_step,
             "allocations_per_step": leak.allocations_per_step,
-            "grew_in_steps": list(leak.steps),
+            "first_step": leak.steps[0],
+            "last_step": leak.steps[-1],
+            "num_steps": len(leak.steps),
             "live_bytes": leak.live_bytes,
             "phase": leak.phase,
             "category": leak.category,

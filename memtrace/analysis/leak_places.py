@@ -33,13 +33,31 @@ def leak_places(history: DeviceHistory, rows: IntArray) -> LeakPlaces:
     """Return the places of some allocations: phase and stack; without a stack, phase and module."""
     stack, phase = history.lifetimes.stack[rows], phases_of(history, rows)
     module = np.where(stack == NULL, modules_of(history, rows), NULL)
-    keys, of_row = np.unique(np.stack([stack, phase, module], axis=1), axis=0, return_inverse=True)
+    first, of_row = distinct(stack, phase, module)
     return LeakPlaces(
         rows=rows,
-        of_row=of_row.reshape(-1),
-        stack=keys[:, 0],
-        phase=tuple(history.rank.text(one) for one in keys[:, 1].tolist()),
+        of_row=of_row,
+        stack=stack[first],
+        phase=tuple(history.rank.text(one) for one in phase[first].tolist()),
     )
+
+
+def distinct(*columns: IntArray) -> tuple[IntArray, npt.NDArray[np.intp]]:
+    """Return where each distinct row of some columns first stands, and for each row which of these it is.
+
+    Quicker than `np.unique` over an axis, which sorts rows as bytes.
+
+    >>> first, of_row = distinct(np.array([5, 5, 7, 5]), np.array([1, 2, 1, 1]))
+    >>> first.tolist(), of_row.tolist()
+    ([0, 1, 2], [0, 1, 2, 0])
+    """
+    code = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values, of_value = np.unique(column, return_inverse=True)
+        # Made dense each time, so that the product never overflows.
+        code = np.unique(code, return_inverse=True)[1] * len(values) + of_value
+    _, first, of_row = np.unique(code, return_index=True, return_inverse=True)
+    return first, of_row
 
 
 def phases_of(history: DeviceHistory, rows: IntArray) -> IntArray:

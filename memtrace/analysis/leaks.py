@@ -24,7 +24,7 @@ import numpy as np
 
 from memtrace.analysis.attribution import CATEGORIES
 from memtrace.analysis.history import DeviceHistory
-from memtrace.analysis.leak_places import LeakPlaces, leak_places, phases_of
+from memtrace.analysis.leak_places import LeakPlaces, distinct, leak_places, phases_of
 from memtrace.analysis.marks import modules_of
 from memtrace.analysis.results import Leak
 from memtrace.analysis.shared_line import shared_line
@@ -111,10 +111,12 @@ def _blind(history: DeviceHistory, growth: _Growth) -> set[tuple[int, str | None
     lifetimes = history.lifetimes
     rows = np.flatnonzero(~lifetimes.is_initial)
     step, has_stack = np.searchsorted(ends, lifetimes.start[rows]), lifetimes.stack[rows] != NULL
-    keys, of_row = np.unique(np.stack([step, phases_of(history, rows)]), axis=1, return_inverse=True)
-    seen = np.zeros(keys.shape[1], np.bool_)
-    seen[of_row.reshape(-1)[has_stack]] = True
-    return {(at, history.rank.text(phase)) for at, phase in keys.T[~seen].tolist()}
+    phase = phases_of(history, rows)
+    first, of_row = distinct(step, phase)
+    unseen = np.ones(len(first), np.bool_)
+    unseen[of_row[has_stack]] = False
+    places = zip(step[first[unseen]].tolist(), phase[first[unseen]].tolist(), strict=True)
+    return {(at, history.rank.text(one)) for at, one in places}
 
 
 def _judged_for(growth: _Growth, blind: set[tuple[int, str | None]], place: int) -> list[int]:
