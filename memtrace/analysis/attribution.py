@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.inference import infer
+from memtrace.analysis.initial_rules import InitialRules
 from memtrace.analysis.lifetime_rules import LifetimeRules
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
@@ -98,6 +99,7 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
         unmatched = _unmatched(owners, of_owner == _Finder.ABSENT)
         if len(rank.table("phases")) and moments.has_times:
             LifetimeRules(rank, moments, lifetimes, category, decision, role).run()
+            InitialRules(rank, moments, lifetimes, category, decision, role).run()
     else:
         inferred = infer(rank, moments, lifetimes)
         if inferred is not None:
