@@ -47,9 +47,8 @@ docs: $(DEV_STAMP) ## regenerate docs/cli.md and docs/trace-format.md
 bench: $(DEV_STAMP) ## run the benchmarks
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-accuracy: $(DEV_STAMP) ## run the full accuracy matrices, resuming where they stopped
-	@if [ -f benchmarks/accuracy.py ]; then $(BIN)/python benchmarks/accuracy.py; \
-	else echo "There is no accuracy matrix yet: nothing in memtrace makes an estimate that could be wrong."; fi
+accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stopped, and write docs/accuracy.md
+	$(BIN)/python benchmarks/accuracy.py
 
 gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTHON= names the interpreter)
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py

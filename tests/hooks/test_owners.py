@@ -1,0 +1,74 @@
+"""Rows of owners: one a tensor, views of one storage apart, tied tensors once, what is held for communication whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from memtrace.hooks.owners import Owned, OwnerSweep  # noqa: E402
+from memtrace.schema import tables  # noqa: E402
+from memtrace.schema.names import Category  # noqa: E402
+
+
+def table(rows: list[tuple[object, ...]]) -> list[dict[str, object]]:
+    """Return rows as dictionaries."""
+    return [dict(zip(tables.OWNERS.column_names(), row, strict=True)) for row in rows]
+
+
+def sweep(*roots: object, held: Sequence[Owned] = (), optimizers: Sequence[object] = ()) -> list[dict[str, object]]:
+    """Return the rows of one sweep."""
+    return table(OwnerSweep(torch).rows(roots, optimizers, held=held, names=[], now_ns=1, step=1))
+
+
+def test_gradients_that_share_a_storage_have_a_row_each() -> None:
+    model = torch.nn.Linear(3, 2)
+    bucket = torch.zeros(10)
+    model.weight.grad, model.bias.grad = bucket[:6].view(2, 3), bucket[6:8]
+    rows = [row for row in sweep(model) if row["category"] == "gradient"]
+    assert [row["name"] for row in rows] == ["weight", "bias"]
+    assert [row["tensor_bytes"] for row in rows] == [24, 8]
+    assert {(row["address"], row["size_bytes"]) for row in rows} == {(bucket.untyped_storage().data_ptr(), 40)}
+
+
+def test_tied_parameters_have_one_row() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    assert [row["name"] for row in sweep(model)] == ["0.weight"]
+
+
+def test_a_parameter_of_a_module_and_its_optimizer_has_one_row() -> None:
+    model = torch.nn.Linear(3, 2)
+    rows = sweep(model, optimizers=(torch.optim.SGD(model.parameters(), lr=0.1),))
+    assert [row["name"] for row in rows] == ["weight", "bias"]
+
+
+def test_a_bucket_is_held_whole_beside_the_gradients_in_it() -> None:
+    model = torch.nn.Linear(3, 2, bias=False)
+    bucket = torch.zeros(8)
+    model.weight.grad = bucket[:6].view(2, 3)
+    rows = sweep(model, held=[(Category.COMMUNICATION, "bucket", model.weight.grad)])
+    found = {row["category"]: (row["size_bytes"], row["tensor_bytes"], row["shape"]) for row in rows}
+    assert found["communication"] == (32, 32, None)
+    assert found["gradient"] == (32, 24, "2x3")
+
+
+def test_a_gathered_parameter_is_no_parameter() -> None:
+    model = torch.nn.Linear(3, 2, bias=False)
+    rows = sweep(model, held=[(Category.COMMUNICATION, "gathered weight", model.weight.detach().view(-1))])
+    assert [row["category"] for row in rows] == ["communication"]
+
+
+def test_names_are_known_of_parameters_that_no_module_holds() -> None:
+    shard = torch.nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.SGD([shard], lr=0.1)
+    rows = OwnerSweep(torch).rows([], [optimizer], held=[], names=[(id(shard), "blocks.0.weight")], now_ns=1, step=1)
+    assert [row["name"] for row in table(rows)] == ["blocks.0.weight"]
+
+
+def test_emptied_storages_have_no_row() -> None:
+    model = torch.nn.Linear(3, 2, bias=False)
+    model.weight.untyped_storage().resize_(0)
+    assert sweep(model) == []
