@@ -20,7 +20,15 @@ from memtrace.analysis.lifetime_rules import LifetimeRules
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
 from memtrace.analysis.size_matching import count_sizes, match_sizes
-from memtrace.analysis.stack_roles import BLAS_WORKSPACE, BUCKET, COLLECTIVE, COMMUNICATION, roles_of, stack_roles
+from memtrace.analysis.stack_roles import (
+    BLAS_WORKSPACE,
+    BUCKET,
+    COLLECTIVE,
+    COMMUNICATION,
+    REDUCTION,
+    roles_of,
+    stack_roles,
+)
 from memtrace.schema.names import Category, Decision, Phase, Role
 from memtrace.store.columns import IntArray
 from memtrace.store.trace import RankTrace
@@ -139,7 +147,8 @@ class Inference:
         """Decide what a distributed run makes for its collectives, and which of it are gradients."""
         live, made = self._lifetimes, self._is(COMMUNICATION) & self._unknown()
         # Reduced gradients are what a collective leaves for the optimizer; all else it makes is its own.
-        reduced = made & ~self._is(COLLECTIVE) & self._in(Phase.BACKWARD) & self._outlives_phase()
+        reduced = made & self._is(REDUCTION) & ~self._is(COLLECTIVE)
+        reduced &= self._in(Phase.BACKWARD) & self._outlives_phase()
         self._give(reduced, Category.GRADIENT, Decision.STACK_RULE)
         gradient, parameter = (_CATEGORIES.index(one) for one in (Category.GRADIENT, Category.PARAMETER))
         if not (self.category == gradient).any():

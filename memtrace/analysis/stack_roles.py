@@ -37,6 +37,8 @@ COLLECTIVE = 512
 
 BUCKET = 1024
 """Buckets in which gradients are reduced."""
+REDUCTION = 2048
+"""A reduction of sharded gradients, and what it leaves."""
 
 _SETUP = {"__init__", "_apply", "convert", "reset_parameters", "to", "cuda"}
 _MODULE = {"forward", "_call_impl", "_wrapped_call_impl"}
@@ -82,7 +84,7 @@ def frame_role(file: str, function: str) -> int:
         # Called beside the module's forward, not around it: it rebuilds the buckets.
         return PYTHON | COMMUNICATION | BUCKET
     if _is_in(file, "_fully_shard/_fsdp_collectives.py"):
-        return PYTHON | COMMUNICATION
+        return PYTHON | COMMUNICATION | (REDUCTION if name == "foreach_reduce" else 0)
     is_optimizer = "optim" in file.lower()
     if name in _MODULE:
         return PYTHON | MODULE
