@@ -15,7 +15,7 @@ import datetime
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -27,6 +27,7 @@ from memtrace.store.read import read_trace
 from memtrace.units import format_bytes
 
 RESULTS = Path(__file__).parent / "results"
+SNAPSHOTS = Path(__file__).parent.parent.parent / "shared" / "data" / "snapshots"
 MAX_ERROR, MAX_BELOW = 0.02, 0.01
 Row = dict[Cut, Comparison]
 
@@ -38,10 +39,20 @@ def is_met(case: Case, cut: Cut, found: Comparison) -> bool:
     return cut in case.untold or -MAX_BELOW <= found.error <= MAX_ERROR
 
 
-def measure(case: Case, folder: Path) -> Row:
-    """Record a case and compare it at every cut."""
-    (rank,) = read_trace(record(case, folder)).ranks
+def measure(trace: Path) -> Row:
+    """Compare a recording at every cut."""
+    (rank,) = read_trace(trace).ranks
     return {cut: compare(rank, cut) for cut in Cut}
+
+
+def recordings(only: str, folder: Path) -> Iterator[tuple[Case, Path]]:
+    """Yield the cases, each recorded when it is its turn, then those that others recorded on GPUs without hooks."""
+    for case in CASES:
+        if only in case.name:
+            yield case, record(case, folder)
+    for path in sorted(SNAPSHOTS.glob("gpt-train-3-steps-from-process-start-*.pickle")):
+        if only in path.stem:
+            yield Case(name=f"torch snapshot of a GPU, no hooks: {path.stem}", arguments=""), path
 
 
 def cell(case: Case, cut: Cut, found: Comparison) -> str:
@@ -89,10 +100,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for case in CASES:
-            if options.only in case.name:
-                rows.append((case, measure(case, Path(folder))))
-                print(table(rows[-1:])[-1], flush=True)
+        for case, trace in recordings(options.only, Path(folder)):
+            rows.append((case, measure(trace)))
+            print(table(rows[-1:])[-1], flush=True)
     today = datetime.date.today().isoformat()
     import torch
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.steady.cut import Cut, cut_at
-from memtrace.analysis.history import DeviceHistory, build_history
+from benchmarks.steady.cut import Cut, cut_rank, time_of
+from memtrace.analysis.history import build_history, device_names
+from memtrace.analysis.inferred_marks import with_inferred_marks
 from memtrace.analysis.results import Peak, PredictedPeak
 from memtrace.analysis.steps import step_spans
 from memtrace.analysis.two_peaks import steady_state_peak
@@ -35,20 +36,21 @@ class Comparison:
 
 
 def compare(rank: RankTrace, cut: Cut) -> Comparison:
-    """Return prediction and recording of one rank's CPU memory.
+    """Return prediction and recording of one rank, of its first device.
 
     Raises:
         ValueError: the rank has no later step to compare with, or nothing was predicted from what the cut leaves.
     """
-    recorded, predicted = _steady(_history(rank)), _steady(_history(cut_at(rank, cut)))
+    # What has no marks gets them from what is left of it alone.
+    whole = with_inferred_marks(rank)
+    part = with_inferred_marks(cut_rank(rank, time_of(whole, cut)))
+    device = device_names(whole)[0]
+    recorded, predicted = _steady(whole, device), _steady(part, device)
     if recorded is None or recorded.predicted or not isinstance(predicted, PredictedPeak):
         raise ValueError("nothing to compare")
     return Comparison(recorded=recorded, predicted=predicted)
 
 
-def _history(rank: RankTrace) -> DeviceHistory:
-    return build_history(rank, "cpu", owns_marks=False)
-
-
-def _steady(history: DeviceHistory) -> Peak | None:
+def _steady(rank: RankTrace, device: str) -> Peak | None:
+    history = build_history(rank, device, owns_marks=device != "cpu")
     return steady_state_peak(history, step_spans(history), capacity_bytes=None)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from memtrace.analysis.first_loop import ZERO_GRAD
+from memtrace.schema.tables import BLOCKS, SEGMENTS
 from memtrace.store.columns import NULL, Array, BoolArray, ColumnTable
 from memtrace.store.trace import RankTrace
 
@@ -29,14 +30,9 @@ class Cut(Enum):
     """When the phase after it begins: the optimizer's step, or the forward of the next microbatch."""
 
 
-def cut_at(rank: RankTrace, cut: Cut) -> RankTrace:
-    """Return the rank cut at a place in the loop."""
-    return cut_rank(rank, _time_of(rank, cut))
-
-
 def cut_rank(rank: RankTrace, time_ns: int) -> RankTrace:
-    """Return the rank as far as it was recorded at a time."""
-    tables = dict(rank.tables)
+    """Return the rank as far as it was recorded at a time, without the allocator's state at its end."""
+    tables = {**rank.tables, "segments": ColumnTable.empty(SEGMENTS), "blocks": ColumnTable.empty(BLOCKS)}
     events, windows = rank.table("events"), rank.table("windows")
     tables["events"] = _rows(events, events["time_ns"] <= time_ns)
     begun = np.asarray(windows["start_ns"] <= time_ns)
@@ -68,7 +64,8 @@ def _header(rank: RankTrace, annotations: ColumnTable) -> dict[str, Any]:
     return {name: value for name, value in rank.header.items() if seen or name != "keeps_gradients"}
 
 
-def _time_of(rank: RankTrace, cut: Cut) -> int:
+def time_of(rank: RankTrace, cut: Cut) -> int:
+    """Return the Unix time of a cut in a rank whose steps and phases are marked."""
     phases, steps, owners = rank.table("phases"), rank.table("steps"), rank.table("owners")
     forward, backward, optimizer = (phases["phase"] == rank.string_id(name) for name in _TRAINING)
     start = phases["start_ns"]

@@ -15,7 +15,7 @@ from memtrace.analysis.attribution import CATEGORIES
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.size_matching import count_sizes, match_sizes
 from memtrace.analysis.steps import StepSpan
-from memtrace.schema.names import Category, Phase
+from memtrace.schema.names import Category, Phase, Source
 from memtrace.store.columns import NULL, BoolArray, IntArray
 
 ZERO_GRAD = "Optimizer.zero_grad#"
@@ -59,6 +59,9 @@ def read_first_loop(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Fi
     span, moments, phases = of_first[0], history.moments, history.rank.table("phases")
     steps = history.rank.table("steps")
     is_over = int(steps["end_ns"][span.row]) != NULL
+    if history.rank.source == Source.SNAPSHOT.value:
+        # Inferred steps end where the history does, in the middle of an optimizer's step perhaps.
+        is_over &= span.last < history.last_moment
     backward_end = moments.at_time(int(phases["end_ns"][backward].max()))
     last = span.last if is_over else backward_end
     next_forward = _next_forward(history)

@@ -20,6 +20,7 @@ from memtrace.analysis.first_loop import FirstLoop
 from memtrace.analysis.gradient_fate import Gradients
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.levels import running_level
+from memtrace.analysis.size_matching import count_sizes, match_sizes
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, BoolArray, IntArray
 
@@ -94,6 +95,7 @@ def _intervals(history: DeviceHistory, loop: FirstLoop, gradients: Gradients) ->
     left = others[is_rebound(history, others)]
     resident = stays & ~is_gradient
     resident[left] = False
+    resident[_replacing(history, loop, np.flatnonzero(resident))] = False
     begin = np.where(resident, loop.first, np.maximum(start, loop.first))
     old_gradients = np.flatnonzero(is_gradient & (start <= loop.last) & (lifetimes.in_use_end > loop.last))
     if gradients is Gradients.KEPT:
@@ -110,6 +112,21 @@ def _intervals(history: DeviceHistory, loop: FirstLoop, gradients: Gradients) ->
     starts = np.concatenate([begin[own], np.full(len(left) + len(again), loop.first)])
     ends = np.concatenate([end[own], until, np.full(len(again), old_end)])
     return rows, starts - loop.first, np.maximum(ends, starts) - loop.first
+
+
+def _replacing(history: DeviceHistory, loop: FirstLoop, made: IntArray) -> IntArray:
+    """Return which residents that the step made took the place of others, as an update that is not in place does.
+
+    The next step replaces them in turn: the old one is in use until then, the new one from then on, as recorded.
+    """
+    lifetimes = history.lifetimes
+    freed = (lifetimes.start <= loop.first) & (lifetimes.in_use_end > loop.first) & (lifetimes.in_use_end <= loop.last)
+    found = [np.zeros(0, np.int64)]
+    whole = np.zeros(len(lifetimes), np.intp)
+    for category in np.unique(loop.category[made]).tolist():
+        counts = count_sizes(lifetimes.size_bytes[freed & (loop.category == category)])
+        found.append(match_sizes(made[loop.category[made] == category], lifetimes.size_bytes, counts, per_phase=whole))
+    return np.concatenate(found)
 
 
 def is_resident(loop: FirstLoop) -> BoolArray:
