@@ -7,6 +7,7 @@ fiftieth off the peak is not given.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable
 
 from memtrace.analysis.advice.allocator import expandable_segments
@@ -20,6 +21,7 @@ from memtrace.analysis.advice.precision import lower_precision
 from memtrace.analysis.advice.recomputation import full_recomputation, selective_recomputation
 from memtrace.analysis.advice.sharding import sharded_state
 from memtrace.analysis.history import DeviceHistory
+from memtrace.analysis.peak import EXACT
 from memtrace.analysis.results import Finding
 from memtrace.schema.findings import SEVERITIES
 
@@ -43,7 +45,19 @@ def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
     if not history.has_history:
         return ()
     case = Case(history)
-    return in_order(finding for rule in _RULES if (finding := rule(case)) is not None)
+    found = [finding for rule in _RULES if (finding := rule(case)) is not None]
+    return in_order(map(_said_to_be_inferred, found) if _is_inferred(case) else found)
+
+
+def _is_inferred(case: Case) -> bool:
+    """Return whether most of what the peak is for was inferred, or is not known."""
+    by_kind = case.history.levels.by_kind
+    exact = sum(int(level[case.peak_moment]) for (_, decision), level in by_kind.items() if decision in EXACT)
+    return 2 * exact < int(case.history.levels.requested[case.peak_moment])
+
+
+def _said_to_be_inferred(finding: Finding) -> Finding:
+    return dataclasses.replace(finding, evidence={**finding.evidence, "rests_on_inference": True})
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:

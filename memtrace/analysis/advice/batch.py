@@ -38,6 +38,10 @@ def smaller_micro_batch(case: Case) -> Finding | None:
     if new_peak is None:
         return None
     halved = case.at_peak(cuts[0])
+    live = _is_live(case, rows)
+    if 2 * int(sizes[live & case.is_category(Category.UNKNOWN)[rows]].sum()) > int(sizes[live].sum()):
+        # Nobody knows what most of it is for: it need not come from the batch.
+        return None
     half = "half the micro-batch" if batch is None else f"a micro-batch of {kept_rows} instead of {batch}"
     return Finding(
         slug="smaller-micro-batch",
@@ -45,7 +49,7 @@ def smaller_micro_batch(case: Case) -> Finding | None:
         title="Half the micro-batch with twice the accumulation would need less",
         evidence={
             "micro_batch": batch,
-            "grows_with_batch_at_peak_bytes": int(sizes[_is_live(case, rows)].sum()),
+            "grows_with_batch_at_peak_bytes": int(sizes[live].sum()),
             "gradients_kept_between_bytes": max(halved - case.at_peak(*cuts), 0),
         },
         change=f"Run {half} and step the optimizer after twice as many backward passes, each loss divided by that "

@@ -72,6 +72,17 @@ class Case:
         found = self.history.phases.innermost(self.start_ns)
         return np.where(self.start_ns == NULL, -1, found)
 
+    @cached_property
+    def by_start(self) -> IntArray:
+        """The rows of the allocations that were made in the history, in the order in which they were."""
+        rows = np.flatnonzero(~self.lifetimes.is_initial)
+        return rows[np.argsort(self.lifetimes.start[rows], kind="stable")]
+
+    @cached_property
+    def starts(self) -> IntArray:
+        """The moments at which the allocations of `by_start` were made, ascending."""
+        return self.lifetimes.start[self.by_start]
+
     def in_phase(self, *phases: Phase) -> BoolArray:
         """Return whether each allocation was made in one of these phases."""
         rank = self.history.rank

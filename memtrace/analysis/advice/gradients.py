@@ -13,7 +13,8 @@ known: of all allocations of its size, it stands where the gradient stood when t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -29,11 +30,11 @@ from memtrace.units import format_bytes
 def gradients_through_forward(case: Case) -> Finding | None:
     """Return the advice to drop gradients before the next forward, where they are alive during it."""
     rows, passes = _separate_gradients(case), first_passes(case)
-    cuts = [_held(case, rows, passes, at) for at in range(len(passes))]
-    new_peak = case.new_peak(*cuts)
+    cut = _held(case, rows, passes)
+    new_peak = case.new_peak(cut)
     if new_peak is None:
         return None
-    held, is_kept = case.at_peak(*cuts), _are_kept(case, rows, passes)
+    held, is_kept = case.at_peak(cut), _are_kept(case, rows, passes)
     change = (
         "Call optimizer.zero_grad(set_to_none=True), the default of torch, in place of set_to_none=False"
         if is_kept
@@ -63,44 +64,65 @@ def _separate_gradients(case: Case) -> IntArray:
     return separate
 
 
-def _held(case: Case, rows: IntArray, passes: Sequence[Pass], at: int) -> Cut:
-    """Return the bytes of gradients that one step would not hold until it makes them again."""
-    this, lifetimes = passes[at], case.lifetimes
-    held = rows[(lifetimes.start[rows] < this.forward) & (lifetimes.in_use_end[rows] > this.forward)]
-    ends = lifetimes.in_use_end[held].copy()
-    lives_on = ends > this.backward
-    ends[lives_on] = this.backward
-    for before in passes[:at]:
-        # Where it was made before, and what stands in its place now.
-        made = np.flatnonzero(
-            lives_on & (lifetimes.start[held] >= before.backward) & (lifetimes.start[held] < before.end)
-        )
-        twin = _twins(case, held[made], before, this)
-        known = twin >= 0
-        ends[made[known]] = lifetimes.in_use_end[twin[known]]
-    from_then_on = np.maximum(lifetimes.start[held], this.after_step)
-    return Cut(start=from_then_on, end=np.maximum(ends, from_then_on), size_bytes=lifetimes.size_bytes[held])
+def _held(case: Case, rows: IntArray, passes: Sequence[Pass]) -> Cut:
+    """Return the bytes of gradients that the steps would not hold until they make them again."""
+    lifetimes = case.lifetimes
+    after_step, forward, backward, end = _columns(passes)
+    # A gradient is held by every pass whose forward begins in its life: a row for each of the two.
+    first = np.searchsorted(forward, lifetimes.start[rows], side="right")
+    count = np.maximum(np.searchsorted(forward, lifetimes.in_use_end[rows]) - first, 0)
+    held, at = np.repeat(rows, count), np.repeat(first, count)
+    at = at + np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
+    ends = np.minimum(lifetimes.in_use_end[held], backward[at])
+    made = np.searchsorted(backward, lifetimes.start[held], side="right") - 1
+    is_made_again = (lifetimes.in_use_end[held] > backward[at]) & (made >= 0) & (made < at)
+    is_made_again &= lifetimes.start[held] < end[made]
+    for chosen, twins in _made_again(case, passes, held, made, at, np.flatnonzero(is_made_again)):
+        ends[chosen] = lifetimes.in_use_end[twins]
+    starts = np.maximum(lifetimes.start[held], after_step[at])
+    return Cut(start=starts, end=np.maximum(ends, starts), size_bytes=lifetimes.size_bytes[held])
 
 
-def _twins(case: Case, rows: IntArray, before: Pass, now: Pass) -> IntArray:
-    """Return for allocations of one backward those that another backward makes in their place; -1 where not known."""
-    old, new = _by_size(case, before), _by_size(case, now)
+def _columns(passes: Sequence[Pass]) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    rows = [(one.after_step, one.forward, one.backward, one.end) for one in passes]
+    after_step, forward, backward, end = np.array(rows, np.int64).reshape(-1, 4).T
+    return after_step, forward, backward, end
+
+
+def _made_again(
+    case: Case, passes: Sequence[Pass], held: IntArray, made: IntArray, at: IntArray, chosen: IntArray
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield positions in `held`, and the allocations that the pass which holds them makes in their place."""
+    by_size = functools.cache(lambda number: _by_size(case, passes[number]))
+    order = chosen[np.lexsort((at[chosen], made[chosen]))]
+    is_new = (np.diff(made[order]) != 0) | (np.diff(at[order]) != 0)
+    for group in np.split(order, np.flatnonzero(is_new) + 1):
+        if len(group):
+            twins = _twins(case, held[group], by_size(int(made[group[0]])), by_size(int(at[group[0]])))
+            yield group[twins >= 0], twins[twins >= 0]
+
+
+def _twins(case: Case, rows: IntArray, old: IntArray, new: IntArray) -> IntArray:
+    """Return for allocations of one backward those that another backward makes in their place; -1 where not known.
+
+    `old` and `new` are what the two make, ordered by size, then by time.
+    """
     sizes = case.lifetimes.size_bytes
     old_first, old_last = (np.searchsorted(sizes[old], sizes[rows], side=side) for side in ("left", "right"))
     new_first, new_last = (np.searchsorted(sizes[new], sizes[rows], side=side) for side in ("left", "right"))
-    place = np.empty(len(sizes), np.int64)
-    place[old] = np.arange(len(old))
+    by_row = np.argsort(old)
+    place = by_row[np.searchsorted(old[by_row], rows)] - old_first
     same = (old_last - old_first) == (new_last - new_first)
     found = np.full(len(rows), -1, np.int64)
-    found[same] = new[(new_first + place[rows] - old_first)[same]]
+    found[same] = new[(new_first + place)[same]]
     return found
 
 
 def _by_size(case: Case, one: Pass) -> IntArray:
     """Return the allocations made in a backward, ordered by size, then by time."""
-    start = case.lifetimes.start
-    made = np.flatnonzero((start >= one.backward) & (start < one.end) & ~case.lifetimes.is_initial)
-    return made[np.lexsort((start[made], case.lifetimes.size_bytes[made]))]
+    first, last = np.searchsorted(case.starts, (one.backward, one.end))
+    made = case.by_start[first:last]
+    return made[np.argsort(case.lifetimes.size_bytes[made], kind="stable")]
 
 
 def _are_kept(case: Case, rows: IntArray, passes: Sequence[Pass]) -> bool:

@@ -11,11 +11,9 @@ What outlives the whole next micro-batch as well is no output that is replaced; 
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
-from memtrace.analysis.advice.case import Case, Cut
+from memtrace.analysis.advice.case import BoolArray, Case, Cut
 from memtrace.analysis.advice.passes import all_passes
 from memtrace.analysis.places import place_of
 from memtrace.analysis.results import Finding
@@ -26,27 +24,19 @@ from memtrace.units import format_bytes
 
 def outputs_of_the_pass_before(case: Case) -> Finding | None:
     """Return the advice to let go of what the model returned before the next forward, where it is held until then."""
-    held = _held(case)
-    rows = np.concatenate([rows for rows, _ in held]) if held else np.zeros(0, np.int64)
-    cuts = [
-        Cut(
-            start=np.full(len(some), forward, np.int64),
-            end=case.lifetimes.in_use_end[some],
-            size_bytes=case.lifetimes.size_bytes[some],
-        )
-        for some, forward in held
-    ]
-    new_peak = case.new_peak(*cuts)
+    rows, starts = _held(case)
+    cut = Cut(start=starts, end=case.lifetimes.in_use_end[rows], size_bytes=case.lifetimes.size_bytes[rows])
+    new_peak = case.new_peak(cut)
     if new_peak is None:
         return None
-    num_bytes = case.at_peak(*cuts)
+    num_bytes = case.at_peak(cut)
     return Finding(
         slug="outputs-of-step-before",
         severity="warning",
         title=f"Outputs of the step before are still held in the next forward: {format_bytes(num_bytes)} at the peak",
         evidence={
             "held_at_peak_bytes": num_bytes,
-            "num_held_at_peak": sum(_num_at_peak(case, cut) for cut in cuts),
+            "num_held_at_peak": int(((cut.start <= case.peak_moment) & (cut.end > case.peak_moment)).sum()),
         },
         change="Let go of what the model returned, the loss, and what was made of them at the end of the loop's body "
         "(del logits, loss), or put the body into a function of its own.",
@@ -59,28 +49,35 @@ def outputs_of_the_pass_before(case: Case) -> Finding | None:
     )
 
 
-def _num_at_peak(case: Case, cut: Cut) -> int:
-    return int(np.count_nonzero((cut.start <= case.peak_moment) & (cut.end > case.peak_moment)))
-
-
 def _end_of_steps(case: Case) -> int:
     """Return the moment after the last step: what is freed later, when the program ends, was not replaced."""
     ends = case.history.rank.table("steps")["end_ns"]
     return int(case.history.moments.at_times(ends[ends != NULL]).max(initial=-1)) + 1
 
 
-def _held(case: Case) -> list[tuple[IntArray, int]]:
-    """Return for each forward the allocations of the micro-batch before that are live in it, and its first moment."""
-    passes, lifetimes = all_passes(case), case.lifetimes
-    made = case.is_category(Category.ACTIVATION, Category.TEMPORARY, Category.UNKNOWN)
+def _held(case: Case) -> tuple[IntArray, IntArray]:
+    """Return the allocations of a micro-batch that are live in the next forward, and the first moment of that."""
+    lifetimes = case.lifetimes
+    forward = np.array([one.forward for one in all_passes(case)], np.int64)
+    if len(forward) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    kinds = case.is_category(Category.ACTIVATION, Category.TEMPORARY, Category.UNKNOWN)
     # Optimizers carry a temporary over to their next step, which no loop can let go of.
-    rows = np.flatnonzero(made & ~case.in_phase(Phase.OPTIMIZER) & ~lifetimes.is_initial)
-    start, end = lifetimes.start[rows], lifetimes.in_use_end[rows]
-    limits = [*(one.forward for one in passes[2:]), _end_of_steps(case)]
-    found = []
-    for (this, following), limit in zip(itertools.pairwise(passes), limits, strict=False):
-        made_before = (start >= this.forward) & (start < following.forward)
-        held = made_before & (end > following.forward) & (end <= limit)
-        if held.any():
-            found.append((rows[held], following.forward))
-    return found
+    rows = np.flatnonzero(kinds & ~case.in_phase(Phase.OPTIMIZER) & ~lifetimes.is_initial)
+    following = np.searchsorted(forward, lifetimes.start[rows], side="right")
+    rows, following = (one[(following > 0) & (following < len(forward))] for one in (rows, following))
+    limit = np.append(forward[1:], _end_of_steps(case))[following]
+    start, end = forward[following], lifetimes.in_use_end[rows]
+    held = (end > start) & (end <= limit)
+    # Nothing replaces what the last micro-batch holds to the end: it is told by what stood in its place before.
+    last = np.flatnonzero((end > limit) & (following == len(forward) - 1))
+    held[last] = _like_any(case, rows[last], rows[held])
+    return rows[held], start[held]
+
+
+def _like_any(case: Case, rows: IntArray, others: IntArray) -> BoolArray:
+    """Return whether each of some allocations has the size and the stack of any of the others."""
+    both = np.concatenate([others, rows])
+    kinds = np.stack([case.lifetimes.size_bytes[both], case.lifetimes.stack[both]])
+    _, code = np.unique(kinds, axis=1, return_inverse=True)
+    return np.isin(code[len(others) :], code[: len(others)])
