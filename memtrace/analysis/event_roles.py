@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.periods import copied_from_repeats
+from memtrace.analysis.profiled_roles import profiled_roles
 from memtrace.analysis.stack_roles import (
     COMMUNICATION,
     ENGINE,
@@ -41,8 +42,8 @@ def alloc_roles(rank: RankTrace, rows: IntArray) -> IntArray:
     """Return the flags of each of these allocs: those of its stack, or those that its stack would have."""
     events = rank.table("events")
     stack = events["stack"][rows]
-    roles = roles_of(stack_roles(rank), stack)
-    bare = stack == NULL
+    roles = roles_of(stack_roles(rank), stack) | profiled_roles(rank, events["time_ns"][rows])
+    bare = (stack == NULL) & (roles == 0)
     if not bare.all() and not _runs_engine_itself(rank, stack, roles):
         # Autograd's own threads have no Python: where others have stacks, what has none is theirs.
         threads = bare & (events["device"][rows] != rank.string_id("cpu"))

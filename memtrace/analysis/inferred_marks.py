@@ -27,13 +27,13 @@ from memtrace.analysis.event_roles import (
     alloc_roles,
     alloc_rows,
 )
-from memtrace.schema.names import Phase
+from memtrace.schema.names import Phase, Source
 from memtrace.schema.tables import Table
 from memtrace.store.columns import NULL, ColumnTable, IntArray, dtype_of
 from memtrace.store.trace import RankTrace
 
 _NAMES = {FORWARD: Phase.FORWARD, BACKWARD: Phase.BACKWARD, OPTIMIZER: Phase.OPTIMIZER, AGAIN: Phase.RECOMPUTE}
-_KNOWN_BY_HOOKS = ("steps", "phases", "scopes", "owners", "saved")
+_KNOWN_BY_HOOKS = ("phases", "scopes", "owners", "saved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,25 @@ class _Run:
 
 def with_inferred_marks(rank: RankTrace) -> RankTrace:
     """Return the rank with inferred steps and phases; as it is where hooks left any mark or owner."""
-    if any(len(rank.table(name)) for name in _KNOWN_BY_HOOKS):
+    marked_steps = rank.source != Source.KINETO.value and len(rank.table("steps"))
+    if marked_steps or any(len(rank.table(name)) for name in _KNOWN_BY_HOOKS):
         return rank
     runs = _runs(rank)
     if not any(run.kind == BACKWARD for run in runs):
         # Forwards alone may be inference: they make no step.
         return rank
     phases, steps = _rows(runs, int(rank.table("events")["time_ns"].min()))
+    if len(rank.table("steps")):
+        # The program marked steps for the profiler.
+        return _with_rows(rank, {"phases": [{**one, "step": _step_at(rank, one["start_ns"])} for one in phases]})
     return _with_rows(rank, {"phases": phases, "steps": steps})
+
+
+def _step_at(rank: RankTrace, time_ns: int) -> int:
+    """Return the step that the profiler was told of at a time; 0 outside any."""
+    table = rank.table("steps")
+    inside = (table["start_ns"] <= time_ns) & ((table["end_ns"] >= time_ns) | (table["end_ns"] == NULL))
+    return int(table["step"][inside][0]) if inside.any() else 0
 
 
 def _runs(rank: RankTrace) -> list[_Run]:
