@@ -46,6 +46,7 @@ def _commands(path: str, ranks: Sequence[RankReport], findings: Iterable[Finding
             if finding.slug in _WHAT_IFS:
                 yield f"memtrace whatif {trace} {_WHAT_IFS[finding.slug]}"
         yield f"memtrace whatif {trace} --advise"
-    elif all(rank.capacity_bytes is None for rank in ranks):
-        yield f"memtrace report {trace} --capacity 24GiB"
+    else:
+        if all(rank.capacity_bytes is None for rank in ranks):
+            yield f"memtrace report {trace} --capacity 24GiB"
         yield f"memtrace whatif {trace} --as cuda --advise"

@@ -6,7 +6,7 @@ Names come out of files and may hold terminal escapes, so every one of them pass
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import RenderableType
@@ -56,6 +56,15 @@ def calm_table(*columns: str, wide: str | None = None) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     if wide is not None:
         table.add_column(wide, overflow="fold")
+    return table
+
+
+def filled_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, wide: str) -> Table:
+    """Return a calm table of rows, without the columns of numbers that no row has one in."""
+    kept = [at for at in range(1, len(columns)) if any(str(row[at]) not in ("", DASH) for row in rows)]
+    table = calm_table(columns[0], *(columns[at] for at in kept), wide=wide)
+    for row in rows:
+        table.add_row(row[0], *(row[at] for at in kept), row[-1])
     return table
 
 

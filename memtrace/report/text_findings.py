@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results import Finding, OomResult
@@ -21,13 +21,16 @@ _SEVERITY_STYLES = {"error": "bold red", "warning": "bold yellow"}
 def out_of_memory(oom: OomResult) -> Group:
     """Return what failed, and why."""
     step = None if oom.step is None else f"step {oom.step}"
+    figures = (
+        ("asked for", oom.request_bytes),
+        ("free on the device", oom.free_bytes),
+        ("reserved but unallocated", oom.reserved_unallocated_bytes),
+        ("largest free block", oom.largest_free_block_bytes),
+    )
     table = pairs(
         [
             ("when", clean(", ".join(part for part in (step, oom.phase, oom.module) if part)) or DASH),
-            ("asked for", size(oom.request_bytes)),
-            ("free on the device", size(oom.free_bytes)),
-            ("reserved but unallocated", size(oom.reserved_unallocated_bytes)),
-            ("largest free block", size(oom.largest_free_block_bytes)),
+            *((name, size(num_bytes)) for name, num_bytes in figures if num_bytes is not None),
             ("cause", clean(oom.cause or "not known")),
         ]
     )
@@ -38,27 +41,28 @@ def findings(found: Sequence[Finding]) -> Group:
     """Return the first few findings, and how many more there are."""
     parts: list[RenderableType] = []
     for number, finding in enumerate(found[:MAX_FINDINGS], 1):
-        parts += [*([""] if parts else []), *_finding(number, finding)]
+        parts += [*([""] if parts else []), _finding(number, finding)]
     if len(found) > MAX_FINDINGS:
         parts += ["", Text(f"… and {len(found) - MAX_FINDINGS} more: --html and --json hold all of them", style="dim")]
     return Group(*parts)
 
 
-def _finding(number: int, finding: Finding) -> Iterator[RenderableType]:
-    title = Text(f"{number}. ").append(clean(finding.title), style=_SEVERITY_STYLES.get(finding.severity, "bold"))
-    yield title.append(f"  [{clean(finding.slug)}]", style="dim")
+def _finding(number: int, finding: Finding) -> Table:
+    """Return a finding with its number beside it, however many lines it takes."""
+    title = Text(clean(finding.title), style=_SEVERITY_STYLES.get(finding.severity, "bold"))
+    title.append(f"  [{clean(finding.slug)}]", style="dim")
     rows: list[tuple[str, RenderableType]] = []
-    effect = _effect(finding)
+    effect, place, evidence = _effect(finding), _place(finding.where), ", ".join(_evidence(finding.evidence))
     if effect:
         rows.append(("saves", Text(effect, style="green")))
-    place = _place(finding.where)
     if place:
         rows.append(("where", place))
-    evidence = ", ".join(_evidence(finding.evidence))
     if evidence:
         rows.append(("evidence", evidence))
     rows += [("change", clean(finding.change)), ("cost", clean(finding.cost))]
-    yield Padding(pairs(rows), (0, 0, 0, 3))
+    table = Table.grid(padding=(0, 1))
+    table.add_row(f"{number}.", Group(title, pairs(rows)))
+    return table
 
 
 def _effect(finding: Finding) -> str:

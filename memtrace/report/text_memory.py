@@ -17,7 +17,18 @@ from memtrace.analysis.results import (
     RankReport,
     State,
 )
-from memtrace.report.text_cells import DASH, bar, calm_table, category_name, clean, pairs, percent, signed_size, size
+from memtrace.report.text_cells import (
+    DASH,
+    bar,
+    calm_table,
+    category_name,
+    clean,
+    filled_table,
+    pairs,
+    percent,
+    signed_size,
+    size,
+)
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes
 
@@ -28,23 +39,26 @@ _ROLES = {"saved": "kept for backward", "output": "outputs: logits, loss", "reco
 
 def figures(rank: RankReport) -> Table:
     """Return peak, first step, steady state and end, each with requested, allocated, reserved and device."""
-    table = calm_table("", "requested", "allocated", "reserved", "device", wide="when")
-    for name, peak in (
+    peaks = (
         ("peak", rank.peak),
         ("peak of step 1", rank.first_step_peak),
         ("steady-state peak", rank.steady_state_peak),
-    ):
-        if peak is not None:
-            label = "steady state, predicted" if peak.predicted else name
-            table.add_row(label, *_state_cells(peak), _when(peak), style="bold" if name == "peak" else "")
+    )
+    rows = [
+        ("steady state, predicted" if peak.predicted else name, *_state_cells(peak), _when(peak))
+        for name, peak in peaks
+        if peak is not None
+    ]
     last = next((step.end for step in reversed(rank.steps) if step.end is not None), None)
     if last is not None:
-        table.add_row("end of last step", *_state_cells(last), "")
-    table.add_row("end", *_state_cells(rank.end), "")
+        rows.append(("end of last step", *_state_cells(last), ""))
+    rows.append(("end", *_state_cells(rank.end), ""))
     if rank.max_reserved_bytes is not None:
-        table.add_row("largest reserved", "", "", size(rank.max_reserved_bytes), "", "")
+        rows.append(("largest reserved", "", "", size(rank.max_reserved_bytes), "", ""))
     if rank.capacity_bytes is not None:
-        table.add_row("memory of the device", "", "", "", size(rank.capacity_bytes), "")
+        rows.append(("memory of the device", "", "", "", size(rank.capacity_bytes), ""))
+    table = filled_table(("", "requested", "allocated", "reserved", "device"), rows, wide="when")
+    table.rows[0].style = "bold"
     return table
 
 

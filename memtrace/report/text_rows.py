@@ -8,7 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results import RankReport, StackRow, StepResult
-from memtrace.report.text_cells import DASH, calm_table, category_name, clean, largest_categories, short_place, size
+from memtrace.report.text_cells import (
+    DASH,
+    calm_table,
+    category_name,
+    clean,
+    filled_table,
+    largest_categories,
+    short_place,
+    size,
+)
 from memtrace.report.text_memory import peak_bytes
 from memtrace.schema.frames import own_frames
 from memtrace.units import format_ns
@@ -52,20 +61,20 @@ def _frames(frames: Sequence[str]) -> list[str]:
 
 def steps(rows: Sequence[StepResult]) -> Table:
     """Return a row a step; of many steps the first and the last, and stretches that were not recorded as one row."""
-    table = calm_table("step", "peak", "reserved", "at its end", "mallocs", "time", wide="")
     groups = _groups(rows)
+    found: list[Sequence[str | Text]] = []
     hidden = len(groups) - MAX_STEPS
     for at, group in enumerate(groups):
         if hidden > 1 and MAX_STEPS // 2 <= at < MAX_STEPS // 2 + hidden:
             if at == MAX_STEPS // 2:
-                table.add_row("…", "", "", "", "", "", Text(f"{hidden} more rows", style="dim"))
+                found.append(("…", "", "", "", "", "", Text(f"{hidden} more rows", style="dim")))
             continue
         if _is_missing(group[0]):
             label = f"{group[0].step}" if len(group) == 1 else f"{group[0].step} to {group[-1].step}"
-            table.add_row(label, *[DASH] * 5, Text("not recorded", style="dim"))
+            found.append((label, *[DASH] * 5, Text("not recorded", style="dim")))
         else:
-            table.add_row(*_step_cells(group[0]))
-    return table
+            found.append(_step_cells(group[0]))
+    return filled_table(("step", "peak", "reserved", "at its end", "mallocs", "time"), found, wide="")
 
 
 def _groups(rows: Sequence[StepResult]) -> list[list[StepResult]]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from memtrace.analysis.results import ActivationPart, ActivationSplit, FirstStepEffect
 from memtrace.report.text import print_report, render_text
 from memtrace.units import format_bytes
-from tests.fake_report import gpt_report, hostile_report, out_of_memory, ranks_report
+from tests.fake_report import MIB, finding, gpt_report, hostile_report, out_of_memory, ranks_report
 
 
 def test_verdict_comes_first() -> None:
@@ -80,3 +81,87 @@ def test_terminal_that_knows_ascii_only_gets_text() -> None:
     print_report(hostile_report(), file=file)
     file.flush()
     assert b"unattributed" in raw.getvalue()
+
+
+def test_sections_stand_in_the_order_in_which_they_are_read() -> None:
+    report = replace(gpt_report(), findings=(finding(),), next_commands=("memtrace report t.json --html r.html",))
+    text = render_text(report)
+    headings = [report.verdict[:20], "Memory", "At the peak", "Steps", "Not seen", "What to change", "Next"]
+    places = [text.index(f"{heading}") for heading in headings]
+    assert places == sorted(places)
+    assert text.rstrip().endswith("memtrace report t.json --html r.html")
+
+
+def test_a_finding_is_told_with_its_figures_its_line_and_its_cost() -> None:
+    one = finding()
+    text = " ".join(render_text(replace(gpt_report(), findings=(one,))).split())
+    for part in (
+        f"1. {one.title} [{one.slug}]",
+        f"saves {format_bytes(one.saves_bytes)}, new peak {format_bytes(one.new_peak_bytes)}",
+        "where model.py:141 loss, in head",
+        f"evidence logits {format_bytes(one.evidence['logits_bytes'])}, copies 2",
+        f"change {one.change}",
+        f"cost {one.cost}",
+    ):
+        assert part in text
+
+
+def test_five_findings_are_shown_and_the_others_counted() -> None:
+    findings = tuple(replace(finding(), title=f"finding number {number}") for number in range(8))
+    text = render_text(replace(gpt_report(), findings=findings))
+    assert [f"finding number {number}" in text for number in range(8)] == [True] * 5 + [False] * 3
+    assert "and 3 more" in text
+    assert "more: --html" not in render_text(replace(gpt_report(), findings=findings[:5]))
+
+
+def test_exact_and_inferred_bytes_of_a_category_stand_apart() -> None:
+    report = gpt_report()
+    rank = report.ranks[0]
+    whole = rank.peak.by_category["activation"]
+    peak = replace(rank.peak, exact_by_category={"activation": whole - 3 * MIB})
+    text = render_text(replace(report, ranks=(replace(rank, peak=peak),)))
+    row = next(line.split() for line in text.splitlines() if line.strip().startswith("activation"))
+    assert " ".join(row).startswith(f"activation {format_bytes(whole)} {format_bytes(whole - 3 * MIB)} 3.00 MiB")
+
+
+def test_columns_without_any_number_are_left_out() -> None:
+    report = gpt_report()
+    assert "mallocs" in render_text(report)
+    steps = tuple(replace(step, num_device_mallocs=None, max_reserved_bytes=None) for step in report.ranks[0].steps)
+    text = render_text(replace(report, ranks=(replace(report.ranks[0], steps=steps),)))
+    assert "mallocs" not in text
+    assert "at its end" in text
+
+
+def test_activations_and_the_first_step_are_explained() -> None:
+    report = gpt_report()
+
+    def part(name: str | None, num_bytes: int) -> ActivationPart:
+        return ActivationPart(name=name, num_bytes=num_bytes, exact_bytes=num_bytes, num_allocations=1)
+
+    operators = [part(f"{name}Backward0", (9 - at) * MIB) for at, name in enumerate(("Addmm", "A", "B", "C", "D", "E"))]
+    split = ActivationSplit(
+        num_bytes=39 * MIB,
+        by_role=(part("saved", 30 * MIB), part("output", 9 * MIB)),
+        by_module=(),
+        by_op=tuple(operators),
+        by_microbatch=(part("0", 20 * MIB), part("1", 19 * MIB)),
+    )
+    effect = FirstStepEffect(
+        slug="states-created", title="States\x1b[2J are made", num_bytes=5, stays=True, evidence={}
+    )
+    rank = replace(
+        report.ranks[0],
+        activations=split,
+        first_step_effects=(effect,),
+        steady_minus_first={"optimizer_state": 5 * MIB, "gradient": -2 * MIB, "parameter": 0},
+    )
+    text = " ".join(render_text(replace(report, ranks=(rank,))).replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "kept for backward 30.0 MiB, outputs: logits, loss 9.00 MiB" in text
+    assert "Addmm 9.00 MiB, A 8.00 MiB" in text
+    assert "1 more 4.00 MiB" in text
+    assert "micro-batch 0 20.0 MiB, micro-batch 1 19.0 MiB" in text
+    assert "+5.00 MiB" in text
+    assert "-2.00 MiB" in text
+    assert "+3.00 MiB" in text
+    assert "the same States\ufffd[2J are made states-created" in text
