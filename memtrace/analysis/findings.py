@@ -24,6 +24,7 @@ from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.peak import EXACT
 from memtrace.analysis.results import Finding
 from memtrace.schema.findings import SEVERITIES
+from memtrace.schema.names import Category
 
 _RULES: tuple[Callable[[Case], Finding | None], ...] = (
     logits_in_chunks,
@@ -50,10 +51,11 @@ def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
 
 
 def _is_inferred(case: Case) -> bool:
-    """Return whether most of what the peak is for was inferred, or is not known."""
-    by_kind = case.history.levels.by_kind
-    exact = sum(int(level[case.peak_moment]) for (_, decision), level in by_kind.items() if decision in EXACT)
-    return 2 * exact < int(case.history.levels.requested[case.peak_moment])
+    """Return whether of what is known of the peak, most was inferred."""
+    at_peak = {kind: int(level[case.peak_moment]) for kind, level in case.history.levels.by_kind.items()}
+    exact = sum(num_bytes for (_, decision), num_bytes in at_peak.items() if decision in EXACT)
+    known = sum(num_bytes for (category, _), num_bytes in at_peak.items() if category is not Category.UNKNOWN)
+    return 2 * exact < known
 
 
 def _said_to_be_inferred(finding: Finding) -> Finding:
