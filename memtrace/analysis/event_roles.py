@@ -33,9 +33,11 @@ OTHER, FORWARD, BACKWARD, OPTIMIZER, AGAIN = range(5)
 
 
 def alloc_rows(rank: RankTrace) -> IntArray:
-    """Return the rows of the events table that are allocs."""
-    found: IntArray = np.flatnonzero(rank.table("events")["action"] == rank.string_id(Action.ALLOC.value))
-    return found
+    """Return the rows of the events table that are allocs, in the order of time: devices may stand one after another."""
+    events = rank.table("events")
+    found: IntArray = np.flatnonzero(events["action"] == rank.string_id(Action.ALLOC.value))
+    times = events["time_ns"][found]
+    return found if np.all(times[1:] >= times[:-1]) else found[np.argsort(times, kind="stable")]
 
 
 def alloc_roles(rank: RankTrace, rows: IntArray) -> IntArray:
