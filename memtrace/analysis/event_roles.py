@@ -33,7 +33,7 @@ OTHER, FORWARD, BACKWARD, OPTIMIZER, AGAIN = range(5)
 
 
 def alloc_rows(rank: RankTrace) -> IntArray:
-    """Return the rows of the events table that are allocs, in the order of time: devices may stand one after another."""
+    """Return the rows of the events table that are allocs, in the order of time: one device may follow another."""
     events = rank.table("events")
     found: IntArray = np.flatnonzero(events["action"] == rank.string_id(Action.ALLOC.value))
     times = events["time_ns"][found]
