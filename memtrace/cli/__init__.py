@@ -42,9 +42,16 @@ COMMANDS = {
         target="memtrace.cli.whatif:whatif",
         short_help="Replay a recording under other settings and capacities.",
     ),
+    "diff": LazyCommand(
+        target="memtrace.cli.diff:diff", short_help="Compare two traces by category, module, stack and step."
+    ),
     "estimate": LazyCommand(
         target="memtrace.cli.estimate:estimate",
         short_help="Estimate what a training run needs, before anything runs.",
+    ),
+    "plan": LazyCommand(
+        target="memtrace.cli.plan:plan",
+        short_help="Search parallel layouts for those that fit, and rank them.",
     ),
     "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
     "merge": LazyCommand(

@@ -18,20 +18,20 @@ WIDTH_PER_LAYER = 128
 HEAD_DIM = 128
 VOCABULARY = 32000
 _COUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMBT]?)\s*", re.IGNORECASE)
-_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_POWERS = {"": 0, "K": 1, "M": 2, "B": 3, "T": 4}
 
 
-def parse_count(text: str) -> int:
-    """Return the number that a count such as "7B" or "4M" means: decimal, as such counts are.
+def parse_count(text: str, *, unit: int = 1000) -> int:
+    """Return the number that a count such as "7B" or "4M" means; a K is `unit`, an M its square, and so on.
 
-    >>> parse_count("7B"), parse_count("1.5m"), parse_count("4096")
-    (7000000000, 1500000, 4096)
+    >>> parse_count("7B"), parse_count("1.5m"), parse_count("4M", unit=1024), parse_count("4096")
+    (7000000000, 1500000, 4194304, 4096)
 
     Raises:
         MemtraceError: the text is not a positive number with an optional K, M, B or T.
     """
     match = _COUNT.fullmatch(text)
-    number = round(float(match[1]) * _FACTORS[match[2].upper()]) if match else 0
+    number = round(float(match[1]) * unit ** _POWERS[match[2].upper()]) if match else 0
     if number <= 0:
         raise MemtraceError(f"not a count: {text[:60]!r}", hint="write a number with K, M, B or T, as in 7B")
     return number

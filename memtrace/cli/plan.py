@@ -1,0 +1,92 @@
+"""`memtrace plan`: which layouts of a model fit some GPUs, and which are fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from memtrace.cli.model_options import model_options, named_model, run_options
+
+EXIT_NOTHING_FITS = 3
+
+
+@click.command()
+@model_options
+@click.option("--gpus", type=int, required=True, help="How many GPUs there are.")
+@click.option("--gpu", required=True, metavar="GPU", help="Which: h100-80gb, a100-40gb … or a size, as 24GiB.")
+@click.option("--gbs-tokens", required=True, metavar="COUNT", help="Tokens of one optimizer step; 4M is 4·2²⁰.")
+@click.option("--sequence", "--seq", type=int, required=True, help="Tokens of a sequence.")
+@run_options
+@click.option("--gpus-per-node", type=int, help="GPUs that fast links connect.  [default: 8]")
+@click.option("--intra-gbs", type=float, help="GB/s between GPUs of a node, one way, in place of the data sheet's.")
+@click.option("--inter-gbs", type=float, help="GB/s between nodes, one way and per GPU.")
+@click.option(
+    "--compute-share", type=float, default=0.55, show_default=True, help="Share of the data sheet's FLOP/s in use."
+)
+@click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Layouts to list.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
+@click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
+@click.pass_context
+def plan(ctx: click.Context, /, html: Path | None, as_json: bool, force: bool, **options: Any) -> None:
+    """Search parallel layouts for those that fit, and rank them.
+
+    All combinations of data, tensor, pipeline, context and expert parallelism, ZeRO stage, recomputation and
+    micro-batch are tried for the global batch. Exit code 3: none fits.
+
+    \b
+    Example:
+      memtrace plan --preset llama-3-8b --gpus 512 --gpu h100-80gb --gbs-tokens 4M --sequence 4096
+      memtrace plan --config config.json --gpus 8 --gpu 24GiB --gbs-tokens 512K --sequence 2048 --html plan.html
+    """
+    from memtrace.forecast.plan import make_plan
+    from memtrace.report.output import check_output, write_text
+    from memtrace.report.plan import plan_json, plan_text
+
+    if html is not None:
+        check_output(html, force=force)
+    result = make_plan(named_model(options).spec, _question(options), top=options["top"])
+    if html is not None:
+        from memtrace.report.plan_html import render_plan
+
+        write_text(render_plan(result), html, force=force)
+    click.echo(plan_json(result) if as_json else plan_text(result), nl=False)
+    if html is not None:
+        click.echo(f"Wrote {html}", err=as_json)
+    if not result.num_fitting:
+        ctx.exit(EXIT_NOTHING_FITS)
+
+
+def _question(options: dict[str, Any]) -> Any:
+    """Return what the options ask."""
+    from dataclasses import replace
+
+    from memtrace.errors import MemtraceError
+    from memtrace.forecast.gpus import gpu_named
+    from memtrace.forecast.optimizers import optimizer_named
+    from memtrace.forecast.plan import Question
+    from memtrace.forecast.precision import precision_named
+    from memtrace.forecast.shapes import parse_count
+    from memtrace.forecast.step_time import Speed
+
+    for name in ("gpus_per_node", "intra_gbs", "inter_gbs", "compute_share"):
+        if options[name] is not None and not 0 < options[name] < float("inf"):
+            raise MemtraceError(f"--{name.replace('_', '-')} must be more than 0")
+    given = {
+        "gpus_per_node": options["gpus_per_node"],
+        "intra_bytes_s": None if options["intra_gbs"] is None else options["intra_gbs"] * 1e9,
+        "inter_bytes_s": None if options["inter_gbs"] is None else options["inter_gbs"] * 1e9,
+    }
+    return Question(
+        gpus=options["gpus"],
+        gpu=replace(gpu_named(options["gpu"]), **{name: value for name, value in given.items() if value is not None}),
+        global_tokens=parse_count(options["gbs_tokens"], unit=1024),
+        sequence=options["sequence"],
+        precision=precision_named(options["precision"]),
+        optimizer=optimizer_named(options["optimizer"]),
+        attention=options["attention"],
+        dropout=options["dropout"],
+        speed=Speed(compute_share=options["compute_share"]),
+    )

@@ -1,0 +1,209 @@
+"""Plans: which layouts are tried, what ranks them, that arrays and single layouts agree, that sentences are true."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memtrace.errors import MemtraceError
+from memtrace.forecast.estimate import check_layout, estimate
+from memtrace.forecast.gpus import gpu_named
+from memtrace.forecast.launch_settings import launch_settings
+from memtrace.forecast.layout import Layout, Run
+from memtrace.forecast.layouts import Grid, layout_grid
+from memtrace.forecast.plan import EQUAL_SPEED, MAX_DRAWN, Question, evaluate, make_plan
+from memtrace.forecast.precision import PRECISIONS
+from memtrace.forecast.presets import preset
+from memtrace.forecast.results import PlanRow
+from memtrace.forecast.step_time import Speed, flops_per_token, step_time
+
+LLAMA = Question(gpus=64, gpu=gpu_named("h100-80gb"), global_tokens=2**21, sequence=4096)
+
+
+def grid_of(name: str, question: Question) -> Grid:
+    return layout_grid(
+        preset(name),
+        gpus=question.gpus,
+        global_sequences=question.global_sequences,
+        sequence=question.sequence,
+        has_quadratic=question.attention == "explicit",
+        gpus_per_node=question.gpu.gpus_per_node,
+    )
+
+
+def only(grid: Grid, at: int) -> tuple[Run, Layout]:
+    """Return one layout of a grid in whole numbers."""
+    layout = Layout(**{name: int(getattr(grid, name)[at]) for name in ("dp", "tp", "pp", "cp", "ep", "zero")})
+    run = Run(
+        micro_batch=int(grid.micro_batch[at]),
+        accumulation=int(grid.accumulation[at]),
+        recompute=int(grid.recompute[at]),
+        sequence=LLAMA.sequence,
+        is_fused=True,
+    )
+    return run, layout
+
+
+@pytest.mark.parametrize("name", ["llama-3-8b", "mixtral-8x7b", "gpt2-xl"])
+def test_every_layout_uses_all_gpus_and_makes_the_global_batch(name: str) -> None:
+    grid = grid_of(name, LLAMA)
+    assert set((grid.dp * grid.tp * grid.pp * grid.cp).tolist()) == {LLAMA.gpus}
+    assert set((grid.micro_batch * grid.accumulation * grid.dp).tolist()) == {LLAMA.global_sequences}
+    assert len(set(zip(*(getattr(grid, one.name).tolist() for one in fields(Grid)), strict=True))) == len(grid)
+    for at in range(0, len(grid), 17):
+        run, layout = only(grid, at)
+        check_layout(preset(name), run, layout)
+
+
+@settings(max_examples=15)
+@given(name=st.sampled_from(["llama-3-8b", "mixtral-8x7b"]), draw=st.randoms(use_true_random=False))
+def test_a_layout_among_many_is_evaluated_as_alone(name: str, draw: object) -> None:
+    spec, grid = preset(name), grid_of(name, LLAMA)
+    found = evaluate(spec, LLAMA, grid)
+    at = draw.randrange(len(grid))  # type: ignore[attr-defined]
+    run, layout = only(grid, at)
+    alone = estimate(spec, run, layout)
+    steady = max(one.peak_bytes for one in alone.phases if one.step == "steady")
+    assert int(found.peak[at]) == steady
+    time = step_time(spec, run, layout, LLAMA.gpu, LLAMA.speed)
+    assert float(found.seconds[at]) == pytest.approx(float(time.total), rel=1e-12)
+    assert float(found.throughput[at]) == pytest.approx(float(time.tokens_per_second_per_gpu), rel=1e-12)
+
+
+def test_time_is_made_of_computation_communication_and_bubble() -> None:
+    found = evaluate(preset("llama-3-8b"), LLAMA, grid_of("llama-3-8b", LLAMA))
+    np.testing.assert_allclose(found.seconds, found.compute + found.communication + found.bubble)
+    assert (found.communication >= -1e-9).all()
+    assert (found.mfu > 0).all()
+    # Nothing beats what the kernels reach.
+    assert (found.mfu <= LLAMA.speed.compute_share * (1 + 1e-9)).all()
+
+
+def test_without_communication_and_bubble_utilisation_is_that_of_the_kernels() -> None:
+    question = replace(LLAMA, gpus=1)
+    spec = preset("gpt2")
+    run, layout = only(grid_of("gpt2", question), 0)
+    assert step_time(spec, run, layout, LLAMA.gpu, Speed(compute_share=0.4)).mfu == pytest.approx(0.4)
+
+
+def test_flops_of_a_token_are_six_a_parameter_and_attention() -> None:
+    spec = preset("llama-3-8b")
+    looked_up = 128256 * 4096
+    expected = 6 * (8_030_261_248 - looked_up) + 12 * 32 * 4096 * 4096
+    assert flops_per_token(spec, 4096) == expected
+
+
+def test_slower_links_never_make_a_step_faster() -> None:
+    spec, grid = preset("llama-3-70b"), grid_of("llama-3-70b", LLAMA)
+    slow = replace(LLAMA, gpu=replace(LLAMA.gpu, inter_bytes_s=LLAMA.gpu.inter_bytes_s / 8))
+    fast = evaluate(spec, LLAMA, grid).seconds
+    assert (evaluate(spec, slow, grid).seconds >= fast * (1 - 1e-12)).all()
+    assert (evaluate(spec, slow, grid).seconds > fast).any()
+
+
+def test_rows_are_best_first_and_fit() -> None:
+    plan = make_plan(preset("llama-3-8b"), LLAMA, top=50)
+    assert [row.fits for row in plan.rows] == sorted((row.fits for row in plan.rows), reverse=True)
+    speeds = [row.tokens_per_second_per_gpu for row in plan.rows if row.fits]
+    assert all(later <= sooner * (1 + 2 * EQUAL_SPEED) for sooner, later in pairwise(speeds))
+    assert 0 < plan.num_fitting <= plan.num_layouts
+    assert all(row.peak_bytes <= plan.capacity_bytes for row in plan.rows if row.fits)
+
+
+def test_nothing_on_the_frontier_is_beaten() -> None:
+    plan = make_plan(preset("llama-3-8b"), LLAMA, top=1000)
+    assert plan.pareto
+    for one in plan.pareto:
+        better = [
+            row
+            for row in plan.rows
+            if row.fits and row.peak_bytes <= one.peak_bytes
+            and row.tokens_per_second_per_gpu > one.tokens_per_second_per_gpu * 1.0001
+        ]  # fmt: skip
+        assert not better
+    memory = [row.peak_bytes for row in plan.pareto]
+    assert memory == sorted(memory)
+
+
+def test_a_small_gpu_takes_recomputation_or_sharding_and_a_tiny_one_nothing() -> None:
+    small = make_plan(preset("llama-3-8b"), replace(LLAMA, gpu=gpu_named("24GiB")))
+    assert small.rows[0].fits
+    tiny = make_plan(preset("llama-3-70b"), replace(LLAMA, gpus=8, gpu=gpu_named("8GiB")))
+    assert (tiny.num_fitting, tiny.pareto) == (0, ())
+    assert "Does not fit" in tiny.rows[0].reasons[0]
+
+
+def test_reasons_about_neighbours_are_true() -> None:
+    plan = make_plan(preset("llama-3-70b"), LLAMA, top=200)
+    told = [(row, text) for row in plan.rows for text in row.reasons if text.startswith("The largest micro-batch")]
+    assert told
+    row, _ = told[0]
+    spec = preset("llama-3-70b")
+    larger = Run(
+        micro_batch=2 * row.micro_batch,
+        accumulation=row.accumulation // 2,
+        sequence=LLAMA.sequence,
+        recompute=("none", "selective", "full").index(row.recompute),
+        is_fused=True,
+    )
+    layout = Layout(dp=row.dp, tp=row.tp, pp=row.pp, cp=row.cp, ep=row.ep, zero=row.zero)
+    over = estimate(spec, larger, layout)
+    reserve = 8 * (over.peak.by_category["activation"] + over.peak.by_category.get("temporary", 0)) // 100
+    assert over.peak.peak_bytes + reserve > plan.capacity_bytes
+
+
+def test_a_chart_holds_a_bounded_number_of_layouts() -> None:
+    plan = make_plan(preset("mixtral-8x7b"), replace(LLAMA, gpus=256, global_tokens=2**24))
+    assert plan.num_layouts > MAX_DRAWN
+    lengths = {len(column) for column in plan.cloud.columns.values()}
+    assert len(lengths) == 1
+    assert lengths.pop() <= MAX_DRAWN
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (replace(LLAMA, gpus=0), "at least one GPU"),
+        (replace(LLAMA, global_tokens=100), "holds no sequence"),
+        (replace(LLAMA, gpus=7, global_tokens=4096), "no layout"),
+        (replace(LLAMA, gpus=2**40), "more than a plan can count"),
+    ],
+)
+def test_questions_without_an_answer_are_refused(question: Question, message: str) -> None:
+    with pytest.raises(MemtraceError, match=message):
+        make_plan(preset("llama-3-8b"), question)
+
+
+NUMBERS = {"dp": 8, "tp": 2, "pp": 2, "cp": 2, "ep": 1, "zero": 1, "micro_batch": 3, "accumulation": 4}
+NUMBERS |= {"sequence": 4096, "global_sequences": 96}
+
+
+def test_settings_name_every_axis() -> None:
+    found = launch_settings(NUMBERS, "full")
+    assert set(found) == {"torchtitan", "Megatron-LM"}
+    for words in ("tensor_parallel_degree 2", "pipeline_parallel_degree 2", "context_parallel_degree 2", "mode full"):
+        assert words in found["torchtitan"]
+    assert "data_parallel_shard_degree 8" in found["torchtitan"]
+    for words in ("--tensor-model-parallel-size 2", "--global-batch-size 96", "--use-distributed-optimizer"):
+        assert words in found["Megatron-LM"]
+
+
+def test_deepspeed_and_fsdp_are_offered_for_data_parallelism_alone() -> None:
+    alone = NUMBERS | {"tp": 1, "pp": 1, "cp": 1, "zero": 3}
+    found = launch_settings(alone, "none")
+    assert json.loads(found["DeepSpeed"])["zero_optimization"] == {"stage": 3}
+    assert "reshard_after_forward=True" in found["FSDP2"]
+    assert "FSDP2" not in launch_settings(alone | {"zero": 1}, "none")
+
+
+def test_precision_and_optimizer_change_what_fits() -> None:
+    lean = replace(LLAMA, precision=PRECISIONS["bf16"])
+    peaks = [make_plan(preset("llama-3-8b"), one, top=1).pareto[0].peak_bytes for one in (LLAMA, lean)]
+    assert peaks[1] <= peaks[0]
+    assert isinstance(make_plan(preset("gpt2"), replace(LLAMA, gpus=8), top=1).rows[0], PlanRow)
