@@ -130,8 +130,8 @@ def test_modules_join_into_one_script_without_imports() -> None:
     script = joined_modules("main")
     assert not re.search(r"^(import|export)\b", script, re.MULTILINE)
     for path in sorted((viewers_folder() / "js").glob("*.js")):
-        # whatif.js is the script of a page of its own; the worker is joined apart.
-        elsewhere = {"whatif.js", "worker.js", "unpack.js"}
+        # whatif.js and plan.js are scripts of pages of their own; the worker is joined apart.
+        elsewhere = {"plan.js", "whatif.js", "worker.js", "unpack.js"}
         assert script.count(f"// {path.name}\n") == (path.name not in elsewhere)
 
 
