@@ -14,8 +14,8 @@ from memtrace.units import format_bytes
 
 _WORTH_SAYING_SHARE = 0.15
 """Of the largest reserved bytes."""
-_WORTH_SAYING_BYTES = 20 * MIB
-"""One segment that requests below 10 MiB share: as much is idle in the most orderly program."""
+_WORTH_SAYING_BYTES = 40 * MIB
+"""Two segments that requests below 10 MiB share: as much is idle in the most orderly program."""
 
 
 def fragmentation_findings(

@@ -42,6 +42,7 @@ _REPLACED_SHARE = 0.1
 """A place that loses more than this share of what it gains replaces things of different sizes."""
 _FEW_STEPS = 4
 """Of so few judged steps each must show growth; of more, a leak in every n-th step is one as well."""
+_KEPT_BY_A_GRAPH = (Category.INPUT, Category.ACTIVATION)
 _GRAPH_MODULES = 3
 """Modules of one forward whose outputs survive: an output that somebody keeps is one."""
 
@@ -72,8 +73,7 @@ def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> 
     blind = _blind(history, growth)
     judged = {place: _judged_for(growth, blind, place) for place in places.tolist()}
     growing = [place for place in judged if _grows(history, growth.spans, growth.num_bytes[place, judged[place]])]
-    phases = sorted({growth.places.phase[place] or "" for place in growing})
-    groups = ([place for place in growing if (growth.places.phase[place] or "") == phase] for phase in phases)
+    groups = _together(history, growth, growing)
     leaks = [_leak(history, growth, {place: judged[place] for place in group}, capacity_bytes) for group in groups]
     least = max(_MIN_BYTES_A_STEP, int(history.levels.requested.max()) // _STEPS_TO_DOUBLE)
     return tuple(sorted((one for one in leaks if one.bytes_per_step >= least), key=lambda one: -one.bytes_per_step))
@@ -151,6 +151,23 @@ def _rates_over_gaps(history: DeviceHistory, spans: Sequence[StepSpan]) -> list[
     ]
 
 
+def _together(history: DeviceHistory, growth: _Growth, growing: Sequence[int]) -> list[list[int]]:
+    """Return the places by phase, each group one leak; a batch that a graph keeps belongs to the forward."""
+    groups: dict[str, list[int]] = {}
+    places = growth.places
+    can_be_kept = np.isin(
+        history.attribution.category[places.rows], [CATEGORIES.index(one) for one in _KEPT_BY_A_GRAPH]
+    )
+    is_judged = np.isin(growth.born, growth.judged)
+    has_forward = any(places.phase[place] == Phase.FORWARD.value for place in growing)
+    for place in growing:
+        phase, own = places.phase[place] or "", is_judged & (places.of_row == place)
+        if has_forward and phase in ("", Phase.DATA.value, Phase.OTHER.value) and can_be_kept[own].all():
+            phase = Phase.FORWARD.value
+        groups.setdefault(phase, []).append(place)
+    return [groups[phase] for phase in sorted(groups)]
+
+
 def _leak(history: DeviceHistory, growth: _Growth, group: dict[int, list[int]], capacity_bytes: int | None) -> Leak:
     """Return the leak that some growing places of one phase are, each with the steps that it is judged by."""
     lifetimes, places = history.lifetimes, growth.places
@@ -161,7 +178,8 @@ def _leak(history: DeviceHistory, growth: _Growth, group: dict[int, list[int]], 
     counts = np.zeros(len(CATEGORIES), np.int64)
     np.add.at(counts, history.attribution.category[rows].astype(np.intp), lifetimes.size_bytes[rows])
     modules = [module for module in np.unique(modules_of(history, rows)).tolist() if module != NULL]
-    phase, last = places.phase[next(iter(group))], growth.spans[-1]
+    phases, last = {places.phase[place] for place in group}, growth.spans[-1]
+    phase = Phase.FORWARD.value if Phase.FORWARD.value in phases else phases.pop()
     return Leak(
         bytes_per_step=rate,
         allocations_per_step=-(-len(rows) // len(judged)),

@@ -209,3 +209,14 @@ def test_exactly_what_leaks_is_counted(leaking: list[int], healthy: list[tuple[i
     found = leaks_of(loop(things, num_steps=num_steps))
     assert sum(leak.bytes_per_step for leak in found) == sum(leaking) * KIB
     assert len(found) == (1 if leaking else 0)
+
+
+def test_a_batch_that_a_graph_keeps_is_part_of_its_leak() -> None:
+    kept, batch = Kept(50 * KIB, None, module="layers.0"), Kept(20 * KIB, None, line=2, phase="data")
+    # Every second address is that of a batch, and all of them live at the end.
+    batches = [owner(10**6, 2 * number, 20 * KIB, "input") for number in range(1, 6)]
+    (leak,) = leaks_of(loop([kept, batch], num_steps=5, owners=batches))
+    assert (leak.phase, leak.bytes_per_step, leak.allocations_per_step) == ("forward", 70 * KIB, 2)
+    # Of what else is made outside the forward nothing says that a graph keeps it.
+    found = leaks_of(loop([kept, batch], num_steps=5, owners=[{**one, "category": "gradient"} for one in batches]))
+    assert [one.bytes_per_step for one in found] == [50 * KIB, 20 * KIB]
