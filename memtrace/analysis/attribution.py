@@ -1,8 +1,9 @@
 """What each allocation is for, and how that was decided.
 
 In: the allocations of a device, and what the hooks knew: owners (storage → parameter, gradient …) and saved tensors.
-Out: `Attribution`, a category and a decision for each allocation; `unknown` wherever nobody knew. A snapshot holds
-neither: its categories are inferred, and their decisions say so.
+Out: `Attribution`, a category and a decision for each allocation. What neither names is inferred from where in the loop
+it was born and died (`lifetime_rules`, `initial_rules`); `unknown` wherever that does not tell. Where
+there are no owners and saved tensors at all, as in a snapshot, every category is inferred.
 
 An owner or saved row names an address at a time; it means the allocation that was live there then. Views and tied
 parameters share a storage, hence an allocation, and count once. An allocation has one category for its whole life: the

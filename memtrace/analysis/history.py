@@ -13,6 +13,7 @@ from memtrace.analysis.attribution import Attribution, attribute
 from memtrace.analysis.levels import Levels, build_levels
 from memtrace.analysis.lifetimes import Lifetimes, build_lifetimes
 from memtrace.analysis.moments import Moments, build_moments
+from memtrace.analysis.owned_blocks import with_owned_blocks
 from memtrace.analysis.replayed import Replayed, replay_history
 from memtrace.analysis.shared_storages import split_shared
 from memtrace.analysis.spans import Spans
@@ -56,7 +57,7 @@ class DeviceHistory:
 def build_history(rank: RankTrace, device: str, *, owns_marks: bool) -> DeviceHistory:
     """Return all that a rank knows about one device."""
     moments = build_moments(rank, device)
-    lifetimes = build_lifetimes(rank, device, moments)
+    lifetimes = with_owned_blocks(rank, device, moments, build_lifetimes(rank, device, moments))
     lifetimes, attribution = split_shared(rank, lifetimes, attribute(rank, device, moments, lifetimes))
     replayed = replay_history(rank, device, moments)
     phases, scopes = rank.table("phases"), rank.table("scopes")

@@ -132,6 +132,10 @@ class LifetimeRules:
             self._give(around >= 0, Category.COMMUNICATION, decision=Decision.HOOK)
         in_collective = _have_frame(self._rank, self._stack, "file", _COLLECTIVES)
         self._give(in_collective, Category.COMMUNICATION, decision=Decision.STACK_RULE)
+        # Steps without frames make the same; another thread frees it, unseen.
+        stays = in_collective & (self._at.death_ns == NEVER)
+        alike = np.isin(self._size, self._size[stays]) & np.isin(self._at.phase, self._at.phase[stays])
+        self._give(alike & (self._stack == NULL) & (self._at.death_ns == NEVER), Category.COMMUNICATION)
 
     def _inputs(self) -> None:
         """Decide what was made between phases, by a data loader, or before training."""

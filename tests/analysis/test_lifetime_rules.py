@@ -190,6 +190,13 @@ def test_what_a_collective_makes_is_communication(file: str) -> None:
     stacks = {"frames": frames, "stacks": [{"frame": 1, "parent": None}, {"frame": 0, "parent": 0}]}
     assert decided(trace_of((210, None), stack=1, **stacks)) == [("communication", "stack_rule", "none")]
     assert decided(trace_of((210, None), stack=0, **stacks)) == [("unknown", "unknown", "none")]
+    rank = trace_of((210, None), (610, None), (610, 650), stack=1, **stacks)
+    rank.table("events")["stack"][1:] = NULL
+    assert [one[:2] for one in decided(rank)] == [
+        ("communication", "stack_rule"),
+        ("communication", "lifetime_rule"),
+        ("temporary", "lifetime_rule"),
+    ]
 
 
 @pytest.mark.parametrize("born", [110, 210])
