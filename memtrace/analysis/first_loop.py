@@ -6,6 +6,7 @@ In: `DeviceHistory` and the spans of its steps. Out: `FirstLoop`: which moments 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from memtrace.analysis.size_matching import count_sizes, match_sizes
 from memtrace.analysis.steps import StepSpan
 from memtrace.schema.names import Category, Phase, Source
 from memtrace.store.columns import NULL, BoolArray, IntArray
+
+_PADDED = 1.25
+"""How much larger than its parameters what holds their gradients may be: shards are padded to equal sizes."""
 
 ZERO_GRAD = "Optimizer.zero_grad#"
 """How torch names the range that `Optimizer.zero_grad` marks."""
@@ -135,6 +139,22 @@ def _categories(history: DeviceHistory, first: int, last: int, backward: IntArra
     counts.subtract(count_sizes(lifetimes.size_bytes[kept & (category == gradient)]))
     rows = rows[np.argsort(lifetimes.start[rows], kind="stable")]
     matched = match_sizes(rows, lifetimes.size_bytes, counts, per_phase=np.zeros(len(category), np.intp))
+    if (history.rank.header.get("world_size") or 1) > 1:
+        matched = np.union1d(matched, _joint_gradients(history, category, np.setdiff1d(rows, matched), counts, matched))
     category[matched] = gradient
     inferred[matched] = True
     return category, inferred
+
+
+def _joint_gradients(
+    history: DeviceHistory, category: IntArray, rows: IntArray, missing: Counter[int], matched: IntArray
+) -> IntArray:
+    """Return what holds the gradients of several parameters at once, as a reduce-scatter of FSDP makes them.
+
+    Its allocations are of no parameter's size, but together about as large as the parameters without a gradient.
+    """
+    sizes = history.lifetimes.size_bytes
+    unnamed = [CATEGORIES.index(one) for one in (Category.UNKNOWN, Category.TEMPORARY, Category.ACTIVATION)]
+    rest = rows[np.isin(category[rows], unnamed)]
+    without = sum(size * count for size, count in missing.items() if count > 0) - int(sizes[matched].sum())
+    return rest if 0 < int(sizes[rest].sum()) <= _PADDED * without else np.zeros(0, np.int64)
