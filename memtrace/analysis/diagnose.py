@@ -32,8 +32,8 @@ def diagnose(history: DeviceHistory, *, capacity_bytes: int | None, judged_by: i
 
     `capacity_bytes` is its memory where that is known; a run that went on is judged by `judged_by`, if that is given.
     """
-    oom = find_oom(history, capacity_bytes=capacity_bytes, judged_by=judged_by)
     leaks = find_leaks(history, capacity_bytes=capacity_bytes)
+    oom = find_oom(history, capacity_bytes=capacity_bytes, judged_by=judged_by, leaks=leaks)
     fragmentation = find_fragmentation(history)
     findings = (*leak_findings(history, leaks), *fragmentation_findings(history, fragmentation, oom))
     if oom is not None:

@@ -7,6 +7,7 @@ replay tells them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,17 +19,21 @@ from memtrace.analysis.marks import module_at, phase_at, step_at
 from memtrace.analysis.oom_needs import needs_after
 from memtrace.analysis.oom_words import explain, is_limited
 from memtrace.analysis.places import place_of_stack
-from memtrace.analysis.results import OomResult
+from memtrace.analysis.results import Leak, OomResult
 from memtrace.schema.names import Action, BlockState
 from memtrace.store.columns import NULL
 
 
 def find_oom(
-    history: DeviceHistory, *, capacity_bytes: int | None = None, judged_by: int | None = None
+    history: DeviceHistory,
+    *,
+    capacity_bytes: int | None = None,
+    judged_by: int | None = None,
+    leaks: Sequence[Leak] = (),
 ) -> OomResult | None:
     """Return the last out-of-memory of the history; without one, that on a device of `judged_by` bytes.
 
-    `capacity_bytes` is what the device had on which it was recorded.
+    `capacity_bytes` is what the device had on which it was recorded; `leaks` are named as what filled it.
     """
     found = np.flatnonzero(history.moments.is_action(history.rank, Action.OOM))
     oom: OomResult | None = None
@@ -39,7 +44,7 @@ def find_oom(
     if oom is None:
         return None
     oom = replace(oom, needs=needs_after(history, oom.step))
-    return replace(oom, explanation=explain(oom))
+    return replace(oom, explanation=explain(oom, leaks))
 
 
 def _recorded(history: DeviceHistory, position: int, capacity_bytes: int | None) -> OomResult:

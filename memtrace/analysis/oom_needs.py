@@ -28,11 +28,11 @@ _MADE_ONCE = (Category.PARAMETER, Category.BUFFER, Category.OPTIMIZER_STATE)
 
 
 def needs_after(history: DeviceHistory, failed_step: int | None) -> StepNeeds | None:
-    """Return what the last whole step before the one that failed needed and left; `None` if there is none."""
+    """Return what the step before the one that failed needed and left; `None` if not all of it was recorded."""
     steps = history.rank.table("steps")
     spans = step_spans(history)
     whole = [span for span in spans.values() if span.step >= 1 and span.recorded and steps["end_ns"][span.row] != NULL]
-    before = [span for span in whole if failed_step is not None and span.step < failed_step]
+    before = [span for span in whole if failed_step is not None and span.step == failed_step - 1]
     if not before:
         return None
     span = before[-1]

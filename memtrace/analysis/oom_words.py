@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from memtrace.allocator.settings import Settings
 from memtrace.allocator.sizes import segment_size
 from memtrace.analysis.diagnosis import Resident, StepNeeds
-from memtrace.analysis.results import Finding, OomResult
+from memtrace.analysis.results import Finding, Leak, OomResult
 from memtrace.analysis.words import CATEGORY_WORDS, OUTPUTS, line_of, when_and_where
 from memtrace.schema.names import Category
 from memtrace.units import format_bytes
@@ -22,9 +22,9 @@ _CHANGES = {
 }
 
 
-def explain(oom: OomResult) -> tuple[str, ...]:
+def explain(oom: OomResult, leaks: Sequence[Leak] = ()) -> tuple[str, ...]:
     """Return why, from what the step before needed to what failed."""
-    return (*_needs(oom), *_device(oom), *_request(oom), *_cause(oom))
+    return (*_needs(oom), *_leaks(oom, leaks), *_device(oom), *_request(oom), *_cause(oom))
 
 
 def oom_finding(oom: OomResult, rank: int | None) -> Finding:
@@ -96,11 +96,19 @@ def _needs(oom: OomResult) -> Iterator[str]:
         return
     total = format_bytes(sum(one.num_bytes for one in needs.resident))
     yield f"When it was over, {total} more stayed in use than before it: {_list(needs.resident)}."
-    following = f"Step {oom.step}" if oom.step == needs.step + 1 else "A step like it"
     yield (
-        f"{following} therefore needs {format_bytes(needs.next_bytes)}{_in_phase(needs.limited_by)}: what step "
-        f"{needs.step} needed, and from its start on what stays."
+        f"Step {needs.step + 1} therefore needs {format_bytes(needs.next_bytes)}{_in_phase(needs.limited_by)}: "
+        f"what step {needs.step} needed, and from its start on what stays."
     )
+
+
+def _leaks(oom: OomResult, leaks: Sequence[Leak]) -> Iterator[str]:
+    """Return what had piled up by the step that failed."""
+    for leak in leaks:
+        line = line_of(leak.where)
+        at = f", made at {line}" if line else ""
+        piled = "" if oom.step is None else f": some {format_bytes(leak.bytes_per_step * (oom.step - 1))} by this step"
+        yield f"From step to step {format_bytes(leak.bytes_per_step)} more stay in use{at}{piled}."
 
 
 def _in_phase(phase: str | None) -> str:

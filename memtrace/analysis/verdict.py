@@ -111,7 +111,7 @@ def _predicted_sentence(oom: OomResult) -> str:
     head = f"On a device of {format_bytes(oom.capacity_bytes)} this run would have died"
     head += when_and_where(oom.step, oom.phase, oom.module)
     if oom.request_bytes is None:
-        return f"{head}: more was in use already when this stretch of the recording began."
+        return f"{head}, or before: more was in use already when this stretch of the recording began."
     asked = f"{format_bytes(oom.request_bytes)} asked for and {format_bytes(oom.in_use_bytes)} in use"
     return f"{head}, with {asked}{_since_the_step_before(oom)}."
 

@@ -30,6 +30,7 @@ from tests.analysis.small_trace import (
     trace,
     window,
 )
+from tests.analysis.test_leaks import Kept, loop
 from tests.builders import snapshot
 
 PARAMETERS, STATES, LOGITS, ACTIVATIONS, SMALL = 1000, 2000, 300, 5000, 70
@@ -148,6 +149,27 @@ def test_a_failure_in_step_one_has_no_step_before() -> None:
     oom = oom_of(two_steps(), capacity_bytes=PARAMETERS + 1)
     assert (oom.step, oom.needs) == (1, None)
     assert len(oom.explanation) == 3
+
+
+def test_a_leak_is_named_as_what_filled_the_device() -> None:
+    size, own = 100 * 1024, 900 * 1024
+    rank = loop([Kept(size, None, line=7), Kept(own, 0, line=3)], num_steps=8)
+    # The sixth step's own memory is the first that does not fit beside what the first six keep.
+    oom = oom_of(rank, capacity_bytes=6 * size + own - 1)
+    assert oom.step == 6
+    sentence = next(one for one in oom.explanation if one.startswith("From step to step"))
+    assert "train.py:7" in sentence
+    assert format_bytes(5 * size) in sentence
+    slugs = [finding.slug for finding in analyze(trace(rank), capacity_bytes=6 * size + own - 1).findings]
+    assert slugs[:2] == ["leak", "oom"]
+
+
+def test_a_step_that_does_not_follow_is_not_told_from_an_earlier_one() -> None:
+    rank = loop([Kept(100, None), Kept(900, 0)], num_steps=20, recorded=[1, 2, 3, 19, 20])
+    oom = oom_of(rank, capacity_bytes=2400)
+    assert (oom.step, oom.needs, oom.request_bytes) == (19, None, 900)
+    report = analyze(trace(rank), capacity_bytes=1700)
+    assert "or before: more was in use already" in report.verdict
 
 
 def test_a_recording_that_starts_beyond_the_capacity_names_no_request() -> None:
