@@ -16,7 +16,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
 EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units"})
-RESULT_TYPES = frozenset({"memtrace.allocator.results", "memtrace.analysis.results", "memtrace.forecast.results"})
+RESULT_TYPES = frozenset(
+    {
+        "memtrace.allocator.results",
+        "memtrace.analysis.results",
+        "memtrace.analysis.diff_results",
+        "memtrace.analysis.tracks_results",
+        "memtrace.forecast.results",
+    }
+)
 TRACE = "store.trace store.columns"
 """The loaded trace and the columns of its tables: what of the store the parts that compute may know."""
 DO_IO = frozenset({"io", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile"})

@@ -45,6 +45,9 @@ COMMANDS = {
     "diff": LazyCommand(
         target="memtrace.cli.diff:diff", short_help="Compare two traces by category, module, stack and step."
     ),
+    "export": LazyCommand(
+        target="memtrace.cli.export:export", short_help="Write a trace in the format of another tool."
+    ),
     "estimate": LazyCommand(
         target="memtrace.cli.estimate:estimate",
         short_help="Estimate what a training run needs, before anything runs.",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memtrace.allocator.results import WhatIf
+from memtrace.analysis.diff_results import Diff
 from memtrace.analysis.results import Report
 from memtrace.errors import OutputError
 
@@ -30,14 +31,23 @@ def write_text(text: str, path: Path, *, force: bool) -> None:
     """Write a text file as UTF-8, whole or not at all.
 
     Raises:
+        OutputError: as `write_bytes`.
+    """
+    write_bytes(text.encode("utf-8", "replace"), path, force=force)
+
+
+def write_bytes(content: bytes, path: Path, *, force: bool) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
         OutputError: the file exists and `force` is false, or it cannot be written.
     """
     check_output(path, force=force)
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         # mkstemp makes private files; a report gets the rights that any new file of the user gets.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
@@ -71,6 +81,18 @@ def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bo
 
     check_output(path, force=force)
     write_text(render_whatif(results, title=title), path, force=force)
+
+
+def write_diff(diff: Diff, path: Path, *, force: bool) -> None:
+    """Write a comparison of two traces as one HTML file.
+
+    Raises:
+        OutputError: as `write_text`.
+    """
+    from memtrace.report.diff_html import render_diff
+
+    check_output(path, force=force)
+    write_text(render_diff(diff), path, force=force)
 
 
 def _umask() -> int:
