@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,6 +16,7 @@ from memtrace.units import format_bytes, format_ns
 
 MAX_FINDINGS = 5
 _MAX_EVIDENCE = 6
+_MAX_RANKS = 8
 _SEVERITY_STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 
@@ -40,18 +42,36 @@ def out_of_memory(oom: OomResult) -> Group:
 def findings(found: Sequence[Finding]) -> Group:
     """Return the first few findings, and how many more there are."""
     parts: list[RenderableType] = []
-    for number, finding in enumerate(found[:MAX_FINDINGS], 1):
-        parts += [*([""] if parts else []), _finding(number, finding)]
-    if len(found) > MAX_FINDINGS:
-        parts += ["", Text(f"… and {len(found) - MAX_FINDINGS} more: --html and --json hold all of them", style="dim")]
+    groups = list(_alike(found))
+    for number, group in enumerate(groups[:MAX_FINDINGS], 1):
+        parts += [*([""] if parts else []), _finding(number, group)]
+    if len(groups) > MAX_FINDINGS:
+        parts += ["", Text(f"… and {len(groups) - MAX_FINDINGS} more: --html and --json hold all of them", style="dim")]
     return Group(*parts)
 
 
-def _finding(number: int, finding: Finding) -> Table:
-    """Return a finding with its number beside it, however many lines it takes."""
+def _alike(found: Sequence[Finding]) -> Iterable[list[Finding]]:
+    """Return the findings, those of several ranks about one place together: all ranks run the same program."""
+    groups: dict[tuple[Any, ...], list[Finding]] = {}
+    told: Counter[tuple[Any, ...]] = Counter()
+    for number, finding in enumerate(found):
+        where = finding.where or {}
+        # Several findings of one rank are never one: the second of a rank goes with the second of another.
+        place = (finding.slug, where.get("file"), where.get("line"))
+        nth = told[(*place, finding.rank)]
+        told[(*place, finding.rank)] += 1
+        groups.setdefault((number,) if finding.rank is None else (*place, nth), []).append(finding)
+    return groups.values()
+
+
+def _finding(number: int, group: Sequence[Finding]) -> Table:
+    """Return a finding with its number beside it, however many lines it takes; of several ranks the worst."""
+    finding = group[0]
     title = Text(clean(finding.title), style=_SEVERITY_STYLES.get(finding.severity, "bold"))
     title.append(f"  [{clean(finding.slug)}]", style="dim")
     rows: list[tuple[str, RenderableType]] = []
+    if len(group) > 1:
+        rows.append(("ranks", ", ".join(str(one.rank) for one in group[:_MAX_RANKS]) + _more(len(group))))
     effect, place, evidence = _effect(finding), _place(finding.where), ", ".join(_evidence(finding.evidence))
     if effect:
         rows.append(("saves", Text(effect, style="green")))
@@ -63,6 +83,10 @@ def _finding(number: int, finding: Finding) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_row(f"{number}.", Group(title, pairs(rows)))
     return table
+
+
+def _more(num_ranks: int) -> str:
+    return "" if num_ranks <= _MAX_RANKS else f" and {num_ranks - _MAX_RANKS} more; the figures are of the first"
 
 
 def _effect(finding: Finding) -> str:

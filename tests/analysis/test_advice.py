@@ -14,7 +14,7 @@ from memtrace.analysis.advice.case import Case, peak_without
 from memtrace.analysis.findings import failing, find_advice, in_order
 from memtrace.analysis.history import DeviceHistory, build_history
 from memtrace.analysis.results import Finding
-from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, step, window
+from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, saved, step, window
 
 MIB = 1 << 20
 
@@ -36,11 +36,11 @@ def test_peak_without_is_that_of_a_run_that_asks_for_less(choices: list[tuple[in
             sizes.append(size)
         totals.append([(numbers[one], live[one]) for one in live])
     history = history_of(events)
-    saved = [int(size * share) for size, share in zip(sizes, [*shares, *[0.5] * len(sizes)], strict=False)]
-    expected = max(sum(size - saved[number] for number, size in moment) for moment in totals)
+    less = [int(size * share) for size, share in zip(sizes, [*shares, *[0.5] * len(sizes)], strict=False)]
+    expected = max(sum(size - less[number] for number, size in moment) for moment in totals)
     # Rows are ordered by address; their starts tell which alloc each is.
     of_row = np.argsort(np.argsort(history.lifetimes.start))
-    assert peak_without(history, np.array(saved, np.int64)[of_row]) == expected
+    assert peak_without(history, np.array(less, np.int64)[of_row]) == expected
 
 
 def history_of(events: list[tuple[str, int | None, int]], **tables: Any) -> DeviceHistory:
@@ -48,8 +48,13 @@ def history_of(events: list[tuple[str, int | None, int]], **tables: Any) -> Devi
     return build_history(rank, "cpu", owns_marks=True)
 
 
-def training(*, world_size: int | None = None, elements: int = MIB, state: str = "float32") -> DeviceHistory:
-    """Two layers of `elements` float32 parameters each, with gradients, and one state as large as each."""
+def training(
+    *, world_size: int | None = None, elements: int = MIB, state: str = "float32", groups_of: int = 1
+) -> DeviceHistory:
+    """Two layers of `elements` float32 parameters each, with gradients, and one state as large as each.
+
+    The parameter group counts the elements of `groups_of` ranks.
+    """
     kinds = ("parameter", "gradient", "optimizer_state")
     events: list[tuple[str, int | None, int]] = []
     owners = []
@@ -58,7 +63,13 @@ def training(*, world_size: int | None = None, elements: int = MIB, state: str =
             address = 1 + 2 * number + layer
             events.append(("alloc", address, 4 * elements))
             owners.append(owner(1000, address, 4 * elements, kind) | {"name": f"layers.{layer}.weight", "dtype": state})
-    group = {"class_name": "SGD", "group": 0, "num_parameters": 2 * elements, "options": json.dumps({"foreach": False})}
+            owners[-1] |= {"shape": str(elements)}
+    group = {
+        "class_name": "SGD",
+        "group": 0,
+        "num_parameters": 2 * elements * groups_of,
+        "options": json.dumps({"foreach": False}),
+    }
     rank = rank_trace(
         events=event_rows(events),
         windows=[window(0, len(events), initial=0)],
@@ -92,6 +103,10 @@ def test_one_rank_has_nobody_to_share_with(world_size: int | None) -> None:
     assert "state-on-every-rank" not in advice(training(world_size=world_size))
 
 
+def test_ranks_that_hold_shards_already_are_not_told_to_shard() -> None:
+    assert "state-on-every-rank" not in advice(training(world_size=4, groups_of=4))
+
+
 def test_8_bit_states_take_a_byte_an_element_and_a_scale_a_block() -> None:
     found = advice(training())["optimizer-state-in-float"]
     kind = 2 * 4 * MIB
@@ -106,6 +121,19 @@ def test_states_that_would_not_shrink_get_no_advice(changes: dict[str, Any]) -> 
 def test_a_history_without_anything_gets_no_advice() -> None:
     assert find_advice(history_of([])) == ()
     assert find_advice(history_of([("alloc", 1, 0), ("free_completed", 1, 0)])) == ()
+
+
+@pytest.mark.parametrize("shape", ["0x0", "9" * 5000, "x".join(["99999999"] * 9), "", None, "8x", "-1x4"])
+def test_odd_shapes_and_headers_break_nothing(shape: str | None) -> None:
+    sizes = {1: 64, 2: 256, 3: 32}
+    kinds = {1: "parameter", 3: "input"}
+    events = [("alloc", address, size) for address, size in sizes.items()]
+    owners = [owner(15, at, sizes[at], kind) | {"shape": shape} for at, kind in kinds.items()]
+    kept = [saved(25, 2, 256) | {"op": op, "shape": shape} for op in ("LogSoftmaxBackward0", "AddmmBackward0")]
+    phases = [phase("forward", 1, 1, 25), phase("backward", 1, 25, 29)]
+    steps = [step(1, 0, 30)]
+    header = {"world_size": -3}
+    find_advice(history_of(events, owners=owners, saved=kept, phases=phases, steps=steps, header=header))
 
 
 def finding(slug: str, severity: str, saves: int | None) -> Finding:

@@ -165,3 +165,21 @@ def test_activations_and_the_first_step_are_explained() -> None:
     assert "-2.00 MiB" in text
     assert "+3.00 MiB" in text
     assert "the same States\ufffd[2J are made states-created" in text
+
+
+def test_what_several_ranks_have_in_common_is_told_once() -> None:
+    findings = tuple(replace(finding(), rank=rank, saves_bytes=(9 - rank) * MIB) for rank in range(3))
+    elsewhere = replace(finding(), rank=0, where={"file": "other.py", "line": 1, "function": "f", "module": None})
+    text = render_text(replace(gpt_report(), findings=(*findings, elsewhere)))
+    assert text.count(finding().title) == 2
+    assert "ranks     0, 1, 2" in text
+    assert "saves     9.00 MiB" in text
+
+
+@pytest.mark.parametrize("rank", [None, 0])
+def test_findings_of_one_rank_stay_apart(rank: int | None) -> None:
+    findings = tuple(replace(finding(), rank=rank, title=f"the {name}") for name in ("first", "second", "third"))
+    text = render_text(replace(gpt_report(), findings=findings))
+    assert "1. the first" in text
+    assert "2. the second" in text
+    assert "3. the third" in text

@@ -27,7 +27,7 @@ _OF_THE_BATCH = (
 def smaller_micro_batch(case: Case) -> Finding | None:
     """Return the advice to halve the micro-batch and accumulate gradients over twice as many."""
     batch = _batch(case)
-    if batch == 1:
+    if batch is not None and batch <= 1:
         return None
     # Of an odd batch the larger half is what counts.
     kept_rows, of_rows = (1, 2) if batch is None else (-(-batch // 2), batch)

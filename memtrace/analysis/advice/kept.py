@@ -7,6 +7,7 @@ Several operators keep one storage: a row for each, all found in the same walk o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -15,6 +16,9 @@ import numpy as np
 from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.store.columns import NULL, IntArray
 
+_MAX_DIGITS = 18
+_MAX_ELEMENTS = 2**50
+"""More than any tensor has: what claims to be larger is damaged, and would not fit 64 bits as bytes."""
 _CAPTURED = re.compile(r"Backward\d*$")
 
 
@@ -60,7 +64,10 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.split("x") if text else []
-    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else None
+    if not all(part.isdecimal() and len(part) <= _MAX_DIGITS for part in parts):
+        return None
+    shape = tuple(map(int, parts))
+    return shape if math.prod(shape) <= _MAX_ELEMENTS else None
 
 
 def _groups(case: Case) -> IntArray:

@@ -10,16 +10,13 @@ et al., arXiv 1910.02054) divide states, then gradients, then parameters by the 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.analysis.places import place_of
 from memtrace.analysis.results import Finding
 from memtrace.analysis.stacks import frames_of
+from memtrace.analysis.steady_state import parameter_groups
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
@@ -40,11 +37,13 @@ def lists_of_temporaries(case: Case) -> Finding | None:
     made = case.in_phase(Phase.OPTIMIZER) & case.is_category(Category.TEMPORARY, Category.UNKNOWN)
     rows = np.flatnonzero(made & _ends_in_its_phase(case))
     parameters = case.lifetimes.size_bytes[case.live_at_peak][case.is_category(Category.PARAMETER)[case.live_at_peak]]
-    if not len(rows) or not len(parameters) or not _is_foreach(case, rows):
+    if not len(rows) or not parameters.any() or not _is_foreach(case, rows):
         return None
     largest, total = int(parameters.max()), int(parameters.sum())
     sizes = case.lifetimes.size_bytes[rows]
-    num_in_loop = 1 if {name for name, _ in optimizers(case)} == {"SGD"} else _TEMPORARIES_OF_A_LOOP
+    num_in_loop = (
+        1 if {group.class_name for group in parameter_groups(case.history)} == {"SGD"} else _TEMPORARIES_OF_A_LOOP
+    )
     cut = case.cut(rows, np.maximum(sizes - sizes * num_in_loop * largest // total, 0))
     new_peak = case.new_peak(cut)
     if new_peak is None:
@@ -85,26 +84,16 @@ def _ends_in_its_phase(case: Case) -> BoolArray:
 
 def _is_foreach(case: Case, rows: IntArray) -> bool:
     """Return whether the step takes lists of tensors: as its options say, or as the functions that ask for memory."""
-    if any(options.get("foreach") for _, options in optimizers(case)):
-        return True
+    groups = parameter_groups(case.history)
+    if groups:
+        return any(one.implementation(is_cpu=case.history.is_cpu) == "foreach" for one in groups)
     stacks = np.unique(case.lifetimes.stack[rows])
     return any("_multi_tensor" in frame for one in stacks.tolist() for frame in frames_of(case.history.rank, one))
 
 
-def optimizers(case: Case) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield class and options of each parameter group."""
-    rank = case.history.rank
-    for row in rank.table("optimizers").rows():
-        try:
-            options = json.loads(rank.text(row["options"]) or "{}")
-        except ValueError:
-            options = {}
-        yield rank.text(row["class_name"]) or "", options if isinstance(options, dict) else {}
-
-
 def eight_bit_state(case: Case) -> Finding | None:
     """Return the advice to keep float32 states in 8 bits, for optimizers of which such a variant exists."""
-    names = {name for name, _ in optimizers(case)}
+    names = {group.class_name for group in parameter_groups(case.history)}
     if not names or not names <= _WITH_8_BIT_STATE:
         return None
     rows = np.flatnonzero(case.is_category(Category.OPTIMIZER_STATE))

@@ -8,20 +8,24 @@ stage 3 half as much again.
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
-from memtrace.analysis.advice.optimizer import optimizers
+from memtrace.analysis.advice.kept import parse_shape
 from memtrace.analysis.places import place_of
 from memtrace.analysis.results import Finding
+from memtrace.analysis.steady_state import parameter_groups
 from memtrace.schema.names import Category
 from memtrace.store.columns import NULL
 from memtrace.units import format_bytes
 
 _SHARDED = (Category.OPTIMIZER_STATE, Category.GRADIENT, Category.PARAMETER)
 """What each stage shards in addition."""
+_MOST_SHARE = 0.9
+"""A rank that owns less than this part of the elements of its parameter groups owns a shard of them."""
 _LAYER = re.compile(r"(?:.*?\.)?\d+(?=\.|$)")
 """A parameter's name up to the index of its layer."""
 _IS_SHARDED = re.compile(r"_fsdp_wrapped_module|_flat_param")
@@ -69,12 +73,14 @@ def _is_sharded(case: Case) -> bool:
     names = np.unique(owners["name"][parameters])
     if any(_IS_SHARDED.search(rank.text(name) or "") for name in names.tolist()):
         return True
-    if any("ZeroRedundancy" in name for name, _ in optimizers(case)):
+    groups = parameter_groups(case.history)
+    if any("ZeroRedundancy" in group.class_name for group in groups):
         return True
-    # A DTensor's parameter group counts the elements of all ranks, and this rank owns a part of them.
-    whole = rank.table("optimizers")["num_parameters"]
-    held = case.lifetimes.size_bytes[case.live_at_peak][case.is_category(Category.PARAMETER)[case.live_at_peak]].sum()
-    return bool(len(whole) and held < whole[whole != NULL].sum())
+    # The parameter group of DTensors counts the elements of all ranks, of which this one owns a part.
+    live = case.live_at_peak[case.is_category(Category.PARAMETER)[case.live_at_peak]]
+    owner = case.history.attribution.owner_row[live]
+    shapes = [parse_shape(rank.text(int(owners["shape"][row]))) or () for row in owner[owner != NULL].tolist()]
+    return sum(map(math.prod, shapes)) < _MOST_SHARE * sum(group.num_parameters or 0 for group in groups)
 
 
 def _new_peak(case: Case, stage: int, world_size: int) -> int | None:
