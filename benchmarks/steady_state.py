@@ -20,13 +20,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.steady.cases import CASES, Case, record
+from benchmarks.matrix.runs import Config, import_everything
+from benchmarks.matrix.runs import record as record_ranks
+from benchmarks.steady.cases import CASES, LAST_LINE, Case, record
 from benchmarks.steady.compare import Comparison, compare
 from benchmarks.steady.cut import Cut
 from memtrace.store.read import read_trace
 from memtrace.units import format_bytes
 
 RESULTS = Path(__file__).parent / "results"
+DISTRIBUTED = (
+    Config("gpt", "adamw-fused", "fp32", "accumulate", "ddp"),
+    Config("resnet", "sgd-momentum", "fp32", "plain", "ddp-views"),
+    Config("llama", "adamw-fused", "fp32", "plain", "fsdp2"),
+    Config("gpt2", "adamw-loop", "bf16", "checkpoint", "fsdp2"),
+    Config("resnet", "sgd-momentum", "bf16", "plain", "fsdp2"),
+    Config("gpt", "adamw-foreach", "fp32", "keep-grads", "fsdp2"),
+)
 SNAPSHOTS = Path(__file__).parent.parent.parent / "shared" / "data" / "snapshots"
 MAX_ERROR, MAX_BELOW = 0.02, 0.01
 Row = dict[Cut, Comparison]
@@ -45,11 +55,25 @@ def measure(trace: Path) -> Row:
     return {cut: compare(rank, cut) for cut in Cut}
 
 
+def distributed(only: str, folder: Path) -> Iterator[tuple[Case, Path]]:
+    """Yield runs of two ranks, each rank as a case."""
+    chosen = [config for config in DISTRIBUTED if only in config.name]
+    if chosen:
+        import_everything()
+    for config in chosen:
+        untold = LAST_LINE if config.mode == "keep-grads" else frozenset()
+        place = folder / config.name.replace(" ", "_")
+        place.mkdir()
+        for rank, trace in enumerate(record_ranks(config, place, steps=4)):
+            yield Case(name=f"{config.name}, rank {rank} of 2", arguments="", untold=untold), trace
+
+
 def recordings(only: str, folder: Path) -> Iterator[tuple[Case, Path]]:
-    """Yield the cases, each recorded when it is its turn, then those that others recorded on GPUs without hooks."""
+    """Yield the cases, each recorded when it is its turn; then what others recorded on GPUs without hooks."""
     for case in CASES:
         if only in case.name:
             yield case, record(case, folder)
+    yield from distributed(only, folder)
     for path in sorted(SNAPSHOTS.glob("gpt-train-3-steps-from-process-start-*.pickle")):
         if only in path.stem:
             yield Case(name=f"torch snapshot of a GPU, no hooks: {path.stem}", arguments=""), path

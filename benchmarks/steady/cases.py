@@ -28,7 +28,8 @@ class Case:
     """Cuts at which nothing in the recording can tell what the next step does; the range must hold it."""
 
 
-_UNTOLD = frozenset({Cut.STEP, Cut.BACKWARD})
+LAST_LINE = frozenset({Cut.STEP, Cut.BACKWARD})
+"""Cuts before the last line of the loop has run, which may keep the gradients."""
 
 CASES = (
     Case(name="gpt, adamw for-loop", arguments=""),
@@ -63,7 +64,7 @@ CASES = (
     Case(
         name="gpt, adamw, gradients kept by the last line of the loop",
         arguments=f"--keep-gradients --zero-grad last {_SMALL}",
-        untold=_UNTOLD,
+        untold=LAST_LINE,
     ),
     Case(name="gpt, adamw, zero_grad before backward", arguments="--zero-grad before-backward"),
     Case(
