@@ -58,9 +58,9 @@ def _alike(found: Sequence[Finding]) -> Iterable[list[Finding]]:
         where = finding.where or {}
         # Several findings of one rank are never one: the second of a rank goes with the second of another.
         place = (finding.slug, where.get("file"), where.get("line"))
-        nth = told[(*place, finding.rank)]
-        told[(*place, finding.rank)] += 1
-        groups.setdefault((number,) if finding.rank is None else (*place, nth), []).append(finding)
+        of_rank = (*place, finding.rank)
+        groups.setdefault((number,) if finding.rank is None else (*place, told[of_rank]), []).append(finding)
+        told[of_rank] += 1
     return groups.values()
 
 
