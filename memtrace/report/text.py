@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from memtrace.analysis.results import PredictedPeak, RankReport, Report
-from memtrace.report import text_findings, text_memory, text_rows
+from memtrace.report import text_findings, text_memory, text_pools, text_rows
 from memtrace.report.text_cells import clean, notes, section
 
 MAX_WIDTH = 100
@@ -94,6 +94,8 @@ def _rank(rank: RankReport, *, named: bool) -> list[RenderableType]:
         parts += section("Stacks at the peak", text_rows.stacks(rank.top_stacks))
     if rank.steps:
         parts += section("Steps", text_rows.steps(rank.steps))
+    if rank.fragmentation is not None and not rank.fragmentation.is_model:
+        parts += section("Fragmentation", text_pools.fragmentation(rank.fragmentation))
     if rank.warnings:
         parts += section("Not seen", notes(rank.warnings))
     return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from memtrace.analysis.oom import find_oom
 from memtrace.analysis.pools import final_pools
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results import FragmentationResult
+from memtrace.report.text import render_text
 from memtrace.report.to_json import report_document
 from memtrace.schema.names import Action
 from memtrace.store.read import read_trace
@@ -165,6 +167,10 @@ def test_final_segments_tell_pools_apart_and_what_is_split() -> None:
     assert (large.free_bytes, large.split_bytes, large.largest_free_block_bytes) == (90, 40, 50)
     assert (large.internal_bytes, large.external_bytes) == (5, 40)
     assert pools["large of 1,0"].external_bytes == 0
+    text = render_text(analyze(trace(rank)))
+    row = next(line for line in text.splitlines() if "end, large " in line)
+    assert re.split(r"  +", row.strip())[1:] == ["150 B", "50 B", "5 B", "90 B", "40 B", "50 B"]
+    assert "end, large of 1,0" in text
 
 
 def test_what_was_asked_for_is_not_known_where_the_snapshot_does_not_say() -> None:
