@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.annotated import ZERO_MARK, annotated_optimizer, annotated_spans
 from memtrace.analysis.event_roles import alloc_roles, alloc_rows
 from memtrace.analysis.inferred_residents import Residents, choose_residents
 from memtrace.analysis.lifetime_rules import LifetimeRules
@@ -60,7 +61,10 @@ class Inference:
         )
         self._name_codes = np.array([*map(_OUTER.index, self._names), _NONE], np.int8)
         self._phase = self._phase_of(lifetimes.start)
-        self._optimizer = _annotated_optimizer(rank)
+        self._optimizer = annotated_optimizer(rank)
+        self._only_steps = Phase.FORWARD.value not in self._names
+        """Whether annotations tell steps, and nothing tells forward and backward."""
+        self._zeroed = self._zeroed_in()
 
     def _alloc_roles(self) -> IntArray:
         """Return the flags of every allocation's stack, or those that a repetition of its step tells."""
@@ -78,7 +82,8 @@ class Inference:
         self._communication()
         self._hand_on()
         self._states()
-        self._within_steps()
+        if not self._only_steps:
+            self._within_steps()
 
     def _phase_of(self, moment: IntArray) -> npt.NDArray[np.intp]:
         """Return the phase that holds each moment; none for what lived before the history."""
@@ -115,13 +120,25 @@ class Inference:
     def _gradients(self) -> IntArray:
         """Return what was made in backward and lives past it."""
         made = self._in(Phase.BACKWARD) & self._outlives_phase() & self._unknown()
-        return np.flatnonzero(made & ~self._is(COMMUNICATION))
+        found = made & ~self._is(COMMUNICATION)
+        return np.flatnonzero(found | (self._zeroed >= 0) if self._only_steps else found)
+
+    def _zeroed_in(self) -> npt.NDArray[np.intp]:
+        """Return which `zero_grad` freed each allocation that no optimizer step made; none for most."""
+        spans = annotated_spans(self._rank, ZERO_MARK)
+        starts, stops = (np.searchsorted(self._moments.time_ns, [span[at] for span in spans]) for at in (0, 1))
+        live = self._lifetimes
+        at = np.searchsorted(starts, live.in_use_end, side="right") - 1
+        inside = (at >= 0) & (self._phase == _NONE) & ~self._lives_on()
+        inside &= live.in_use_end < np.append(stops, 0)[at]
+        return np.where(inside, at, _NONE)
 
     def _residents(self, gradients: IntArray) -> None:
         """Decide what lived before the first phase and through it, and with it which blocks are gradients."""
         live, size = self._lifetimes, self._lifetimes.size_bytes
-        first, stop = int(self._first[0]), int(self._stop[0])
-        resident = (live.start <= first) & (live.in_use_end > stop) & (self._phase != 0) & self._unknown()
+        first, stop = int(self._first[0]), int(self._stop[-1 if self._only_steps else 0])
+        resident = (live.start <= first) & ((live.in_use_end > stop) | self._lives_on())
+        resident &= (self._phase != 0) & self._unknown()
         chosen = choose_residents(
             Residents(
                 rows=np.flatnonzero(resident),
@@ -140,7 +157,8 @@ class Inference:
         for category, decision, rows in chosen:
             self._give(rows, category, decision)
         # Which of several blocks of a size is the parameter need not be known to tell its gradient.
-        matched = match_sizes(gradients, size, count_sizes(size[resident]), per_phase=self._phase)
+        group = self._zeroed if self._only_steps else self._phase
+        matched = match_sizes(gradients, size, count_sizes(size[resident]), per_phase=group)
         self._give(matched, Category.GRADIENT, Decision.LIFETIME_RULE)
 
     def _communication(self) -> None:
@@ -174,8 +192,9 @@ class Inference:
     def _largest_counts(self, rows: IntArray) -> Counter[int]:
         """Return how many of these there are of each size in the phase that has most of it."""
         largest: Counter[int] = Counter()
-        for phase in np.unique(self._phase[rows]).tolist():
-            largest |= count_sizes(self._lifetimes.size_bytes[rows[self._phase[rows] == phase]])
+        group = self._zeroed if self._only_steps else self._phase
+        for one in np.unique(group[rows]).tolist():
+            largest |= count_sizes(self._lifetimes.size_bytes[rows[group[rows] == one]])
         return largest
 
     def _step_decision(self) -> Decision:
@@ -254,15 +273,6 @@ class Inference:
         return inputs & np.isin(self._lifetimes.size_bytes, sizes[counts > 1])
 
 
-def _annotated_optimizer(rank: RankTrace) -> str | None:
-    """Return the class of the first optimizer whose steps torch annotated: "AdamW" of `Optimizer.step#AdamW.step`."""
-    for one in rank.table("annotations")["name"]:
-        head, mark, name = (rank.text(int(one)) or "").partition("Optimizer.step#")
-        if mark and not head:
-            return name.partition(".")[0]
-    return None
-
-
 def _num_sets(optimizer: str | None) -> tuple[int, ...]:
     """Return how many sets as large as the parameters there may be: they, their gradients, and states."""
     name = (optimizer or "").lower()
@@ -279,9 +289,9 @@ _OUTER = (Phase.FORWARD.value, Phase.BACKWARD.value, Phase.OPTIMIZER.value)
 
 
 def infer(rank: RankTrace, moments: Moments, lifetimes: Lifetimes) -> Inference | None:
-    """Return the inferred categories; `None` where no forward is known to tell what lives how long."""
+    """Return the inferred categories; `None` where neither a forward nor a step is known to tell lifetimes by."""
     phases = {rank.text(int(one)) for one in np.unique(rank.table("phases")["phase"])}
-    if Phase.FORWARD.value not in phases or not len(lifetimes):
+    if not phases & {Phase.FORWARD.value, Phase.OPTIMIZER.value} or not len(lifetimes):
         return None
     found = Inference(rank, moments, lifetimes)
     found.run()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from memtrace.analysis.annotated import STEP_MARK, annotated_spans
 from memtrace.analysis.event_roles import (
     AGAIN,
     BACKWARD,
@@ -49,8 +50,9 @@ def with_inferred_marks(rank: RankTrace) -> RankTrace:
     if marked_steps or any(len(rank.table(name)) for name in _KNOWN_BY_HOOKS):
         return rank
     runs = _runs(rank)
-    if not any(run.kind == BACKWARD for run in runs):
-        # Forwards alone may be inference: they make no step.
+    found = {run.kind for run in runs}
+    if BACKWARD not in found and found != {OPTIMIZER}:
+        # Forwards alone may be inference: they make no step. Without any stack, annotations tell the steps at least.
         return rank
     phases, steps = _rows(runs, int(rank.table("events")["time_ns"].min()))
     if len(rank.table("steps")):
@@ -73,8 +75,12 @@ def _runs(rank: RankTrace) -> list[_Run]:
     times = events["time_ns"][rows]
     if not len(rows) or np.any(times == NULL):
         return []
-    spans = [span for span in optimizer_spans(rank, int(times[-1])) if span[1] >= times[0]]
+    after_ns = int(events["time_ns"].max()) + 1
+    spans = [(start, max(start, min(end, after_ns))) for start, end in annotated_spans(rank, STEP_MARK)]
+    spans = [span for span in spans if span[1] >= times[0]]
     kinds = alloc_kinds(alloc_roles(rank, rows), times, spans)
+    if not np.isin(kinds, (FORWARD, BACKWARD, AGAIN)).any():
+        return _annotated_runs(spans, times)
     # A step that allocates nothing is a run all the same.
     times = np.concatenate([times, np.array(spans, np.int64).reshape(-1)])
     kinds = np.concatenate([kinds, np.full(2 * len(spans), OPTIMIZER)])
@@ -82,7 +88,7 @@ def _runs(rank: RankTrace) -> list[_Run]:
     times, kinds = times[order], kinds[order]
     outer = np.where(kinds == AGAIN, BACKWARD, kinds)
     runs = []
-    for first, last, next_ns in _stretches(outer, times, int(events["time_ns"].max()) + 1):
+    for first, last, next_ns in _stretches(outer, times, after_ns):
         run = _run(int(outer[first]), first, last, next_ns, times)
         runs.append(run)
         if run.kind == BACKWARD:
@@ -90,6 +96,17 @@ def _runs(rank: RankTrace) -> list[_Run]:
             for begin, _, stop_ns in _stretches(kinds[inside], times[inside], run.end_ns):
                 if kinds[inside][begin] == AGAIN:
                     runs.append(_Run(AGAIN, int(times[inside][begin]), stop_ns))
+    return runs
+
+
+def _annotated_runs(spans: Sequence[tuple[int, int]], times: IntArray) -> list[_Run]:
+    """Return one run for each annotated step; those with no alloc in between are one step of several optimizers."""
+    runs: list[_Run] = []
+    for start, end in spans:
+        if runs and np.searchsorted(times, runs[-1].end_ns) == np.searchsorted(times, start):
+            runs[-1] = _Run(OPTIMIZER, runs[-1].start_ns, end)
+        else:
+            runs.append(_Run(OPTIMIZER, start, end))
     return runs
 
 
@@ -114,28 +131,19 @@ def _run(kind: int, first: int, last: int, next_ns: int, times: IntArray) -> _Ru
     return _Run(kind, int(times[first]), end_ns)
 
 
-def optimizer_spans(rank: RankTrace, last_ns: int) -> list[tuple[int, int]]:
-    """Return the stretches of time that torch annotated as optimizer steps, Unix ns, in order."""
-    table = rank.table("annotations")
-    return sorted(
-        (int(start), last_ns if end == NULL else int(end))
-        for name, start, end in zip(table["name"], table["start_ns"], table["end_ns"], strict=True)
-        if start != NULL and (rank.text(int(name)) or "").startswith("Optimizer.step#")
-    )
-
-
 def _rows(runs: Sequence[_Run], first_ns: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return rows of phases and steps: a step ends with the last optimizer run before the next forward."""
     phases: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
     starts, step, backwards = runs[0].start_ns, 1, 0
+    has_others = any(run.kind != OPTIMIZER for run in runs)
     if first_ns < starts:
         steps.append({"step": 0, "start_ns": first_ns, "end_ns": starts, "recorded": True})
     for at, run in enumerate(runs):
         phase = {"phase": _NAMES[run.kind].value, "step": step, "start_ns": run.start_ns, "end_ns": run.end_ns}
         backwards += run.kind == BACKWARD
         phases.append({**phase, "microbatch": max(backwards - (run.kind != FORWARD), 0)})
-        if run.kind == OPTIMIZER and (at + 1 == len(runs) or runs[at + 1].kind != OPTIMIZER):
+        if run.kind == OPTIMIZER and (not has_others or at + 1 == len(runs) or runs[at + 1].kind != OPTIMIZER):
             row = {"step": step, "start_ns": starts, "end_ns": run.end_ns, "recorded": True}
             steps.append({**row, "num_microbatches": backwards})
             starts, step, backwards = run.end_ns, step + 1, 0

@@ -103,6 +103,32 @@ def test_late_history_has_no_first_step_peak() -> None:
     assert report.first_step_peak is None
 
 
+def test_annotations_alone_tell_steps_gradients_and_states() -> None:
+    built = snapshot()
+    for address, size in WEIGHTS:
+        built.alloc(address, size)
+    for step in (1, 2):
+        built.alloc(0x10000, SAVED)
+        for address, size in WEIGHTS:
+            built.alloc(address + 0x40000, size)
+        built.free(0x10000).annotate("Optimizer.step#Adam.step", "START")
+        for address, size in WEIGHTS if step == 1 else ():
+            built.alloc(address + 0x80000, size).alloc(address + 0xC0000, size)
+        built.annotate("Optimizer.step#Adam.step", "END")
+        if step == 1:
+            built.annotate("Optimizer.zero_grad#Adam.zero_grad", "START")
+            _zero_grad(built).annotate("Optimizer.zero_grad#Adam.zero_grad", "END")
+    report = _report(built)
+    assert [one.step for one in report.steps] == [1, 2]
+    first = report.steps[0].end
+    assert first is not None
+    assert first.by_category["parameter"] == first.by_category["gradient"] == PARAMETER
+    assert first.by_category["optimizer_state"] == 2 * PARAMETER
+    # No frame tells what was forward: what lives within a step stays unknown, and so do gradients that nothing zeroed.
+    assert report.end.by_category["unknown"] == PARAMETER
+    assert "activation" not in report.peak.by_category
+
+
 def test_forwards_alone_are_no_step() -> None:
     report = _report(snapshot().alloc(0x1000, 10, frames=FORWARD).free(0x1000))
     assert report.steps == ()
