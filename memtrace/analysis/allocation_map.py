@@ -7,6 +7,7 @@ only those that an allocation names.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +15,24 @@ import numpy.typing as npt
 from memtrace.analysis.address_axis import build_axis, segment_spans
 from memtrace.analysis.attribution import CATEGORIES, DECISIONS
 from memtrace.analysis.history import DeviceHistory
+from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.marks import modules_of
 from memtrace.analysis.results import AllocationMap, SegmentFact
+from memtrace.schema.names import BlockState, Category, Decision
 from memtrace.store.columns import NULL, ColumnTable, IntArray
 from memtrace.store.trace import RankTrace
 
 
 def build_allocation_map(history: DeviceHistory, peaks: Mapping[str, int]) -> AllocationMap | None:
     """Return the map of a device, `None` where no allocation is known; `peaks` are moments by name."""
+    if not history.has_history:
+        history = with_final_blocks(history)
     lifetimes, attribution, moments = history.lifetimes, history.attribution, history.moments
     if not len(lifetimes):
         return None
     order = np.lexsort((lifetimes.address, lifetimes.start))
     address, size_bytes, start = lifetimes.address[order], lifetimes.size_bytes[order], lifetimes.start[order]
-    block_bytes = _block_bytes(history, order)
+    block_bytes = _block_bytes(history, order) if history.has_history else _final_block_bytes(history)[order]
     segments = segment_spans(history)
     axis = build_axis(address, size_bytes if block_bytes is None else block_bytes, segments, is_cpu=history.is_cpu)
     stack, stack_frame, stack_parent, frames = _stacks(history.rank, lifetimes.stack[order])
@@ -54,7 +59,7 @@ def build_allocation_map(history: DeviceHistory, peaks: Mapping[str, int]) -> Al
         owner=owner,
         saved=saved,
         step=_steps(history, start, lifetimes.is_initial[order]),
-        base_bytes=history.levels.base[starts],
+        base_bytes=history.levels.base[starts] if history.has_history else np.zeros(len(starts), np.int64),
         epoch_start=starts,
         stack_frame=stack_frame,
         stack_parent=stack_parent,
@@ -70,6 +75,48 @@ def build_allocation_map(history: DeviceHistory, peaks: Mapping[str, int]) -> Al
         peaks=dict(peaks),
         spans=_spans(history),
     )
+
+
+def with_final_blocks(history: DeviceHistory) -> DeviceHistory:
+    """Return a history without events as one of the blocks in use in its final snapshot: they live at every moment."""
+    blocks = history.rank.table("blocks")
+    rows = _final_rows(history)
+    requested, num = blocks["requested_bytes"][rows], len(rows)
+    start, num_moments = np.zeros(num, np.int64), np.full(num, len(history.moments), np.int64)
+    is_pending = blocks["state"][rows] == history.rank.string_id(BlockState.ACTIVE_PENDING_FREE.value)
+    lifetimes = Lifetimes(
+        address=blocks["address"][rows],
+        size_bytes=np.where(requested == NULL, blocks["size_bytes"][rows], requested),
+        stack=blocks["stack"][rows],
+        start=start,
+        in_use_end=np.where(is_pending, start, num_moments),
+        end=num_moments,
+        is_initial=np.ones(num, np.bool_),
+        num_moments=len(history.moments),
+        num_unpaired=0,
+        has_free_requests=False,
+    )
+    attribution = replace(
+        history.attribution,
+        category=np.full(num, CATEGORIES.index(Category.UNKNOWN), np.int8),
+        decision=np.full(num, DECISIONS.index(Decision.UNKNOWN), np.int8),
+        owner_row=np.full(num, NULL, np.int64),
+        saved_row=np.full(num, NULL, np.int64),
+    )
+    return replace(history, lifetimes=lifetimes, attribution=attribution)
+
+
+def _final_rows(history: DeviceHistory) -> IntArray:
+    """Return the rows of the blocks of the device that are in use or pending in the final snapshot."""
+    rank, blocks = history.rank, history.rank.table("blocks")
+    if not len(blocks):
+        return np.zeros(0, np.int64)
+    of_device = rank.table("segments")["device"][blocks["segment"]] == rank.string_id(history.device)
+    return np.flatnonzero(of_device & (blocks["state"] != rank.string_id(BlockState.INACTIVE.value)))
+
+
+def _final_block_bytes(history: DeviceHistory) -> IntArray:
+    return np.asarray(history.rank.table("blocks")["size_bytes"][_final_rows(history)])
 
 
 def _block_bytes(history: DeviceHistory, order: IntArray) -> IntArray | None:

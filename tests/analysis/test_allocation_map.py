@@ -131,3 +131,15 @@ def test_stacks_keep_their_frames(shared_data: Path) -> None:
             frames.append(found.frames[found.stack_frame[one]])
             one = int(found.stack_parent[one])
         assert tuple(frames) == frames_of(rank, int(history.lifetimes.stack[order[row]]))
+
+
+@pytest.mark.parametrize("name", ["segments-only-fragmented", "segments-only-three-pools-pending-free"])
+def test_without_history_the_final_blocks_are_mapped(shared_data: Path, name: str) -> None:
+    found = real_map(shared_data, name)
+    rank = read_trace(shared_data / "snapshots" / f"{name}.pickle").ranks[0]
+    segments = rank.table("segments")
+    assert found.block_bytes is not None
+    in_use = found.in_use_end > found.start
+    assert int(found.block_bytes[in_use].sum()) == int(segments["allocated_bytes"].sum())
+    assert int(found.block_bytes.sum()) == int(segments["active_bytes"].sum())
+    assert int(found.segments.size_bytes.sum()) == int(segments["total_bytes"].sum())

@@ -1,6 +1,7 @@
 // The page of a report: reads the payload, keeps what is shown, builds the chosen view of the chosen rank, hears keys.
 
 import { element } from "./dom.js";
+import { glance } from "./glance.js";
 import { formatHash, parseHash } from "./hash.js";
 import { loadMap } from "./mapload.js";
 import { mapView } from "./mapview.js";
@@ -136,7 +137,11 @@ function viewOf(rank) {
     steps: () => ({ nodes: [stepsSection(rank) ?? element("div", { class: "panel empty" }, "This trace marks no steps."), changesSection(rank)] }),
     recording: () => ({ nodes: [seen, factsSection(rank)] }),
   };
-  const overview = () => ({ nodes: [outOfMemory(rank.oom), cards(rank), breakdown(rank), findings([...payload.findings, ...rank.findings]), seen] });
+  const overview = () => {
+    const picture = glance(app, rank);
+    const nodes = [outOfMemory(rank.oom), cards(rank), picture.node, breakdown(rank), findings([...payload.findings, ...rank.findings]), seen];
+    return { nodes, draw: picture.draw, recolor: picture.draw };
+  };
   return (views[app.state.view] ?? overview)();
 }
 

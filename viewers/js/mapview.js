@@ -54,7 +54,7 @@ function limits({ app, data, view }) {
   const [x0, x1] = axisExtent(data, app.state.axis);
   const range = view.ranges.at(-1);
   const top = app.state.layout === "address" ? range[1] + range[2] : Math.max(data.level[highestMoment(data, 0, data.numMoments - 1)], 1) * 1.06;
-  return { x0, x1, y0: 0, y1: top, minX: app.state.axis === "event" ? 4 : 1e-7, minY: 256 };
+  return { x0, x1, y0: 0, y1: top, minX: app.state.axis === "event" ? 4 : 1e-7, minY: 16 };
 }
 
 function restore(self) {
@@ -239,7 +239,7 @@ function pickCenter(self, row) {
   // The column shows one moment, at which the strip may have sunk since the allocation began.
   const moment = surface.momentAtX(x, view);
   const bottom = layout === "address" ? data.place[row] : bottomOf(data, row, moment);
-  const margin = Math.max(data.size[row], 1024);
+  const margin = Math.max(data.size[row], 8);
   moveTo(self, { ...camera, y0: bottom - margin, y1: bottom + data.size[row] + margin });
   drawMap(self);
   const { y0, y1 } = self.camera;

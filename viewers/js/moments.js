@@ -18,6 +18,7 @@ export function momentBar(app, data, view, changed) {
     changed();
   };
   const shown = shownMoment(app, data, view);
+  if (data.numMoments < 3) return element("div", { class: "moment-bar" }, element("span", { class: "muted", id: "moment-text" }, "the one moment of the snapshot"));
   const named = [
     ["at the peak", "peak", view.peaks.peak],
     ["first-step peak", "moment", view.peaks.first_step_peak],

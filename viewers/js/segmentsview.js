@@ -90,7 +90,7 @@ function fill(self, data, view, again) {
   button.addEventListener("click", self.play);
   const lead = "Every segment is as wide as it is large. Coloured: blocks in use, by category. Light: reserved and free.";
   const rounding = data.rounding ? null : element("p", { class: "muted" }, "Blocks are shown as large as they were asked for: the allocator's rounding is not known for this trace.");
-  node.replaceChildren(section("segments-section", "What the allocator holds", lead, bar, element("div", { class: "panel" }, element("div", { class: "toolbar" }, button, slider), stats, rounding, element("div", { class: "plot-frame segments-frame" }, canvas, reading))));
+  node.replaceChildren(section("segments-section", "What the allocator holds", lead, bar, element("div", { class: "panel" }, element("div", { class: "toolbar", hidden: data.numMoments < 3 }, button, slider), stats, rounding, element("div", { class: "plot-frame segments-frame" }, canvas, reading))));
   followSegments(self, canvas, reading, data, view);
   drawMoment();
 }
