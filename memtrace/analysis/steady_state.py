@@ -28,6 +28,7 @@ from memtrace.analysis.size_matching import count_sizes
 from memtrace.analysis.steps import StepSpan
 from memtrace.schema.names import Category, Decision, Phase
 from memtrace.store.columns import NULL
+from memtrace.units import format_bytes
 
 _DOUBT = 0.02
 """Share by which the peak of the full recording differs from the prediction at worst: benchmarks/steady_state.py."""
@@ -92,6 +93,10 @@ def _unrecorded(history: DeviceHistory, loop: FirstLoop, assumptions: list[str])
     if states is None or temporaries is None:
         assumptions.append("The optimizer is not known: two states as large as the parameters, as Adam has, or none.")
         return [Unrecorded(state_bytes=max(2 * whole - int(there), 0), step_bytes=whole), None]
+    every = int(history.lifetimes.size_bytes[_live(history, loop, Category.PARAMETER)].sum())
+    if whole < every:
+        share = f"{format_bytes(every - whole)} of {format_bytes(every)}"
+        assumptions.append(f"{share} of parameters have no gradient of their size, and get no optimizer state.")
     names = sorted({group.class_name for group in groups})
     assumptions.append(f"The optimizer step was not recorded: its needs are those of torch's {', '.join(names)}.")
     return [Unrecorded(state_bytes=max(states - int(there), 0), step_bytes=temporaries)]

@@ -194,6 +194,31 @@ def test_a_second_forward_before_the_optimizer_means_that_gradients_accumulate()
     assert peak.requested_bytes == 3 * PARAMETER + 4 + 2 * GRADIENT + ACTIVATION + LOGITS
 
 
+@pytest.mark.parametrize("world_size", [None, 2])
+def test_gradients_that_share_a_storage_are_known_where_ranks_shard_them(world_size: int | None) -> None:
+    events: list[Event] = [
+        ("alloc", 1, 600),
+        ("alloc", 2, 400),
+        ("alloc", 3, ACTIVATION),
+        ("alloc", 4, 1000),
+        ("free_completed", 3, ACTIVATION),
+    ]
+    rank = rank_trace(
+        events=event_rows(events),
+        windows=[window(0, len(events), initial=0)],
+        steps=[step(0, 0, 25), step(1, 25, None, recorded=False)],
+        phases=[phase("forward", 1, 25, 35), phase("backward", 1, 35, 55), phase("optimizer", 1, 56, None)],
+        owners=[owner(25, 1, 600, "parameter"), owner(25, 2, 400, "parameter")],
+        optimizers=[ADAM],
+        header={"world_size": world_size},
+    )
+    peak = predicted(rank)
+    sharded = world_size is not None
+    # On one rank nothing says that an allocation of no parameter's size is a gradient.
+    assert peak.by_category.get("gradient", 0) == 1000 * sharded
+    assert peak.by_category.get("optimizer_state", 0) == (2 * 1000 + 2 * 4) * sharded
+
+
 @pytest.mark.parametrize(("capacity", "fits"), [(4000, False), (4800, None), (6000, True), (None, None)])
 def test_capacity_is_compared_with_the_range(capacity: int | None, fits: bool | None) -> None:
     peak = predicted(run(), capacity)
