@@ -280,3 +280,12 @@ def test_what_an_owner_names_is_never_anything_else(lives: list[Life], named: li
         else:
             assert found[1] in ("lifetime_rule", "unknown")
             assert (found[0] == "unknown") == (found[1] == "unknown")
+
+
+def test_odd_recordings_are_no_trouble() -> None:
+    assert decided(trace_of(steps=[], saved=[saved(5, 1, 64)])) == []
+    assert decided(trace_of((110, 150), steps=[])) == [("temporary", "lifetime_rule", "none")]
+    assert decided(trace_of((110, None), phases=[phase("odd", 1, 100, 200)]))[0][0] == "unknown"
+    assert decided(trace_of((110, None), phases=[phase("backward", 1, 300, None), phase("backward", 1, 100, 200)]))[0][
+        0
+    ] in ("unknown", "gradient")
