@@ -41,8 +41,9 @@ check: $(DEV_STAMP) ## lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict memtrace
 
-docs: $(DEV_STAMP) ## regenerate docs/cli.md and docs/trace-format.md
+docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the picture of the README
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/screenshot.py demo/report.html docs/images/report.png --view 'view=map&axis=event' --height 830
 
 bench: $(DEV_STAMP) ## run the benchmarks
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -15,7 +15,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 LIMIT_BYTES = 300_000
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+QUIET = ("--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 
 def main() -> int:
@@ -24,11 +24,13 @@ def main() -> int:
     parser.add_argument("report", type=Path, help="HTML report")
     parser.add_argument("picture", type=Path, help="PNG to write")
     parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=1620, help="of the picture; 0 is the whole page")
+    parser.add_argument("--height", type=int, default=850, help="of the picture; 0 is the whole page")
     parser.add_argument("--dark", action="store_true")
+    parser.add_argument("--view", default="", help="hash of the view, as view=map&axis=event; the overview by default")
     options = parser.parse_args()
     options.picture.parent.mkdir(parents=True, exist_ok=True)
-    take(options.report, options.picture, width=options.width, height=options.height, dark=options.dark)
+    view = f"#{options.view}" if options.view else ""
+    take(options.report, view, options.picture, width=options.width, height=options.height, dark=options.dark)
     size = options.picture.stat().st_size
     print(f"Wrote {options.picture} ({size / 1000:.0f} KB)")
     if size > LIMIT_BYTES and options.height:
@@ -37,7 +39,7 @@ def main() -> int:
     return 0
 
 
-def take(report: Path, picture: Path, *, width: int, height: int, dark: bool) -> None:
+def take(report: Path, view: str, picture: Path, *, width: int, height: int, dark: bool) -> None:
     """Open a report and write what it looks like."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
@@ -45,7 +47,7 @@ def take(report: Path, picture: Path, *, width: int, height: int, dark: bool) ->
         page = browser.new_page(
             viewport={"width": width, "height": height or 900}, color_scheme="dark" if dark else "light"
         )
-        page.goto(report.resolve().as_uri())
+        page.goto(report.resolve().as_uri() + view)
         page.wait_for_selector("html[data-ready=true]")
         page.screenshot(path=picture, full_page=not height)
         browser.close()
