@@ -28,18 +28,20 @@ BUCKET_BYTES = 25 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """An amount on one rank before data-parallel sharding, parted as ZeRO divides it."""
+    """An amount on one rank of the tensor, pipeline and expert axes, and how data parallelism divides it."""
 
     dense: Size
     """Divided among all data- and context-parallel ranks."""
     experts: Size
     """Divided among those that hold the same experts."""
+    by_rows: Size
+    """What remains of all of it where each tensor is cut along its first dimension, as FSDP2 does."""
 
-    def over(self, layout: Layout, is_sharded: Size) -> Size:
-        """Return the amount that remains where ZeRO divides it, which may be an array of yes and no."""
-        dense = ceil_div(self.dense, 1 + is_sharded * (layout.shards - 1))
-        replicas = layout.shards // layout.ep
-        return dense + ceil_div(self.experts, 1 + is_sharded * (replicas - 1))
+    def over(self, layout: Layout, from_stage: int) -> Size:
+        """Return what remains where ZeRO divides this from a stage on: flat in stages 1 and 2, by rows in stage 3."""
+        flat = ceil_div(self.dense, layout.shards) + ceil_div(self.experts, layout.shards // layout.ep)
+        is_flat = (layout.zero >= from_stage) & (layout.zero < 3)
+        return (layout.zero < from_stage) * self.total + is_flat * flat + (layout.zero >= 3) * self.by_rows
 
     @property
     def total(self) -> Size:
@@ -82,35 +84,48 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
     True
     """
     precision, tensors = run.precision, parameter_tensors(spec)
-    elements = _on_stage(spec, tensors, lambda one: one.numel, layout, is_last=is_last)
-    elements = Shard(dense=elements.dense + _extra(spec, layout), experts=elements.experts)
-    steps = STEP_BYTES if run.backend == "cpu" and run.optimizer.counts_steps else 0
-    states = _on_stage(
-        spec, tensors, lambda one: run.optimizer.tensor_bytes(one, precision) + steps, layout, is_last=is_last
-    )
-    extra_states = _extra(spec, layout) * precision.state_bytes * (2 if run.optimizer.name == "adamw" else 1)
-    states = Shard(dense=states.dense + extra_states * (run.optimizer.name != "sgd"), experts=states.experts)
-    master = precision.master_bytes
+    elements = _with_extra(spec, layout, _on_stage(spec, tensors, _numel, layout, is_last=is_last), 1)
+    root = _on_stage(spec, _at(tensors, *_ROOT), _numel, layout, is_last=is_last)
+    embedding = _on_stage(spec, _at(tensors, Place.EMBEDDING), _numel, layout, is_last=is_last)
     per_layer = ceil_div(elements.total, layers_of_stage(spec, layout))
-    gathers, whole_weights = (layout.zero >= 3) * (layout.shards > 1), precision.compute_bytes
-    root = _on_stage(spec, _at(tensors, *_ROOT), lambda one: one.numel, layout, is_last=is_last)
-    embedding = _on_stage(spec, _at(tensors, Place.EMBEDDING), lambda one: one.numel, layout, is_last=is_last)
-    shards_gradients = layout.zero >= 2
-    gradients = elements.over(layout, shards_gradients) * precision.gradient_bytes
-    in_layers = gradients - root.over(layout, shards_gradients) * precision.gradient_bytes
+    gathers = (layout.zero >= 3) & (layout.shards > 1)
+    gradients = elements.over(layout, 2) * precision.gradient_bytes
+    in_layers = gradients - root.over(layout, 2) * precision.gradient_bytes
     return RankModel(
         elements=elements,
-        weights=elements.over(layout, layout.zero >= 3) * (precision.weight_bytes + precision.weight_copy_bytes),
+        weights=elements.over(layout, 3) * (precision.weight_bytes + precision.weight_copy_bytes),
         gradients=gradients,
         layer_gradients=in_layers // layers_of_stage(spec, layout),
-        embedding_gradients=embedding.over(layout, shards_gradients) * precision.gradient_bytes,
-        accumulated_gradients=elements.over(layout, shards_gradients) * precision.accumulation_bytes,
-        states=states.over(layout, layout.zero >= 1) + elements.over(layout, layout.zero >= 1) * master,
-        gathered=gathers * (2 * per_layer + root.total) * whole_weights,
+        embedding_gradients=embedding.over(layout, 2) * precision.gradient_bytes,
+        accumulated_gradients=elements.over(layout, 2) * precision.accumulation_bytes,
+        states=_states(spec, run, layout, is_last=is_last) + elements.over(layout, 1) * precision.master_bytes,
+        gathered=gathers * (2 * per_layer + root.total) * precision.compute_bytes,
         reduced=gathers * per_layer * precision.gradient_bytes,
         buckets=(layout.shards > 1) * (layout.zero < 3) * 2 * BUCKET_BYTES,
         layers=layers_of_stage(spec, layout),
     )
+
+
+def _states(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> Size:
+    """Return the bytes of the optimizer's states; the CPU's step counts are whole on every rank."""
+    optimizer, precision, tensors = run.optimizer, run.precision, parameter_tensors(spec)
+    amounts = _on_stage(spec, tensors, lambda one: optimizer.tensor_bytes(one, precision), layout, is_last=is_last)
+    of_extra = {"sgd": 0, "adamw": precision.adam_state_bytes}.get(optimizer.name, precision.state_bytes)
+    states = _with_extra(spec, layout, amounts, of_extra).over(layout, 1)
+    if run.backend == "cpu" and optimizer.counts_steps:
+        states = states + STEP_BYTES * sum(_copies_on_stage(spec, one, layout, is_last=is_last) for one in tensors)
+    return states
+
+
+def _with_extra(spec: ModelSpec, layout: Layout, shard: Shard, amount: int) -> Shard:
+    """Return a shard with the parameters beyond the listed shapes, each of which counts `amount`."""
+    extra = ceil_div(spec.extra_parameters, layout.pp * layout.tp) * amount
+    by_rows = shard.by_rows + ceil_div(extra, layout.shards)
+    return Shard(dense=shard.dense + extra, experts=shard.experts, by_rows=by_rows)
+
+
+def _numel(tensor: ParameterTensor) -> int:
+    return tensor.numel
 
 
 _ROOT = (Place.EMBEDDING, Place.HEAD)
@@ -131,21 +146,6 @@ def in_flight(run: Run, layout: Layout, *, is_last: bool) -> Size:
     return in_flight_microbatches(layout.pp, stage, run.accumulation)
 
 
-def fsdp_elements(spec: ModelSpec, shards: int) -> int:
-    """Return the parameters a rank of FSDP2 stores: each tensor cut along its first dimension, padded to equal parts.
-
-    Source: torch.distributed.fsdp.fully_shard, `FSDPParam._init_sharded_param`: every rank allocates the padded shard.
-
-    >>> spec = ModelSpec(
-    ...     name="x", num_layers=1, hidden=6, num_heads=1, num_kv_heads=1, head_dim=6, ffn=8, vocabulary=10
-    ... )
-    >>> fsdp_elements(spec, 1), fsdp_elements(spec, 4)
-    (374, 111)
-    """
-    tensors = parameter_tensors(spec)
-    return sum(one.copies * ceil_div(one.shape[0], shards) * (one.numel // one.shape[0]) for one in tensors)
-
-
 def context_bytes(run: Run, layout: Layout) -> Size:
     """Return what a GPU process holds beside tensors: context, workspace, communicators; nothing on the CPU."""
     if run.backend == "cpu":
@@ -163,18 +163,27 @@ def _on_stage(
     *,
     is_last: bool,
 ) -> Shard:
-    """Return a sum over the tensors of a stage; `amount` says what one copy of a tensor counts."""
+    """Return a sum over the tensors of a stage; `amount` says what one copy of a tensor counts.
+
+    FSDP2 cuts each tensor along its first dimension and pads the parts to one size (`FSDPParam._init_sharded_param`),
+    so that a tensor of fewer rows than ranks is not divided any further.
+    """
     dense: Size = 0
     experts: Size = 0
+    by_rows: Size = 0
     for one in tensors:
-        here = _copies_on_stage(spec, one, layout, is_last=is_last)
+        here, rows = _copies_on_stage(spec, one, layout, is_last=is_last), one.shape[0]
         if one.division is Division.EXPERTS:
-            experts = experts + here * ceil_div(amount(one), layout.tp * layout.ep)
-        elif one.division is Division.SPLIT:
-            dense = dense + here * ceil_div(amount(one), layout.tp)
+            size, ranks = ceil_div(amount(one), layout.tp * layout.ep), layout.shards // layout.ep
+            experts = experts + here * size
+            # Experts are cut along their own rows where there are more ranks than experts.
+            rows *= one.shape[1]
         else:
-            dense = dense + here * amount(one)
-    return Shard(dense=dense, experts=experts)
+            size = ceil_div(amount(one), layout.tp) if one.division is Division.SPLIT else amount(one)
+            ranks = layout.shards
+            dense = dense + here * size
+        by_rows = by_rows + here * ceil_div(size * ceil_div(rows, ranks), rows)
+    return Shard(dense=dense, experts=experts, by_rows=by_rows)
 
 
 def _copies_on_stage(spec: ModelSpec, tensor: ParameterTensor, layout: Layout, *, is_last: bool) -> Size:
@@ -186,8 +195,3 @@ def _copies_on_stage(spec: ModelSpec, tensor: ParameterTensor, layout: Layout, *
         has_copy = is_last and spec.tied and spec.has_head and tensor.name == "embedding"
         return 1 if not is_last or has_copy else (layout.pp == 1) * 1
     return ceil_div(tensor.copies, layout.pp)
-
-
-def _extra(spec: ModelSpec, layout: Layout) -> Size:
-    """Return the parameters beyond the listed shapes on one rank."""
-    return ceil_div(spec.extra_parameters, layout.pp * layout.tp)

@@ -57,7 +57,6 @@ def cases() -> list[tuple[str, str, str, float]]:
 @pytest.mark.parametrize(("kind", "attention", "precision", "dropout"), cases())
 def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str, dropout: float) -> None:
     torch = pytest.importorskip("torch")
-    pytest.importorskip("transformers")
     from tests.forecast.saved_tensors import language_model, saved_bytes
 
     settings: dict[str, Any] = random_config(kind, random.Random(f"{kind}1"))

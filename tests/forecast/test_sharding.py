@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 
 from memtrace.forecast.formulas import in_flight_microbatches, selective_cost, selective_saving, zero_bytes
 from memtrace.forecast.layout import Layout, Run
+from memtrace.forecast.model_config import read_config
 from memtrace.forecast.optimizers import OPTIMIZERS
 from memtrace.forecast.parameters import num_parameter_tensors, num_parameters
 from memtrace.forecast.precision import PRECISIONS
@@ -79,7 +84,8 @@ def test_ranks_together_hold_the_model(dp: int, tp: int, pp: int, cp: int, zero:
     # What every rank holds whole, and stages rounded up, make it more than the model; never less.
     assert copies * max(first.weights, last.weights) >= 2 * num_parameters(spec)
     if pp == tp == 1:
-        assert copies * first.weights < 2 * num_parameters(spec) + 2 * copies
+        # FSDP pads each tensor to whole rows a rank.
+        assert copies * first.weights < 2.02 * num_parameters(spec) + 2 * copies
         assert first == last
 
 
@@ -119,3 +125,57 @@ def test_many_layouts_at_once_are_those_of_each() -> None:
             one = rank_model(spec, run, layout, is_last=is_last)
             for name in ("weights", "gradients", "states", "gathered", "reduced", "buckets"):
                 assert int(getattr(together, name)[at]) == int(getattr(one, name)), name
+
+
+FULLY_SHARD = """
+import runpy, sys
+from argparse import Namespace
+import torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+def held(tensors):
+    local = [getattr(one, "_local_tensor", one) for one in tensors]
+    return sum(one.numel() * one.element_size() for one in local)
+
+sample = runpy.run_path(sys.argv[1])
+for case in sys.argv[2:]:
+    world, hidden, layers, heads, vocabulary, sequence = map(int, case.split(","))
+    dist.init_process_group("fake", rank=0, world_size=world, store=FakeStore())
+    mesh = init_device_mesh("cpu", (world,))
+    options = {"hidden": hidden, "layers": layers, "heads": heads, "sequence": sequence, "dropout": 0.0}
+    model = sample["GPT"](vocabulary, Namespace(**options, attention="sdpa", checkpointing=False))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randint(0, vocabulary, (2, sequence))).sum().backward()
+    gradients = held([one.grad for one in model.parameters()])
+    optimizer.step()
+    states = held([value for state in optimizer.state.values() for value in state.values()])
+    print(held(list(model.parameters())), gradients, states)
+    dist.destroy_process_group()
+"""
+
+
+def test_fsdp_shards_are_those_of_torch(repo_root: Path) -> None:
+    pytest.importorskip("torch")
+    cases = [(2, 32, 2, 4, 101, 18), (4, 36, 3, 4, 97, 18), (8, 24, 1, 2, 61, 30)]
+    arguments = [str(repo_root / "samples/train_gpt.py"), *(",".join(map(str, case)) for case in cases)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FULLY_SHARD, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    run = Run(precision=PRECISIONS["fp32"], backend="cpu")
+    found = [[int(one) for one in line.split()] for line in done.stdout.splitlines()]
+    for (world, hidden, layers, heads, vocabulary, positions), sizes in zip(cases, found, strict=True):
+        config = {"n_embd": hidden, "n_layer": layers, "n_head": heads, "n_positions": positions}
+        spec = read_config({"model_type": "gpt2", "vocab_size": vocabulary, **config})
+        model = rank_model(spec, run, Layout(dp=world, zero=3), is_last=False)
+        # The first rank holds the largest part of each tensor.
+        assert [model.weights, model.gradients, model.states] == sizes
