@@ -38,8 +38,8 @@ VIEWS = (
     ),
     View(
         name="accelerator, late",
-        meaning="the same from the end of step 1 on: what lived then has no stack. Where gradients are never freed, only "
-        "address order tells them from states: totals by category are right, which block is which may not be",
+        meaning="the same from the end of step 1 on: what lived then has no stack. Where gradients are never freed, "
+        "only address order tells them from states: totals by category are right, which block is which may not be",
         strip=lambda rank: late(rank, DEVICE),
         on_accelerator=True,
     ),
