@@ -1,0 +1,71 @@
+"""`memtrace export`: a trace in the format of another tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from memtrace.store.trace import Trace
+
+_SUFFIXES = {
+    "perfetto": ".perfetto.json",
+    "memory-viz": ".pickle",
+    "speedscope": ".speedscope.json",
+    "csv": ".csv",
+    "parquet": ".parquet",
+}
+
+
+@click.command()
+@click.argument("trace", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--to", "target", required=True, type=click.Choice(list(_SUFFIXES)), help="The format.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PATH", help="The file to write.")
+@click.option("--rank", type=int, help="The rank to export, where the format holds one only (memory-viz).")
+@click.option("--table", default="allocations", show_default=True, help="The table, for csv and parquet.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+def export(
+    trace: tuple[Path, ...], target: str, output: Path | None, rank: int | None, table: str, force: bool
+) -> None:
+    """Write a trace in the format of another tool.
+
+    perfetto: counters by category, slices for steps, phases, modules and kernels (ui.perfetto.dev). memory-viz: a
+    memory snapshot of torch (pytorch.org/memory_viz). speedscope: the stacks at the peak. csv, parquet: a table for
+    pandas.
+
+    \b
+    Example:
+      memtrace export trace.json --to perfetto
+      memtrace export run/ --to memory-viz --rank 3 -o rank3.pickle
+      memtrace export trace.json --to csv --table steps -o steps.csv
+    """
+    from memtrace.report.output import check_output, write_bytes
+    from memtrace.store.read import read_trace
+
+    path = output or Path(trace[0].name.split(".")[0] + _SUFFIXES[target])
+    check_output(path, force=force)
+    write_bytes(_content(read_trace(trace), target, rank, table), path, force=force)
+    click.echo(f"Wrote {path}")
+
+
+def _content(trace: Trace, target: str, rank: int | None, table: str) -> bytes:
+    if target == "perfetto":
+        from memtrace.analysis.tracks import rank_tracks
+        from memtrace.report.perfetto import perfetto_json
+
+        return perfetto_json([rank_tracks(one) for one in trace.ranks])
+    if target == "memory-viz":
+        from memtrace.store.write_snapshot import snapshot_pickle
+
+        return snapshot_pickle(trace, rank=rank)
+    if target == "speedscope":
+        from memtrace.analysis.report import analyze
+        from memtrace.report.speedscope import speedscope_json
+
+        return speedscope_json(analyze(trace))
+    from memtrace.analysis.frames_of_run import frame_of
+    from memtrace.store.write_table import table_bytes
+
+    return table_bytes(frame_of(trace, table), target)
