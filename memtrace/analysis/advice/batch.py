@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
-from memtrace.analysis.advice.kept import parse_shape, shapes
+from memtrace.analysis.advice.kept import kept_as, parse_shape, shapes
 from memtrace.analysis.results import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
@@ -84,10 +84,12 @@ def _from_the_batch(case: Case) -> BoolArray:
     # An input is known to be one batch where it was seen going into a forward; else it may be a whole data set.
     made |= case.is_category(Category.INPUT) & (case.history.attribution.owner_row != NULL)
     made &= case.is_category(*_OF_THE_BATCH) & ~case.lifetimes.is_initial
-    saved = np.flatnonzero(made & (case.history.attribution.saved_row != NULL))
-    weights = _weight_shapes(case)
-    # Copies of weights in another type are kept for backward as well.
-    made[[row for row, shape in zip(saved.tolist(), shapes(case, saved), strict=True) if shape in weights]] = False
+    # Copies of weights in the type of autocast are kept for backward as well.
+    cast = np.zeros(len(made), np.bool_)
+    for dtype in case.history.rank.header.get("autocast_dtypes") or []:
+        cast |= kept_as(case, str(dtype))
+    rows, weights = np.flatnonzero(made & cast), _weight_shapes(case)
+    made[[row for row, shape in zip(rows.tolist(), shapes(case, rows), strict=True) if shape in weights]] = False
     return made
 
 

@@ -1,10 +1,11 @@
 """Lower precision: the activations under bfloat16 autocast.
 
 In: `Case` of a run in float32. Out: a `Finding`. Autocast runs matrix products, convolutions and attention in 16 bits
-and what must be exact (norms, softmax, losses, sums) in 32, by a table in the documentation of torch.amp. So of what is
-saved, a tensor halves if an operator in 16 bits keeps it, or one that takes any type and no exact one, and so does its
-gradient; beside them lies a copy in 16 bits of each weight that such an operator keeps. Parameters, gradients and
-states stay as they are.
+and what must be exact (norms, softmax, powers, losses, sums) in 32, by a table in the documentation of torch.amp. So of
+what is saved, a tensor halves if an operator in 16 bits or a usual activation function keeps it, or if a projection
+made it, and so does its gradient; beside them lies a copy in 16 bits of each weight that such an operator keeps. What
+only other operators keep (the products of a norm written out, say) counts as staying, and so do parameters, gradients
+and states.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
 from memtrace.analysis.advice.kept import kept_as, kept_by
 from memtrace.analysis.advice.passes import all_passes
+from memtrace.analysis.recompute import is_projected
 from memtrace.analysis.results import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
@@ -23,10 +25,8 @@ from memtrace.units import format_bytes
 _IN_16_BITS = re.compile(
     r"Addmm|Mm|Bmm|Baddbmm|Addbmm|Addmv|Mv|Linear|.*Convolution.*|ScaledDotProduct.*|.*Rnn.*|.*Lstm.*"
 )
-_EXACT = re.compile(
-    r"NativeLayerNorm|NativeGroupNorm|.*RmsNorm|LinalgVectorNorm|Norm|.*Softmax.*|.*Loss.*|Exp|Expm1|Log.*|Pow.*|Sum.*|Prod.*|Cumsum|Cumprod|.*CrossEntropy.*|"
-    r"Rsqrt|Reciprocal|Mean.*|Softplus|Dist|Cdist|Renorm|Cosh|Sinh|Tan|Erfinv|Acos|Asin"
-)
+_OF_ANY_TYPE = re.compile(r"Gelu|Silu|Relu|LeakyRelu|Elu|Hardswish|Hardtanh|Mish|\w*Dropout|MaxPool\w*|\w*AvgPool\w*")
+"""Operators whose output has the type of their input, which in a network mostly comes from one in 16 bits."""
 
 
 def lower_precision(case: Case) -> Finding | None:
@@ -61,10 +61,10 @@ def lower_precision(case: Case) -> Finding | None:
 
 def _halves(case: Case) -> BoolArray:
     """Return whether each allocation is a float32 activation that would be saved in 16 bits."""
-    low = kept_by(case, lambda name: _IN_16_BITS.fullmatch(name) is not None)
-    exact = kept_by(case, lambda name: _EXACT.fullmatch(name) is not None)
+    halving = kept_by(case, lambda name: (_IN_16_BITS.fullmatch(name) or _OF_ANY_TYPE.fullmatch(name)) is not None)
+    halving |= is_projected(case.history.rank, case.start_ns)
     saved = case.is_category(Category.ACTIVATION) & kept_as(case, "float32")
-    halves = saved & (low | ~exact)
+    halves = saved & halving
     # In backward, the gradient of a tensor has its size and its type.
     sizes = case.lifetimes.size_bytes
     of_halves = np.isin(sizes, np.setdiff1d(sizes[halves], sizes[saved & ~halves]))
