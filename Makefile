@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/accuracy.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/gpu.py $(wildcard benchmarks/accuracy*.py),$(wildcard benchmarks/*.py))
 
 # A stamp is an empty file named after the checksum of what decides the installation: there, so nothing changed.
 INPUTS := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
@@ -48,8 +48,9 @@ docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the 
 bench: $(DEV_STAMP) ## run the benchmarks
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stopped, and write docs/accuracy.md
+accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stopped, and write docs/accuracy.md and docs/estimate-accuracy.md
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/accuracy_estimate.py
 
 gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTHON= names the interpreter)
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py
