@@ -70,8 +70,8 @@ def choose_residents(blocks: Residents, gradients: Counter[int]) -> Chosen:
     if blocks.num_states is not None:
         # A gradient may be a piece of a larger block, as sharded ones are; states are like their parameters.
         per_parameter = {one: count // blocks.num_states for one, count in blocks.states.items()}
-        gradients = Counter({one: per_parameter.get(one, 0) for one in per_parameter} | gradients)
-    if not gradients.total():
+        gradients = +Counter(per_parameter | gradients)
+    if not gradients:
         return chosen + _without_gradients(blocks, rows)
     statistics = _running_statistics(rows, size, gradients)
     if len(statistics):

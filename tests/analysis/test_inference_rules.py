@@ -152,6 +152,10 @@ def test_states_stand_in_for_gradients_that_are_pieces_of_larger_blocks() -> Non
     assert _chosen(blocks, {}) == {"parameter": [0, 1]}
 
 
+def test_fewer_states_than_an_optimizer_makes_say_nothing() -> None:
+    assert _chosen(_residents([512, 512], states=Counter({512: 1}), num_states=2), {}) == {}
+
+
 def test_running_statistics_of_norms_are_buffers() -> None:
     norm = [32, 32, 32, 32, 8]
     blocks = _residents([4096, *norm, 4096, *norm])
