@@ -38,18 +38,12 @@ def oom_finding(oom: OomResult, rank: int | None) -> Finding:
         severity="error",
         title=_title(oom),
         evidence={
-            "explanation": list(oom.explanation),
-            "predicted": oom.predicted,
-            "request_bytes": oom.request_bytes,
-            "in_use_bytes": oom.in_use_bytes,
+            **({} if needs is None else _evidence(needs)),
             "capacity_bytes": oom.capacity_bytes,
+            "request_bytes": oom.request_bytes,
             "requested_at": line_of(oom.where),
-            "step_before": None if needs is None else needs.step,
-            "step_before_bytes": None if needs is None else needs.peak_bytes,
-            "left_behind": [
-                {"what": one.what, "num_bytes": one.num_bytes, "line": line_of(one.where)} for one in resident
-            ],
-            "needed_bytes": None if needs is None else needs.next_bytes,
+            "in_use_bytes": oom.in_use_bytes,
+            "predicted": oom.predicted,
         },
         change=f"{change[:1].upper()}{change[1:]}; or make the peak smaller with what else stands here."
         if change
@@ -61,6 +55,12 @@ def oom_finding(oom: OomResult, rank: int | None) -> Finding:
         rank=rank,
         where=cause,
     )
+
+
+def _evidence(needs: StepNeeds) -> dict[str, int]:
+    """Return what the step before needed, what it left by what that is for, and what the failed one needs."""
+    left = {f"left_{one.what}_bytes": one.num_bytes for one in needs.resident}
+    return {"step_before_bytes": needs.peak_bytes, **left, "needed_bytes": needs.next_bytes}
 
 
 def _title(oom: OomResult) -> str:

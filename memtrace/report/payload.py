@@ -227,10 +227,19 @@ def _oom_view(oom: OomResult) -> View:
         ("largest free block", oom.largest_free_block_bytes),
     )
     return {
-        "title": "Out of memory" + (f" in {' · '.join(words)}" if words else ""),
+        "title": _oom_title(oom) + (f" in {' · '.join(words)}" if words else ""),
         "cause": None if oom.cause is None else causes.get(oom.cause, oom.cause),
-        "rows": [{"label": label, "value": format_bytes(num_bytes)} for label, num_bytes in rows],
+        "rows": [
+            {"label": label, "value": format_bytes(num_bytes)}
+            for label, num_bytes in rows
+            if num_bytes is not None or not oom.predicted
+        ],
+        "explanation": list(oom.explanation),
     }
+
+
+def _oom_title(oom: OomResult) -> str:
+    return f"Out of memory on a device of {format_bytes(oom.capacity_bytes)}" if oom.predicted else "Out of memory"
 
 
 def _notes(notes: Sequence[Note]) -> list[View]:

@@ -135,11 +135,8 @@ def test_verdict_and_first_finding_name_the_step_and_what_stays() -> None:
     assert (finding.slug, finding.severity) == ("oom", "error")
     assert finding.where is not None
     assert finding.where["line"] == 104
-    assert finding.evidence["left_behind"][0] == {
-        "what": "optimizer_state",
-        "num_bytes": STATES,
-        "line": "train.py:104 train",
-    }
+    assert finding.evidence["left_optimizer_state_bytes"] == STATES
+    assert finding.evidence["needed_bytes"] == STEP_TWO
     assert "8-bit" in finding.change
     assert "del logits" in finding.change
     assert "Step 1 needed" in render_text(report)

@@ -22,7 +22,7 @@ function card(view) {
 export function outOfMemory(oom) {
   if (oom === null) return null;
   const rows = oom.rows.map((row) => element("div", {}, element("dt", {}, row.label), element("dd", { class: "number" }, row.value)));
-  return element("div", { class: "oom panel", role: "note" }, element("strong", {}, oom.title), oom.cause && element("span", {}, oom.cause), element("dl", {}, rows));
+  return element("div", { class: "oom panel", role: "note" }, element("strong", {}, oom.title), oom.cause && element("span", {}, oom.cause), element("dl", {}, rows), oom.explanation.length > 0 && element("ol", {}, oom.explanation.map((sentence) => element("li", {}, sentence))));
 }
 
 /** What the trace cannot show. It stands near the top, since it says how far the rest can be trusted. */
