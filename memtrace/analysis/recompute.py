@@ -112,6 +112,8 @@ def _is_outermost(path: str | None, name: re.Pattern[str]) -> bool:
 
 def innermost(rank: RankTrace, rows: IntArray, times: IntArray) -> IntArray:
     """Return for each time the innermost of some scopes; -1 for none."""
+    if not len(rows):
+        return np.full(len(times), -1, np.int64)
     scopes = rank.table("scopes")
     found = Spans.build(scopes["start_ns"][rows], scopes["end_ns"][rows]).innermost(times)
     return np.where(found >= 0, rows[found], -1)
@@ -122,7 +124,8 @@ def is_projected(rank: RankTrace, times: IntArray) -> npt.NDArray[np.bool_]:
     classes = rank.table("scopes")["class_name"]
     projections = [one for one in np.unique(classes).tolist() if _PROJECTION.fullmatch(rank.text(one) or "")]
     scope = innermost(rank, np.arange(len(classes)), times)
-    return (scope >= 0) & np.isin(classes[scope], projections)
+    # Row -1, no scope, reads the entry at the end.
+    return np.append(np.isin(classes, projections), False)[scope]
 
 
 def _regions(rank: RankTrace, requests: Requests, region_of: IntArray, given: IntArray) -> Iterator[_Region]:
