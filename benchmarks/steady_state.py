@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import platform
 import sys
 import tempfile
@@ -20,9 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.matrix.runs import Config, import_everything
-from benchmarks.matrix.runs import record as record_ranks
-from benchmarks.steady.cases import CASES, LAST_LINE, Case, record
+from benchmarks.matrix.runs import Config, import_everything, record
+from benchmarks.steady.cases import CASES, LAST_LINE, PROGRAM, Case
 from benchmarks.steady.compare import Comparison, compare
 from benchmarks.steady.cut import Cut
 from memtrace.store.read import read_trace
@@ -38,6 +38,7 @@ DISTRIBUTED = (
     Config("gpt", "adamw-foreach", "fp32", "keep-grads", "fsdp2"),
 )
 SNAPSHOTS = Path(__file__).parent.parent.parent / "shared" / "data" / "snapshots"
+STEPS = 4
 MAX_ERROR, MAX_BELOW = 0.02, 0.01
 Row = dict[Cut, Comparison]
 
@@ -57,26 +58,30 @@ def measure(trace: Path) -> Row:
 
 def distributed(only: str, folder: Path) -> Iterator[tuple[Case, Path]]:
     """Yield runs of two ranks, each rank as a case."""
-    chosen = [config for config in DISTRIBUTED if only in config.name]
-    if chosen:
-        import_everything()
-    for config in chosen:
+    for config in (config for config in DISTRIBUTED if only in config.name):
         untold = LAST_LINE if config.mode == "keep-grads" else frozenset()
-        place = folder / config.name.replace(" ", "_")
-        place.mkdir()
-        for rank, trace in enumerate(record_ranks(config, place, steps=4)):
-            yield Case(name=f"{config.name}, rank {rank} of 2", arguments="", untold=untold), trace
+        traces = record(config, new_folder(folder, config.name.replace(" ", "_")), STEPS)
+        for rank, trace in enumerate(traces):
+            yield Case(name=f"{config.name}, rank {rank} of 2", options="", untold=untold), trace
+
+
+def new_folder(folder: Path, name: str) -> Path:
+    """Return a new folder in another."""
+    made = folder / name
+    made.mkdir()
+    return made
 
 
 def recordings(only: str, folder: Path) -> Iterator[tuple[Case, Path]]:
     """Yield the cases, each recorded when it is its turn; then what others recorded on GPUs without hooks."""
-    for case in CASES:
+    import_everything()
+    for number, case in enumerate(CASES):
         if only in case.name:
-            yield case, record(case, folder)
+            yield case, record(case, new_folder(folder, str(number)), STEPS, program=PROGRAM)[0]
     yield from distributed(only, folder)
     for path in sorted(SNAPSHOTS.glob("gpt-train-3-steps-from-process-start-*.pickle")):
         if only in path.stem:
-            yield Case(name=f"torch snapshot of a GPU, no hooks: {path.stem}", arguments=""), path
+            yield Case(name=f"torch snapshot of a GPU, no hooks: {path.stem}", options=""), path
 
 
 def cell(case: Case, cut: Cut, found: Comparison) -> str:
@@ -123,6 +128,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args(arguments)
     rows = []
+    # One thread: buffers of threads then do not depend on the machine's cores. The runs inherit it.
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         for case, trace in recordings(options.only, Path(folder)):
             rows.append((case, measure(trace)))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
+from typing import Protocol
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "train.py"
 MODELS = ("gpt", "resnet", "gpt2", "llama")
@@ -115,10 +116,25 @@ def import_everything() -> None:
         importlib.import_module(f"transformers.models.{model}.modeling_{model}")
 
 
-def record(config: Config, folder: Path, steps: int) -> list[Path]:
+class Run(Protocol):
+    """What can be recorded: the program's arguments, and how many processes it takes."""
+
+    @property
+    def name(self) -> str:
+        """A name for messages."""
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes that it takes."""
+
+    def arguments(self, steps: int) -> list[str]:
+        """Return the program's arguments."""
+
+
+def record(run: Run, folder: Path, steps: int, *, program: Path = PROGRAM) -> list[Path]:
     """Run recorded and return the trace of each rank."""
-    paths = [folder / f"trace{rank}.json" for rank in range(config.num_ranks)]
-    _run_ranks(config, lambda rank: _run_recorded(config.arguments(steps), paths[rank]), folder)
+    paths = [folder / f"trace{rank}.json" for rank in range(run.num_ranks)]
+    _run_ranks(run, lambda rank: _run_recorded(program, run.arguments(steps), paths[rank]), folder)
     return paths
 
 
@@ -126,26 +142,26 @@ def account(config: Config, folder: Path, steps: int, kind: str) -> list[Path]:
     """Run bare and return the program's own account, of `kind` "account" or "count-saved", of each rank."""
     paths = [folder / f"{kind}{rank}.json" for rank in range(config.num_ranks)]
     arguments = config.arguments(steps)
-    _run_ranks(config, lambda rank: _run_script([*arguments, f"--{kind}", str(paths[rank])]), folder)
+    _run_ranks(config, lambda rank: _run_script(PROGRAM, [*arguments, f"--{kind}", str(paths[rank])]), folder)
     return paths
 
 
-def _run_recorded(arguments: list[str], path: Path) -> None:
+def _run_recorded(program: Path, arguments: list[str], path: Path) -> None:
     import memtrace
 
     memtrace.start(path, force=True)
     try:
-        _run_script(arguments)
+        _run_script(program, arguments)
     finally:
         memtrace.stop()
 
 
-def _run_script(arguments: list[str]) -> None:
-    sys.argv = [str(PROGRAM), *arguments]
-    runpy.run_path(str(PROGRAM), run_name="__main__")
+def _run_script(program: Path, arguments: list[str]) -> None:
+    sys.argv = [str(program), *arguments]
+    runpy.run_path(str(program), run_name="__main__")
 
 
-def _run_ranks(config: Config, run: Callable[[int], None], folder: Path) -> None:
+def _run_ranks(config: Run, run: Callable[[int], None], folder: Path) -> None:
     port = _free_port()
     logs = [folder / f"log{rank}.txt" for rank in range(config.num_ranks)]
     children = [_fork(run, rank, config.num_ranks, port, log) for rank, log in enumerate(logs)]

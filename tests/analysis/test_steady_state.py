@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.steady.cases import CASES, Case, record
+from benchmarks.steady.cases import CASES, PROGRAM, Case
 from benchmarks.steady.compare import compare
 from benchmarks.steady.cut import Cut, cut_rank
 from memtrace.analysis.history import build_history
@@ -276,8 +276,17 @@ SUBSET = [
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, RankTrace]:
     """A case and its recording."""
     (case,) = (case for case in CASES if case.name == request.param)
-    (rank,) = read_trace(record(case, tmp_path_factory.mktemp("steady"))).ranks
+    output = tmp_path_factory.mktemp("steady") / "t.json"
+    record(output, PROGRAM, *case.arguments(3))
+    (rank,) = read_trace(output).ranks
     return case, rank
+
+
+def record(output: Path, program: Path, *arguments: str) -> int:
+    """Run a program recorded, in a process of its own, and return its exit status."""
+    line = [sys.executable, "-m", "memtrace", "record", "-o", output, "--", sys.executable, program, *arguments]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(list(map(str, line)), capture_output=True, env=environ).returncode
 
 
 def test_predictions_from_less_agree_with_the_whole_recording(recorded: tuple[Case, RankTrace]) -> None:
@@ -331,9 +340,7 @@ def test_a_program_that_dies_before_its_first_optimizer_step_tells_the_same(tmp_
     peaks = []
     for more in ((), ("die",)):
         output = tmp_path / f"{len(more)}.json"
-        command = [sys.executable, "-m", "memtrace", "record", "-o", output, "--", sys.executable, program, *more]
-        ran = subprocess.run(list(map(str, command)), capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        assert (ran.returncode != 0) == bool(more)
+        assert (record(output, program, *more) != 0) == bool(more)
         peaks.append(analyze(read_trace(output)).ranks[0].steady_state_peak)
     whole, foretold = peaks
     assert whole is not None
