@@ -5,9 +5,8 @@ In: `DeviceHistory`, and the step that failed. Out: `StepNeeds` of the step befo
 If the next step does the same again, then at each moment it has what this step had then, and of what stays whatever
 this step had not made yet at that moment:
 
-    step 1     params ────────────      states           ┌────      logits      ┌────
-    step 2     params ────────────      states ───────────────      logits ─────┐ (the old ones, then the new)
-                                                                                ┌────
+    step 1     parameters, activations │ states made
+    step 2     parameters, states, activations          as in step 1, but with the states from the start
 """
 
 from __future__ import annotations
