@@ -1,6 +1,6 @@
 """The ranges that torch's optimizers annotate by themselves, in snapshots and profiles: steps, and zeroing gradients.
 
-In: the annotations of a rank. Out: stretches of time, and the class of the optimizer.
+In: the annotations of a rank. Out: stretches of time, the class of the optimizer, and what that says of its states.
 """
 
 from __future__ import annotations
@@ -29,3 +29,15 @@ def annotated_optimizer(rank: RankTrace) -> str | None:
         if mark and not head:
             return name.partition(".")[0]
     return None
+
+
+def num_sets(optimizer: str | None) -> tuple[int, ...]:
+    """Return how many sets as large as the parameters there may be: they, their gradients, and states."""
+    name = (optimizer or "").lower()
+    return (4,) if "adam" in name else (3, 2) if "sgd" in name else (4, 3, 2)
+
+
+def num_states(optimizer: str | None) -> int | None:
+    """Return how many states as large as a parameter an optimizer makes; `None` if that is not known."""
+    name = (optimizer or "").lower()
+    return 2 if "adam" in name else 1 if "sgd" in name or "adagrad" in name else None

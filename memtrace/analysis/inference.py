@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import numpy.typing as npt
 
-from memtrace.analysis.annotated import ZERO_MARK, annotated_optimizer, annotated_spans
+from memtrace.analysis.annotated import ZERO_MARK, annotated_optimizer, annotated_spans, num_sets, num_states
 from memtrace.analysis.event_roles import alloc_roles, alloc_rows
 from memtrace.analysis.inferred_residents import Residents, choose_residents
 from memtrace.analysis.lifetime_rules import LifetimeRules
@@ -146,9 +146,9 @@ class Inference:
                 roles=self._roles,
                 freed_in_step=self._freed_in_step(),
                 states=count_sizes(size[self._kept_by_steps()[0]]),
-                num_states=_num_states(self._optimizer),
+                num_states=num_states(self._optimizer),
                 has_backward=Phase.BACKWARD.value in self._names,
-                num_sets=_num_sets(self._optimizer),
+                num_sets=num_sets(self._optimizer),
                 has_collectives=bool(self._is(COMMUNICATION).any()),
                 is_accelerator=self._is_accelerator(),
             ),
@@ -271,18 +271,6 @@ class Inference:
         """Return which allocations are inputs of a size that comes at least twice, as each step's batch does."""
         sizes, counts = np.unique(self._lifetimes.size_bytes[inputs], return_counts=True)
         return inputs & np.isin(self._lifetimes.size_bytes, sizes[counts > 1])
-
-
-def _num_sets(optimizer: str | None) -> tuple[int, ...]:
-    """Return how many sets as large as the parameters there may be: they, their gradients, and states."""
-    name = (optimizer or "").lower()
-    return (4,) if "adam" in name else (3, 2) if "sgd" in name else (4, 3, 2)
-
-
-def _num_states(optimizer: str | None) -> int | None:
-    """Return how many states as large as a parameter an optimizer makes; `None` if that is not known."""
-    name = (optimizer or "").lower()
-    return 2 if "adam" in name else 1 if "sgd" in name or "adagrad" in name else None
 
 
 _OUTER = (Phase.FORWARD.value, Phase.BACKWARD.value, Phase.OPTIMIZER.value)
