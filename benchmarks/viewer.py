@@ -8,7 +8,8 @@ return of a one-pixel readPixels behind the drawing, over scripted pans and zoom
 "Every allocation drawn" is checked by zooming to 1,000 random ones and picking their middle.
 
 Beside each figure stands the same for a page that unpacks the same columns and draws nothing, or clears a canvas of the
-same size: what is left is memtrace's share. Exit status 1 says that a target was missed.
+same size: what is left is memtrace's share. Where WebGL2 is only emulated, as here, the page draws on a 2D canvas; the
+frames of the emulated one stand in a row of their own. Exit status 1 says that a target was missed.
 """
 
 from __future__ import annotations
@@ -58,16 +59,16 @@ FRAMES = """async ({ count, clears }) => {
     const box = surface.getBoundingClientRect();
     const { width, height } = map.drawn;
     const canvas = Object.assign(document.createElement("canvas"), { width, height });
-    const gl = clears ? canvas.getContext("webgl2", { antialias: false, alpha: false, depth: false }) : null;
+    const context = clears ? canvas.getContext("2d", { alpha: false }) : null;
     if (clears) surface.append(canvas);
     const whole = map.camera();
     const times = [];
     const nextFrame = () => new Promise((resolve) => requestAnimationFrame(resolve));
     const read = () => {
         if (!clears) return map.readPixel(5, 5);
-        gl.clearColor(Math.random(), 0, 0, 1);
-        gl.clear(gl.COLOR_BUFFER_BIT);
-        gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+        context.fillStyle = `hsl(${times.length} 50% 50%)`;
+        context.fillRect(0, 0, width, height);
+        context.getImageData(5, 5, 1, 1);
     };
     const wheel = (x, more) => {
         const place = { clientX: box.left + x, clientY: box.top + 200, bubbles: true, cancelable: true };
@@ -118,8 +119,12 @@ class Measured:
     map_s: float
     p95_ms: float
     median_ms: float
+    emulated_p95_ms: float
+    """The same drawn by WebGL2, which the processor emulates here; the page passes that over."""
+    clear_p95_ms: float
+    """Clearing a canvas of the same size, in the same rhythm."""
     rss_mib: float
-    missed: int | None = None
+    missed: int
 
 
 def big_page(folder: Path, num_events: int) -> tuple[str, int]:
@@ -179,8 +184,8 @@ def _is_ours(process: int, parents: dict[int, int]) -> bool:
     return False
 
 
-def measure(browser: Browser, path: Path, num_frames: int, num_allocations: int) -> tuple[Measured, float]:
-    """Return what a page reaches, and the p95 of a frame that only clears a canvas of the same size."""
+def measure(browser: Browser, path: Path, num_frames: int, num_allocations: int) -> Measured:
+    """Return what a page reaches."""
     overview, _ = open_page(browser, path, "", "ready")
     paint_s = overview.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000
     overview.context.close()
@@ -189,15 +194,22 @@ def measure(browser: Browser, path: Path, num_frames: int, num_allocations: int)
     rss = renderer_rss_mib()
     rows = random.Random(2).sample(range(num_allocations), min(NUM_PICKED, num_allocations))
     missed = page.evaluate(PICKS, rows)
-    clears = page.evaluate(
-        FRAMES.replace("map.moveTo({", "void ({").replace("surface.dispatchEvent", "void "),
-        {"count": num_frames, "clears": True},
-    )
+    no_map = FRAMES.replace("map.moveTo({", "void ({").replace("surface.dispatchEvent", "void ")
+    clears = page.evaluate(no_map, {"count": num_frames, "clears": True})
     page.context.close()
-    measured = Measured(
-        paint_s=paint_s, map_s=map_s, p95_ms=_p95(times), median_ms=statistics.median(times), rss_mib=rss, missed=missed
+    page, _ = open_page(browser, path, "#view=map&axis=event&painter=webgl2", "map")
+    emulated = page.evaluate(FRAMES, {"count": num_frames, "clears": False})
+    page.context.close()
+    return Measured(
+        paint_s=paint_s,
+        map_s=map_s,
+        p95_ms=_p95(times),
+        median_ms=statistics.median(times),
+        emulated_p95_ms=_p95(emulated),
+        clear_p95_ms=_p95(clears),
+        rss_mib=rss,
+        missed=missed,
     )
-    return measured, _p95(clears)
 
 
 def measure_unpacking(browser: Browser, path: Path) -> tuple[float, float]:
@@ -220,16 +232,17 @@ def rows_of(
     path.write_text(html, encoding="utf-8")
     bare.write_text(unpacking_page(html), encoding="utf-8")
     bare_s, bare_rss = measure_unpacking(browser, bare)
-    found, clear_ms = measure(browser, path, frames, count)
+    found = measure(browser, path, frames, count)
     size = len(html.encode()) / 1e6
     checks: list[tuple[str, float, float | None, float | None, str]] = [
         ("HTML file", size, 30.0, None, "MB"),
         ("first paint of the overview", found.paint_s, targets.paint_s, None, "s"),
         ("every allocation on the map", found.map_s, targets.map_s, bare_s, "s"),
-        ("frame, p95", found.p95_ms, targets.frame_ms, clear_ms, "ms"),
+        ("frame, p95", found.p95_ms, targets.frame_ms, found.clear_p95_ms, "ms"),
         ("frame, median", found.median_ms, None, None, "ms"),
+        ("frame with emulated WebGL2, p95", found.emulated_p95_ms, None, found.clear_p95_ms, "ms"),
         ("renderer, peak RSS", found.rss_mib, 1536.0, bare_rss, "MiB"),
-        (f"not found of {min(NUM_PICKED, count):,} picked", float(found.missed or 0), 0.0, None, ""),
+        (f"not found of {min(NUM_PICKED, count):,} picked", float(found.missed), 0.0, None, ""),
     ]
     rows = []
     for what, value, target, baseline, unit in checks:

@@ -89,7 +89,7 @@ def check_picture(drawn: dict[str, Any], found: AllocationMap, layout: str) -> N
 def test_every_pixel_is_the_allocation_that_lies_there(open_report: OpenReport, run: str, layout: str) -> None:
     report = RUNS[run]()
     found = map_of(report)
-    opened = open_report(report, hash=f"#view=map&axis=event&layout={layout}")
+    opened = open_report(report, hash=f"#view=map&axis=event&layout={layout}&painter=webgl2")
     drawn = opened.page.evaluate(DRAWN, 29)
     assert drawn["painter"] == "webgl2"
     assert drawn["width"] > 600
@@ -234,6 +234,25 @@ def test_each_colouring_has_a_legend(open_report: OpenReport, colour: str) -> No
 
 
 # Without WebGL2
+
+
+def test_both_painters_paint_the_same(open_report: OpenReport) -> None:
+    colors = []
+    for painter in ("webgl2", "canvas"):
+        opened = open_report(device_report(), hash=f"#view=map&axis=event&row=60&q=forward&painter={painter}")
+        assert opened.page.evaluate("memtrace.map.painter") == painter
+        places = [[x, y] for x in range(3, 800, 41) for y in range(2, 480, 19)]
+        script = "places => { memtrace.map.paint(); return places.map(([x, y]) => memtrace.map.readPixel(x, y)); }"
+        colors.append(np.array(opened.page.evaluate(script, places)))
+    # Rounding apart.
+    assert np.abs(colors[0] - colors[1]).max() <= 2
+    assert len(np.unique(colors[0], axis=0)) > 10
+
+
+def test_an_emulated_webgl_is_passed_over(open_report: OpenReport) -> None:
+    # The browser of the tests has no GPU: WebGL would be ten times slower there than a canvas.
+    opened = open_report(device_report(), hash="#view=map")
+    assert opened.page.evaluate("memtrace.map.painter") == "canvas"
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ export const DEFAULTS = {
   at: "peak",
   by: "module",
   weigh: "bytes",
+  painter: "best",
 };
 
 const CHOICES = {
@@ -23,6 +24,7 @@ const CHOICES = {
   at: ["peak", "moment", "end"],
   by: ["module", "stack"],
   weigh: ["bytes", "lifetime"],
+  painter: ["best", "webgl2", "canvas"],
 };
 const NUMBERS = ["rank", "row", "moment"];
 

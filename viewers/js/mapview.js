@@ -19,7 +19,7 @@ const AXIS_NAMES = { wall: "wall clock", event: "events" };
 
 /** The map of one rank, once its arrays are there. */
 export function mapView(app, data, view) {
-  const surface = newSurface();
+  const surface = newSurface(app.state.painter);
   const self = { app, data, view, surface, chosen: null, chosenWhy: "", colors: null, pending: 0, measured: null, ratio: devicePixelRatio };
   const reading = element("div", { class: "reading", role: "status", hidden: true });
   const side = element("aside", { class: "map-side panel", id: "map-details" });
@@ -44,6 +44,7 @@ export function mapView(app, data, view) {
       camera: () => self.camera,
       moveTo: (camera) => { self.camera = confined(camera, limits(self)); drawMap(self); },
       pickCenter: (row) => pickCenter(self, row),
+      paint: () => surface.painter.draw(surface.drawn.ids, surface.drawn.width, surface.drawn.height),
       readPixel: (x, y) => surface.painter.readPixel(x, y),
       data,
     },

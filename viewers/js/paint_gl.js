@@ -30,16 +30,26 @@ void main() {
   int flags = int(ink.a * 255.0 + 0.5);
   if ((flags & 8) != 0) { color = vec4(free, 1.0); return; }
   vec3 rgb = ink.rgb;
-  if ((flags & 1) != 0 && ((at.x + at.y) & 7) < 2) rgb = mix(rgb, panel, 0.45);
+  if ((flags & 1) != 0 && !edge && ((at.x + at.y) & 7) < 2) rgb = mix(rgb, panel, 0.45);
   if ((flags & 4) != 0) rgb = mix(rgb, panel, 0.78);
   if ((flags & 2) != 0) {
     ivec2 last = textureSize(ids, 0).yx - 1;
     bool inside = idAt(max(at - ivec2(1, 0), ivec2(0))) == id && idAt(min(at + ivec2(1, 0), last)) == id
       && idAt(max(at - ivec2(0, 1), ivec2(0))) == id && idAt(min(at + ivec2(0, 1), last)) == id;
-    if (!inside) rgb = mix(rgb, line, 0.8);
+    if (!inside) rgb = mix(ink.rgb, line, 0.8);
   } else if (edge) rgb = mix(rgb, panel, 0.42);
   color = vec4(rgb, 1.0);
 }`;
+
+/** Whether WebGL2 is there, and drawn by a graphics processor: one that the main processor emulates is slower than a canvas. */
+export function hasFastWebgl() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  if (gl === null) return false;
+  const info = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = String(gl.getParameter(info ? info.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+}
 
 /** A painter on a canvas, or null where the browser has no WebGL2. */
 export function webglPainter(canvas) {

@@ -4,7 +4,7 @@ import { rasterAddressed } from "./addressed.js";
 import { columnMoments } from "./camera.js";
 import { plainId } from "./ids.js";
 import { canvasPainter } from "./paint_canvas.js";
-import { webglPainter } from "./paint_gl.js";
+import { hasFastWebgl, webglPainter } from "./paint_gl.js";
 import { rasterStacked } from "./stacked.js";
 import { element } from "./dom.js";
 import { drawRulers } from "./rulers.js";
@@ -14,11 +14,11 @@ const BOTTOM = 26;
 const LANES = 46;
 
 /** The surface; `draw(frame)` draws, `idAt(x, y)` and `momentAtX(x)` answer for the picture that was drawn last. */
-export function newSurface() {
+export function newSurface(wanted) {
   const picture = element("canvas", { class: "map-picture" });
   const over = element("canvas", { class: "map-over" });
   const node = element("div", { class: "map-surface", tabindex: "0", id: "map-surface", role: "img", "aria-label": "map of all allocations; the details stand beside it" }, picture, over);
-  const painter = webglPainter(picture) ?? canvasPainter(picture);
+  const painter = (wanted === "webgl2" || (wanted === "best" && hasFastWebgl()) ? webglPainter(picture) : null) ?? canvasPainter(picture);
   const drawn = { width: 0, height: 0, ids: new Uint32Array(0), moments: new Int32Array(0), ratio: 1 };
   const plotOf = (lanes) => ({ left: LEFT, top: 4, width: Math.max(node.clientWidth - LEFT, 50), height: Math.max(node.clientHeight - 4 - BOTTOM - lanes, 50) });
   const surface = {
