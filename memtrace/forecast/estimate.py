@@ -13,6 +13,7 @@ from memtrace.forecast.layout import RECOMPUTE, Layout, Run
 from memtrace.forecast.model_spec import ModelSpec
 from memtrace.forecast.parameters import active_parameters, num_parameters
 from memtrace.forecast.phases import ACTIVATION, TEMPORARY, Moment, moments
+from memtrace.forecast.reserve import simulated_reserve
 from memtrace.forecast.results import Estimate, PhaseEstimate
 from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES, rank_model
 from memtrace.schema.names import Category
@@ -26,8 +27,6 @@ EXPERTS_DOUBT_PCT = 15
 ASSUMED_SHAPE_DOUBT_PCT = 30
 """Of activations of a model of which only the number of parameters is known."""
 TEMPORARY_DOUBT_PCT = 50
-RESERVE_PCT = 8
-"""By how much the allocator may reserve more than is allocated, of what comes and goes: rounding and fragmentation."""
 
 
 def estimate(
@@ -44,7 +43,8 @@ def estimate(
     phases = max(candidates, key=lambda found: max(one.peak_bytes for one in found))
     is_last = len(stages) > 1 and phases is candidates[1]
     peak = max(phases, key=lambda one: one.peak_bytes)
-    low, high = _range(spec, run, peak.by_category, is_assumed_shape=is_assumed_shape)
+    overhead = simulated_reserve(spec, run, layout).overhead_bytes if run.backend == "cuda" else None
+    low, high = _range(spec, run, peak.by_category, overhead, is_assumed_shape=is_assumed_shape)
     model = rank_model(spec, run, layout, is_last=is_last)
     terms = activation_terms(spec, run, layout)
     return Estimate(
@@ -57,6 +57,7 @@ def estimate(
         peak=peak,
         low_bytes=low,
         high_bytes=high,
+        reserved_bytes=None if overhead is None else peak.peak_bytes + overhead,
         capacity_bytes=capacity_bytes,
         fits=_fits(low, high, capacity_bytes),
         assumptions=tuple(_assumptions(spec, run, layout, is_last=is_last, is_assumed_shape=is_assumed_shape)),
@@ -106,7 +107,9 @@ def _phase(step: str, moment: Moment) -> PhaseEstimate:
     )
 
 
-def _range(spec: ModelSpec, run: Run, by_category: Mapping[str, int], *, is_assumed_shape: bool) -> tuple[int, int]:
+def _range(
+    spec: ModelSpec, run: Run, by_category: Mapping[str, int], overhead: int | None, *, is_assumed_shape: bool
+) -> tuple[int, int]:
     """Return least and most bytes in which the peak is expected."""
     percent = CPU_DOUBT_PCT if run.backend == "cpu" else CUDA_DOUBT_PCT
     percent = max(percent, EXPERTS_DOUBT_PCT if spec.num_moe_layers else 0)
@@ -114,12 +117,11 @@ def _range(spec: ModelSpec, run: Run, by_category: Mapping[str, int], *, is_assu
     moving = by_category.get(ACTIVATION, 0), by_category.get(TEMPORARY, 0)
     doubt = (percent * moving[0] + TEMPORARY_DOUBT_PCT * moving[1]) // 100
     total = sum(by_category.values())
-    if run.backend == "cpu":
+    if overhead is None:
         return total - doubt, total + doubt
     # A context may be half as large or twice as large, by driver and by how many kernels were loaded.
     context = min(CUDA_CONTEXT_BYTES, by_category.get(Category.WORKSPACE.value, 0))
-    reserve = RESERVE_PCT * sum(moving) // 100
-    return total - doubt - context // 2, total + doubt + context + reserve
+    return total - doubt - context // 2, total + doubt + context + overhead
 
 
 def _fits(low: int, high: int, capacity: int | None) -> bool | None:
@@ -161,6 +163,7 @@ def _assumptions(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool, is
         found.append(
             "Context and loaded kernels take 1 GiB (0.5 to 2); cuBLAS 32 MiB; each communicator of NCCL 256 MiB."
         )
+        found.append("The upper end of the range holds what the allocator, by its model, reserves in default settings.")
         found.append("What CUDA kernels keep for backward is known from source code, not from recordings.")
         if not run.is_fused and run.optimizer.temporary_tensors:
             found.append(

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.estimate import RESERVE_PCT
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.launch_settings import launch_settings
 from memtrace.forecast.layout import RECOMPUTE, Run
@@ -27,6 +26,11 @@ from memtrace.forecast.precision import PRECISIONS, Precision
 from memtrace.forecast.results import Plan, PlanCloud, PlanRow
 from memtrace.forecast.step_time import Speed, step_time
 
+RESERVE_PCT = 8
+"""By how much the allocator may reserve more than is allocated, of activations and temporaries, which come and go.
+
+With expandable segments, as large runs use them; without, the model of the allocator says 5 to 20 % of the peak.
+"""
 MAX_DRAWN = 4000
 """Layouts in the chart: as many as the playbook's sweep had."""
 EQUAL_SPEED = 0.005

@@ -39,6 +39,8 @@ class Estimate:
     low_bytes: int
     high_bytes: int
     """Range in which the peak is expected."""
+    reserved_bytes: int | None
+    """The peak with what the caching allocator reserves beyond it, by its model; `None` on the CPU, which has none."""
     capacity_bytes: int | None
     fits: bool | None
     """`None` where the capacity lies in the range, or none was given."""

@@ -33,6 +33,7 @@ def estimate_json(estimate: Estimate, comparison: Comparison | None = None) -> b
             "total_bytes": estimate.peak.peak_bytes,
             "low_bytes": estimate.low_bytes,
             "high_bytes": estimate.high_bytes,
+            "reserved_bytes": estimate.reserved_bytes,
             "gradient_bytes": estimate.gradient_bytes,
             "optimizer_state_bytes": estimate.state_bytes,
         },
@@ -96,11 +97,17 @@ def estimate_text(estimate: Estimate, comparison: Comparison | None = None) -> s
         for one in estimate.phases
     ]
     lines = [verdict(estimate), f"{_parameters(estimate)}, {_settings(estimate)}", "", *table([heads, *rows]), ""]
-    lines += ["At the peak the program is " + estimate.peak.where + ".", ""]
+    lines += [f"At the peak the program is {estimate.peak.where}.{_reserved(estimate)}", ""]
     if comparison is not None:
         lines += [*_comparison_text(comparison), ""]
     lines += ["Assumed:", *(f"  - {one}" for one in estimate.assumptions)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _reserved(estimate: Estimate) -> str:
+    if estimate.reserved_bytes is None:
+        return ""
+    return f" With what the allocator reserves beyond it: {format_bytes(estimate.reserved_bytes)}."
 
 
 def _parameters(estimate: Estimate) -> str:

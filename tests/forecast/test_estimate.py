@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memtrace.allocator.whatif import read_recording, what_if
 from memtrace.analysis.results import Peak, RankReport, State, StepResult
 from memtrace.errors import MemtraceError
 from memtrace.forecast.against import compare
@@ -18,7 +23,10 @@ from memtrace.forecast.layout import Layout, Run
 from memtrace.forecast.phases import largest, moments
 from memtrace.forecast.precision import PRECISIONS
 from memtrace.forecast.presets import PRESETS, preset
+from memtrace.forecast.reserve import simulated_reserve
 from memtrace.forecast.shapes import spec_of_size
+from memtrace.store.read import read_trace
+from tests.conftest import ROOT
 
 FP32_CPU = Run(precision=PRECISIONS["fp32"], backend="cpu", attention="sdpa")
 
@@ -43,13 +51,13 @@ def test_states_exist_from_the_first_optimizer_step_on() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_an_estimate_in_every_setting(name: str) -> None:
     spec = preset(name)
-    for precision in PRECISIONS.values():
-        for recompute in (0, 1, 2):
-            run = Run(precision=precision, recompute=recompute, attention="explicit", sequence=512)
-            result = estimate(spec, run, Layout(dp=4, zero=3))
-            assert all(size > 0 for one in result.phases for size in one.by_category.values())
+    for number, precision in enumerate(PRECISIONS.values()):
+        run = Run(precision=precision, recompute=number % 3, attention="explicit", sequence=512)
+        result = estimate(spec, run, Layout(dp=4, zero=3))
+        assert all(size > 0 for one in result.phases for size in one.by_category.values())
 
 
+@settings(max_examples=30)
 @given(
     batch=st.integers(1, 8),
     sequence=st.sampled_from([128, 1024, 4096]),
@@ -106,6 +114,40 @@ def test_whether_it_fits_has_three_answers() -> None:
     ]
     assert free.fits is None
     assert answers == [True, None, False]
+
+
+def test_reserve_is_that_of_the_same_requests_recorded(tmp_path: Path) -> None:
+    """The program that the estimate imagines, against requests of the real one, both through the allocator's model."""
+    pytest.importorskip("torch")
+    options = ["--layers", "4", "--hidden", "256", "--heads", "4", "--sequence", "128", "--micro-batch", "8"]
+    trace = tmp_path / "trace.json"
+    command = [sys.executable, "-m", "memtrace", "record", "-o", str(trace), "--", sys.executable]
+    command += [str(ROOT / "samples/train_gpt.py"), *options, "--steps", "3", "--device", "cpu"]
+    subprocess.run(command, check=True, capture_output=True, timeout=250, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    recorded = what_if(read_recording(read_trace((trace,)).ranks[0], "cpu", as_cuda=True), []).rows[0]
+    vocabulary = len(set((ROOT / "samples/corpus.txt").read_text(encoding="utf-8")))
+    spec = replace(preset("gpt2"), architecture="plain", num_layers=4, hidden=256, num_heads=4, num_kv_heads=4)
+    spec = replace(spec, head_dim=64, ffn=1024, vocabulary=vocabulary, learned_positions=128, activation="gelu")
+    spec = replace(spec, embedding_dropout=0.0, attention_dropout=0.0, hidden_dropout=0.0)
+    run = replace(FP32_CPU, micro_batch=8, sequence=128, is_fused=True)
+    found = simulated_reserve(spec, run, Layout())
+    assert found.peak_allocated_bytes == pytest.approx(recorded.peak_allocated_bytes, rel=0.05)
+    assert found.peak_reserved_bytes == pytest.approx(recorded.max_reserved_bytes, rel=0.08)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-3-8b", "mixtral-8x7b", "bert-base"])
+@pytest.mark.parametrize("recompute", [0, 1, 2])
+@pytest.mark.parametrize("zero", [0, 3])
+def test_program_of_the_reserve_allocates_what_is_estimated(name: str, recompute: int, zero: int) -> None:
+    spec, run = preset(name), Run(recompute=recompute, attention="explicit", sequence=512, micro_batch=2)
+    layout = Layout(dp=8, zero=zero)
+    phases = [one for one in estimate(spec, run, layout).phases if one.step == "steady"]
+    tensors = max(
+        one.peak_bytes - one.by_category["workspace"] - one.by_category.get("communication", 0) for one in phases
+    )
+    found = simulated_reserve(spec, run, layout)
+    assert found.peak_allocated_bytes == pytest.approx(tensors, rel=0.12)
+    assert found.peak_reserved_bytes >= found.peak_allocated_bytes
 
 
 def test_an_assumed_shape_is_said_and_widens_the_range() -> None:
