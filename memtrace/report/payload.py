@@ -261,7 +261,9 @@ def _finding_view(finding: Finding) -> View:
         "cost": finding.cost,
         "effects": [f"{label} {write(value)}" for label, value, write in effects if value is not None],
         "evidence": [
-            [str(key).replace("_", " "), _fact_text(str(key), value)] for key, value in finding.evidence.items()
+            [_fact_name(str(key)), _fact_text(str(key), value)]
+            for key, value in finding.evidence.items()
+            if value not in (None, [], {}, ())
         ],
         "where": " · ".join(place),
     }
@@ -588,10 +590,14 @@ def _fact_text(name: str, value: Any) -> str:
     """Return a fact for people; the suffix of its name says whether it is bytes or ns."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and name.endswith("_bytes"):
+    if isinstance(value, int) and (name.endswith("_bytes") or name.startswith("bytes_")):
         return format_bytes(value)
     if isinstance(value, int) and name.endswith("_ns") and value < 10**15:
         return format_ns(value)
+    if isinstance(value, Mapping):
+        # The unit of a mapping is that of what is in it, as in {"by_category_bytes": {"gradient": 12}}.
+        unit = "_bytes" if name.endswith("_bytes") else ""
+        return ", ".join(f"{_fact_name(str(key))} {_fact_text(f'{key}{unit}', item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return (
             " ".join(str(item) for item in value)

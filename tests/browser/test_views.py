@@ -158,3 +158,13 @@ def test_steps_compare_the_first_with_the_steady_state(open_report: OpenReport) 
         cells = opened.texts(f"#change-table [data-change={name}] td")
         assert cells[:2] == [format_bytes(before), format_bytes(after)]
         assert cells[2].lstrip("+-") == (format_bytes(abs(after - before)) if after != before else "same")
+
+
+def test_the_summary_can_be_copied(open_report: OpenReport) -> None:
+    report = host_report()
+    opened = open_report(report, permissions=["clipboard-read", "clipboard-write"])
+    opened.page.keyboard.press("c")
+    opened.page.wait_for_timeout(200)
+    text = opened.page.evaluate("navigator.clipboard.readText()")
+    assert text.startswith(report.verdict)
+    assert format_bytes(report.ranks[0].peak.requested_bytes) in text

@@ -297,6 +297,24 @@ def test_a_stack_is_named_by_the_line_of_the_program(frames: list[str], headline
     assert next(iter(own_frames(frames)), None) == headline
 
 
+def test_the_timeline_marks_where_memory_ran_out() -> None:
+    rank = next(rank for rank in ranks_report(4).ranks if rank.oom is not None)
+    assert rank.timeline is not None
+    assert rank.oom is not None
+    oom = replace(rank.oom, time_ns=int(rank.timeline.time_ns[-1]))
+    view = report_payload(replace(gpt_report(), ranks=(replace(rank, oom=oom),)), version="0")["ranks"][0]
+    for figure in view["timeline"]["figures"].values():
+        texts = [note["text"] for note in figure["layout"]["annotations"]]
+        assert any(f"out of memory</b> for {format_bytes(oom.request_bytes)}" in text for text in texts)
+
+
+def test_evidence_is_written_for_people_and_leaves_out_what_is_not_known() -> None:
+    evidence = {"logits_bytes": 1 << 20, "copies": 2, "unknown": None, "by_category_bytes": {"gradient": 2048}}
+    report = replace(gpt_report(), findings=(replace(finding(), evidence=evidence),))
+    (view,) = report_payload(report, version="0")["findings"]
+    assert view["evidence"] == [["logits", "1.00 MiB"], ["copies", "2"], ["by category", "gradient 2.00 KiB"]]
+
+
 def test_without_steps_the_timeline_has_no_lanes() -> None:
     report = gpt_report()
     rank = replace(report.ranks[0], steps=())

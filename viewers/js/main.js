@@ -7,7 +7,8 @@ import { loadMap } from "./mapload.js";
 import { mapView } from "./mapview.js";
 import { newPeakView } from "./peakview.js";
 import { newSegmentsView } from "./segmentsview.js";
-import { breakdown, cards, findings, notSeen, outOfMemory, rankStrip } from "./summary.js";
+import { copyText } from "./save.js";
+import { breakdown, cards, findings, notSeen, outOfMemory, rankStrip, summaryText } from "./summary.js";
 import { changesSection, factsSection, stepsSection } from "./tables.js";
 import { themeInForce } from "./theme.js";
 import { newTimelineView } from "./timeline.js";
@@ -21,6 +22,7 @@ const KEYS = [
   ["0", "reset the zoom"],
   ["Esc", "nothing selected"],
   ["[ and ]", "rank before, rank after"],
+  ["c", "copy the summary as text"],
   ["t", "light or dark"],
   ["?", "this help"],
 ];
@@ -82,6 +84,10 @@ function toggleTheme() {
   shown.recolor?.();
 }
 
+function copySummary() {
+  copyText(summaryText(payload, app.rank()));
+}
+
 function chooseRank(index) {
   Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, at: "peak" });
   go(app.state.view);
@@ -97,6 +103,7 @@ function header() {
   const actions = element(
     "div",
     { class: "actions" },
+    element("button", { type: "button", class: "quiet", id: "copy", onclick: copySummary, title: "the findings as text (c)" }, "Copy"),
     element("button", { type: "button", class: "quiet", id: "theme", onclick: toggleTheme, title: "light or dark (t)" }, "Light / dark"),
     element("button", { type: "button", class: "quiet", id: "help-button", onclick: toggleHelp, title: "keys (?)" }, "?"),
   );
@@ -183,6 +190,7 @@ function onKey(event) {
   }
   const action = {
     t: toggleTheme,
+    c: copySummary,
     "?": toggleHelp,
     "[": () => chooseRank(app.state.rank - 1),
     "]": () => chooseRank(app.state.rank + 1),

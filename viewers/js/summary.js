@@ -106,3 +106,13 @@ export function rankStrip(payload, chosen, choose) {
   const select = element("select", { id: "rank-select", onchange: (event) => choose(Number(event.currentTarget.value)) }, options);
   return element("nav", { class: "ranks panel", "aria-label": "ranks" }, element("label", { for: "rank-select" }, `${overview.length} ranks`), select, element("div", { class: "rank-bars" }, bars));
 }
+
+/** The overview as plain text, for a message or an issue. */
+export function summaryText(payload, rank) {
+  if (!rank) return payload.verdict;
+  const cards = rank.cards.map((card) => `${card.label}: ${card.value} (${card.detail})`);
+  const categories = rank.breakdown.rows.filter((row) => row.share > 0).map((row) => `  ${row.label}: ${row.values[0]} (${row.percent})`);
+  const advice = [...payload.findings, ...rank.findings].map((view) => `- ${[view.title, ...view.effects].join("; ")}${view.where ? ` [${view.where}]` : ""}`);
+  const parts = [payload.verdict, `${payload.title}, ${rank.label}`, "", ...cards, "", "At the peak:", ...categories];
+  return [...parts, ...(advice.length ? ["", "What to change:", ...advice] : [])].join("\n");
+}
