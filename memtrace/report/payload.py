@@ -266,7 +266,17 @@ def _finding_view(finding: Finding) -> View:
             if value not in (None, [], {}, ())
         ],
         "where": " · ".join(place),
+        "search": _search_words(where),
     }
+
+
+def _search_words(where: Mapping[str, Any]) -> str | None:
+    """Return what finds the allocations of a place on the map: its file and line, else its module; `None` without."""
+    file = re.split(r"[/\\]", str(where.get("file") or ""))[-1]
+    if file and where.get("line") and not re.search(r"\s", file):
+        return f"{file}:{where['line']}"
+    module = where.get("module")
+    return None if module is None or re.search(r"\s", str(module)) else str(module)
 
 
 # What the peak is made of

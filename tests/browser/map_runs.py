@@ -8,7 +8,18 @@ from functools import cache
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results import AllocationMap, Report
 from memtrace.store.torch_snapshot import read_snapshot
-from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, saved, scope, step, trace, window
+from tests.analysis.small_trace import (
+    event_rows,
+    initial_block,
+    owner,
+    phase,
+    rank_trace,
+    saved,
+    scope,
+    step,
+    trace,
+    window,
+)
 from tests.builders import Frame, snapshot, trace_of
 
 HOSTILE_NAME = "<img src=x onerror=alert(1)>"
@@ -57,6 +68,22 @@ def host_report() -> Report:
         scopes=[scope(name, 25 + 27 * at, 52 + 27 * at) for at, name in enumerate(MODULES)],
         owners=[owner(15, 0x1000, 4 << 20, "parameter") | {"name": f"w {HOSTILE_NAME}", "shape": "1024x1024"}],
         saved=[saved(104, 0x2000000, 1 << 16), saved(104, 0x2100000, 2 << 16)],
+    )
+    return analyze(trace(rank), with_map=True)
+
+
+@cache
+def gap_report() -> Report:
+    """Return the report of a recording with a gap: two windows, each with blocks and bytes from before."""
+    first = [("alloc", 0x1000 * at, 1000 * at) for at in range(1, 20)]
+    second = [("alloc", 0x900000 + 0x1000 * at, 700 * at) for at in range(1, 15)] + [("free_completed", 0x901000, 700)]
+    rows = event_rows(first) + [row | {"time_ns": row["time_ns"] + 5000} for row in event_rows(second)]
+    late = window(len(first), len(second), initial=9000) | {"start_ns": 5005, "end_ns": 5150}
+    rank = rank_trace(
+        events=rows,
+        windows=[window(0, len(first), initial=5000), late],
+        initial_blocks=[initial_block(0x100, 3000), initial_block(0x200000, 4000, window=1)],
+        steps=[step(1, 5, 200), step(2, 5005, 5150)],
     )
     return analyze(trace(rank), with_map=True)
 

@@ -13,7 +13,7 @@ from memtrace.analysis.results import AllocationMap, Report
 from memtrace.report.html import render_html
 from memtrace.units import format_bytes
 from tests.browser.conftest import watched
-from tests.browser.map_runs import HOSTILE_NAME, MODULES, device_report, host_report, map_of
+from tests.browser.map_runs import HOSTILE_NAME, MODULES, device_report, gap_report, host_report, map_of
 from tests.browser.opened import Opened, OpenReport
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-RUNS = {"device": device_report, "host": host_report}
+RUNS = {"device": device_report, "host": host_report, "gap": gap_report}
 DRAWN = """every => {
     const { drawn, painter, camera } = memtrace.map;
     const { width, height, moments, ids } = drawn;
@@ -34,24 +34,27 @@ DRAWN = """every => {
 }"""
 
 
+def base_at(found: AllocationMap, moment: int) -> int:
+    """Return the bytes at the bottom of a moment that no known block makes up."""
+    return int(found.base_bytes[np.searchsorted(found.epoch_start, moment, side="right") - 1])
+
+
 def level_of(found: AllocationMap) -> np.ndarray[Any, Any]:
     """Return the bytes in use at each moment."""
     level = np.zeros(found.num_moments + 1, np.int64)
     np.add.at(level, found.start, found.size_bytes)
     np.subtract.at(level, found.in_use_end, found.size_bytes)
-    return np.cumsum(level)[:-1] + int(found.base_bytes[0])
+    return np.cumsum(level)[:-1] + np.array([base_at(found, moment) for moment in range(found.num_moments)])
 
 
 def stacked_column(found: AllocationMap, moment: int, places: np.ndarray[Any, Any]) -> list[int]:
     """Return the id at each place of the stack of a moment: row plus one, 0 above it."""
     live = np.flatnonzero((found.start <= moment) & (found.in_use_end > moment))
-    tops = int(found.base_bytes[0]) + np.cumsum(found.size_bytes[live])
-    at = np.searchsorted(tops, places, side="right")
+    base = base_at(found, moment)
+    at = np.searchsorted(base + np.cumsum(found.size_bytes[live]), places, side="right")
     ids = np.append(live + 1, 0)[at]
-    return [
-        len(found.start) + 1 if place < found.base_bytes[0] else int(one)
-        for place, one in zip(places, ids, strict=True)
-    ]
+    epoch = int(np.searchsorted(found.epoch_start, moment, side="right"))
+    return [len(found.start) + epoch if place < base else int(one) for place, one in zip(places, ids, strict=True)]
 
 
 def addressed_column(found: AllocationMap, moment: int, places: np.ndarray[Any, Any]) -> list[int]:
@@ -109,6 +112,23 @@ def test_any_allocation_can_be_zoomed_to_and_picked(open_report: OpenReport, axi
     rows = [int(row) for row in np.flatnonzero(found.in_use_end > found.start)][::7]
     picked = opened.page.evaluate("rows => rows.map((row) => memtrace.map.pickCenter(row))", rows)
     assert picked == rows
+
+
+def test_a_gap_on_the_wall_clock_is_empty(open_report: OpenReport) -> None:
+    found = map_of(gap_report())
+    opened = open_report(gap_report(), hash="#view=map&axis=wall")
+    drawn = opened.page.evaluate(DRAWN, 5)
+    assert found.time_ns is not None
+    seconds = (found.time_ns - found.time_ns[0]) / 1e9
+    first = int(found.epoch_start[1])
+    wide = (drawn["camera"]["x1"] - drawn["camera"]["x0"]) / drawn["width"]
+    inside = [
+        set(ids) == {0}
+        for column, _, ids in drawn["columns"]
+        if column * wide > seconds[first - 1] and (column + 1) * wide <= seconds[first]
+    ]
+    assert len(inside) > 50
+    assert all(inside)
 
 
 def point_at_row(opened: Opened, row: int) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from memtrace.report.palette import category_ink
 from memtrace.units import format_bytes
 from tests.browser.map_runs import HOSTILE_NAME, device_report, host_report, map_of
 from tests.browser.opened import OpenReport
-from tests.fake_report import gpt_report
+from tests.fake_report import finding, gpt_report
 
 pytestmark = pytest.mark.browser
 
@@ -168,3 +169,23 @@ def test_the_summary_can_be_copied(open_report: OpenReport) -> None:
     text = opened.page.evaluate("navigator.clipboard.readText()")
     assert text.startswith(report.verdict)
     assert format_bytes(report.ranks[0].peak.requested_bytes) in text
+
+
+def test_advice_leads_to_its_allocations_on_the_map(open_report: OpenReport) -> None:
+    place = {"file": "/home/me/model.py", "line": 9, "function": "attend"}
+    report = replace(device_report(), findings=(replace(finding(), where=place),))
+    opened = open_report(report)
+    opened.page.get_by_role("link", name="on the map").click()
+    opened.page.wait_for_selector("html[data-map=ready]")
+    found = map_of(report)
+    frame = found.frames.index("/home/me/model.py:9 attend")
+    stacks = set()
+    for stack in range(len(found.stack_frame)):
+        at = stack
+        while at >= 0 and found.stack_frame[at] != frame:
+            at = int(found.stack_parent[at])
+        if at >= 0:
+            stacks.add(stack)
+    number = sum(int(one) in stacks for one in found.stack)
+    assert number > 0
+    assert opened.text("#map-found").startswith(f"{number} found")

@@ -33,15 +33,22 @@ export function lastNotAbove(values, value) {
   return low - 1;
 }
 
-/** The moment that each column of pixels shows: of those that it covers, the one with the most bytes in use. */
+/** The stretches of an axis in which nothing was recorded; there are none on that of events. */
+export function gapsOf(data, axis) {
+  if (axis === "event" || data.seconds === null) return [];
+  return data.base.slice(1).map(([first]) => [data.seconds[first - 1], data.seconds[first]]).filter(([start, end]) => end > start);
+}
+
+/** The moment that each column of pixels shows: of those that it covers, the one with the most bytes in use; else -1. */
 export function columnMoments(data, axis, camera, width) {
   const moments = new Int32Array(width).fill(-1);
   const step = (camera.x1 - camera.x0) / width;
   const [from, to] = axisExtent(data, axis);
+  const gaps = gapsOf(data, axis);
   for (let column = 0; column < width; column += 1) {
     const left = camera.x0 + column * step;
     const right = left + step;
-    if (right <= from || left >= to) continue;
+    if (right <= from || left >= to || gaps.some(([start, end]) => left > start && right <= end)) continue;
     const first = Math.max(momentAt(data, axis, left), 0);
     let last = momentAt(data, axis, right);
     // What begins exactly at the right edge belongs to the next column.

@@ -146,7 +146,7 @@ function viewOf(rank) {
   };
   const overview = () => {
     const picture = glance(app, rank);
-    const nodes = [outOfMemory(rank.oom), cards(rank), picture.node, breakdown(rank), findings([...payload.findings, ...rank.findings]), seen];
+    const nodes = [outOfMemory(rank.oom), cards(rank), picture.node, breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
     return { nodes, draw: picture.draw, recolor: picture.draw };
   };
   return (views[app.state.view] ?? overview)();

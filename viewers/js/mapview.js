@@ -162,11 +162,12 @@ function pick(self, row) {
 function hover(self, place) {
   const { reading, surface, view } = self;
   const moment = place === null ? -1 : surface.momentAtX(place.x, view);
-  if (moment < 0 || place.shareX < 0 || place.shareY < 0 || place.shareY > 1) {
+  if (place === null || place.shareX < 0 || place.shareX > 1 || place.shareY < 0 || place.shareY > 1) {
     reading.hidden = true;
     return;
   }
-  reading.replaceChildren(...readingOf(self, moment, surface.idAt(place.x, place.y, view)));
+  const nothing = [element("div", { class: "muted" }, "not recorded here")];
+  reading.replaceChildren(...(moment < 0 ? nothing : readingOf(self, moment, surface.idAt(place.x, place.y, view))));
   reading.hidden = false;
   const box = surface.node.getBoundingClientRect();
   const beyond = place.x + 24 + reading.offsetWidth > box.width;

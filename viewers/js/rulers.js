@@ -1,6 +1,6 @@
 // Rulers: places and texts of ticks, and drawing them beside the map. The numbers of ticks are pure functions.
 
-import { placeOfMoment } from "./camera.js";
+import { gapsOf, placeOfMoment } from "./camera.js";
 import { formatBytes } from "./format.js";
 
 const UNIT_STEPS = [1, 2, 5];
@@ -127,8 +127,20 @@ function drawLanes(context, frame, colors) {
   }
 }
 
+function drawGaps(context, frame, colors) {
+  const { plot } = frame;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.fillStyle = colors.muted;
+  for (const gap of gapsOf(frame.data, frame.axis)) {
+    const [from, to] = gap.map((place) => Math.min(Math.max(toX(frame, place), plot.left), plot.left + plot.width));
+    if (to - from > context.measureText("not recorded").width + 8) context.fillText("not recorded", (from + to) / 2, plot.top + plot.height / 2);
+  }
+}
+
 function drawMarks(context, frame, colors) {
   const { plot, data, axis } = frame;
+  drawGaps(context, frame, colors);
   const marks = [...(frame.moment === null ? [] : [[frame.moment, "shown moment", colors.accent]]), [frame.view.peaks.peak, "peak", colors.bad]];
   context.textBaseline = "top";
   for (const [moment, text, color] of marks) {

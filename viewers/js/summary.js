@@ -39,20 +39,20 @@ function withCode(text) {
   return text.split("`").map((part, index) => (index % 2 ? element("code", {}, part) : part));
 }
 
-/** Advice with its evidence, in the order given. */
-export function findings(views) {
+/** Advice with its evidence, in the order given; where it names a place, with a link to its allocations on the map. */
+export function findings(views, rank) {
   if (!views.length) return null;
-  return section("findings", "What to change", null, element("ol", { class: "findings" }, views.map(finding)));
+  return section("findings", "What to change", null, element("ol", { class: "findings" }, views.map((view) => finding(view, rank))));
 }
 
-function finding(view) {
+function finding(view, rank) {
   const evidence = view.evidence.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", { class: "number" }, value)));
   return element(
     "li",
     { class: `panel finding ${["error", "warning", "info"].includes(view.severity) ? view.severity : "info"}` },
     element("div", { class: "finding-head" }, element("strong", {}, view.title), element("span", { class: "effect number" }, view.effects.join(" · "))),
     element("p", {}, view.change, view.cost && element("span", { class: "muted" }, ` Cost: ${view.cost.replace(/\.$/, "")}.`)),
-    view.where && element("p", { class: "muted mono" }, view.where),
+    view.where && element("p", { class: "muted mono" }, view.where, view.search && rank.map && [" ", element("a", { class: "to-map", href: `#${new URLSearchParams({ view: "map", rank: rank.index, q: view.search })}` }, "on the map")]),
     evidence.length > 0 && element("dl", {}, evidence),
   );
 }
