@@ -47,7 +47,7 @@ def frame_of(trace: Trace, name: str) -> pd.DataFrame:
 def _stacked(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Return the frames one after another; without any, one without rows."""
     if not frames:
-        return pd.DataFrame({"rank": []})
+        return pd.DataFrame(columns=["rank"])
     stacked: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return stacked
 
@@ -56,7 +56,7 @@ def _allocations(report: RankReport, found: AllocationMap) -> pd.DataFrame:
     """Return the allocations of one rank and device, in the order in which they began."""
     length = len(found.start)
     ends = np.where(found.in_use_end < found.num_moments, found.in_use_end, -1)
-    return pd.DataFrame(
+    frame: pd.DataFrame = pd.DataFrame(
         {
             "rank": pd.array([report.rank] * length, "Int64"),
             "device": pd.Categorical([report.device] * length),
@@ -81,6 +81,7 @@ def _allocations(report: RankReport, found: AllocationMap) -> pd.DataFrame:
             "stack": _texts(_stack_texts(found), found.stack),
         }
     )
+    return frame
 
 
 def _optional(values: IntArray | None, length: int) -> Any:

@@ -77,7 +77,7 @@ def _devices(rank: RankTrace) -> dict[str, int]:
     ids = np.unique(np.concatenate([rank.table(name)["device"] for name in ("events", "segments", "initial_blocks")]))
     names = [rank.strings[one] for one in ids.tolist() if one != NULL]
     found = {name: int(index) for name in names for index in [name.partition(":")[2]] if index.isdigit()}
-    return found or {name: 0 for name in names[:1]}
+    return found or dict.fromkeys(names[:1], 0)
 
 
 def _history(rank: RankTrace, device: int, stacks: _Stacks) -> list[dict[str, Any]]:
