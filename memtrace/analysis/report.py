@@ -43,7 +43,7 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool =
     ranks = tuple(report for report, _ in found)
     findings = in_order(finding for _, of_device in found for finding in of_device)
     return Report(
-        verdict=verdict(ranks),
+        verdict=verdict(ranks, findings),
         ranks=ranks,
         findings=findings,
         warnings=notes_of_trace(trace.warnings),

@@ -1,7 +1,7 @@
-"""The verdict: one sentence that says what the report comes to.
+"""The verdict: in a sentence or two, what the report comes to.
 
-In: the reports of all ranks. Out: text. What killed the run comes first, else the peak:
-when it was and what it is made of.
+In: the reports of all ranks, and the findings. Out: text. What killed the run comes first, else the peak: when it was
+and what it is made of; then what is wrong, if a finding warns of it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memtrace.analysis.oom_words import left_behind
-from memtrace.analysis.results import OomResult, Peak, PredictedPeak, RankReport
+from memtrace.analysis.results import Finding, OomResult, Peak, PredictedPeak, RankReport
 from memtrace.analysis.words import CATEGORY_WORDS, when_and_where
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes
@@ -25,13 +25,24 @@ def main_rank(ranks: Sequence[RankReport]) -> int | None:
     return max(accelerators or known, key=lambda at: peak_bytes(ranks[at].peak) or 0, default=None)
 
 
-def verdict(ranks: Sequence[RankReport]) -> str:
-    """Return the verdict of a whole report."""
+def verdict(ranks: Sequence[RankReport], findings: Sequence[Finding] = ()) -> str:
+    """Return the verdict of a whole report; findings come in the order in which they are shown."""
     chosen = main_rank(ranks)
     if chosen is None:
         return "No memory was recorded: there is nothing in this file to report on."
     rank = ranks[chosen]
-    return _who(rank, ranks) + (_peak_sentence(rank) + _ahead(rank) if rank.oom is None else _oom_sentence(rank))
+    if rank.oom is not None:
+        return _who(rank, ranks) + _oom_sentence(rank)
+    return _who(rank, ranks) + _peak_sentence(rank) + _ahead(rank) + _warned(findings)
+
+
+def _warned(findings: Sequence[Finding]) -> str:
+    """Return what the first finding warns of, and where; nothing where all that is found is advice."""
+    if not findings or findings[0].severity != "warning":
+        return ""
+    title, where = findings[0].title, findings[0].where or {}
+    file, line = where.get("file"), where.get("line")
+    return f" {title}{f' ({file}:{line})' if file and line else ''}."
 
 
 def peak_bytes(peak: Peak) -> int | None:

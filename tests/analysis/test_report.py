@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport
+from memtrace.analysis.results import Finding, RankReport
+from memtrace.analysis.verdict import verdict
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import (
     block,
@@ -146,6 +149,25 @@ def test_oom_by_fragmentation() -> None:
     oom = report_of(oom_rank(free=180, request=200, unallocated=50)).oom
     assert oom is not None
     assert oom.cause == "fragmentation"
+
+
+@pytest.mark.parametrize(("severity", "is_told"), [("warning", True), ("info", False)])
+def test_the_verdict_tells_what_a_finding_warns_of(severity: str, is_told: bool) -> None:
+    finding = Finding(
+        slug="leak",
+        severity=severity,
+        title="Memory grows",
+        evidence={},
+        change="",
+        cost="",
+        saves_bytes=None,
+        saves_ns=None,
+        new_peak_bytes=None,
+        rank=None,
+        where={"file": "train.py", "line": 7, "function": "main", "module": None},
+    )
+    ranks = analyze(trace(rank_trace(events=event_rows([("alloc", 1, 100)]), windows=[window(0, 1, initial=0)]))).ranks
+    assert verdict(ranks, [finding]).endswith(" Memory grows (train.py:7).") == is_told
 
 
 def test_oom_comes_first_in_the_verdict() -> None:
