@@ -38,7 +38,8 @@ def verdict(ranks: Sequence[RankReport], findings: Sequence[Finding] = ()) -> st
 
 def _warned(findings: Sequence[Finding]) -> str:
     """Return what the first finding warns of, and where; nothing where all that is found is advice."""
-    if not findings or findings[0].severity != "warning":
+    # An out-of-memory that lies ahead is told already.
+    if not findings or findings[0].severity == "info" or findings[0].slug == "oom":
         return ""
     title, where = findings[0].title, findings[0].where or {}
     file, line = where.get("file"), where.get("line")

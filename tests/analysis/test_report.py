@@ -151,7 +151,7 @@ def test_oom_by_fragmentation() -> None:
     assert oom.cause == "fragmentation"
 
 
-@pytest.mark.parametrize(("severity", "is_told"), [("warning", True), ("info", False)])
+@pytest.mark.parametrize(("severity", "is_told"), [("error", True), ("warning", True), ("info", False)])
 def test_the_verdict_tells_what_a_finding_warns_of(severity: str, is_told: bool) -> None:
     finding = Finding(
         slug="leak",
