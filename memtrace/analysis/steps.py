@@ -55,10 +55,11 @@ def step_results(history: DeviceHistory, spans: dict[int, StepSpan]) -> tuple[St
     """Return what each step needed."""
     steps = history.rank.table("steps")
     phases = _phases_by_step(history)
-    owned = owned_at_step_ends(history)
+    owned, growths = owned_at_step_ends(history), _growths(history)
     rows = [row for row in range(len(steps)) if int(steps["step"][row]) > 0]
     results = (
-        _step_result(history, row, spans.get(row), phases.get(int(steps["step"][row]), ()), owned) for row in rows
+        _step_result(history, row, spans.get(row), phases.get(int(steps["step"][row]), ()), owned, growths)
+        for row in rows
     )
     return tuple(one for one in results if not _is_teardown(one))
 
@@ -76,6 +77,7 @@ def _step_result(
     span: StepSpan | None,
     phase_rows: Sequence[int],
     owned: Mapping[int, tuple[OwnedBytes, ...]],
+    growths: IntArray,
 ) -> StepResult:
     values = history.rank.table("steps").row(row)
     levels = history.levels
@@ -89,7 +91,7 @@ def _step_result(
         peak_allocated_bytes=_largest(levels.allocated, span),
         peak_requested_bytes=_largest(levels.requested, span),
         max_reserved_bytes=_largest(levels.reserved, span),
-        num_device_mallocs=_num_device_mallocs(history, row, span),
+        num_device_mallocs=_num_device_mallocs(history, row, span, growths),
         host_rss_bytes=values["host_rss_bytes"],
         end=None if span is None or values["end_ns"] is None else _end_of_step(history, span, values),
         phases=tuple(_phase_result(history, one, known=span is not None) for one in phase_rows),
@@ -111,7 +113,13 @@ def _end_of_step(history: DeviceHistory, span: StepSpan, values: dict[str, int |
     return State(**state)
 
 
-def _num_device_mallocs(history: DeviceHistory, row: int, span: StepSpan | None) -> int | None:
+def _growths(history: DeviceHistory) -> IntArray:
+    """Return the moments at which segments were taken from the device, in order."""
+    growing = (action for action, sign in SEGMENT_SIGNS.items() if sign > 0)
+    return history.moments.of_event[history.moments.is_action(history.rank, *growing)]
+
+
+def _num_device_mallocs(history: DeviceHistory, row: int, span: StepSpan | None, growths: IntArray) -> int | None:
     """Return the segments taken from the device in a step: by the marks, else by the events."""
     if history.is_cpu:
         return None
@@ -120,9 +128,8 @@ def _num_device_mallocs(history: DeviceHistory, row: int, span: StepSpan | None)
         return int(counts[row] - counts[row - 1])
     if span is None:
         return None
-    growing = history.moments.is_action(history.rank, *(action for action, sign in SEGMENT_SIGNS.items() if sign > 0))
-    moments = history.moments.of_event[growing]
-    return int(np.count_nonzero((moments > span.first) & (moments <= span.last)))
+    before, after = np.searchsorted(growths, [span.first, span.last], side="right").tolist()
+    return int(after - before)
 
 
 def _phases_by_step(history: DeviceHistory) -> dict[int, list[int]]:
