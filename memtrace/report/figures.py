@@ -347,12 +347,10 @@ def _device_used(rank: RankReport, axis: Axis) -> Figure | None:
     known = [(axis.place(time), used) for time, used in ends if time is not None and used is not None]
     if not known:
         return None
-    marker = {"size": 7, "symbol": "diamond-open", "color": "var(--ink)"}
-    line = {"width": 1, "color": "var(--muted)", "dash": "dot"}
-    points = {"x": [x for x, _ in known], "y": [y for _, y in known], "mode": "lines+markers", "type": "scatter"}
-    return {**points, "name": "device, all processes", "meta": "device", "line": line, "marker": marker} | {
-        "hoverinfo": "skip"
-    }
+    # Marks without a line between them: what it was meanwhile, nobody asked.
+    marker = {"size": 8, "symbol": "diamond-open", "color": "var(--ink)", "line": {"width": 1.5}}
+    points = {"x": [x for x, _ in known], "y": [y for _, y in known], "mode": "markers", "type": "scatter"}
+    return {**points, "name": "device, all processes", "meta": "device", "marker": marker, "hoverinfo": "skip"}
 
 
 def _add_oom(layout: Figure, rank: RankReport, axis: Axis) -> None:

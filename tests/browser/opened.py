@@ -31,6 +31,14 @@ class Opened:
         self.page.locator(f"nav.views [data-view={view}]").click()
         self.wait()
 
+    def until(self, expression: str, arg: object = None) -> None:
+        """Wait until an expression is true. Playwright's own way evaluates text in the page: forbidden there."""
+        for _ in range(200):
+            if self.page.evaluate(expression, arg):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"never true: {expression}")
+
     def wait(self) -> None:
         """Wait until the view is drawn."""
         self.page.wait_for_selector("html[data-ready=true]")

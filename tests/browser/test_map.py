@@ -227,13 +227,13 @@ def test_keys_wheel_and_drag_move_the_camera_and_the_hash_keeps_it(open_report: 
     opened = open_report(device_report(), hash="#view=map&axis=event")
     whole = opened.page.evaluate("memtrace.map.camera()")
     opened.page.keyboard.press("+")
-    opened.page.wait_for_function("whole => memtrace.map.camera().x1 < whole.x1", arg=whole)
+    opened.until("whole => memtrace.map.camera().x1 < whole.x1", whole)
     opened.page.keyboard.press("ArrowRight")
     box = opened.page.locator("#map-surface").bounding_box()
     assert box is not None
     opened.page.mouse.move(box["x"] + 400, box["y"] + 200)
     opened.page.mouse.wheel(0, -300)
-    opened.page.wait_for_function("location.hash.includes('camera')")
+    opened.until("location.hash.includes('camera')")
     opened.page.wait_for_timeout(300)
     camera = opened.page.evaluate("memtrace.map.camera()")
     opened.page.reload()
@@ -241,7 +241,7 @@ def test_keys_wheel_and_drag_move_the_camera_and_the_hash_keeps_it(open_report: 
     again = opened.page.evaluate("memtrace.map.camera()")
     assert {key: pytest.approx(value, rel=1e-9) for key, value in camera.items()} == again
     opened.page.keyboard.press("0")
-    opened.page.wait_for_function("whole => memtrace.map.camera().x1 === whole.x1", arg=whole)
+    opened.until("whole => memtrace.map.camera().x1 === whole.x1", whole)
 
 
 @pytest.mark.parametrize("colour", ["category", "module", "step", "size"])

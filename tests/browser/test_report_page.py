@@ -139,16 +139,16 @@ def test_dragging_zooms_and_the_key_resets(open_report: OpenReport) -> None:
     opened.page.mouse.down()
     opened.page.mouse.move(box["x"] + 500, box["y"] + 150, steps=4)
     opened.page.mouse.up()
-    opened.page.wait_for_function(f"whole => {ranges}[1] < whole[1]", arg=whole)
+    opened.until(f"whole => {ranges}[1] < whole[1]", whole)
     opened.page.keyboard.press("0")
-    opened.page.wait_for_function(f"whole => {ranges}[1] === whole[1]", arg=whole)
+    opened.until(f"whole => {ranges}[1] === whole[1]", whole)
 
 
 def test_a_category_can_be_hidden(open_report: OpenReport) -> None:
     opened = open_report(gpt_report(), view="timeline")
     visible = "document.getElementById('timeline-plot').data.find(trace => trace.meta === 'activation').visible"
     opened.page.locator("#timeline").get_by_role("button", name="activations").click()
-    opened.page.wait_for_function(f"{visible} === false")
+    opened.until(f"{visible} === false")
 
 
 def test_ranks_are_shown_one_at_a_time(open_report: OpenReport) -> None:
@@ -201,7 +201,7 @@ def test_the_page_follows_the_system_theme_and_the_key_changes_it(open_report: O
     assert opened.page.evaluate(background) == THEMES[theme]["page"]
     assert opened.page.evaluate(ink) == THEMES[theme]["ink"]
     opened.page.keyboard.press("t")
-    opened.page.wait_for_function(f"{ink} === {THEMES[other]['ink']!r}")
+    opened.until(f"{ink} === {THEMES[other]['ink']!r}")
     assert opened.page.evaluate(background) == THEMES[other]["page"]
 
 

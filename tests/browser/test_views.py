@@ -93,7 +93,7 @@ def test_segments_play_and_stop(open_report: OpenReport) -> None:
     opened = open_report(device_report(), view="segments")
     before = opened.text("#moment-text")
     opened.page.keyboard.press(" ")
-    opened.page.wait_for_function("before => document.getElementById('moment-text').textContent !== before", arg=before)
+    opened.until("before => document.getElementById('moment-text').textContent !== before", before)
     opened.page.keyboard.press(" ")
     assert opened.text("#play") == "▶ Play"
 

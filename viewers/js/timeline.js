@@ -146,7 +146,7 @@ function legend(view, state, redraw) {
   const lines = [
     view.figures.wall.data.some((trace) => trace.meta === "allocated") && element("span", { class: "key line" }, element("span", { class: "stroke" }), "allocated"),
     view.reserved && element("span", { class: "key line" }, element("span", { class: "stroke dashed" }), "reserved"),
-    view.figures.wall.data.some((trace) => trace.meta === "device") && element("span", { class: "key line" }, element("span", { class: "stroke dotted" }), "device, all processes (at step ends)"),
+    view.figures.wall.data.some((trace) => trace.meta === "device") && element("span", { class: "key line" }, element("span", { class: "diamond" }, "◇"), "device, all processes, at step ends"),
   ];
   return element("div", { class: "legend" }, keys, lines);
 }
