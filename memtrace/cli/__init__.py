@@ -45,6 +45,9 @@ COMMANDS = {
     "diff": LazyCommand(
         target="memtrace.cli.diff:diff", short_help="Compare two traces by category, module, stack and step."
     ),
+    "check": LazyCommand(
+        target="memtrace.cli.check:check", short_help="Check a run against budgets, or against an earlier run."
+    ),
     "export": LazyCommand(
         target="memtrace.cli.export:export", short_help="Write a trace in the format of another tool."
     ),
@@ -55,6 +58,14 @@ COMMANDS = {
     "plan": LazyCommand(
         target="memtrace.cli.plan:plan",
         short_help="Search parallel layouts for those that fit, and rank them.",
+    ),
+    "fit": LazyCommand(
+        target="memtrace.cli.fit:fit",
+        short_help="Find the largest micro-batch that fits, by running a command.",
+    ),
+    "predict": LazyCommand(
+        target="memtrace.cli.predict:predict",
+        short_help="Run a CUDA program without its GPU and say what it needs.",
     ),
     "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
     "merge": LazyCommand(

@@ -62,6 +62,11 @@ class TrainingLoop:
         """Called when a forward begins, to hook into what the program may have loaded by then."""
 
     @property
+    def step(self) -> int:
+        """Number of the step that runs; 0 before training."""
+        return self._step
+
+    @property
     def finds_saved_tensors(self) -> bool:
         """Whether this torch lets saved tensors be found without side effects."""
         return self._saved is not None

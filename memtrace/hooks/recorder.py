@@ -17,6 +17,7 @@ from memtrace.hooks.spool import Spool
 from memtrace.hooks.window import Window
 from memtrace.hooks.writer import Writer
 from memtrace.hooks.yielding import Yielding
+from memtrace.schema.names import Source
 from memtrace.schema.options import RecordOptions
 
 _current: Recorder | None = None
@@ -77,7 +78,8 @@ class Recorder:
         with self._guard.quiet():
             described = self._sources.described()
             described["saved"] = "graph_walk" if self._loop.finds_saved_tensors else None
-            self._writer.header(facts=self._facts, start_ns=self._start_ns, sources=described)
+            source = Source.RECORDED if self._options.predict is None else Source.PREDICTED
+            self._writer.header(source=source, facts=self._facts, start_ns=self._start_ns, sources=described)
             self._note_unseen_allocators()
             self._uninstall_crash = crash.install(self._on_exception, self.finish)
             self._attachments.add()
@@ -96,6 +98,8 @@ class Recorder:
             self._finished = True
             self._attachments.remove()
             self._sources.stop()
+            for message in self._sources.assumptions():
+                self._writer.warn("predicted-values", message)
             self._writer.note_distributed(self._torch)
             self._writer.end()
         self._uninstall_crash()
@@ -113,6 +117,9 @@ class Recorder:
             self._attachments.add_module_hooks()
         else:
             self._attachments.remove_module_hooks()
+        predict = self._options.predict
+        if predict is not None and 0 < predict.num_steps < self._loop.step:
+            raise SystemExit(0)
 
     def _note_unseen_allocators(self) -> None:
         environ = os.environ

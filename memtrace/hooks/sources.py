@@ -10,7 +10,7 @@ from memtrace.hooks.chunk import EventBatch
 from memtrace.hooks.cpu import CpuSource
 from memtrace.hooks.history import HistorySource
 from memtrace.hooks.kernels import KernelSource
-from memtrace.schema.options import RecordOptions
+from memtrace.schema.options import PredictOptions, RecordOptions
 from memtrace.schema.records import KINETO_SUFFIX, SNAPSHOT_SUFFIX
 
 MARKS_ONLY = "marks"
@@ -41,7 +41,13 @@ class Sources:
         """Whether the program's own profiler runs now."""
         self.history_suspended = False
         """Whether the program's own memory history runs now."""
-        if self._kind is None:
+        self._fake: Any = None
+        self.assumptions: Callable[[], list[str]] = list
+        """Sentences on what a prediction took for granted, for the end of the recording."""
+        if options.predict is not None:
+            self._kind = None
+            self._cpu = self._fake = self._make_fake(options.predict)
+        elif self._kind is None:
             self._cpu = self._make("CPU events", self._make_cpu)
         else:
             kind = self._kind
@@ -55,6 +61,16 @@ class Sources:
         except (AttributeError, TypeError, RuntimeError) as error:
             self._warn("source-missing", f"this torch cannot record {what}: {error}")
             return None
+
+    def _make_fake(self, gpu: PredictOptions) -> Any:
+        """Return the memory of a device that is not there, and put that device in place."""
+        # Only here: it changes the program, and only a prediction may.
+        from memtrace.hooks.fake.install import FakeDevice
+
+        fake = FakeDevice(gpu, with_stacks=self._options.stacks != "none", warn=self._warn)
+        fake.install()
+        self.assumptions = fake.assumptions
+        return fake.memory
 
     def _make_cpu(self) -> CpuSource:
         return CpuSource(self._torch, stacks=self._options.stacks, profile=self._options.profile)
@@ -84,7 +100,7 @@ class Sources:
 
         Where it runs on a device that torch records no history of, say so.
         """
-        if self._chosen:
+        if self._chosen or self._fake is not None:
             return
         first = next(iter(module.parameters()), None)
         if first is None:
@@ -221,6 +237,10 @@ class Sources:
 
     def new_devices(self) -> Iterator[dict[str, Any]]:
         """Yield the facts of each device once, as soon as the program has initialised it."""
+        gpu = self._options.predict
+        if gpu is not None and not self._known_devices:
+            self._known_devices.add(gpu.gpu_name)
+            yield {"name": self._fake.device, "kind": gpu.gpu_name, "capacity_bytes": gpu.gpu_bytes}
         if self._kind is None or not self._is_initialized():
             return
         for record in device.device_records(self._torch, self._kind):

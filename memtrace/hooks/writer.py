@@ -12,6 +12,7 @@ from memtrace.hooks.sources import Sources
 from memtrace.hooks.spool import Spool
 from memtrace.hooks.steps import StepEnd
 from memtrace.schema import records
+from memtrace.schema.names import Source
 from memtrace.schema.version import PART_FORMAT, TRACE_VERSION
 
 
@@ -26,7 +27,7 @@ class Writer:
         self.sources: Sources | None = None
         """Set once the sources exist; until then only warnings are written."""
 
-    def header(self, *, facts: dict[str, Any], start_ns: int, sources: dict[str, str | None]) -> None:
+    def header(self, *, source: Source, facts: dict[str, Any], start_ns: int, sources: dict[str, str | None]) -> None:
         """Write the header: who this process is and what is recorded."""
         self._rank = facts["rank"]
         main = sys.modules.get("__main__")
@@ -36,7 +37,7 @@ class Writer:
                 "k": records.HEADER,
                 "format": PART_FORMAT,
                 "version": TRACE_VERSION,
-                "source": "recorded",
+                "source": str(source),
                 **facts,
                 "host": None if self._redact else facts["host"],
                 "start_ns": start_ns,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 OPTIONS_VARIABLE = "MEMTRACE_RECORD"
 """Environment variable that holds `RecordOptions` as JSON. Without it the bootstrap does nothing."""
@@ -53,6 +54,24 @@ class StepSelection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """The GPU that is not there, and how long the program runs on it."""
+
+    gpu_name: str
+    """Name that the program is told."""
+    gpu_bytes: int
+    """Memory of the GPU."""
+    capability: tuple[int, int]
+    """Compute capability."""
+    num_steps: int
+    """Steps after which the program is ended; 0 lets it run."""
+    scratch_dir: str | None = None
+    """Folder that files opened for writing go to; None writes where the program says."""
+    world_size: int = 1
+    """Ranks that the program is told there are; it runs as rank 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordOptions:
     """What to record and where the parts go."""
 
@@ -74,6 +93,8 @@ class RecordOptions:
     """Process id of `memtrace record`."""
     package_dir: str = ""
     """Folder that holds the `memtrace` package, for a Python that does not have it installed."""
+    predict: PredictOptions | None = None
+    """Present where the program runs on a GPU that is not there."""
 
     def to_json(self) -> str:
         """Return the options as JSON for `OPTIONS_VARIABLE`."""
@@ -89,5 +110,13 @@ class RecordOptions:
         values = json.loads(text)
         if not isinstance(values, dict) or "parts_dir" not in values:
             raise ValueError("recording options without parts_dir")
-        known = {one.name for one in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        known = _known(cls, values)
+        if isinstance(known.get("predict"), dict):
+            predict = _known(PredictOptions, known["predict"])
+            known["predict"] = PredictOptions(**{**predict, "capability": tuple(predict["capability"])})
+        return cls(**known)
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

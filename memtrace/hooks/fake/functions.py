@@ -1,0 +1,157 @@
+"""What Python asks of a tensor: the device that a fake one shows, and the calls where C++ would choose by device.
+
+C++ is told "meta" wherever the program says "cuda"; a program that asks is told "cuda:0" again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from memtrace.hooks.fake.attention import Attention
+from memtrace.hooks.fake.operators import Operators, constant
+from memtrace.hooks.fake.storages import CUDA, HOST, PLAIN, FakeMemory
+
+_CUDA = torch.device("cuda:0")
+_CPU = torch.device("cpu")
+_META = torch.device("meta")
+_SHOWN = {CUDA: _CUDA, HOST: _CPU, PLAIN: _META}
+_HOST_BYTES = 1 << 20
+"""Fake tensors up to this size become real ones when they are moved to the host."""
+
+Handler = Callable[..., Any]
+
+
+def getter(name: str) -> Any:
+    """Return what a torch function mode is told when an attribute of a tensor is read."""
+    return getattr(torch.Tensor, name).__get__
+
+
+class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it untyped
+    """Sees each call of torch from Python, above autograd."""
+
+    def __init__(self, memory: FakeMemory, operators: Operators, attention: Attention) -> None:
+        super().__init__()
+        self._memory = memory
+        self._operators = operators
+        tensor = torch.Tensor
+        self._handlers: dict[Any, Handler] = {
+            getter("device"): self._device,
+            getter("is_cuda"): lambda one: self._shown(one).type == "cuda",
+            getter("is_cpu"): lambda one: self._shown(one).type == "cpu",
+            getter("is_meta"): lambda one: self._shown(one).type == "meta",
+            tensor.get_device: lambda one: 0 if self._shown(one).type == "cuda" else -1,
+            tensor.to: self._to,
+            tensor.cuda: lambda one, device=None, non_blocking=False, **_options: self._to(one, _CUDA),
+            tensor.cpu: lambda one, **_options: self._to(one, _CPU),
+            tensor.pin_memory: lambda one, *_args: one,
+            tensor.is_pinned: lambda _one, *_args: False,
+            tensor.record_stream: lambda _one, _stream: None,
+            tensor.item: self._item,
+            tensor.__float__: lambda one: float(self._item(one)),
+            tensor.__int__: lambda one: int(self._item(one)),
+            tensor.__bool__: lambda one: bool(self._item(one)),
+            tensor.__index__: lambda one: int(self._item(one)),
+            tensor.tolist: lambda one: self._real(one).tolist(),
+            tensor.numpy: lambda one, **options: self._real(one).numpy(**options),
+            F.scaled_dot_product_attention: attention.attend,
+            torch.dropout: self._dropout,
+        }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer a call, or let it run with "cuda" told as "meta"."""
+        handler = self._handlers.get(func)
+        if handler is not None:
+            return handler(*args, **(kwargs or {}))
+        if not kwargs or kwargs.get("device") is None:
+            return func(*args, **(kwargs or {}))
+        device = torch.device(kwargs["device"])
+        if device.type == "cpu":
+            return func(*args, **kwargs)
+        if device.type == "meta":
+            return self._forced(self._memory.forced_kind or PLAIN, func, *args, **kwargs)
+        kwargs = {**kwargs, "device": _META}
+        kwargs.pop("pin_memory", None)
+        return self._forced(CUDA, func, *args, **kwargs)
+
+    def _forced(self, kind: str, func: Any, *args: Any, **kwargs: Any) -> Any:
+        memory = self._memory
+        before, memory.forced_kind = memory.forced_kind, kind
+        try:
+            return func(*args, **kwargs)
+        finally:
+            memory.forced_kind = before
+
+    def _shown(self, one: Any) -> torch.device:
+        kind = self._memory.kind_of(one)
+        return one.device if kind is None else _SHOWN[kind]
+
+    def _device(self, one: Any) -> torch.device:
+        return self._shown(one)
+
+    def _to(self, one: Any, *args: Any, **kwargs: Any) -> Any:
+        device, dtype, rest = _parsed(args, kwargs, self._shown)
+        if dtype is not None:
+            rest["dtype"] = dtype
+        shown = self._shown(one)
+        if device is None or device.type == shown.type:
+            return one.to(**rest) if rest else one
+        if device.type == "cuda":
+            return self._onto(CUDA, one, rest)
+        if device.type == "meta":
+            return self._onto(PLAIN, one, rest)
+        if shown.type != "cpu" and one.numel() * one.element_size() > _HOST_BYTES:
+            return self._onto(HOST, one, rest)
+        return self._real(one).to(**rest)
+
+    def _onto(self, kind: str, one: Any, rest: dict[str, Any]) -> Any:
+        """Copy a tensor to a kind of storage; between two fake ones torch itself would see no need to."""
+        if not one.is_meta:
+            return self._forced(kind, one.to, device=_META, **rest)
+        return self._forced(kind, one.to, **{**rest, "copy": True})
+
+    def _item(self, one: Any) -> Any:
+        if not one.is_meta:
+            return one.item()
+        self._operators.assumed["item"] += 1
+        return constant(one.dtype)
+
+    def _real(self, one: Any) -> Any:
+        if not one.is_meta:
+            return one
+        self._operators.assumed["values read"] += 1
+        return torch.ones(one.shape, dtype=one.dtype)
+
+    def _dropout(self, one: Any, p: float, train: bool) -> Any:
+        # CUDA's kernel keeps a mask of one byte an element, the other path one of the input's type.
+        if one.is_meta and train and 0 < p < 1:
+            return torch.native_dropout(one, p, train)[0]
+        return torch.dropout(one, p, train)
+
+
+def _parsed(args: Any, kwargs: Any, shown: Callable[[Any], torch.device]) -> tuple[Any, Any, dict[str, Any]]:
+    """Return device, dtype and the other arguments of `Tensor.to`."""
+    rest = dict(kwargs)
+    rest.pop("non_blocking", None)
+    device, dtype, other = rest.pop("device", None), rest.pop("dtype", None), rest.pop("other", None)
+    flags = []
+    for one in args:
+        if isinstance(one, torch.Tensor):
+            other = one
+        elif isinstance(one, torch.dtype):
+            dtype = one
+        elif isinstance(one, bool):
+            flags.append(one)
+        elif one is not None:
+            device = one
+    if len(flags) > 1:
+        rest["copy"] = flags[1]
+    if other is not None:
+        device, dtype = shown(other), other.dtype
+    if device is not None:
+        device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    return device, dtype, rest

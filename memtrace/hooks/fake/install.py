@@ -1,0 +1,156 @@
+"""Puts the fake device in place, in the one thread that trains. There is no way back: the process is a prediction."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch._decomp
+import torch._meta_registrations  # registers the meta kernels that are written in Python
+import torch.overrides
+
+from memtrace.hooks.fake import cuda_api
+from memtrace.hooks.fake.attention import Attention
+from memtrace.hooks.fake.autocast import Autocast
+from memtrace.hooks.fake.functions import Functions
+from memtrace.hooks.fake.kernels import Kernels
+from memtrace.hooks.fake.operators import Operators
+from memtrace.hooks.fake.storages import HOST, FakeMemory
+from memtrace.schema.options import PredictOptions
+
+Warn = Callable[[str, str], None]
+
+
+class FakeDevice:
+    """The modes and replacements, and what they counted."""
+
+    def __init__(self, gpu: PredictOptions, *, with_stacks: bool, warn: Warn) -> None:
+        self.memory = FakeMemory(with_stacks=with_stacks)
+        self.gpu = gpu
+        self._warn = warn
+        self._operators = Operators(self.memory, Kernels(self.memory, gpu.capability))
+        self._functions = Functions(self.memory, self._operators, Attention(gpu.capability))
+
+    def install(self) -> None:
+        """Put everything in place. Affects: torch, for the rest of the process."""
+        _leave_functions_of_python_alone()
+        cuda_api.install(self.memory, self.gpu)
+        _replace_storage_methods(self.memory)
+        _make_parameters_fake(self.memory)
+        _replace_around_training(self._warn)
+        _ease_checkpointing()
+        Autocast().install()
+        self._operators.__enter__()
+        self._functions.__enter__()
+
+    def assumptions(self) -> list[str]:
+        """Return what was taken for granted because there is no data, in sentences."""
+        return [f"{_ASSUMED[name]}: {count} times" for name, count in sorted(self._operators.assumed.items())]
+
+
+_ASSUMED = {
+    "item": "the program read a value of the GPU and was given a constant (1, or False for a flag)",
+    "values read": "the program moved a tensor to the host and was given ones",
+    "nonzero": "the number of non-zero elements is not known: all of them were assumed",
+    "masked_select": "the number of selected elements is not known: all of them were assumed",
+    "unique": "the number of distinct elements is not known: as many as there are elements were assumed",
+}
+
+
+def _leave_functions_of_python_alone() -> None:
+    """Keep torch's own Python functions from being handed to the mode whole, which would then not see inside them."""
+    names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    originals = {getattr(torch.overrides, name) for name in names}
+
+    def no(*_args: Any, **_kwargs: Any) -> bool:
+        return False
+
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] != "torch":
+            continue
+        for name in names:
+            if vars(module).get(name) in originals:
+                setattr(module, name, no)
+
+
+def _replace_storage_methods(memory: FakeMemory) -> None:
+    storage: Any = torch.UntypedStorage
+    address, resize = storage.data_ptr, storage.resize_
+
+    def data_ptr(self: Any) -> int:
+        return memory.address_of(self) if self.device.type == "meta" else int(address(self))
+
+    def resize_(self: Any, size: int) -> Any:
+        out = resize(self, size)
+        if self.device.type == "meta":
+            memory.resized(self)
+        return out
+
+    storage.data_ptr, storage.resize_ = data_ptr, resize_
+
+
+def _make_parameters_fake(memory: FakeMemory) -> None:
+    """Make parameters without data from birth: a model that is built on the host takes no memory there."""
+    parameter: Any = torch.nn.Parameter
+    new = parameter.__new__
+
+    def make(cls: Any, data: Any = None, requires_grad: bool = True) -> Any:
+        if _is_real(data):
+            before, memory.forced_kind = memory.forced_kind, HOST
+            try:
+                data = torch.empty_strided(data.shape, data.stride(), dtype=data.dtype, device="meta")
+            finally:
+                memory.forced_kind = before
+        return new(cls, data, requires_grad)
+
+    parameter.__new__ = make
+
+
+def _is_real(data: Any) -> bool:
+    is_plain = type(data) is torch.Tensor and data.layout is torch.strided
+    return is_plain and data.untyped_storage().device.type == "cpu"
+
+
+def _replace_around_training(warn: Warn) -> None:
+    """Replace what decides by values or starts machinery that a fake device does not have."""
+    scaler: Any = torch.amp.GradScaler
+
+    def step(_self: Any, optimizer: Any, _state: Any, *args: Any, **kwargs: Any) -> Any:
+        return optimizer.step(*args, **kwargs)
+
+    scaler._maybe_opt_step = step
+
+    def run_eagerly(model: Any = None, *_args: Any, **_kwargs: Any) -> Any:
+        warn("predicted-eager", "torch.compile is not predicted: the program ran as if it were not compiled")
+        return model if model is not None else (lambda found: found)
+
+    module: Any = torch
+    module.compile = run_eagerly
+    modules: Any = torch.nn.Module
+    modules.compile = lambda self, *_args, **_kwargs: None
+    loader: Any = torch.utils.data.DataLoader
+    init = loader.__init__
+
+    def without_pinning(self: Any, *args: Any, **kwargs: Any) -> None:
+        kwargs["pin_memory"] = False
+        init(self, *args, **kwargs)
+
+    loader.__init__ = without_pinning
+    with contextlib.suppress(AttributeError):
+        module.save = lambda *_args, **_kwargs: warn("predicted-save", "torch.save wrote nothing: there is no data")
+
+
+def _ease_checkpointing() -> None:
+    """Compare recomputed tensors by what they are to C++: when they were saved, the device was shown as C++ has it."""
+    checks = getattr(sys.modules.get("torch.utils.checkpoint"), "_allowed_determinism_checks_to_fns", {})
+    describe = checks.get("default")
+    if describe is not None:
+
+        def described(tensor: Any) -> Any:
+            with torch._C.DisableTorchFunction():
+                return describe(tensor)
+
+        checks["default"] = described

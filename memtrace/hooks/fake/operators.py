@@ -1,0 +1,163 @@
+"""Every operator on its way to a meta kernel: new storages are taken note of, and what has no meta kernel is answered.
+
+An operator that reads a value (`item`) gets a plausible constant, one whose shape depends on values an upper bound;
+both are counted, so that the trace can say so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memtrace.hooks.fake.kernels import Kernels
+from memtrace.hooks.fake.storages import CUDA, HOST, PLAIN, FakeMemory
+
+_aten = torch.ops.aten
+
+Answer = Callable[..., Any]
+
+
+class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it untyped
+    """Sees each operator of the thread below autograd."""
+
+    def __init__(self, memory: FakeMemory, kernels: Kernels) -> None:
+        super().__init__()
+        self._memory = memory
+        self._kernels = kernels
+        self.assumed: Counter[str] = Counter()
+        """How often a constant or an upper bound stood for what only the data says, by operator."""
+        self._answers: dict[Any, Answer] = {
+            _aten._local_scalar_dense.default: self._scalar,
+            _aten.equal.default: lambda *_: True,
+            _aten.is_nonzero.default: lambda one: bool(constant(one.dtype)),
+            _aten.nonzero.default: self._nonzero,
+            _aten.masked_select.default: self._masked_select,
+            _aten._unique2.default: self._unique,
+            _aten._amp_foreach_non_finite_check_and_unscale_.default: lambda *_: None,
+            _aten._amp_update_scale_.default: lambda scale, *_: scale,
+        }
+        for name in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_"):
+            for overload in getattr(_aten, name).overloads() if hasattr(_aten, name) else ():
+                self._answers[getattr(getattr(_aten, name), overload)] = lambda *_args, **_kwargs: None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator; those without a fake tensor in or out run as ever."""
+        # In a backward pass nobody else has switched the function mode off, which says "cuda" for "meta".
+        with torch._C.DisableTorchFunction():
+            return self._dispatched(func, args, kwargs or {})
+
+    def _dispatched(self, func: Any, args: Any, kwargs: Any) -> Any:
+        fakes: list[Any] = []
+        real: list[Any] = []
+        for value in (*args, *kwargs.values()):
+            _sort(value, fakes, real)
+        if not fakes:
+            if not _makes_meta(kwargs):
+                return func(*args, **kwargs)
+            kind = self._memory.forced_kind or CUDA
+        else:
+            kind = self._memory.forced_kind or self._kind(fakes)
+            if func.namespace == "c10d" or func.namespace == "_c10d_functional":
+                return self._collective(func, args, kwargs)
+            if real and func not in _MIXED:
+                args, kwargs = _to_meta(args), {key: _to_meta(value) for key, value in kwargs.items()}
+        answer = self._answers.get(func) if fakes else None
+        if kind == CUDA and fakes:
+            self._kernels.before(func, args)
+        out = answer(*args, **kwargs) if answer else self._run(func, args, kwargs)
+        self._adopt(out, kind)
+        if kind == CUDA and fakes:
+            self._kernels.after(func, args, out)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func in _COPIES:
+            return _copied(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _kind(self, fakes: list[Any]) -> str:
+        kinds = {self._memory.kind_of(one) for one in fakes}
+        return CUDA if CUDA in kinds else HOST if HOST in kinds else PLAIN
+
+    def _adopt(self, out: Any, kind: str) -> None:
+        if isinstance(out, torch.Tensor):
+            if out.is_meta:
+                self._memory.adopt(out, kind)
+        elif isinstance(out, (list, tuple)):
+            for one in out:
+                self._adopt(one, kind)
+
+    def _collective(self, func: Any, args: Any, kwargs: Any) -> Any:
+        out = func(*args, **kwargs)
+        self._adopt(out, CUDA)
+        return out
+
+    def _scalar(self, one: Any) -> Any:
+        self.assumed["item"] += 1
+        return constant(one.dtype)
+
+    def _nonzero(self, one: Any) -> Any:
+        self.assumed["nonzero"] += 1
+        return torch.empty(one.numel(), one.dim(), dtype=torch.int64, device="meta")
+
+    def _masked_select(self, one: Any, mask: Any) -> Any:
+        self.assumed["masked_select"] += 1
+        size = torch.broadcast_shapes(one.shape, mask.shape).numel()
+        return torch.empty(size, dtype=one.dtype, device="meta")
+
+    def _unique(self, one: Any, _sorted: bool = True, inverse: bool = False, counts: bool = False) -> Any:
+        self.assumed["unique"] += 1
+        indices = torch.empty(one.shape if inverse else (0,), dtype=torch.int64, device="meta")
+        numbers = torch.empty(one.numel() if counts else 0, dtype=torch.int64, device="meta")
+        return torch.empty(one.numel(), dtype=one.dtype, device="meta"), indices, numbers
+
+
+def constant(dtype: torch.dtype) -> Any:
+    """Return what stands for a value that nobody computed: no loss is finite and zero at once, no flag is up."""
+    if dtype is torch.bool:
+        return False
+    return 1.0 if dtype.is_floating_point else complex(1.0) if dtype.is_complex else 1
+
+
+_MIXED = {_aten.copy_.default, _aten._to_copy.default, _aten.lift_fresh.default}
+"""Operators that take tensors of two devices."""
+_COPIES = {_aten.copy_.default, _aten._to_copy.default}
+
+
+def _copied(func: Any, args: Any, kwargs: Any) -> Any:
+    """Copy between devices: onto the host come ones, since there is no data."""
+    if func is _aten.copy_.default:
+        target, source = args[0], args[1]
+        return target if source.is_meta and not target.is_meta else func(*args, **kwargs)
+    wanted = kwargs.get("device")
+    if args[0].is_meta and wanted is not None and torch.device(wanted).type != "meta":
+        return torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+    return func(*args, **kwargs)
+
+
+def _sort(value: Any, fakes: list[Any], real: list[Any]) -> None:
+    if isinstance(value, torch.Tensor):
+        if value.is_meta:
+            fakes.append(value)
+        elif value.dim():
+            real.append(value)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            _sort(one, fakes, real)
+
+
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value if value.is_meta or not value.dim() else value.to("meta")
+    if isinstance(value, (list, tuple)):
+        return type(value)([_to_meta(one) for one in value])
+    return value
+
+
+def _makes_meta(kwargs: dict[str, Any]) -> bool:
+    device = kwargs.get("device")
+    return device is not None and torch.device(device).type == "meta"

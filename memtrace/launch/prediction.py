@@ -1,0 +1,71 @@
+"""One prediction from end to end: run the program on a GPU that is not there, and read what it left.
+
+In: the command as it would be typed, and the GPU. Out: the trace, before the allocator's part of it is known.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from memtrace.errors import RecordError
+from memtrace.launch.command import PACKAGE_DIR, resolve, run_command
+from memtrace.launch.gather import trace_header
+from memtrace.launch.output import check_free
+from memtrace.schema.options import PredictOptions, RecordOptions
+from memtrace.store.parts import part_names, read_parts
+from memtrace.store.trace import Trace
+
+
+def predict(command: Sequence[str], path: Path, gpu: PredictOptions, *, force: bool, allow_writes: bool) -> Trace:
+    """Run a program as a prediction and return its trace.
+
+    Raises:
+        RecordError, OutputError: it was not started, or its output is in the way, or it failed.
+    """
+    check_free(path, force=force)
+    environ = dict(os.environ)
+    resolve(command[0], environ)
+    folder = Path(tempfile.mkdtemp(prefix="memtrace-predict-"))
+    try:
+        (folder / "parts").mkdir()
+        (folder / "scratch").mkdir()
+        options = RecordOptions(
+            parts_dir=str(folder / "parts"),
+            steps="1-",
+            launcher_pid=os.getpid(),
+            package_dir=str(PACKAGE_DIR),
+            predict=replace(gpu, scratch_dir=None if allow_writes else str(folder / "scratch")),
+        )
+        status = run_command(command, options, environ)
+        return _read(folder / "parts", path, command, options, status)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOptions, status: int) -> Trace:
+    if not part_names(parts):
+        raise RecordError(
+            "nothing was predicted: no Python process that imported torch was seen",
+            hint="the command after -- is what you would type on the machine with the GPU",
+            slug="predict-no-gpu",
+        )
+    ranks = tuple(read_parts(parts))
+    trace = Trace(header=trace_header(command, options, status), ranks=ranks, path=str(path))
+    if status:
+        raise _failed(trace, status)
+    return trace
+
+
+def _failed(trace: Trace, status: int) -> RecordError:
+    found = next((one.header["exception"] for one in trace.ranks if one.header.get("exception")), None)
+    reason = f"exit status {status}" if not isinstance(found, dict) else f"{found.get('type')}: {found.get('message')}"
+    return RecordError(
+        f"the program cannot be predicted: it ended with {' '.join(reason.split())[:300]}",
+        hint="what is not foreseen, and why, stands in docs/predict.md",
+        slug="predict-failed",
+    )
