@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memtrace.forecast.formulas import Size
-from memtrace.forecast.kernels import Kernels, dropout_of, kernels_of
+from memtrace.forecast.kernels import PLAIN, ROTARY, Kernels, dropout_of, kernels_of
 from memtrace.forecast.layout import Layout, Run, ceil_div
 from memtrace.forecast.model_spec import ModelSpec
 
@@ -167,6 +167,13 @@ def _embedding(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
         residual = run.precision.residual_bytes
         mask = residual if run.backend == "cpu" else 1
         terms["embedding: dropout mask"] = shape.whole * spec.hidden * mask
+    if spec.architecture in ROTARY:
+        # Cosine and sine of every position, shared by all layers.
+        terms["embedding: rotations"] = 2 * run.sequence * spec.head_dim * run.precision.residual_bytes
+    if spec.architecture != PLAIN and run.attention == "explicit":
+        # Checkpointed layers hold the mask that they were given.
+        mask = run.micro_batch * run.sequence * run.sequence * run.precision.residual_bytes
+        terms["embedding: causal mask"] = (run.recompute == 2) * mask
     if spec.has_embedding_norm:
         terms["embedding: norm"] = shape.whole * (spec.hidden * kernels.norm_input + kernels.norm_statistics)
     return terms

@@ -31,6 +31,11 @@ BIDIRECTIONAL = frozenset({"bert", "roberta"})
 """Architectures without a causal mask, whose loss also stays in the type of the logits."""
 NO_UPCAST_SOFTMAX = BIDIRECTIONAL | {"gpt2", "falcon", PLAIN}
 """Architectures whose written-out attention takes the softmax in the type of the scores; the others ask for float32."""
+ROTARY = frozenset(
+    {"gemma", "gemma2", "granite", "llama", "mistral", "mixtral", "olmo2", "phi3", "qwen2", "qwen2_moe"}
+    | {"qwen3", "qwen3_moe", "starcoder2"}
+)
+"""Architectures that keep one cosine and one sine for each position and element of a head."""
 FLOAT32_SCORES = frozenset({"gptj"})
 """Architectures that turn queries and keys to float32 before they are multiplied."""
 PARTIAL_ROTARY = frozenset({"gpt_neox", "phi", "phi3", "stablelm"})

@@ -106,13 +106,38 @@ def _part(tensors: list[ParameterTensor], place: Place) -> Part:
     return Part(split=sums[Division.SPLIT], whole=sums[Division.WHOLE], experts=sums[Division.EXPERTS])
 
 
-def autocast_copy_bytes(spec: ModelSpec, precision: Precision) -> int:
-    """Return the bytes of the 16-bit copies of matrices that autocast makes and keeps until backward used them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CastCopies:
+    """Bytes of the 16-bit copies of matrices that autocast makes in forward; autograd keeps them for backward."""
 
-    Each matrix of a product is cast once a forward pass; embeddings that are only looked up are not.
+    layers: int
+    """Of all layers."""
+    head: int
+
+    @property
+    def total(self) -> int:
+        """All copies."""
+        return self.layers + self.head
+
+
+def autocast_copies(spec: ModelSpec, precision: Precision) -> CastCopies:
+    """Return the copies that autocast makes: each matrix of a product is cast once a forward pass.
+
+    Embeddings that are only looked up are not cast; a tied one is, for the head.
+
+    >>> from memtrace.forecast.precision import PRECISIONS
+    >>> two = ModelSpec(
+    ...     name="x", num_layers=2, hidden=8, num_heads=2, num_kv_heads=2, head_dim=4, ffn=32, vocabulary=50
+    ... )
+    >>> autocast_copies(two, PRECISIONS["autocast"])
+    CastCopies(layers=3072, head=800)
     """
     if not precision.is_autocast:
-        return 0
-    looked_up = {"positions", "token types"} | (set() if spec.tied and spec.has_head else {"embedding"})
-    matrices = [one for one in parameter_tensors(spec) if len(one.shape) > 1 and one.name not in looked_up]
-    return precision.compute_bytes * sum(one.copies * one.numel for one in matrices)
+        return CastCopies(layers=0, head=0)
+    tensors = [one for one in parameter_tensors(spec) if len(one.shape) > 1]
+    in_layers = [one for one in tensors if one.place in (Place.DENSE_LAYER, Place.MOE_LAYER)]
+    in_head = [one for one in tensors if one.place is Place.HEAD]
+    if spec.tied and spec.has_head:
+        in_head += [one for one in tensors if one.name == "embedding"]
+    layers, head = (sum(one.copies * one.numel for one in part) for part in (in_layers, in_head))
+    return CastCopies(layers=precision.compute_bytes * layers, head=precision.compute_bytes * head)

@@ -19,7 +19,7 @@ from memtrace.forecast.formulas import Size
 from memtrace.forecast.layout import Layout, Run, ceil_div
 from memtrace.forecast.model_spec import ModelSpec
 from memtrace.forecast.parameter_tensors import Division, Place, parameter_tensors
-from memtrace.forecast.parameters import autocast_copy_bytes
+from memtrace.forecast.parameters import autocast_copies
 from memtrace.forecast.sharding import RankModel, context_bytes, in_flight, rank_model
 from memtrace.schema.names import Category, Phase
 
@@ -66,8 +66,10 @@ class _Stage:
     """Final norm, head and loss; 0 on other stages."""
     logits: Size
     log_probabilities: Size
+    head_casts: Size
+    """Copy of the head's matrix that autocast made."""
     casts: Size
-    """Copies of weights that autocast made."""
+    """Copies of the layers' matrices."""
     inner: Size
     """A gradient as wide as the MLP."""
     hidden: Size
@@ -120,7 +122,7 @@ def _standing_gradients(run: Run, model: RankModel) -> Size:
 
 def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
     upcast = stage.log_probabilities if run.precision.compute_bytes < 4 else 0
-    running = stage.layers + stage.embedding + stage.casts
+    running = stage.layers + stage.embedding + stage.casts + stage.head_casts
     end = before | {ACTIVATION: running + stage.head, TEMPORARY: upcast + stage.model.gathered}
     # A layer that is computed again later keeps nothing, but needs room while it runs.
     passing = (run.recompute == 2) * (2 * stage.inner + stage.hidden) + stage.model.gathered
@@ -138,17 +140,23 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
     buffers = model.gathered + model.reduced
     # Copies of weights inside layers that are computed again are gone by now.
     casts = stage.casts * (run.recompute < 2)
-    at_loss = stage.layers + stage.embedding + casts + stage.head
-    last_layer = stage.layers + stage.embedding + casts + stage.logits + stage.recomputed
-    first_layer = stage.logits + stage.embedding + stage.layer
+    at_loss = stage.layers + stage.embedding + casts + stage.head_casts + stage.head
+    one_layer_casts = ceil_div(stage.casts, model.layers)
+    again = stage.recomputed + (run.recompute == 2) * one_layer_casts
+    last_layer = stage.layers + stage.embedding + casts + stage.logits + again
+    first_layer = stage.logits + stage.embedding + stage.layer + one_layer_casts
     # A tied head's gradient waits for that of the embedding, with which it is added up.
     is_tied = (spec.tied and spec.has_head) * 1
     pending = is_tied * stage.head_gradient
     of_head = is_fresh * (stage.head_gradient - pending)
     # Where gradients are added up, a new one stands beside the sum for a moment.
-    in_mlp = _inner_gradients(spec) * stage.inner + stage.hidden + (1 - is_fresh) * stage.down_gradient + pending
+    # Under autocast gradients are 16 bits wide first, that of a weight and that of what flows past the layers.
+    is_autocast = run.precision.is_autocast * 1
+    narrowed = is_autocast * (stage.down_gradient + stage.hidden) // 2
+    added = (1 - is_fresh) * (1 - is_autocast) * stage.down_gradient
+    in_mlp = _inner_gradients(spec) * stage.inner + stage.hidden + narrowed + added + pending
     in_attention = 2 * stage.scores + 2 * stage.hidden + pending
-    down = is_fresh * stage.down_gradient
+    down = is_fresh * (1 - is_autocast) * stage.down_gradient
     before_first = is_fresh * (model.gradients - model.embedding_gradients - model.layer_gradients)
     narrow = stage.logits if run.precision.compute_bytes < 4 else 0
     at_head = stage.log_probabilities + narrow + stage.hidden + pending
@@ -197,6 +205,7 @@ def _inner_gradients(spec: ModelSpec) -> int:
 def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stage:
     terms = activation_terms(spec, run, layout)
     model = rank_model(spec, run, layout, is_last=is_last)
+    copies = autocast_copies(spec, run.precision)
     only = (layout.pp == 1) * 1
     has_head = 1 if is_last else only
     layer = total(terms.moe_layer or terms.dense_layer)
@@ -209,14 +218,15 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
         model=model,
         layers=_layers(spec, terms, run, layout) * in_flight(run, layout, is_last=is_last),
         layer=layer,
-        recomputed=(run.recompute == 2) * layer + (run.recompute == 1) * terms.attention_core,
+        recomputed=(run.recompute == 2) * (layer - terms.layer_input) + (run.recompute == 1) * terms.attention_core,
         mlp=mlp,
         scores=terms.attention_core // 2 if run.attention == "explicit" else 0 * tokens,
         embedding=total(terms.embedding) * (only if is_last else 1),
         head=total(terms.head) * has_head,
         logits=terms.head.get("head: logits", 0) * has_head,
         log_probabilities=4 * tokens * ceil_div(spec.vocabulary, layout.tp) * has_head * spec.has_head,
-        casts=ceil_div(autocast_copy_bytes(spec, run.precision), layout.tp * layout.pp),
+        head_casts=ceil_div(copies.head, layout.tp) * has_head,
+        casts=ceil_div(copies.layers, layout.tp * layout.pp),
         inner=ceil_div(tokens * ffn, layout.tp) * compute,
         hidden=tokens * spec.hidden * residual,
         down_gradient=_down_gradient(spec, run, layout),

@@ -16,7 +16,7 @@ from memtrace.forecast.kernels import PLAIN
 from memtrace.forecast.layout import Layout, Run
 from memtrace.forecast.model_config import READERS, read_config
 from memtrace.forecast.model_spec import ModelSpec
-from memtrace.forecast.parameters import autocast_copy_bytes
+from memtrace.forecast.parameters import autocast_copies
 from memtrace.forecast.precision import PRECISIONS
 from tests.conftest import ROOT
 from tests.forecast.test_parameters import MASKED, random_config
@@ -37,7 +37,7 @@ def estimated(spec: ModelSpec, run: Run) -> int:
     terms = activation_terms(spec, run, Layout())
     dense = (spec.num_layers - spec.num_moe_layers) * total(terms.dense_layer)
     layers = dense + spec.num_moe_layers * total(terms.moe_layer)
-    return int(layers + total(terms.embedding) + total(terms.head) + autocast_copy_bytes(spec, run.precision))
+    return int(layers + total(terms.embedding) + total(terms.head) + autocast_copies(spec, run.precision).total)
 
 
 def cases() -> list[tuple[str, str, str, float]]:
