@@ -310,7 +310,8 @@ def main(arguments: Sequence[str]) -> int:
         f"# Viewer, {today}",
         "",
         f"Chromium {version}, headless, software rendering. Python {platform.python_version()}, {platform.system()} "
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end.",
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, "
+        f"niceness {os.nice(0)}.",
         f"The first history is {SNAPSHOT.stem} repeated, with times drawn at random; the second is {TRAINING.stem}.",
         '"Beside it" is a page that unpacks the columns and draws nothing; for a frame, clearing a canvas as large.',
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from dataclasses import replace
 
@@ -49,6 +50,29 @@ def test_the_peak_view_adds_up_to_the_peak(open_report: OpenReport, make: object
     expected = Counter({category_ink(name).label: num for name, num in peak.by_category.items() if num})
     expected["unattributed"] -= base
     assert by_category == +expected
+
+
+@pytest.mark.parametrize("make", [host_report, device_report])
+def test_stacks_at_the_peak_are_those_of_the_report(open_report: OpenReport, make: object) -> None:
+    report: Report = make()  # type: ignore[operator]
+    opened = open_report(report, hash="#view=peak&by=stack")
+    shown = [int(row.get_attribute("data-bytes") or 0) for row in opened.page.locator("#live-table tbody tr").all()]
+    base = int(map_of(report).base_bytes[0])
+    expected = [row.num_bytes - (0 if row.frames else base) for row in report.ranks[0].top_stacks]
+    assert sorted(shown) == sorted(one for one in expected if one)
+
+
+def test_tables_are_saved_as_csv(open_report: OpenReport) -> None:
+    report = host_report()
+    found = map_of(report)
+    opened = open_report(report, view="peak")
+    with opened.page.expect_download() as download:
+        opened.page.get_by_role("button", name="Save CSV").click()
+    rows = list(csv.reader(download.value.path().read_text(encoding="utf-8").splitlines()))
+    assert rows[0] == ["category", "module", "operation", "bytes", "allocations"]
+    live = live_at(found, found.peaks["peak"])
+    assert sum(int(row[3]) for row in rows[1:]) == int(found.size_bytes[live].sum())
+    assert sum(int(row[4]) for row in rows[1:]) == len(live)
 
 
 @pytest.mark.parametrize("moment", [3, 9, 15])

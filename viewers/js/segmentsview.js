@@ -4,6 +4,7 @@ import { element, section, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { momentBar, shownMoment } from "./moments.js";
 import { nameOf } from "./rows.js";
+import { saveBlob, saveCsv } from "./save.js";
 import { mapColors } from "./theme.js";
 
 const ROW_HEIGHT = 20;
@@ -90,9 +91,31 @@ function fill(self, data, view, again) {
   button.addEventListener("click", self.play);
   const lead = "Every segment is as wide as it is large. Coloured: blocks in use, by category. Light: reserved and free.";
   const rounding = data.rounding ? null : element("p", { class: "muted" }, "Blocks are shown as large as they were asked for: the allocator's rounding is not known for this trace.");
-  node.replaceChildren(section("segments-section", "What the allocator holds", lead, bar, element("div", { class: "panel" }, element("div", { class: "toolbar", hidden: data.numMoments < 3 }, button, slider), stats, rounding, element("div", { class: "plot-frame segments-frame" }, canvas, reading))));
+  node.replaceChildren(section("segments-section", "What the allocator holds", lead, bar, element("div", { class: "panel" }, element("div", { class: "toolbar" }, data.numMoments > 2 && [button, slider], saveButtons(self, canvas, data, view)), stats, rounding, element("div", { class: "plot-frame segments-frame" }, canvas, reading))));
   followSegments(self, canvas, reading, data, view);
   drawMoment();
+}
+
+function saveButtons(self, canvas, data, view) {
+  const png = () => canvas.toBlob((blob) => saveBlob(blob, "memtrace-segments.png"));
+  return element(
+    "div",
+    { class: "tools" },
+    element("button", { type: "button", class: "quiet", onclick: () => saveCsv(blockRows(data, view, self.segments), "memtrace-blocks.csv") }, "Save CSV"),
+    element("button", { type: "button", class: "quiet", onclick: png }, "Save PNG"),
+  );
+}
+
+/** Every block in use of some segments, as rows of a table. */
+export function blockRows(data, view, segments) {
+  const head = ["segment", "segment bytes", "pool", "offset", "block bytes", "requested bytes", "category", "name"];
+  const rows = segments.flatMap((segment, index) =>
+    segment.blocks.map((row) => {
+      const fact = segment.fact ? view.segment_facts[segment.fact - 1] : null;
+      return [index, segment.size, fact && fact[1], data.place[row] - segment.place, data.block[row], data.size[row], view.categories[data.category[row]].label, nameOf(data, view, row)];
+    }),
+  );
+  return [head, ...rows];
 }
 
 function drawStats(stats, data, segments) {

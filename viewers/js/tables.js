@@ -2,6 +2,7 @@
 
 import { breakable, element, meter, section, stackedBar, swatch } from "./dom.js";
 import { draw } from "./figures.js";
+import { saveCsv } from "./save.js";
 
 const SHOWN_AT_FIRST = 10;
 
@@ -107,7 +108,14 @@ export function stepsSection(rank) {
   const head = element("thead", {}, element("tr", {}, columns.map(([label], index) => element("th", { scope: "col", class: index ? "number" : null }, label))));
   const phases = view.phases.length ? ` The columns ${view.phases.join(", ")} are the peaks within those phases.` : "";
   const lead = `Largest ${view.kind} bytes in each step.${phases}`;
-  return section("steps", "Step by step", lead, element("div", { class: "panel" }, element("div", { class: "scroll tall" }, element("table", { id: "step-table" }, head, element("tbody", {}, rows)))));
+  const table = element("table", { id: "step-table" }, head, element("tbody", {}, rows));
+  const save = element("button", { type: "button", class: "quiet", onclick: () => saveCsv(cellTexts(table), "memtrace-steps.csv") }, "Save CSV");
+  return section("steps", "Step by step", lead, element("div", { class: "panel" }, element("div", { class: "scroll tall" }, table), element("p", { class: "more" }, save)));
+}
+
+// What the table shows, cell by cell; the bars have no text.
+function cellTexts(table) {
+  return [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent));
 }
 
 /** What the steady state holds more or less than the first step, by category; null unless both peaks are known. */
