@@ -20,9 +20,12 @@ RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
         "memtrace.analysis.results",
+        "memtrace.analysis.check_results",
         "memtrace.analysis.diff_results",
         "memtrace.analysis.tracks_results",
+        "memtrace.analysis.time_results",
         "memtrace.forecast.results",
+        "memtrace.forecast.fit_results",
     }
 )
 TRACE = "store.trace store.columns"

@@ -1,0 +1,114 @@
+"""`memtrace fit`: the largest micro-batch of a training command that fits, by running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memtrace.cli.report import Size
+
+if TYPE_CHECKING:
+    from memtrace.forecast.fit import Question
+    from memtrace.forecast.fit_results import FitRun, Measured
+
+EXIT_NOTHING_FITS = 3
+PLACE = "{mbs}"
+"""What stands in the command for the micro-batch."""
+LEAST_STEPS = 3
+"""The first step makes the optimizer's states; those after it have all of them. One of these could be an exception."""
+
+
+@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.option("--capacity", type=Size(), help="Memory that must do, as 24GiB. Default: that of the device.")
+@click.option("--gpu", metavar="GPU", help="The memory of a GPU: h100-80gb, a100-40gb …")
+@click.option("--min", "smallest", type=click.IntRange(1), default=1, show_default=True, help="Smallest to try.")
+@click.option("--max", "largest", type=click.IntRange(1), help="Largest to try.")
+@click.option("--multiple", type=click.IntRange(1), default=1, show_default=True, help="Try multiples of this only.")
+@click.option(
+    "--steps",
+    type=click.IntRange(LEAST_STEPS),
+    default=LEAST_STEPS,
+    show_default=True,
+    help="Steps of each run; it is ended after them. More where batches differ in length.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Result to write, as JSON; until it is there, what was measured is kept beside it.  "
+    "[default: memtrace-fit-SCRIPT.json]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
+@click.option("--force", is_flag=True, help="Replace a result that exists, and start over where a search broke off.")
+@click.argument("command", nargs=-1, required=True, metavar="-- CMD...", type=click.UNPROCESSED)
+@click.pass_context
+def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as_json: bool, **options: Any) -> None:
+    """Find the largest micro-batch that fits, by running a command.
+
+    {mbs} in CMD stands for the micro-batch. Each run is recorded for three steps and ended; the memory that counts is
+    the steady state's, since the first step lacks the optimizer's states. A run that runs out of memory does not fit.
+    A search that broke off goes on when the same command is given again. Exit code 3: nothing fits.
+
+    \b
+    Example:
+      memtrace fit -- python train.py --batch-size {mbs}
+      memtrace fit --gpu a100-40gb --multiple 8 -- python train.py --batch-size {mbs}
+      memtrace fit --capacity 4GiB --json -- python train.py --device cpu --batch-size={mbs}
+    """
+    from memtrace.cli.fit_run import measure_run
+    from memtrace.cli.fit_state import State
+    from memtrace.forecast.fit import Question, find_fit
+    from memtrace.launch.output import script_name
+    from memtrace.report.fit import fit_json, fit_text, run_line
+    from memtrace.report.output import check_output, write_bytes
+
+    if not any(PLACE in word for word in command):
+        raise click.UsageError(f"the command has no {PLACE}, which stands for the micro-batch: --batch-size {PLACE}")
+    question = Question(
+        smallest=options["smallest"],
+        largest=options["largest"],
+        multiple=options["multiple"],
+        capacity_bytes=_capacity(options["capacity"], options["gpu"]),
+    )
+    output = output or Path(f"memtrace-fit-{script_name(command)}.json")
+    check_output(output, force=options["force"])
+    state = State.open(output, _search(command, question, options["steps"]), force=options["force"])
+    for size, _ in state.runs:
+        click.echo(f"micro-batch {size}: measured before", err=True)
+
+    def measured(size: int) -> Measured:
+        words = [word.replace(PLACE, str(size)) for word in command]
+        state.add(size, measure_run(words, size, options["steps"], log=output.with_name(f"{output.name}.log")))
+        return state.runs[-1][1]
+
+    def say(found: FitRun) -> None:
+        click.echo(run_line(found), err=True)
+
+    try:
+        result = find_fit(question, measured, done=tuple(state.runs), on_run=say)
+    except KeyboardInterrupt:
+        click.echo(f"\n{len(state.runs)} runs are kept: the same command goes on after them.", err=True)
+        raise
+    write_bytes(fit_json(result), output, force=options["force"])
+    state.remove()
+    click.echo(fit_json(result) if as_json else fit_text(result), nl=False)
+    click.echo(f"Wrote {output}", err=as_json)
+    if result.micro_batch is None:
+        ctx.exit(EXIT_NOTHING_FITS)
+
+
+def _capacity(capacity: int | None, gpu: str | None) -> int | None:
+    """Return the bytes that the options name; `None` for those of the device."""
+    from memtrace.forecast.gpus import gpu_named
+
+    if capacity is not None and gpu is not None:
+        raise click.UsageError("--capacity and --gpu both say how much memory there is: give one")
+    return capacity if gpu is None else gpu_named(gpu).memory_bytes
+
+
+def _search(command: tuple[str, ...], question: Question, num_steps: int) -> dict[str, Any]:
+    """Return what must be the same for measurements to be of use again. Another capacity judges the same runs anew."""
+    sizes = {"min": question.smallest, "max": question.largest, "multiple": question.multiple}
+    return {"command": list(command), "steps": num_steps, **sizes}

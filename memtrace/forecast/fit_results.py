@@ -1,0 +1,43 @@
+"""What `memtrace fit` measures and finds: frozen dataclasses of plain values. Bytes are ints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What one recorded run says of its memory, of the rank that needs the most."""
+
+    peak_bytes: int | None
+    """Steady-state peak: the largest of the steps after the first. `None` where the run ran out of memory."""
+    needed_bytes: int | None
+    """What a device must have for it: the peak; on an accelerator what its allocator reserved, and what others hold."""
+    first_step_peak_bytes: int | None
+    device_bytes: int | None
+    """Memory of the device that it ran on; `None` on the CPU."""
+    out_of_memory: bool
+    """Whether a request of the run failed for want of memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitRun:
+    """One run, judged."""
+
+    micro_batch: int
+    measured: Measured
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """The largest micro-batch that fits, and the runs that show it."""
+
+    micro_batch: int | None
+    """`None` where not even the smallest fits."""
+    steady_state_peak_bytes: int | None
+    capacity_bytes: int
+    runs: tuple[FitRun, ...]
+    """In the order in which they were made."""
+    notes: tuple[str, ...]
+    """What a reader must know to rely on it, in sentences."""
