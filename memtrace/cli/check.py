@@ -1,0 +1,126 @@
+"""`memtrace check`: does a run keep its budgets, and what a baseline needed? For CI."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memtrace.errors import MemtraceError
+
+if TYPE_CHECKING:
+    from memtrace.analysis.check_results import Budget, Check
+
+EXIT_FAILED = 3
+"""Exit code where a budget is broken, or the baseline exceeded."""
+_PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%?\s*")
+
+
+class BudgetText(click.ParamType):  # type: ignore[type-arg]  # generic only for type checkers of the newest click
+    """An upper limit, as in steady_peak=70GiB."""
+
+    name = "budget"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Budget:
+        """Return the budget; wrong usage where the text is none."""
+        from memtrace.analysis.check import parse_budget
+
+        try:
+            return parse_budget(str(value))
+        except MemtraceError as error:
+            self.fail(f"{error.message}: {error.hint}", param, ctx)
+
+
+class Percent(click.ParamType):  # type: ignore[type-arg]
+    """A share, as in 2%."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return percent; wrong usage where the text is no share."""
+        match = _PERCENT.fullmatch(str(value))
+        if match is None:
+            self.fail(f"not a share: {value!r}: write it as in 2%", param, ctx)
+        return float(match[1])
+
+
+@click.command()
+@click.argument("trace", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    type=BudgetText(),
+    metavar="NAME<SIZE",
+    help="An upper limit: NAME=SIZE or NAME<=SIZE allow the size itself, NAME<SIZE does not. NAME is peak, "
+    "first_step_peak, steady_peak, reserved, end, step_end, a category at the peak (activation), or a category at "
+    "another moment (end.parameter). Repeatable.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="TRACE",
+    help="Compare the peak, and each category there, with those of this trace.",
+)
+@click.option("--tolerance", type=Percent(), help="Growth to allow, in percent of the baseline's peak.  [default: 1%]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="PATH", help="Write JUnit XML, for a build server.")
+@click.option(
+    "--markdown", type=click.Path(path_type=Path), metavar="PATH", help="Write Markdown, for a pull request's comment."
+)
+@click.option("--force", is_flag=True, help="Overwrite the files if they exist.")
+@click.pass_context
+def check(
+    context: click.Context,
+    trace: tuple[Path, ...],
+    budgets: tuple[Budget, ...],
+    baseline: Path | None,
+    tolerance: float | None,
+    as_json: bool,
+    junit: Path | None,
+    markdown: Path | None,
+    force: bool,
+) -> None:
+    """Check a run against budgets, or against an earlier run.
+
+    TRACE is anything that `memtrace report` reads. Of several ranks every one must keep each budget; the one that needs
+    most is shown. Exit code 0: passed. 3: failed. 1: error, also where the trace lacks a figure. 2: wrong usage.
+
+    \b
+    Example:
+      memtrace check trace.json --budget steady_peak=70GiB --budget "activation<30GiB"
+      memtrace check trace.json --baseline main.json --tolerance 2% --markdown comment.md --junit memory.xml
+    """
+    from memtrace.analysis.check import check as hold_against
+    from memtrace.analysis.report import analyze
+    from memtrace.report.output import check_output
+    from memtrace.store.read import read_trace
+
+    if not budgets and baseline is None:
+        raise click.UsageError("nothing to check: give a --budget or a --baseline")
+    if tolerance is not None and baseline is None:
+        raise click.UsageError("--tolerance needs a --baseline")
+    for path in (junit, markdown):
+        if path is not None:
+            check_output(path, force=force)
+    before = None if baseline is None else analyze(read_trace([baseline]))
+    tolerance_pct = 1.0 if tolerance is None else tolerance
+    result = hold_against(analyze(read_trace(trace)), budgets, baseline=before, tolerance_pct=tolerance_pct)
+    _show(result, as_json=as_json, junit=junit, markdown=markdown, force=force)
+    if not result.passed:
+        context.exit(EXIT_FAILED)
+
+
+def _show(result: Check, *, as_json: bool, junit: Path | None, markdown: Path | None, force: bool) -> None:
+    """Print the result and write the files that are asked for."""
+    from memtrace.report.check import check_json, check_text
+    from memtrace.report.check_ci import check_junit, check_markdown
+    from memtrace.report.output import write_text
+
+    click.echo(check_json(result) if as_json else check_text(result), nl=False)
+    for path, render in ((junit, check_junit), (markdown, check_markdown)):
+        if path is not None:
+            write_text(render(result), path, force=force)
+            click.echo(f"Wrote {path}", err=as_json)
