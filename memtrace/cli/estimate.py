@@ -39,6 +39,7 @@ EXIT_UNCERTAIN = 4
 @click.option("--ep", type=int, default=1, show_default=True, help="Expert-parallel ranks, a part of the others.")
 @click.option("--zero", type=click.IntRange(0, 3), default=0, show_default=True, help="ZeRO stage; 3 is FSDP.")
 @click.option("--no-sequence-parallel", is_flag=True, help="Tensor parallelism leaves norms and dropouts whole.")
+@click.option("--bucket-view", is_flag=True, help="DistributedDataParallel with gradient_as_bucket_view: no copies.")
 @click.option("--gpu", metavar="GPU", help="What it has to fit into: h100-80gb, a100-40gb … or a size, as 24GiB.")
 @click.option(
     "--against",
@@ -110,7 +111,8 @@ def _layout(options: dict[str, Any]) -> Layout:
     from memtrace.forecast.layout import Layout
 
     axes = {name: options[name] for name in ("dp", "tp", "pp", "cp", "ep", "zero")}
-    return Layout(**axes, sequence_parallel=not options["no_sequence_parallel"])
+    sequence_parallel, bucket_view = not options["no_sequence_parallel"], options["bucket_view"]
+    return Layout(**axes, sequence_parallel=sequence_parallel, bucket_view=bucket_view)
 
 
 def _against(result: Estimate, path: Path) -> Comparison:

@@ -169,8 +169,9 @@ def _assumptions(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool, is
             found.append(
                 "The optimizer runs with foreach, torch's default on a GPU: one temporary as large as a state."
             )
-    if layout.dp * layout.cp > 1 and layout.zero < 3:
-        found.append("Gradients are views of the buckets of DistributedDataParallel (gradient_as_bucket_view).")
+    if layout.dp * layout.cp > 1 and layout.zero == 0:
+        kept = "are views of" if layout.bucket_view else "are copied into"
+        found.append(f"Gradients {kept} the buckets of DistributedDataParallel (gradient_as_bucket_view).")
     if layout.dp * layout.cp > 1 and layout.zero >= 3:
         found.append("FSDP gathers a layer and prefetches the next; embedding and head stay gathered.")
     if layout.tp > 1:

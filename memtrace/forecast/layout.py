@@ -31,6 +31,9 @@ class Layout:
     sequence_parallel: bool = True
     """Whether tensor parallelism also divides, along the sequence, what it leaves whole."""
 
+    bucket_view: bool = True
+    """Whether gradients are views of the buckets of DistributedDataParallel, rather than copied into them."""
+
     @property
     def world_size(self) -> Size:
         """GPUs of the layout."""

@@ -252,6 +252,7 @@ def _assumptions(question: Question) -> tuple[str, ...]:
         "Tensor-parallel communication is not hidden; data-parallel is hidden behind backward, FSDP's behind the layer "
         "before, context-parallel behind attention.",
         "The schedule is 1F1B with equally many layers a stage; the optimizer runs fused, its time is not counted.",
+        "Without ZeRO, gradients are views of the communication buckets.",
         f"A layout fits if its peak and {RESERVE_PCT} % of what comes and goes, for the allocator, fit.",
         "The step time ranks layouts; it has not been compared with measured runs.",
     )

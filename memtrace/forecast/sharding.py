@@ -23,7 +23,7 @@ NCCL_BYTES = 256 * MIB
 CUBLAS_WORKSPACE_BYTES = 32 * MIB
 """cuBLAS workspace of torch on Hopper; 8,519,680 bytes before (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
 BUCKET_BYTES = 25 * MIB
-"""A bucket of DistributedDataParallel (`bucket_cap_mb`); one is reduced while the next is filled."""
+"""A bucket of gradients, as large as `bucket_cap_mb` of torch; one is reduced while the next is filled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +101,20 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
         states=_states(spec, run, layout, is_last=is_last) + elements.over(layout, 1) * precision.master_bytes,
         gathered=gathers * (2 * per_layer + root.total) * precision.compute_bytes,
         reduced=gathers * per_layer * precision.gradient_bytes,
-        buckets=(layout.shards > 1) * (layout.zero < 3) * 2 * BUCKET_BYTES,
+        buckets=_buckets(run, layout, elements),
         layers=layers_of_stage(spec, layout),
     )
+
+
+def _buckets(run: Run, layout: Layout, elements: Shard) -> Size:
+    """Return the communication buffers of data parallelism.
+
+    Without ZeRO they are those of DistributedDataParallel: all gradients once more, unless these are views of them
+    (`gradient_as_bucket_view`). ZeRO-1 and 2 reduce through two buckets; ZeRO-3 has its gathered layers instead.
+    """
+    copies = 0 if layout.bucket_view else elements.total * run.precision.gradient_bytes
+    is_flat = (layout.zero >= 1) & (layout.zero < 3)
+    return (layout.shards > 1) * ((layout.zero < 1) * copies + is_flat * 2 * BUCKET_BYTES)
 
 
 def _states(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> Size:

@@ -127,6 +127,14 @@ def test_many_layouts_at_once_are_those_of_each() -> None:
                 assert int(getattr(together, name)[at]) == int(getattr(one, name)), name
 
 
+def test_buckets_hold_all_gradients_once_more_unless_these_are_views() -> None:
+    run, spec = Run(precision=PRECISIONS["fp32"]), preset("gpt2")
+    copied = rank_model(spec, run, Layout(dp=4, bucket_view=False), is_last=False)
+    assert copied.buckets == copied.gradients == 4 * num_parameters(spec)
+    assert rank_model(spec, run, Layout(dp=4), is_last=False).buckets == 0
+    assert rank_model(spec, run, Layout(bucket_view=False), is_last=False).buckets == 0
+
+
 FULLY_SHARD = """
 import runpy, sys
 from argparse import Namespace
