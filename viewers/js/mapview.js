@@ -1,33 +1,41 @@
 // The view of all allocations: surface, tools, legend and details put together. What is shown is in `app.state`.
 
 import { axisExtent, confined, placeOfMoment } from "./camera.js";
-import { detailsPanel, detailsText, momentText, stretchOf } from "./details.js";
-import { element, swatch } from "./dom.js";
+import { detailsPanel, detailsText, stretchOf } from "./details.js";
+import { element } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { cameraOfKey, listen } from "./gestures.js";
 import { highestMoment } from "./mapdata.js";
-import { buildInks, COLOURS, legendOf, rampColor } from "./inks.js";
+import { buildInks } from "./inks.js";
+import { readMap } from "./mapreading.js";
+import { drawMapLegend, mapTools } from "./maptools.js";
 import { bottomOf } from "./stacked.js";
-import { countChosen, nameOf, sameStack, searched, shortFrame, headlineFrame } from "./rows.js";
+import { countChosen, sameStack, searched } from "./rows.js";
 import { secondsText } from "./rulers.js";
 import { newSurface } from "./surface.js";
 import { mapColors } from "./theme.js";
-import { copyText, saveBlob } from "./save.js";
-
-const LAYOUTS = { stacked: "stacked", address: "by address" };
-const AXIS_NAMES = { wall: "wall clock", event: "events" };
+import { copyText } from "./save.js";
 
 /** The map of one rank, once its arrays are there. */
 export function mapView(app, data, view) {
   const surface = newSurface(app.state.painter);
-  const self = { app, data, view, surface, chosen: null, chosenWhy: "", colors: null, pending: 0, measured: null, ratio: devicePixelRatio };
+  const self = { app, data, view, surface, chosen: null, colors: null, pending: 0, measured: null, ratio: devicePixelRatio };
   const reading = element("div", { class: "reading", role: "status", hidden: true });
   const side = element("aside", { class: "map-side panel", id: "map-details" });
   const legend = element("div", { class: "map-legend", id: "map-legend" });
   const found = element("span", { class: "muted", id: "map-found", role: "status" });
   const search = element("input", { type: "search", id: "map-search", placeholder: "search name, stack, module, >64MiB", "aria-label": "search allocations", oninput: () => applySearch(self, search.value) });
   Object.assign(self, { reading, side, legend, found, search });
-  const tools = toolbar(self);
+  const relaid = () => {
+    app.state.camera = null;
+    restore(self);
+    app.save();
+  };
+  const recolored = () => {
+    recolor(self);
+    app.save();
+  };
+  const tools = mapTools(self, { relaid, recolored, fit: () => fit(self), redraw: () => drawMap(self) });
   self.node = element("div", { class: "map" }, tools.node, element("div", { class: "map-body" }, element("div", { class: "map-stage" }, surface.node, reading), side), legend);
   self.tools = tools;
   listen(surface.node, gesturesOf(self));
@@ -100,7 +108,7 @@ function recolor(self) {
   self.colors = mapColors();
   self.surface.painter.setColors(self.colors.rgb);
   updateInks(self);
-  drawLegend(self);
+  drawMapLegend(self);
   drawMap(self);
 }
 
@@ -127,7 +135,7 @@ function gesturesOf(self) {
     plot: () => surface.plot(view),
     moveTo: (camera) => moveTo(self, camera),
     fit: () => fit(self),
-    hover: (place) => hover(self, place),
+    hover: (place) => readMap(self, place),
     pick: (place) => pick(self, rowAt(self, place.x, place.y)),
     measure(from, to) {
       self.measured = from && to ? measuredText(self, from, to) : null;
@@ -157,42 +165,6 @@ function pick(self, row) {
   updateInks(self);
   showDetails(self);
   self.surface.repaint(frameOf(self));
-}
-
-function hover(self, place) {
-  const { reading, surface, view } = self;
-  const moment = place === null ? -1 : surface.momentAtX(place.x, view);
-  if (place === null || place.shareX < 0 || place.shareX > 1 || place.shareY < 0 || place.shareY > 1) {
-    reading.hidden = true;
-    return;
-  }
-  const nothing = [element("div", { class: "muted" }, "not recorded here")];
-  reading.replaceChildren(...(moment < 0 ? nothing : readingOf(self, moment, surface.idAt(place.x, place.y, view))));
-  reading.hidden = false;
-  const box = surface.node.getBoundingClientRect();
-  const beyond = place.x + 24 + reading.offsetWidth > box.width;
-  reading.style.left = `${Math.max(beyond ? place.x - reading.offsetWidth - 16 : place.x + 16, 0)}px`;
-  reading.style.top = `${Math.max(8, Math.min(place.y - 40, box.height - reading.offsetHeight - 8))}px`;
-}
-
-function readingOf(self, moment, id) {
-  const { data, view } = self;
-  const head = element("div", { class: "reading-head" }, element("span", {}, momentText(data, view, moment)));
-  const total = element("tr", { class: "total", "data-label": "in use" }, element("td"), element("td", {}, "in use"), element("td", { class: "number" }, formatBytes(data.level[moment])));
-  if (id === 0) return [head, element("table", {}, element("tbody", {}, total))];
-  if (id > data.count) {
-    const text = id === data.count + 1 + data.base.length ? "reserved, free" : "live before the recording; no block known";
-    return [head, element("table", {}, element("tbody", {}, total)), element("div", { class: "muted" }, text)];
-  }
-  const row = id - 1;
-  const category = view.categories[data.category[row]];
-  const frame = headlineFrame(data, view, row);
-  return [
-    head,
-    element("table", {}, element("tbody", {}, total, element("tr", { "data-label": "allocation" }, element("td", {}, swatch(category.color, category.hatched)), element("td", {}, nameOf(data, view, row) ?? category.label), element("td", { class: "number" }, formatBytes(data.size[row]))))),
-    data.module[row] > 0 && element("div", { class: "muted" }, view.modules[data.module[row] - 1]),
-    frame >= 0 && element("div", { class: "muted mono" }, shortFrame(view.frames[frame])),
-  ].filter(Boolean);
 }
 
 function showDetails(self) {
@@ -272,63 +244,6 @@ function chooseRows(self, chosen, why) {
 function tellChosen(self, why) {
   const { rows, bytes } = countChosen(self.data, self.chosen);
   self.found.textContent = `${rows.toLocaleString("en-US")} ${why}, ${formatBytes(bytes)} in all`;
-}
-
-function toolbar(self) {
-  const { state } = self.app;
-  const switches = [
-    switchOf("layout", LAYOUTS, state, () => { state.camera = null; restore(self); self.app.save(); }),
-    switchOf("axis", AXIS_NAMES, state, () => { state.camera = null; restore(self); self.app.save(); }),
-    switchOf("colour", COLOURS, state, () => { recolor(self); self.app.save(); }),
-  ];
-  const save = () => savePng(self);
-  const node = element(
-    "div",
-    { class: "toolbar" },
-    switches.map((one) => one.node),
-    self.search,
-    self.found,
-    element("div", { class: "tools" }, element("button", { type: "button", class: "quiet", onclick: () => fit(self), title: "all of it (0)" }, "Fit"), element("button", { type: "button", class: "quiet", onclick: save }, "Save PNG")),
-  );
-  if (self.data.seconds === null) switches[1].node.hidden = true;
-  return { node, refresh: () => switches.forEach((one) => one.refresh()) };
-}
-
-function switchOf(name, labels, state, changed) {
-  const buttons = Object.entries(labels).map(([value, label]) =>
-    element("button", { type: "button", [`data-${name}`]: value, onclick: () => { state[name] = value; refresh(); changed(); } }, label),
-  );
-  const refresh = () => buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.getAttribute(`data-${name}`) === state[name])));
-  refresh();
-  return { node: element("div", { class: "switch", role: "group", "aria-label": name }, buttons), refresh };
-}
-
-function drawLegend(self) {
-  const { data, view, app } = self;
-  const { patches, ramp, none } = legendOf(data, view, app.state.colour);
-  const items = patches ? patches.map((one) => element("span", { class: "key" }, swatch(one.color, one.hatched), one.label)) : [];
-  if (ramp) {
-    const stops = [0, 0.2, 0.4, 0.6, 0.8, 1].map((share) => `rgb(${rampColor(share).join(" ")})`).join(",");
-    items.push(element("span", { class: "key" }, ramp[0], element("span", { class: "ramp", style: { background: `linear-gradient(90deg, ${stops})` } }), ramp[1]));
-  }
-  if (none) items.push(element("span", { class: "key" }, swatch("#8B929C", true), none));
-  self.legend.replaceChildren(...items);
-}
-
-function savePng(self) {
-  const { surface } = self;
-  // The picture of WebGL lasts until the page is composed: it is drawn again, and copied at once.
-  drawMap(self);
-  const [picture, over] = surface.node.querySelectorAll("canvas");
-  const ratio = devicePixelRatio;
-  const canvas = element("canvas", { width: over.width, height: over.height });
-  const context = canvas.getContext("2d");
-  context.fillStyle = self.colors.panelText;
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  const plot = surface.plot(self.view);
-  context.drawImage(picture, plot.left * ratio, plot.top * ratio, plot.width * ratio, plot.height * ratio);
-  context.drawImage(over, 0, 0);
-  canvas.toBlob((blob) => saveBlob(blob, "memtrace-map.png"));
 }
 
 function onMapKey(self, event) {
