@@ -1,0 +1,105 @@
+"""The pure functions of the viewers, run in a browser on numbers drawn at random."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memtrace.report.assets import joined_modules
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def call(browser: Browser) -> Iterator[Call]:
+    """A function that runs JavaScript with some functions of a module on an argument, and returns what it returns."""
+    page = browser.new_page()
+
+    def run(module: str, names: str, script: str, argument: Any) -> Any:
+        source = f"{joined_modules(module)}\nexport {{ {names} }};"
+        load = "import('data:text/javascript,' + encodeURIComponent(source))"
+        return page.evaluate(
+            f"([source, argument]) => {load}.then(({{ {names} }}) => ({script})(argument))", [source, argument]
+        )
+
+    yield run
+    page.close()
+
+
+def test_a_link_brings_back_what_was_shown(call: Call) -> None:
+    states = [
+        {"view": "map", "rank": 3, "axis": "event", "camera": {"x0": 0.5, "x1": 17.25, "y0": 0, "y1": 2.0**33}},
+        {"view": "peak", "at": "moment", "moment": 12, "by": "stack", "q": "a&b=c #%<b> ü"},
+        {"view": "segments", "row": 7, "colour": "size", "layout": "address"},
+        {},
+    ]
+    script = "(states) => states.map((state) => parseHash(formatHash({ ...DEFAULTS, ...state })))"
+    defaults = call("hash", "DEFAULTS", "() => DEFAULTS", None)
+    assert call("hash", "DEFAULTS, parseHash, formatHash", script, states) == [defaults | state for state in states]
+    assert call("hash", "DEFAULTS, formatHash", "() => formatHash(DEFAULTS)", None) == ""
+
+
+@pytest.mark.parametrize("text", ["#rank=-1", "#moment=1e9", "#camera=4,3,2,1", "#axis=up&by=&at=x", "#%E0%A4%A", "##"])
+def test_a_damaged_link_means_what_it_can(call: Call, text: str) -> None:
+    defaults = call("hash", "DEFAULTS", "() => DEFAULTS", None)
+    assert call("hash", "parseHash", "parseHash", text) == defaults
+
+
+def test_csv_comes_back_and_begins_no_formula(call: Call) -> None:
+    rows = [["name", "bytes"], ['a "quoted", one\nand more', 12], ["ünï", 0], ["plain", -5]]
+    text = call("save", "csvText", "csvText", rows)
+    assert list(csv.reader(io.StringIO(text))) == [[str(cell) for cell in row] for row in rows]
+    assert call("save", "csvText", "csvText", [["=1+2", "@x", "+y", "-z", "\tt"]]) == "'=1+2,'@x,'+y,'-z,'\tt"
+
+
+def test_ticks_read_apart_and_lie_inside(call: Call) -> None:
+    draw = random.Random(3)
+    for _ in range(60):
+        low = draw.choice([0, draw.uniform(0, 2**38)])
+        high = low + 2 ** draw.uniform(6, 40)
+        ticks = call("rulers", "byteTicks", "([low, high]) => byteTicks(low, high, 8)", [low, high])
+        assert 1 <= len(ticks) <= 9
+        assert all(low <= tick["value"] <= high for tick in ticks)
+        assert len({tick["text"] for tick in ticks}) == len(ticks)
+        span = 10 ** draw.uniform(-7, 3)
+        start = draw.choice([0, draw.uniform(0, 100)])
+        ticks = call("rulers", "axisTicks", "([a, b]) => axisTicks(a, b, 8, true)", [start, start + span])
+        assert 1 <= len(ticks) <= 10
+        assert len({tick["text"] for tick in ticks}) == len(ticks)
+
+
+def test_the_camera_stays_inside(call: Call) -> None:
+    draw = random.Random(4)
+    limits = {"x0": 0, "x1": 1000, "y0": 0, "y1": 5e9, "minX": 4, "minY": 16}
+    for _ in range(200):
+        x, y = draw.uniform(-3000, 3000), draw.uniform(-1e10, 1e10)
+        camera = {"x0": x, "x1": x + 10 ** draw.uniform(-2, 4), "y0": y, "y1": y + 10 ** draw.uniform(0, 11)}
+        shown = call("camera", "confined", "([camera, limits]) => confined(camera, limits)", [camera, limits])
+        assert -1e-6 <= shown["x0"] < shown["x1"] <= 1000 + 1e-6
+        assert -1 <= shown["y0"] < shown["y1"] <= 5e9 + 1
+        wide = min(max(camera["x1"] - camera["x0"], 4), 1000)
+        assert shown["x1"] - shown["x0"] == pytest.approx(wide)
+
+
+def test_the_highest_moment_is_found_in_any_stretch(call: Call) -> None:
+    draw = random.Random(5)
+    level = [draw.randrange(50) for _ in range(700)]
+    stretches = [sorted(draw.sample(range(700), 2)) for _ in range(300)]
+    script = """([level, stretches]) => {
+        const data = { level, highest: highestOfBlocks(level) };
+        return stretches.map(([first, last]) => highestMoment(data, first, last));
+    }"""
+    found = call("mapdata", "highestOfBlocks, highestMoment", script, [level, stretches])
+    for (first, last), moment in zip(stretches, found, strict=True):
+        assert first <= moment <= last
+        assert level[moment] == max(level[first : last + 1])
