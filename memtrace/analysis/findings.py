@@ -63,8 +63,12 @@ def _said_to_be_inferred(finding: Finding) -> Finding:
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return findings by severity, then by bytes saved."""
-    return tuple(sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), -(one.saves_bytes or 0))))
+    """Return findings by severity, then by bytes saved, then by time saved."""
+    return tuple(
+        sorted(
+            findings, key=lambda one: (SEVERITIES.index(one.severity), -(one.saves_bytes or 0), -(one.saves_ns or 0))
+        )
+    )
 
 
 def failing(findings: Iterable[Finding], conditions: Collection[str]) -> tuple[Finding, ...]:

@@ -5,6 +5,7 @@ In: `Trace`. Out: `Report`, which the renderers draw.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -20,14 +21,20 @@ from memtrace.analysis.inferred_marks import with_inferred_marks
 from memtrace.analysis.modules import modules_at
 from memtrace.analysis.next_commands import next_commands
 from memtrace.analysis.notes import notes_of_device, notes_of_trace
+from memtrace.analysis.overlap import time_of_rank
 from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
 from memtrace.analysis.results import Finding, RankReport, Report
 from memtrace.analysis.stacks import stacks_at
 from memtrace.analysis.steps import step_results, step_spans
+from memtrace.analysis.time_findings import time_findings
+from memtrace.analysis.time_results import TimeResult
 from memtrace.analysis.timeline import build_timeline
 from memtrace.analysis.two_peaks import by_category_difference, first_step_peak, steady_state_peak
 from memtrace.analysis.verdict import main_rank, verdict
 from memtrace.store.trace import RankTrace, Trace
+
+_Reports = list[tuple[RankReport, tuple[Finding, ...]]]
+"""The report of each device of a rank, with the advice for it."""
 
 
 def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool = False) -> Report:
@@ -53,10 +60,10 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool =
     )
 
 
-def _rank_reports(
-    rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None, *, with_map: bool
-) -> list[tuple[RankReport, tuple[Finding, ...]]]:
+def _rank_reports(rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None, *, with_map: bool) -> _Reports:
     """Return one report a device of a rank, with the advice for it; one for a rank that recorded no memory at all."""
+    # Steps of a profile are the profiler's own, not inferred ones.
+    time = time_of_rank(rank)
     rank = with_inferred_marks(rank)
     names = device_names(rank) or [_main_device(rank)]
     accelerators = [name for name in names if name != "cpu"]
@@ -71,6 +78,14 @@ def _rank_reports(
         ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
         found = (ahead, *diagnosis.findings, *find_advice(history))
         reports.append((report, tuple(one for one in found if one is not None)))
+    return reports if time is None else _with_time(reports, rank, time)
+
+
+def _with_time(reports: _Reports, rank: RankTrace, time: TimeResult) -> _Reports:
+    """Return the reports of a rank with its time, and advice about it, at the first device that is not the CPU."""
+    at = next((at for at, (report, _) in enumerate(reports) if report.device != "cpu"), 0)
+    report, found = reports[at]
+    reports[at] = dataclasses.replace(report, time=time), (*found, *time_findings(rank, time))
     return reports
 
 

@@ -18,6 +18,7 @@ from memtrace.analysis.diagnosis import Leak as Leak
 from memtrace.analysis.diagnosis import PoolState as PoolState
 from memtrace.analysis.diagnosis import Resident as Resident
 from memtrace.analysis.diagnosis import StepNeeds as StepNeeds
+from memtrace.analysis.time_results import TimeResult
 
 IntArray = npt.NDArray[np.int64]
 
@@ -450,6 +451,8 @@ class RankReport:
     """Header facts worth showing: versions, optimizers, world size, exception."""
     allocation_map: AllocationMap | None = None
     """Every allocation; `None` unless asked for, and where nothing is known of any."""
+    time: TimeResult | None = None
+    """Where the GPU time of the rank goes, at one of its devices; `None` where no GPU activity was recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -56,6 +56,11 @@ class TimeSplit:
         return self.end_ns - self.start_ns
 
     @property
+    def idle_share(self) -> float | None:
+        """Share of the window in which nothing ran on the GPU; `None` of an empty window."""
+        return self.idle_ns / self.window_ns if self.window_ns else None
+
+    @property
     def hidden_share(self) -> float | None:
         """Share of the communication that is hidden under compute; `None` without communication."""
         return self.hidden_ns / self.communication_ns if self.communication_ns else None

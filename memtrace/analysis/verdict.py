@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from memtrace.analysis.oom_words import left_behind
 from memtrace.analysis.results import Finding, OomResult, Peak, PredictedPeak, RankReport
+from memtrace.analysis.time_words import time_sentence
 from memtrace.analysis.words import CATEGORY_WORDS, when_and_where
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes
@@ -29,6 +30,9 @@ def verdict(ranks: Sequence[RankReport], findings: Sequence[Finding] = ()) -> st
     """Return the verdict of a whole report; findings come in the order in which they are shown."""
     chosen = main_rank(ranks)
     if chosen is None:
+        time = time_sentence(ranks)
+        if time is not None:
+            return f"No memory was recorded. {time}{_warned(findings)}"
         return "No memory was recorded: there is nothing in this file to report on."
     rank = ranks[chosen]
     if rank.oom is not None:

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from memtrace.analysis.results import PredictedPeak, RankReport, Report
-from memtrace.report import text_findings, text_memory, text_pools, text_rows
+from memtrace.report import text_findings, text_memory, text_pools, text_rows, text_time
 from memtrace.report.text_cells import clean, notes, section
 
 MAX_WIDTH = 100
@@ -86,7 +86,8 @@ def _rank(rank: RankReport, *, named: bool) -> list[RenderableType]:
         parts += ["", Text(_rank_name(rank), style="bold underline")]
     if rank.oom is not None:
         parts += section("Out of memory", text_findings.out_of_memory(rank.oom))
-    parts += section("Memory", text_memory.figures(rank))
+    if rank.peak.requested_bytes is not None or rank.time is None:
+        parts += section("Memory", text_memory.figures(rank))
     parts += [part for title, body in _of_peaks(rank) for part in section(title, body)]
     if rank.top_modules:
         parts += section("Modules at the peak", text_rows.modules(rank))
@@ -94,6 +95,8 @@ def _rank(rank: RankReport, *, named: bool) -> list[RenderableType]:
         parts += section("Stacks at the peak", text_rows.stacks(rank.top_stacks))
     if rank.steps:
         parts += section("Steps", text_rows.steps(rank.steps))
+    if rank.time is not None:
+        parts += section("Time on the GPU", text_time.gpu_time(rank.time))
     if rank.fragmentation is not None and not rank.fragmentation.is_model:
         parts += section("Fragmentation", text_pools.fragmentation(rank.fragmentation))
     if rank.warnings:

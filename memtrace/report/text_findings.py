@@ -115,6 +115,8 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
             value = "yes" if value else "no"
         elif isinstance(value, int) and name.endswith("_bytes"):
             name, value = name.removesuffix("_bytes"), format_bytes(value)
+        elif isinstance(value, int) and name.endswith("_ns"):
+            name, value = name.removesuffix("_ns"), format_ns(value)
         yield clean(f"{name.removeprefix('num_').replace('_', ' ')} {value}")
 
 

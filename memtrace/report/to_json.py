@@ -31,6 +31,7 @@ from memtrace.analysis.results import (
     StepNeeds,
     StepResult,
 )
+from memtrace.report.time_json import time_document
 
 FORMAT = "memtrace-report"
 VERSION = 1
@@ -78,6 +79,7 @@ def _rank(rank: RankReport) -> Document:
         "saved_for_backward": [_saved(one) for one in rank.saved_for_backward],
         "leaks": [_leak(leak) for leak in rank.leaks],
         "fragmentation": None if rank.fragmentation is None else _fragmentation(rank.fragmentation),
+        "time": None if rank.time is None else time_document(rank.time),
         "warnings": [_note(note) for note in rank.warnings],
     }
 

@@ -55,7 +55,7 @@ def read_profile(document: Any, *, where: str) -> RankTrace:
         warnings.append(LoadWarning(slug="no-history", message=message))
     activities = activity_tables(events, base_ns, strings, where=where)
     return build_rank(
-        header=_header(facts, devices, activities, has_memory=bool(memory_entries)),
+        header=_header(facts, devices, activities, strings, has_memory=bool(memory_entries)),
         strings=strings,
         tables={**memory, **activities},
         warnings=[*warnings, *unseen],
@@ -179,7 +179,12 @@ def _integers(values: list[Any]) -> IntArray:
 
 
 def _header(
-    facts: Mapping[str, Any], memory_devices: Sequence[str], activities: Mapping[str, ColumnTable], *, has_memory: bool
+    facts: Mapping[str, Any],
+    memory_devices: Sequence[str],
+    activities: Mapping[str, ColumnTable],
+    strings: StringTable,
+    *,
+    has_memory: bool,
 ) -> dict[str, Any]:
     """Return the header facts that a profile knows."""
     kernels = activities[KERNELS.name]
@@ -194,7 +199,7 @@ def _header(
         "start_ns": int(kernels["start_ns"].min()) if len(kernels) else None,
         "end_ns": int(ends.max()) if len(kernels) else None,
         "complete": True,
-        "devices": _devices(facts.get("deviceProperties"), memory_devices, kind),
+        "devices": _devices(facts.get("deviceProperties"), _used_devices(kernels, strings, kind), memory_devices, kind),
         "sources": {"events": "kineto" if has_memory else None, "kernels": "kineto" if len(kernels) else None},
         "versions": {
             name: facts[name]
@@ -204,9 +209,16 @@ def _header(
     }
 
 
-def _devices(properties: Any, memory_devices: Sequence[str], kind: str) -> list[dict[str, Any]]:
-    """Return the devices with their capacity, where the profile names them."""
-    devices: dict[str, dict[str, Any]] = {}
+def _used_devices(kernels: ColumnTable, strings: StringTable, kind: str) -> list[str]:
+    """Return the devices that kernels ran on."""
+    is_kernel = np.isin(kernels["kind"], [strings.id(name) for name in ("kernel", "Kernel")])
+    used = np.unique(kernels["device"][is_kernel & ~kernels.is_null("device")])
+    return [f"{kind}:{index}" for index in used.tolist() if index >= 0]
+
+
+def _devices(properties: Any, used: Sequence[str], memory_devices: Sequence[str], kind: str) -> list[dict[str, Any]]:
+    """Return the devices, those in use first, with their capacity where the profile names it."""
+    devices: dict[str, dict[str, Any]] = {name: {"name": name, "capacity_bytes": None, "kind": kind} for name in used}
     for one in properties if isinstance(properties, list) else ():
         if not isinstance(one, dict) or type(one.get("id")) is not int:
             continue
