@@ -123,9 +123,10 @@ def _standing_gradients(run: Run, model: RankModel) -> Size:
 def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
     upcast = stage.log_probabilities if run.precision.compute_bytes < 4 else 0
     running = stage.layers + stage.embedding + stage.casts + stage.head_casts
-    end = before | {ACTIVATION: running + stage.head, TEMPORARY: upcast + stage.model.gathered}
+    before = before | {COMMUNICATION: before[COMMUNICATION] + stage.model.gathered}
+    end = before | {ACTIVATION: running + stage.head, TEMPORARY: upcast}
     # A layer that is computed again later keeps nothing, but needs room while it runs.
-    passing = (run.recompute == 2) * (2 * stage.inner + stage.hidden) + stage.model.gathered
+    passing = (run.recompute == 2) * (2 * stage.inner + stage.hidden)
     last = before | {ACTIVATION: running, TEMPORARY: passing}
     return [
         Moment(phase=Phase.FORWARD.value, where="in the last layer", by_category=last),
@@ -137,7 +138,7 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
     """Return the moments of the backward pass, which gives activations back and makes gradients as it goes."""
     model = stage.model
     is_fresh = (run.accumulation <= 1) * 1
-    buffers = model.gathered + model.reduced
+    before = before | {COMMUNICATION: before[COMMUNICATION] + model.gathered + model.reduced}
     # Copies of weights inside layers that are computed again are gone by now.
     casts = stage.casts * (run.recompute < 2)
     at_loss = stage.layers + stage.embedding + casts + stage.head_casts + stage.head
@@ -162,7 +163,7 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
     at_head = stage.log_probabilities + narrow + stage.hidden + pending
 
     def at(where: str, activations: Size, temporary: Size, gradients: Size) -> Moment:
-        more = {ACTIVATION: activations, TEMPORARY: temporary + buffers, GRADIENT: before[GRADIENT] + gradients}
+        more = {ACTIVATION: activations, TEMPORARY: temporary, GRADIENT: before[GRADIENT] + gradients}
         return Moment(phase=Phase.BACKWARD.value, where=where, by_category=before | more)
 
     return [

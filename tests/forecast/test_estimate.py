@@ -146,7 +146,7 @@ def test_program_of_the_reserve_allocates_what_is_estimated(name: str, recompute
         one.peak_bytes - one.by_category["workspace"] - one.by_category.get("communication", 0) for one in phases
     )
     found = simulated_reserve(spec, run, layout)
-    assert found.peak_allocated_bytes == pytest.approx(tensors, rel=0.12)
+    assert found.peak_allocated_bytes == pytest.approx(tensors, rel=0.15)
     assert found.peak_reserved_bytes >= found.peak_allocated_bytes
 
 
