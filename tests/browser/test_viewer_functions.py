@@ -103,3 +103,33 @@ def test_the_highest_moment_is_found_in_any_stretch(call: Call) -> None:
     for (first, last), moment in zip(stretches, found, strict=True):
         assert first <= moment <= last
         assert level[moment] == max(level[first : last + 1])
+
+
+def drawn_allocations(draw: random.Random, count: int, num_moments: int) -> dict[str, Any]:
+    """Return allocations with lifetimes drawn at random, in the order of a stack, and two stretches without a gap."""
+    starts = sorted(draw.randrange(num_moments - 1) for _ in range(count))
+    ends = [min(start + 1 + int(draw.expovariate(1 / 40)), num_moments) for start in starts]
+    order = sorted(range(count), key=lambda row: ends[row])
+    sizes = [draw.choice([1, draw.randrange(1, 60), draw.randrange(1, 4000)]) for _ in range(count)]
+    base = [[0, 500], [num_moments // 2, 90]]
+    return {"start": starts, "inUseEnd": ends, "byInUseEnd": order, "size": sizes, "count": count, "base": base}
+
+
+def test_both_ways_to_stack_give_one_picture(call: Call) -> None:
+    draw = random.Random(6)
+    script = """([data, moments, cameras]) => cameras.map((camera) => {
+        const pictures = [0, 1e9].map((mostLive) => {
+            const ids = new Uint32Array(moments.length * 90);
+            rasterStacked({ ...data, mostLive }, moments, camera, moments.length, 90, ids);
+            return ids;
+        });
+        const [one, other] = pictures;
+        return [one.filter((id, at) => id % 2 ** 31 !== other[at] % 2 ** 31).length, new Set(one).size];
+    })"""
+    for _ in range(4):
+        data = drawn_allocations(draw, 900, 400)
+        moments = [-1, -1, *sorted(draw.choices(range(400), k=120))]
+        cameras = [{"y0": low, "y1": low + high} for low in (0, 333.3, 20_000) for high in (100, 3000, 150_000)]
+        found = call("stacked", "rasterStacked", script, [data, moments, cameras])
+        assert [different for different, _ in found] == [0] * len(cameras)
+        assert max(kinds for _, kinds in found) > 50

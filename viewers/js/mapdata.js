@@ -26,10 +26,26 @@ export function buildMapData(columns, view) {
     block: columns.rounding ? size.map((bytes, row) => bytes + columns.rounding[row]) : size,
     byInUseEnd: orderBy(inUseEnd, view.num_moments),
     byEnd: orderBy(end, view.num_moments),
+    mostLive: mostLiveOf(start, inUseEnd, view.num_moments),
     level,
     highest: highestOfBlocks(level),
     seconds: columns.time ? Float64Array.from(columns.time, (ns) => ns / 1e9) : null,
   };
+}
+
+/** How many allocations are live at the moment of the most of them. */
+export function mostLiveOf(start, end, numMoments) {
+  const changes = new Int32Array(numMoments + 1);
+  for (let row = 0; row < start.length; row += 1) {
+    changes[start[row]] += 1;
+    changes[end[row]] -= 1;
+  }
+  let [live, most] = [0, 0];
+  for (const change of changes) {
+    live += change;
+    most = Math.max(most, live);
+  }
+  return most;
 }
 
 /** For each moment the bytes in use: of all allocations, and those at the bottom that no block makes up. */

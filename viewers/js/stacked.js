@@ -4,9 +4,16 @@
 // columns keeps the list of live allocations; below the first one that changed, a column equals the one before it.
 
 import { EDGE, EDGE_FROM } from "./ids.js";
+import { rasterByTree } from "./tallstack.js";
+
+const TALL = 3000;
 
 /** Fill `ids` (column by column, bottom row first) with the row of the allocation plus one; 0 where there is none. */
 export function rasterStacked(data, moments, camera, width, height, ids) {
+  (data.mostLive > TALL ? rasterByTree : rasterBySweep)(data, moments, camera, width, height, ids);
+}
+
+function rasterBySweep(data, moments, camera, width, height, ids) {
   const sweep = newSweep(data);
   const scale = height / (camera.y1 - camera.y0);
   let before = -1;
