@@ -1,6 +1,6 @@
 """How far estimates are from recordings on the CPU: weights, gradients, states, activations, total peak.
 
-    python benchmarks/accuracy_estimate.py [--drawn 12] [--seed 20261121] [--keep FOLDER]
+    python benchmarks/accuracy_estimate.py [--drawn 12] [--seed 20261121 --seed 20261122] [--keep FOLDER]
 
 A fixed grid of configurations of samples/train_gpt.py and of GPT-2 and Llama of `transformers`, then configurations
 drawn from the printed seed. Each is recorded with `memtrace record` in a process of its own and compared with the
@@ -31,6 +31,8 @@ SAMPLE_VOCABULARY = len(set((ROOT / "samples/corpus.txt").read_text(encoding="ut
 EXACT = ("parameter", "gradient", "optimizer_state")
 MEDIAN_PCT, WORST_PCT = 3.0, 8.0
 """Targets of the activations; the median is also that of the total."""
+SEEDS = (20261121, 20261122)
+"""Of the first draw the errors were looked at, and the formulas changed; the second came after that."""
 
 Case = dict[str, Any]
 
@@ -281,16 +283,16 @@ def main() -> int:
     """Measure, write the page, return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drawn", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=20261121)
+    parser.add_argument("--seed", type=int, action="append", help="repeatable")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "memtrace-estimate-accuracy")
     parser.add_argument("--no-write", action="store_true", help="print the page instead of writing it")
     args = parser.parse_args()
     args.keep.mkdir(parents=True, exist_ok=True)
     fixed, fixed_good = section("The fixed grid", fixed_cases(), args.keep)
     parts, good = [fixed], fixed_good
-    if args.drawn:
-        print(f"seed {args.seed}")
-        drawn, drawn_good = section(f"Drawn from seed {args.seed}", drawn_cases(args.drawn, args.seed), args.keep)
+    for seed in (args.seed or SEEDS) if args.drawn else ():
+        print(f"seed {seed}")
+        drawn, drawn_good = section(f"Drawn from seed {seed}", drawn_cases(args.drawn, seed), args.keep)
         parts, good = [*parts, drawn], good and drawn_good
     page = INTRODUCTION + "\n".join(parts)
     if args.no_write:
@@ -310,9 +312,9 @@ configuration. Errors are signed: a minus is an under-estimate. Activations are 
 pass of the last step begins; the total is that of the steady-state peak. It leaves out what the program holds as input,
 which no description of a model tells. Gradients and states are those at the end of a step, where all of them are there.
 
-The grid was there while the formulas were written; the other configurations were drawn afterwards, from the seed, and
-nothing was changed for them. Their largest errors are under autocast with checkpointing: the 16-bit copy of the head is
-kept then, and the estimate leaves all copies out.
+The grid was there while the formulas were written. The first draw was not: its activations were off by 0.12 % in the
+median and by -5.8 % at worst, its totals by 0.19 % and -4.2 %, under autocast with checkpointing; that was then
+corrected, and below are its errors since. The second draw came after the correction; nothing was changed for it.
 
 CUDA has not been measured: its formulas share the terms, and differ where kernels do (see
 [what an estimate assumes](estimate.md#what-it-assumes)).
