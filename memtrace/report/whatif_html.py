@@ -7,14 +7,11 @@ named by their hashes, and nothing else: not even a style attribute.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
-from memtrace import __version__
 from memtrace.allocator.results import Fidelity, WhatIf, WhatIfRow
-from memtrace.report.assets import joined_modules, viewer_text
-from memtrace.report.markup import filled, source_hash, visible
-from memtrace.report.palette import css_variables
+from memtrace.report.assets import viewer_text
+from memtrace.report.page_parts import page, text
 from memtrace.report.whatif import MODEL_NOTE, failure_text, proof_text
 from memtrace.units import format_bytes
 
@@ -29,22 +26,13 @@ def render_whatif(results: Sequence[WhatIf], *, title: str) -> str:
     alone = len(results) == 1
     sections = [_section(at, result, alone=alone) for at, result in enumerate(results)]
     lengths = [rule for at, result in enumerate(results) for rule in _lengths(at, result)]
-    styles = "\n".join([css_variables() + viewer_text("report.css") + viewer_text("whatif.css"), *lengths, ""])
-    script = joined_modules("whatif")
-    return filled(
-        viewer_text("whatif.html"),
-        {
-            "policy": (
-                f"default-src 'none'; script-src {source_hash(script)}; style-src {source_hash(styles)}; "
-                "img-src data:; base-uri 'none'; form-action 'none'"
-            ),
-            "title": _text(title),
-            "verdict": _text(verdict(results)),
-            "styles": styles,
-            "sections": "\n".join(sections),
-            "version": _text(__version__),
-            "script": script,
-        },
+    return page(
+        kind="what if",
+        title=title,
+        verdict=verdict(results),
+        footer="allocated: whole blocks in use · reserved: all segments · wasted: peak reserved less peak allocated",
+        style="\n".join([viewer_text("whatif.css"), *lengths, ""]),
+        sections=sections,
     )
 
 
@@ -94,11 +82,11 @@ def _names(rows: Sequence[WhatIfRow]) -> str:
 
 def _section(at: int, result: WhatIf, *, alone: bool) -> str:
     rank = "" if result.rank is None else f"rank {result.rank} · "
-    own_verdict = "" if alone else f'<p class="device-verdict">{_text(_verdict(result))}</p>'
-    model = f'<p class="model muted">{_text(MODEL_NOTE)}</p>' if any(row.is_model for row in result.rows) else ""
+    own_verdict = "" if alone else f'<p class="device-verdict">{text(_verdict(result))}</p>'
+    model = f'<p class="model muted">{text(MODEL_NOTE)}</p>' if any(row.is_model for row in result.rows) else ""
     return (
         f'<section id="device-{at}" aria-labelledby="device-{at}-heading"><div class="section-head">'
-        f'<h2 id="device-{at}-heading">{_text(rank + result.device)}</h2>{own_verdict}</div>\n'
+        f'<h2 id="device-{at}-heading">{text(rank + result.device)}</h2>{own_verdict}</div>\n'
         f"{_proof(result.fidelity)}\n{_chart(at, result)}\n"
         f'<div class="panel">{_table(result.rows)}{model}</div>\n</section>'
     )
@@ -109,7 +97,7 @@ def _proof(fidelity: Fidelity) -> str:
     divergence = fidelity.first_divergence
     lines = [_capitalized(proof_text(fidelity))]
     lines += [f"First divergence: {divergence}"] if divergence is not None else []
-    texts = "".join(f"<p{' class=muted' if number else ''}>{_text(line)}</p>" for number, line in enumerate(lines))
+    texts = "".join(f"<p{' class=muted' if number else ''}>{text(line)}</p>" for number, line in enumerate(lines))
     return (
         f'<div class="panel proof {kind}"><span class="mark" aria-hidden="true">{mark}</span><div>{texts}</div></div>'
     )
@@ -139,10 +127,10 @@ def _bar(key: str, number: int, row: WhatIfRow, scale: int) -> str:
     kinds = ("" if number else " first") + ("" if row.fits else " failed")
     label = f"{format_bytes(row.peak_allocated_bytes)} allocated, {format_bytes(row.wasted_bytes)} wasted"
     return (
-        f'<li class="row{kinds}" id="{key}"><span class="name">{_text(row.name)}</span>'
-        f'<span class="track" role="img" title="{_text(label)}" aria-label="{_text(label)}">'
+        f'<li class="row{kinds}" id="{key}"><span class="name">{text(row.name)}</span>'
+        f'<span class="track" role="img" title="{text(label)}" aria-label="{text(label)}">'
         f'<span class="allocated"></span><span class="wasted"></span>{limit}</span>'
-        f'<span class="value number">{_text(value)}</span></li>'
+        f'<span class="value number">{text(value)}</span></li>'
     )
 
 
@@ -186,23 +174,18 @@ def _table(rows: Sequence[WhatIfRow]) -> str:
 def _row(number: int, row: WhatIfRow) -> str:
     sizes = (row.peak_allocated_bytes, row.max_reserved_bytes, row.wasted_bytes)
     cells = [
-        f'<td class="number" data-bytes="{size}" title="{size:,} bytes">{_text(format_bytes(size))}</td>'
+        f'<td class="number" data-bytes="{size}" title="{size:,} bytes">{text(format_bytes(size))}</td>'
         for size in sizes
     ]
     cells += [f'<td class="number">{count:,}</td>' for count in (row.num_device_mallocs, row.num_alloc_retries)]
     cells.append('<td class="fits">fits</td>' if row.fits else '<td class="fits no">does not fit</td>')
     kinds = ("" if number else "first ") + ("failing" if row.oom is not None else "")
     tag = "" if row.is_model else '<span class="tag">as recorded</span>'
-    text = f'<tr class="{kinds.strip()}"><th scope="row">{_text(row.name)}{tag}</th>{"".join(cells)}</tr>'
+    line = f'<tr class="{kinds.strip()}"><th scope="row">{text(row.name)}{tag}</th>{"".join(cells)}</tr>'
     if row.oom is None:
-        return text
-    return f'{text}<tr class="why"><td colspan="7">{_text(_capitalized(failure_text(row.oom)))}</td></tr>'
+        return line
+    return f'{line}<tr class="why"><td colspan="7">{text(_capitalized(failure_text(row.oom)))}</td></tr>'
 
 
 def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _text(text: str) -> str:
-    """Return text that can stand in an element or in a quoted attribute."""
-    return html.escape(str(visible(text)))
