@@ -244,6 +244,19 @@ def test_keys_wheel_and_drag_move_the_camera_and_the_hash_keeps_it(open_report: 
     opened.until("whole => memtrace.map.camera().x1 === whole.x1", whole)
 
 
+def test_keys_change_axis_and_layout(open_report: OpenReport) -> None:
+    opened = open_report(device_report(), hash="#view=map&axis=event")
+    pressed = ".map [aria-pressed=true]"
+    assert opened.texts(pressed) == ["stacked", "events", "category"]
+    opened.page.keyboard.press("l")
+    opened.page.keyboard.press("a")
+    assert opened.texts(pressed) == ["by address", "wall clock", "category"]
+    assert "layout=address" in opened.page.url
+    whole = opened.page.evaluate("memtrace.map.camera()")
+    found = map_of(device_report())
+    assert whole["y1"] == found.ranges[-1].place_bytes + found.ranges[-1].size_bytes
+
+
 @pytest.mark.parametrize("colour", ["category", "module", "step", "size"])
 def test_each_colouring_has_a_legend(open_report: OpenReport, colour: str) -> None:
     opened = open_report(host_report(), hash=f"#view=map&colour={colour}")

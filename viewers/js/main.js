@@ -16,6 +16,7 @@ import { newTimelineView } from "./timeline.js";
 const KEYS = [
   ["1 – 7", "views"],
   ["a", "time or events on the horizontal axis"],
+  ["l", "the map stacked or by address"],
   ["/", "search the map"],
   ["← → ↑ ↓", "move on the map"],
   ["+ − < >", "zoom the map in time, in bytes"],

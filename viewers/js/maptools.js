@@ -24,7 +24,14 @@ export function mapTools(self, act) {
     element("div", { class: "tools" }, element("button", { type: "button", class: "quiet", onclick: act.fit, title: "all of it (0)" }, "Fit"), element("button", { type: "button", class: "quiet", onclick: () => savePng(self, act.redraw) }, "Save PNG")),
   );
   if (self.data.seconds === null) switches[1].node.hidden = true;
-  return { node, refresh: () => switches.forEach((one) => one.refresh()) };
+  const refresh = () => switches.forEach((one) => one.refresh());
+  const next = (name) => {
+    const values = Object.keys(name === "axis" ? AXIS_NAMES : LAYOUTS);
+    state[name] = values[(values.indexOf(state[name]) + 1) % values.length];
+    refresh();
+    act.relaid();
+  };
+  return { node, refresh, next };
 }
 
 function switchOf(name, labels, state, changed) {

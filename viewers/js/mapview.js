@@ -250,6 +250,7 @@ function onMapKey(self, event) {
   const moved = cameraOfKey(event.key, self.camera);
   if (moved !== null) return moveTo(self, moved), true;
   if (event.key === "0") return fit(self), true;
+  if (event.key === "a" || event.key === "l") return self.tools.next(event.key === "a" ? "axis" : "layout"), true;
   if (event.key === "/") return self.search.focus(), true;
   if (event.key === "Escape" && (self.chosen || self.app.state.row !== null)) {
     self.search.value = "";
