@@ -10,66 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memtrace.errors import MemtraceError
+from memtrace.forecast.config_fields import ConfigFields, head_width, shown
 from memtrace.forecast.model_spec import ModelSpec
 
-_MISSING = object()
 SUPPORTED_HINT = "memtrace knows: {}; for another model give --params or its dimensions"
-
-
-class ConfigFields:
-    """The values of one configuration, each checked when it is asked for, under any of several names."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._config = config
-
-    def integer(self, *names: str, default: int | object | None = _MISSING) -> Any:
-        """Return a whole number that is not negative; the default where no name is there, an error without one."""
-        value = self._first(names, default)
-        if value is default and default is not _MISSING:
-            return value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise MemtraceError(f"config: {names[0]} must be a whole number, not {_shown(value)}")
-        return value
-
-    def flag(self, *names: str, default: bool) -> bool:
-        """Return true or false."""
-        value = self._first(names, default)
-        if not isinstance(value, bool):
-            raise MemtraceError(f"config: {names[0]} must be true or false, not {_shown(value)}")
-        return value
-
-    def number(self, *names: str, default: float) -> float:
-        """Return a probability."""
-        value = self._first(names, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise MemtraceError(f"config: {names[0]} must be a number from 0 to below 1, not {_shown(value)}")
-        return float(value)
-
-    def integers(self, name: str) -> list[Any]:
-        """Return a list of whole numbers; an empty one where the name is not there."""
-        value = self._first((name,), [])
-        if not isinstance(value, list) or not all(type(one) is int for one in value):
-            raise MemtraceError(f"config: {name} must be a list of whole numbers, not {_shown(value)}")
-        return value
-
-    def is_set(self, name: str) -> bool:
-        """Return whether a name is there with a value other than null."""
-        return self._config.get(name) is not None
-
-    def text(self, *names: str, default: str) -> str:
-        """Return a text."""
-        value = self._first(names, default)
-        if not isinstance(value, str):
-            raise MemtraceError(f"config: {names[0]} must be a text, not {_shown(value)}")
-        return value
-
-    def _first(self, names: tuple[str, ...], default: Any) -> Any:
-        for name in names:
-            if self._config.get(name) is not None:
-                return self._config[name]
-        if default is _MISSING:
-            raise MemtraceError(f"config: there is no {names[0]}")
-        return default
 
 
 def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelSpec:
@@ -90,16 +34,12 @@ def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelS
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in READERS:
         hint = SUPPORTED_HINT.format(", ".join(sorted(READERS)))
-        raise MemtraceError(f"config: the architecture {_shown(kind)} is not known", hint=hint)
+        raise MemtraceError(f"config: the architecture {shown(kind)} is not known", hint=hint)
     return ModelSpec(
         name=name or str(config.get("_name_or_path") or kind),
         architecture=kind,
         **READERS[kind](ConfigFields(config)),
     )
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:60]
 
 
 def _gpt2(get: ConfigFields) -> dict[str, Any]:
@@ -110,7 +50,7 @@ def _gpt2(get: ConfigFields) -> dict[str, Any]:
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
-        "head_dim": _divided(hidden, heads),
+        "head_dim": head_width(hidden, heads),
         "ffn": get.integer("n_inner", default=4 * hidden),
         "vocabulary": get.integer("vocab_size", default=50257),
         "max_positions": positions,
@@ -148,7 +88,7 @@ def _llama(get: ConfigFields) -> dict[str, Any]:
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": get.integer("num_key_value_heads", default=heads),
-        "head_dim": _divided(hidden, heads) if head_dim is None else head_dim,
+        "head_dim": head_width(hidden, heads) if head_dim is None else head_dim,
         "ffn": get.integer("intermediate_size"),
         "vocabulary": get.integer("vocab_size"),
         "max_positions": get.integer("max_position_embeddings", default=None),
@@ -306,7 +246,7 @@ def _bert(get: ConfigFields) -> dict[str, Any]:
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
-        "head_dim": _divided(hidden, heads),
+        "head_dim": head_width(hidden, heads),
         "ffn": get.integer("intermediate_size", default=3072),
         "vocabulary": get.integer("vocab_size", default=30522),
         "max_positions": positions,
@@ -335,7 +275,7 @@ def _opt(get: ConfigFields) -> dict[str, Any]:
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
-        "head_dim": _divided(hidden, heads),
+        "head_dim": head_width(hidden, heads),
         "ffn": get.integer("ffn_dim", default=3072),
         "vocabulary": get.integer("vocab_size", default=50272),
         "embedding_dim": get.integer("word_embed_proj_dim", default=hidden),
@@ -369,7 +309,7 @@ def _falcon(get: ConfigFields) -> dict[str, Any]:
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": kv_heads,
-        "head_dim": _divided(hidden, heads),
+        "head_dim": head_width(hidden, heads),
         "ffn": get.integer("ffn_hidden_size", default=4 * hidden),
         "vocabulary": get.integer("vocab_size"),
         "max_positions": get.integer("max_position_embeddings", default=2048),
@@ -392,7 +332,7 @@ def _bloom(get: ConfigFields) -> dict[str, Any]:
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
-        "head_dim": _divided(hidden, heads),
+        "head_dim": head_width(hidden, heads),
         "ffn": 4 * hidden,
         "vocabulary": get.integer("vocab_size", default=250880),
         "activation": "bloom_gelu",
@@ -401,13 +341,6 @@ def _bloom(get: ConfigFields) -> dict[str, Any]:
         "attention_dropout": get.number("attention_dropout", default=0.0),
         "hidden_dropout": get.number("hidden_dropout", default=0.0),
     }
-
-
-def _divided(hidden: int, heads: int) -> int:
-    """Return the width of a head."""
-    if not heads or hidden % heads:
-        raise MemtraceError(f"config: a hidden size of {hidden} cannot be divided among {heads} heads")
-    return hidden // heads
 
 
 READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
