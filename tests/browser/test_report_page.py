@@ -140,6 +140,11 @@ def test_dragging_zooms_and_the_key_resets(open_report: OpenReport) -> None:
     opened.page.mouse.move(box["x"] + 500, box["y"] + 150, steps=4)
     opened.page.mouse.up()
     opened.until(f"whole => {ranges}[1] < whole[1]", whole)
+    zoomed = opened.page.evaluate(ranges)
+    assert "span=" in opened.page.url
+    opened.page.reload()
+    opened.wait()
+    assert opened.page.evaluate(ranges) == pytest.approx(zoomed)
     opened.page.keyboard.press("0")
     opened.until(f"whole => {ranges}[1] === whole[1]", whole)
 

@@ -90,7 +90,7 @@ function copySummary() {
 }
 
 function chooseRank(index) {
-  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, at: "peak" });
+  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, span: null, at: "peak" });
   go(app.state.view);
 }
 

@@ -84,7 +84,7 @@ function timelineSection(app, rank, hooks) {
     get axis() { return shown.axis; },
     set axis(value) {
       shown.axis = value;
-      shown.camera = null;
+      shown.camera = shown.span = null;
       app.save();
     },
   };
@@ -93,7 +93,17 @@ function timelineSection(app, rank, hooks) {
   const buttons = axisButtons(state, () => redraw());
   const redraw = () => {
     buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.axis === state.axis)));
-    return draw(plot, payload, withMark(withHidden(view.figures[state.axis], state.hidden), hooks.mark()));
+    return draw(plot, payload, withSpan(withMark(withHidden(view.figures[state.axis], state.hidden), hooks.mark()), shown.span)).then(keepSpan);
+  };
+  // The stretch that was zoomed to is part of the link.
+  const whole = () => view.figures[state.axis].layout.xaxis.range;
+  const keepSpan = () => {
+    plot.removeAllListeners?.("plotly_relayout");
+    plot.on("plotly_relayout", () => {
+      const range = plot._fullLayout.xaxis.range;
+      shown.span = range[0] === whole()[0] && range[1] === whole()[1] ? null : [...range];
+      app.save();
+    });
   };
   const resetZoom = () => Plotly.relayout(plot, { "xaxis.range": [...view.figures[state.axis].layout.xaxis.range] });
   const toolbar = element(
@@ -154,6 +164,12 @@ function legend(view, state, redraw) {
 function withHidden(figure, hidden) {
   const data = figure.data.map((trace) => (hidden.has(trace.meta) ? { ...trace, visible: false } : trace));
   return { ...figure, data };
+}
+
+function withSpan(figure, span) {
+  if (span === null) return figure;
+  const { layout } = figure;
+  return { ...figure, layout: { ...layout, xaxis: { ...layout.xaxis, range: [...span] } } };
 }
 
 // The moment that the rest of the page shows.
