@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -25,15 +25,33 @@ def gpu_time(time: TimeResult) -> Group:
 
 
 def _table(time: TimeResult) -> Table:
-    has_communication = bool(time.whole.communication_ns)
-    communication = ("communication", "hidden") if has_communication else ()
-    table = calm_table("step", "window", "compute", *communication, "copies", "idle", "idle share", wide="")
+    columns = _columns(time)
+    table = calm_table("step", *(name for name, _ in columns))
     shown, hidden = _shown(time.steps)
     for at, split in enumerate([*shown, time.whole]):
         if hidden and at == _MAX_STEPS // 2:
-            table.add_row("…", *[""] * (len(table.columns) - 2), Text(f"{hidden} more steps", style="dim"))
-        table.add_row(*_cells(split, has_communication=has_communication))
+            table.add_row("…", Text(f"{hidden} more", style="dim"))
+        table.add_row("whole" if split.step is None else str(split.step), *(cell(split) for _, cell in columns))
     return table
+
+
+def _columns(time: TimeResult) -> list[tuple[str, Callable[[TimeSplit], str]]]:
+    """Return the columns with what stands in them; those of which the profile holds nothing are left out."""
+    columns: list[tuple[str, Callable[[TimeSplit], str]]] = [
+        ("window", lambda split: format_ns(split.window_ns)),
+        ("compute", lambda split: format_ns(split.compute_ns)),
+    ]
+    if time.collectives:
+        columns.append(("communication", lambda split: format_ns(split.communication_ns)))
+        columns.append(("hidden", lambda split: _share(split.hidden_share)))
+    columns.append(("copies", lambda split: format_ns(split.copy_ns)))
+    columns.append(("idle", lambda split: format_ns(split.idle_ns)))
+    columns.append(("share", lambda split: _share(split.idle_share)))
+    if any(split.data_stall_ns for split in (*time.steps, time.whole)):
+        columns.append(("for data", lambda split: format_ns(split.data_stall_ns)))
+    if any(split.allocator_stall_ns for split in (*time.steps, time.whole)):
+        columns.append(("for memory", lambda split: format_ns(split.allocator_stall_ns)))
+    return columns
 
 
 def _shown(steps: Sequence[TimeSplit]) -> tuple[Sequence[TimeSplit], int]:
@@ -42,25 +60,6 @@ def _shown(steps: Sequence[TimeSplit]) -> tuple[Sequence[TimeSplit], int]:
         return steps, 0
     half = _MAX_STEPS // 2
     return [*steps[:half], *steps[-half:]], len(steps) - _MAX_STEPS
-
-
-def _cells(split: TimeSplit, *, has_communication: bool) -> list[str | Text]:
-    communication = [format_ns(split.communication_ns), _share(split.hidden_share)] if has_communication else []
-    stalls = [
-        f"{format_ns(value)} of it {why}"
-        for value, why in ((split.data_stall_ns, "for data"), (split.allocator_stall_ns, "for memory"))
-        if value
-    ]
-    return [
-        "whole" if split.step is None else str(split.step),
-        format_ns(split.window_ns),
-        format_ns(split.compute_ns),
-        *communication,
-        format_ns(split.copy_ns),
-        format_ns(split.idle_ns),
-        _share(split.idle_share),
-        Text(", ".join(stalls), style="dim"),
-    ]
 
 
 def _share(share: float | None) -> str:
