@@ -36,10 +36,14 @@ def start(
     force: bool = False,
     steps: str = DEFAULT_STEPS,
     stacks: str = "python",
+    early_stacks: bool = False,
     device: str = "auto",
     profile: bool = False,
 ) -> None:
     """Begin to record this process; `stop` writes `output` (.json or .json.gz). Options as of `memtrace record`.
+
+    With `early_stacks`, allocations on the CPU have stacks from here on. Otherwise they have them from the first
+    training forward on, since the frames of building a model and of loading data take long to record.
 
     Call it before the model is built, or its parameters are known by their owners only and have no stack.
 
@@ -64,7 +68,14 @@ def start(
     parts_dir = path.with_name(path.name + PARTS_SUFFIX).absolute()
     planned = Output(path=path, parts_dir=parts_dir, launcher_rank=None, force=force)
     prepare_parts(planned)
-    options = RecordOptions(parts_dir=str(parts_dir), steps=steps, stacks=stacks, device=device, profile=profile)
+    options = RecordOptions(
+        parts_dir=str(parts_dir),
+        steps=steps,
+        stacks=stacks,
+        early_stacks=early_stacks,
+        device=device,
+        profile=profile,
+    )
     recorder.install(options)
     _running = _Running(planned, options)
 

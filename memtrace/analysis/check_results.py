@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from memtrace.analysis.results import Note, StackRow
@@ -109,3 +110,28 @@ class Check:
     """Reasons to fail whatever the figures say: the run ended out of memory, ranks are missing. A sentence each."""
     notes: tuple[Note, ...]
     """What was not seen: the figures are as complete as these say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnStack:
+    """What one stack holds at the peak of a recording's own allocations."""
+
+    frames: tuple[str, ...]
+    """The program's own, as "file:line function", innermost first; empty where no stack was recorded."""
+    num_bytes: int
+    num_allocations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnPeak:
+    """The most that a recording's own allocations come to at one moment, without what was there before."""
+
+    num_bytes: int
+    measures: str
+    """allocated (whole blocks) where they are known, else requested."""
+    by_category: Mapping[str, int]
+    """Bytes at that moment, the largest category first."""
+    exact_by_category: Mapping[str, int]
+    """Those of them that an owner or a hook decided; the rest is inferred or unknown."""
+    stacks: tuple[OwnStack, ...]
+    """Bytes at that moment by stack, the largest first."""

@@ -85,7 +85,7 @@ class Recorder:
             self._attachments.add()
             self._attachments.add_module_hooks()
             self._loop.on_window = self._on_window
-            self._sources.start()
+            self._sources.start(frames=self._options.early_stacks)
             self._writer.flush()
         _watch_forks(self)
 

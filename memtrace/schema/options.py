@@ -81,6 +81,8 @@ class RecordOptions:
     """Steps to keep, as `StepSelection.parse` takes them."""
     stacks: str = "python"
     """Stacks of events: python, all (with C++ or operator frames), or none."""
+    early_stacks: bool = False
+    """Whether the CPU source records Python frames from the start, and not only from the first training forward."""
     max_entries: int = 1_000_000
     """Most events held in memory, a device."""
     profile: bool = False
