@@ -48,9 +48,10 @@ docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the 
 bench: $(DEV_STAMP) ## run the benchmarks
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stopped, and write docs/accuracy.md and docs/estimate-accuracy.md
+accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stopped, and write the pages of docs/ that hold its tables
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/accuracy_estimate.py
+	$(BIN)/python benchmarks/accuracy_ranks.py
 
 gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTHON= names the interpreter)
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py
