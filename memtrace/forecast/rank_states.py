@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memtrace.forecast.layout import Layout, Run, ceil_div
+from memtrace.forecast.layout import Layout, Run
 from memtrace.forecast.model_spec import ModelSpec
 from memtrace.forecast.optimizers import STEP_BYTES
 from memtrace.forecast.parameter_tensors import ParameterTensor, parameter_tensors
@@ -18,13 +18,15 @@ def fsdp_states(spec: ModelSpec, run: Run, layout: Layout, rank: int) -> int:
     """Return the bytes of the states of a data-parallel rank, where FSDP2 (ZeRO-3) is all that divides the model.
 
     >>> from memtrace.forecast.optimizers import OPTIMIZERS
+    >>> from memtrace.forecast.parameters import num_parameters
     >>> from memtrace.forecast.precision import PRECISIONS
     >>> spec = ModelSpec(
     ...     name="x", num_layers=1, hidden=8, num_heads=2, num_kv_heads=2, head_dim=4, ffn=32, vocabulary=51
     ... )
     >>> run = Run(precision=PRECISIONS["fp32"], optimizer=OPTIMIZERS["sgd-momentum"])
-    >>> [fsdp_states(spec, run, Layout(dp=2, zero=3), rank) for rank in (0, 1)]
-    [2592, 2560]
+    >>> first, second = (fsdp_states(spec, run, Layout(dp=2, zero=3), rank) for rank in (0, 1))
+    >>> first - second == 8 * 4, first + second == 4 * num_parameters(spec)  # of 51 rows, the first rank has 26
+    (True, True)
     """
     tensors = parameter_tensors(spec)
     states = sum(one.copies * _part(one, run, rows_of_rank(one.shape[0], int(layout.dp), rank)) for one in tensors)
@@ -39,10 +41,11 @@ def rows_of_rank(rows: int, ranks: int, rank: int) -> int:
     >>> [rows_of_rank(5, 4, rank) for rank in range(4)], [rows_of_rank(7, 2, rank) for rank in range(2)]
     ([2, 2, 1, 0], [4, 3])
     """
-    size = ceil_div(rows, ranks)
+    size = -(-rows // ranks)
     return max(min(rows - rank * size, size), 0)
 
 
 def _part(tensor: ParameterTensor, run: Run, rows: int) -> int:
     part = replace(tensor, shape=(rows, *tensor.shape[1:]))
-    return run.optimizer.tensor_bytes(part, run.precision) + part.numel * run.precision.master_bytes
+    master: int = part.numel * run.precision.master_bytes
+    return run.optimizer.tensor_bytes(part, run.precision) + master
