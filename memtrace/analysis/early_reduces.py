@@ -32,10 +32,6 @@ class EarlyReduces:
 
 def early_reduces(rank: RankTrace, steps: Collection[int]) -> EarlyReduces | None:
     """Return the all-reduces of some steps that came early; `None` where there are none, or they may be needed."""
-    activities = GpuActivities.of_rank(rank)
-    reduces = _all_reduces(rank, activities)
-    if not reduces.any():
-        return None
     phases = rank.table("phases")
     known = np.isin(phases["step"], list(steps)) & (phases["end_ns"] != NULL)
     backward = known & (phases["phase"] == rank.string_id(Phase.BACKWARD.value))
@@ -44,6 +40,10 @@ def early_reduces(rank: RankTrace, steps: Collection[int]) -> EarlyReduces | Non
         of_step = backward & (phases["step"] == step)
         early |= of_step & (phases["microbatch"] < phases["microbatch"][of_step].max())
     forward = known & (phases["phase"] == rank.string_id(Phase.FORWARD.value))
+    if not early.any():
+        return None
+    activities = GpuActivities.of_rank(rank)
+    reduces = _all_reduces(rank, activities)
     in_early = reduces & _launched_in(rank, activities, early)
     if not in_early.any() or (reduces & _launched_in(rank, activities, forward)).any():
         return None

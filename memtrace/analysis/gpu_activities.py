@@ -48,13 +48,14 @@ class GpuActivities:
         table = rank.table("kernels")
         is_kernel = rows_where(rank, "kind", _KERNEL.__contains__)
         rows = np.flatnonzero(is_kernel | rows_where(rank, "kind", _COPY.__contains__))
-        rows = rows[np.argsort(table["start_ns"][rows], kind="stable")]
+        rows = rows[np.argsort(table["start_ns"][rows])]
         is_collective = rows_where(rank, "name", is_collective_name)[rows]
         sort = np.where(is_collective, COMMUNICATION, COMPUTE)
         starts = table["start_ns"][rows]
         return cls(
             start_ns=starts,
-            end_ns=starts + np.maximum(table["duration_ns"][rows], 0),
+            # A broken file may hold a negative duration, or one beyond what 64 bits hold.
+            end_ns=np.maximum(starts, starts + table["duration_ns"][rows]),
             sort=np.where(is_kernel[rows], sort, COPY),
             name=table["name"][rows],
             launch_ns=_launches(rank, rows),
@@ -103,9 +104,10 @@ def _launches(rank: RankTrace, rows: IntArray) -> IntArray:
     calls = np.flatnonzero(is_call(rank) & (correlation != NULL))
     if not len(calls):
         return np.full(len(rows), NULL, np.int64)
+    calls = calls[np.argsort(correlation[calls])]
+    ids = correlation[calls]
+    firsts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
     # A launch may be a call of the runtime and one of the driver in it: the first is the program's.
-    calls = calls[np.argsort(table["start_ns"][calls], kind="stable")]
-    ids, first = np.unique(correlation[calls], return_index=True)
+    launched, ids = np.minimum.reduceat(table["start_ns"][calls], firsts), ids[firsts]
     at = np.minimum(np.searchsorted(ids, correlation[rows]), len(ids) - 1)
-    launched = table["start_ns"][calls[first[at]]]
-    return np.where(ids[at] == correlation[rows], launched, NULL)
+    return np.where(ids[at] == correlation[rows], launched[at], NULL)

@@ -34,7 +34,7 @@ class Intervals:
         if not kept.all():
             start_ns, end_ns = start_ns[kept], end_ns[kept]
         if np.any(start_ns[1:] < start_ns[:-1]):
-            order = np.argsort(start_ns, kind="stable")
+            order = np.argsort(start_ns)
             start_ns, end_ns = start_ns[order], end_ns[order]
         reach = np.maximum.accumulate(end_ns)
         opens = np.ones(len(start_ns), np.bool_)
@@ -74,13 +74,3 @@ class Intervals:
             return 0
         # The last one that starts before may go on beyond.
         return int(self._before_ns[at]) - max(0, int(self.end_ns[at - 1]) - time_ns)
-
-
-def shared_ns(one: Intervals, other: Intervals, start_ns: int, end_ns: int) -> int:
-    """Return the time of a window that two sets both cover.
-
-    >>> shared_ns(Intervals.united(np.array([0]), np.array([4])), Intervals.united(np.array([2]), np.array([9])), 1, 8)
-    2
-    """
-    either = (one | other).within(start_ns, end_ns)
-    return one.within(start_ns, end_ns) + other.within(start_ns, end_ns) - either

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from memtrace.analysis.gpu_activities import COMMUNICATION, COMPUTE, COPY, GpuActivities
-from memtrace.analysis.intervals import Intervals, shared_ns
+from memtrace.analysis.intervals import Intervals
 from memtrace.analysis.stalls import allocator_calls, data_loading
 from memtrace.analysis.time_results import CollectiveTime, TimeResult, TimeSplit
 from memtrace.schema.names import Source
@@ -24,13 +24,31 @@ _Window = tuple[int, int]
 _KINDS = re.compile("AllReduce|ReduceScatter|AllGather|AllToAll|Broadcast|SendRecv|Reduce|Generic", re.IGNORECASE)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waits:
+    """When the CPU waits for something, and how much of that the GPU notices."""
+
+    waits: Intervals
+    waits_or_busy: Intervals
+    """United once, and not for every window."""
+
+    @classmethod
+    def beside(cls, busy: Intervals, waits: Intervals | None) -> _Waits | None:
+        """Return the waits beside all that the GPU does; `None` for none."""
+        return None if waits is None else cls(waits, waits | busy)
+
+    def within(self, window: _Window, busy_ns: int) -> tuple[int, int]:
+        """Return the time of a window in which the CPU waits, and the part of it in which the GPU does nothing."""
+        return self.waits.within(*window), self.waits_or_busy.within(*window) - busy_ns
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Background:
     """What windows are held against: all work, and stretches of the CPU in which the GPU may starve."""
 
     busy: Intervals
-    data: Intervals | None
-    allocator: Intervals | None
+    data: _Waits | None
+    allocator: _Waits | None
 
 
 def time_of_rank(rank: RankTrace) -> TimeResult | None:
@@ -40,10 +58,11 @@ def time_of_rank(rank: RankTrace) -> TimeResult | None:
         return None
     everything = np.arange(len(activities))
     busy = activities.united(everything)
-    background = _Background(busy=busy, data=data_loading(rank), allocator=allocator_calls(rank))
+    data, allocator = _Waits.beside(busy, data_loading(rank)), _Waits.beside(busy, allocator_calls(rank))
+    background = _Background(busy=busy, data=data, allocator=allocator)
     window = int(activities.start_ns[0]), int(activities.end_ns.max())
     windows, unfinished = _windows(rank)
-    by_launch = np.argsort(activities.launch_ns, kind="stable")
+    by_launch = np.argsort(activities.launch_ns)
     launches = activities.launch_ns[by_launch]
     steps, in_steps = [], np.zeros(len(activities), np.bool_)
     for step, start_ns, end_ns in windows:
@@ -66,19 +85,21 @@ def time_of_rank(rank: RankTrace) -> TimeResult | None:
 
 def _windows(rank: RankTrace) -> tuple[list[tuple[int, int, int]], tuple[int, ...]]:
     """Return number, start and end of each profiled step, and the numbers of those that have no end."""
-    starts = np.sort(rank.table("kernels")["start_ns"])
+    table = rank.table("steps")
+    is_kineto = rank.source == Source.KINETO.value
+    kept = np.ones(len(table), np.bool_)
+    if not is_kineto:
+        # Of a recording, step 0 is what came before training, and only some of the steps may have been profiled.
+        starts = np.sort(rank.table("kernels")["start_ns"])
+        first, last = (np.searchsorted(starts, table[name]) for name in ("start_ns", "end_ns"))
+        kept = (table["step"] != 0) & ((last > first) | table.is_null("end_ns"))
+    rows = zip(*(table[name][kept].tolist() for name in ("step", "start_ns", "end_ns")), strict=True)
     windows, unfinished = [], []
-    for row in rank.table("steps").rows():
-        # Of a recording, step 0 is what came before training.
-        if row["step"] == 0 and rank.source != Source.KINETO.value:
-            continue
-        if row["end_ns"] is None:
-            unfinished.append(row["step"])
-            continue
-        first, last = np.searchsorted(starts, [row["start_ns"], row["end_ns"]])
-        # Of a recording, only some steps may have been profiled.
-        if last > first or rank.source == Source.KINETO.value:
-            windows.append((row["step"], row["start_ns"], row["end_ns"]))
+    for step, start_ns, end_ns in rows:
+        if end_ns == NULL:
+            unfinished.append(step)
+        else:
+            windows.append((step, start_ns, max(start_ns, end_ns)))
     return windows, tuple(unfinished)
 
 
@@ -97,7 +118,9 @@ def _split(
     own = kernels | copies
     own_inside_ns, busy_ns = own.within(start_ns, end_ns), behind.busy.within(start_ns, end_ns)
     exposed_ns = kernels.length_ns - compute.length_ns
-    data, allocator = (_stall(one, behind.busy, window) for one in (behind.data, behind.allocator))
+    data, allocator = (
+        (None, None) if one is None else one.within(window, busy_ns) for one in (behind.data, behind.allocator)
+    )
     return TimeSplit(
         step=step,
         start_ns=start_ns,
@@ -117,14 +140,6 @@ def _split(
         allocator_ns=allocator[0],
         allocator_stall_ns=allocator[1],
     )
-
-
-def _stall(waits: Intervals | None, busy: Intervals, window: _Window) -> tuple[int | None, int | None]:
-    """Return the time of a window in which the CPU waits, and the part of it in which the GPU does nothing."""
-    if waits is None:
-        return None, None
-    waited_ns = waits.within(*window)
-    return waited_ns, waited_ns - shared_ns(waits, busy, *window)
 
 
 def _collectives(rank: RankTrace, activities: GpuActivities) -> tuple[CollectiveTime, ...]:

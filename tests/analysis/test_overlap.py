@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from memtrace.analysis.gpu_activities import is_collective_name
 from memtrace.analysis.overlap import time_of_rank
 from memtrace.analysis.time_results import CollectiveTime, TimeResult, TimeSplit
+from memtrace.store.kineto import read_profile
 from tests.analysis import raw_profile
 from tests.analysis.small_profile import Profile
 from tests.analysis.small_trace import step as step_row
@@ -105,6 +106,23 @@ def test_broken_activities_break_nothing() -> None:
     whole = time_of(profile).whole
     # What ends before it starts holds no moment.
     assert (whole.compute_ns, whole.idle_ns, whole.num_activities) == (3 * US, 4 * US, 4)
+
+
+def test_broken_steps_break_nothing() -> None:
+    found = time_of(Profile().step(1, 10, 5).step(1, 0, 20).step(2, 0, 0).gpu(8, 9))
+    assert [(one.step, one.window_ns, one.idle_ns) for one in found.steps] == [
+        (1, 20 * US, 19 * US),
+        (1, 0, 0),
+        (2, 0, 0),
+    ]
+
+
+def test_times_beyond_what_64_bits_hold_end_in_no_negative_figure() -> None:
+    profile = Profile().gpu(4e15, 8.6e15).gpu(1, 2).step(1, 4.5e15, 9e15)
+    document = {"traceEvents": profile.events, "baseTimeNanoseconds": 2**62 - 1}
+    found = time_of_rank(read_profile(document, where="hostile"))
+    assert found is not None
+    assert min(found.whole.compute_ns, found.whole.idle_ns, *(one.idle_ns for one in found.steps)) >= 0
 
 
 def test_steps_of_a_recording_are_told_from_those_that_were_not_profiled() -> None:
