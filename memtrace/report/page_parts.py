@@ -1,13 +1,14 @@
-"""Parts that pages without a script of their own are made of: sections, tables, cells, and the page around them.
+"""Parts of pages that stand complete in their HTML: sections, tables, cells, and the page around them.
 
-In: texts and bytes. Out: markup, escaped. A content security policy names the one style sheet and the one script, which
-only switches between light and dark, by their hashes.
+In: texts and bytes. Out: markup, escaped. A content security policy names the one style sheet and the one script (for
+most pages it only switches between light and dark) by their hashes, and lets in nothing else.
 """
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 from memtrace import __version__
 from memtrace.report.assets import joined_modules, viewer_text
@@ -16,15 +17,29 @@ from memtrace.report.palette import css_variables
 from memtrace.units import format_bytes
 
 
-def page(*, kind: str, title: str, verdict: str, footer: str, style: str, sections: Sequence[str]) -> str:
-    """Return a whole page: `kind` is what it is ("diff"), `style` the rules beyond those that all pages share."""
+def page(
+    *,
+    kind: str,
+    title: str,
+    verdict: str,
+    footer: str,
+    style: str,
+    sections: Sequence[str],
+    script: str = "whatif",
+    data: str = "",
+) -> str:
+    """Return a whole page.
+
+    `kind` is what it is ("diff"), `style` the rules beyond those that all pages share, `script` the module to run, and
+    `data` what it reads: JSON in which no character could end its element.
+    """
     styles = css_variables() + viewer_text("report.css") + style
-    script = joined_modules("whatif")
+    code = joined_modules(script)
     return filled(
         viewer_text("page.html"),
         {
             "policy": (
-                f"default-src 'none'; script-src {source_hash(script)}; style-src {source_hash(styles)}; "
+                f"default-src 'none'; script-src {source_hash(code)}; style-src {source_hash(styles)}; "
                 "img-src data:; base-uri 'none'; form-action 'none'"
             ),
             "kind": text(kind),
@@ -33,7 +48,8 @@ def page(*, kind: str, title: str, verdict: str, footer: str, style: str, sectio
             "styles": styles,
             "sections": "\n".join(sections),
             "footer": text(f"memtrace {__version__} · {footer}"),
-            "script": script,
+            "data": f'<script type="application/json" id="payload">{data}</script>' if data else "",
+            "script": code,
         },
     )
 
@@ -70,6 +86,6 @@ def size(num_bytes: int | None) -> str:
     return f'<span data-bytes="{num_bytes}" title="{num_bytes:,} bytes">{text(format_bytes(num_bytes))}</span>'
 
 
-def text(value: str) -> str:
+def text(value: Any) -> str:
     """Return text that can stand in an element or in a quoted attribute."""
     return html.escape(str(visible(value)))

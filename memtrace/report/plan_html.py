@@ -6,15 +6,11 @@ that could end it.
 
 from __future__ import annotations
 
-import html
 import json
-from typing import Any
 
-from memtrace import __version__
 from memtrace.forecast.results import Plan, PlanRow
-from memtrace.report.assets import joined_modules, viewer_text
-from memtrace.report.markup import filled, source_hash, visible
-from memtrace.report.palette import css_variables
+from memtrace.report.assets import viewer_text
+from memtrace.report.page_parts import page, section, text
 from memtrace.report.plan import HEADINGS, layout_name, verdict
 from memtrace.units import format_bytes, format_ns
 
@@ -24,24 +20,15 @@ _VIEW = "0 0 1100 460"
 
 def render_plan(plan: Plan) -> str:
     """Return the page of a plan, complete in itself."""
-    styles = css_variables() + viewer_text("report.css") + viewer_text("plan.css")
-    script = joined_modules("plan")
-    sections = [_chart(), _best(plan), _frontier(plan), _typed(plan), _assumed(plan)]
-    return filled(
-        viewer_text("plan.html"),
-        {
-            "policy": (
-                f"default-src 'none'; script-src {source_hash(script)}; style-src {source_hash(styles)}; "
-                "img-src data:; base-uri 'none'; form-action 'none'"
-            ),
-            "title": _text(plan.model),
-            "verdict": _text(verdict(plan)),
-            "styles": styles,
-            "sections": "\n".join(sections),
-            "payload": _payload(plan),
-            "version": _text(__version__),
-            "script": script,
-        },
+    return page(
+        kind="plan",
+        title=plan.model,
+        verdict=verdict(plan),
+        footer="arithmetic, not a measurement",
+        style=viewer_text("plan.css"),
+        sections=[_chart(), _best(plan), _frontier(plan), _typed(plan), _assumed(plan)],
+        script="plan",
+        data=_payload(plan),
     )
 
 
@@ -70,7 +57,7 @@ def _chart() -> str:
         '<p class="told" id="told" aria-live="polite">Point at a circle.</p>'
         "<noscript><p>The chart is drawn by the script in this file; the tables below stand without it.</p></noscript>"
     )
-    return _section("layouts", "Layouts by memory and throughput", body)
+    return section("layouts", "Layouts by memory and throughput", body)
 
 
 def _best(plan: Plan) -> str:
@@ -79,13 +66,13 @@ def _best(plan: Plan) -> str:
         f"{plan.global_tokens:,} tokens a step, sequences of {plan.sequence:,}."
     )
     body = "".join(_row(number, row) for number, row in enumerate(plan.rows, start=1))
-    return _section("best", "The best", f'<p class="muted">{_text(summary)}</p>{_table(body)}')
+    return section("best", "The best", f'<p class="muted">{text(summary)}</p>{_table(body)}')
 
 
 def _frontier(plan: Plan) -> str:
     body = "".join(_row(None, row) for row in plan.pareto)
-    text = _table(body) if body else '<p class="muted">No layout fits.</p>'
-    return _section("frontier", "Least memory for each throughput", text)
+    shown = _table(body) if body else '<p class="muted">No layout fits.</p>'
+    return section("frontier", "Least memory for each throughput", shown)
 
 
 def _row(number: int | None, row: PlanRow) -> str:
@@ -94,15 +81,15 @@ def _row(number: int | None, row: PlanRow) -> str:
     cells += [str(row.micro_batch), str(row.accumulation), format_bytes(row.peak_bytes), format_ns(row.step_time_ns)]
     cells += [f"{row.tokens_per_second_per_gpu:,.0f}", f"{row.mfu:.1%}"]
     classes = "" if row.fits else " over"
-    marks = "".join(f'<td class="number">{_text(cell)}</td>' for cell in cells)
+    marks = "".join(f'<td class="number">{text(cell)}</td>' for cell in cells)
     if number is None:
         return f'<tr class="{classes.strip()}">{marks}</tr>'
-    why = f'<td class="why" colspan="{len(cells) - 1}">{_text(" ".join(row.reasons))}</td>'
+    why = f'<td class="why" colspan="{len(cells) - 1}">{text(" ".join(row.reasons))}</td>'
     return f'<tr class="row{classes}">{marks}</tr><tr class="reasons"><td></td>{why}</tr>'
 
 
 def _table(body: str) -> str:
-    heads = "".join(f'<th scope="col" class="number">{_text(head)}</th>' for head in HEADINGS)
+    heads = "".join(f'<th scope="col" class="number">{text(head)}</th>' for head in HEADINGS)
     head = f"<thead><tr>{heads}</tr></thead>"
     return f'<div class="scroll"><table class="layouts">{head}<tbody>{body}</tbody></table></div>'
 
@@ -112,24 +99,12 @@ def _typed(plan: Plan) -> str:
         return ""
     best = plan.rows[0]
     blocks = "".join(
-        f'<p><strong>{_text(name)}</strong></p><pre class="typed mono">{_text(text)}</pre>'
-        for name, text in best.settings.items()
+        f'<p><strong>{text(name)}</strong></p><pre class="typed mono">{text(setting)}</pre>'
+        for name, setting in best.settings.items()
     )
-    return _section("typed", f"What to type for {layout_name(best)}", blocks)
+    return section("typed", f"What to type for {layout_name(best)}", blocks)
 
 
 def _assumed(plan: Plan) -> str:
-    items = "".join(f"<li>{_text(one)}</li>" for one in plan.assumptions)
-    return _section("assumed", "Assumed", f'<ul class="assumed">{items}</ul>')
-
-
-def _section(key: str, title: str, body: str) -> str:
-    return (
-        f'<section aria-labelledby="{key}"><div class="section-head"><h2 id="{key}">{_text(title)}</h2></div>'
-        f'<div class="panel">{body}</div></section>'
-    )
-
-
-def _text(text: Any) -> str:
-    """Return text that can stand in an element or in a quoted attribute."""
-    return html.escape(str(visible(text)))
+    items = "".join(f"<li>{text(one)}</li>" for one in plan.assumptions)
+    return section("assumed", "Assumed", f'<ul class="assumed">{items}</ul>')

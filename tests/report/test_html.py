@@ -335,7 +335,7 @@ def test_without_source_no_path_and_no_line_is_in_the_page() -> None:
         facts={"command": ["python", "secret_train.py"], "exception": {"message": r"C:\secret\a.py:3 failed"}},
     )
     report = replace(
-        report, title="/work/secret/trace.json", ranks=(rank,), findings=(replace(finding(), where=where),)
+        report, title="/home/secret/trace.json", ranks=(rank,), findings=(replace(finding(), where=where),)
     )
     page = render_html(report, with_source=False)
     data = page[page.index('id="data">') : page.index("</script", page.index('id="data">'))]
