@@ -8,13 +8,14 @@ the window, and what others run inside, is told apart, so that nothing is lost a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from memtrace.analysis.gpu_activities import COMMUNICATION, COMPUTE, COPY, GpuActivities
 from memtrace.analysis.intervals import Intervals
-from memtrace.analysis.stalls import allocator_calls, data_loading
+from memtrace.analysis.stalls import allocator_calls, data_loading, not_profiled
 from memtrace.analysis.time_results import CollectiveTime, TimeResult, TimeSplit
 from memtrace.schema.names import Source
 from memtrace.store.columns import NULL, IntArray
@@ -29,17 +30,17 @@ class _Waits:
     """When the CPU waits for something, and how much of that the GPU notices."""
 
     waits: Intervals
-    waits_or_busy: Intervals
+    waits_or_occupied: Intervals
     """United once, and not for every window."""
 
     @classmethod
-    def beside(cls, busy: Intervals, waits: Intervals | None) -> _Waits | None:
-        """Return the waits beside all that the GPU does; `None` for none."""
-        return None if waits is None else cls(waits, waits | busy)
+    def beside(cls, occupied: Intervals, waits: Intervals | None) -> _Waits | None:
+        """Return the waits beside all that the GPU does, or may do unseen; `None` for none."""
+        return None if waits is None else cls(waits, waits | occupied)
 
-    def within(self, window: _Window, busy_ns: int) -> tuple[int, int]:
+    def within(self, window: _Window, occupied_ns: int) -> tuple[int, int]:
         """Return the time of a window in which the CPU waits, and the part of it in which the GPU does nothing."""
-        return self.waits.within(*window), self.waits_or_busy.within(*window) - busy_ns
+        return self.waits.within(*window), self.waits_or_occupied.within(*window) - occupied_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,6 +48,8 @@ class _Background:
     """What windows are held against: all work, and stretches of the CPU in which the GPU may starve."""
 
     busy: Intervals
+    occupied: Intervals
+    """When the GPU is busy, or nobody looked."""
     data: _Waits | None
     allocator: _Waits | None
 
@@ -57,11 +60,9 @@ def time_of_rank(rank: RankTrace) -> TimeResult | None:
     if not len(activities):
         return None
     everything = np.arange(len(activities))
-    busy = activities.united(everything)
-    data, allocator = _Waits.beside(busy, data_loading(rank)), _Waits.beside(busy, allocator_calls(rank))
-    background = _Background(busy=busy, data=data, allocator=allocator)
     window = int(activities.start_ns[0]), int(activities.end_ns.max())
     windows, unfinished = _windows(rank)
+    background = _background(rank, activities, [window, *((start_ns, end_ns) for _, start_ns, end_ns in windows)])
     by_launch = np.argsort(activities.launch_ns)
     launches = activities.launch_ns[by_launch]
     steps, in_steps = [], np.zeros(len(activities), np.bool_)
@@ -80,6 +81,19 @@ def time_of_rank(rank: RankTrace) -> TimeResult | None:
         num_outside_steps=int(np.count_nonzero(~is_unlinked & ~in_steps)) if steps else 0,
         num_devices=activities.num_devices,
         collectives=_collectives(rank, activities),
+    )
+
+
+def _background(rank: RankTrace, activities: GpuActivities, windows: Sequence[_Window]) -> _Background:
+    """Return what some windows are held against."""
+    busy = occupied = activities.united(np.arange(len(activities)))
+    if rank.source != Source.KINETO.value:
+        occupied = busy | not_profiled(rank, min(start for start, _ in windows), max(end for _, end in windows))
+    return _Background(
+        busy=busy,
+        occupied=occupied,
+        data=_Waits.beside(occupied, data_loading(rank)),
+        allocator=_Waits.beside(occupied, allocator_calls(rank)),
     )
 
 
@@ -117,9 +131,10 @@ def _split(
     kernels = compute | communication
     own = kernels | copies
     own_inside_ns, busy_ns = own.within(start_ns, end_ns), behind.busy.within(start_ns, end_ns)
+    occupied_ns = behind.occupied.within(start_ns, end_ns)
     exposed_ns = kernels.length_ns - compute.length_ns
     data, allocator = (
-        (None, None) if one is None else one.within(window, busy_ns) for one in (behind.data, behind.allocator)
+        (None, None) if one is None else one.within(window, occupied_ns) for one in (behind.data, behind.allocator)
     )
     return TimeSplit(
         step=step,
@@ -134,7 +149,8 @@ def _split(
         copy_only_ns=own.length_ns - kernels.length_ns,
         other_ns=busy_ns - own_inside_ns,
         outside_ns=own.length_ns - own_inside_ns,
-        idle_ns=end_ns - start_ns - busy_ns,
+        unseen_ns=occupied_ns - busy_ns,
+        idle_ns=end_ns - start_ns - occupied_ns,
         data_ns=data[0],
         data_stall_ns=data[1],
         allocator_ns=allocator[0],

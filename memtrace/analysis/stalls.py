@@ -22,6 +22,8 @@ _ALLOCATOR_CALLS = frozenset(
     }
 )
 """How torch's allocator takes segments from the device and gives them back; the second row is for expandable ones."""
+_PROFILER_RAN = "Trace"
+"""Kind of the activity by which a profile says from when to when it was taken."""
 _FREES = frozenset({"cudaFree", "hipFree", "cuMemUnmap", "hipMemUnmap"})
 
 
@@ -29,7 +31,21 @@ def data_loading(rank: RankTrace) -> Intervals | None:
     """Return when the program waited for the next batch of torch's data loader."""
     rows = rows_where(rank, "name", lambda name: name.startswith(_DATA_LOADER))
     rows &= ~rows_where(rank, "kind", "gpu_user_annotation".__eq__)
-    return _stretches(rank, rows) if rows.any() else None
+    # A recording keeps the ranges that the program names beside the profile, and not in it.
+    named = rank.table("annotations")
+    ended = ~named.is_null("start_ns") & ~named.is_null("end_ns")
+    ended &= np.array([(rank.text(name) or "").startswith(_DATA_LOADER) for name in named["name"].tolist()], np.bool_)
+    if not rows.any() and not ended.any():
+        return None
+    return _stretches(rank, rows) | Intervals.united(named["start_ns"][ended], named["end_ns"][ended])
+
+
+def not_profiled(rank: RankTrace, start_ns: int, end_ns: int) -> Intervals:
+    """Return when, in a stretch of a recording, the profiler did not run: it profiles chosen steps only."""
+    seen = _stretches(rank, rows_where(rank, "kind", _PROFILER_RAN.__eq__))
+    if not len(seen.start_ns):
+        return Intervals.none()
+    return Intervals.united(np.append(start_ns, seen.end_ns), np.append(seen.start_ns, end_ns))
 
 
 def allocator_calls(rank: RankTrace) -> Intervals | None:

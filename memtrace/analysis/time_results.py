@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class TimeSplit:
     """Where the time of one window goes. Times of several streams are united: a moment counts once.
 
-    `compute_ns + exposed_ns + copy_only_ns + other_ns + idle_ns == (end_ns - start_ns) + outside_ns`.
+    `compute_ns + exposed_ns + copy_only_ns + other_ns + unseen_ns + idle_ns == (end_ns - start_ns) + outside_ns`.
     """
 
     step: int | None
@@ -39,6 +39,8 @@ class TimeSplit:
     """Time of the window in which only work ran that was launched outside it; 0 for the whole profile."""
     outside_ns: int
     """Time in which the window's work ran outside it, mostly after its end; 0 for the whole profile."""
+    unseen_ns: int
+    """Time of the window in which the profiler did not run, and nothing was seen to; 0 but for recordings."""
     idle_ns: int
     """Time of the window in which nothing ran on the GPU."""
     data_ns: int | None

@@ -86,6 +86,10 @@ def _remarks(time: TimeResult) -> list[str]:
         remarks.append(f"{time.num_unlinked} activities without a recorded launch are in no step.")
     if time.num_outside_steps:
         remarks.append(f"{time.num_outside_steps} activities were launched outside all steps.")
+    if time.whole.unseen_ns:
+        remarks.append(
+            f"For {format_ns(time.whole.unseen_ns)} of the whole the profiler did not run: that is not idle."
+        )
     if time.num_devices > 1:
         remarks.append(f"{time.num_devices} devices together: idle is when none of them runs anything.")
     return remarks

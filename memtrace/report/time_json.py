@@ -36,6 +36,7 @@ def _split(split: TimeSplit) -> dict[str, Any]:
         "copy_only_ns": split.copy_only_ns,
         "other_ns": split.other_ns,
         "outside_ns": split.outside_ns,
+        "unseen_ns": split.unseen_ns,
         "idle_ns": split.idle_ns,
         "data_ns": split.data_ns,
         "data_stall_ns": split.data_stall_ns,

@@ -135,6 +135,22 @@ def test_steps_of_a_recording_are_told_from_those_that_were_not_profiled() -> No
     assert (found.window, found.unfinished_steps) == ("optimizer step", (3,))
 
 
+def test_time_in_which_a_recording_did_not_profile_is_not_idle() -> None:
+    profile = Profile().gpu(110, 120, launch=105).gpu(310, 320, launch=305)
+    profile.add("Trace", "PyTorch Profiler (0)", 100, 190).add("Trace", "PyTorch Profiler (0)", 300, 400)
+    loads = [{"name": "enumerate(DataLoader)#x", "start_ns": start * US, "device": None} for start in (180, 250, 330)]
+    named = [load | {"end_ns": load["start_ns"] + 20 * US} for load in loads]
+    steps = [step_row(number, number * 100 * US, (number + 1) * 100 * US) for number in (1, 2, 3)]
+    found = time_of_rank(profile.recorded(steps=steps, annotations=named))
+    assert found is not None
+    whole, (first, last) = found.whole, found.steps
+    assert (whole.compute_ns, whole.idle_ns, whole.unseen_ns) == (20 * US, (70 + 10) * US, 110 * US)
+    assert [(one.step, one.idle_ns, one.unseen_ns) for one in (first, last)] == [(1, 80 * US, 10 * US), (3, 90 * US, 0)]
+    # Of a wait that nobody saw the GPU in, it is not known whether it was noticed.
+    assert (first.data_ns, first.data_stall_ns) == (20 * US, 10 * US)
+    assert (last.data_ns, last.data_stall_ns) == (20 * US, 20 * US)
+
+
 def test_communication_is_told_by_kind() -> None:
     profile = Profile().gpu(0, 10).communication(5, 20).communication(15, 25, stream=21)
     profile.communication(30, 31, name="mscclKernel_Sum_half_LL")

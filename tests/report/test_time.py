@@ -17,6 +17,7 @@ from memtrace.report.to_json import report_document, report_json
 from memtrace.store.read import read_trace
 from memtrace.units import format_ns
 from tests.analysis.small_profile import Profile
+from tests.analysis.small_trace import step as step_row
 from tests.analysis.small_trace import trace
 from tests.conftest import RunMemtrace
 from tests.report.contract import check_report
@@ -110,6 +111,15 @@ def test_what_no_step_holds_is_told() -> None:
         "more than the window",
     ):
         assert part in text
+
+
+def test_a_recording_says_how_much_of_it_was_not_profiled() -> None:
+    profile = Profile().gpu(100, 110).gpu(300, 310)
+    profile.add("Trace", "PyTorch Profiler (0)", 90, 200).add("Trace", "PyTorch Profiler (0)", 300, 400)
+    steps = [step_row(number, number * 100_000, (number + 1) * 100_000) for number in (1, 2, 3)]
+    text = render_text(analyze(trace(profile.recorded(steps=steps))))
+    assert "For 100 µs of the whole the profiler did not run" in text
+    assert "as recorded, to the end of its optimizer" in text
 
 
 def test_the_widest_row_fits() -> None:
