@@ -30,6 +30,13 @@ DEFAULT_GPU = "h100-80gb"
     "--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Steps after which the program is ended."
 )
 @click.option(
+    "--world-size",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Ranks that the program is told there are: it runs as rank 0, alone. Leave torchrun out of the command.",
+)
+@click.option(
     "--allow-writes", is_flag=True, help="Let the program write files where it says, not to a scratch folder."
 )
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD...", type=click.UNPROCESSED)
@@ -41,6 +48,7 @@ def predict(
     gpu: str,
     all_gpus: bool,
     steps: int,
+    world_size: int,
     allow_writes: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -64,7 +72,11 @@ def predict(
 
     chosen = gpu_named(gpu)
     options = PredictOptions(
-        gpu_name=chosen.name, gpu_bytes=chosen.memory_bytes, capability=capability_of(chosen), num_steps=steps
+        gpu_name=chosen.name,
+        gpu_bytes=chosen.memory_bytes,
+        capability=capability_of(chosen),
+        num_steps=steps,
+        world_size=world_size,
     )
     path = output or Path("predicted.json")
     trace = run_prediction(command, path, options, force=force, allow_writes=allow_writes)

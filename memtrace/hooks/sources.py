@@ -65,10 +65,14 @@ class Sources:
     def _make_fake(self, gpu: PredictOptions) -> Any:
         """Return the memory of a device that is not there, and put that device in place."""
         # Only here: it changes the program, and only a prediction may.
-        from memtrace.hooks.fake.install import FakeDevice
+        try:
+            from memtrace.hooks.fake.install import FakeDevice
 
-        fake = FakeDevice(gpu, with_stacks=self._options.stacks != "none", warn=self._warn)
-        fake.install()
+            fake = FakeDevice(gpu, with_stacks=self._options.stacks != "none", warn=self._warn)
+            fake.install()
+        except Exception as error:
+            # Without the fake device the program would train for real, for hours, and predict nothing.
+            raise SystemExit(f"memtrace: no prediction with this torch: {type(error).__name__}: {error}") from error
         self.assumptions = fake.assumptions
         return fake.memory
 

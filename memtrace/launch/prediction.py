@@ -41,10 +41,18 @@ def predict(command: Sequence[str], path: Path, gpu: PredictOptions, *, force: b
             package_dir=str(PACKAGE_DIR),
             predict=replace(gpu, scratch_dir=None if allow_writes else str(folder / "scratch")),
         )
-        status = run_command(command, options, environ)
+        status = run_command(command, options, {**environ, **_rank_zero(gpu.world_size)})
         return _read(folder / "parts", path, command, options, status)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rank_zero(world_size: int) -> dict[str, str]:
+    """Return what a launcher would tell the first of several ranks."""
+    if world_size == 1:
+        return {}
+    facts = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": min(world_size, 8)}
+    return {**{name: str(value) for name, value in facts.items()}, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOptions, status: int) -> Trace:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from memtrace.schema.names import Category
 from memtrace.store.read import read_trace
@@ -68,3 +69,74 @@ def test_everything_that_lasts_is_that_of_a_real_run(tmp_path: Path) -> None:
     assert owned(guess, 2) == expected
     # Without dropout and with explicit attention no kernel differs, so that autograd keeps the same bytes.
     assert saved(guess, 2) == saved(real, 2)
+
+
+def written(folder: Path, source: str) -> str:
+    path = folder / "program.py"
+    path.write_text(source, encoding="utf-8")
+    return str(path)
+
+
+DISTRIBUTED = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+dist.init_process_group("nccl")
+model = nn.Sequential(*[nn.Linear(64, 64) for _ in range(3)])
+WRAP
+optimizer = torch.optim.AdamW(model.parameters())
+while True:
+    model(torch.randn(8, 64, device="cuda")).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+PARAMETER_BYTES = 3 * (64 * 64 + 64) * 4
+RANKS = 4
+
+
+@pytest.mark.parametrize(
+    ("wrap", "share"),
+    [("model = DistributedDataParallel(model.cuda())", 1), ("[fully_shard(one) for one in [*model, model]]", RANKS)],
+)
+def test_one_of_several_ranks_holds_its_share(tmp_path: Path, wrap: str, share: int) -> None:
+    program = written(tmp_path, DISTRIBUTED.replace("WRAP", wrap))
+    rank = predicted(tmp_path, program, options=("--world-size", str(RANKS)))
+    held = {category: sum(names.values()) for category, names in owned(rank, 2).items()}
+    moments = 2 * PARAMETER_BYTES // share
+    counters = 6 * 4  # AdamW counts its steps on the host, a float for each parameter
+    assert held[Category.PARAMETER.value] == PARAMETER_BYTES // share
+    assert held[Category.OPTIMIZER_STATE.value] == moments + counters
+
+
+WRITING = """
+import os, torch
+model = torch.nn.Linear(512, 512).cuda()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+os.makedirs("out", exist_ok=True)
+while True:
+    with open("out/log.txt", "a") as log:
+        log.write("step")
+    assert open("out/log.txt").read().startswith("step")
+    torch.save(model.state_dict(), "out/model.pt")
+    model(torch.ones(65536, 512, device="cuda")).sum().backward()
+    optimizer.step()
+"""
+
+
+def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    program = written(tmp_path, WRITING)
+    command = ("predict", "--gpu", "1200MiB", "--", sys.executable, program)
+    done = memtrace(*command, cwd=tmp_path, status=3)
+    assert done.stdout.startswith("Does not fit on 1200MiB: in step ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predicted.json", "program.py", "tmp"]
+
+
+def test_a_program_without_a_gpu_is_not_predicted(tmp_path: Path) -> None:
+    program = written(tmp_path, "import torch\ntorch.ones(3).sum()\n")
+    done = memtrace("predict", "--", sys.executable, program, cwd=tmp_path, status=1)
+    assert "put nothing on a GPU" in done.stderr
+    assert not (tmp_path / "predicted.json").exists()

@@ -12,9 +12,10 @@ import torch._decomp
 import torch._meta_registrations  # registers the meta kernels that are written in Python
 import torch.overrides
 
-from memtrace.hooks.fake import cuda_api
+from memtrace.hooks.fake import cuda_api, distributed
 from memtrace.hooks.fake.attention import Attention
 from memtrace.hooks.fake.autocast import Autocast
+from memtrace.hooks.fake.files import Scratch
 from memtrace.hooks.fake.functions import Functions
 from memtrace.hooks.fake.kernels import Kernels
 from memtrace.hooks.fake.operators import Operators
@@ -31,6 +32,7 @@ class FakeDevice:
         self.memory = FakeMemory(with_stacks=with_stacks)
         self.gpu = gpu
         self._warn = warn
+        self._scratch = Scratch(gpu.scratch_dir) if gpu.scratch_dir else None
         self._operators = Operators(self.memory, Kernels(self.memory, gpu.capability))
         self._functions = Functions(self.memory, self._operators, Attention(gpu.capability))
 
@@ -42,13 +44,21 @@ class FakeDevice:
         _make_parameters_fake(self.memory)
         _replace_around_training(self._warn)
         _ease_checkpointing()
+        distributed.install(self.gpu.world_size)
         Autocast().install()
+        if self._scratch is not None:
+            self._scratch.install()
         self._operators.__enter__()
         self._functions.__enter__()
 
     def assumptions(self) -> list[str]:
         """Return what was taken for granted because there is no data, in sentences."""
-        return [f"{_ASSUMED[name]}: {count} times" for name, count in sorted(self._operators.assumed.items())]
+        found = [f"{_ASSUMED[name]}: {count} times" for name, count in sorted(self._operators.assumed.items())]
+        if self._scratch is not None and self._scratch.num_files:
+            found.append(
+                f"files that the program wrote went to a scratch folder and are gone: {self._scratch.num_files}"
+            )
+        return found
 
 
 _ASSUMED = {

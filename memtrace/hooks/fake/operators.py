@@ -46,6 +46,9 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator; those without a fake tensor in or out run as ever."""
+        if any(hasattr(one, "__tensor_flatten__") for one in types):
+            # A tensor that wraps others, such as a DTensor, comes again with what it wraps.
+            return NotImplemented
         # In a backward pass nobody else has switched the function mode off, which says "cuda" for "meta".
         with torch._C.DisableTorchFunction():
             return self._dispatched(func, args, kwargs or {})

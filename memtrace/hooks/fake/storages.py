@@ -90,6 +90,7 @@ class FakeMemory:
 
     def kind_of(self, tensor: Any) -> str | None:
         """Return where a tensor is taken to be; `None` for one that is really there."""
+        tensor = getattr(tensor, "_local_tensor", tensor)
         if not _is_meta(tensor):
             return None
         storage = self._known.get(tensor.untyped_storage()._cdata)
