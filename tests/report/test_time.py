@@ -14,6 +14,7 @@ from memtrace.analysis.results import Report
 from memtrace.report.text import render_text
 from memtrace.report.time_json import time_document
 from memtrace.report.to_json import report_document, report_json
+from memtrace.store.kineto import read_profile
 from memtrace.store.read import read_trace
 from memtrace.units import format_ns
 from tests.analysis.small_profile import Profile
@@ -79,6 +80,13 @@ def test_a_profile_of_the_cpu_has_no_time_section(shared_data: Path) -> None:
     assert "Time on the GPU" not in render_text(report)
     assert report_document(report)["ranks"][0]["time"] is None
     assert report.verdict == "No memory was recorded: there is nothing in this file to report on."
+
+
+def test_the_report_is_about_the_device_in_use() -> None:
+    properties = [{"id": index, "name": "H", "totalGlobalMem": 80 * 2**30} for index in range(8)]
+    document = {"traceEvents": Profile().gpu(0, 1, device=3).events, "deviceProperties": properties}
+    (rank,) = analyze(trace(read_profile(document, where="small"))).ranks
+    assert (rank.device, rank.capacity_bytes, rank.time is None) == ("cuda:3", 80 * 2**30, False)
 
 
 def test_of_many_steps_the_first_and_the_last_are_shown() -> None:
