@@ -11,6 +11,7 @@ from memtrace.cli.model_options import NamedModel, model_options, named_model, r
 
 if TYPE_CHECKING:
     from memtrace.forecast.layout import Layout, Run
+    from memtrace.forecast.model_spec import ModelSpec
     from memtrace.forecast.results import Comparison, Estimate
 
 EXIT_DOES_NOT_FIT = 3
@@ -74,7 +75,8 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
     run, layout = _run(options, model), _layout(options)
     capacity = None if options["gpu"] is None else gpu_named(options["gpu"]).memory_bytes
     result = make_estimate(model.spec, run, layout, capacity_bytes=capacity, is_assumed_shape=model.is_assumed_shape)
-    comparison = None if options["against"] is None else _against(result, options["against"])
+    against = options["against"]
+    comparison = None if against is None else _against(result, model.spec, run, layout, against)
     if html is not None:
         from memtrace.report.estimate_html import render_estimate
 
@@ -115,11 +117,13 @@ def _layout(options: dict[str, Any]) -> Layout:
     return Layout(**axes, sequence_parallel=sequence_parallel, bucket_view=bucket_view)
 
 
-def _against(result: Estimate, path: Path) -> Comparison:
-    """Return the estimate beside the first device of a recording."""
+def _against(result: Estimate, spec: ModelSpec, run: Run, layout: Layout, path: Path) -> Comparison:
+    """Return the estimate beside the rank of a recording that its report is about."""
     from memtrace.analysis.report import analyze
     from memtrace.forecast.against import compare
+    from memtrace.forecast.rank_states import for_rank
     from memtrace.store.read import read_trace
 
     report = analyze(read_trace((path,)))
-    return compare(result, report.ranks[report.main_rank or 0])
+    recorded = report.ranks[report.main_rank or 0]
+    return compare(for_rank(result, spec, run, layout, recorded.rank), recorded)

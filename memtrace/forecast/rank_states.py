@@ -12,6 +12,7 @@ from memtrace.forecast.layout import Layout, Run
 from memtrace.forecast.model_spec import ModelSpec
 from memtrace.forecast.optimizers import STEP_BYTES
 from memtrace.forecast.parameter_tensors import ParameterTensor, parameter_tensors
+from memtrace.forecast.results import Estimate
 
 
 def fsdp_states(spec: ModelSpec, run: Run, layout: Layout, rank: int) -> int:
@@ -33,6 +34,17 @@ def fsdp_states(spec: ModelSpec, run: Run, layout: Layout, rank: int) -> int:
     if run.backend == "cpu" and run.optimizer.counts_steps:
         states += STEP_BYTES * sum(one.copies for one in tensors)
     return states
+
+
+def for_rank(result: Estimate, spec: ModelSpec, run: Run, layout: Layout, rank: int | None) -> Estimate:
+    """Return an estimate with the states of a certain rank, where FSDP2 is all that divides the model.
+
+    With other axes a rank's number does not say which part is its own: then the estimate stays that of the fullest.
+    """
+    is_alone = layout.zero == 3 and layout.tp == layout.pp == layout.cp == layout.ep == 1
+    if not is_alone or rank is None or not 0 <= rank < layout.dp or spec.extra_parameters:
+        return result
+    return replace(result, state_bytes=fsdp_states(spec, run, layout, rank))
 
 
 def rows_of_rank(rows: int, ranks: int, rank: int) -> int:

@@ -56,3 +56,21 @@ def test_recordings_of_four_ranks_are_as_estimated() -> None:
     assert "12 of 12 ranks exact" in ran.stdout
     # Not every rank of FSDP2 has the same, or nothing would be told apart.
     assert len(set(rows[2].split("|")[4].split(", "))) > 1
+
+
+def test_an_estimate_beside_a_recording_is_of_its_rank() -> None:
+    from memtrace.forecast.estimate import estimate
+    from memtrace.forecast.layout import Layout, Run
+    from memtrace.forecast.presets import preset
+    from memtrace.forecast.rank_states import for_rank
+
+    spec, run, layout = preset("gpt2"), Run(), Layout(dp=8, zero=3)
+    whole = estimate(spec, run, layout)
+    states = [for_rank(whole, spec, run, layout, rank).state_bytes for rank in range(8)]
+    assert states[0] == whole.state_bytes
+    # 50257 rows: seven ranks have 6283 of them, the last has 6276; bytes a parameter are 12, with the master copy.
+    assert states[:7] == [states[0]] * 7
+    assert states[0] - states[7] == 7 * 768 * 12
+    for other in (Layout(dp=8), Layout(dp=8, tp=2, zero=3)):
+        assert for_rank(whole, spec, run, other, 7) is whole
+    assert for_rank(whole, spec, run, layout, None) is whole
