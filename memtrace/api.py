@@ -87,6 +87,16 @@ def step() -> None:
     recorder.mark_step()
 
 
+def follow_steps() -> None:
+    """Let only `step` end steps from now on, for a trainer that will say so before its first step has ended.
+
+    Without this, the first optimizer step ends a step, and the first call of `step` after it another.
+    """
+    from memtrace.hooks import recorder
+
+    recorder.follow_marks()
+
+
 def stop() -> Path | None:
     """End the recording that `start` began, write its output and return the path; `None` if none runs.
 

@@ -77,7 +77,7 @@ PARTS = {
         not_calls=TALK,
     ),
     "cli": part("schema launch store allocator analysis forecast report", "click", lazily=True),
-    "integrations": part("api store analysis report", "pytest transformers", lazily=True),
+    "integrations": part("api store analysis report", "lightning pytest transformers", lazily=True),
     "api.py": part("schema hooks launch", "torch", lazily=True),
     "errors.py": Part(),
     "units.py": Part(),

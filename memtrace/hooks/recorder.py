@@ -44,6 +44,12 @@ def is_recording() -> bool:
     return _current is not None
 
 
+def follow_marks() -> None:
+    """Let only calls of `mark_step` end steps from now on, without one ending here."""
+    if _current is not None:
+        _current.follow_marks()
+
+
 def mark_step() -> None:
     """End the current step here; from now on only such calls end steps. Nothing happens where nothing is recorded."""
     if _current is not None:
@@ -103,6 +109,11 @@ class Recorder:
             self._writer.note_distributed(self._torch)
             self._writer.end()
         self._uninstall_crash()
+
+    def follow_marks(self) -> None:
+        """Let only calls of `mark_step` end steps from now on."""
+        if not self._finished and self._loop.is_current_thread:
+            self._loop.steps.explicit = True
 
     def mark_step(self) -> None:
         """End the current step here; from now on only such calls end steps."""
