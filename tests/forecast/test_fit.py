@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memtrace.analysis.results import Note, OomResult, RankReport, Report, State, StepResult
 from memtrace.errors import MemtraceError
 from memtrace.forecast.fit import LARGEST, Question, find_fit, next_size
+from memtrace.forecast.fit_measure import is_out_of_memory, measure, num_steps_of
 from memtrace.forecast.fit_results import Fit, Measured
 
 Curve = Callable[[int], int]
@@ -219,3 +221,128 @@ def test_no_size_is_larger_than_the_limit() -> None:
     found = find_fit(Question(capacity_bytes=10**18), measured)
     assert found.micro_batch == LARGEST
     assert next_size(Question(capacity_bytes=10**18), found.runs) is None
+
+
+def state(*, non_torch: int | None = None) -> State:
+    return State(
+        allocated_bytes=0,
+        requested_bytes=0,
+        pending_free_bytes=0,
+        reserved_bytes=None,
+        device_used_bytes=None,
+        non_torch_bytes=non_torch,
+        by_category={"unknown": 0},
+        by_decision={},
+    )
+
+
+def step(
+    number: int, peak: int, *, reserved: int | None = None, skipped: bool = False, ended: bool = True
+) -> StepResult:
+    return StepResult(
+        step=number,
+        skipped=skipped,
+        recorded=True,
+        num_microbatches=1,
+        start_ns=number,
+        end_ns=number + 1 if ended else None,
+        peak_allocated_bytes=peak,
+        peak_requested_bytes=peak,
+        max_reserved_bytes=reserved,
+        num_device_mallocs=None,
+        host_rss_bytes=None,
+        end=state(non_torch=None if reserved is None else 7),
+        phases=(),
+    )
+
+
+def rank(*steps: StepResult, device: str = "cuda:0", capacity: int | None = 5000, **more: object) -> RankReport:
+    values: dict[str, object] = {
+        "rank": 0,
+        "device": device,
+        "source": "recorded",
+        "complete": True,
+        "num_events": 0,
+        "num_allocations": 0,
+        "capacity_bytes": capacity,
+        "peak": state(),
+        "first_step_peak": None,
+        "steady_state_peak": None,
+        "end": state(),
+        "max_reserved_bytes": None,
+        "steps": steps,
+        "oom": None,
+        "timeline": None,
+        "top_modules": (),
+        "top_stacks": (),
+        "warnings": (),
+        **more,
+    }
+    return RankReport(**values)  # type: ignore[arg-type]
+
+
+def report(*ranks: RankReport) -> Report:
+    return Report(verdict="", ranks=ranks, findings=(), warnings=(), title="t", main_rank=0, next_commands=())
+
+
+def test_on_an_accelerator_what_is_needed_is_reserved_and_held_beside_it() -> None:
+    gpu = rank(step(1, 900, reserved=2000), step(2, 700, reserved=1000), step(3, 800, reserved=1200))
+    host = rank(*(step(number, 10**6) for number in (1, 2, 3)), device="cpu", capacity=None)
+    found = measure(report(host, gpu), 3)
+    assert found is not None
+    assert (found.peak_bytes, found.needed_bytes, found.device_bytes) == (800, 1200 + 7, 5000)
+
+
+def test_skipped_and_later_steps_do_not_count_and_the_fullest_rank_does() -> None:
+    skipped = [step(1, 5, skipped=True), step(2, 5, skipped=True)]
+    one = rank(*skipped, step(3, 100), step(4, 200), step(5, 300), step(6, 999), device="cpu", capacity=None)
+    two = rank(*skipped, step(3, 100), step(4, 200), step(5, 400), step(6, 0, ended=False), device="cpu", capacity=None)
+    worker = rank(device="cpu", capacity=None)
+    both = report(one, worker, two)
+    found = measure(both, 3)
+    assert found is not None
+    assert found.peak_bytes == 400
+    assert num_steps_of(both) == 4
+    assert measure(report(two), 4) is None
+
+
+OOM = OomResult(
+    step=2,
+    phase=None,
+    module=None,
+    time_ns=None,
+    request_bytes=1,
+    free_bytes=0,
+    reserved_unallocated_bytes=None,
+    largest_free_block_bytes=None,
+    cause="capacity",
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, False),
+        ({"oom": OOM}, True),
+        ({"oom": replace(OOM, predicted=True)}, False),
+        ({"facts": {"exception": {"type": "torch.OutOfMemoryError", "message": None}}}, True),
+        ({"facts": {"exception": {"type": "RuntimeError", "message": "alloc_cpu: can't allocate memory"}}}, True),
+        ({"facts": {"exception": {"type": "ValueError", "message": "memory format"}}}, False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_ends(more: dict[str, object], expected: bool) -> None:
+    # With steps enough: a program that caught the error and went on with less did not fit all the same.
+    found = report(rank(*(step(number, 10) for number in (1, 2, 3)), **more))
+    assert is_out_of_memory(found) is expected
+    measured_one = measure(found, 3)
+    assert measured_one is not None
+    assert measured_one.out_of_memory is expected
+
+
+def test_a_run_that_the_host_killed_did_not_fit_unless_it_was_ended_here() -> None:
+    killed = Note(slug="host-kill-possible", message="killed")
+    found = report(rank(*(step(number, 10) for number in (1, 2, 3)), warnings=(killed,)))
+    assert [getattr(measure(found, 3, was_ended=ended), "out_of_memory", None) for ended in (False, True)] == [
+        True,
+        False,
+    ]
