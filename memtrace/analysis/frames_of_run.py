@@ -46,9 +46,7 @@ def frame_of(trace: Trace, name: str) -> pd.DataFrame:
 
 def _stacked(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Return the frames one after another; without any, one without rows."""
-    if not frames:
-        return pd.DataFrame(columns=["rank"])
-    stacked: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    stacked: pd.DataFrame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["rank"])
     return stacked
 
 
