@@ -27,6 +27,7 @@ from memtrace.analysis.diff import compare
 from memtrace.analysis.diff_results import RankDiff
 from memtrace.analysis.results import PredictedPeak, RankReport, Report, StackRow
 from memtrace.errors import MemtraceError
+from memtrace.schema.frames import own_frames
 from memtrace.units import parse_bytes
 
 _BUDGET = re.compile(r"\s*([a-z_]+(?:\.[a-z_]+)?)\s*(<=|<|=)\s*([^<>=]+)")
@@ -154,13 +155,23 @@ def _against(baseline: Report, report: Report, tolerance_pct: float) -> Baseline
         raise MemtraceError(message, hint="compare runs on as many ranks and devices", slug=NO_VALUE)
     by_rank = {at: tuple(_changes(rank, tolerance_pct)) for at, rank in enumerate(diff.ranks)}
     broken = next((at for at, changes in by_rank.items() if not all(one.passed for one in changes)), None)
-    grown = [] if broken is None else [one for one in diff.ranks[broken].stacks if one.delta_bytes > 0]
+    grown = () if broken is None else _grown(diff.ranks[broken])
     return BaselineResult(
         title=baseline.title,
         tolerance_pct=tolerance_pct,
         changes=tuple(one for changes in by_rank.values() for one in changes),
-        grown=tuple(GrownStack(frames=one.frames, delta_bytes=one.delta_bytes) for one in grown[:_NUM_STACKS]),
+        grown=grown,
     )
+
+
+def _grown(rank: RankDiff) -> tuple[GrownStack, ...]:
+    """Return what grew most, by the program's own frames: those of libraries would part one line into several."""
+    total: dict[tuple[str, ...], int] = {}
+    for one in rank.stacks:
+        own = tuple(own_frames(one.frames))
+        total[own] = total.get(own, 0) + one.delta_bytes
+    rows = [GrownStack(frames=own, delta_bytes=size) for own, size in total.items() if size > 0]
+    return tuple(sorted(rows, key=lambda one: (-one.delta_bytes, one.frames))[:_NUM_STACKS])
 
 
 def _with_judged(report: Report) -> Report:

@@ -77,7 +77,7 @@ class GrownStack:
     """A stack that holds more at the peak than it did in the baseline."""
 
     frames: tuple[str, ...]
-    """As "file:line function", innermost first."""
+    """The program's own, as "file:line function", innermost first."""
     delta_bytes: int
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from memtrace.analysis.check import check, parse_budget
 from memtrace.analysis.check_figures import CATEGORIES, MOMENTS
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Note, OomResult, PredictedPeak, Report
+from memtrace.analysis.results import Note, OomResult, PredictedPeak, Report, StackRow
 from memtrace.errors import MemtraceError
 from tests.analysis.small_trace import event_rows, owner, rank_trace, step, trace, window
 
@@ -140,6 +140,26 @@ def test_a_baseline_allows_each_figure_its_share_of_the_peak(sizes: tuple[int, i
     }
     assert {one.limit_bytes for one in result.baseline.changes} == {limit}
     assert result.passed == all(delta <= limit for delta in growth.values())
+
+
+def test_what_grew_is_told_by_the_lines_of_the_program() -> None:
+    def with_stack(more: int) -> Report:
+        ran = report(100, more)
+        frames = [
+            ("/env/site-packages/torch/nn/a.py:1 f", "train.py:7 main"),
+            ("ones", "train.py:7 main"),
+            ("g.py:1 g",),
+        ]
+        sizes = [more, 2 * more, 5]
+        rows = tuple(
+            StackRow(frames=one, num_bytes=size, num_allocations=1, category="unknown")
+            for one, size in zip(frames, sizes, strict=True)
+        )
+        return replace(ran, ranks=(replace(ran.ranks[0], top_stacks=rows),))
+
+    result = check(with_stack(90), baseline=with_stack(50), tolerance_pct=10)
+    assert result.baseline is not None
+    assert [(one.frames, one.delta_bytes) for one in result.baseline.grown] == [(("train.py:7 main",), 3 * 40)]
 
 
 def test_a_rank_of_the_baseline_that_is_gone_is_an_error() -> None:
