@@ -164,7 +164,9 @@ def innermost(frames: Sequence[str]) -> str:
 def _stack_lines(one: BudgetResult) -> list[str]:
     if not one.largest:
         return []
-    rows = [f"  {format_bytes(row.num_bytes):>11}  {category(row.category)}  {innermost(row.frames)}" for row in one.largest]
+    rows = [
+        f"  {format_bytes(row.num_bytes):>11}  {category(row.category)}  {innermost(row.frames)}" for row in one.largest
+    ]
     return ["", f"Largest at the peak ({one.budget.name}, {place(one.rank, one.device)})", *rows]
 
 
