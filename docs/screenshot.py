@@ -15,7 +15,14 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 LIMIT_BYTES = 300_000
-QUIET = ("--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run", "--disable-background-networking")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+)
 
 
 def main() -> int:
