@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from memtrace.analysis.check_results import BaselineResult, BudgetResult, ChangeResult, Check
+from memtrace.report.aligned import aligned
 from memtrace.report.markup import visible
 from memtrace.schema.frames import own_frames
 from memtrace.units import format_bytes
@@ -85,7 +86,7 @@ def check_text(check: Check) -> str:
     lines += [f"  {problem}" for problem in check.problems]
     if check.budgets:
         rows = [(mark(one.passed), limit(one), format_bytes(one.value_bytes), remark(one)) for one in check.budgets]
-        lines += ["", *_table(("", "budget", "needs", ""), rows)]
+        lines += ["", *aligned([("", "budget", "needs", ""), *rows], text_columns=(0, 1, 3))]
         lines += [line for one in check.budgets for line in _stack_lines(one)]
     if check.baseline is not None:
         lines += ["", *_baseline_lines(check.baseline)]
@@ -183,20 +184,8 @@ def _baseline_lines(baseline: BaselineResult) -> list[str]:
         for one in baseline.changes
     ]
     lines = [f"Against {baseline.title}; each may grow by {baseline.tolerance_pct:g} % of its peak", ""]
-    lines += _table(("", "at the peak", "baseline", "now", "change"), rows)
+    lines += aligned([("", "at the peak", "baseline", "now", "change"), *rows], text_columns=(0, 1))
     if baseline.grown:
         lines += ["", "Stacks that grew most"]
         lines += [f"  {'+' + format_bytes(one.delta_bytes):>11}  {innermost(one.frames)}" for one in baseline.grown]
     return lines
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows with aligned columns, the first two of text, then sizes, set in by two."""
-    cells = [heading, *rows]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(heading))]
-    sizes = [at > 1 and bool(name) for at, name in enumerate(heading)]
-    return [
-        "  "
-        + "  ".join(c.rjust(w) if is_size else c.ljust(w) for c, w, is_size in zip(row, widths, sizes, strict=True))
-        for row in cells
-    ]

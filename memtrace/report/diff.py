@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from memtrace.analysis.diff_results import Diff, NamedDiff, RankDiff, StackDiff, StepDiff
+from memtrace.report.aligned import aligned
 from memtrace.report.markup import visible
 from memtrace.report.to_json import peak_document
 from memtrace.schema.frames import own_frames
@@ -115,12 +116,7 @@ def _table(heading: str, rows: Sequence[tuple[str, int | None, int | None]]) -> 
     """Return rows with aligned columns: the name, A, B, and B less A."""
     cells = [(heading, "A", "B", "B - A")]
     cells += [(name, _size(a), _size(b), _delta(a, b)) for name, a, b in rows[:_MAX_ROWS]]
-    widths = [max(len(row[at]) for row in cells) for at in range(4)]
-    lines = [
-        "  " + "  ".join(c.rjust(w) if at else c.ljust(w) for at, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in cells
-    ]
-    return [*lines, *_more(len(rows))]
+    return [*aligned(cells), *_more(len(rows))]
 
 
 def _more(num_rows: int) -> list[str]:

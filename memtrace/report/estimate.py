@@ -5,12 +5,12 @@ In: `Estimate`, and a `Comparison` where a recording stands beside it. Out: text
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from memtrace.forecast.results import Comparison, Estimate, PhaseEstimate
+from memtrace.report.aligned import aligned
 from memtrace.report.palette import category_ink, stack_order
 from memtrace.units import format_bytes
 
@@ -96,7 +96,7 @@ def estimate_text(estimate: Estimate, comparison: Comparison | None = None) -> s
         ]
         for one in estimate.phases
     ]
-    lines = [verdict(estimate), f"{_parameters(estimate)}, {_settings(estimate)}", "", *table([heads, *rows]), ""]
+    lines = [verdict(estimate), f"{_parameters(estimate)}, {_settings(estimate)}", "", *aligned([heads, *rows]), ""]
     lines += [f"At the peak the program is {estimate.peak.where}.{_reserved(estimate)}", ""]
     if comparison is not None:
         lines += [*_comparison_text(comparison), ""]
@@ -137,13 +137,4 @@ def _comparison_text(comparison: Comparison) -> list[str]:
         for row in comparison.rows
     ]
     step = "" if comparison.step is None else f", peak in step {comparison.step}"
-    return [f"{comparison.title}{step}:", "", *table([heads, *rows]), *(f"  {note}" for note in comparison.notes)]
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows with aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(c.rjust(w) if at else c.ljust(w) for at, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
+    return [f"{comparison.title}{step}:", "", *aligned([heads, *rows]), *(f"  {note}" for note in comparison.notes)]

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from memtrace.forecast.results import Plan, PlanRow
-from memtrace.report.estimate import table
+from memtrace.report.aligned import aligned
 from memtrace.units import format_bytes, format_ns
 
 FORMAT = "memtrace-plan"
@@ -97,12 +97,12 @@ def plan_text(plan: Plan) -> str:
         f"{plan.num_fitting:,} of {plan.num_layouts:,} layouts fit; {plan.global_tokens:,} tokens a step, sequences of "
         f"{plan.sequence:,}.",
         "",
-        *table([HEADINGS, *rows]),
+        *aligned([HEADINGS, *rows]),
         "",
     ]
     lines += [f"{number}. {' '.join(row.reasons)}" for number, row in enumerate(plan.rows, start=1)]
     lines += ["", "Least memory for each throughput (nothing beats these in both):", ""]
-    lines += table([HEADINGS, *(_cells("", row) for row in plan.pareto)]) if plan.pareto else ["  none fits"]
+    lines += aligned([HEADINGS, *(_cells("", row) for row in plan.pareto)]) if plan.pareto else ["  none fits"]
     if plan.rows:
         lines += ["", "What to type for layout 1:", ""]
         for name, text in plan.rows[0].settings.items():

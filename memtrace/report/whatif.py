@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from memtrace.allocator.results import Fidelity, SimulatedOom, WhatIf, WhatIfRow
+from memtrace.report.aligned import aligned
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-whatif"
@@ -95,7 +96,7 @@ def _device_text(result: WhatIf) -> str:
     lines = [f"{rank}{result.device}: {proof_text(result.fidelity)}"]
     if result.fidelity.first_divergence is not None:
         lines.append(f"  first divergence: {result.fidelity.first_divergence}")
-    lines += ["", *_table([_HEADINGS, *(_cells(row) for row in result.rows)]), ""]
+    lines += ["", *aligned([_HEADINGS, *(_cells(row) for row in result.rows)]), ""]
     lines += [f"{row.name}: {failure_text(row.oom)}" for row in result.rows if row.oom is not None]
     if any(row.is_model for row in result.rows):
         lines.append(MODEL_NOTE)
@@ -127,15 +128,6 @@ def _cells(row: WhatIfRow) -> tuple[str, ...]:
         str(row.num_alloc_retries),
         "yes" if row.fits else "no",
     )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows with aligned columns: names to the left, numbers to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(c.rjust(w) if at else c.ljust(w) for at, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
 
 
 def failure_text(oom: SimulatedOom) -> str:
