@@ -166,38 +166,60 @@ def compare(comparison: Comparison, folder: Path, num_runs: int) -> tuple[str, b
     return row, met
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measure, print the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_options(description: str | None, arguments: Sequence[str]) -> argparse.Namespace | None:
+    """Return the number of events and of runs, and whether only to print; `None`, saying so, without the recordings."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args(arguments)
     if not SNAPSHOT.exists():
         print(f"skipped: the real recordings are not at {SNAPSHOT.relative_to(ROOT.parent)} beside the checkout")
+        return None
+    return options
+
+
+def today() -> str:
+    """Return the date of a result."""
+    return datetime.date.today().isoformat()
+
+
+def machine() -> str:
+    """Return Python and the machine in a line."""
+    return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores."
+
+
+def finish(name: str, lines: Sequence[str], *, no_write: bool) -> None:
+    """Print the lines and, unless told not to, write them as the result of a benchmark."""
+    print("\n".join(lines))
+    if not no_write:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}-{today()}.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, print the table and write it."""
+    options = parse_options(__doc__, arguments)
+    if options is None:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder), options.events)
         sizes = {name: (Path(folder) / name).stat().st_size / 2**20 for name in ("snapshot.pickle", "trace.json")}
         rows = [compare(comparison, Path(folder), options.runs) for comparison in COMPARISONS]
-    today = datetime.date.today().isoformat()
     about = f"{options.events:,} events, {SNAPSHOT.stem} repeated"
     lines = [
-        f"# Loading, {today}",
+        f"# Loading, {today()}",
         "",
         f"{about}: snapshot {sizes['snapshot.pickle']:.0f} MiB, trace.json {sizes['trace.json']:.0f} MiB.",
         f"Medians of {options.runs} rounds (and the range of ratios); a process for each measurement.",
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores.",
+        machine(),
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
         *(row for row, _ in rows),
         "",
     ]
-    print("\n".join(lines))
-    if not options.no_write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"load-{today}.md").write_text("\n".join(lines), encoding="utf-8")
+    finish("load", lines, no_write=options.no_write)
     return 0 if all(met for _, met in rows) else 1
 
 

@@ -10,11 +10,8 @@ was missed.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,10 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.load import SNAPSHOT, write_inputs  # noqa: E402
+from benchmarks.load import SNAPSHOT, finish, machine, parse_options, today, write_inputs  # noqa: E402
 
 MAX_RATIO = 1.2
 """Replay alone, as a multiple of `pickle.load` of the same file."""
@@ -63,19 +59,14 @@ def measure(what: str, path: Path) -> tuple[float, list[int] | None]:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--no-write", action="store_true", help="print only")
-    options = parser.parse_args(arguments)
-    if not SNAPSHOT.exists():
-        print(f"skipped: the real recordings are not at {SNAPSHOT.relative_to(ROOT.parent)} beside the checkout")
+    options = parse_options(__doc__, arguments)
+    if options is None:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
         for name, events in (("all", options.events), ("tenth", options.events // 10)):
             (Path(folder) / name).mkdir()
-            write_inputs(Path(folder) / name, events)
+            write_inputs(Path(folder) / name, events, trace_too=False)
             paths[name] = Path(folder) / name / "snapshot.pickle"
         rounds = [
             (
@@ -90,14 +81,13 @@ def main(arguments: Sequence[str]) -> int:
     slopes = [replay / tenth / 10 for replay, tenth in zip(replays, tenths, strict=True)]
     ratio, slope, seconds = statistics.median(ratios), statistics.median(slopes), statistics.median(replays)
     met = ratio <= MAX_RATIO, slope <= MAX_SLOPE
-    today = datetime.date.today().isoformat()
     matched, allocations = matches[0] or (0, 0)
     lines = [
-        f"# Replay, {today}",
+        f"# Replay, {today()}",
         "",
         f"{options.events:,} events, {SNAPSHOT.stem} repeated; {matched:,} of {allocations:,} addresses reproduced.",
         f"Medians of {options.runs} rounds (and the range of ratios); a process for each measurement.",
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores.",
+        machine(),
         "",
         "| what | measured | target | met |",
         "|---|---|---|---|",
@@ -109,10 +99,7 @@ def main(arguments: Sequence[str]) -> int:
         f"≤ {MAX_SLOPE}× | {'yes' if met[1] else 'NO'} |",
         "",
     ]
-    print("\n".join(lines))
-    if not options.no_write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"replay-{today}.md").write_text("\n".join(lines), encoding="utf-8")
+    finish("replay", lines, no_write=options.no_write)
     return 0 if all(met) and matched == allocations else 1
 
 
