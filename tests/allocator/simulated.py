@@ -5,12 +5,14 @@ They hold what the public recordings lack: expandable segments, streams, retries
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 from memtrace.allocator import release
 from memtrace.allocator.blocks import PENDING, Device
 from memtrace.allocator.model import Allocator
-from memtrace.allocator.settings import Settings, print_settings
+from memtrace.allocator.settings import Settings, parse_settings, print_settings
 from memtrace.allocator.state import state_of
 
 Event = dict[str, Any]
@@ -135,3 +137,11 @@ class Recorder:
             "expandable_segments": self.settings.expandable_segments,
         }
         return {"segments": segments, "device_traces": [events[self.start :]], "allocator_settings": facts}
+
+
+def write_snapshot(path: Path, num_bytes: int) -> Path:
+    """Write a snapshot whose program takes and keeps one block."""
+    recorder = Recorder(parse_settings(""))
+    recorder.malloc(num_bytes)
+    path.write_bytes(pickle.dumps(recorder.snapshot()))
+    return path

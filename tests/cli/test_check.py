@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
 
-from memtrace.allocator.settings import parse_settings
 from memtrace.analysis.check_results import Budget, BudgetResult, Check
 from memtrace.analysis.results import Note, StackRow
 from memtrace.cli import group
 from memtrace.report.check import check_text
 from memtrace.report.check_ci import check_junit, check_markdown
-from tests.allocator.simulated import Recorder
+from tests.allocator.simulated import write_snapshot
 from tests.fake_report import HOSTILE
 
 MIB = 1 << 20
 
 
-def write_snapshot(path: Path, num_mib: int) -> Path:
-    """Write a snapshot whose program takes and keeps one block."""
-    recorder = Recorder(parse_settings(""))
-    recorder.malloc(num_mib * MIB)
-    path.write_bytes(pickle.dumps(recorder.snapshot()))
-    return path
-
-
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     """Two snapshots, of 40 and of 42 MiB."""
-    return write_snapshot(tmp_path / "main.pickle", 40), write_snapshot(tmp_path / "<b>|`b`.pickle", 42)
+    return write_snapshot(tmp_path / "main.pickle", 40 * MIB), write_snapshot(tmp_path / "<b>|`b`.pickle", 42 * MIB)
 
 
 def run(*args: str | Path) -> Result:

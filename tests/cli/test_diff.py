@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from memtrace.allocator.settings import parse_settings
 from memtrace.cli import group
-from tests.allocator.simulated import Recorder
+from tests.allocator.simulated import write_snapshot
 
 MIB = 1 << 20
-
-
-def write_snapshot(path: Path, num_mib: int) -> Path:
-    """Write a snapshot whose program takes and keeps one block."""
-    recorder = Recorder(parse_settings(""))
-    recorder.malloc(num_mib * MIB)
-    path.write_bytes(pickle.dumps(recorder.snapshot()))
-    return path
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     """Two snapshots, of 12 and of 40 MiB."""
-    return write_snapshot(tmp_path / "a.pickle", 12), write_snapshot(tmp_path / "<b>.pickle", 40)
+    return write_snapshot(tmp_path / "a.pickle", 12 * MIB), write_snapshot(tmp_path / "<b>.pickle", 40 * MIB)
 
 
 def run(*args: str | Path) -> Result:
