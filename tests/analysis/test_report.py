@@ -151,8 +151,11 @@ def test_oom_by_fragmentation() -> None:
     assert oom.cause == "fragmentation"
 
 
-@pytest.mark.parametrize(("severity", "is_told"), [("error", True), ("warning", True), ("info", False)])
-def test_the_verdict_tells_what_a_finding_warns_of(severity: str, is_told: bool) -> None:
+@pytest.mark.parametrize(
+    ("severity", "rank", "is_told"),
+    [("error", None, True), ("warning", None, True), ("info", None, False), ("error", 3, False)],
+)
+def test_the_verdict_tells_what_a_finding_warns_of(severity: str, rank: int | None, is_told: bool) -> None:
     finding = Finding(
         slug="leak",
         severity=severity,
@@ -163,7 +166,7 @@ def test_the_verdict_tells_what_a_finding_warns_of(severity: str, is_told: bool)
         saves_bytes=None,
         saves_ns=None,
         new_peak_bytes=None,
-        rank=None,
+        rank=rank,
         where={"file": "train.py", "line": 7, "function": "main", "module": None},
     )
     ranks = analyze(trace(rank_trace(events=event_rows([("alloc", 1, 100)]), windows=[window(0, 1, initial=0)]))).ranks
