@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from memtrace.analysis.advice.allocator import MAX_REPLAYED_EVENTS, left_untried
 from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.peak import moment_of
 from memtrace.analysis.results import Note, Peak
@@ -62,6 +63,7 @@ def _device_notes(history: DeviceHistory, peak: Peak) -> Iterator[Note]:
         yield from _history_notes(history)
         yield from _replay_notes(history)
         yield from _attribution_notes(history, peak)
+        yield from _advice_notes(history)
     if not history.is_cpu:
         yield Note(
             slug="outside-torch",
@@ -85,6 +87,16 @@ def _replay_notes(history: DeviceHistory) -> Iterator[Note]:
     elif fidelity.is_exact:
         cause = "the recording has gaps."
     yield Note(slug="not-replayed", message=f"Allocated bytes inside the history are not known: {cause}")
+
+
+def _advice_notes(history: DeviceHistory) -> Iterator[Note]:
+    """Say which advice was not looked for."""
+    if left_untried(history):
+        yield Note(
+            slug="settings-untried",
+            message="Reserved memory lies idle, and whether expandable segments would help was not tried: "
+            f"the history has more than {MAX_REPLAYED_EVENTS:,} events. `memtrace whatif TRACE --advise` tries it.",
+        )
 
 
 def _history_notes(history: DeviceHistory) -> Iterator[Note]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from memtrace.allocator.settings import Settings
+from memtrace.analysis.advice import allocator
 from memtrace.analysis.findings import find_advice
 from memtrace.analysis.history import DeviceHistory, build_history
+from memtrace.analysis.notes import notes_of_device
+from memtrace.analysis.peak import peak_between
 from memtrace.analysis.results import Finding
 from memtrace.store.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace
@@ -46,3 +51,18 @@ def test_requests_that_fit_their_segments_get_no_advice() -> None:
 
 def test_a_program_that_has_expandable_segments_is_not_told_to_set_them() -> None:
     assert advice(history_of(20, 40, 60, settings=Settings(expandable_segments=True))) == {}
+
+
+def test_a_history_too_long_to_try_the_setting_says_so_where_it_might_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two events a size: the history has 22 of them.
+    wasteful, tidy = history_of(*range(20, 64, 4)), history_of(*[40] * 11)
+    assert "settings-untried" not in notes(wasteful)
+    monkeypatch.setattr(allocator, "MAX_REPLAYED_EVENTS", 21)
+    assert "settings-untried" in notes(wasteful)
+    assert advice(wasteful) == {}
+    assert "settings-untried" not in notes(tidy)
+
+
+def notes(history: DeviceHistory) -> set[str]:
+    """Return the slugs of what was not seen."""
+    return {note.slug for note in notes_of_device(history, peak_between(history, 0, history.last_moment))}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from memtrace.allocator.settings import parse_settings
 from memtrace.allocator.whatif import Change, read_recording, what_if
 from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
+from memtrace.analysis.history import DeviceHistory
 from memtrace.analysis.results import Finding
 from memtrace.schema.names import Action
 
@@ -18,14 +19,16 @@ MAX_REPLAYED_EVENTS = 200_000
 """Beyond this a report would take seconds longer; `memtrace whatif --advise` takes any length."""
 
 
+def left_untried(history: DeviceHistory) -> bool:
+    """Return whether the setting might help and was not put through the model, because the history is too long."""
+    return len(history.moments.rows) > MAX_REPLAYED_EVENTS and _reserves_idle_memory(history)
+
+
 def expandable_segments(case: Case) -> Finding | None:
     """Return the advice to set expandable segments, where reserved memory lies idle and the model says they help."""
     history = case.history
-    allocated, reserved = history.levels.allocated, history.levels.reserved
-    if history.replayed is None or allocated is None or reserved is None or len(case.level) > MAX_REPLAYED_EVENTS:
-        return None
-    max_reserved, peak_allocated = int(reserved.max()), int(allocated.max())
-    if max_reserved - peak_allocated < _WORTH_TRYING_SHARE * max_reserved:
+    max_reserved, peak_allocated = _most(history)
+    if not _reserves_idle_memory(history) or left_untried(history):
         return None
     recording = read_recording(history.rank, history.device)
     if recording.settings.expandable_segments:
@@ -56,3 +59,15 @@ def expandable_segments(case: Case) -> Finding | None:
         rank=history.rank.rank,
         where=None,
     )
+
+
+def _reserves_idle_memory(history: DeviceHistory) -> bool:
+    """Return whether much of what is reserved is never allocated; false where a replay does not tell."""
+    max_reserved, peak_allocated = _most(history)
+    return history.replayed is not None and max_reserved - peak_allocated > _WORTH_TRYING_SHARE * max_reserved
+
+
+def _most(history: DeviceHistory) -> tuple[int, int]:
+    """Return the most reserved and the most allocated bytes; zeros where a replay does not tell."""
+    allocated, reserved = history.levels.allocated, history.levels.reserved
+    return (0, 0) if allocated is None or reserved is None else (int(reserved.max()), int(allocated.max()))
