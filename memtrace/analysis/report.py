@@ -1,40 +1,19 @@
-"""The report of a trace: every question of this package asked of every rank and device.
+"""The report of a run: the analyses of its ranks put together.
 
-In: `Trace`. Out: `Report`, which the renderers draw.
+In: `Trace`, or the `RankAnalysis` of each of its ranks. Out: `Report`, which the renderers draw.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from memtrace.analysis.activations import activations_at, saved_for_backward
-from memtrace.analysis.ahead import ahead_finding
-from memtrace.analysis.allocation_map import build_allocation_map
-from memtrace.analysis.diagnose import Diagnosis, diagnose
-from memtrace.analysis.findings import find_advice, in_order
-from memtrace.analysis.first_step import first_step_effects
-from memtrace.analysis.history import DeviceHistory, build_history, device_names
-from memtrace.analysis.inferred_marks import with_inferred_marks
-from memtrace.analysis.modules import modules_at
+from memtrace.analysis.findings import in_order
 from memtrace.analysis.next_commands import next_commands
-from memtrace.analysis.notes import notes_of_device, notes_of_trace
-from memtrace.analysis.overlap import time_of_rank
-from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
-from memtrace.analysis.results import Finding, RankReport, Report
-from memtrace.analysis.stacks import stacks_at
-from memtrace.analysis.steps import step_results, step_spans
-from memtrace.analysis.time_findings import time_findings
-from memtrace.analysis.time_results import TimeResult
-from memtrace.analysis.timeline import build_timeline
-from memtrace.analysis.two_peaks import by_category_difference, first_step_peak, steady_state_peak
+from memtrace.analysis.notes import notes_of_trace
+from memtrace.analysis.rank_analysis import RankAnalysis, analyze_rank
+from memtrace.analysis.results import Report
 from memtrace.analysis.verdict import main_rank, verdict
-from memtrace.store.trace import RankTrace, Trace
-
-_Reports = list[tuple[RankReport, tuple[Finding, ...]]]
-"""The report of each device of a rank, with the advice for it."""
+from memtrace.store.trace import LoadWarning, Trace
 
 
 def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool = False) -> Report:
@@ -42,136 +21,25 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool =
 
     `with_map` adds every allocation, for viewers.
     """
-    found = [
-        one
-        for rank in trace.ranks
-        for one in _rank_reports(rank, _facts(trace, rank), capacity_bytes, with_map=with_map)
+    analyses = [
+        analyze_rank(rank, trace.header, capacity_bytes=capacity_bytes, with_map=with_map) for rank in trace.ranks
     ]
-    ranks = tuple(report for report, _ in found)
-    findings = in_order(finding for _, of_device in found for finding in of_device)
+    return combine(analyses, title=trace.path, warnings=trace.warnings)
+
+
+def combine(analyses: Sequence[RankAnalysis], *, title: str, warnings: Iterable[LoadWarning] = ()) -> Report:
+    """Return the report of ranks that were analysed one by one, in the order in which they are to be shown.
+
+    `title` is what was read; `warnings` are about files and ranks that are missing.
+    """
+    ranks = tuple(report for analysis in analyses for report in analysis.devices)
+    findings = in_order(finding for analysis in analyses for finding in analysis.findings)
     return Report(
         verdict=verdict(ranks, findings),
         ranks=ranks,
         findings=findings,
-        warnings=notes_of_trace(trace.warnings),
-        title=trace.path,
+        warnings=notes_of_trace(warnings),
+        title=title,
         main_rank=main_rank(ranks),
-        next_commands=next_commands(trace.path, ranks, findings),
+        next_commands=next_commands(title, ranks, findings),
     )
-
-
-def _rank_reports(rank: RankTrace, facts: Mapping[str, Any], capacity_bytes: int | None, *, with_map: bool) -> _Reports:
-    """Return one report a device of a rank, with the advice for it; one for a rank that recorded no memory at all."""
-    # Steps of a profile are the profiler's own, not inferred ones.
-    time = time_of_rank(rank)
-    rank = with_inferred_marks(rank)
-    names = device_names(rank) or [_main_device(rank)]
-    accelerators = [name for name in names if name != "cpu"]
-    histories = [build_history(rank, name, owns_marks=accelerators == [name]) for name in names]
-    reports = []
-    for history in histories:
-        capacity = _capacity(rank, history.device) if capacity_bytes is None else capacity_bytes
-        # Of a run on a GPU, what the CPU holds is not what its capacity is about.
-        is_judged = not history.is_cpu or not accelerators
-        diagnosis = diagnose(history, capacity_bytes=capacity, judged_by=capacity_bytes if is_judged else None)
-        report = _device_report(history, diagnosis, facts, capacity, is_judged=is_judged, with_map=with_map)
-        ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
-        found = (ahead, *diagnosis.findings, *find_advice(history))
-        reports.append((report, tuple(one for one in found if one is not None)))
-    return reports if time is None else _with_time(reports, rank, time)
-
-
-def _with_time(reports: _Reports, rank: RankTrace, time: TimeResult) -> _Reports:
-    """Return the reports of a rank with its time, and advice about it, at the first device that is not the CPU."""
-    at = next((at for at, (report, _) in enumerate(reports) if report.device != "cpu"), 0)
-    report, found = reports[at]
-    reports[at] = dataclasses.replace(report, time=time), (*found, *time_findings(rank, time))
-    return reports
-
-
-def _main_device(rank: RankTrace) -> str:
-    """Return the device of a rank without memory: the first that its header names, else the CPU."""
-    devices = rank.header.get("devices") or []
-    return str(devices[0].get("name", "cpu")) if devices else "cpu"
-
-
-def _device_report(
-    history: DeviceHistory,
-    diagnosis: Diagnosis,
-    facts: Mapping[str, Any],
-    capacity_bytes: int | None,
-    *,
-    is_judged: bool,
-    with_map: bool,
-) -> RankReport:
-    rank, spans = history.rank, step_spans(history)
-    end = end_state(history)
-    peak = peak_between(history, 0, history.last_moment) if history.has_history else peak_without_history(end)
-    at_peak = moment_of(history, peak)
-    has_moments = history.has_history
-    first = first_step_peak(history, spans)
-    steady = steady_state_peak(history, spans, capacity_bytes=capacity_bytes if is_judged else None)
-    peaks = {"peak": peak, "first_step_peak": first, "steady_state_peak": steady}
-    peak_moments = {
-        name: moment_of(history, one) for name, one in peaks.items() if one is not None and not one.predicted
-    }
-    reserved = history.levels.reserved
-    return RankReport(
-        rank=rank.rank,
-        device=history.device,
-        source=rank.source,
-        complete=rank.complete,
-        num_events=len(history.moments.rows),
-        num_allocations=history.num_allocs,
-        capacity_bytes=capacity_bytes,
-        peak=peak,
-        first_step_peak=first,
-        steady_state_peak=steady,
-        steady_minus_first=by_category_difference(first, steady),
-        first_step_effects=first_step_effects(history, spans),
-        end=end,
-        max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
-        steps=step_results(history, spans),
-        oom=diagnosis.oom,
-        leaks=diagnosis.leaks,
-        fragmentation=diagnosis.fragmentation,
-        activations=activations_at(history, at_peak) if has_moments else None,
-        saved_for_backward=saved_for_backward(history),
-        timeline=build_timeline(history.moments, history.levels, peak_moments.values()) if has_moments else None,
-        top_modules=modules_at(history, at_peak),
-        top_stacks=stacks_at(history, at_peak) if has_moments else (),
-        warnings=notes_of_device(history, peak),
-        facts=facts,
-        allocation_map=build_allocation_map(history, peak_moments) if with_map else None,
-    )
-
-
-def _capacity(rank: RankTrace, device: str) -> int | None:
-    """Return the total memory of a device, as its header says."""
-    for one in rank.header.get("devices") or []:
-        if one.get("name") == device and one.get("capacity_bytes") is not None:
-            return int(one["capacity_bytes"])
-    return None
-
-
-def _facts(trace: Trace, rank: RankTrace) -> dict[str, Any]:
-    """Return the header facts worth showing; those that were not recorded are absent."""
-    names = ("world_size", "local_rank", "host", "pid", "versions", "exception", "original_path", "autocast_dtypes")
-    facts = {name: rank.header.get(name) for name in (*names, "uses_grad_scaler", "peak_host_rss_bytes", "sources")}
-    facts |= {name: trace.header.get(name) for name in ("command", "exit_status")}
-    facts["optimizers"] = [_optimizer(rank, row) for row in rank.table("optimizers").rows()]
-    return {name: value for name, value in facts.items() if value not in (None, [], {})}
-
-
-def _optimizer(rank: RankTrace, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one parameter group: class, number of parameters, options."""
-    try:
-        options = json.loads(rank.text(row["options"]) or "{}")
-    except ValueError:
-        options = {}
-    return {
-        "class_name": rank.text(row["class_name"]),
-        "group": row["group"],
-        "num_parameters": row["num_parameters"],
-        "options": options,
-    }

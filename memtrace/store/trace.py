@@ -50,6 +50,11 @@ class RankTrace:
         """Whether the recording ended in order."""
         return bool(self.header.get("complete", False))
 
+    @property
+    def num_events(self) -> int:
+        """Rows of the events table."""
+        return len(self.tables["events"])
+
     def table(self, name: str) -> ColumnTable:
         """Return one table by name."""
         return self.tables[name]
