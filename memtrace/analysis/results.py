@@ -18,6 +18,7 @@ from memtrace.analysis.diagnosis import Leak as Leak
 from memtrace.analysis.diagnosis import PoolState as PoolState
 from memtrace.analysis.diagnosis import Resident as Resident
 from memtrace.analysis.diagnosis import StepNeeds as StepNeeds
+from memtrace.analysis.ranks_results import RankFacts, RanksResult
 from memtrace.analysis.time_results import TimeResult
 
 IntArray = npt.NDArray[np.int64]
@@ -453,6 +454,8 @@ class RankReport:
     """Every allocation; `None` unless asked for, and where nothing is known of any."""
     time: TimeResult | None = None
     """Where the GPU time of the rank goes, at one of its devices; `None` where no GPU activity was recorded."""
+    rank_facts: RankFacts | None = None
+    """What it holds of each parameter, for comparison with other ranks; `None` where no owner was recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -471,3 +474,5 @@ class Report:
     """Position in `ranks` of the one that the verdict is about."""
     next_commands: tuple[str, ...] = ()
     """Commands that show more of this very trace, the most useful first."""
+    ranks_overview: RanksResult | None = None
+    """The ranks beside each other; `None` where the run had one."""
