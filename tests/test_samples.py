@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -56,6 +57,14 @@ def test_gpt_learns() -> None:
 
 def test_checkpointing_changes_memory_but_no_loss() -> None:
     assert losses("train_gpt.py", "--steps", "2") == losses("train_gpt.py", "--steps", "2", "--checkpointing")
+
+
+def test_ranks_ask_for_the_launcher_that_starts_them() -> None:
+    command = [sys.executable, str(SAMPLES / "train_ddp.py")]
+    environ = {name: value for name, value in os.environ.items() if name != "RANK"}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ)
+    assert ran.returncode == 2
+    assert "torchrun" in ran.stderr
 
 
 @pytest.mark.parametrize("script", sorted(SAMPLES.glob("*.py")), ids=lambda path: path.name)
