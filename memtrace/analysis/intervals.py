@@ -55,6 +55,36 @@ class Intervals:
         starts, ends = (self.start_ns, other.start_ns), (self.end_ns, other.end_ns)
         return Intervals.united(np.concatenate(starts), np.concatenate(ends))
 
+    def __sub__(self, other: Intervals) -> Intervals:
+        """Return the moments that are in this set and not in the other.
+
+        >>> some, other = Intervals.united(np.array([0]), np.array([9])), Intervals.united(np.array([4]), np.array([6]))
+        >>> (some - other).start_ns.tolist(), (some - other).end_ns.tolist()
+        ([0, 6], [4, 9])
+        """
+        times = np.concatenate([self.start_ns, self.end_ns, other.start_ns, other.end_ns])
+        mine, theirs = (np.ones(len(one.start_ns), np.int64) for one in (self, other))
+        changes = np.concatenate([mine, -mine, 2 * theirs, -2 * theirs])
+        order = np.argsort(times, kind="stable")
+        times, running = times[order], np.cumsum(changes[order])
+        alone = np.flatnonzero(running[:-1] == 1)
+        return Intervals.united(times[alone], times[alone + 1])
+
+    def merged(self, max_number: int) -> Intervals:
+        """Return at most so many intervals: the shortest gaps between them are closed.
+
+        >>> few = Intervals.united(np.array([0, 3, 90]), np.array([2, 5, 95])).merged(2)
+        >>> few.start_ns.tolist(), few.end_ns.tolist()
+        ([0, 90], [5, 95])
+        """
+        num_closed = len(self.start_ns) - max_number
+        if num_closed <= 0:
+            return self
+        gaps = self.start_ns[1:] - self.end_ns[:-1]
+        opens = np.ones(len(self.start_ns), np.bool_)
+        opens[1 + np.argpartition(gaps, num_closed - 1)[:num_closed]] = False
+        return Intervals.united(self.start_ns[opens], self.end_ns[np.append(np.flatnonzero(opens)[1:] - 1, len(gaps))])
+
     @property
     def length_ns(self) -> int:
         """The time that they cover."""
