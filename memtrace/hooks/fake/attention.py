@@ -1,4 +1,4 @@
-"""Which attention kernel CUDA would choose, by the conditions of `sdp_utils.cpp`."""
+"""Attention on the fake device: the kernel that CUDA would choose, with what it keeps for backward."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from memtrace.hooks.fake.attention_choice import Attended, Backend, choose_backend
+
 _aten = torch.ops.aten
-_HALF = (torch.float16, torch.bfloat16)
-_MAX_FLASH_WIDTH = 256
 _MASK_ALIGNMENT = 16
 
 
@@ -44,47 +44,70 @@ class Attention:
             query, key, value = (one.to(dtype) for one in (query, key, value))
             if attn_mask is not None and attn_mask.is_floating_point():
                 attn_mask = attn_mask.to(dtype)
-        kind = self._chosen(query, attn_mask)
-        if kind == "math":
-            return F.scaled_dot_product_attention(query, key, value, attn_mask, **options)
-        if enable_gqa and kind == "efficient":
-            groups = query.shape[1] // key.shape[1]
-            key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
-        if kind == "flash":
-            return _flash(query, key, value, dropout_p, is_causal, scale)
-        return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
+        call = Attended(
+            query=query,
+            key=key,
+            value=value,
+            has_mask=attn_mask is not None,
+            dropout=dropout_p,
+            is_causal=is_causal,
+            enable_gqa=enable_gqa,
+        )
+        backend = choose_backend(call, self._capability)
+        if backend is Backend.CUDNN:
+            return _cudnn(call, attn_mask, scale)
+        if backend is Backend.FLASH:
+            return _flash(call, scale)
+        if backend is Backend.EFFICIENT:
+            return _efficient(call, attn_mask, scale)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, **options)
 
-    def _chosen(self, query: Any, mask: Any) -> str:
-        backends = torch.backends.cuda
-        can_flash = query.dtype in _HALF and mask is None and query.shape[-1] <= _MAX_FLASH_WIDTH
-        if can_flash and self._capability >= (8, 0) and backends.flash_sdp_enabled():
-            return "flash"
-        if backends.mem_efficient_sdp_enabled() and query.shape[-1] % (16 // query.element_size()) == 0:
-            return "efficient"
-        return "math"
+
+def _cudnn(call: Attended, mask: Any, scale: float | None) -> Any:
+    return _aten._scaled_dot_product_cudnn_attention(
+        call.query,
+        call.key,
+        call.value,
+        _added(call, mask),
+        call.needs_grad,
+        call.dropout,
+        call.is_causal,
+        False,
+        scale=scale,
+    )[0]
 
 
-def _flash(query: Any, key: Any, value: Any, dropout: float, is_causal: bool, scale: float | None) -> Any:
+def _flash(call: Attended, scale: float | None) -> Any:
+    query, key, value = call.query, call.key, call.value
     width = query.shape[-1]
     missing = -width % 8
     if missing:
         scale = scale if scale is not None else width**-0.5
         query, key, value = (F.pad(one, (0, missing)) for one in (query, key, value))
-    out = _aten._scaled_dot_product_flash_attention(query, key, value, dropout, is_causal, False, scale=scale)[0]
+    out = _aten._scaled_dot_product_flash_attention(
+        query, key, value, call.dropout, call.is_causal, False, scale=scale
+    )[0]
     return out[..., :width] if missing else out
 
 
-def _efficient(
-    query: Any, key: Any, value: Any, mask: Any, dropout: float, is_causal: bool, scale: float | None
-) -> Any:
+def _efficient(call: Attended, mask: Any, scale: float | None) -> Any:
+    query, key, value = call.query, call.key, call.value
+    mask = _added(call, mask)
     if mask is not None:
-        if mask.dtype is torch.bool:
-            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), float("-inf"))
         missing = -mask.shape[-1] % _MASK_ALIGNMENT
         if missing:
             mask = F.pad(mask, (0, missing))[..., : mask.shape[-1]]
         mask = mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    needs_sum = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
+    if query.shape[1] != key.shape[1]:
+        groups = query.shape[1] // key.shape[1]
+        key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
     return _aten._scaled_dot_product_efficient_attention(
-        query, key, value, mask, needs_sum, dropout, is_causal, scale=scale
+        query, key, value, mask, call.needs_grad, call.dropout, call.is_causal, scale=scale
     )[0]
+
+
+def _added(call: Attended, mask: Any) -> Any:
+    """Return a mask that is added to scores: one of flags becomes 0 and minus infinity, in the type of the query."""
+    if mask is None or mask.dtype is not torch.bool:
+        return mask
+    return torch.where(mask, 0.0, call.query.new_full((), float("-inf")))

@@ -1,12 +1,8 @@
 """What kernels need beyond their outputs: each a rule with its source. None of them was measured on a GPU.
 
-- cuBLAS workspace. The first matrix product of each thread takes a workspace from the caching allocator, a handle and
-  stream; autograd's thread has a handle of its own, so training has two. `CUDAContextLight`'s
-  `getChosenWorkspaceSize`: 4096 KiB x 2 + 16 KiB x 8, 32 MiB on compute capability 9.0, or what
-  `CUBLAS_WORKSPACE_CONFIG` says (`aten/src/ATen/cuda/CublasHandlePool.cpp`).
-- Attention backward. The flash kernel adds up the gradient of the queries in float32, with rows rounded up to 128, and
-  keeps a row sum of float32 (`flash_api.cpp`, `mha_bwd`); the memory-efficient kernel adds up in float32 where the
-  inputs are 16 bits wide (`attention_backward.cu`).
+The first matrix product of each thread takes a workspace from the caching allocator, a handle and stream; autograd's
+thread has a handle of its own, so training has two. cublasLt shares it (`TORCH_CUBLASLT_UNIFIED_WORKSPACE`). Its size
+is that of `aten/src/ATen/cuda/CublasHandlePool.cpp`. Attention's temporaries are in `attention_memory.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.fake.attention_memory import efficient_backward_bytes, flash_backward_bytes
 from memtrace.hooks.fake.storages import FakeMemory
 
 _aten = torch.ops.aten
@@ -30,12 +27,15 @@ _PRODUCTS = {
     _aten.mv.default,
 }
 _DEFAULT_WORKSPACE = 4096 * 1024 * 2 + 16 * 1024 * 8
-_HOPPER_WORKSPACE = 32 * 1024**2
+_LARGE_WORKSPACE = 32 * 1024**2
+_LARGE_FROM_MAJOR = 9
 _KIB = 1024
 
 
 def cublas_workspace_bytes(capability: tuple[int, int], config: str = "") -> int:
-    """Return the bytes of a workspace of cuBLAS.
+    """Return the bytes of a workspace of cuBLAS: 4096 KiB x 2 + 16 KiB x 8, 32 MiB from compute capability 9 on.
+
+    `config` is what `CUBLAS_WORKSPACE_CONFIG` says. Until torch 2.11 only capability 9 had 32 MiB.
 
     >>> cublas_workspace_bytes((8, 0)), cublas_workspace_bytes((9, 0)), cublas_workspace_bytes((8, 0), ":4096:8")
     (8519680, 33554432, 33554432)
@@ -43,7 +43,7 @@ def cublas_workspace_bytes(capability: tuple[int, int], config: str = "") -> int
     pairs = re.findall(r":(\d+):(\d+)", config)
     if pairs:
         return sum(int(size) * int(count) for size, count in pairs) * _KIB
-    return _HOPPER_WORKSPACE if capability[0] == 9 else _DEFAULT_WORKSPACE
+    return _LARGE_WORKSPACE if capability[0] >= _LARGE_FROM_MAJOR else _DEFAULT_WORKSPACE
 
 
 class Kernels:
@@ -51,11 +51,13 @@ class Kernels:
 
     def __init__(self, memory: FakeMemory, capability: tuple[int, int]) -> None:
         self._memory = memory
+        self._capability = capability
         self._workspace = cublas_workspace_bytes(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
         self._has_workspace = {False: False, True: False}
         self._temporaries: dict[Any, Callable[[Any], int]] = {
             _aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
-            _aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,
+            _aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,
+            _aten._scaled_dot_product_efficient_attention_backward.default: self._efficient_backward,
         }
 
     def before(self, func: Any, args: Any) -> None:
@@ -72,16 +74,11 @@ class Kernels:
         if rule is not None and (size := rule(args)):
             self._memory.temporary(size)
 
+    def _efficient_backward(self, args: Any) -> int:
+        query, key, value = args[1:4]
+        return efficient_backward_bytes(query, key, value, self._capability)
+
 
 def _flash_backward(args: Any) -> int:
-    query = args[1]
-    batch, heads, rows, width = query.shape
-    rounded_rows, rounded_width = -(-rows // 128) * 128, -(-width // 32) * 32
-    return int(4 * batch * heads * rounded_rows * (rounded_width + 1))
-
-
-def _efficient_backward(args: Any) -> int:
-    query, key, value = args[1], args[2], args[3]
-    if query.element_size() == 4:
-        return 0
-    return int(4 * (query.numel() + key.numel() + value.numel()))
+    query, key = args[1:3]
+    return flash_backward_bytes(query, key)
