@@ -5,8 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import IO, Any
 
 import orjson
 
@@ -17,6 +17,8 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes or files), if that is known."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_HEAD_BYTES = 4096
+"""Enough to tell what a file is."""
 _PIECE_BYTES = 1 << 20
 _EXPANSION_FLOOR_BYTES = 256 << 20
 """A compressed file may always grow to this."""
@@ -30,36 +32,51 @@ _MEMORY_SHARE = 4
 class Opened:
     """One file: its bytes, decompressed, or where to stream them from."""
 
-    path: Path
+    where: str
+    """What messages call it."""
     kind: str
     """pickle or json."""
     content: bytes | None
-    """The whole content; `None` for a pickle that was not compressed, which is read from the file."""
+    """The whole content; `None` for a local pickle that was not compressed, which is read from the file."""
     size_bytes: int
     """Bytes of the content."""
 
 
-def open_file(path: Path, *, progress: Progress | None = None) -> Opened:
-    """Return what a file holds, decompressed if need be.
+def open_file(path: Path, *, where: str | None = None, progress: Progress | None = None) -> Opened:
+    """Return what a file holds, decompressed if need be; `where` is what messages call it, by default its path.
 
     Raises:
         TraceReadError: missing, empty, truncated, of a wrong kind, or too large.
     """
+    where = where or str(path)
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(4096)
-            is_compressed = head.startswith(_GZIP_MAGIC)
-            if not is_compressed and _kind(head, path) == "pickle":
-                return Opened(path=path, kind="pickle", content=None, size_bytes=size_bytes)
-            _check_memory(path, size_bytes)
-            file.seek(0)
-            content = file.read()
+            head = file.read(_HEAD_BYTES)
+            if not head.startswith(_GZIP_MAGIC) and _kind(head, where) == "pickle":
+                return Opened(where=where, kind="pickle", content=None, size_bytes=size_bytes)
+            return open_stream(file, where=where, size_bytes=size_bytes, progress=progress)
     except OSError as error:
-        raise TraceReadError(f"{path}: {error.strerror or error}", hint=_hint_for_missing(path)) from None
+        raise TraceReadError(f"{where}: {error.strerror or error}", hint=_hint_for_missing(path)) from None
+
+
+def open_stream(file: IO[bytes], *, where: str, size_bytes: int, progress: Progress | None = None) -> Opened:
+    """Return what a file of `size_bytes` holds, wherever it lies; of one of a wrong kind only the first bytes are read.
+
+    Raises:
+        TraceReadError: empty, truncated, of a wrong kind, or too large. OSError: it cannot be read.
+    """
+    file.seek(0)
+    head = file.read(_HEAD_BYTES)
+    is_compressed = head.startswith(_GZIP_MAGIC)
+    if not is_compressed:
+        _kind(head, where)
+    _check_memory(where, size_bytes)
+    file.seek(0)
+    content = file.read()
     if is_compressed:
-        content = _decompressed(content, path, progress)
-    return Opened(path=path, kind=_kind(content[:4096], path), content=content, size_bytes=len(content))
+        content = _decompressed(content, where, progress)
+    return Opened(where=where, kind=_kind(content[:_HEAD_BYTES], where), content=content, size_bytes=len(content))
 
 
 def parse_json(content: bytes, *, where: str) -> Any:
@@ -88,10 +105,10 @@ def one_part(where: str) -> TraceReadError:
     return TraceReadError(f"{where}: one part of a recording", hint="name the folder of parts", slug="wrong-kind")
 
 
-def _kind(head: bytes, path: Path) -> str:
+def _kind(head: bytes, where: str) -> str:
     """Return whether the first bytes begin a pickle or a JSON document."""
     if not head:
-        raise TraceReadError(f"{path}: the file is empty", hint="record it again", slug="file-empty")
+        raise TraceReadError(f"{where}: the file is empty", hint="record it again", slug="file-empty")
     # 0x80 and the protocol; or what a protocol 0 or 1 pickle of a dict or list begins with.
     if (head[0] == 0x80 and head[1:2] <= b"\x0a") or head[:1] in (b"(", b"}", b"]"):
         return "pickle"
@@ -104,14 +121,14 @@ def _kind(head: bytes, path: Path) -> str:
     if head.startswith(_GZIP_MAGIC):
         what = "compressed twice"
     raise TraceReadError(
-        f"{path}: {what if text else 'the file holds only blanks'}",
+        f"{where}: {what if text else 'the file holds only blanks'}",
         hint="memtrace reads its own trace.json, memory snapshots (.pickle) and profiler traces (.json) of torch, "
         "and folders of them",
         slug="wrong-kind",
     )
 
 
-def _decompressed(content: bytes, path: Path, progress: Progress | None) -> bytes:
+def _decompressed(content: bytes, where: str, progress: Progress | None) -> bytes:
     """Return the content of a gzip file, refusing one that grows out of proportion."""
     limit = max(_EXPANSION_FLOOR_BYTES, _EXPANSION_FACTOR * len(content))
     limit = min(limit, _memory_limit_bytes() or limit)
@@ -125,32 +142,34 @@ def _decompressed(content: bytes, path: Path, progress: Progress | None) -> byte
                 piece = stream.decompress(pending, _PIECE_BYTES)
                 pending = stream.unconsumed_tail
                 if not piece and not pending and not stream.eof:
-                    raise TraceReadError(f"{path}: the compressed file is cut off", slug="file-truncated")
+                    raise TraceReadError(f"{where}: the compressed file is cut off", slug="file-truncated")
                 if not pieces and piece:
-                    _kind(piece[:4096], path)
+                    _kind(piece[:_HEAD_BYTES], where)
                 total += len(piece)
                 if total > limit:
-                    raise _too_large(path, f"its {len(content)} bytes grow to more than {limit}")
+                    raise _too_large(where, f"its {len(content)} bytes grow to more than {limit}")
                 pieces.append(piece)
                 if progress is not None:
-                    progress(f"decompressing {path.name}", len(content) - len(pending), len(content))
+                    progress(f"decompressing {PurePath(where).name}", len(content) - len(pending), len(content))
             # A gzip file may be several joined; zero padding after the last is allowed.
             rest = stream.unused_data.lstrip(b"\0")
     except zlib.error as error:
-        message = f"{path}: the compressed file is damaged ({error})"
+        message = f"{where}: the compressed file is damaged ({error})"
         raise TraceReadError(message, hint="copy or record it again", slug="file-damaged") from None
     return b"".join(pieces)
 
 
-def _check_memory(path: Path, size_bytes: int) -> None:
+def _check_memory(where: str, size_bytes: int) -> None:
     limit = _memory_limit_bytes()
     if limit is not None and size_bytes > limit:
-        raise _too_large(path, f"it has {size_bytes} bytes, and reading more than {limit} would not fit in free memory")
+        raise _too_large(
+            where, f"it has {size_bytes} bytes, and reading more than {limit} would not fit in free memory"
+        )
 
 
-def _too_large(path: Path, why: str) -> TraceReadError:
+def _too_large(where: str, why: str) -> TraceReadError:
     return TraceReadError(
-        f"{path}: too large to read here: {why}",
+        f"{where}: too large to read here: {why}",
         hint="read it on a machine with more memory, or record fewer steps (--steps)",
         slug="file-too-large",
     )

@@ -2,32 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-from memtrace.store.trace import LoadWarning, RankTrace, Trace
+from memtrace.errors import MemtraceError
+from memtrace.store.printable import printable
+from memtrace.store.trace import LoadWarning, Trace
 
 _MAX_NAMED = 8
-"""Missing ranks named in a message; of more, only the first and the number are."""
+"""Missing ranks, or unreadable files, that are named; of more, only these and the number of the rest are."""
+
+
+class Process(Protocol):
+    """What joining asks of a process of the run: of its trace, or of what was found in it."""
+
+    @property
+    def rank(self) -> int | None: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def num_events(self) -> int: ...
+    @property
+    def header(self) -> Mapping[str, Any]: ...
+
+
+_P = TypeVar("_P", bound=Process)
 
 
 def merge_traces(traces: Sequence[Trace], *, path: str, warnings: Iterable[LoadWarning] = ()) -> Trace:
     """Return one trace of all ranks; the header is that of the first trace that has one."""
-    ranks = [rank for trace in traces for rank in trace.ranks]
-    kept, num_duplicates = _without_duplicates(sorted(ranks, key=_order))
-    notes = [*warnings, *(warning for trace in traces for warning in trace.warnings if warning.slug not in _COMPUTED)]
+    ranks, notes = join_processes(
+        [rank for trace in traces for rank in trace.ranks],
+        [*warnings, *(warning for trace in traces for warning in trace.warnings)],
+    )
+    header = next((trace.header for trace in traces if trace.header), {})
+    return Trace(header=header, ranks=tuple(ranks), path=path, warnings=tuple(notes))
+
+
+def join_processes(processes: Sequence[_P], warnings: Iterable[LoadWarning]) -> tuple[list[_P], list[LoadWarning]]:
+    """Return the processes of a run in their order, each once, and what is to be said of their files.
+
+    `warnings` are those of the files; each is said once, and what they say of missing ranks is told anew.
+    """
+    kept, num_duplicates = _without_duplicates(sorted(processes, key=_order))
+    notes = [warning for warning in dict.fromkeys(warnings) if warning.slug not in _COMPUTED]
     if num_duplicates:
         message = "The same process was given more than once; the most complete of its traces is used."
         notes.append(LoadWarning(slug="duplicate-rank", message=message, count=num_duplicates))
-    notes += _missing_ranks(kept)
-    header = next((trace.header for trace in traces if trace.header), {})
-    return Trace(header=header, ranks=tuple(kept), path=path, warnings=tuple(notes))
+    return kept, notes + _missing_ranks(kept)
+
+
+def unreadable_files(errors: Sequence[MemtraceError]) -> list[LoadWarning]:
+    """Return the warnings for files of a run that could not be read; beyond the first few they are only counted."""
+    named = [LoadWarning(slug="file-unreadable", message=printable(error.message)) for error in errors[:_MAX_NAMED]]
+    num_more = len(errors) - len(named)
+    if num_more:
+        message = "More files of this run cannot be read."
+        named.append(LoadWarning(slug="file-unreadable", message=message, count=num_more))
+    return named
 
 
 _COMPUTED = frozenset({"missing-ranks"})
 """Warnings that are found anew whenever traces are joined."""
 
 
-def _order(rank: RankTrace) -> tuple[bool, int, str, int, int, bool, int]:
+def _order(rank: Process) -> tuple[bool, int, str, int, int, bool, int]:
     """Sort by rank, then host and process; of one process the most complete trace comes first."""
     header = rank.header
     number = rank.rank
@@ -38,13 +79,13 @@ def _order(rank: RankTrace) -> tuple[bool, int, str, int, int, bool, int]:
         header.get("pid") or 0,
         header.get("start_ns") or 0,
         not rank.complete,
-        -len(rank.table("events")),
+        -rank.num_events,
     )
 
 
-def _without_duplicates(ranks: Sequence[RankTrace]) -> tuple[list[RankTrace], int]:
+def _without_duplicates(ranks: Sequence[_P]) -> tuple[list[_P], int]:
     """Return the ranks with only the first trace of each process, and how many were dropped."""
-    kept: dict[object, RankTrace] = {}
+    kept: dict[object, _P] = {}
     for at, rank in enumerate(ranks):
         header = rank.header
         pid = header.get("pid")
@@ -54,7 +95,7 @@ def _without_duplicates(ranks: Sequence[RankTrace]) -> tuple[list[RankTrace], in
     return list(kept.values()), len(ranks) - len(kept)
 
 
-def _missing_ranks(ranks: Sequence[RankTrace]) -> list[LoadWarning]:
+def _missing_ranks(ranks: Sequence[Process]) -> list[LoadWarning]:
     """Return a warning for the ranks of the run that left no trace."""
     world_size = max((int(rank.header.get("world_size") or 0) for rank in ranks), default=0)
     present = {rank.rank for rank in ranks if rank.rank is not None}

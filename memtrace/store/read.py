@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from memtrace.errors import TraceReadError, TraceVersionError
 from memtrace.schema.records import PARTS_SUFFIX
 from memtrace.schema.version import PART_FORMAT, TRACE_FORMAT
-from memtrace.store.files import Opened, Progress, one_part, open_file, parse_json
+from memtrace.store.files import Opened, Progress, one_part, open_file, open_stream, parse_json
 from memtrace.store.kineto import is_profile, read_profile
-from memtrace.store.merge import merge_traces
+from memtrace.store.merge import merge_traces, unreadable_files
 from memtrace.store.parts import part_names, read_parts
 from memtrace.store.printable import printable
 from memtrace.store.restricted_pickle import load_plain_pickle, paused_gc
 from memtrace.store.torch_snapshot import read_snapshot
-from memtrace.store.trace import LoadWarning, RankTrace, Trace
+from memtrace.store.trace import RankTrace, Trace
 from memtrace.store.trace_file import read_trace_document
 
 __all__ = ["Progress", "read_trace"]
@@ -35,64 +35,99 @@ def read_trace(paths: str | Path | Sequence[str | Path], *, progress: Progress |
     given = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not given:
         raise TraceReadError("no trace was named", hint="name a trace.json, a snapshot, a profile or a folder")
-    traces = [_read_folder(path, progress) if path.is_dir() else _read_file(path, progress) for path in given]
-    name = str(given[0]) if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
-    return merge_traces(traces, path=name)
+    traces = [
+        _read_folder(path, progress) if is_run_folder(path) else read_file(path, progress=progress) for path in given
+    ]
+    return merge_traces(traces, path=run_name(given))
+
+
+def run_name(paths: Sequence[str | Path]) -> str:
+    """Return what the run in these files and folders is called."""
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def is_run_folder(path: Path) -> bool:
+    """Return whether a path is a folder of traces: not a file, and not the parts of one recording."""
+    return path.is_dir() and not part_names(path)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return what may be a trace in a run folder, in the order of names: its files, and folders of parts."""
+    children = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [
+        path for path in children if path.is_file() or (path.name.endswith(PARTS_SUFFIX) and bool(part_names(path)))
+    ]
+
+
+def no_trace_in(folder: str | Path) -> TraceReadError:
+    """Return the error for a folder that holds nothing readable."""
+    return TraceReadError(
+        f"{folder}: no trace in this folder",
+        hint="name the output of memtrace record, a snapshot or a profile",
+        slug="no-trace",
+    )
 
 
 def _read_folder(folder: Path, progress: Progress | None) -> Trace:
-    """Return the trace in a folder of parts, or in a run folder of trace files (and parts that nobody assembled)."""
-    if part_names(folder):
-        return Trace(header={}, ranks=tuple(read_parts(folder, progress=progress)), path=str(folder))
-    children = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """Return the trace in a run folder: trace files, and parts that nobody assembled."""
+    children = files_in(folder)
     traces: list[Trace] = []
-    warnings: list[LoadWarning] = []
-    first_error: TraceReadError | None = None
+    failed: list[TraceReadError] = []
     for at, path in enumerate(children):
         if progress is not None:
             progress(f"reading {path.name}", at, len(children))
         try:
-            if path.is_file():
-                traces.append(_read_file(path, progress))
-            elif path.name.endswith(PARTS_SUFFIX) and part_names(path):
-                traces.append(_read_folder(path, progress))
+            traces.append(read_file(path, progress=progress))
         except TraceVersionError:
             raise
         except TraceReadError as error:
             # Notes and logs lie in run folders too; only what should have been readable is worth a warning.
             if error.slug != "wrong-kind":
-                first_error = first_error or error
-                warnings.append(LoadWarning(slug="file-unreadable", message=printable(error.message)))
+                failed.append(error)
     if not traces:
-        raise first_error or TraceReadError(
-            f"{folder}: no trace in this folder",
-            hint="name the output of memtrace record, a snapshot or a profile",
-            slug="no-trace",
-        )
-    return merge_traces(traces, path=str(folder), warnings=warnings)
+        raise failed[0] if failed else no_trace_in(folder)
+    return merge_traces(traces, path=str(folder), warnings=unreadable_files(failed))
 
 
-def _read_file(path: Path, progress: Progress | None) -> Trace:
+def read_file(path: Path, *, where: str | None = None, progress: Progress | None = None) -> Trace:
+    """Return the trace in one file, or in one folder of parts; `where` is what messages call it, by default its path.
+
+    Raises:
+        TraceReadError: it cannot be read. TraceVersionError: a newer memtrace wrote it.
+    """
+    if path.is_dir():
+        return Trace(header={}, ranks=tuple(read_parts(path, progress=progress)), path=where or str(path))
     with paused_gc():
-        opened = open_file(path, progress=progress)
+        opened = open_file(path, where=where, progress=progress)
         if progress is not None:
             progress(f"reading {path.name}", 0, opened.size_bytes)
-        read = _read_pickle if opened.kind == "pickle" else _read_json
-        return read(opened)
+        if opened.content is None:
+            with path.open("rb") as file:
+                return _read_pickle(file, opened)
+        return _read_content(opened, opened.content)
 
 
-def _read_pickle(opened: Opened) -> Trace:
-    where = str(opened.path)
-    if opened.content is None:
-        with opened.path.open("rb") as file:
-            data = load_plain_pickle(file, size_bytes=opened.size_bytes, where=where)
-    else:
-        data = load_plain_pickle(io.BytesIO(opened.content), size_bytes=opened.size_bytes, where=where)
-    return _alone(read_snapshot(data, where=where), where)
+def read_stream(file: IO[bytes], *, where: str, size_bytes: int) -> Trace:
+    """Return the trace in a file of `size_bytes` that lies anywhere; `where` is what messages call it.
+
+    Raises:
+        TraceReadError: it is no trace. TraceVersionError: a newer memtrace wrote it. OSError: it cannot be read.
+    """
+    with paused_gc():
+        opened = open_stream(file, where=where, size_bytes=size_bytes)
+        return _read_content(opened, opened.content or b"")
 
 
-def _read_json(opened: Opened) -> Trace:
-    where, content = str(opened.path), opened.content or b""
+def _read_content(opened: Opened, content: bytes) -> Trace:
+    return _read_pickle(io.BytesIO(content), opened) if opened.kind == "pickle" else _read_json(content, opened.where)
+
+
+def _read_pickle(file: IO[bytes], opened: Opened) -> Trace:
+    data = load_plain_pickle(file, size_bytes=opened.size_bytes, where=opened.where)
+    return _alone(read_snapshot(data, where=opened.where), opened.where)
+
+
+def _read_json(content: bytes, where: str) -> Trace:
     document = parse_json(content, where=where)
     if isinstance(document, dict) and document.get("format") == TRACE_FORMAT:
         return read_trace_document(document, where=where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from memtrace.errors import TraceReadError
 from memtrace.store.merge import merge_traces
 from memtrace.store.read import read_trace
+from memtrace.store.trace import LoadWarning
 from memtrace.store.write import write_trace
 from tests.builders import parts, rank_trace, snapshot, trace_of
 
@@ -91,3 +93,21 @@ def test_progress_is_told(tmp_path: Path) -> None:
 def test_no_paths_at_all_is_refused() -> None:
     with pytest.raises(TraceReadError, match="no trace was named"):
         read_trace([])
+
+
+def test_of_many_unreadable_files_the_first_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    write_rank(tmp_path, 0, world_size=1)
+    for number in range(11):
+        (tmp_path / f"broken{number:02}.json").write_text('{"format": "memtrace-trace", "version"')
+    *named, rest = read_trace(tmp_path).warnings
+    assert [f"broken{number:02}.json" in one.message for number, one in enumerate(named)] == [True] * len(named)
+    assert len(named) + rest.count == 11
+    assert {one.slug for one in (*named, rest)} == {"file-unreadable"}
+
+
+def test_what_the_launcher_noted_in_every_file_is_said_once(tmp_path: Path) -> None:
+    killed = LoadWarning(slug="host-kill-possible", message="perhaps for want of memory")
+    for rank in range(3):
+        made = trace_of(rank_trace({"rank": rank, "pid": rank, "world_size": 3}))
+        write_trace(replace(made, warnings=(killed,)), tmp_path / f"rank{rank}.json")
+    assert read_trace(tmp_path).warnings == (killed,)
