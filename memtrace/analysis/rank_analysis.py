@@ -28,6 +28,7 @@ from memtrace.analysis.stacks import stacks_at
 from memtrace.analysis.steps import step_results, step_spans
 from memtrace.analysis.time_findings import time_findings
 from memtrace.analysis.time_results import TimeResult
+from memtrace.analysis.time_tracks import time_tracks
 from memtrace.analysis.timeline import build_timeline
 from memtrace.analysis.two_peaks import by_category_difference, first_step_peak, steady_state_peak
 from memtrace.store.trace import RankTrace
@@ -97,14 +98,16 @@ def _device_reports(
         ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
         found = (ahead, *diagnosis.findings, *find_advice(history))
         reports.append((report, tuple(one for one in found if one is not None)))
-    return reports if time is None else _with_time(reports, rank, time)
+    return reports if time is None else _with_time(reports, rank, time, with_tracks=with_map)
 
 
-def _with_time(reports: _Reports, rank: RankTrace, time: TimeResult) -> _Reports:
+def _with_time(reports: _Reports, rank: RankTrace, time: TimeResult, *, with_tracks: bool) -> _Reports:
     """Return the reports of a rank with its time, and advice about it, at the first device that is not the CPU."""
     at = next((at for at, (report, _) in enumerate(reports) if report.device != "cpu"), 0)
     report, found = reports[at]
-    reports[at] = dataclasses.replace(report, time=time), (*found, *time_findings(rank, time))
+    tracks = time_tracks(rank) if with_tracks else None
+    timed = dataclasses.replace(report, time=time, time_tracks=tracks)
+    reports[at] = timed, (*found, *time_findings(rank, time))
     return reports
 
 

@@ -19,7 +19,7 @@ from memtrace.analysis.diagnosis import PoolState as PoolState
 from memtrace.analysis.diagnosis import Resident as Resident
 from memtrace.analysis.diagnosis import StepNeeds as StepNeeds
 from memtrace.analysis.ranks_results import RankFacts, RanksResult
-from memtrace.analysis.time_results import TimeResult
+from memtrace.analysis.time_results import TimeResult, TimeTracks
 
 IntArray = npt.NDArray[np.int64]
 
@@ -454,6 +454,8 @@ class RankReport:
     """Every allocation; `None` unless asked for, and where nothing is known of any."""
     time: TimeResult | None = None
     """Where the GPU time of the rank goes, at one of its devices; `None` where no GPU activity was recorded."""
+    time_tracks: TimeTracks | None = None
+    """When the GPU did what, for viewers; beside `time`, and only where the allocations were asked for too."""
     rank_facts: RankFacts | None = None
     """What it holds of each parameter, for comparison with other ranks; `None` where no owner was recorded."""
 

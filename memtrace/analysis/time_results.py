@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSplit:
@@ -101,3 +106,32 @@ class TimeResult:
     """Devices that the activities ran on; idle is when none of them runs anything."""
     collectives: tuple[CollectiveTime, ...]
     """Communication by kind, the longest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TimeLane:
+    """When one thing happened: stretches of time that do not overlap, in order."""
+
+    name: str
+    """Of the GPU: compute, communication (all of it), exposed (communication while nothing is computed), copy, idle.
+    Of the CPU: data (waiting for the data loader), allocator (taking memory from the device or giving it back)."""
+    start_ns: IntArray
+    """Unix time; of a profile without one, the time since its own zero."""
+    end_ns: IntArray
+    total_ns: int
+    """How long it happened; not more than the stretches are long together."""
+    num_stretches: int
+    """Stretches that there were before the shortest gaps were closed."""
+    max_closed_ns: int
+    """The longest gap that was closed for drawing; 0 where every stretch is as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TimeTracks:
+    """The lanes of one rank; those in which nothing happened are left out."""
+
+    start_ns: int
+    """Start of the first activity on the GPU."""
+    end_ns: int
+    """End of the last."""
+    lanes: tuple[TimeLane, ...]

@@ -7,45 +7,16 @@ closed, which the lane tells, so that what is drawn is never taken for the figur
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from memtrace.analysis.gpu_activities import COMMUNICATION, COMPUTE, COPY, GpuActivities
 from memtrace.analysis.intervals import Intervals
-from memtrace.analysis.stalls import allocator_calls, data_loading
-from memtrace.store.columns import IntArray
+from memtrace.analysis.stalls import allocator_calls, data_loading, not_profiled
+from memtrace.analysis.time_results import TimeLane, TimeTracks
+from memtrace.schema.names import Source
 from memtrace.store.trace import RankTrace
 
 MAX_STRETCHES = 2000
 """Stretches of a lane: more than a screen has pixels across."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TimeLane:
-    """When one thing happened: stretches of time that do not overlap, in order."""
-
-    name: str
-    """compute, communication (all of it), exposed (communication while nothing is computed), copy; and of the CPU: data
-    (waiting for the data loader), allocator (taking memory from the device or giving it back)."""
-    start_ns: IntArray
-    """Unix time; of a profile without one, the time since its own zero."""
-    end_ns: IntArray
-    total_ns: int
-    """How long it happened; not more than the stretches are long together."""
-    num_stretches: int
-    """Stretches that there were before the shortest gaps were closed."""
-    max_closed_ns: int
-    """The longest gap that was closed for drawing; 0 where every stretch is as it was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TimeTracks:
-    """The lanes of one rank; those in which nothing happened are left out."""
-
-    start_ns: int
-    """Start of the first activity on the GPU."""
-    end_ns: int
-    """End of the last."""
-    lanes: tuple[TimeLane, ...]
 
 
 def time_tracks(rank: RankTrace, *, max_stretches: int = MAX_STRETCHES) -> TimeTracks | None:
@@ -69,9 +40,18 @@ def _stretches(rank: RankTrace, activities: GpuActivities) -> Iterator[tuple[str
     yield "communication", communication
     yield "exposed", communication - compute
     yield "copy", copies
+    yield "idle", _idle(rank, compute | communication | copies)
     for name, waits in (("data", data_loading(rank)), ("allocator", allocator_calls(rank))):
         if waits is not None:
             yield name, waits
+
+
+def _idle(rank: RankTrace, busy: Intervals) -> Intervals:
+    """Return when nothing ran on the GPU between its activities, without what the profiler did not see."""
+    idle = Intervals.united(busy.end_ns[:-1], busy.start_ns[1:])
+    if rank.source == Source.KINETO.value or not len(idle.start_ns):
+        return idle
+    return idle - not_profiled(rank, int(idle.start_ns[0]), int(idle.end_ns[-1]))
 
 
 def _lane(name: str, stretches: Intervals, max_stretches: int) -> TimeLane:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from memtrace.analysis.intervals import Intervals
 from memtrace.analysis.overlap import time_of_rank
-from memtrace.analysis.time_tracks import TimeLane, time_tracks
+from memtrace.analysis.time_results import TimeLane
+from memtrace.analysis.time_tracks import time_tracks
 from tests.analysis.small_profile import Profile
 
 US = 1000
@@ -34,6 +35,7 @@ def test_lanes_hold_what_ran_when() -> None:
         "communication": [(15, 40)],
         "exposed": [(20, 40)],
         "copy": [(50, 60)],
+        "idle": [(40, 50)],
         "data": [(30, 35)],
         "allocator": [(41, 45)],
     }
@@ -46,6 +48,9 @@ def test_lengths_are_those_of_the_figures() -> None:
     assert whole is not None
     assert found["exposed"].total_ns == whole.whole.exposed_ns
     assert found["compute"].total_ns == whole.whole.compute_ns
+    assert whole.whole.idle_ns == 0
+    assert "idle" not in found
+    assert lanes(profile.gpu(70, 75).gpu(80, 81))["idle"].total_ns == (35 + 5) * US
 
 
 def test_a_profile_without_a_gpu_has_no_tracks() -> None:
