@@ -3,6 +3,9 @@
 The first matrix product of each thread takes a workspace from the caching allocator, a handle and stream; autograd's
 thread has a handle of its own, so training has two. cublasLt shares it (`TORCH_CUBLASLT_UNIFIED_WORKSPACE`). Its size
 is that of `aten/src/ATen/cuda/CublasHandlePool.cpp`. Attention's temporaries are in `attention_memory.py`.
+
+The gradient of an embedding with many indices is added up in parts, after a sort (`EmbeddingBackwardKernel.cu`). Where
+few rows are looked up very often, torch skips the parts; the rule does not, and is an upper bound there.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ _DEFAULT_WORKSPACE = 4096 * 1024 * 2 + 16 * 1024 * 8
 _LARGE_WORKSPACE = 32 * 1024**2
 _LARGE_FROM_MAJOR = 9
 _KIB = 1024
+_FEW_INDICES = 3072
+_ROWS_PER_THREAD = 10
 
 
 def cublas_workspace_bytes(capability: tuple[int, int], config: str = "") -> int:
@@ -46,6 +51,23 @@ def cublas_workspace_bytes(capability: tuple[int, int], config: str = "") -> int
     return _LARGE_WORKSPACE if capability[0] >= _LARGE_FROM_MAJOR else _DEFAULT_WORKSPACE
 
 
+def embedding_backward_bytes(num_indices: int, num_weights: int, width: int, index_bytes: int = 8) -> int:
+    """Return the bytes of the temporaries of the gradient of an embedding of `num_weights` rows of `width` elements.
+
+    Indices are sorted, and split into parts of ten equal ones; each part has a row in float32.
+
+    >>> embedding_backward_bytes(3072, 50257, 768)
+    0
+    >>> embedding_backward_bytes(8192, 50257, 768) == (819 + 8192) * 768 * 4 + (3 * 8192 + 2 * 8192 + 9011) * 8
+    True
+    """
+    if num_indices <= _FEW_INDICES:
+        return 0
+    segments = min(num_indices, num_weights)
+    parts = num_indices // _ROWS_PER_THREAD + segments
+    return parts * width * 4 + (3 * num_indices + 2 * segments + parts) * index_bytes
+
+
 class Kernels:
     """Records what each kernel takes besides its outputs."""
 
@@ -58,6 +80,7 @@ class Kernels:
             _aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
             _aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,
             _aten._scaled_dot_product_efficient_attention_backward.default: self._efficient_backward,
+            _aten.embedding_dense_backward.default: _embedding_backward,
         }
 
     def before(self, func: Any, args: Any) -> None:
@@ -82,3 +105,10 @@ class Kernels:
 def _flash_backward(args: Any) -> int:
     query, key = args[1:3]
     return flash_backward_bytes(query, key)
+
+
+def _embedding_backward(args: Any) -> int:
+    gradient, indices, num_weights = args[:3]
+    parts = embedding_backward_bytes(indices.numel(), num_weights, gradient.shape[-1], indices.element_size())
+    copied = 0 if gradient.is_contiguous() else gradient.numel() * gradient.element_size()
+    return parts + copied
