@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from memtrace.hooks.chunk import Row
+from memtrace.hooks.placements import Placements, shape_text
 from memtrace.schema.names import Category
 
 Owned = tuple[Category, str, Any]
@@ -61,9 +62,11 @@ class OwnerSweep:
 
     def _rows(self, found: Iterable[Owned], now_ns: int, step: int) -> Iterator[Row]:
         seen: set[tuple[int, int, str]] = set()
+        placements = Placements()
         for category, name, tensor in found:
             # What is held for communication is so with its whole storage, whoever else has views of it.
             is_whole = category is Category.COMMUNICATION
+            whole_shape, placement = placements.of(tensor)
             for part in plain_tensors(tensor):
                 storage = part.untyped_storage()
                 address, size = storage.data_ptr(), storage.nbytes()
@@ -82,7 +85,9 @@ class OwnerSweep:
                     str(category),
                     name,
                     dtype_name(part.dtype),
-                    None if is_whole else "x".join(map(str, part.shape)),
+                    None if is_whole else shape_text(part.shape),
+                    whole_shape,
+                    placement,
                 )
 
     def _of_roots(self, roots: Iterable[Any]) -> Iterator[Owned]:

@@ -179,6 +179,17 @@ OWNERS = Table(
         _text("name", 'path and name, as "blocks.3.attn.weight" or "exp_avg of blocks.3.attn.weight"'),
         _text("dtype", 'as "float32"', nullable=True),
         _text("shape", 'as "768x3072"', nullable=True),
+        _text(
+            "global_shape",
+            "shape of the whole, where the tensor is this rank's part of a distributed one",
+            nullable=True,
+        ),
+        _text(
+            "placement",
+            "what this rank has of a distributed tensor: for each axis of the mesh its name (where it has one), "
+            'the placement, the number of the part and of all parts, as "dp Shard(0) 1 of 4, tp Replicate 0 of 2"',
+            nullable=True,
+        ),
     ),
 )
 

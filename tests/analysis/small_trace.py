@@ -67,7 +67,8 @@ def scope(module: str, start: int, end: int) -> dict[str, Any]:
 def owner(time: int, address: int, size: int, category: str, *, device: str = "cpu") -> dict[str, Any]:
     """Return a row of the owners table."""
     row = {"time_ns": time, "step": 1, "device": device, "address": address, "size_bytes": size, "tensor_bytes": size}
-    return row | {"category": category, "name": "x", "dtype": None, "shape": None}
+    row |= {"category": category, "name": "x", "dtype": None, "shape": None}
+    return row | {"global_shape": None, "placement": None}
 
 
 def saved(time: int, address: int, size: int, *, device: str = "cpu") -> dict[str, Any]:
