@@ -22,6 +22,7 @@ RESULT_TYPES = frozenset(
         "memtrace.analysis.results",
         "memtrace.analysis.check_results",
         "memtrace.analysis.diff_results",
+        "memtrace.analysis.ranks_results",
         "memtrace.analysis.tracks_results",
         "memtrace.analysis.time_results",
         "memtrace.forecast.results",
