@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from memtrace.analysis.results import ModuleRow, Peak, RankReport, StackRow, State
-from memtrace.report.figures import module_figure
+from memtrace.report.module_figure import module_figure
 from memtrace.report.palette import category_ink, stack_order
 from memtrace.report.payload_values import View, percent, share_of, signed
 from memtrace.schema.frames import is_python, own_frames

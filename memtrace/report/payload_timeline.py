@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from memtrace.analysis.results import RankReport, Timeline
-from memtrace.report.figures import Axis, Reference, Series, lanes, timeline_figure
+from memtrace.report.figures import Reference
 from memtrace.report.palette import category_ink, stack_order
 from memtrace.report.payload_values import Arrays, View
+from memtrace.report.timeline_axis import Axis, Series
+from memtrace.report.timeline_figure import timeline_figure
+from memtrace.report.timeline_lanes import lanes
 
 _NAN = float("nan")
 
