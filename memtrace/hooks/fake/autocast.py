@@ -1,8 +1,9 @@
 """Mixed precision on the fake device: the kernels of the dispatch key AutocastCUDA, for meta tensors.
 
 `torch.autocast` switches that key on and off in C++ as ever; the key is included for all tensors, and these kernels
-cast what is fake. Which operators there are is asked of the dispatcher; the two short lists say which of them run in
-the lower type and which promote, as in `ATen/autocast_mode.h`. All others run in float32.
+cast what is fake. Which operators there are is asked of the dispatcher; the short lists say which of them run in the
+lower type, which promote and which are told to answer in float32, as in `ATen/autocast_mode.h`. All others get their
+inputs cast to float32.
 """
 
 from __future__ import annotations
@@ -20,11 +21,38 @@ _LOWER = (
     "rnn_tanh_cell rnn_relu_cell _scaled_dot_product_flash_attention scaled_dot_product_attention"
 )
 _PROMOTED = "addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add"
-_OWN_HALF = {"softmax.int": "_softmax", "log_softmax.int": "_log_softmax"}
-"""Operators whose kernel reads 16 bits and writes 32, so that no copy of the input is made."""
+_ANSWERS_IN_FLOAT32 = (
+    "prod prod.dim_int cumprod cumsum linalg_vector_norm linalg_matrix_norm linalg_matrix_norm.str_ord sum "
+    "sum.dim_IntList"
+)
+"""Operators that are told their result's type, as softmax is: the input is not cast (`fp32_set_opt_dtype`)."""
+_NORMS = {"norm.Scalar": "ScalarOpt_dtype", "norm.ScalarOpt_dim": "ScalarOpt_dim_dtype"}
+"""Operators that become another, which takes the result's type (`fp32_append_dtype`)."""
 _REFUSED = frozenset({"binary_cross_entropy"})
 
 _KEY = torch._C.DispatchKey.AutocastCUDA
+_aten = torch.ops.aten
+
+
+_OWN_HALF = {"softmax.int": _aten._softmax.default, "log_softmax.int": _aten._log_softmax.default}
+
+
+def softmax_widens(one: Any, dtype: torch.dtype | None) -> bool:
+    """Return whether CUDA's softmax reads this input and writes `dtype` itself, so that no copy is made.
+
+    That is so from float16 to float32 alone: bfloat16 is copied first (`SoftMax.cpp`).
+    """
+    return bool(one.is_meta) and one.dtype is torch.float16 and dtype is torch.float32
+
+
+def _is_eligible(value: Any) -> bool:
+    """Return whether autocast casts this."""
+    is_fake = isinstance(value, torch.Tensor) and value.is_meta
+    return is_fake and value.is_floating_point() and value.dtype is not torch.float64
+
+
+def _wanted(value: Any) -> torch.dtype | None:
+    return torch.float32 if _is_eligible(value) else None
 
 
 class Autocast:
@@ -33,6 +61,7 @@ class Autocast:
     def __init__(self) -> None:
         self._library = torch.library.Library("aten", "IMPL")
         self._lower, self._promoted = frozenset(_LOWER.split()), frozenset(_PROMOTED.split())
+        self._answers_in_float32 = frozenset(_ANSWERS_IN_FLOAT32.split())
         self._off = torch._C.DispatchKeySet(_KEY)
         self._kept: dict[int, tuple[Any, Any]] = {}
         self._include: Any = None
@@ -59,9 +88,13 @@ class Autocast:
     def _kernel(self, name: str, base: str) -> Callable[..., Any]:
         packet, _, overload = name.partition(".")
         operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
-        off = self._off
         if name in _OWN_HALF:
-            return self._own_half(operator, getattr(torch.ops.aten, _OWN_HALF[name]).default)
+            return self._softmax(operator, _OWN_HALF[name])
+        if name in self._answers_in_float32:
+            return self._answering(operator)
+        if name in _NORMS:
+            return self._norm(operator, getattr(torch.ops.aten.norm, _NORMS[name]))
+        off = self._off
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
             with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(off):
@@ -71,13 +104,33 @@ class Autocast:
 
         return kernel
 
-    def _own_half(self, operator: Any, kernel_of_cuda: Any) -> Callable[..., Any]:
+    def _answering(self, operator: Any) -> Callable[..., Any]:
+        """Return a kernel that asks for a result in float32 where the call does not say which type it shall have."""
+
+        def kernel(one: Any, *args: Any, dtype: Any = None) -> Any:
+            with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(self._off):
+                return operator(one, *args, dtype=dtype or _wanted(one))
+
+        return kernel
+
+    def _softmax(self, operator: Any, kernel_of_half: Any) -> Callable[..., Any]:
         def kernel(one: Any, dim: int, dtype: Any = None) -> Any:
             with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(self._off):
-                if dtype is None and one.is_meta and one.dtype in (torch.float16, torch.bfloat16):
-                    return kernel_of_cuda(one, dim, True)
-                wanted = dtype or (torch.float32 if one.is_meta and one.is_floating_point() else None)
-                return operator(one, dim, wanted)
+                dtype = dtype or _wanted(one)
+                if softmax_widens(one, dtype):
+                    return kernel_of_half(one, dim, True)
+                return operator(one, dim, dtype)
+
+        return kernel
+
+    def _norm(self, operator: Any, typed: Any) -> Callable[..., Any]:
+        def kernel(one: Any, p: Any = 2, *rest: Any) -> Any:
+            with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(self._off):
+                if not _is_eligible(one):
+                    return operator(one, p, *rest)
+                # With dimensions, this overload has no default for the flag that comes last.
+                rest = (*rest, False) if len(rest) == 1 else rest
+                return typed(one, p, *rest, dtype=torch.float32)
 
         return kernel
 
@@ -92,8 +145,7 @@ class Autocast:
 
     def _cast(self, value: Any, dtype: torch.dtype) -> Any:
         if isinstance(value, torch.Tensor):
-            is_eligible = value.is_meta and value.is_floating_point() and value.dtype is not torch.float64
-            if not is_eligible or value.dtype is dtype:
+            if not _is_eligible(value) or value.dtype is dtype:
                 return value
             return self._kept_cast(value, dtype)
         if isinstance(value, (list, tuple)):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from memtrace.hooks.fake.accumulation import GradientSums
 from memtrace.hooks.fake.kernels import Kernels
 from memtrace.hooks.fake.storages import CUDA, HOST, PLAIN, FakeMemory
 
@@ -28,6 +29,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         super().__init__()
         self._memory = memory
         self._kernels = kernels
+        self._gradient_sums = GradientSums()
         self.assumed: Counter[str] = Counter()
         """How often a constant or an upper bound stood for what only the data says, by operator."""
         self._answers: dict[Any, Answer] = {
@@ -54,6 +56,9 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
             return self._dispatched(func, args, kwargs or {})
 
     def _dispatched(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if kwargs.get("pin_memory"):
+            # C++ has no pinned memory without an accelerator; callbacks of autograd come here past the functions.
+            kwargs = {name: one for name, one in kwargs.items() if name != "pin_memory"}
         fakes: list[Any] = []
         real: list[Any] = []
         for value in (*args, *kwargs.values()):
@@ -68,6 +73,8 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
                 return self._collective(func, args, kwargs)
             if real and func not in _MIXED:
                 args, kwargs = _to_meta(args), {key: _to_meta(value) for key, value in kwargs.items()}
+        if self._gradient_sums.is_in_place(func, args, kwargs):
+            return args[0]
         answer = self._answers.get(func) if fakes else None
         if kind == CUDA and fakes:
             self._kernels.before(func, args)
