@@ -77,8 +77,15 @@ PARTS = {
         outside=frozenset({"orjson", "plotly", "rich"}),
         not_calls=TALK,
     ),
-    "cli": part("schema launch store allocator analysis forecast report", "click", lazily=True),
-    "integrations": part("api store analysis report", "lightning pytest transformers", lazily=True),
+    "parallel": part("schema store analysis", "distributed fsspec", not_calls=TALK | {"open"}),
+    "cli": part(
+        "schema launch store allocator analysis forecast report parallel integrations.mcp.server", "click", lazily=True
+    ),
+    "integrations": part(
+        "api schema store allocator analysis report",
+        "lightning mcp pydantic pytest transformers",
+        lazily=True,
+    ),
     "api.py": part("schema hooks launch", "torch", lazily=True),
     "errors.py": Part(),
     "units.py": Part(),
@@ -86,7 +93,12 @@ PARTS = {
     "__main__.py": part("cli"),
 }
 
-ONLY_IN = {"plotly": ("report/figures.py",), "rich": ("report/text.py", "report/text_")}
+ONLY_IN = {
+    "plotly": ("report/figures.py",),
+    "rich": ("report/text.py", "report/text_"),
+    "distributed": ("parallel/dask_cluster.py",),
+    "fsspec": ("parallel/remote.py",),
+}
 """Packages that only files which begin so may import."""
 
 TORCH_IN_FORECAST = "forecast/meta.py"
@@ -306,6 +318,10 @@ def test_no_file_is_named_after_nothing() -> None:
         ("report/text.py", "from memtrace.analysis.peak import find_peak", "imports memtrace.analysis.peak.find_peak"),
         ("report/text.py", "from memtrace.store.trace import Trace", "report imports memtrace.store.trace.Trace"),
         ("report/text.py", "import pandas", "report imports pandas"),
+        ("parallel/sources.py", "import fsspec", "parallel imports fsspec outside parallel/remote.py"),
+        ("parallel/run.py", "import distributed", "imports distributed outside parallel/dask_cluster.py"),
+        ("parallel/run.py", "from memtrace.report.text import render_text", "parallel imports memtrace.report"),
+        ("analysis/report.py", "from memtrace.parallel.run import report_of", "analysis imports memtrace.parallel"),
         ("cli/report.py", "from memtrace.store.read import read_trace", "outside a function"),
         ("cli/report.py", "def f():\n    from memtrace.hooks import api", "cli imports memtrace.hooks.api"),
         ("cli/report.py", "def f():\n    import rich", "cli imports rich"),

@@ -74,6 +74,10 @@ COMMANDS = {
     "trigger": LazyCommand(
         target="memtrace.cli.trigger:trigger", short_help="Ask a running recording to keep its next steps."
     ),
+    "mcp": LazyCommand(
+        target="memtrace.cli.mcp:mcp",
+        short_help="Serve coding agents: answer questions about traces over stdio (Model Context Protocol).",
+    ),
     "doctor": LazyCommand(target="memtrace.cli.doctor:doctor", short_help="Show the environment, for a bug report."),
 }
 """Every command, in the order in which help lists them."""

@@ -1,0 +1,35 @@
+"""`memtrace mcp`: a server that coding agents ask about traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from memtrace.errors import MemtraceError
+
+
+@click.command()
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Read below this folder only.",
+)
+def mcp(root: Path | None) -> None:
+    """Serve coding agents: answer questions about traces over stdio (Model Context Protocol).
+
+    An agent starts this command itself, once it is told to; typed in a terminal it waits for messages. It reads the
+    traces that the agent names and writes nothing. Needs `pip install 'memtrace[mcp]'`.
+
+    \b
+    Example:
+      {"mcpServers": {"memtrace": {"command": "memtrace", "args": ["mcp"]}}}
+    """
+    try:
+        from memtrace.integrations.mcp.server import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("mcp", "pydantic"):
+            raise
+        raise MemtraceError("the server needs the package mcp, version 2", hint="pip install 'memtrace[mcp]'") from None
+    serve(root)
