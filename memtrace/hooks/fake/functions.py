@@ -11,8 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils import _device as torch_device
 
 from memtrace.hooks.fake.attention import Attention
+from memtrace.hooks.fake.autocast import softmax_widens
+from memtrace.hooks.fake.devices import named, type_meant, type_name
+from memtrace.hooks.fake.generators import is_fake
 from memtrace.hooks.fake.operators import Operators, constant
 from memtrace.hooks.fake.storages import CUDA, HOST, PLAIN, FakeMemory
 
@@ -24,6 +28,12 @@ _HOST_BYTES = 1 << 20
 """Fake tensors up to this size become real ones when they are moved to the host."""
 
 Handler = Callable[..., Any]
+_SOFTMAX = {
+    torch.softmax: torch.ops.aten._softmax.default,
+    torch.Tensor.softmax: torch.ops.aten._softmax.default,
+    torch.log_softmax: torch.ops.aten._log_softmax.default,
+    torch.Tensor.log_softmax: torch.ops.aten._log_softmax.default,
+}
 
 
 def getter(name: str) -> Any:
@@ -50,7 +60,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             tensor.cpu: lambda one, **_options: self._to(one, _CPU),
             tensor.pin_memory: lambda one, *_args: one,
             tensor.is_pinned: lambda _one, *_args: False,
-            tensor.record_stream: lambda _one, _stream: None,
+            tensor.type: self._type,
             tensor.item: self._item,
             tensor.__float__: lambda one: float(self._item(one)),
             tensor.__int__: lambda one: int(self._item(one)),
@@ -60,6 +70,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             tensor.numpy: lambda one, **options: self._real(one).numpy(**options),
             F.scaled_dot_product_attention: attention.attend,
             torch.dropout: self._dropout,
+            **{one: _widening(one, kernel) for one, kernel in _SOFTMAX.items()},
         }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -67,24 +78,32 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         handler = self._handlers.get(func)
         if handler is not None:
             return handler(*args, **(kwargs or {}))
-        if not kwargs or kwargs.get("device") is None:
-            return func(*args, **(kwargs or {}))
-        device = torch.device(kwargs["device"])
+        if kwargs:
+            kwargs = _without_what_is_not_there(kwargs)
+        device = kwargs.get("device") if kwargs else None
+        if device is None:
+            device = torch_device.CURRENT_DEVICE
+            if device is None or func not in torch_device._device_constructors():
+                return func(*args, **(kwargs or {}))
+        device = named(device)
+        kwargs = {**(kwargs or {}), "device": device}
         if device.type == "cpu":
             return func(*args, **kwargs)
         if device.type == "meta":
             return self._forced(self._memory.forced_kind or PLAIN, func, *args, **kwargs)
-        kwargs = {**kwargs, "device": _META}
-        kwargs.pop("pin_memory", None)
-        return self._forced(CUDA, func, *args, **kwargs)
+        return self._forced(CUDA, func, *args, **{**kwargs, "device": _META})
 
     def _forced(self, kind: str, func: Any, *args: Any, **kwargs: Any) -> Any:
         memory = self._memory
         before, memory.forced_kind = memory.forced_kind, kind
         try:
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
         finally:
             memory.forced_kind = before
+        # `torch.tensor` makes its result where no mode is asked.
+        if type(out) is torch.Tensor and _is_strided(out):
+            memory.adopt(out, kind)
+        return out
 
     def _shown(self, one: Any) -> torch.device:
         kind = self._memory.kind_of(one)
@@ -104,7 +123,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             return self._onto(CUDA, one, rest)
         if device.type == "meta":
             return self._onto(PLAIN, one, rest)
-        if shown.type != "cpu" and one.numel() * one.element_size() > _HOST_BYTES:
+        if self._memory.moves_module or one.numel() * one.element_size() > _HOST_BYTES:
             return self._onto(HOST, one, rest)
         return self._real(one).to(**rest)
 
@@ -120,6 +139,19 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         self._operators.assumed["item"] += 1
         return constant(one.dtype)
 
+    def _type(self, one: Any, dtype: Any = None, *_args: Any, **_kwargs: Any) -> Any:
+        if dtype is None:
+            return type_name(one.dtype, self._shown(one))
+        meant = type_meant(dtype)
+        return one.type(dtype) if meant is None else self._to(one, *meant)
+
+    def described(self, one: Any) -> str:
+        """Return what is printed for a fake tensor: there are no values to print."""
+        where = f"device='{self._shown(one)}'"
+        if not one.dim():
+            return f"tensor({constant(one.dtype)}, {where})"
+        return f"tensor(..., {where}, size={tuple(one.shape)}, dtype={one.dtype})"
+
     def _real(self, one: Any) -> Any:
         if not one.is_meta:
             return one
@@ -131,6 +163,31 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         if one.is_meta and train and 0 < p < 1:
             return torch.native_dropout(one, p, train)[0]
         return torch.dropout(one, p, train)
+
+
+def _widening(function: Any, kernel: Any) -> Handler:
+    """Return a softmax that writes float32 from float16 without a copy, as CUDA's does, if it is asked to."""
+
+    def handler(*args: Any, **kwargs: Any) -> Any:
+        one, dim, dtype = (
+            args[at] if len(args) > at else kwargs.get(name) for at, name in enumerate(("input", "dim", "dtype"))
+        )
+        if isinstance(one, torch.Tensor) and isinstance(dim, int) and softmax_widens(one, dtype):
+            return kernel(one, dim, True)
+        return function(*args, **kwargs)
+
+    return handler
+
+
+def _is_strided(one: Any) -> bool:
+    return bool(one.is_meta) and one.layout is torch.strided
+
+
+def _without_what_is_not_there(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Drop what C++ would refuse without an accelerator: pinned memory, and a generator of the GPU's."""
+    if kwargs.get("pin_memory") or is_fake(kwargs.get("generator")):
+        return {name: one for name, one in kwargs.items() if name not in ("pin_memory", "generator")}
+    return kwargs
 
 
 def _parsed(args: Any, kwargs: Any, shown: Callable[[Any], torch.device]) -> tuple[Any, Any, dict[str, Any]]:
@@ -153,5 +210,5 @@ def _parsed(args: Any, kwargs: Any, shown: Callable[[Any], torch.device]) -> tup
     if other is not None:
         device, dtype = shown(other), other.dtype
     if device is not None:
-        device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        device = named(device)
     return device, dtype, rest

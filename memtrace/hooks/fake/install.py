@@ -12,7 +12,7 @@ import torch._decomp
 import torch._meta_registrations  # registers the meta kernels that are written in Python
 import torch.overrides
 
-from memtrace.hooks.fake import cuda_api, distributed
+from memtrace.hooks.fake import cuda_api, devices, distributed
 from memtrace.hooks.fake.attention import Attention
 from memtrace.hooks.fake.autocast import Autocast
 from memtrace.hooks.fake.files import Scratch
@@ -39,12 +39,16 @@ class FakeDevice:
     def install(self) -> None:
         """Put everything in place. Affects: torch, for the rest of the process."""
         _leave_functions_of_python_alone()
-        cuda_api.install(self.memory, self.gpu)
+        devices.install()
+        cuda_api.install(self.memory, self.gpu, self._warn)
         _replace_storage_methods(self.memory)
+        _replace_text(self._functions.described)
         _make_parameters_fake(self.memory)
+        _note_moved_modules(self.memory)
         _replace_around_training(self._warn)
         _ease_checkpointing()
         distributed.install(self.gpu.world_size)
+        cuda_api.install_versions()
         Autocast().install()
         if self._scratch is not None:
             self._scratch.install()
@@ -102,6 +106,19 @@ def _replace_storage_methods(memory: FakeMemory) -> None:
     storage.data_ptr, storage.resize_ = data_ptr, resize_
 
 
+def _replace_text(described: Callable[[Any], str]) -> None:
+    """Print a fake tensor without its values. In Python, `Tensor.__repr__` asks no mode."""
+    tensor: Any = torch.Tensor
+    text = tensor.__repr__
+
+    def represent(self: Any, **options: Any) -> str:
+        with torch._C.DisableTorchFunction():
+            is_fake = type(self) in (torch.Tensor, torch.nn.Parameter) and self.is_meta
+            return described(self) if is_fake else str(text(self, **options))
+
+    tensor.__repr__ = represent
+
+
 def _make_parameters_fake(memory: FakeMemory) -> None:
     """Make parameters without data from birth: a model that is built on the host takes no memory there."""
     parameter: Any = torch.nn.Parameter
@@ -117,6 +134,21 @@ def _make_parameters_fake(memory: FakeMemory) -> None:
         return new(cls, data, requires_grad)
 
     parameter.__new__ = make
+
+
+def _note_moved_modules(memory: FakeMemory) -> None:
+    """Keep a module that is moved to the host without data, so that its parameters and their gradients stay alike."""
+    module: Any = torch.nn.Module
+    apply = module._apply
+
+    def moved(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before, memory.moves_module = memory.moves_module, True
+        try:
+            return apply(self, *args, **kwargs)
+        finally:
+            memory.moves_module = before
+
+    module._apply = moved
 
 
 def _is_real(data: Any) -> bool:
@@ -135,12 +167,24 @@ def _replace_around_training(warn: Warn) -> None:
 
     def run_eagerly(model: Any = None, *_args: Any, **_kwargs: Any) -> Any:
         warn("predicted-eager", "torch.compile is not predicted: the program ran as if it were not compiled")
+        if isinstance(model, torch.nn.Module):
+            # As an attribute that is no submodule: the state of the module stays as it is.
+            vars(model)["_orig_mod"] = model
         return model if model is not None else (lambda found: found)
 
     module: Any = torch
     module.compile = run_eagerly
     modules: Any = torch.nn.Module
     modules.compile = lambda self, *_args, **_kwargs: None
+    parallel: Any = torch.nn.DataParallel
+    parallel.forward = lambda self, *args, **kwargs: self.module(*_onto_gpu(args), **_onto_gpu(kwargs))
+    profiler: Any = torch.autograd.profiler.profile
+    start = profiler.__init__
+
+    def on_host(self: Any, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **{**kwargs, "use_device": None, "use_cuda": False})
+
+    profiler.__init__ = on_host
     loader: Any = torch.utils.data.DataLoader
     init = loader.__init__
 
@@ -151,6 +195,17 @@ def _replace_around_training(warn: Warn) -> None:
     loader.__init__ = without_pinning
     with contextlib.suppress(AttributeError):
         module.save = lambda *_args, **_kwargs: warn("predicted-save", "torch.save wrote nothing: there is no data")
+
+
+def _onto_gpu(value: Any) -> Any:
+    """Return what `DataParallel` gives its only replica: every tensor on the GPU."""
+    if isinstance(value, torch.Tensor):
+        return value.to("cuda")
+    if isinstance(value, dict):
+        return {key: _onto_gpu(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_onto_gpu(one) for one in value)
+    return value
 
 
 def _ease_checkpointing() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memtrace.hooks.fake.accumulation import GradientSums
@@ -36,6 +37,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
             _aten._local_scalar_dense.default: self._scalar,
             _aten.equal.default: lambda *_: True,
             _aten.is_nonzero.default: lambda one: bool(constant(one.dtype)),
+            _aten.convolution.default: _convolution,
             _aten.nonzero.default: self._nonzero,
             _aten.masked_select.default: self._masked_select,
             _aten._unique2.default: self._unique,
@@ -124,6 +126,15 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         indices = torch.empty(one.shape if inverse else (0,), dtype=torch.int64, device="meta")
         numbers = torch.empty(one.numel() if counts else 0, dtype=torch.int64, device="meta")
         return torch.empty(one.numel(), dtype=one.dtype, device="meta"), indices, numbers
+
+
+def _convolution(one: Any, weight: Any, *args: Any) -> Any:
+    """Lay the result out as cuDNN does, by input and weight (`cudnn_conv_suggest_memory_format`)."""
+    out = _aten.convolution.default(one, weight, *args)
+    for layout in (torch.channels_last, torch.channels_last_3d):
+        if out.dtype is not torch.float64 and layout in (suggest_memory_format(one), suggest_memory_format(weight)):
+            return torch.empty(out.shape, dtype=out.dtype, device="meta", memory_format=layout)
+    return out
 
 
 def constant(dtype: torch.dtype) -> Any:

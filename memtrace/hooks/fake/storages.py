@@ -62,10 +62,15 @@ class FakeMemory:
         self._initial_bytes = 0
         self.running = False
         """Whether events are kept."""
+        self._requested_bytes = 0
         self.allocated_bytes = 0
+        """Bytes that are allocated now, each storage rounded up as the caching allocator rounds it."""
         self.peak_bytes = 0
+        """Largest number of them since the program last asked for a new count."""
         self.forced_kind: str | None = None
         """Kind of the storages that are made next, where the call says which device is meant."""
+        self.moves_module = False
+        """Whether a module is being moved: what goes to the host then stays without data."""
         self.before_alloc: Callable[[int], None] | None = None
 
     # The interface of an event source, see `cpu.py`.
@@ -74,7 +79,7 @@ class FakeMemory:
         """Keep events from now on."""
         if not self.running:
             self.running = True
-            self._initial_bytes = self.allocated_bytes
+            self._initial_bytes = self._requested_bytes
 
     def stop(self) -> EventBatch:
         """Return what was recorded; events are kept again from the next `start`."""
@@ -130,8 +135,9 @@ class FakeMemory:
         self._give(self._take(size), size)
 
     def workspace(self, size: int) -> None:
-        """Record memory that a library keeps for good."""
-        self._take(size)
+        """Record memory that a library keeps for good; none of no bytes."""
+        if size:
+            self._take(size)
 
     def _gone(self, key: int, known: _Storage) -> None:
         if self._known.get(key) is known:
@@ -141,8 +147,10 @@ class FakeMemory:
 
     def _take(self, size: int) -> int:
         address = self._next_address
-        self._next_address += -(-size // _ALIGNMENT) * _ALIGNMENT
-        self.allocated_bytes += size
+        rounded = -(-size // _ALIGNMENT) * _ALIGNMENT
+        self._next_address += rounded
+        self._requested_bytes += size
+        self.allocated_bytes += rounded
         self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
         if self.running:
             places = _places() if self._with_stacks else None
@@ -150,7 +158,8 @@ class FakeMemory:
         return address
 
     def _give(self, address: int, size: int) -> None:
-        self.allocated_bytes -= size
+        self._requested_bytes -= size
+        self.allocated_bytes -= -(-size // _ALIGNMENT) * _ALIGNMENT
         if self.running:
             self._events.append((time_ns(), False, address, size, None))
 

@@ -1,0 +1,147 @@
+"""Streams, events and graphs of the fake device: nothing runs, so everything has always finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Event:
+    """An event that has happened."""
+
+    event_id = 0
+    cuda_event = 0
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        self.device = torch.device("cuda:0")
+
+    @classmethod
+    def from_ipc_handle(cls, *_args: Any) -> Event:
+        """Return an event."""
+        return cls()
+
+    def ipc_handle(self) -> bytes:
+        """Return a handle that leads nowhere."""
+        return b""
+
+    def query(self) -> bool:
+        """Everything is done."""
+        return True
+
+    def elapsed_time(self, _end: Any) -> float:
+        """Return milliseconds between two events: a constant, nothing is timed."""
+        return 1.0
+
+    def _nothing(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+    synchronize = wait = record = _nothing
+
+
+class Stream:
+    """A stream with nothing in it."""
+
+    cuda_stream = 0
+    stream_id = 0
+    device_index = 0
+    device_type = 1
+    priority = 0
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        self.device = torch.device("cuda:0")
+
+    @staticmethod
+    def priority_range() -> tuple[int, int]:
+        """Return the lowest and the highest priority."""
+        return 0, -1
+
+    def query(self) -> bool:
+        """Everything is done."""
+        return True
+
+    def is_capturing(self) -> bool:
+        """No graph is captured."""
+        return False
+
+    def record_event(self, event: Any = None) -> Any:
+        """Return the event, or a new one."""
+        return event or Event()
+
+    def _nothing(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+    synchronize = wait_stream = wait_event = _nothing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+
+class Nothing:
+    """`torch.cuda.device`, `torch.cuda.stream` and their like: a context in which nothing is different."""
+
+    idx = 0
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+
+class Graph:
+    """A CUDA graph that was captured by running its body once, and whose replay runs nothing."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+    def pool(self) -> tuple[int, int]:
+        """Return the identity of its memory pool."""
+        return 0, 1
+
+    def _nothing(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+    replay = reset = capture_begin = capture_end = enable_debug_mode = debug_dump = _nothing
+
+
+def install(warn: Callable[[str, str], None]) -> None:
+    """Put the classes in place. Affects: `torch.cuda`, `torch.Tensor.record_stream`."""
+    cuda: Any = torch.cuda
+    for module in (cuda, cuda.streams):
+        module.Stream, module.Event, module.ExternalStream = Stream, Event, Stream
+    for name in ("current_stream", "default_stream", "get_stream_from_external"):
+        setattr(cuda, name, lambda *_args, **_kwargs: Stream())
+    for name in ("stream", "StreamContext", "device", "device_of", "_DeviceGuard"):
+        setattr(cuda, name, Nothing)
+    tensor: Any = torch.Tensor
+    # In Python: C++ would refuse a stream that is not its own before any mode is asked.
+    tensor.record_stream = lambda _one, _stream: None
+
+    def graph(*_args: Any, **_kwargs: Any) -> Graph:
+        warn("predicted-graphs", "CUDA graphs are not predicted: what is captured was run once, outside of a pool")
+        return Graph()
+
+    def callables(found: Any, *_args: Any, **_kwargs: Any) -> Any:
+        graph()
+        return found
+
+    for module in (cuda, cuda.graphs):
+        module.CUDAGraph, module.graph, module.make_graphed_callables = graph, Nothing, callables
+        module.graph_pool_handle = lambda: (0, 1)
+    for name, answer in {"range_push": 0, "range_pop": 0, "range_start": 0, "range_end": None, "mark": None}.items():
+        setattr(cuda.nvtx, name, lambda *_args, _answer=answer, **_kwargs: _answer)
+    cuda.profiler.start = cuda.profiler.stop = lambda: None

@@ -1,0 +1,24 @@
+"""Runs `memtrace predict` of programs that tests write; each program asserts what it sees and prints "done"."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def predict(folder: Path, source: str, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Predict a program, which runs to its own end, and return what was printed."""
+    path = folder / "program.py"
+    path.write_text(source, encoding="utf-8")
+    words = ["predict", "--force", "-o", str(folder / "predicted.json"), "--steps", "1000", *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "memtrace", *words, "--", sys.executable, str(path)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert status or "done" in done.stdout.splitlines(), done.stdout + done.stderr
+    return done

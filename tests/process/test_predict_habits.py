@@ -1,0 +1,195 @@
+"""What programs ask of `torch.cuda` and of tensors on it, in a prediction: no error, and the bytes that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.process.predicted_programs import predict
+
+STEP = """
+model = nn.Linear(64, 64).cuda()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+model(torch.ones(2, 64, device="cuda")).sum().backward()
+optimizer.step()
+print("done")
+"""
+
+DEVICE = """
+import copy, pickle
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# Generators and random states
+generator = torch.Generator(device="cuda")
+generator.manual_seed(3)
+assert generator.device.type == "cuda"
+assert torch.randn(4, generator=generator, device="cuda").is_cuda
+torch.empty(3, device="cuda").normal_(generator=generator)
+assert isinstance(torch.default_generator, torch.Generator)
+first = torch.randn(3, generator=torch.Generator().manual_seed(1))
+assert torch.equal(first, torch.randn(3, generator=torch.Generator().manual_seed(1)))
+torch.cuda.manual_seed_all(1)
+torch.cuda.set_rng_state(torch.cuda.get_rng_state())
+assert len(torch.cuda.get_rng_state_all()) == 1
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+
+# Streams, events, graphs, ranges
+start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+start.record(); end.record(); end.synchronize()
+assert start.elapsed_time(end) > 0
+side = torch.cuda.Stream()
+with torch.cuda.stream(side), torch.cuda.device(0):
+    one = torch.ones(100, device="cuda")
+torch.cuda.current_stream().wait_stream(side)
+one.record_stream(torch.cuda.current_stream())
+assert isinstance(side, torch.cuda.Stream)
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    one = one * 2
+graph.replay()
+with torch.cuda.nvtx.range("part"):
+    torch.cuda.synchronize()
+
+# Memory: as the caching allocator counts it
+before = torch.cuda.memory_allocated()
+many = torch.empty(1000, device="cuda")
+assert torch.cuda.memory_allocated() - before == 4096  # 4000 in units of 512
+torch.cuda.reset_peak_memory_stats()
+two = torch.empty(1 << 20, device="cuda"); del two
+assert torch.cuda.max_memory_allocated() - before == 4096 + (4 << 20)
+assert torch.cuda.memory_stats()["allocated_bytes.all.peak"] == torch.cuda.max_memory_allocated()
+free, total = torch.cuda.mem_get_info()
+assert 0 < free < total == torch.cuda.get_device_properties(0).total_memory == 24 << 30
+assert torch.cuda.memory_reserved() >= torch.cuda.memory_allocated()
+torch.cuda.empty_cache(); torch.cuda.memory_snapshot(); torch.cuda.memory_summary(); torch.cuda.utilization()
+assert torch.version.cuda and torch.backends.cudnn.is_available() and torch.cuda.is_bf16_supported()
+
+# Where a tensor is made, and what it says of itself
+cuda = torch.device("cuda:0")
+for made in (
+    torch.zeros(3, device=0), torch.ones(3).to(torch.device(0)), torch.ones(3).cuda(0), torch.ones(3).to(one),
+    torch.ones(3).pin_memory().to("cuda", non_blocking=True), one.new_tensor([1, 2]), torch.cuda.FloatTensor([1.0]),
+    torch.cuda.LongTensor(5), torch.ones(3).type("torch.cuda.HalfTensor"), torch.tensor(3.0, device="cuda"),
+    torch.randperm(3, device="cuda", generator=generator), pickle.loads(pickle.dumps(cuda)) and one,
+):
+    assert made.is_cuda and made.device == cuda and not made.is_meta
+assert isinstance(cuda, torch.device) and type(cuda) == torch.device and torch.device("cpu").type == "cpu"
+assert one.type() == "torch.cuda.FloatTensor" and torch.ones(1).type() == "torch.FloatTensor"
+assert isinstance(one, torch.cuda.FloatTensor) and not isinstance(torch.ones(1), torch.cuda.FloatTensor)
+assert "cuda:0" in repr(one) and f"{one.sum():.1f}" == "1.0" and str(torch.ones(1)) == "tensor([1.])"
+assert torch.empty(3, pin_memory=True).device.type == "cpu"
+torch.set_default_device("cuda")
+assert torch.ones(3).is_cuda and torch.tensor([1.0]).is_cuda and not torch.ones(3, device="cpu").is_cuda
+torch.set_default_device(None)
+assert not torch.ones(3).is_cuda
+before = torch.cuda.memory_allocated()
+with torch.device("cuda"):
+    layer, table = nn.Linear(1024, 1024, bias=False), torch.tensor([1, 2, 3])
+assert torch.cuda.memory_allocated() - before == (4 << 20) + 512
+"""
+
+
+def test_the_device_answers_as_the_named_gpu_would(tmp_path: Path) -> None:
+    done = predict(tmp_path, DEVICE + STEP, "--gpu", "24GiB")
+    assert "CUDA graphs are not predicted" in done.stdout
+
+
+TRAINING = """
+import copy, functools, gc
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+def held():
+    gc.collect()
+    return torch.cuda.memory_allocated()
+
+# A copy of a model for averages is as large as the model
+model = nn.Linear(256, 256, bias=False).cuda()
+before = held()
+average = copy.deepcopy(model)
+assert average.weight.is_cuda and held() - before == 4 * 256 * 256
+swa = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
+assert held() - before == 2 * 4 * 256 * 256
+swa.update_parameters(model); swa.update_parameters(model)
+del average, swa
+
+# A model that goes to the host and back takes its gradients along
+model(torch.ones(2, 256, device="cuda")).sum().backward()
+assert held() - before == 4 * 256 * 256 + CUBLAS
+model.cpu()
+assert not model.weight.is_cuda and not model.weight.grad.is_cuda and held() - before == CUBLAS - 4 * 256 * 256
+model.cuda()
+assert model.weight.grad.is_cuda and held() - before == 4 * 256 * 256 + CUBLAS
+
+# Loss scaling, clipping, schedules
+optimizer = torch.optim.AdamW(model.parameters())
+scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10)
+for scaler in (torch.cuda.amp.GradScaler(), torch.amp.GradScaler("cuda")):
+    with torch.cuda.amp.autocast():
+        out = model(torch.ones(2, 256, device="cuda"))
+    assert out.dtype is torch.float16
+    scaler.scale(out.float().sum()).backward()
+    scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
+    assert not torch.isnan(norm) and norm.item() == 1.0
+    scaler.step(optimizer); scaler.update(); scheduler.step(); optimizer.zero_grad()
+    scaler.load_state_dict(scaler.state_dict())
+
+# Evaluation
+for quiet in (torch.no_grad, torch.inference_mode):
+    with quiet():
+        out = model(torch.ones(8, 256).cuda())
+        right = (out.argmax(dim=1) == torch.zeros(8, dtype=torch.long, device="cuda")).sum().item()
+        out.softmax(-1).cpu().numpy()
+
+# Layouts, compilation, one replica
+image = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True)).to("cuda")
+image = image.to(memory_format=torch.channels_last)
+out = image(torch.randn(2, 3, 16, 16).to("cuda", memory_format=torch.channels_last))
+assert out.is_contiguous(memory_format=torch.channels_last)
+out.sum().backward()
+compiled = torch.compile(image, mode="max-autotune")
+assert compiled._orig_mod is image and "_orig_mod" not in "".join(compiled.state_dict())
+nn.DataParallel(model)(torch.ones(2, 256)).sum().backward()
+
+# Recomputation and saved tensors on the host
+block = nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.1), nn.Linear(16, 16)).cuda()
+x = torch.ones(2, 16, device="cuda", requires_grad=True)
+keep = functools.partial(create_selective_checkpoint_contexts, [torch.ops.aten.addmm.default])
+for options in ({"use_reentrant": True}, {"use_reentrant": False}, {"use_reentrant": False, "context_fn": keep}):
+    checkpoint(block, x, **options).sum().backward()
+with torch.autograd.graph.save_on_cpu(pin_memory=True):
+    out = block(x)
+out.sum().backward()
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cuda")
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cuda")
+    def backward(ctx, g):
+        assert g.is_cuda
+        return 2 * g * ctx.saved_tensors[0]
+
+Square.apply(x).sum().backward()
+with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profiler:
+    block(x)
+    profiler.step()
+"""
+CUBLAS = 4096 * 1024 * 2 + 16 * 1024 * 8
+"""cuBLAS's workspace; on the 24 GiB of no GPU in particular it is the default one."""
+
+
+def test_training_as_programs_write_it(tmp_path: Path) -> None:
+    workspaces = 2 * CUBLAS  # forward's and backward's
+    done = predict(tmp_path, TRAINING.replace("CUBLAS", str(workspaces)) + STEP, "--gpu", "24GiB")
+    assert "torch.compile is not predicted" in done.stdout
+    assert not done.stderr.strip() or "Warning" in done.stderr
