@@ -66,7 +66,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="forward and backward passes in a step")
     sync = parser.add_mutually_exclusive_group()
     sync.add_argument(
-        "--no-sync", dest="always_sync", action="store_false", help="reduce gradients in the last micro-batch of a step"
+        "--no-sync",
+        dest="always_sync",
+        action="store_false",
+        default=False,
+        help="reduce gradients in the last micro-batch of a step only; this is so by itself",
     )
     sync.add_argument("--always-sync", action="store_true", help="reduce gradients in every micro-batch")
     parser.add_argument("--bucket-mb", type=float, default=25, metavar="MB", help="size to which buckets are filled")

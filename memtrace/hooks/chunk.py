@@ -60,6 +60,8 @@ class Chunk:
         self.scopes: list[Row] = []
         self.owners: list[Row] = []
         self.saved: list[Row] = []
+        self.replica_forwards: list[Row] = []
+        self.reducer_timings: list[Row] = []
         self.annotations: list[Row] = []
 
     @property
@@ -79,6 +81,8 @@ class Chunk:
                     (tables.SCOPES, self.scopes),
                     (tables.OWNERS, self.owners),
                     (tables.SAVED, self.saved),
+                    (tables.REPLICA_FORWARDS, self.replica_forwards),
+                    (tables.REDUCER_TIMINGS, self.reducer_timings),
                     (tables.ANNOTATIONS, self.annotations),
                 )
                 if rows

@@ -20,6 +20,7 @@ from typing import Any
 
 from memtrace.hooks.chunk import Row
 from memtrace.hooks.owners import Owned
+from memtrace.hooks.replicas import Replicas
 from memtrace.schema.names import Category
 
 _FSDP_MODULE = "torch.distributed.fsdp._fully_shard._fsdp_param_group"
@@ -33,13 +34,22 @@ Around = Callable[[Any, str, Callable[..., None], Callable[..., None]], None]
 class Communication:
     """Follows the replicas and the parameter groups of this process."""
 
-    def __init__(self, torch: Any, *, emit: Callable[[list[Owned]], None], emit_scope: Callable[[Row], None]) -> None:
+    def __init__(
+        self,
+        torch: Any,
+        *,
+        emit: Callable[[list[Owned]], None],
+        emit_scope: Callable[[Row], None],
+        replicas: Replicas,
+        step: Callable[[], int],
+    ) -> None:
         self._torch = torch
         self._emit = emit
         self._emit_scope = emit_scope
         self._reducer_ns = 0
         self._is_gathering = False
-        self._replicas: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._replicas = replicas
+        self._step = step
         self._groups: weakref.WeakSet[Any] = weakref.WeakSet()
         self._finds_groups = True
 
@@ -61,11 +71,16 @@ class Communication:
                 around(group, "wait_for_unshard", self._before_gathered, self._after_gathered)
                 around(group, "post_backward", self._before_reduced, self._after_reduced)
 
+    def root_runs(self, module: Any) -> None:
+        """Follow a replicated model that was made before the recording began."""
+        if type(module).__name__ == "DistributedDataParallel" and id(module) not in self._replicas.watched:
+            self._replicas.add(module, step=self._step())
+
     def held(self) -> Iterator[Owned]:
         """Yield what is held for communication now, and the sharded parameters behind gathered ones."""
         for group in list(self._groups):
             yield from self._of_group(group)
-        for replica in list(self._replicas):
+        for replica in self._replicas.models():
             yield from self._of_replica(replica)
 
     def names(self) -> Iterator[tuple[int, str]]:
@@ -84,7 +99,7 @@ class Communication:
 
     def _after_init(self, replica: Any, *_args: Any, **_kwargs: Any) -> None:
         self._after_reducer()
-        self._replicas.add(replica)
+        self._replicas.add(replica, step=self._step())
 
     def _of_replica(self, replica: Any) -> Iterator[Owned]:
         if getattr(replica, "gradient_as_bucket_view", False):

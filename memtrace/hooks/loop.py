@@ -15,6 +15,7 @@ from memtrace.hooks.distributed import Communication
 from memtrace.hooks.modules import ModuleScopes
 from memtrace.hooks.owners import Owned, OwnerSweep
 from memtrace.hooks.phases import PhaseClock
+from memtrace.hooks.replicas import Replicas
 from memtrace.hooks.saved import SavedWalk
 from memtrace.hooks.sources import Sources
 from memtrace.hooks.steps import StepEnd, StepTracker
@@ -34,9 +35,15 @@ class TrainingLoop:
         self._thread = threading.get_ident()
         self._step = 0
         self._step_start_ns = start_ns
+        self._recording_ns = 0
         self._ended_unfinished = False
         self.steps = StepTracker(self._step_ended)
         self._phases = PhaseClock(lambda row: self._window.chunk.phases.append(row))
+        self.replicas = Replicas(
+            write=writer.bucket,
+            on_forward=lambda row: self._window.chunk.replica_forwards.append(row),
+            on_timing=lambda row: self._window.chunk.reducer_timings.append(row),
+        )
         self.modules = ModuleScopes(
             torch,
             emit=lambda row: self._window.chunk.scopes.append(row),
@@ -44,6 +51,8 @@ class TrainingLoop:
             after_root=self._root_ended,
             on_recompute=self._recomputed,
             step=lambda: self._step,
+            watched=self.replicas.watched,
+            on_watched=self._replica_began,
         )
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
         self._owners = OwnerSweep(torch)
@@ -51,6 +60,8 @@ class TrainingLoop:
             torch,
             emit=self._own,
             emit_scope=lambda row: self._window.chunk.scopes.append((*row, self._step, False)),
+            replicas=self.replicas,
+            step=lambda: self._step,
         )
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
@@ -93,6 +104,7 @@ class TrainingLoop:
             self._phases.begin(Phase.OTHER, time_ns(), "evaluation")
             return
         self._training_runs()
+        self.communication.root_runs(module)
         self._sources.choose(module)
         if self._window.is_open:
             self._window.wants_frames(True)
@@ -101,6 +113,10 @@ class TrainingLoop:
             self._window.chunk.owners += inputs
             self._writer.note_autocast(self._torch)
         self._phases.forward(time_ns())
+
+    def _replica_began(self, model: Any) -> None:
+        if self.is_current_thread and self._window.is_open and self._torch.is_grad_enabled():
+            self.replicas.forward(model, step=self._step, microbatch=self._phases.microbatch)
 
     def _root_ended(self) -> None:
         if self.is_current_thread and self._phases.inside and self._phases.current is Phase.OTHER:
@@ -145,9 +161,11 @@ class TrainingLoop:
         if self._window.is_open and self._saved is not None and not nested:
             roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else tuple(tensors or ())
             with self._window.without_frames():
+                began_ns = time_ns()
                 self._window.chunk.saved += self._saved.rows(
-                    roots, now_ns=time_ns(), step=self._step, microbatch=self._phases.microbatch
+                    roots, now_ns=began_ns, step=self._step, microbatch=self._phases.microbatch
                 )
+                self._window.spent_ns += time_ns() - began_ns
 
     def before_data(self, *_args: Any) -> None:
         """A data loader is asked for the next batch."""
@@ -235,6 +253,7 @@ class TrainingLoop:
         self._end_step(end)
 
     def _end_step(self, end: StepEnd) -> None:
+        began_ns = time_ns()
         self._write_step(end)
         if self._step == 0:
             # Now, not after the first step, which may fail: what will be resident by then depends on them.
@@ -244,12 +263,16 @@ class TrainingLoop:
             # First the events: the CPU source would record every Python call of the sweep.
             self._window.take_events()
             self._sweep_owners()
+            self.replicas.step_ended(self._step)
         self._window.end_step(self._step)
         self._step += 1
         self._step_start_ns = end.end_ns or time_ns()
         self._phases.start_step(self._step)
         self.on_window()
         self._writer.flush()
+        self._window.spent_ns = 0
+        # The next step began when this one ended.
+        self._recording_ns = time_ns() - began_ns
 
     def _write_step(self, end: StepEnd) -> None:
         self._writer.step(
@@ -258,6 +281,7 @@ class TrainingLoop:
             end=end,
             recorded=self._window.is_open and self._sources.recording,
             num_microbatches=self._phases.num_microbatches,
+            recording_ns=self._recording_ns + self._window.spent_ns,
         )
 
     def _sweep_owners(self) -> None:

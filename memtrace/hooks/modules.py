@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from time import time_ns
 from typing import Any
 
@@ -35,7 +35,12 @@ class ModuleScopes:
         after_root: Callable[[], None],
         on_recompute: Callable[[int, int], None],
         step: Callable[[], int],
+        watched: Container[int],
+        on_watched: Callable[[Any], None],
     ) -> None:
+        """`on_watched` is called before each training forward of a module whose identity is among `watched`."""
+        self._watched = watched
+        self._on_watched = on_watched
         self._in_backward = torch._C._current_graph_task_id
         self._emit = emit
         self._on_root = on_root
@@ -61,6 +66,8 @@ class ModuleScopes:
         if not open_calls and not recompute:
             self._enter_root(module)
             self._on_root(module, args)
+        if key in self._watched and not recompute:
+            self._on_watched(module)
         label = self._labels.get(key) or self._label_late(module)
         open_calls.append((label, key, time_ns(), recompute))
 

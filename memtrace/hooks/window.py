@@ -55,6 +55,8 @@ class Window:
         self._is_due = False
         self.chunk = Chunk(step=0, reason="start", start_ns=start_ns)
         """The chunk that callbacks append their rows to."""
+        self.spent_ns = 0
+        """Time spent on draining since somebody last set it to 0."""
         self.is_open = True
         """Whether the current step is recorded."""
         self.allows_frames = True
@@ -81,10 +83,12 @@ class Window:
         with self._lock:
             if self._taken is not None:
                 return
+            began_ns = time_ns()
             try:
                 self._taken = self._sources.drain(self._native_path, keep=self.keeps(self.chunk.step), final=False)
             except OSError as error:
                 self._spool.give_up(error)
+            self.spent_ns += time_ns() - began_ns
 
     @contextmanager
     def without_frames(self) -> Iterator[None]:
@@ -103,6 +107,7 @@ class Window:
     ) -> None:
         """Write everything since the last drain as one chunk and begin the next, which starts for `next_reason`."""
         with self._lock:
+            began_ns = time_ns()
             chunk = self.chunk
             keep = self.keeps(chunk.step)
             self._is_due = self._sources.cannot_switch()
@@ -117,6 +122,7 @@ class Window:
             self.chunk = Chunk(step=step, reason=next_reason, start_ns=time_ns())
             if resume:
                 self._sources.start(frames=frames)
+            self.spent_ns += time_ns() - began_ns
 
     def dump_at_oom(self) -> None:
         """Write what there is at an out-of-memory, from inside the allocator's own callback."""

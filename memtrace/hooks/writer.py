@@ -110,7 +110,13 @@ class Writer:
                 }
             )
 
-    def step(self, *, step: int, start_ns: int, end: StepEnd, recorded: bool, num_microbatches: int) -> None:
+    def bucket(self, record: records.Record) -> None:
+        """Write one bucket of a replicated model; steps may leave the rolling window, buckets stay."""
+        self._spool.write(record)
+
+    def step(
+        self, *, step: int, start_ns: int, end: StepEnd, recorded: bool, num_microbatches: int, recording_ns: int
+    ) -> None:
         """Write a step with what device and host say at its end."""
         totals = self.sources.totals() if self.sources is not None else {}
         self._spool.write(
@@ -122,6 +128,7 @@ class Writer:
                 "skipped": end.skipped,
                 "recorded": recorded,
                 "num_microbatches": num_microbatches,
+                "recording_ns": recording_ns,
                 **totals,
                 "host_rss_bytes": device.host_rss_bytes(),
             }

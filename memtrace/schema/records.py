@@ -4,9 +4,10 @@ A process that is recorded writes one *main* part, `<name>.jsonl`, and one file 
 A chunk is a stretch of events drained at once, and is complete in itself: a rolling window drops whole chunks.
 What torch dumps natively stands beside a chunk under the same name with another suffix (`.pickle`, `.kineto.json`).
 
-Main part, in order:   header (once) · facts · device · optimizer · step · warning · lost · end (once, last)
+Main part, in order:   header (once) · facts · device · optimizer · bucket · step · warning · lost · end (once, last)
 Chunk, in order:       chunk (once) · strings · frames · stacks · events · phases · scopes · owners · saved ·
-                       annotations · chunk_end (once, last: a chunk without it was cut off)
+                       replica_forwards · reducer_timings · annotations · chunk_end (once, last: a chunk without it was
+                       cut off)
 
 Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; string columns hold indices
 into the `strings` record of the same chunk. `facts` and `end` hold fields of a rank's header that became known later;
@@ -35,6 +36,7 @@ HEADER = "header"
 FACTS = "facts"
 DEVICE = "device"
 OPTIMIZER = "optimizer"
+BUCKET = "bucket"
 STEP = "step"
 WARNING = "warning"
 LOST = "lost"
@@ -43,8 +45,11 @@ CHUNK = "chunk"
 STRINGS = "strings"
 CHUNK_END = "chunk_end"
 
-MAIN_KINDS = frozenset({HEADER, FACTS, DEVICE, OPTIMIZER, STEP, WARNING, LOST, END})
-CHUNK_TABLES = ("frames", "stacks", "events", "phases", "scopes", "owners", "saved", "annotations")
+MAIN_KINDS = frozenset({HEADER, FACTS, DEVICE, OPTIMIZER, BUCKET, STEP, WARNING, LOST, END})
+CHUNK_TABLES = (
+    *("frames", "stacks", "events", "phases", "scopes", "owners", "saved"),
+    *("replica_forwards", "reducer_timings", "annotations"),
+)
 """Tables that a chunk may hold, by their name in `memtrace.schema.tables`."""
 
 

@@ -136,6 +136,7 @@ STEPS = Table(
         _int("allocated_bytes", "bytes", "what the allocator has handed out, at the end", nullable=True),
         _int("host_rss_bytes", "bytes", "resident host memory of the process, at the end", nullable=True),
         _int("num_device_mallocs", "calls", "segments taken from the device since the recording began", nullable=True),
+        _int("recording_ns", "ns", "time that memtrace itself spent inside the step", nullable=True),
     ),
 )
 
@@ -220,6 +221,48 @@ OPTIMIZERS = Table(
     ),
 )
 
+BUCKETS = Table(
+    name="buckets",
+    row="one bucket of gradients that DistributedDataParallel reduces at once, as its reducer logs it",
+    columns=(
+        _int("time_ns", "ns", "Unix time at which it was read"),
+        _int("step", "step", "step in which it was read"),
+        _int("replica", "replica", "number of the replicated model in the process, from 0"),
+        _int("bucket", "bucket", "number of the bucket, in the order of reduction, from 0"),
+        _int("size_bytes", "bytes", "bytes of the gradients in it"),
+        _int("num_parameters", "tensors", "parameters (tensors) in it", nullable=True),
+        _bool("rebuilt", "whether buckets had been rebuilt in the order in which gradients become ready"),
+    ),
+)
+
+REPLICA_FORWARDS = Table(
+    name="replica_forwards",
+    row="one training forward of a model that DistributedDataParallel replicates",
+    columns=(
+        _int("time_ns", "ns", "Unix time at which it began"),
+        _int("step", "step", "step it belongs to"),
+        _int("microbatch", "microbatch", "number of the microbatch in the step, from 0"),
+        _int("replica", "replica", "number of the replicated model in the process, from 0"),
+        _bool("synchronizes", "whether its backward reduces gradients: false under no_sync"),
+    ),
+)
+
+REDUCER_TIMINGS = Table(
+    name="reducer_timings",
+    row="one iteration that DistributedDataParallel itself timed: of the first ten and each hundredth after, at most",
+    columns=(
+        _int("replica", "replica", "number of the replicated model in the process, from 0"),
+        _int("iteration", "iteration", "forwards that synchronize gradients, up to this one"),
+        _int("backward_start_ns", "ns", "Unix time at which its forward had ended"),
+        _int("backward_ns", "ns", "time from there until all gradients were ready"),
+        _int("communication_ns", "ns", "time from the first all-reduce to the end of the last"),
+        _int("overlap_ns", "ns", "part of it before all gradients were ready"),
+        _int(
+            "unused_bytes", "bytes", "bytes of parameters that got no gradient, if that was looked for", nullable=True
+        ),
+    ),
+)
+
 ANNOTATIONS = Table(
     name="annotations",
     row="one named range that the program marked (record_function)",
@@ -283,6 +326,22 @@ KERNELS = Table(
     ),
 )
 
+COLLECTIVES = Table(
+    name="collectives",
+    row="one communication kernel of which the profile says what it moved",
+    columns=(
+        _int("start_ns", "ns", "Unix time, or time since the profile's own zero where the file has no base"),
+        _int("duration_ns", "ns", "duration"),
+        _int("correlation", "id", "joins it with its launch", nullable=True),
+        _text("name", "collective as torch names it: allreduce, _allgather_base, _reduce_scatter_base …"),
+        _text("group", "process group: its description, else its name", nullable=True),
+        _int("group_size", "ranks", "ranks in the group", nullable=True),
+        _int("input_bytes", "bytes", "bytes that this rank puts in", nullable=True),
+        _int("output_bytes", "bytes", "bytes that this rank gets out", nullable=True),
+        _text("dtype", 'as "float32"', nullable=True),
+    ),
+)
+
 WARNINGS = Table(
     name="warnings",
     row="one thing that was not seen or went wrong, named by its slug in docs/messages.md",
@@ -305,10 +364,14 @@ TABLES: tuple[Table, ...] = (
     OWNERS,
     SAVED,
     OPTIMIZERS,
+    BUCKETS,
+    REPLICA_FORWARDS,
+    REDUCER_TIMINGS,
     ANNOTATIONS,
     SEGMENTS,
     BLOCKS,
     KERNELS,
+    COLLECTIVES,
     WARNINGS,
 )
 """Every table of a rank, in the order in which a trace file holds them."""

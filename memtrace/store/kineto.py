@@ -14,9 +14,10 @@ import numpy as np
 
 from memtrace.errors import TraceReadError
 from memtrace.schema.names import Source
-from memtrace.schema.tables import ANNOTATIONS, KERNELS, STEPS
+from memtrace.schema.tables import ANNOTATIONS, COLLECTIVES, KERNELS, STEPS
 from memtrace.store.build import build_rank, table_of_rows
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, int_column
+from memtrace.store.kineto_collectives import collectives_table
 from memtrace.store.kineto_memory import memory_tables
 from memtrace.store.strings import StringTable
 from memtrace.store.trace import LoadWarning, RankTrace
@@ -62,8 +63,8 @@ def read_profile(document: Any, *, where: str) -> RankTrace:
     )
 
 
-def read_activities(document: Any, strings: StringTable, *, where: str) -> ColumnTable:
-    """Return the table `kernels` of a profile that stands beside a chunk of a recording.
+def read_activities(document: Any, strings: StringTable, *, where: str) -> dict[str, ColumnTable]:
+    """Return the tables `kernels` and `collectives` of a profile that stands beside a chunk of a recording.
 
     Raises:
         TraceReadError: it is no profile, or damaged.
@@ -73,13 +74,15 @@ def read_activities(document: Any, strings: StringTable, *, where: str) -> Colum
     facts: Mapping[str, Any] = document if isinstance(document, dict) else {}
     entries = facts["traceEvents"] if facts else document
     events = [entry for entry in entries if isinstance(entry, dict)]
-    return _kernels(_activities(events), _base_ns(facts, where), strings, where)
+    activities = _activities(events)
+    kernels = _kernels(activities, _base_ns(facts, where), strings, where)
+    return {KERNELS.name: kernels, COLLECTIVES.name: collectives_table(activities, kernels, strings)}
 
 
 def activity_tables(
     events: Sequence[dict[str, Any]], base_ns: int, strings: StringTable, *, where: str
 ) -> dict[str, ColumnTable]:
-    """Return the tables kernels, steps and annotations from the events that have a duration."""
+    """Return the tables kernels, collectives, steps and annotations from the events that have a duration."""
     activities = _activities(events)
     kernels = _kernels(activities, base_ns, strings, where)
     starts = kernels["start_ns"].tolist()
@@ -93,12 +96,13 @@ def activity_tables(
             continue
         found = _STEP_NAME.fullmatch(name)
         if found:
-            nulls = (NULL,) * 5
-            steps.append((int(found[1]), starts[at], ends[at], False, True, 0, *nulls))
+            known = (int(found[1]), starts[at], ends[at], False, True, 0)
+            steps.append((*known, *(NULL,) * (len(STEPS.columns) - len(known))))
         elif kind == "user_annotation":
             annotations.append((strings.id(name), starts[at], ends[at], NULL))
     return {
         KERNELS.name: kernels,
+        COLLECTIVES.name: collectives_table(activities, kernels, strings),
         STEPS.name: table_of_rows(STEPS, sorted(steps, key=lambda step: (step[0], step[1]))),
         ANNOTATIONS.name: table_of_rows(ANNOTATIONS, annotations),
     }

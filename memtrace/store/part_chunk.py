@@ -12,14 +12,27 @@ import numpy as np
 from memtrace.errors import TraceReadError
 from memtrace.schema import records
 from memtrace.schema.records import Record
-from memtrace.schema.tables import ANNOTATIONS, EVENTS, FRAMES, OWNERS, PHASES, SAVED, SCOPES, STACKS, Table
+from memtrace.schema.tables import (
+    ANNOTATIONS,
+    EVENTS,
+    FRAMES,
+    OWNERS,
+    PHASES,
+    REDUCER_TIMINGS,
+    REPLICA_FORWARDS,
+    SAVED,
+    SCOPES,
+    STACKS,
+    Table,
+)
 from memtrace.store.columns import NULL, Array, IntArray
 from memtrace.store.part_lines import read_lines
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
 from memtrace.store.trace_file import read_column
 
-_MARKS = (PHASES, SCOPES, OWNERS, SAVED, ANNOTATIONS)
+MARKS = (PHASES, SCOPES, OWNERS, SAVED, REPLICA_FORWARDS, REDUCER_TIMINGS)
+"""What the hooks note, beside events and annotations, in any chunk."""
 
 
 @dataclass(slots=True)
@@ -79,7 +92,7 @@ def read_chunk(path: Path, strings: StringTable, stacks: StackTable) -> Chunk:
 
 
 def _take_table(chunk: Chunk, translation: _Translation, kind: str, record: Record) -> None:
-    table = next((one for one in (EVENTS, *_MARKS) if one.name == kind), None)
+    table = next((one for one in (EVENTS, *MARKS, ANNOTATIONS) if one.name == kind), None)
     if table is None:
         chunk.num_unknown += 1
         return

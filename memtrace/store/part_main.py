@@ -11,7 +11,7 @@ from memtrace.errors import TraceReadError
 from memtrace.schema import records
 from memtrace.schema.names import Source
 from memtrace.schema.records import Record
-from memtrace.schema.tables import OPTIMIZERS, RANK_HEADER, STEPS, Column, Table
+from memtrace.schema.tables import BUCKETS, OPTIMIZERS, RANK_HEADER, STEPS, Column, Table
 from memtrace.store.build import table_of_rows
 from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.part_lines import read_lines
@@ -30,6 +30,7 @@ class MainPart:
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     steps: list[Record] = field(default_factory=list)
     optimizers: list[Record] = field(default_factory=list)
+    buckets: list[Record] = field(default_factory=list)
     warnings: list[LoadWarning] = field(default_factory=list)
     ended: bool = False
     """Whether the last record is there: the recording ended in order."""
@@ -74,6 +75,8 @@ def _take(main: MainPart, record: Record, path: Path) -> None:
         main.steps.append(record)
     elif kind == records.OPTIMIZER:
         main.optimizers.append(record)
+    elif kind == records.BUCKET:
+        main.buckets.append(record)
     elif kind == records.WARNING:
         _warn(main, record, str(record.get("slug", "warning")))
     elif kind == records.LOST:
@@ -127,6 +130,11 @@ def optimizers_table(main: MainPart, strings: StringTable) -> ColumnTable:
     for record in main.optimizers:
         by_group[(record.get("optimizer"), record.get("class_name"), record.get("group"))] = record
     return _table(OPTIMIZERS, list(by_group.values()), strings)
+
+
+def buckets_table(main: MainPart, strings: StringTable) -> ColumnTable:
+    """Return the buckets of replicated models, each time that they were read anew."""
+    return _table(BUCKETS, main.buckets, strings)
 
 
 def _table(table: Table, rows: list[Record], strings: StringTable) -> ColumnTable:

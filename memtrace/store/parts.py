@@ -10,14 +10,14 @@ import numpy as np
 
 from memtrace.errors import TraceReadError, TraceVersionError
 from memtrace.schema.records import CHUNK_INFIX, KINETO_SUFFIX, PART_SUFFIX
-from memtrace.schema.tables import ANNOTATIONS, KERNELS, OPTIMIZERS, OWNERS, PHASES, SAVED, SCOPES, STEPS
+from memtrace.schema.tables import ANNOTATIONS, BUCKETS, COLLECTIVES, KERNELS, OPTIMIZERS, STEPS
 from memtrace.store.build import build_rank, concatenated
-from memtrace.store.columns import NULL, Array, ColumnTable
+from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.files import Progress, open_file, parse_json
 from memtrace.store.kineto import read_activities
-from memtrace.store.part_chunk import Chunk, read_chunk
+from memtrace.store.part_chunk import MARKS, Chunk, read_chunk
 from memtrace.store.part_events import gather_events
-from memtrace.store.part_main import optimizers_table, rank_header, read_main, steps_table
+from memtrace.store.part_main import buckets_table, optimizers_table, rank_header, read_main, steps_table
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
 from memtrace.store.trace import LoadWarning, RankTrace
@@ -72,9 +72,10 @@ def _read_process(folder: Path, name: str) -> RankTrace:
         **events.tables,
         STEPS.name: steps_table(main, strings, chunk_steps={chunk.fact("step") for chunk in chunks}),
         OPTIMIZERS.name: optimizers_table(main, strings),
+        BUCKETS.name: buckets_table(main, strings),
         **{
             table.name: concatenated(table, [piece for chunk in chunks for piece in chunk.tables.get(table.name, ())])
-            for table in (PHASES, SCOPES, OWNERS, SAVED)
+            for table in MARKS
         },
         ANNOTATIONS.name: concatenated(
             ANNOTATIONS,
@@ -83,27 +84,30 @@ def _read_process(folder: Path, name: str) -> RankTrace:
                 *events.annotations,
             ],
         ),
-        KERNELS.name: _kernels(chunks, strings, warnings),
+        **_activities(chunks, strings, warnings),
         **stacks.tables(),
     }
     header["end_ns"] = _last_time(header, tables)
     return build_rank(header=header, strings=strings, tables=tables, warnings=[*warnings, *events.warnings])
 
 
-def _kernels(chunks: Sequence[Chunk], strings: StringTable, warnings: list[LoadWarning]) -> ColumnTable:
+def _activities(chunks: Sequence[Chunk], strings: StringTable, warnings: list[LoadWarning]) -> dict[str, ColumnTable]:
     """Return the activities of the profiles beside chunks. Affects: warnings, of profiles that cannot be read."""
-    pieces: list[Mapping[str, Array]] = []
+    pieces: list[dict[str, ColumnTable]] = []
     for chunk in chunks:
         path = chunk.path.with_name(chunk.path.name.removesuffix(PART_SUFFIX) + KINETO_SUFFIX)
         if not path.exists():
             continue
         try:
             document = parse_json(open_file(path).content or b"", where=path.name)
-            pieces.append(read_activities(document, strings, where=path.name).columns)
+            pieces.append(read_activities(document, strings, where=path.name))
         except TraceReadError as error:
             message = f"A profile could not be read: {error.message}"
             warnings.append(LoadWarning(slug="chunk-unreadable", message=message))
-    return concatenated(KERNELS, pieces)
+    return {
+        table.name: concatenated(table, [piece[table.name].columns for piece in pieces])
+        for table in (KERNELS, COLLECTIVES)
+    }
 
 
 _INCOMPLETE = frozenset({"chunk-cut-off", "chunk-unreadable", "part-missing"})

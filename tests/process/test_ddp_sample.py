@@ -1,0 +1,60 @@
+"""The sample that trains replicas, with two and with four ranks under torchrun: its buckets, and when they are reduced."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from memtrace.store.trace import RankTrace
+from tests.process.conftest import Workplace
+
+pytest.importorskip("torch")
+
+SAMPLE = Path(__file__).parent.parent.parent / "samples" / "train_ddp.py"
+STEPS, ACCUMULATE = 3, 2
+OPTIONS = f"--device cpu --layers 1 --hidden 32 --heads 2 --sequence 16 --micro-batch 2 --steps {STEPS}"
+
+
+def recorded(work: Workplace, num_ranks: int, *options: str) -> tuple[RankTrace, ...]:
+    """Record the sample and return its ranks."""
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_ranks))
+    ran = work.record(*launcher, SAMPLE, *OPTIONS.split(), "--accumulate", str(ACCUMULATE), *options)
+    assert ran.returncode == 0, ran.stderr.decode()
+    work.folder.joinpath("losses.txt").write_bytes(ran.stdout)
+    trace = work.trace()
+    ranks = [rank for rank in trace.ranks if rank.rank is not None]
+    assert [rank.rank for rank in ranks] == list(range(num_ranks))
+    assert "hook-failed" not in [warning.slug for rank in ranks for warning in rank.warnings]
+    return tuple(ranks)
+
+
+def gradient_bytes(rank: RankTrace) -> int:
+    """Return the bytes of all gradients at the end of the last step."""
+    owners = rank.table("owners")
+    rows = [row for row in owners.rows() if rank.text(row["category"]) == "gradient" and row["step"] == STEPS]
+    last = max(row["time_ns"] for row in rows)
+    return sum(row["tensor_bytes"] for row in rows if row["time_ns"] == last)
+
+
+@pytest.mark.parametrize(("num_ranks", "sync"), [(2, "--no-sync"), (4, "--always-sync")])
+def test_buckets_hold_the_gradients_exactly_and_it_is_known_which_backward_reduces_them(
+    work: Workplace, num_ranks: int, sync: str
+) -> None:
+    for rank in recorded(work, num_ranks, sync, "--bucket-mb", "0.02"):
+        buckets = list(rank.table("buckets").rows())
+        last = max(row["time_ns"] for row in buckets)
+        final = [row for row in buckets if row["time_ns"] == last]
+        assert len(final) > 1
+        assert sum(row["size_bytes"] for row in final) == gradient_bytes(rank)
+        assert all(row["rebuilt"] for row in final)
+        forwards = rank.table("replica_forwards").rows()
+        assert [(row["step"], row["microbatch"], row["synchronizes"]) for row in forwards] == [
+            (step, microbatch, sync == "--always-sync" or microbatch == ACCUMULATE - 1)
+            for step in range(1, STEPS + 1)
+            for microbatch in range(ACCUMULATE)
+        ]
+        timings = list(rank.table("reducer_timings").rows())
+        assert timings
+        assert all(0 <= row["overlap_ns"] <= row["communication_ns"] for row in timings)
