@@ -18,6 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.decided import CATEGORIES as CATEGORIES
+from memtrace.analysis.decided import DECISIONS as DECISIONS
+from memtrace.analysis.decided import ROLES as ROLES
+from memtrace.analysis.decided import Decided
 from memtrace.analysis.inference import infer
 from memtrace.analysis.initial_rules import InitialRules
 from memtrace.analysis.lifetime_rules import LifetimeRules
@@ -26,18 +30,6 @@ from memtrace.analysis.moments import Moments
 from memtrace.schema.names import Category, Decision, Role
 from memtrace.store.columns import NULL, ColumnTable, IntArray
 from memtrace.store.trace import RankTrace
-
-CATEGORIES = tuple(Category)
-"""Categories by their code in `Attribution.category`."""
-
-DECISIONS = tuple(Decision)
-"""Decisions by their code in `Attribution.decision`."""
-
-ROLES = tuple(Role)
-"""Roles by their code in `Attribution.role`."""
-
-_UNKNOWN_CATEGORY = CATEGORIES.index(Category.UNKNOWN)
-_UNKNOWN_DECISION = DECISIONS.index(Decision.UNKNOWN)
 
 _OWNER_ORDER = (
     Category.PARAMETER,
@@ -75,9 +67,7 @@ class Attribution:
 
 def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetimes) -> Attribution:
     """Return what the allocations of a device are for."""
-    category = np.full(len(lifetimes), _UNKNOWN_CATEGORY, np.int8)
-    decision = np.full(len(lifetimes), _UNKNOWN_DECISION, np.int8)
-    role = np.full(len(lifetimes), ROLES.index(Role.NONE), np.int8)
+    decided = Decided(len(lifetimes))
     owner_row, saved_row = np.full(len(lifetimes), NULL, np.int64), np.full(len(lifetimes), NULL, np.int64)
     owners, saved = rank.table("owners"), rank.table("saved")
     of_owner, unmatched = np.full(len(owners), _Finder.ABSENT, np.int64), (0, 0)
@@ -85,30 +75,24 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
         finder = _Finder(moments, lifetimes)
         live = finder.find(saved, rank.string_id(device))
         named = np.flatnonzero(live >= 0)
-        category[live[named]] = CATEGORIES.index(Category.ACTIVATION)
-        decision[live[named]] = DECISIONS.index(Decision.HOOK)
-        role[live[named]] = ROLES.index(Role.SAVED)
+        decided.give(live[named], Category.ACTIVATION, Decision.HOOK, Role.SAVED)
         saved_row[live[named]] = named
         of_owner = finder.find(owners, rank.string_id(device))
         for name in reversed(_OWNER_ORDER):
             named = np.flatnonzero((owners["category"] == rank.string_id(name.value)) & (of_owner >= 0))
             rows = of_owner[named]
-            category[rows] = CATEGORIES.index(name)
-            decision[rows] = DECISIONS.index(Decision.OWNER)
-            role[rows] = ROLES.index(Role.NONE)
+            decided.give(rows, name, Decision.OWNER)
             owner_row[rows] = named
         unmatched = _unmatched(owners, of_owner == _Finder.ABSENT)
         if len(rank.table("phases")) and moments.has_times:
-            LifetimeRules(rank, moments, lifetimes, category, decision, role).run()
-            InitialRules(rank, moments, lifetimes, category, decision, role).run()
+            LifetimeRules(rank, moments, lifetimes, decided).run()
+            InitialRules(rank, moments, lifetimes, decided).run()
     else:
-        inferred = infer(rank, moments, lifetimes)
-        if inferred is not None:
-            category, decision, role = inferred.category, inferred.decision, inferred.role
+        infer(rank, moments, lifetimes, decided)
     return Attribution(
-        category=category,
-        decision=decision,
-        role=role,
+        category=decided.category,
+        decision=decided.decision,
+        role=decided.role,
         owner_row=owner_row,
         saved_row=saved_row,
         allocation_of_owner=of_owner,

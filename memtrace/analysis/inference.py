@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.annotated import ZERO_MARK, annotated_optimizer, annotated_spans, num_sets, num_states
+from memtrace.analysis.decided import CATEGORIES, Decided
 from memtrace.analysis.event_roles import alloc_roles, alloc_rows
 from memtrace.analysis.inferred_residents import Residents, choose_residents
 from memtrace.analysis.lifetime_rules import LifetimeRules
@@ -30,11 +31,10 @@ from memtrace.analysis.stack_roles import (
     roles_of,
     stack_roles,
 )
-from memtrace.schema.names import Category, Decision, Phase, Role
+from memtrace.schema.names import Category, Decision, Phase
 from memtrace.store.columns import IntArray
 from memtrace.store.trace import RankTrace
 
-_CATEGORIES, _DECISIONS, _ROLES = tuple(Category), tuple(Decision), tuple(Role)
 _BoolArray = npt.NDArray[np.bool_]
 _NONE = -1
 _BUCKET_SLACK = 0.02
@@ -45,11 +45,9 @@ _WITHIN_A_STEP = (Category.ACTIVATION, Category.TEMPORARY, Category.AUTOGRAD_DET
 class Inference:
     """The rules, applied in order; the first that explains an allocation decides it."""
 
-    def __init__(self, rank: RankTrace, moments: Moments, lifetimes: Lifetimes) -> None:
+    def __init__(self, rank: RankTrace, moments: Moments, lifetimes: Lifetimes, decided: Decided) -> None:
         self._rank, self._moments, self._lifetimes = rank, moments, lifetimes
-        self.category = np.full(len(lifetimes), _CATEGORIES.index(Category.UNKNOWN), np.int8)
-        self.decision = np.full(len(lifetimes), _DECISIONS.index(Decision.UNKNOWN), np.int8)
-        self.role = np.full(len(lifetimes), _ROLES.index(Role.NONE), np.int8)
+        self._decided = decided
         self._roles = self._alloc_roles()
         table = rank.table("phases")
         names = [rank.text(int(one)) for one in table["phase"]]
@@ -107,19 +105,14 @@ class Inference:
         stop = np.append(self._stop, 0)[self._phase]
         return (self._phase >= 0) & ((self._lifetimes.in_use_end >= stop) | self._lives_on())
 
-    def _unknown(self) -> _BoolArray:
-        return np.asarray(self.decision == _DECISIONS.index(Decision.UNKNOWN))
-
     def _give(self, chosen: _BoolArray | IntArray, category: Category, decision: Decision) -> None:
         """Decide the chosen allocations that nothing decided yet."""
         rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else np.asarray(chosen, np.int64)
-        rows = rows[self.decision[rows] == _DECISIONS.index(Decision.UNKNOWN)]
-        self.category[rows] = _CATEGORIES.index(category)
-        self.decision[rows] = _DECISIONS.index(decision)
+        self._decided.give(rows[self._decided.are_unknown(rows)], category, decision)
 
     def _gradients(self) -> IntArray:
         """Return what was made in backward and lives past it."""
-        made = self._in(Phase.BACKWARD) & self._outlives_phase() & self._unknown()
+        made = self._in(Phase.BACKWARD) & self._outlives_phase() & self._decided.are_unknown()
         found = made & ~self._is(COMMUNICATION)
         return np.flatnonzero(found | (self._zeroed >= 0) if self._only_steps else found)
 
@@ -138,7 +131,7 @@ class Inference:
         live, size = self._lifetimes, self._lifetimes.size_bytes
         first, stop = int(self._first[0]), int(self._stop[-1 if self._only_steps else 0])
         resident = (live.start <= first) & ((live.in_use_end > stop) | self._lives_on())
-        resident &= (self._phase != 0) & self._unknown()
+        resident &= (self._phase != 0) & self._decided.are_unknown()
         chosen = choose_residents(
             Residents(
                 rows=np.flatnonzero(resident),
@@ -163,16 +156,15 @@ class Inference:
 
     def _communication(self) -> None:
         """Decide what a distributed run makes for its collectives, and which of it are gradients."""
-        live, made = self._lifetimes, self._is(COMMUNICATION) & self._unknown()
+        live, made = self._lifetimes, self._is(COMMUNICATION) & self._decided.are_unknown()
         # Reduced gradients are what a collective leaves for the optimizer; all else it makes is its own.
         reduced = made & self._is(REDUCTION) & ~self._is(COLLECTIVE)
         reduced &= self._in(Phase.BACKWARD) & self._outlives_phase()
         self._give(reduced, Category.GRADIENT, Decision.STACK_RULE)
-        gradient, parameter = (_CATEGORIES.index(one) for one in (Category.GRADIENT, Category.PARAMETER))
-        if not (self.category == gradient).any():
+        if not self._decided.are(Category.GRADIENT).any():
             # Gradients may be views of the buckets, which then are as large as all parameters together.
             buckets = made & self._is(BUCKET) & self._outlives_phase()
-            total = int(live.size_bytes[self.category == parameter].sum())
+            total = int(live.size_bytes[self._decided.are(Category.PARAMETER)].sum())
             if abs(int(live.size_bytes[buckets].sum()) - total) > _BUCKET_SLACK * total:
                 made &= ~buckets
             self._give(buckets & made, Category.GRADIENT, Decision.STACK_RULE)
@@ -203,16 +195,16 @@ class Inference:
     def _hand_on(self) -> None:
         """Let what an optimizer step makes and keeps take over from what it frees."""
         live, steps = self._lifetimes, self._step_rows()
-        made = np.flatnonzero(self._kept_by_steps()[0] & self._unknown())
-        lasting = [_CATEGORIES.index(one) for one in (Category.PARAMETER, Category.OPTIMIZER_STATE)]
-        ending = np.concatenate([made, np.flatnonzero(np.isin(self.category, lasting))])
+        made = np.flatnonzero(self._kept_by_steps()[0] & self._decided.are_unknown())
+        lasting = (Category.PARAMETER, Category.OPTIMIZER_STATE)
+        ending = np.concatenate([made, np.flatnonzero(self._decided.are(*lasting))])
         ending = ending[np.argsort(live.in_use_end[ending], kind="stable")]
         made = made[np.argsort(self._phase[made], kind="stable")]
         ends, phases = live.in_use_end[ending], self._phase[made]
         for at in steps.tolist():
             new = made[np.searchsorted(phases, at) : np.searchsorted(phases, at, side="right")]
             old = ending[np.searchsorted(ends, self._first[at]) : np.searchsorted(ends, self._stop[at], side="right")]
-            self._hand_over(new, old[np.isin(self.category[old], lasting)])
+            self._hand_over(new, old[self._decided.are(*lasting, among=old)])
 
     def _hand_over(self, made: IntArray, freed: IntArray) -> None:
         """Give what a step made the category of what it freed."""
@@ -226,7 +218,7 @@ class Inference:
             if not is_free:
                 same.append(row)
             elif same:
-                self._give(np.array([same.pop()]), _CATEGORIES[int(self.category[row])], self._step_decision())
+                self._give(np.array([same.pop()]), CATEGORIES[int(self._decided.category[row])], self._step_decision())
 
     def _step_rows(self) -> IntArray:
         """Return the phases that are optimizer steps."""
@@ -250,22 +242,23 @@ class Inference:
         kept, passing = self._kept_by_steps()
         steps = self._first[self._step_rows()]
         following = np.append(steps, live.num_moments)[np.searchsorted(steps, live.start, side="right")]
-        parameters = np.unique(live.size_bytes[self.category == _CATEGORIES.index(Category.PARAMETER)])
+        parameters = np.unique(live.size_bytes[self._decided.are(Category.PARAMETER)])
         lasting = (live.in_use_end > following) | np.isin(live.size_bytes, parameters)
         self._give(kept & lasting, Category.OPTIMIZER_STATE, self._step_decision())
         self._give(passing, Category.TEMPORARY, Decision.LIFETIME_RULE)
 
     def _within_steps(self) -> None:
         """Decide what lives within a step as in a recording, whose phases are known."""
-        category, decision, role = self.category.copy(), self.decision.copy(), self.role.copy()
-        LifetimeRules(self._rank, self._moments, self._lifetimes, category, decision, role).run()
-        within = np.isin(category, [_CATEGORIES.index(one) for one in _WITHIN_A_STEP])
+        ruled = self._decided.copy()
+        LifetimeRules(self._rank, self._moments, self._lifetimes, ruled).run()
+        within = ruled.are(*_WITHIN_A_STEP)
         # What was there before the first phase may be a buffer or a frozen parameter as well as data.
-        chosen = within & self._unknown() & ~self._is(COMMUNICATION) & (self._lifetimes.start >= self._first[0])
-        drawn = self._drawn_each_step(chosen & (category == _CATEGORIES.index(Category.INPUT)))
-        chosen &= (category != _CATEGORIES.index(Category.INPUT)) | drawn
-        self.category[chosen], self.decision[chosen] = category[chosen], decision[chosen]
-        self.role[chosen] = role[chosen]
+        chosen = (
+            within & self._decided.are_unknown() & ~self._is(COMMUNICATION) & (self._lifetimes.start >= self._first[0])
+        )
+        drawn = self._drawn_each_step(chosen & ruled.are(Category.INPUT))
+        chosen &= ~ruled.are(Category.INPUT) | drawn
+        self._decided.take(chosen, ruled)
 
     def _drawn_each_step(self, inputs: _BoolArray) -> _BoolArray:
         """Return which allocations are inputs of a size that comes at least twice, as each step's batch does."""
@@ -276,11 +269,8 @@ class Inference:
 _OUTER = (Phase.FORWARD.value, Phase.BACKWARD.value, Phase.OPTIMIZER.value)
 
 
-def infer(rank: RankTrace, moments: Moments, lifetimes: Lifetimes) -> Inference | None:
-    """Return the inferred categories; `None` where neither a forward nor a step is known to tell lifetimes by."""
+def infer(rank: RankTrace, moments: Moments, lifetimes: Lifetimes, decided: Decided) -> None:
+    """Complete what is decided; nothing where neither a forward nor a step is known to tell lifetimes by."""
     phases = {rank.text(int(one)) for one in np.unique(rank.table("phases")["phase"])}
-    if not phases & {Phase.FORWARD.value, Phase.OPTIMIZER.value} or not len(lifetimes):
-        return None
-    found = Inference(rank, moments, lifetimes)
-    found.run()
-    return found
+    if phases & {Phase.FORWARD.value, Phase.OPTIMIZER.value} and len(lifetimes):
+        Inference(rank, moments, lifetimes, decided).run()

@@ -14,13 +14,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.decided import DECISIONS, Decided
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
-from memtrace.schema.names import Category, Decision, Phase, Role
+from memtrace.schema.names import Category, Decision, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
-_CATEGORIES, _DECISIONS, _ROLES = tuple(Category), tuple(Decision), tuple(Role)
 _MIN_STEPS = 2
 """Ends of steps that a block lived through, to be called lasting."""
 
@@ -28,18 +28,10 @@ _MIN_STEPS = 2
 class InitialRules:
     """The rules for initial blocks, for `run` to apply."""
 
-    def __init__(
-        self,
-        rank: RankTrace,
-        moments: Moments,
-        lifetimes: Lifetimes,
-        category: npt.NDArray[np.int8],
-        decision: npt.NDArray[np.int8],
-        role: npt.NDArray[np.int8],
-    ) -> None:
-        """Prepare; the last three arrays are those to be completed."""
+    def __init__(self, rank: RankTrace, moments: Moments, lifetimes: Lifetimes, decided: Decided) -> None:
+        """Prepare; `decided` is what will be completed."""
         self._rank, self._moments, self._lifetimes = rank, moments, lifetimes
-        self._category, self._decision, self._role = category, decision, role
+        self._decided = decided
         self._stops = np.array([epoch.stop for epoch in moments.epochs], np.int64)
         self._epoch = np.searchsorted(self._stops, lifetimes.start, side="right")
 
@@ -51,7 +43,7 @@ class InitialRules:
 
     def _is_open(self) -> npt.NDArray[np.bool_]:
         """Return which allocations are initial blocks that nothing decided yet."""
-        return np.asarray(self._lifetimes.is_initial & (self._decision == _DECISIONS.index(Decision.UNKNOWN)))
+        return np.asarray(self._lifetimes.is_initial & self._decided.are_unknown())
 
     def _carry_on(self) -> None:
         """Decide blocks that were there when the stretch before ended."""
@@ -68,9 +60,10 @@ class InitialRules:
         first = np.maximum.accumulate(np.where(same, 0, np.arange(len(lifetimes))))
         rows = np.flatnonzero(same & self._is_open())
         rows = rows[self._num_steps_lived(first[rows]) >= _MIN_STEPS]
-        self._category[rows], self._role[rows] = self._category[first[rows]], self._role[first[rows]]
-        known = rows[self._decision[first[rows]] != _DECISIONS.index(Decision.UNKNOWN)]
-        self._decision[known] = _DECISIONS.index(Decision.LIFETIME_RULE)
+        decided = self._decided
+        known = ~decided.are_unknown(first[rows])
+        decided.category[rows], decided.role[rows] = decided.category[first[rows]], decided.role[first[rows]]
+        decided.decision[rows[known]] = DECISIONS.index(Decision.LIFETIME_RULE)
 
     def _num_steps_lived(self, rows: IntArray) -> IntArray:
         """Return how many steps ended between each birth and the end of its stretch."""
@@ -94,9 +87,7 @@ class InitialRules:
             size = np.searchsorted(sizes, self._lifetimes.size_bytes[of_epoch])
             is_whole = np.bincount(size, minlength=len(sizes)) == counts
             found = of_epoch[is_whole[size]]
-            self._category[found] = _CATEGORIES.index(Category.GRADIENT)
-            self._decision[found] = _DECISIONS.index(Decision.LIFETIME_RULE)
-            self._role[found] = _ROLES.index(Role.NONE)
+            self._decided.give(found, Category.GRADIENT, Decision.LIFETIME_RULE)
 
     def _parameters(self) -> tuple[IntArray, IntArray]:
         """Return the sizes of parameters when they were last seen, and how many there are of each."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.decided import Decided
 from memtrace.analysis.lifetimes import Lifetimes
 from memtrace.analysis.moments import Moments
 from memtrace.analysis.placement import BETWEEN, NEVER, PHASES, Placement, build_placement
@@ -34,7 +35,6 @@ from memtrace.schema.names import Category, Decision, Phase, Role
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
-_CATEGORIES, _DECISIONS, _ROLES = tuple(Category), tuple(Decision), tuple(Role)
 _BoolArray = npt.NDArray[np.bool_]
 
 _RANDOM_STATE = "get_rng_state"
@@ -55,22 +55,13 @@ _REDUCER = "Reducer"
 class LifetimeRules:
     """The rules, applied in order; the first that explains an allocation decides it."""
 
-    def __init__(
-        self,
-        rank: RankTrace,
-        moments: Moments,
-        lifetimes: Lifetimes,
-        category: npt.NDArray[np.int8],
-        decision: npt.NDArray[np.int8],
-        role: npt.NDArray[np.int8],
-    ) -> None:
-        """Prepare; the last three arrays are those to be completed."""
-        self._rank = rank
+    def __init__(self, rank: RankTrace, moments: Moments, lifetimes: Lifetimes, decided: Decided) -> None:
+        """Prepare; `decided` is what will be completed."""
+        self._rank, self._decided = rank, decided
         devices = rank.table("events")["device"][moments.rows[:1]]
         self._is_cpu = devices.tolist() == [rank.string_id("cpu")]
-        self._category, self._decision, self._role = category, decision, role
-        undecided = decision == _DECISIONS.index(Decision.UNKNOWN)
-        saved = decision == _DECISIONS.index(Decision.HOOK)
+        undecided = decided.are_unknown()
+        saved = decided.are_by(Decision.HOOK)
         self._rows = np.flatnonzero((undecided | saved) & ~lifetimes.is_initial)
         self._size = lifetimes.size_bytes[self._rows]
         self._stack = lifetimes.stack[self._rows]
@@ -107,18 +98,12 @@ class LifetimeRules:
         """Decide the chosen allocations that nothing decided yet."""
         found = np.flatnonzero(chosen & self._open)
         self._open[found] = False
-        rows = self._rows[found]
-        self._category[rows] = _CATEGORIES.index(category)
-        self._decision[rows] = _DECISIONS.index(decision)
-        self._role[rows] = _ROLES.index(role)
+        self._decided.give(self._rows[found], category, decision, role)
 
     def _reopen(self, chosen: _BoolArray) -> None:
         """Forget what was decided of the chosen allocations."""
         self._open |= chosen
-        rows = self._rows[chosen]
-        self._category[rows] = _CATEGORIES.index(Category.UNKNOWN)
-        self._decision[rows] = _DECISIONS.index(Decision.UNKNOWN)
-        self._role[rows] = _ROLES.index(Role.NONE)
+        self._decided.forget(self._rows[chosen])
 
     def _communication(self) -> None:
         """Decide what was made in scopes of a reducer, which know what it is, and inside collectives."""
