@@ -27,7 +27,7 @@ def owned_at_step_ends(history: DeviceHistory) -> Mapping[int, tuple[OwnedBytes,
     """
     owners, allocation = history.rank.table("owners"), history.attribution.allocation_of_owner
     of_category = np.array([history.rank.string_id(one.value) for one in CATEGORIES], np.int64)
-    end_ns = _end_of_step(history, owners["step"])
+    end_ns = end_of_step(history, owners["step"])
     rows = np.flatnonzero((allocation >= 0) & (end_ns != NULL) & (owners["time_ns"] >= end_ns))
     rows = rows[owners["category"][rows] == of_category[history.attribution.category[allocation[rows]]]]
     steps, of_step = np.unique(owners["step"][rows], return_inverse=True)
@@ -45,7 +45,7 @@ def owned_at_step_ends(history: DeviceHistory) -> Mapping[int, tuple[OwnedBytes,
     return {int(step): _owned(totals[:, row]) for row, step in enumerate(steps)}
 
 
-def _end_of_step(history: DeviceHistory, numbers: IntArray) -> IntArray:
+def end_of_step(history: DeviceHistory, numbers: IntArray) -> IntArray:
     """Return when the steps of these numbers ended; null for those that did not."""
     steps = history.rank.table("steps")
     order = np.argsort(steps["step"], kind="stable")

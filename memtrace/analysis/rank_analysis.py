@@ -23,6 +23,7 @@ from memtrace.analysis.modules import modules_at
 from memtrace.analysis.notes import notes_of_device
 from memtrace.analysis.overlap import time_of_rank
 from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
+from memtrace.analysis.rank_facts import rank_facts
 from memtrace.analysis.results import Finding, RankReport
 from memtrace.analysis.stacks import stacks_at
 from memtrace.analysis.steps import step_results, step_spans
@@ -164,6 +165,7 @@ def _device_report(
         top_stacks=stacks_at(history, at_peak) if has_moments else (),
         warnings=notes_of_device(history, peak),
         facts=facts,
+        rank_facts=rank_facts(history),
         allocation_map=build_allocation_map(history, peak_moments) if with_map else None,
     )
 

@@ -105,7 +105,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlier:
-    """A rank whose peak is far from that of the one in the middle, and what differs."""
+    """A rank whose peak is not that of the one in the middle, and what differs."""
 
     rank: int
     median_rank: int
@@ -131,7 +131,7 @@ class Scheme:
     """One way in which the ranks share the work, and what tells."""
 
     kind: str
-    """ddp, fsdp, zero, replicated (for an unknown reason), tp, sp or pp."""
+    """ddp, replicated (copies, nothing tells why), fsdp, zero, tp, sp or pp."""
     name: str
     """What it is called, as "FSDP2, ZeRO-3"."""
     stage: int | None
@@ -181,20 +181,20 @@ class RanksResult:
     """Ranks of the run, as the traces say; `None` where none does."""
     ranks: tuple[RankRow, ...]
     """Ranks with a trace, by number."""
-    missing: tuple[int, ...]
+    num_missing: int
     """Ranks of the run without a trace."""
+    missing: tuple[int, ...]
+    """Their numbers, by number; of very many the first."""
     failed: tuple[int, ...]
     """Ranks that did not end in order, those that stopped first in front."""
     behind: tuple[int, ...]
     """Ranks that ended in order, but at an earlier step than others."""
     spreads: tuple[Spread, ...]
     """The peak, then categories by their largest amount; empty with fewer than two ranks of known peak."""
-    imbalance_bytes: int | None
-    """The highest peak less the one in the middle."""
-    imbalance_pct: float | None
-    """The same as a share of the one in the middle."""
+    highest: Outlier | None
+    """The rank with the highest peak, whether it stands out or not; `None` where all are equal or unknown."""
     outliers: tuple[Outlier, ...]
-    """Ranks that stand out, the largest difference first."""
+    """Ranks that stand out, the largest difference first; of very many the first."""
     schemes: tuple[Scheme, ...]
     """How the ranks share the work; empty where nothing tells."""
     copies: int | None

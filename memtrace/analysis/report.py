@@ -11,6 +11,8 @@ from memtrace.analysis.findings import in_order
 from memtrace.analysis.next_commands import next_commands
 from memtrace.analysis.notes import notes_of_trace
 from memtrace.analysis.rank_analysis import RankAnalysis, analyze_rank
+from memtrace.analysis.ranks import compare_ranks
+from memtrace.analysis.ranks_findings import findings_of_run
 from memtrace.analysis.results import Report
 from memtrace.analysis.verdict import main_rank, verdict
 from memtrace.store.trace import LoadWarning, Trace
@@ -33,7 +35,9 @@ def combine(analyses: Sequence[RankAnalysis], *, title: str, warnings: Iterable[
     `title` is what was read; `warnings` are about files and ranks that are missing.
     """
     ranks = tuple(report for analysis in analyses for report in analysis.devices)
-    findings = in_order(finding for analysis in analyses for finding in analysis.findings)
+    overview = compare_ranks(ranks)
+    of_ranks = [finding for analysis in analyses for finding in analysis.findings]
+    findings = in_order(findings_of_run(of_ranks, overview, ranks))
     return Report(
         verdict=verdict(ranks, findings),
         ranks=ranks,
@@ -42,4 +46,5 @@ def combine(analyses: Sequence[RankAnalysis], *, title: str, warnings: Iterable[
         title=title,
         main_rank=main_rank(ranks),
         next_commands=next_commands(title, ranks, findings),
+        ranks_overview=overview,
     )

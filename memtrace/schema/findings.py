@@ -21,6 +21,8 @@ SLUGS = (
     "no-sync",
     "optimizer-state-in-float",
     "outputs-of-step-before",
+    "rank-died",
+    "rank-imbalance",
     "selective-recomputation",
     "smaller-micro-batch",
     "state-on-every-rank",
