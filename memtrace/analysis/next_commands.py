@@ -35,6 +35,9 @@ def _commands(path: str, ranks: Sequence[RankReport], findings: Iterable[Finding
     # Of several files only the first is named in the path of a run.
     trace = "TRACE..." if _SEVERAL.search(path) else shlex.quote(path)
     yield f"memtrace report {trace} --html report.html"
+    if "://" in path:
+        # Only reports are made of what lies elsewhere.
+        return
     has_history = [rank for rank in ranks if rank.timeline is not None]
     if not all(rank.source == Source.RECORDED.value for rank in ranks):
         # A recording knows what nothing else can: owners, modules, what autograd keeps.

@@ -452,6 +452,8 @@ class RankReport:
     """Header facts worth showing: versions, optimizers, world size, exception."""
     allocation_map: AllocationMap | None = None
     """Every allocation; `None` unless asked for, and where nothing is known of any."""
+    map_left_out: bool = False
+    """Whether every allocation was asked for, and this rank is one of those that there is no room for."""
     time: TimeResult | None = None
     """Where the GPU time of the rank goes, at one of its devices; `None` where no GPU activity was recorded."""
     time_tracks: TimeTracks | None = None

@@ -30,6 +30,19 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only for type 
         return value if isinstance(value, int) else parse_bytes(str(value))
 
 
+class TracePath(click.Path):
+    """A path that exists, or a URL, which is looked up when it is read."""
+
+    name = "path"
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `Path`, or the URL as text; wrong usage where a path does not exist."""
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
 class Progress:
     """A line on standard error that says how far reading is, where that takes long and somebody watches."""
 
@@ -53,7 +66,7 @@ class Progress:
 
 
 @click.command()
-@click.argument("trace", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("trace", nargs=-1, required=True, type=TracePath())
 @click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
 @click.option(
     "--open", "opens", is_flag=True, help="Open the page in a browser; --html is a temporary file by default."
@@ -62,6 +75,11 @@ class Progress:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
 @click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
 @click.option("--capacity", type=Size(), help="Memory of the device, as in 24GiB, in place of what the trace says.")
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Read and analyse on the workers of a running Dask cluster, as in tcp://scheduler:8786.",
+)
 @click.option(
     "--fail-on",
     multiple=True,
@@ -73,19 +91,21 @@ class Progress:
 @click.pass_context
 def report(
     context: click.Context,
-    trace: tuple[Path, ...],
+    trace: tuple[Path | str, ...],
     html: Path | None,
     opens: bool,
     no_source: bool,
     as_json: bool,
     force: bool,
     capacity: int | None,
+    cluster: str | None,
     fail_on: tuple[str, ...],
 ) -> None:
     """Report where the memory of a recorded run went.
 
     TRACE is a trace.json that `memtrace record` wrote, a run folder or a folder of parts, a memory snapshot of torch
-    (.pickle), or a profiler trace (Kineto .json); each may be compressed. Several are read as one run.
+    (.pickle), or a profiler trace (Kineto .json); each may be compressed. Several are read as one run, in as many
+    processes as there are processors. URLs that fsspec knows (s3://, gs://) are read as well.
 
     \b
     Example:
@@ -94,11 +114,11 @@ def report(
       memtrace report trace.json --open
       memtrace report run/ --json > report.json
       memtrace report trace.json --capacity 80GiB --fail-on oom --fail-on leak
+      memtrace report s3://bucket/run --cluster tcp://scheduler:8786
     """
     from memtrace.analysis.findings import failing
-    from memtrace.analysis.report import analyze
+    from memtrace.parallel.run import report_of
     from memtrace.report.output import check_output, write_html
-    from memtrace.store.read import read_trace
 
     if html is None and opens:
         html = Path(tempfile.mkdtemp(prefix="memtrace-")) / "report.html"
@@ -106,10 +126,11 @@ def report(
         check_output(html, force=force)
     progress = Progress()
     try:
-        read = read_trace(trace, progress=progress)
+        result = report_of(
+            trace, capacity_bytes=capacity, with_map=html is not None, cluster=cluster, progress=progress
+        )
     finally:
         progress.clear()
-    result = analyze(read, capacity_bytes=capacity, with_map=html is not None)
     if html is not None:
         write_html(result, html, force=force, with_source=not no_source)
     if as_json:

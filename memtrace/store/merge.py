@@ -17,15 +17,24 @@ class Process(Protocol):
     """What joining asks of a process of the run: of its trace, or of what was found in it."""
 
     @property
-    def rank(self) -> int | None: ...
+    def rank(self) -> int | None:
+        """Global rank, or `None` outside a distributed run."""
+
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """Where its trace came from."""
+
     @property
-    def complete(self) -> bool: ...
+    def complete(self) -> bool:
+        """Whether its recording ended in order."""
+
     @property
-    def num_events(self) -> int: ...
+    def num_events(self) -> int:
+        """Events in its trace."""
+
     @property
-    def header(self) -> Mapping[str, Any]: ...
+    def header(self) -> Mapping[str, Any]:
+        """host, pid, start_ns and world_size, those that were recorded."""
 
 
 _P = TypeVar("_P", bound=Process)
