@@ -138,10 +138,11 @@ def _fsdp(layout: Layout) -> Scheme:
 
 
 def _example(layout: Layout, *, is_tensor: bool) -> str:
-    """Return one of the parameters that are divided, as the beginning of a sentence."""
+    """Return the largest of the parameters that are divided, as the beginning of a sentence."""
     for rank, axes in sorted(layout.axes.items()):
         facts = layout.facts[rank]
-        for at, name in enumerate(facts.names):
+        for at in np.argsort(-facts.parameter_bytes, kind="stable").tolist():
+            name = facts.names[at]
             if any(axis.is_shard and axis.size > 1 and axis.is_tensor == is_tensor for axis in axes.get(name, ())):
                 shape, whole = facts.shapes[at], facts.global_shapes[at]
                 return f"{name} is {shape} of {whole} on rank {rank} ({facts.placements[at]})"

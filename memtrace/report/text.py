@@ -15,8 +15,9 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from memtrace.analysis.ranks_results import RanksResult
 from memtrace.analysis.results import PredictedPeak, RankReport, Report
-from memtrace.report import text_findings, text_memory, text_pools, text_rows, text_time
+from memtrace.report import text_findings, text_memory, text_pools, text_ranks, text_rows, text_time
 from memtrace.report.text_cells import clean, notes, section
 
 MAX_WIDTH = 100
@@ -58,7 +59,9 @@ def _report(report: Report) -> Group:
         "",
         Padding(Text(clean(report.verdict), style="bold"), (0, 2)),
     ]
-    if len(report.ranks) > 1:
+    if report.ranks_overview is not None:
+        parts += [part for title, body in _of_run(report.ranks_overview) for part in section(title, body)]
+    elif len(report.ranks) > 1:
         heading = "Ranks" if len({one.rank for one in report.ranks}) > 1 else "Devices"
         parts += section(heading, text_rows.ranks(report.ranks))
     for rank in _detailed(report):
@@ -72,9 +75,21 @@ def _report(report: Report) -> Group:
     return Group(*parts)
 
 
+def _of_run(ranks: RanksResult) -> list[tuple[str, RenderableType]]:
+    """Return what comparing ranks tells."""
+    parts: list[tuple[str, RenderableType]] = [("Ranks", text_ranks.overview(ranks))]
+    if ranks.outliers:
+        parts.append(("Ranks that stand out", text_ranks.differences(ranks.outliers)))
+    if ranks.schemes:
+        parts.append(("How the ranks share the work", text_ranks.schemes(ranks.schemes)))
+    if ranks.savings:
+        parts.append(("On several ranks", text_ranks.savings(ranks)))
+    return parts
+
+
 def _detailed(report: Report) -> Sequence[RankReport]:
-    """Return the ranks to show in full: all of a few, else the one that the verdict is about."""
-    if len(report.ranks) <= 2 or report.main_rank is None:
+    """Return the ranks to show in full: of a run the one that the verdict is about, else the first two devices."""
+    if report.main_rank is None or (report.ranks_overview is None and len(report.ranks) <= 2):
         return report.ranks[:2]
     return (report.ranks[report.main_rank],)
 

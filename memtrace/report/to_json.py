@@ -31,6 +31,7 @@ from memtrace.analysis.results import (
     StepNeeds,
     StepResult,
 )
+from memtrace.report.ranks_json import ranks_document
 from memtrace.report.time_json import time_document
 
 FORMAT = "memtrace-report"
@@ -54,6 +55,7 @@ def report_document(report: Report) -> Document:
         "findings": [_finding(finding) for finding in report.findings],
         "next_commands": list(report.next_commands),
         "warnings": [_note(note) for note in report.warnings],
+        "ranks_overview": None if report.ranks_overview is None else ranks_document(report.ranks_overview),
     }
 
 
