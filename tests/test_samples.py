@@ -59,8 +59,9 @@ def test_checkpointing_changes_memory_but_no_loss() -> None:
     assert losses("train_gpt.py", "--steps", "2") == losses("train_gpt.py", "--steps", "2", "--checkpointing")
 
 
-def test_ranks_ask_for_the_launcher_that_starts_them() -> None:
-    command = [sys.executable, str(SAMPLES / "train_ddp.py")]
+@pytest.mark.parametrize("script", ["train_ddp.py", "train_fsdp2.py", "train_tp.py"])
+def test_ranks_ask_for_the_launcher_that_starts_them(script: str) -> None:
+    command = [sys.executable, str(SAMPLES / script)]
     environ = {name: value for name, value in os.environ.items() if name != "RANK"}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ)
     assert ran.returncode == 2
