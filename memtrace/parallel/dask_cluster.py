@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 _CONNECT_SECONDS = 10
+_KILLED = "reader-killed"
 
 
 def analyze_on_cluster(work: Work, sources: Sequence[Source], *, address: str) -> Outcomes:
@@ -26,17 +27,32 @@ def analyze_on_cluster(work: Work, sources: Sequence[Source], *, address: str) -
     Raises:
         MemtraceError: Dask is absent, the scheduler does not answer, or has another memtrace or none.
     """
-    client = _connected(address)
-    with client:
-        from distributed import as_completed
+    with _connected(address) as client:
+        doubtful = []
+        for at, outcome in _together(client, work, sources, address):
+            if isinstance(outcome, MemtraceError) and outcome.slug == _KILLED:
+                doubtful.append(at)
+            else:
+                yield at, outcome
+        # A worker that dies takes along what it had beside the file that killed it: alone, the others are not harmed.
+        for at in sorted(doubtful):
+            ((_, outcome),) = _together(client, work, [sources[at]], address)
+            yield at, outcome
 
-        # Not pure: a file may have changed since it was read last, and its name not.
-        futures = client.map(_on_worker, sources, work=work, version=__version__, pure=False)
-        positions = {future: at for at, future in enumerate(futures)}
-        del futures
-        for future in as_completed(list(positions)):
-            at = positions.pop(future)
-            yield at, _outcome(future, sources[at], address)
+
+def _together(client: Client, work: Work, sources: Sequence[Source], address: str) -> Outcomes:
+    """Do the work wherever Dask places it."""
+    from distributed import as_completed
+
+    # Not pure: a file may have changed since it was read last, and its name not.
+    futures = client.map(_on_worker, sources, work=work, version=__version__, pure=False)
+    positions = {future: at for at, future in enumerate(futures)}
+    del futures
+    # The loop is named because this client is nobody else's default.
+    for future in as_completed(list(positions), loop=client.loop):
+        # Whoever holds a future holds its result: it is dropped here and on the cluster.
+        at = positions.pop(future)
+        yield at, _outcome(future, sources[at], address)
 
 
 def _on_worker(source: Source, work: Work, version: str) -> FileAnalysis | MemtraceError:
@@ -67,6 +83,7 @@ def _connected(address: str) -> Client:
 
 
 def _outcome(future: Future[Any], source: Source, address: str) -> Outcome:
+    """Return what came of a file; raises what is wrong with the cluster, and so with all files."""
     from distributed import KilledWorker
 
     if future.status in ("cancelled", "lost"):
@@ -76,15 +93,15 @@ def _outcome(future: Future[Any], source: Source, address: str) -> Outcome:
             slug="cluster-unreachable",
         )
     error = future.exception()
-    if error is None:
-        outcome: Outcome = future.result()
-        return outcome
-    if isinstance(error, KilledWorker):
-        message = f"{source.name}: the worker that read it was killed, and so were others that tried"
-        return TraceReadError(message, hint="it may need more memory than a worker has", slug="reader-killed")
+    if isinstance(error, MemtraceError):
+        raise error
     if isinstance(error, ModuleNotFoundError) and "memtrace" in str(error):
         raise _other_memtrace(f"{address}: a worker of the cluster has no memtrace")
-    return error if isinstance(error, Exception) else MemtraceError(f"{source.name}: {error}")
+    if isinstance(error, KilledWorker):
+        message = f"{source.name}: the worker that read it was killed, and so was every other that tried"
+        return TraceReadError(message, hint="it may need more memory than a worker has", slug=_KILLED)
+    outcome: Outcome = future.result() if error is None else error
+    return outcome
 
 
 def _other_memtrace(what: str) -> MemtraceError:
