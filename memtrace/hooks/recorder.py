@@ -104,8 +104,8 @@ class Recorder:
             self._finished = True
             self._attachments.remove()
             self._sources.stop()
-            for message in self._sources.assumptions():
-                self._writer.warn("predicted-values", message)
+            for slug, message in self._sources.assumptions():
+                self._writer.warn(slug, message)
             self._writer.note_distributed(self._torch)
             self._writer.end()
         self._uninstall_crash()

@@ -42,8 +42,8 @@ class Sources:
         self.history_suspended = False
         """Whether the program's own memory history runs now."""
         self._fake: Any = None
-        self.assumptions: Callable[[], list[str]] = list
-        """Sentences on what a prediction took for granted, for the end of the recording."""
+        self.assumptions: Callable[[], list[tuple[str, str]]] = list
+        """Slugs and sentences on what a prediction took for granted, for the end of the recording."""
         if options.predict is not None:
             self._kind = None
             self._cpu = self._fake = self._make_fake(options.predict)

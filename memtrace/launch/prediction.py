@@ -20,6 +20,9 @@ from memtrace.schema.options import PredictOptions, RecordOptions
 from memtrace.store.parts import part_names, read_parts
 from memtrace.store.trace import Trace
 
+REFUSED = "predict-operator"
+"""Slug of the warning of a process that met an operator about which nothing sound can be assumed."""
+
 
 def predict(command: Sequence[str], path: Path, gpu: PredictOptions, *, force: bool, allow_writes: bool) -> Trace:
     """Run a program as a prediction and return its trace.
@@ -64,6 +67,14 @@ def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOption
         )
     ranks = tuple(read_parts(parts))
     trace = Trace(header=trace_header(command, options, status), ranks=ranks, path=str(path))
+    refused = next((one for rank in ranks for one in rank.warnings if one.slug == REFUSED), None)
+    if refused is not None:
+        # Whatever the program made of it: from there on, sizes are not known.
+        raise RecordError(
+            f"the program cannot be predicted: {refused.message}",
+            hint="what is not foreseen, and why, stands in docs/predict.md",
+            slug=REFUSED,
+        )
     if status:
         raise _failed(trace, status)
     return trace

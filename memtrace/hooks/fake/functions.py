@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _device as torch_device
 
+from memtrace.hooks.fake.assumptions import Assumptions
 from memtrace.hooks.fake.attention import Attention
 from memtrace.hooks.fake.autocast import softmax_widens
+from memtrace.hooks.fake.bounds import Bounds
 from memtrace.hooks.fake.devices import named, type_meant, type_name
 from memtrace.hooks.fake.generators import is_fake
-from memtrace.hooks.fake.operators import Operators, constant
+from memtrace.hooks.fake.operators import READ, constant
 from memtrace.hooks.fake.storages import CUDA, HOST, PLAIN, FakeMemory
 
 _CUDA = torch.device("cuda:0")
@@ -44,10 +46,10 @@ def getter(name: str) -> Any:
 class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it untyped
     """Sees each call of torch from Python, above autograd."""
 
-    def __init__(self, memory: FakeMemory, operators: Operators, attention: Attention) -> None:
+    def __init__(self, memory: FakeMemory, assumptions: Assumptions, attention: Attention) -> None:
         super().__init__()
         self._memory = memory
-        self._operators = operators
+        self._assumptions = assumptions
         tensor = torch.Tensor
         self._handlers: dict[Any, Handler] = {
             getter("device"): self._device,
@@ -69,6 +71,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             tensor.tolist: lambda one: self._real(one).tolist(),
             tensor.numpy: lambda one, **options: self._real(one).numpy(**options),
             F.scaled_dot_product_attention: attention.attend,
+            F.one_hot: Bounds(memory, assumptions).one_hot,
             torch.dropout: self._dropout,
             **{one: _widening(one, kernel) for one, kernel in _SOFTMAX.items()},
         }
@@ -136,7 +139,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
     def _item(self, one: Any) -> Any:
         if not one.is_meta:
             return one.item()
-        self._operators.assumed["item"] += 1
+        self._assumptions.value(READ)
         return constant(one.dtype)
 
     def _type(self, one: Any, dtype: Any = None, *_args: Any, **_kwargs: Any) -> Any:
@@ -147,6 +150,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
 
     def described(self, one: Any) -> str:
         """Return what is printed for a fake tensor: there are no values to print."""
+        self._assumptions.value("a tensor was printed without its values")
         where = f"device='{self._shown(one)}'"
         if not one.dim():
             return f"tensor({constant(one.dtype)}, {where})"
@@ -155,7 +159,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
     def _real(self, one: Any) -> Any:
         if not one.is_meta:
             return one
-        self._operators.assumed["values read"] += 1
+        self._assumptions.value("a tensor was moved to the host and taken to hold ones")
         return torch.ones(one.shape, dtype=one.dtype)
 
     def _dropout(self, one: Any, p: float, train: bool) -> Any:

@@ -13,6 +13,7 @@ import torch._meta_registrations  # registers the meta kernels that are written 
 import torch.overrides
 
 from memtrace.hooks.fake import cuda_api, devices, distributed
+from memtrace.hooks.fake.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.attention import Attention
 from memtrace.hooks.fake.autocast import Autocast
 from memtrace.hooks.fake.files import Scratch
@@ -21,8 +22,6 @@ from memtrace.hooks.fake.kernels import Kernels
 from memtrace.hooks.fake.operators import Operators
 from memtrace.hooks.fake.storages import HOST, FakeMemory
 from memtrace.schema.options import PredictOptions
-
-Warn = Callable[[str, str], None]
 
 
 class FakeDevice:
@@ -33,8 +32,9 @@ class FakeDevice:
         self.gpu = gpu
         self._warn = warn
         self._scratch = Scratch(gpu.scratch_dir) if gpu.scratch_dir else None
-        self._operators = Operators(self.memory, Kernels(self.memory, gpu.capability))
-        self._functions = Functions(self.memory, self._operators, Attention(gpu.capability))
+        self._assumptions = Assumptions(warn)
+        self._operators = Operators(self.memory, Kernels(self.memory, gpu.capability), self._assumptions)
+        self._functions = Functions(self.memory, self._assumptions, Attention(gpu.capability))
 
     def install(self) -> None:
         """Put everything in place. Affects: torch, for the rest of the process."""
@@ -55,23 +55,13 @@ class FakeDevice:
         self._operators.__enter__()
         self._functions.__enter__()
 
-    def assumptions(self) -> list[str]:
-        """Return what was taken for granted because there is no data, in sentences."""
-        found = [f"{_ASSUMED[name]}: {count} times" for name, count in sorted(self._operators.assumed.items())]
+    def assumptions(self) -> list[tuple[str, str]]:
+        """Return what was taken for granted because there is no data: slugs and sentences."""
+        found = list(self._assumptions.notes())
         if self._scratch is not None and self._scratch.num_files:
-            found.append(
-                f"files that the program wrote went to a scratch folder and are gone: {self._scratch.num_files}"
-            )
+            message = f"files that the program wrote went to a scratch folder and are gone: {self._scratch.num_files}"
+            found.append(("predicted-values", message))
         return found
-
-
-_ASSUMED = {
-    "item": "the program read a value of the GPU and was given a constant (1, or False for a flag)",
-    "values read": "the program moved a tensor to the host and was given ones",
-    "nonzero": "the number of non-zero elements is not known: all of them were assumed",
-    "masked_select": "the number of selected elements is not known: all of them were assumed",
-    "unique": "the number of distinct elements is not known: as many as there are elements were assumed",
-}
 
 
 def _leave_functions_of_python_alone() -> None:

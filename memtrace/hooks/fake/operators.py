@@ -1,12 +1,12 @@
 """Every operator on its way to a meta kernel: new storages are taken note of, and what has no meta kernel is answered.
 
-An operator that reads a value (`item`) gets a plausible constant, one whose shape depends on values an upper bound;
-both are counted, so that the trace can say so.
+An operator that reads a value (`item`) gets a plausible constant, one whose shape depends on values an upper bound
+(`bounds.py`); one that nobody describes ends the prediction, unless it says that it makes nothing new. All of it is
+noted (`assumptions.py`), so that the trace can say so.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memtrace.hooks.fake.accumulation import GradientSums
+from memtrace.hooks.fake.assumptions import Assumptions, operator_name
+from memtrace.hooks.fake.bounds import Bounds
 from memtrace.hooks.fake.kernels import Kernels
 from memtrace.hooks.fake.storages import CUDA, HOST, PLAIN, FakeMemory
 
@@ -26,23 +28,20 @@ Answer = Callable[..., Any]
 class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it untyped
     """Sees each operator of the thread below autograd."""
 
-    def __init__(self, memory: FakeMemory, kernels: Kernels) -> None:
+    def __init__(self, memory: FakeMemory, kernels: Kernels, assumptions: Assumptions) -> None:
         super().__init__()
         self._memory = memory
+        self._assumptions = assumptions
         self._kernels = kernels
         self._gradient_sums = GradientSums()
-        self.assumed: Counter[str] = Counter()
-        """How often a constant or an upper bound stood for what only the data says, by operator."""
         self._answers: dict[Any, Answer] = {
             _aten._local_scalar_dense.default: self._scalar,
-            _aten.equal.default: lambda *_: True,
-            _aten.is_nonzero.default: lambda one: bool(constant(one.dtype)),
+            _aten.equal.default: self._equal,
+            _aten.is_nonzero.default: lambda one: bool(self._scalar(one)),
             _aten.convolution.default: _convolution,
-            _aten.nonzero.default: self._nonzero,
-            _aten.masked_select.default: self._masked_select,
-            _aten._unique2.default: self._unique,
             _aten._amp_foreach_non_finite_check_and_unscale_.default: lambda *_: None,
             _aten._amp_update_scale_.default: lambda scale, *_: scale,
+            **Bounds(memory, assumptions).answers(),
         }
         for name in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_"):
             for overload in getattr(_aten, name).overloads() if hasattr(_aten, name) else ():
@@ -61,6 +60,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         if kwargs.get("pin_memory"):
             # C++ has no pinned memory without an accelerator; callbacks of autograd come here past the functions.
             kwargs = {name: one for name, one in kwargs.items() if name != "pin_memory"}
+        kwargs = _without_cuda(kwargs)
         fakes: list[Any] = []
         real: list[Any] = []
         for value in (*args, *kwargs.values()):
@@ -77,6 +77,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
                 args, kwargs = _to_meta(args), {key: _to_meta(value) for key, value in kwargs.items()}
         if self._gradient_sums.is_in_place(func, args, kwargs):
             return args[0]
+        self._assumptions.check()
         answer = self._answers.get(func) if fakes else None
         if kind == CUDA and fakes:
             self._kernels.before(func, args)
@@ -89,7 +90,23 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func in _COPIES:
             return _copied(func, args, kwargs)
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if not _is_undescribed(error):
+                raise
+            return self._without_description(func, args, kwargs)
+
+    def _without_description(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Answer an operator that has no kernel for shapes; what it writes into is all that can be known of it."""
+        name = operator_name(func)
+        written = _written(func, args, kwargs)
+        if written is None:
+            self._assumptions.refuse(
+                f"the operator {name} does not say which shapes it makes; tell by torch.library.register_fake"
+            )
+        self._assumptions.operator(name, "it was taken to write into its arguments and to take nothing else")
+        return None if not written else written[0] if len(written) == 1 else tuple(written)
 
     def _kind(self, fakes: list[Any]) -> str:
         kinds = {self._memory.kind_of(one) for one in fakes}
@@ -109,23 +126,35 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         return out
 
     def _scalar(self, one: Any) -> Any:
-        self.assumed["item"] += 1
+        self._assumptions.value(READ)
         return constant(one.dtype)
 
-    def _nonzero(self, one: Any) -> Any:
-        self.assumed["nonzero"] += 1
-        return torch.empty(one.numel(), one.dim(), dtype=torch.int64, device="meta")
+    def _equal(self, *_tensors: Any) -> bool:
+        self._assumptions.value("tensors of the GPU were taken to be equal")
+        return True
 
-    def _masked_select(self, one: Any, mask: Any) -> Any:
-        self.assumed["masked_select"] += 1
-        size = torch.broadcast_shapes(one.shape, mask.shape).numel()
-        return torch.empty(size, dtype=one.dtype, device="meta")
 
-    def _unique(self, one: Any, _sorted: bool = True, inverse: bool = False, counts: bool = False) -> Any:
-        self.assumed["unique"] += 1
-        indices = torch.empty(one.shape if inverse else (0,), dtype=torch.int64, device="meta")
-        numbers = torch.empty(one.numel() if counts else 0, dtype=torch.int64, device="meta")
-        return torch.empty(one.numel(), dtype=one.dtype, device="meta"), indices, numbers
+READ = "a value was read from the GPU and taken to be 1, or False for a flag"
+
+
+def _is_undescribed(error: RuntimeError) -> bool:
+    """Return whether an operator failed for want of a kernel for meta tensors."""
+    text = str(error)
+    return "no fake impl" in text or "'Meta' backend" in text
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Any] | None:
+    """Return the arguments that an operator returns after writing into them; None if it returns something else."""
+    schema = func._schema
+    found = []
+    for result in schema.returns:
+        if result.alias_info is None or not result.alias_info.is_write:
+            return None
+        for at, one in enumerate(schema.arguments):
+            if one.alias_info is not None and one.alias_info.before_set == result.alias_info.before_set:
+                found.append(args[at] if at < len(args) else kwargs[one.name])
+                break
+    return found
 
 
 def _convolution(one: Any, weight: Any, *args: Any) -> Any:
@@ -177,6 +206,14 @@ def _to_meta(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)([_to_meta(one) for one in value])
     return value
+
+
+def _without_cuda(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Translate a device that was named where no function mode was asked, as in DTensor's own code."""
+    device = kwargs.get("device")
+    if device is None or torch.device(device).type != "cuda":
+        return kwargs
+    return {**kwargs, "device": torch.device("meta")}
 
 
 def _makes_meta(kwargs: dict[str, Any]) -> bool:
