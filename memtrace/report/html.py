@@ -19,6 +19,7 @@ from memtrace.report.map_payload import PackedMap, packed_map
 from memtrace.report.markup import filled, source_hash, visible
 from memtrace.report.palette import css_variables
 from memtrace.report.payload import report_payload
+from memtrace.report.payload_ranks import detail_order
 
 # These would end the script, start a comment in it, or (the last two) end a line of JavaScript.
 _ESCAPES = {
@@ -45,7 +46,7 @@ def render_html(report: Report, *, with_source: bool = True) -> str:
             "policy": _policy([plotly, modules]),
             "title": html.escape(visible(payload["title"])),
             "verdict": html.escape(visible(payload["verdict"])),
-            "styles": css_variables() + viewer_text("report.css") + viewer_text("map.css"),
+            "styles": css_variables() + viewer_text("report.css") + viewer_text("map.css") + viewer_text("ranks.css"),
             "data": script_json(payload),
             # Base64 and our own modules: neither holds what would end a script element.
             "maps": "\n".join(
@@ -60,10 +61,9 @@ def render_html(report: Report, *, with_source: bool = True) -> str:
 
 def packed_maps(report: Report) -> dict[int, PackedMap]:
     """Return the maps that a page holds, by position of their rank: the main rank's first, then as many as fit."""
-    order = sorted(range(len(report.ranks)), key=lambda index: (index != report.main_rank, index))
     maps: dict[int, PackedMap] = {}
     room = MAX_MAP_CHARS
-    for index in order:
+    for index in detail_order(report):
         found = report.ranks[index].allocation_map
         if found is None or (maps and room <= 0):
             continue

@@ -50,6 +50,20 @@ PHASES: dict[str, Ink] = {
 }
 """By phase name, in the order in which a step goes through them."""
 
+TIMES: dict[str, Ink] = {
+    # Work is slate, as phases are; only what costs time has a colour.
+    "compute": Ink(label="compute", color="var(--time-compute)"),
+    "hidden": Ink(label="communication under compute", color="var(--time-hidden)"),
+    "exposed": Ink(label="communication, nothing computed", color="var(--time-exposed)"),
+    "copy": Ink(label="copies and fills", color="var(--time-copy)"),
+    "other": Ink(label="work of other steps", color="var(--time-other)"),
+    "unseen": Ink(label="not profiled", color="var(--grid)", hatched=True),
+    "idle": Ink(label="idle", color="var(--time-idle)"),
+    "data": Ink(label="waits for data", color="var(--time-data)"),
+    "allocator": Ink(label="device memory calls", color="var(--time-allocator)"),
+}
+"""What the time of a GPU goes into, in the order of the lanes."""
+
 THEMES: dict[str, dict[str, str]] = {
     "light": {
         "page": "#f7f7f5",
@@ -69,6 +83,14 @@ THEMES: dict[str, dict[str, str]] = {
         "phase-backward": "#aab6c3",
         "phase-optimizer": "#7e8c9b",
         "phase-other": "#f3f4f6",
+        "time-compute": "#5d6f82",
+        "time-hidden": "#eaa67c",
+        "time-exposed": "#d55e00",
+        "time-copy": "#9fb1c3",
+        "time-other": "#cdd5dd",
+        "time-idle": "#e4e7ea",
+        "time-data": "#b8860b",
+        "time-allocator": "#b3261e",
         "hatch": "rgba(255, 255, 255, 0.62)",
     },
     "dark": {
@@ -89,6 +111,14 @@ THEMES: dict[str, dict[str, str]] = {
         "phase-backward": "#485563",
         "phase-optimizer": "#667586",
         "phase-other": "#1b2026",
+        "time-compute": "#8ea1b5",
+        "time-hidden": "#a9653a",
+        "time-exposed": "#f07f2d",
+        "time-copy": "#56687a",
+        "time-other": "#3a444f",
+        "time-idle": "#2b323a",
+        "time-data": "#e3ad5b",
+        "time-allocator": "#f2867c",
         "hatch": "rgba(16, 19, 23, 0.55)",
     },
 }

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import orjson
+
 from memtrace.analysis.results import Finding, RankReport, Report
 from memtrace.report.hiding import hidden_source
 from memtrace.report.map_payload import PackedMap
@@ -18,12 +20,16 @@ from memtrace.report.payload_cards import cards, oom_view
 from memtrace.report.payload_facts import facts_view
 from memtrace.report.payload_findings import finding_view, notes_view
 from memtrace.report.payload_peak import breakdown, changes, modules_view, stacks_view
+from memtrace.report.payload_ranks import detail_order, ranks_view
 from memtrace.report.payload_steps import steps_view
+from memtrace.report.payload_time import time_view
 from memtrace.report.payload_timeline import timeline_view
 from memtrace.report.payload_values import Arrays, View, main_bytes, rank_label, share_of
 from memtrace.units import format_bytes
 
 PAYLOAD_VERSION = 1
+MAX_DETAIL_CHARS = 24_000_000
+"""About the most that timelines, stacks and steps of all ranks may add to a page; the main rank's are always there."""
 
 
 def report_payload(
@@ -34,10 +40,7 @@ def report_payload(
     Without `with_source` no path and no source line is in it.
     """
     arrays = Arrays()
-    ranks = [
-        _rank_view(rank, report.findings, arrays) | _map_view(rank, maps.get(index))
-        for index, rank in enumerate(report.ranks)
-    ]
+    ranks = _rank_views(report, maps, arrays)
     view = {
         "payload_version": PAYLOAD_VERSION,
         "memtrace": version,
@@ -46,6 +49,7 @@ def report_payload(
         "notes": notes_view(report.warnings),
         "findings": [finding_view(finding) for finding in report.findings if finding.rank is None],
         "overview": _overview(report.ranks),
+        "ranked": ranks_view(report, arrays),
         "categories": {name: {"label": ink.label, "hatched": ink.hatched} for name, ink in CATEGORIES.items()},
         "ranks": ranks,
     }
@@ -53,7 +57,26 @@ def report_payload(
     return {**visible(shown), "arrays": arrays.encoded}
 
 
-def _rank_view(rank: RankReport, findings: Sequence[Finding], arrays: Arrays) -> View:
+def _rank_views(report: Report, maps: Mapping[int, PackedMap], arrays: Arrays) -> list[View]:
+    """Return a view of each rank: in full as many as fit, those first that a reader looks for; else its overview."""
+    room = MAX_DETAIL_CHARS
+    views: dict[int, View] = {}
+    for index in detail_order(report):
+        rank, before = report.ranks[index], len(arrays.encoded)
+        overview = _overview_of_rank(rank, report.findings)
+        if room > 0 or not views:
+            details = visible(_details(rank, arrays))
+            view = overview | details | _map_view(rank, maps.get(index))
+            room -= len(orjson.dumps(details)) + sum(map(len, arrays.encoded[before:]))
+            if room >= 0 or not views:
+                views[index] = view
+                continue
+            del arrays.encoded[before:]
+        views[index] = overview | _no_details(rank)
+    return [views[index] for index in range(len(report.ranks))]
+
+
+def _overview_of_rank(rank: RankReport, findings: Sequence[Finding]) -> View:
     return {
         "label": rank_label(rank),
         "complete": rank.complete,
@@ -63,26 +86,45 @@ def _rank_view(rank: RankReport, findings: Sequence[Finding], arrays: Arrays) ->
         "findings": [
             finding_view(finding) for finding in findings if finding.rank is not None and finding.rank == rank.rank
         ],
-        "breakdown": breakdown(rank),
+        "breakdown": None if main_bytes(rank.peak) is None and rank.time is not None else breakdown(rank),
+    }
+
+
+def _details(rank: RankReport, arrays: Arrays) -> View:
+    return {
+        "left_out": None,
         "timeline": None
         if rank.timeline is None or not len(rank.timeline.event)
         else timeline_view(rank, rank.timeline, arrays),
         "modules": modules_view(rank.top_modules),
         "stacks": stacks_view(rank.top_stacks),
         "steps": steps_view(rank.steps),
+        "time": time_view(rank, arrays),
         "changes": changes(rank.first_step_peak, rank.steady_state_peak),
         "facts": facts_view(rank),
     }
 
 
+def _no_details(rank: RankReport) -> View:
+    """Return what stands in place of the details of a rank that the page does not hold."""
+    text = f"Of this rank the page holds its overview only, to stay small. {_alone(rank)}"
+    none = dict.fromkeys(("timeline", "modules", "stacks", "steps", "time", "changes", "facts", "map"))
+    return {**none, "left_out": text, "map_missing": text}
+
+
+def _alone(rank: RankReport) -> str:
+    """Return how to see everything of a rank."""
+    if rank.rank is None:
+        return "Write a report of its trace alone to see the rest."
+    command = f"memtrace report rank-{rank.rank:05d}.json.gz --html rank-{rank.rank}.html"
+    return f"To see the rest, write a report of its own trace, in the folder of the run: {command}"
+
+
 def _map_view(rank: RankReport, packed: PackedMap | None) -> View:
     """Return the tables of a rank's map; its columns stand beside the payload."""
     reason = "Nothing is known of any allocation of this device."
-    if rank.allocation_map is not None:
-        reason = (
-            "The allocations of this rank are not in this page, to keep it small: "
-            "write a report of this rank's trace alone."
-        )
+    if rank.allocation_map is not None or rank.map_left_out:
+        reason = f"The allocations of this rank are not in this page, to keep it small. {_alone(rank)}"
     return {"map": None if packed is None else packed.view, "map_missing": reason}
 
 

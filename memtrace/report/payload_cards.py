@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from memtrace.analysis.results import OomResult, Peak, RankReport
+from memtrace.report.payload_time import time_cards
 from memtrace.report.payload_values import View, main_bytes, percent, share_of, step_name
 from memtrace.units import format_bytes, format_ns
 
 
 def cards(rank: RankReport) -> list[View]:
-    """Return the cards of a rank: its peaks, what was taken from the device, and how complete the recording is."""
+    """Return the cards of a rank: its peaks, what was taken from the device, and how complete the recording is.
+
+    Where no memory was recorded, but time, they are of time.
+    """
+    if rank.time is not None and main_bytes(rank.peak) is None:
+        return time_cards(rank.time)
     kind = "requested" if rank.peak.allocated_bytes is None else "allocated"
     cards = [_card("peak", f"Peak {kind}", format_bytes(main_bytes(rank.peak)), _when(rank.peak, rank))]
     for key, label, peak in (

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from memtrace.analysis.results import RankReport, Timeline
-from memtrace.report.figures import Reference
+from memtrace.report.figures import Figure, Reference
 from memtrace.report.palette import category_ink, stack_order
+from memtrace.report.payload_lanes import lane_rows, origin_ns
 from memtrace.report.payload_values import Arrays, View
+from memtrace.report.time_figure import with_time_rows
 from memtrace.report.timeline_axis import Axis, Series
 from memtrace.report.timeline_figure import timeline_figure
 from memtrace.report.timeline_lanes import lanes
@@ -21,6 +23,7 @@ def timeline_view(rank: RankReport, timeline: Timeline, arrays: Arrays) -> View:
     """Return the two figures of a timeline (wall clock, events) and what the pointer reads from the same arrays."""
     series = _series(timeline, arrays)
     axes = {"wall": Axis(series=series, by_event=False), "event": Axis(series=series, by_event=True)}
+    figures = {name: timeline_figure(rank, axis) for name, axis in axes.items()}
     unrecorded_ns = sum(end - start for start, end in timeline.gaps)
     span_ns = series.times_ns[-1] - series.times_ns[0]
     readings = [
@@ -30,7 +33,7 @@ def timeline_view(rank: RankReport, timeline: Timeline, arrays: Arrays) -> View:
     return {
         # A wall-clock axis that is mostly gap shows nothing.
         "axis": "event" if unrecorded_ns * 2 > span_ns else "wall",
-        "figures": {name: timeline_figure(rank, axis) for name, axis in axes.items()},
+        "figures": {"wall": _with_time(rank, figures["wall"]), "event": figures["event"]},
         "seconds": series.seconds_ref,
         "events": series.events_ref,
         "categories": readings,
@@ -38,6 +41,20 @@ def timeline_view(rank: RankReport, timeline: Timeline, arrays: Arrays) -> View:
         "reserved": series.reserved_ref,
         "lanes": {name: _lane_texts(rank, axis) for name, axis in axes.items()},
     }
+
+
+def _with_time(rank: RankReport, figure: Figure) -> Figure:
+    """Return the figure by wall clock with room for the lanes of time, and its axis as long as they are."""
+    tracks = rank.time_tracks
+    if tracks is None or not tracks.lanes:
+        return figure
+    origin = origin_ns(rank, tracks)
+    figure = with_time_rows(figure, lane_rows(tracks))
+    axis = figure["layout"]["xaxis"]
+    first = min(int(lane.start_ns[0]) - origin for lane in tracks.lanes) / 1e9
+    last = max(int(lane.end_ns[-1]) - origin for lane in tracks.lanes) / 1e9
+    axis["range"] = [min(axis["range"][0], first), max(axis["range"][1], last)]
+    return figure
 
 
 def _lane_texts(rank: RankReport, axis: Axis) -> dict[str, list[list[Any]]]:

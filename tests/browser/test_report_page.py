@@ -163,7 +163,7 @@ def test_ranks_are_shown_one_at_a_time(open_report: OpenReport) -> None:
     for index in (1, 2):
         opened.page.select_option("#rank-select", str(index))
         assert opened.text(peak) == format_bytes(report.ranks[index].peak.allocated_bytes)
-    opened.page.locator(".rank-bar").nth(1).click()
+    opened.page.locator("#rank-strip .rank-cell").nth(1).click()
     assert opened.text("[data-card=completeness] .card-value") == "incomplete"
     assert "Out of memory in step 500" in opened.text(".oom")
     opened.page.keyboard.press("[")

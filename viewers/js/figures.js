@@ -35,10 +35,18 @@ export async function draw(target, payload, figure) {
   return Plotly.react(target, data, layout, { displayModeBar: false, responsive: true, doubleClick: "reset", showTips: false });
 }
 
-/** Save a drawn figure as a picture, on the colour of the page. */
-export function savePicture(target, name) {
+// What is drawn on a canvas over a figure, as a picture in it.
+function picturesOver(target, over) {
+  const axis = target._fullLayout.yaxis3;
+  if (!over || over.hidden || !axis) return [];
+  const [bottom, top] = axis.domain;
+  return [{ source: over.toDataURL(), xref: "paper", yref: "paper", x: 0, y: top, sizex: 1, sizey: top - bottom, sizing: "stretch" }];
+}
+
+/** Save a drawn figure as a picture, on the colour of the page, with the canvas that lies over it. */
+export function savePicture(target, name, over) {
   const background = getComputedStyle(document.documentElement).getPropertyValue("--panel").trim();
-  return Plotly.toImage({ data: target.data, layout: { ...target.layout, paper_bgcolor: background } }, { format: "png", width: 1400, height: 640, scale: 2 }).then((url) => {
+  return Plotly.toImage({ data: target.data, layout: { ...target.layout, paper_bgcolor: background, images: picturesOver(target, over) } }, { format: "png", width: 1400, height: 640, scale: 2 }).then((url) => {
     const link = document.createElement("a");
     link.href = url;
     link.download = `${name}.png`;

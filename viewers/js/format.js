@@ -33,3 +33,27 @@ function roundedHalfEven(bytes, power, digits) {
 export function formatSeconds(seconds) {
   return seconds < 1 ? `${(seconds * 1000).toFixed(3)} ms` : `${seconds.toFixed(6)} s`;
 }
+
+/** The same text as memtrace.units.format_ns, for whole ns (compared in tests/browser). */
+export function formatNs(ns) {
+  if (ns >= 60e9) {
+    const seconds = Number(fixedHalfEven(ns / 1e9, 0));
+    return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  }
+  for (const [factor, unit] of [[1e9, "s"], [1e6, "ms"], [1e3, "µs"]]) {
+    if (ns < factor * 0.9995) continue;
+    const value = ns / factor;
+    return `${fixedHalfEven(value, value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2)} ${unit}`;
+  }
+  return `${ns} ns`;
+}
+
+// toFixed takes a tie upwards, Python to the even digit. A double that is a tie at two digits or fewer has at most three
+// binary places, so that the products here are exact.
+function fixedHalfEven(value, digits) {
+  const scaled = value * 10 ** digits;
+  const isTie = Number.isInteger(value * 8) && (scaled * 2) % 2 === 1;
+  if (!isTie) return value.toFixed(digits);
+  const below = Math.floor(scaled);
+  return ((below % 2 ? below + 1 : below) / 10 ** digits).toFixed(digits);
+}

@@ -8,13 +8,16 @@ import { mapView } from "./mapview.js";
 import { newPeakView } from "./peakview.js";
 import { newSegmentsView } from "./segmentsview.js";
 import { copyText } from "./save.js";
-import { breakdown, cards, findings, notSeen, outOfMemory, rankStrip, summaryText } from "./summary.js";
+import { rankStrip } from "./rankcells.js";
+import { ranksSections } from "./ranksview.js";
+import { breakdown, cards, findings, notSeen, outOfMemory, summaryText } from "./summary.js";
 import { changesSection, factsSection, stepsSection } from "./tables.js";
 import { themeInForce } from "./theme.js";
 import { newTimelineView } from "./timeline.js";
+import { timeSection } from "./timeview.js";
 
 const KEYS = [
-  ["1 – 7", "views"],
+  ["1 – 9", "views"],
   ["a", "time or events on the horizontal axis"],
   ["l", "the map stacked or by address"],
   ["/", "search the map"],
@@ -28,6 +31,7 @@ const KEYS = [
   ["?", "this help"],
 ];
 
+const payload = JSON.parse(document.getElementById("data").textContent);
 const VIEWS = [
   ["overview", "Overview"],
   ["timeline", "Timeline"],
@@ -35,10 +39,11 @@ const VIEWS = [
   ["peak", "Peak"],
   ["segments", "Segments"],
   ["steps", "Steps"],
+  ["time", "Time", (rank) => rank.time !== null],
+  ["ranks", payload.ranked?.noun === "devices" ? "Devices" : "Ranks", () => payload.ranked !== null],
   ["recording", "Recording"],
 ];
 
-const payload = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement;
 const page = document.getElementById("page");
 const maps = new Map();
@@ -91,7 +96,8 @@ function copySummary() {
 
 function chooseRank(index) {
   Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, span: null, at: "peak" });
-  go(app.state.view);
+  const held = document.activeElement?.closest("#rank-strip, #rank-minis")?.id;
+  go(app.state.view).then(() => held && document.querySelector(`#${held} [aria-pressed=true]`)?.focus({ preventScroll: true }));
 }
 
 function go(view) {
@@ -116,8 +122,13 @@ function header() {
   );
 }
 
+/** The views that this rank has something for. */
+function shownViews() {
+  return VIEWS.filter(([, , hasIt]) => !hasIt || hasIt(app.rank()));
+}
+
 function navigation() {
-  const tabs = VIEWS.map(([name, label], index) =>
+  const tabs = shownViews().map(([name, label], index) =>
     element("a", { href: `#view=${name}`, "data-view": name, title: String(index + 1), "aria-current": app.state.view === name ? "page" : null, onclick: (event) => { event.preventDefault(); go(name); } }, label),
   );
   return element("nav", { class: "views", "aria-label": "views" }, tabs);
@@ -137,17 +148,20 @@ function toggleHelp() {
 /** The view of the state: `nodes` to show, and what it does when drawn, recoloured, given a key or another moment. */
 function viewOf(rank) {
   const seen = notSeen([...payload.notes, ...rank.notes]);
+  if (rank.left_out && !["overview", "ranks"].includes(app.state.view)) return { nodes: [element("div", { class: "panel empty", id: "left-out" }, rank.left_out)] };
   const views = {
     timeline: () => newTimelineView(app, rank),
     map: () => newMapView(),
     peak: () => newPeakView(app, rank),
     segments: () => newSegmentsView(app, rank),
+    time: () => ({ nodes: [rank.time ? timeSection(rank) : element("div", { class: "panel empty" }, "No activity of a GPU was recorded for this rank.")] }),
+    ranks: () => ({ nodes: payload.ranked ? ranksSections(payload, app.state.rank, chooseRank) : [] }),
     steps: () => ({ nodes: [stepsSection(rank) ?? element("div", { class: "panel empty" }, "This trace marks no steps."), changesSection(rank)] }),
     recording: () => ({ nodes: [seen, factsSection(rank)] }),
   };
   const overview = () => {
     const picture = glance(app, rank);
-    const nodes = [outOfMemory(rank.oom), cards(rank), picture.node, breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
+    const nodes = [outOfMemory(rank.oom), cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out), picture.node, rank.breakdown && breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
     return { nodes, draw: picture.draw, recolor: picture.draw };
   };
   return (views[app.state.view] ?? overview)();
@@ -196,9 +210,9 @@ function onKey(event) {
     "[": () => chooseRank(app.state.rank - 1),
     "]": () => chooseRank(app.state.rank + 1),
   }[event.key];
-  const number = VIEWS[Number(event.key) - 1];
+  const number = payload.ranks.length ? shownViews()[Number(event.key) - 1] : null;
   if (action) action();
-  else if (number && payload.ranks.length) go(number[0]);
+  else if (number) go(number[0]);
   else if (event.key === "/" && app.state.view !== "map") go("map").then(() => document.getElementById("map-search")?.focus());
   else if (!shown.key?.(event)) return;
   event.preventDefault();

@@ -12,14 +12,17 @@ import { drawMapLegend, mapTools } from "./maptools.js";
 import { bottomOf } from "./stacked.js";
 import { countChosen, sameStack, searched } from "./rows.js";
 import { secondsText } from "./rulers.js";
-import { newSurface } from "./surface.js";
+import { TIME_ROW, newSurface } from "./surface.js";
+import { openLanes } from "./timelanes.js";
 import { mapColors } from "./theme.js";
 import { copyText } from "./save.js";
+
+const MAP_HEIGHT = 560;
 
 /** The map of one rank, once its arrays are there. */
 export function mapView(app, data, view) {
   const surface = newSurface(app.state.painter);
-  const self = { app, data, view, surface, chosen: null, colors: null, pending: 0, measured: null, ratio: devicePixelRatio };
+  const self = { app, data, view, surface, chosen: null, colors: null, pending: 0, measured: null, time: openLanes(app.payload, app.rank().time), ratio: devicePixelRatio };
   const reading = element("div", { class: "reading", role: "status", hidden: true });
   const side = element("aside", { class: "map-side panel", id: "map-details" });
   const legend = element("div", { class: "map-legend", id: "map-legend" });
@@ -68,6 +71,7 @@ function limits({ app, data, view }) {
 
 function restore(self) {
   const { state } = self.app;
+  makeRoom(self);
   const whole = limits(self);
   self.camera = state.camera ? confined(state.camera, whole) : { x0: whole.x0, x1: whole.x1, y0: whole.y0, y1: whole.y1 };
   self.search.value = state.q ?? "";
@@ -80,7 +84,16 @@ function restore(self) {
 function frameOf(self) {
   const { app, data, view, camera, colors, measured } = self;
   const { axis, layout, moment } = app.state;
-  return { data, view, camera, axis, layout, colors, measured, moment, ratio: self.ratio, inSeconds: axis === "wall" && data.seconds !== null };
+  const inSeconds = axis === "wall" && data.seconds !== null;
+  return { data, view, camera, axis, layout, colors, measured, moment, ratio: self.ratio, inSeconds, time: inSeconds ? self.time : null };
+}
+
+// Rows of time are added below: the allocations keep their height.
+function makeRoom(self) {
+  const { app, surface, time, data, side } = self;
+  surface.timeRows = time && app.state.axis === "wall" && data.seconds !== null ? time.rows.length : 0;
+  const height = `${MAP_HEIGHT + surface.timeRows * TIME_ROW}px`;
+  if (surface.node.style.height !== height) surface.node.style.height = side.style.height = height;
 }
 
 function drawMap(self) {

@@ -2,6 +2,7 @@
 
 import { gapsOf, placeOfMoment } from "./camera.js";
 import { formatBytes } from "./format.js";
+import { paintLanes } from "./timelanes.js";
 
 const UNIT_STEPS = [1, 2, 5];
 
@@ -49,6 +50,7 @@ export function drawRulers(context, frame, colors) {
   drawByteRuler(context, frame, colors);
   drawAxisRuler(context, frame, colors);
   drawLanes(context, frame, colors);
+  if (frame.time) drawTimeRows(context, frame, colors);
   drawMarks(context, frame, colors);
   if (frame.measured) drawMeasured(context, frame, colors);
 }
@@ -100,7 +102,7 @@ function drawLanes(context, frame, colors) {
   const { plot, data, view, axis } = frame;
   context.save();
   context.beginPath();
-  context.rect(plot.left, plot.top + plot.height, plot.width, frame.laneHeight);
+  context.rect(plot.left, plot.top + plot.height, plot.width, frame.timeTop);
   context.clip();
   context.textAlign = "center";
   context.textBaseline = "middle";
@@ -125,6 +127,19 @@ function drawLanes(context, frame, colors) {
     context.fillText("step", plot.left - 8, plot.top + plot.height + 14);
     context.fillText("phase", plot.left - 8, plot.top + plot.height + 33);
   }
+}
+
+function drawTimeRows(context, frame, colors) {
+  const { plot, camera, time } = frame;
+  const top = plot.top + plot.height + frame.timeTop;
+  const [from, to] = [camera.x0, camera.x1].map((seconds) => (seconds - time.map_shift) * 1e9);
+  paintLanes(context, time, { left: plot.left, top, width: plot.width, row: frame.timeRow }, from, to, colors.style);
+  context.font = `10px ${colors.font}`;
+  context.textAlign = "right";
+  context.textBaseline = "middle";
+  context.fillStyle = colors.muted;
+  time.rows.forEach((text, row) => context.fillText(text, plot.left - 6, top + (row + 0.5) * frame.timeRow));
+  context.font = `11px ${colors.font}`;
 }
 
 function drawGaps(context, frame, colors) {

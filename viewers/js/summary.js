@@ -91,28 +91,12 @@ function decisions(views) {
   return element("div", { class: "decisions" }, element("span", { class: "muted" }, "How it is known:"), items);
 }
 
-/** Peaks of all ranks, to choose one of them. */
-export function rankStrip(payload, chosen, choose) {
-  const { overview } = payload;
-  if (overview.length < 2) return null;
-  const options = overview.map((rank, index) => element("option", { value: String(index), selected: index === chosen }, `${rank.label} – peak ${rank.peak}`));
-  const bars = overview.map((rank, index) =>
-    element(
-      "button",
-      { type: "button", class: rank.complete ? "rank-bar" : "rank-bar incomplete", "aria-pressed": String(index === chosen), title: `${rank.label}: peak ${rank.peak}${rank.complete ? "" : ", incomplete"}`, onclick: () => choose(index) },
-      element("span", { class: "rank-fill", style: { height: `${(rank.share * 100).toFixed(1)}%` } }),
-    ),
-  );
-  const select = element("select", { id: "rank-select", onchange: (event) => choose(Number(event.currentTarget.value)) }, options);
-  return element("nav", { class: "ranks panel", "aria-label": "ranks" }, element("label", { for: "rank-select" }, `${overview.length} ranks`), select, element("div", { class: "rank-bars" }, bars));
-}
-
 /** The overview as plain text, for a message or an issue. */
 export function summaryText(payload, rank) {
   if (!rank) return payload.verdict;
   const cards = rank.cards.map((card) => `${card.label}: ${card.value} (${card.detail})`);
-  const categories = rank.breakdown.rows.filter((row) => row.share > 0).map((row) => `  ${row.label}: ${row.values[0]} (${row.percent})`);
+  const categories = (rank.breakdown?.rows ?? []).filter((row) => row.share > 0).map((row) => `  ${row.label}: ${row.values[0]} (${row.percent})`);
   const advice = [...payload.findings, ...rank.findings].map((view) => `- ${[view.title, ...view.effects].join("; ")}${view.where ? ` [${view.where}]` : ""}`);
-  const parts = [payload.verdict, `${payload.title}, ${rank.label}`, "", ...cards, "", "At the peak:", ...categories];
+  const parts = [payload.verdict, `${payload.title}, ${rank.label}`, "", ...cards, ...(categories.length ? ["", "At the peak:", ...categories] : [])];
   return [...parts, ...(advice.length ? ["", "What to change:", ...advice] : [])].join("\n");
 }

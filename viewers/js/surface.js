@@ -12,6 +12,8 @@ import { drawRulers } from "./rulers.js";
 const LEFT = 82;
 const BOTTOM = 26;
 const LANES = 46;
+/** Pixels of a row of time. */
+export const TIME_ROW = 16;
 
 /** The surface; `draw(frame)` draws, `idAt(x, y)` and `momentAtX(x)` answer for the picture that was drawn last. */
 export function newSurface(wanted) {
@@ -25,7 +27,10 @@ export function newSurface(wanted) {
     node,
     painter,
     drawn,
-    laneHeight: (view) => (view.spans.length ? LANES : 6),
+    /** Rows of time that are drawn below the lanes; set before drawing. */
+    timeRows: 0,
+    timeTop: (view) => (view.spans.length ? LANES : 6),
+    laneHeight: (view) => surface.timeTop(view) + surface.timeRows * TIME_ROW,
     plot: (view) => plotOf(surface.laneHeight(view)),
     draw(frame) {
       const ratio = frame.ratio;
@@ -51,7 +56,7 @@ export function newSurface(wanted) {
         over.height = Math.round(height * ratio);
       }
       const plot = surface.plot(frame.view);
-      drawRulers(over.getContext("2d"), { ...frame, plot, width, height, ratio, laneHeight: surface.laneHeight(frame.view) }, frame.colors);
+      drawRulers(over.getContext("2d"), { ...frame, plot, width, height, ratio, laneHeight: surface.laneHeight(frame.view), timeTop: surface.timeTop(frame.view), timeRow: TIME_ROW }, frame.colors);
     },
     /** The id drawn at a place of the node, in CSS pixels; 0 outside. */
     idAt(x, y, view) {

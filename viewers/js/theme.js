@@ -23,5 +23,6 @@ export function mapColors() {
     panelText: read("--panel"),
     font: read("--font"),
     phases,
+    style,
   };
 }

@@ -6,6 +6,7 @@ import { formatBytes, formatSeconds } from "./format.js";
 import { momentText } from "./details.js";
 import { shownMoment } from "./moments.js";
 import { lastNotAbove, momentAt } from "./camera.js";
+import { laneKeys, laneReading, openLanes, paintLanes } from "./timelanes.js";
 import { headlineFrame, liveAt, nameOf, operationOf, shortFrame } from "./rows.js";
 
 const AXES = { wall: "wall clock", event: "events" };
@@ -77,11 +78,12 @@ function atMoment(app, data, view) {
 /** The section of the timeline. `draw()` draws it for the theme in force; `hooks` hear clicks, and tell mark and module. */
 function timelineSection(app, rank, hooks) {
   const { payload, state: shown } = app;
-  const view = rank.timeline;
-  if (view === null) return { node: missing(), draw: () => Promise.resolve(), toggleAxis: () => {}, resetZoom: () => {} };
+  const lanes = openLanes(payload, rank.time);
+  const view = rank.timeline ?? (lanes && timeAlone(lanes));
+  if (view === null) return { node: missing(rank), draw: () => Promise.resolve(), toggleAxis: () => {}, resetZoom: () => {} };
   const state = {
     hidden: new Set(),
-    get axis() { return shown.axis; },
+    get axis() { return rank.timeline ? shown.axis : "wall"; },
     set axis(value) {
       shown.axis = value;
       shown.camera = shown.span = null;
@@ -89,15 +91,20 @@ function timelineSection(app, rank, hooks) {
     },
   };
   const plot = element("div", { class: "plot", id: "timeline-plot" });
+  const over = element("canvas", { class: "time-lanes", id: "time-lanes", hidden: true });
   const reading = element("div", { class: "reading", role: "status", hidden: true });
   const buttons = axisButtons(state, () => redraw());
   const redraw = () => {
     buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.axis === state.axis)));
     return draw(plot, payload, withSpan(withMark(withHidden(view.figures[state.axis], state.hidden), hooks.mark()), shown.span)).then(keepSpan);
   };
+  const drawLanes = () => paintTimeRows(over, plot, state.axis === "wall" ? lanes : null);
   // The stretch that was zoomed to is part of the link.
   const whole = () => view.figures[state.axis].layout.xaxis.range;
   const keepSpan = () => {
+    drawLanes();
+    plot.removeAllListeners?.("plotly_afterplot");
+    plot.on("plotly_afterplot", drawLanes);
     plot.removeAllListeners?.("plotly_relayout");
     plot.on("plotly_relayout", () => {
       const range = plot._fullLayout.xaxis.range;
@@ -109,28 +116,57 @@ function timelineSection(app, rank, hooks) {
   const toolbar = element(
     "div",
     { class: "toolbar" },
-    legend(view, state, redraw),
+    legend(view, state, redraw, lanes),
     element(
       "div",
       { class: "tools" },
-      element("div", { class: "switch", role: "group", "aria-label": "horizontal axis" }, buttons),
+      rank.timeline && element("div", { class: "switch", role: "group", "aria-label": "horizontal axis" }, buttons),
       element("button", { type: "button", class: "quiet", onclick: resetZoom }, "Reset zoom"),
-      element("button", { type: "button", class: "quiet", onclick: () => savePicture(plot, "memtrace-timeline") }, "Save PNG"),
+      element("button", { type: "button", class: "quiet", onclick: () => savePicture(plot, "memtrace-timeline", over) }, "Save PNG"),
     ),
   );
-  const frame = element("div", { class: "plot-frame" }, plot, reading);
-  followPointer(frame, plot, reading, payload, view, state, hooks.module);
+  const frame = element("div", { class: "plot-frame" }, plot, over, reading);
+  followPointer(frame, plot, reading, (place, row) => (row === null ? readingAt(payload, view, state.axis, place, hooks.module(place)) : laneReading(lanes, row, place * 1e9, readingHead(view, state.axis, place))));
   hearClicks(frame, plot, (place) => rank.map && hooks.clicked(place));
-  const lead = "Bytes in use, stacked by what they are for. Drag across to zoom, double-click to go back; click a moment to see what was live then.";
-  const node = section("timeline", "Over time", lead, element("div", { class: "panel" }, toolbar, frame));
+  const node = section("timeline", "Over time", leadOf(rank, lanes), element("div", { class: "panel" }, toolbar, frame));
   const toggleAxis = () => {
+    if (!rank.timeline) return null;
     state.axis = state.axis === "wall" ? "event" : "wall";
     return redraw();
   };
   return { node, draw: redraw, toggleAxis, resetZoom };
 }
 
-function missing() {
+function leadOf(rank, lanes) {
+  if (!rank.timeline) return "No memory was recorded; this is what the GPU did. Drag across to zoom, double-click to go back.";
+  const below = lanes ? " Below, on the same axis by wall clock: what the GPU did, and when the program waited." : "";
+  return `Bytes in use, stacked by what they are for. Drag across to zoom, double-click to go back; click a moment to see what was live then.${below}`;
+}
+
+// A rank of which only time was recorded, as a timeline without any memory.
+function timeAlone(lanes) {
+  const figures = { wall: lanes.figure, event: lanes.figure };
+  return { figures, categories: [], allocated: null, reserved: null, lanes: { wall: { step: lanes.steps, phase: [] } } };
+}
+
+// The canvas lies over the room that the figure leaves, wherever that is after a zoom or a change of width.
+function paintTimeRows(canvas, plot, lanes) {
+  const { xaxis, yaxis3 } = plot._fullLayout;
+  canvas.hidden = !lanes || !yaxis3;
+  if (canvas.hidden) return;
+  const ratio = devicePixelRatio;
+  const [width, height] = [xaxis._length, yaxis3._length];
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  Object.assign(canvas.style, { left: `${xaxis._offset}px`, top: `${yaxis3._offset}px`, width: `${width}px`, height: `${height}px` });
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  const [from, to] = xaxis.range.map((seconds) => seconds * 1e9);
+  paintLanes(context, lanes, { left: 0, top: 0, width, row: height / lanes.rows.length }, from, to);
+}
+
+function missing(rank) {
+  if (rank.left_out) return section("timeline", "Over time", null, element("div", { class: "panel empty" }, rank.left_out));
   const text =
     "This trace has no history: it holds the state of the memory at one moment, so nothing can be drawn over time. " +
     "To see a timeline, record the run: memtrace record -- python train.py";
@@ -143,7 +179,7 @@ function axisButtons(state, redraw) {
   );
 }
 
-function legend(view, state, redraw) {
+function legend(view, state, redraw, lanes) {
   const keys = [...view.categories].reverse().map((series) => {
     const hatched = series.category === "unknown";
     const toggle = (event) => {
@@ -158,7 +194,7 @@ function legend(view, state, redraw) {
     view.reserved && element("span", { class: "key line" }, element("span", { class: "stroke dashed" }), "reserved"),
     view.figures.wall.data.some((trace) => trace.meta === "device") && element("span", { class: "key line" }, element("span", { class: "diamond" }, "◇"), "device, all processes, at step ends"),
   ];
-  return element("div", { class: "legend" }, keys, lines);
+  return element("div", { class: "legend" }, keys, lines, lanes && laneKeys(lanes));
 }
 
 function withHidden(figure, hidden) {
@@ -181,7 +217,7 @@ function withMark(figure, place) {
 
 // The reading is our own: plotly's formats know no binary units, and its nearest point may lie across a gap. It shows the
 // values that hold at the pointer, which are those of the last event at or before it.
-function followPointer(frame, plot, reading, payload, view, state, moduleAt) {
+function followPointer(frame, plot, reading, readAt) {
   const hide = () => { reading.hidden = true; };
   frame.addEventListener("pointerleave", hide);
   frame.addEventListener("pointerdown", hide);
@@ -192,12 +228,19 @@ function followPointer(frame, plot, reading, payload, view, state, moduleAt) {
     const left = event.clientX - box.left;
     const place = axis.p2c(left - axis._offset);
     if (left < axis._offset || left > axis._offset + axis._length) return hide();
-    reading.replaceChildren(...readingAt(payload, view, state.axis, place, moduleAt(place)));
+    reading.replaceChildren(...readAt(place, timeRowAt(plot, event.clientY - box.top)));
     reading.hidden = false;
     const beyond = left + 24 + reading.offsetWidth > box.width;
     reading.style.left = `${beyond ? left - reading.offsetWidth - 16 : left + 16}px`;
     reading.style.top = `${Math.max(8, Math.min(event.clientY - box.top - 40, box.height - reading.offsetHeight - 8))}px`;
   });
+}
+
+// The row of time under the pointer; null over the memory.
+function timeRowAt(plot, y) {
+  const axis = plot._fullLayout.yaxis3;
+  if (!axis || y < axis._offset || y >= axis._offset + axis._length) return null;
+  return Math.floor(((y - axis._offset) / axis._length) * axis.tickvals.length);
 }
 
 // A click is a press without a move; plotly keeps drags to itself.
@@ -214,11 +257,10 @@ function hearClicks(frame, plot, clicked) {
 
 /** What the pointer shows at a place of an axis. */
 function readingAt(payload, view, axis, place, module) {
+  const head = readingHead(view, axis, place);
+  if (!view.seconds) return [head];
   const places = resolveArray(payload, axis === "wall" ? view.seconds : view.events);
   const index = lastNotAbove(places, place);
-  const when = axis === "wall" ? formatSeconds(Math.max(place, 0)) : `event ${Math.round(Math.max(place, 0)).toLocaleString("en-US")}`;
-  const where = ["step", "phase"].map((lane) => innermost(view.lanes[axis][lane], place)).filter(Boolean).join(" · ");
-  const head = element("div", { class: "reading-head" }, element("span", {}, when), where && element("span", { class: "muted" }, where));
   const first = view.categories.length ? resolveArray(payload, view.categories[0].array) : [];
   if (index < 0 || Number.isNaN(first[index])) return [head, element("div", { class: "muted" }, "not recorded here")];
   const rows = [];
@@ -230,6 +272,13 @@ function readingAt(payload, view, axis, place, module) {
     .filter(([, reference]) => reference !== null)
     .map(([label, reference]) => readingRow("", label, resolveArray(payload, reference)[index], "total"));
   return [head, element("table", {}, element("tbody", {}, lines, rows)), module && element("div", { class: "muted mono" }, `in ${module}`)].filter(Boolean);
+}
+
+/** The first line of a reading: when, and in which step and phase. */
+function readingHead(view, axis, place) {
+  const when = axis === "wall" ? formatSeconds(place) : `event ${Math.round(Math.max(place, 0)).toLocaleString("en-US")}`;
+  const where = ["step", "phase"].map((lane) => innermost(view.lanes[axis][lane], place)).filter(Boolean).join(" · ");
+  return element("div", { class: "reading-head" }, element("span", {}, when), where && element("span", { class: "muted" }, where));
 }
 
 function readingRow(mark, label, bytes, kind = "") {

@@ -1,0 +1,85 @@
+// Lanes of time below the memory: stretches as rectangles on a canvas, and what lies under the pointer. Times are ns.
+
+import { lastNotAbove } from "./camera.js";
+import { element, swatch } from "./dom.js";
+import { resolveArray } from "./figures.js";
+import { formatNs } from "./format.js";
+
+/** What is rare and short must be seen: the least pixels of a stretch, by the name of its lane. */
+const LEAST = { data: 1, allocator: 1 };
+
+/** The lanes of a rank with their arrays; null where it has none. */
+export function openLanes(payload, time) {
+  const view = time?.lanes;
+  if (!view) return null;
+  const lanes = view.lanes.map((lane) => ({ ...lane, starts: resolveArray(payload, lane.starts), ends: resolveArray(payload, lane.ends) }));
+  return { ...view, lanes };
+}
+
+/**
+ * The rectangles of a lane, as pairs of left and width, where `width` pixels show the time from `from` to `to`.
+ * Stretches inside one column of pixels are one rectangle, as wide as they are together.
+ */
+export function laneRects({ starts, ends }, from, to, width, least = 0) {
+  const rects = [];
+  const scale = width / (to - from);
+  let column = -1;
+  let covered = 0;
+  const flush = () => {
+    if (covered > 0) rects.push([column, Math.max(covered, least)]);
+    covered = 0;
+  };
+  for (let at = Math.max(lastNotAbove(starts, from), 0); at < starts.length && starts[at] < to; at += 1) {
+    const left = Math.max((starts[at] - from) * scale, 0);
+    const right = Math.min((ends[at] - from) * scale, width);
+    if (right <= left) continue;
+    const first = Math.floor(left);
+    if (right <= first + 1) {
+      if (first !== column) flush();
+      column = first;
+      covered += right - left;
+    } else {
+      flush();
+      rects.push([left, right - left]);
+    }
+  }
+  flush();
+  return rects;
+}
+
+/** Draw lanes: `box` gives left, top, width and height of a row in pixels, `from` and `to` the time that is shown. */
+export function paintLanes(context, view, box, from, to, style = getComputedStyle(document.documentElement)) {
+  const color = (name) => (name.startsWith("var(") ? style.getPropertyValue(name.slice(4, -1)).trim() : name);
+  context.fillStyle = color("var(--grid)");
+  view.rows.forEach((_, row) => context.fillRect(box.left, box.top + (row + 1) * box.row - 2, box.width, 1));
+  for (const lane of view.lanes) {
+    context.fillStyle = color(lane.color);
+    const top = box.top + lane.row * box.row + 2;
+    for (const [left, width] of laneRects(lane, from, to, box.width, LEAST[lane.name])) context.fillRect(box.left + left, top, width, box.row - 4);
+  }
+}
+
+/** The stretch of a row that holds a moment, of the lane drawn on top; null where there is none. */
+export function stretchAt(view, row, time) {
+  for (const lane of [...view.lanes].reverse()) {
+    if (lane.row !== row) continue;
+    const at = lastNotAbove(lane.starts, time);
+    if (at >= 0 && time < lane.ends[at]) return { lane, start: lane.starts[at], end: lane.ends[at] };
+  }
+  return null;
+}
+
+/** What the pointer reads on a row: the stretch there, how long it is, and what the whole lane adds up to. */
+export function laneReading(view, row, time, head) {
+  const found = stretchAt(view, row, time);
+  if (found === null) return [head, element("div", { class: "muted" }, `${view.rows[row]}: nothing then`)];
+  const { lane, start, end } = found;
+  const line = element("tr", { "data-label": lane.name }, element("td", {}, swatch(lane.color, false)), element("td", {}, lane.label), element("td", { class: "number strong" }, formatNs(Math.round(end - start))));
+  return [head, element("table", {}, element("tbody", {}, line)), element("div", { class: "muted lane-total" }, `in all ${lane.total}`)];
+}
+
+/** Keys of the colours that rows do not tell: a row of two kinds. */
+export function laneKeys(view) {
+  const shared = view.lanes.filter((lane) => view.lanes.some((other) => other !== lane && other.row === lane.row));
+  return shared.map((lane) => element("span", { class: "key" }, swatch(lane.color, false), lane.label));
+}
