@@ -1,12 +1,15 @@
 """Ranks of a made-up training run, any number of them and of any length, written as `memtrace record` writes them.
 
+    python -m tests.generated_ranks FOLDER [--ranks 16] [--events 20000]
+
 Every rank trains the same stack of blocks on its own share of tokens, so that ranks differ slightly; the model of the
 allocator gives addresses and segments, as on a GPU. The same arguments give the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,8 @@ from memtrace.store.write import write_trace
 START_NS = 1_700_000_000_000_000_000
 HIDDEN = 64
 BLOCKS = 6
-WEIGHTS = {"attn.qkv": 3 * HIDDEN * HIDDEN, "attn.proj": HIDDEN * HIDDEN, "mlp.up": 4 * HIDDEN * HIDDEN}
-"""Elements of the weights of a block, by the module that holds them."""
-_STEP_NS = 1_000_000_000
+WEIGHTS = {"attn.qkv": 3 * HIDDEN, "attn.proj": HIDDEN, "mlp.up": 4 * HIDDEN}
+"""Rows of the weights of a block, by the module that holds them; each row has `HIDDEN` elements."""
 
 
 class _Run:
@@ -41,7 +43,8 @@ class _Run:
         }
         self._stacks: dict[str, int] = {}
         self._next_address = 1
-        self._sizes: dict[int, int] = {}
+        self.sizes: dict[int, int] = {}
+        """Bytes by address."""
         self.num_placed = 0
         """Events that the allocator will have made of it, without those of segments."""
 
@@ -51,7 +54,7 @@ class _Run:
 
     def alloc(self, size_bytes: int, function: str) -> int:
         address, self._next_address = self._next_address, self._next_address + 1
-        self._sizes[address] = size_bytes
+        self.sizes[address] = size_bytes
         self._event("alloc", address, function)
         self.num_placed += 1
         return address
@@ -61,13 +64,14 @@ class _Run:
         self.num_placed += 2
 
     def own(self, address: int, category: str, name: str, step: int) -> None:
-        size = self._sizes[address]
+        size = self.sizes[address]
         row = {"time_ns": self.now, "step": step, "device": self.device, "address": address, "size_bytes": size}
-        self.rows[OWNERS].append(row | {"tensor_bytes": size, "category": category, "name": name, "dtype": "float32"})
+        row |= {"tensor_bytes": size, "category": category, "name": name, "dtype": "float32"}
+        self.rows[OWNERS].append(row | {"shape": f"{size // (4 * HIDDEN)}x{HIDDEN}"})
 
     def _event(self, action: str, address: int, function: str) -> None:
         row = {"time_ns": self.tick(), "action": action, "device": self.device, "address": address, "stream": 0}
-        self.rows[EVENTS].append(row | {"size_bytes": self._sizes[address], "stack": self._stack(function)})
+        self.rows[EVENTS].append(row | {"size_bytes": self.sizes[address], "stack": self._stack(function)})
 
     def _stack(self, function: str) -> int:
         if function not in self._stacks:
@@ -97,22 +101,24 @@ def generated_rank(rank: int, world_size: int, *, num_events: int = 20_000) -> R
     return place(built, run.device, capacity_bytes=1 << 30).rank
 
 
-def write_ranks(folder: Path, world_size: int, *, num_events: int = 20_000) -> list[Path]:
-    """Write a run folder with a file a rank, as a launcher with many ranks does; return the files by rank."""
+def write_ranks(
+    folder: Path, world_size: int, *, num_events: int = 20_000, ranks: Iterable[int] | None = None
+) -> list[Path]:
+    """Write a run folder with a file a rank, as a launcher with many ranks does, or only `ranks`; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     header = {"memtrace": "0", "command": ["torchrun", "train.py"], "redacted": False, "exit_status": 0, "options": {}}
-    paths = [folder / f"rank-{rank:05}.json.gz" for rank in range(world_size)]
-    for rank, path in enumerate(paths):
+    paths = {rank: folder / f"rank-{rank:05}.json.gz" for rank in (range(world_size) if ranks is None else ranks)}
+    for rank, path in paths.items():
         made = generated_rank(rank, world_size, num_events=num_events)
         write_trace(Trace(header=header, ranks=(made,), path=str(path)), path)
-    return paths
+    return list(paths.values())
 
 
 def _train(run: _Run, *, tokens: int, num_events: int) -> None:
     weights = {
-        f"blocks.{block}.{name}": run.alloc(4 * elements, f"make_{name}")
+        f"blocks.{block}.{name}": run.alloc(4 * HIDDEN * num_rows, f"make_{name}")
         for block in range(BLOCKS)
-        for name, elements in WEIGHTS.items()
+        for name, num_rows in WEIGHTS.items()
     }
     state: dict[str, int] = {}
     run.rows[STEPS].append(_step(0, START_NS, run.tick()))
@@ -121,9 +127,10 @@ def _train(run: _Run, *, tokens: int, num_events: int) -> None:
         gradients = _forward_and_backward(run, step, tokens, weights)
         optimizer = _phase(run, "optimizer", step)
         for name, weight in weights.items():
-            size = run._sizes[weight]
-            state[name] = state.get(name) or run.alloc(2 * size, "make_state")
-            run.free(run.alloc(size, "update"), "update")
+            for moment in ("exp_avg", "exp_avg_sq"):
+                key = f"{moment} of {name}"
+                state[key] = state.get(key) or run.alloc(run.sizes[weight], "make_state")
+            run.free(run.alloc(run.sizes[weight], "update"), "update")
         optimizer["end_ns"] = run.tick()
         for category, held in (("parameter", weights), ("gradient", gradients), ("optimizer_state", state)):
             for name, address in held.items():
@@ -150,7 +157,7 @@ def _forward_and_backward(run: _Run, step: int, tokens: int, weights: Mapping[st
     for name, address in reversed(saved):
         passed_on = run.alloc(4 * HIDDEN * tokens, "backward")
         if name not in gradients:
-            gradients[name] = run.alloc(run._sizes[weights[name]], "accumulate")
+            gradients[name] = run.alloc(run.sizes[weights[name]], "accumulate")
         run.free(address, "backward")
         run.free(passed_on, "backward")
     backward["end_ns"] = run.tick()
@@ -179,3 +186,17 @@ def _table(table: Table, rows: Sequence[Mapping[str, Any]], strings: StringTable
         for column in table.columns
     }
     return ColumnTable(table, columns)
+
+
+def main() -> None:
+    """Write a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ranks", type=int, default=16)
+    parser.add_argument("--events", type=int, default=20_000, help="at least so many a rank")
+    options = parser.parse_args()
+    write_ranks(options.folder, options.ranks, num_events=options.events)
+
+
+if __name__ == "__main__":
+    main()
