@@ -27,6 +27,7 @@ RESULT_TYPES = frozenset(
         "memtrace.analysis.time_results",
         "memtrace.forecast.results",
         "memtrace.forecast.fit_results",
+        "memtrace.launch.live_results",
     }
 )
 TRACE = "store.trace store.columns"

@@ -74,6 +74,10 @@ COMMANDS = {
     "trigger": LazyCommand(
         target="memtrace.cli.trigger:trigger", short_help="Ask a running recording to keep its next steps."
     ),
+    "live": LazyCommand(
+        target="memtrace.cli.live:live",
+        short_help="Watch a running recording: steps, phases and memory of every rank.",
+    ),
     "mcp": LazyCommand(
         target="memtrace.cli.mcp:mcp",
         short_help="Serve coding agents: answer questions about traces over stdio (Model Context Protocol).",

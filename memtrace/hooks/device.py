@@ -68,6 +68,20 @@ def device_records(torch: Any, kind: str) -> list[dict[str, Any]]:
     return found
 
 
+def device_levels(torch: Any, kind: str) -> dict[str, Any]:
+    """Return what the allocator of the current device says now, and the most that it has handed out."""
+    api = getattr(torch, kind)
+    index = api.current_device()
+    stats = api.memory_stats(index)
+    return {
+        "device": f"{kind}:{index}",
+        "allocated_bytes": stats.get("allocated_bytes.all.current"),
+        "peak_allocated_bytes": stats.get("allocated_bytes.all.peak"),
+        "reserved_bytes": stats.get("reserved_bytes.all.current"),
+        "num_alloc_retries": stats.get("num_alloc_retries"),
+    }
+
+
 def device_totals(torch: Any, kind: str) -> dict[str, int | None]:
     """Return what the device and its allocator say now: used, reserved and allocated bytes, segments taken so far."""
     api = getattr(torch, kind)

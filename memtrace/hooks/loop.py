@@ -18,6 +18,7 @@ from memtrace.hooks.phases import PhaseClock
 from memtrace.hooks.replicas import Replicas
 from memtrace.hooks.saved import SavedWalk
 from memtrace.hooks.sources import Sources
+from memtrace.hooks.status import Status
 from memtrace.hooks.steps import StepEnd, StepTracker
 from memtrace.hooks.window import Window
 from memtrace.hooks.writer import Writer
@@ -27,18 +28,21 @@ from memtrace.schema.names import Phase
 class TrainingLoop:
     """Follows the loop of one thread, the one that the recording began on."""
 
-    def __init__(self, torch: Any, window: Window, sources: Sources, writer: Writer, start_ns: int) -> None:
+    def __init__(
+        self, torch: Any, window: Window, sources: Sources, writer: Writer, status: Status, start_ns: int
+    ) -> None:
         self._torch = torch
         self._window = window
         self._sources = sources
         self._writer = writer
+        self._status = status
         self._thread = threading.get_ident()
         self._step = 0
         self._step_start_ns = start_ns
         self._recording_ns = 0
         self._ended_unfinished = False
         self.steps = StepTracker(self._step_ended)
-        self._phases = PhaseClock(lambda row: self._window.chunk.phases.append(row))
+        self._phases = PhaseClock(lambda row: self._window.chunk.phases.append(row), status.phase)
         self.replicas = Replicas(
             write=writer.bucket,
             on_forward=lambda row: self._window.chunk.replica_forwards.append(row),
@@ -259,11 +263,13 @@ class TrainingLoop:
             # Now, not after the first step, which may fail: what will be resident by then depends on them.
             for optimizer in self._live_optimizers():
                 self._writer.describe_optimizer(optimizer)
+        owned = None
         if self._window.is_open:
             # First the events: the CPU source would record every Python call of the sweep.
             self._window.take_events()
-            self._sweep_owners()
+            owned = self._sweep_owners()
             self.replicas.step_ended(self._step)
+        self._status.step_ended(self._step, owned, time_ns())
         self._window.end_step(self._step)
         self._step += 1
         self._step_start_ns = end.end_ns or time_ns()
@@ -284,8 +290,8 @@ class TrainingLoop:
             recording_ns=self._recording_ns + self._window.spent_ns,
         )
 
-    def _sweep_owners(self) -> None:
-        self._window.chunk.owners += self._owners.rows(
+    def _sweep_owners(self) -> list[Row]:
+        rows = self._owners.rows(
             [*self.modules.roots(), *self._averages],
             self._live_optimizers(),
             held=self.communication.held(),
@@ -293,6 +299,8 @@ class TrainingLoop:
             now_ns=time_ns(),
             step=self._step,
         )
+        self._window.chunk.owners += rows
+        return rows
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:

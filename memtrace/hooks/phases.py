@@ -26,8 +26,10 @@ class _Span:
 class PhaseClock:
     """Emits one row of the `phases` table whenever a phase ends. Used by the training thread alone."""
 
-    def __init__(self, emit: Callable[[Row], None]) -> None:
+    def __init__(self, emit: Callable[[Row], None], on_change: Callable[[Phase, int], None] | None = None) -> None:
+        """Begin outside any phase; `on_change` is told which phase runs from a time on."""
         self._emit = emit
+        self._on_change = on_change
         self._spans = [_Span(Phase.OTHER, 0, None)]
         self._step = 0
         self._microbatch = 0
@@ -82,12 +84,14 @@ class PhaseClock:
             if self._backward_done:
                 self._microbatch += 1
                 self._backward_done = False
+            self._changed(now_ns)
 
     def begin(self, phase: Phase, now_ns: int, detail: str | None = None) -> None:
         """Open a span; a forward that runs ends here."""
         self._end_forward(now_ns)
         self._spans.append(_Span(phase, now_ns, detail))
         self._begun = self._begun or phase is Phase.BACKWARD
+        self._changed(now_ns)
 
     def end(self, now_ns: int) -> None:
         """Close the innermost span."""
@@ -99,6 +103,7 @@ class PhaseClock:
         # A nested backward (reentrant checkpointing) does not end the microbatch.
         if span.phase is Phase.BACKWARD and self._spans[-1].phase is not Phase.BACKWARD:
             self._backward_done = True
+        self._changed(now_ns)
 
     def flush(self) -> None:
         """Emit every open phase with the end unknown: the program ends here, or its recording does."""
@@ -107,6 +112,10 @@ class PhaseClock:
                 self._emit((str(span.phase), self._step, self._microbatch, span.start_ns, None, span.detail))
             if span.forward_ns is not None:
                 self._emit((str(Phase.FORWARD), self._step, self._microbatch, span.forward_ns, None, None))
+
+    def _changed(self, now_ns: int) -> None:
+        if self._on_change is not None:
+            self._on_change(self.current, now_ns)
 
     def _end_forward(self, now_ns: int) -> None:
         span = self._spans[-1]

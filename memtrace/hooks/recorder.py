@@ -14,6 +14,7 @@ from memtrace.hooks.guard import Guard
 from memtrace.hooks.loop import TrainingLoop
 from memtrace.hooks.sources import Sources
 from memtrace.hooks.spool import Spool
+from memtrace.hooks.status import Status
 from memtrace.hooks.window import Window
 from memtrace.hooks.writer import Writer
 from memtrace.hooks.yielding import Yielding
@@ -74,7 +75,8 @@ class Recorder:
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources
         self._window = Window(options, spool, self._sources, start_ns=self._start_ns, on_lost=self._writer.note_lost)
-        self._loop = TrainingLoop(torch, self._window, self._sources, self._writer, self._start_ns)
+        self._status = Status(options.parts_dir, spool.name, levels=self._sources.levels)
+        self._loop = TrainingLoop(torch, self._window, self._sources, self._writer, self._status, self._start_ns)
         yielding = Yielding(self._window, self._sources, self._writer)
         self._attachments = Attachments(torch, self._guard, self._loop, yielding)
         self._uninstall_crash = _nothing
@@ -108,6 +110,7 @@ class Recorder:
                 self._writer.warn(slug, message)
             self._writer.note_distributed(self._torch)
             self._writer.end()
+            self._status.close()
         self._uninstall_crash()
 
     def follow_marks(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from memtrace.hooks import device
 from memtrace.hooks.chunk import EventBatch
+from memtrace.hooks.cpu import DEVICE as CPU
 from memtrace.hooks.cpu import CpuSource
 from memtrace.hooks.history import HistorySource
 from memtrace.hooks.kernels import KernelSource
@@ -37,6 +38,7 @@ class Sources:
         self._known_devices: set[str] = set()
         self._drained_events = 0
         self._most_in_a_step = 0
+        self._cpu_levels: dict[str, Any] = {}
         self.profiler_suspended = False
         """Whether the program's own profiler runs now."""
         self.history_suspended = False
@@ -159,10 +161,31 @@ class Sources:
         if not cpu.running or self.cannot_switch():
             return EventBatch(MARKS_ONLY)
         batch = cpu.stop()
+        self._note_cpu_levels(batch)
         if cpu.result is not None:
             cpu.result.save(path(KINETO_SUFFIX))
             cpu.result = None
         return batch
+
+    def _note_cpu_levels(self, batch: EventBatch) -> None:
+        """Take from events what the CPU's allocator said last, and at most."""
+        totals = batch.columns.get("total_bytes")
+        known = [total for total in totals if total is not None] if isinstance(totals, (list, tuple)) else []
+        if known:
+            peak = max(self._cpu_levels.get("peak_allocated_bytes", 0), max(known))
+            name = CPU if self._fake is None else self._fake.device
+            self._cpu_levels = {"device": name, "allocated_bytes": known[-1], "peak_allocated_bytes": peak}
+
+    def levels(self) -> dict[str, Any]:
+        """Return device, allocated, peak and reserved bytes; empty where nothing tells.
+
+        Of the CPU they are those of the last events that were drained.
+        """
+        if self._cpu is not None:
+            return self._cpu_levels
+        if self._kind is None or not self._is_initialized() or self._is_capturing():
+            return {}
+        return device.device_levels(self._torch, self._kind)
 
     def _after_dump(self, history: HistorySource, *, keep: bool) -> None:
         if self.history_suspended:

@@ -34,13 +34,17 @@ def trigger(run: str, num_steps: int) -> int:
 
 def find_parts(run: str) -> list[Path]:
     """Return the folders of parts of an output, of a run folder, or of a process and those below it."""
+    return [folder for folder in candidate_folders(run) if (folder / LAUNCHER_FILE).is_file()]
+
+
+def candidate_folders(run: str) -> list[Path]:
+    """Return where the parts of an output, of a run folder, or of a process and those below it would be."""
     path = Path(run)
     beside = path.with_name(path.name + PARTS_SUFFIX) if path.name else path
     candidates = [path, beside, *(sorted(path.glob(f"*{PARTS_SUFFIX}")) if path.is_dir() else [])]
-    found = [folder for folder in candidates if (folder / LAUNCHER_FILE).is_file()]
-    if not found and run.isascii() and run.isdigit():
-        found = _parts_of_process(int(run))
-    return found
+    if run.isascii() and run.isdigit() and not any(map(os.path.lexists, candidates)):
+        return _parts_of_process(int(run))
+    return candidates
 
 
 def _parts_of_process(pid: int) -> list[Path]:

@@ -33,7 +33,7 @@ def read_lines(path: Path) -> PartLines:
     try:
         with path.open("rb") as file:
             for line in file:
-                record = _record(line)
+                record = record_of(line)
                 if record is not None:
                     lines.records.append(record)
                 elif not line.endswith(b"\n"):
@@ -45,7 +45,8 @@ def read_lines(path: Path) -> PartLines:
     return lines
 
 
-def _record(line: bytes) -> Record | None:
+def record_of(line: bytes) -> Record | None:
+    """Return the record in a line, `None` if it is none."""
     try:
         record: Any = orjson.loads(line)
     except orjson.JSONDecodeError:

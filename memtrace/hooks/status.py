@@ -1,0 +1,94 @@
+"""Says what a recorded process does just now, in one small file that is written over in place (`schema/status.py`).
+
+A phase takes one write of a thousand bytes into the page cache, some microseconds, so that a rank that hangs is seen
+in the phase in which it hangs. What costs more, asking the allocator and adding up owners, is done at step ends, twice
+a second at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from memtrace.hooks.chunk import Row
+from memtrace.schema.names import Phase
+from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
+from memtrace.schema.tables import OWNERS
+
+_MEASURE_EVERY_NS = 500_000_000
+# An optimizer that steps inside backward changes the phase once a parameter.
+_MAX_PHASES_A_STEP = 64
+
+_DEVICE, _ADDRESS, _SIZE, _CATEGORY = (
+    OWNERS.column_names().index(name) for name in ("device", "address", "size_bytes", "category")
+)
+
+
+class Status:
+    """Writes the status of the process that made it. After the first failure, and in a forked child, nothing."""
+
+    def __init__(self, parts_dir: str, name: str, *, levels: Callable[[], dict[str, Any]]) -> None:
+        """Prepare, without writing; `levels` asks the allocator."""
+        self._path = os.path.join(parts_dir, name + STATUS_SUFFIX)
+        self._levels = levels
+        self._pid = os.getpid()
+        self._file: int | None = None
+        self._broken = False
+        self._fields: dict[str, Any] = {"step": 0, "phase": str(Phase.OTHER), "since_ns": None, "ended_step": None}
+        self._measured_ns = 0
+        self._num_phases = 0
+
+    def phase(self, phase: Phase, now_ns: int) -> None:
+        """Note that another phase runs."""
+        self._num_phases += 1
+        if self._num_phases <= _MAX_PHASES_A_STEP:
+            self._fields |= {"phase": str(phase), "since_ns": now_ns}
+            self._write()
+
+    def step_ended(self, step: int, owned: Sequence[Row] | None, now_ns: int) -> None:
+        """Note that a step has ended, with rows of the `owners` table if somebody looked."""
+        self._num_phases = 0
+        self._fields |= {"step": step + 1, "phase": str(Phase.OTHER), "since_ns": now_ns, "ended_step": step}
+        if now_ns - self._measured_ns >= _MEASURE_EVERY_NS:
+            self._measured_ns = now_ns
+            self._fields |= {"measured_step": step, **self._levels()}
+            if owned is not None:
+                by_category = bytes_by_category(owned, self._fields.get("device"))
+                self._fields |= {"categories_step": step, "by_category": by_category}
+        self._write()
+
+    def close(self) -> None:
+        """Close the file; it stays for whoever reads it last."""
+        if self._file is not None and os.getpid() == self._pid:
+            self._broken = True
+            os.close(self._file)
+            self._file = None
+
+    def _write(self) -> None:
+        if self._broken or os.getpid() != self._pid:
+            return
+        line = json.dumps(self._fields, separators=(",", ":")).encode()
+        if len(line) >= STATUS_BYTES:
+            return
+        try:
+            if self._file is None:
+                flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+                self._file = os.open(self._path, flags, 0o644)
+            os.pwrite(self._file, line.ljust(STATUS_BYTES - 1) + b"\n", 0)
+        except OSError:
+            # The recording itself says that its folder cannot be written.
+            self._broken = True
+
+
+def bytes_by_category(rows: Sequence[Row], device: str | None) -> dict[str, int]:
+    """Return the bytes of the storages on a device by category, each storage once."""
+    storages: dict[int, tuple[int, str]] = {}
+    for row in rows:
+        if row[_DEVICE] == device:
+            storages.setdefault(row[_ADDRESS], (row[_SIZE], row[_CATEGORY]))
+    found: dict[str, int] = {}
+    for size, category in storages.values():
+        found[category] = found.get(category, 0) + size
+    return found

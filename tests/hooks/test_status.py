@@ -1,0 +1,110 @@
+"""The status file: always whole, always the same size, and never a reason to fail."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from memtrace.hooks.chunk import Row
+from memtrace.hooks.status import Status, bytes_by_category
+from memtrace.schema.names import Phase
+from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
+
+SECOND = 10**9
+
+
+def owned(address: int, size: int, category: str, device: str = "cpu") -> Row:
+    """Return a row of the `owners` table."""
+    return (0, 1, device, address, size, size, category, "name", "float32", "4")
+
+
+def read(folder: Path) -> dict[str, object]:
+    """Return what the file says, which is always of one size."""
+    content = (folder / f"p{STATUS_SUFFIX}").read_bytes()
+    assert len(content) == STATUS_BYTES
+    assert content.endswith(b"\n")
+    return dict(json.loads(content))
+
+
+def test_phases_and_steps_are_written_at_once(tmp_path: Path) -> None:
+    status = Status(str(tmp_path), "p", levels=lambda: {"device": "cpu", "allocated_bytes": 30})
+    status.phase(Phase.FORWARD, 5)
+    assert read(tmp_path) == {"step": 0, "phase": "forward", "since_ns": 5, "ended_step": None}
+    status.step_ended(0, [owned(1, 8, "parameter"), owned(2, 16, "gradient")], SECOND)
+    status.phase(Phase.BACKWARD, SECOND + 7)
+    assert read(tmp_path) == {
+        "step": 1,
+        "phase": "backward",
+        "since_ns": SECOND + 7,
+        "ended_step": 0,
+        "measured_step": 0,
+        "device": "cpu",
+        "allocated_bytes": 30,
+        "categories_step": 0,
+        "by_category": {"parameter": 8, "gradient": 16},
+    }
+
+
+def test_the_allocator_is_asked_twice_a_second_only(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def levels() -> dict[str, object]:
+        asked.append(1)
+        return {"device": "cpu", "allocated_bytes": len(asked)}
+
+    status = Status(str(tmp_path), "p", levels=levels)
+    for step in range(1000):
+        status.step_ended(step, None, SECOND + step * SECOND // 1000)
+    assert 2 <= len(asked) <= 3
+    assert read(tmp_path)["ended_step"] == 999
+
+
+def test_an_optimizer_in_backward_does_not_write_for_each_parameter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(os, "pwrite", lambda _file, data, _at: written.append(len(data)))
+    status = Status(str(tmp_path), "p", levels=dict)
+    for at in range(5000):
+        status.phase(Phase.OPTIMIZER if at % 2 else Phase.BACKWARD, at)
+    assert len(written) < 100
+    status.step_ended(1, None, SECOND)
+    status.phase(Phase.FORWARD, SECOND + 1)
+    assert len(written) < 102
+
+
+def test_a_storage_counts_once_and_on_its_device_only() -> None:
+    rows = [
+        owned(1, 100, "communication"),
+        owned(1, 100, "gradient"),
+        owned(2, 40, "parameter"),
+        owned(3, 7, "optimizer_state", "cuda:0"),
+    ]
+    assert bytes_by_category(rows, "cpu") == {"communication": 100, "parameter": 40}
+    assert bytes_by_category(rows, None) == {}
+
+
+def test_a_folder_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    status = Status(str(tmp_path / "gone"), "p", levels=dict)
+    status.phase(Phase.FORWARD, 1)
+    status.step_ended(1, None, SECOND)
+    status.close()
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+    status = Status(str(tmp_path), "p", levels=dict)
+    status.phase(Phase.FORWARD, 1)
+    before = read(tmp_path)
+    child = os.fork()
+    if child == 0:
+        status.phase(Phase.BACKWARD, 2)
+        status.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert read(tmp_path) == before
+    status.phase(Phase.DATA, 3)
+    assert read(tmp_path)["phase"] == "data"
