@@ -25,8 +25,11 @@ RESULT_TYPES = frozenset(
         "memtrace.analysis.ranks_results",
         "memtrace.analysis.tracks_results",
         "memtrace.analysis.time_results",
+        "memtrace.analysis.step_time_results",
+        "memtrace.analysis.communication_results",
         "memtrace.forecast.results",
         "memtrace.forecast.fit_results",
+        "memtrace.forecast.predict_results",
         "memtrace.launch.live_results",
     }
 )

@@ -14,6 +14,8 @@ from typing import Any
 from memtrace.analysis.activations import activations_at, saved_for_backward
 from memtrace.analysis.ahead import ahead_finding
 from memtrace.analysis.allocation_map import build_allocation_map
+from memtrace.analysis.communication import communication_of_rank
+from memtrace.analysis.communication_findings import communication_findings
 from memtrace.analysis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.findings import find_advice
 from memtrace.analysis.first_step import first_step_effects
@@ -26,6 +28,7 @@ from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_with
 from memtrace.analysis.rank_facts import rank_facts
 from memtrace.analysis.results import Finding, RankReport
 from memtrace.analysis.stacks import stacks_at
+from memtrace.analysis.step_times import step_times
 from memtrace.analysis.steps import step_results, step_spans
 from memtrace.analysis.time_findings import time_findings
 from memtrace.analysis.time_results import TimeResult
@@ -99,16 +102,26 @@ def _device_reports(
         ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
         found = (ahead, *diagnosis.findings, *find_advice(history))
         reports.append((report, tuple(one for one in found if one is not None)))
-    return reports if time is None else _with_time(reports, rank, time, with_tracks=with_map)
+    return _with_time(reports, rank, time, with_tracks=with_map)
 
 
-def _with_time(reports: _Reports, rank: RankTrace, time: TimeResult, *, with_tracks: bool) -> _Reports:
+def _with_time(reports: _Reports, rank: RankTrace, time: TimeResult | None, *, with_tracks: bool) -> _Reports:
     """Return the reports of a rank with its time, and advice about it, at the first device that is not the CPU."""
     at = next((at for at, (report, _) in enumerate(reports) if report.device != "cpu"), 0)
     report, found = reports[at]
-    tracks = time_tracks(rank) if with_tracks else None
-    timed = dataclasses.replace(report, time=time, time_tracks=tracks)
-    reports[at] = timed, (*found, *time_findings(rank, time))
+    steps, communication = step_times(rank), communication_of_rank(rank)
+    if communication is not None:
+        found = (*found, *communication_findings(rank, communication, steps, time))
+    if time is not None:
+        found = (*found, *time_findings(rank, time))
+    timed = dataclasses.replace(
+        report,
+        time=time,
+        time_tracks=time_tracks(rank) if with_tracks and time is not None else None,
+        step_times=steps,
+        communication=communication,
+    )
+    reports[at] = timed, found
     return reports
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.communication_results import CommunicationResult
 from memtrace.analysis.diagnosis import FragmentationMoment as FragmentationMoment
 from memtrace.analysis.diagnosis import FragmentationResult as FragmentationResult
 from memtrace.analysis.diagnosis import Leak as Leak
@@ -19,6 +20,7 @@ from memtrace.analysis.diagnosis import PoolState as PoolState
 from memtrace.analysis.diagnosis import Resident as Resident
 from memtrace.analysis.diagnosis import StepNeeds as StepNeeds
 from memtrace.analysis.ranks_results import RankFacts, RanksResult
+from memtrace.analysis.step_time_results import StepTimes
 from memtrace.analysis.time_results import TimeResult, TimeTracks
 
 IntArray = npt.NDArray[np.int64]
@@ -458,6 +460,10 @@ class RankReport:
     """Where the GPU time of the rank goes, at one of its devices; `None` where no GPU activity was recorded."""
     time_tracks: TimeTracks | None = None
     """When the GPU did what, for viewers; beside `time`, and only where the allocations were asked for too."""
+    step_times: StepTimes | None = None
+    """Steps by the program's own clock, at one device of a recorded rank."""
+    communication: CommunicationResult | None = None
+    """What the rank exchanges with others, at one of its devices; `None` where nothing of the kind was recorded."""
     rank_facts: RankFacts | None = None
     """What it holds of each parameter, for comparison with other ranks; `None` where no owner was recorded."""
 

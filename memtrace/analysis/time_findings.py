@@ -136,7 +136,12 @@ def _allocator_stall(rank: RankTrace, mean: _Mean) -> Finding | None:
 
 
 def _no_sync(rank: RankTrace, mean: _Mean) -> Finding | None:
-    """Return the advice to reduce gradients once a step, where micro-batches before the last reduce theirs."""
+    """Return the advice to reduce gradients once a step, where micro-batches before the last reduce theirs.
+
+    Where hooks saw which do, `communication_findings` knows better.
+    """
+    if len(rank.table("replica_forwards")):
+        return None
     early = early_reduces(rank, {one.step for one in mean.splits if one.step is not None})
     exposed_ns = 0 if early is None else early.exposed_ns // len(mean.splits)
     if early is None or not mean.counts(exposed_ns):

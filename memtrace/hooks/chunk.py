@@ -62,6 +62,7 @@ class Chunk:
         self.saved: list[Row] = []
         self.replica_forwards: list[Row] = []
         self.reducer_timings: list[Row] = []
+        self.own_work: list[Row] = []
         self.annotations: list[Row] = []
 
     @property
@@ -83,6 +84,7 @@ class Chunk:
                     (tables.SAVED, self.saved),
                     (tables.REPLICA_FORWARDS, self.replica_forwards),
                     (tables.REDUCER_TIMINGS, self.reducer_timings),
+                    (tables.OWN_WORK, self.own_work),
                     (tables.ANNOTATIONS, self.annotations),
                 )
                 if rows

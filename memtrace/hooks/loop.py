@@ -39,7 +39,6 @@ class TrainingLoop:
         self._thread = threading.get_ident()
         self._step = 0
         self._step_start_ns = start_ns
-        self._recording_ns = 0
         self._ended_unfinished = False
         self.steps = StepTracker(self._step_ended)
         self._phases = PhaseClock(lambda row: self._window.chunk.phases.append(row), status.phase)
@@ -169,7 +168,7 @@ class TrainingLoop:
                 self._window.chunk.saved += self._saved.rows(
                     roots, now_ns=began_ns, step=self._step, microbatch=self._phases.microbatch
                 )
-                self._window.spent_ns += time_ns() - began_ns
+                self._window.worked(began_ns)
 
     def before_data(self, *_args: Any) -> None:
         """A data loader is asked for the next batch."""
@@ -278,7 +277,7 @@ class TrainingLoop:
         self._writer.flush()
         self._window.spent_ns = 0
         # The next step began when this one ended.
-        self._recording_ns = time_ns() - began_ns
+        self._window.worked(began_ns)
 
     def _write_step(self, end: StepEnd) -> None:
         self._writer.step(
@@ -287,7 +286,7 @@ class TrainingLoop:
             end=end,
             recorded=self._window.is_open and self._sources.recording,
             num_microbatches=self._phases.num_microbatches,
-            recording_ns=self._recording_ns + self._window.spent_ns,
+            recording_ns=self._window.spent_ns,
         )
 
     def _sweep_owners(self) -> list[Row]:

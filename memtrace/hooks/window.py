@@ -56,7 +56,7 @@ class Window:
         self.chunk = Chunk(step=0, reason="start", start_ns=start_ns)
         """The chunk that callbacks append their rows to."""
         self.spent_ns = 0
-        """Time spent on draining since somebody last set it to 0."""
+        """Time of our own work since somebody last set it to 0."""
         self.is_open = True
         """Whether the current step is recorded."""
         self.allows_frames = True
@@ -88,7 +88,7 @@ class Window:
                 self._taken = self._sources.drain(self._native_path, keep=self.keeps(self.chunk.step), final=False)
             except OSError as error:
                 self._spool.give_up(error)
-            self.spent_ns += time_ns() - began_ns
+            self.worked(began_ns)
 
     @contextmanager
     def without_frames(self) -> Iterator[None]:
@@ -122,7 +122,13 @@ class Window:
             self.chunk = Chunk(step=step, reason=next_reason, start_ns=time_ns())
             if resume:
                 self._sources.start(frames=frames)
-            self.spent_ns += time_ns() - began_ns
+            self.worked(began_ns)
+
+    def worked(self, since_ns: int) -> None:
+        """Note that memtrace itself was at work until now."""
+        now_ns = time_ns()
+        self.spent_ns += now_ns - since_ns
+        self.chunk.own_work.append((since_ns, now_ns))
 
     def dump_at_oom(self) -> None:
         """Write what there is at an out-of-memory, from inside the allocator's own callback."""

@@ -17,7 +17,16 @@ from rich.text import Text
 
 from memtrace.analysis.ranks_results import RanksResult
 from memtrace.analysis.results import PredictedPeak, RankReport, Report
-from memtrace.report import text_findings, text_memory, text_pools, text_ranks, text_rows, text_time
+from memtrace.report import (
+    text_communication,
+    text_findings,
+    text_memory,
+    text_pools,
+    text_ranks,
+    text_rows,
+    text_step_times,
+    text_time,
+)
 from memtrace.report.text_cells import clean, notes, section
 
 MAX_WIDTH = 100
@@ -112,6 +121,10 @@ def _rank(rank: RankReport, *, named: bool) -> list[RenderableType]:
         parts += section("Steps", text_rows.steps(rank.steps))
     if rank.time is not None:
         parts += section("Time on the GPU", text_time.gpu_time(rank.time))
+    if rank.step_times is not None:
+        parts += section("Time by phase", text_step_times.step_times(rank.step_times))
+    if rank.communication is not None:
+        parts += section("Communication", text_communication.communication(rank.communication))
     if rank.fragmentation is not None and not rank.fragmentation.is_model:
         parts += section("Fragmentation", text_pools.fragmentation(rank.fragmentation))
     if rank.warnings:

@@ -31,7 +31,9 @@ from memtrace.analysis.results import (
     StepNeeds,
     StepResult,
 )
+from memtrace.report.communication_json import communication_document
 from memtrace.report.ranks_json import ranks_document
+from memtrace.report.step_times_json import step_times_document
 from memtrace.report.time_json import time_document
 
 FORMAT = "memtrace-report"
@@ -82,6 +84,8 @@ def _rank(rank: RankReport) -> Document:
         "leaks": [_leak(leak) for leak in rank.leaks],
         "fragmentation": None if rank.fragmentation is None else _fragmentation(rank.fragmentation),
         "time": None if rank.time is None else time_document(rank.time),
+        "step_times": None if rank.step_times is None else step_times_document(rank.step_times),
+        "communication": None if rank.communication is None else communication_document(rank.communication),
         "warnings": [_note(note) for note in rank.warnings],
     }
 

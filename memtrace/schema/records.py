@@ -6,8 +6,8 @@ What torch dumps natively stands beside a chunk under the same name with another
 
 Main part, in order:   header (once) · facts · device · optimizer · bucket · step · warning · lost · end (once, last)
 Chunk, in order:       chunk (once) · strings · frames · stacks · events · phases · scopes · owners · saved ·
-                       replica_forwards · reducer_timings · annotations · chunk_end (once, last: a chunk without it was
-                       cut off)
+                       replica_forwards · reducer_timings · own_work · annotations · chunk_end (once, last: a chunk
+                       without it was cut off)
 
 Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; string columns hold indices
 into the `strings` record of the same chunk. `facts` and `end` hold fields of a rank's header that became known later;
@@ -48,7 +48,7 @@ CHUNK_END = "chunk_end"
 MAIN_KINDS = frozenset({HEADER, FACTS, DEVICE, OPTIMIZER, BUCKET, STEP, WARNING, LOST, END})
 CHUNK_TABLES = (
     *("frames", "stacks", "events", "phases", "scopes", "owners", "saved"),
-    *("replica_forwards", "reducer_timings", "annotations"),
+    *("replica_forwards", "reducer_timings", "own_work", "annotations"),
 )
 """Tables that a chunk may hold, by their name in `memtrace.schema.tables`."""
 

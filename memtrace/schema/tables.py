@@ -263,6 +263,15 @@ REDUCER_TIMINGS = Table(
     ),
 )
 
+OWN_WORK = Table(
+    name="own_work",
+    row="one stretch in which the training thread worked for memtrace; those of one moment may overlap",
+    columns=(
+        _int("start_ns", "ns", "Unix time"),
+        _int("end_ns", "ns", "Unix time"),
+    ),
+)
+
 ANNOTATIONS = Table(
     name="annotations",
     row="one named range that the program marked (record_function)",
@@ -367,6 +376,7 @@ TABLES: tuple[Table, ...] = (
     BUCKETS,
     REPLICA_FORWARDS,
     REDUCER_TIMINGS,
+    OWN_WORK,
     ANNOTATIONS,
     SEGMENTS,
     BLOCKS,

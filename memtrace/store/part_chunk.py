@@ -16,6 +16,7 @@ from memtrace.schema.tables import (
     ANNOTATIONS,
     EVENTS,
     FRAMES,
+    OWN_WORK,
     OWNERS,
     PHASES,
     REDUCER_TIMINGS,
@@ -31,7 +32,7 @@ from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
 from memtrace.store.trace_file import read_column
 
-MARKS = (PHASES, SCOPES, OWNERS, SAVED, REPLICA_FORWARDS, REDUCER_TIMINGS)
+MARKS = (PHASES, SCOPES, OWNERS, SAVED, REPLICA_FORWARDS, REDUCER_TIMINGS, OWN_WORK)
 """What the hooks note, beside events and annotations, in any chunk."""
 
 
