@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from memtrace.errors import MemtraceError
+from memtrace.forecast.broken_off import broken_off
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.placed import FailedRequest, Placed, place
 from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
@@ -102,9 +103,9 @@ def placed_trace(trace: Trace, gpu: Gpu) -> tuple[Trace, GpuVerdict]:
     """Return a predicted trace with segments and addresses, and the verdict for the GPU that it ran on."""
     rank = predicted_rank(trace)
     verdict, placed = _judge(rank, gpu)
-    kept = placed if verdict.fits else place(rank, DEVICE, capacity_bytes=None)
-    header = {**kept.rank.header, "devices": [_device(one, gpu) for one in kept.rank.header.get("devices") or [{}]]}
-    return replace(trace, ranks=(replace(kept.rank, header=header),)), verdict
+    kept = placed.rank if placed.failed is None else broken_off(placed.rank, placed.failed.time_ns)
+    header = {**kept.header, "devices": [_device(one, gpu) for one in kept.header.get("devices") or [{}]]}
+    return replace(trace, ranks=(replace(kept, header=header),)), verdict
 
 
 def _device(known: dict[str, object], gpu: Gpu) -> dict[str, object]:

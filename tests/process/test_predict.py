@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from memtrace.analysis.report import analyze
 from memtrace.schema.names import Category
 from memtrace.store.read import read_trace
 from memtrace.store.trace import RankTrace
@@ -133,6 +134,12 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path: Path, monkey
     done = memtrace(*command, cwd=tmp_path, status=3)
     assert done.stdout.startswith("Does not fit on 1200MiB: in step ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predicted.json", "program.py", "tmp"]
+    # The trace ends where a recording would: with the request that fails, in the line that makes it.
+    (report,) = [one for one in analyze(read_trace([tmp_path / "predicted.json"])).ranks if one.device != "cpu"]
+    assert report.oom is not None
+    assert f"in step {report.oom.step} a request of" in done.stdout
+    assert report.oom.where is not None
+    assert str(report.oom.where["file"]).endswith("program.py")
 
 
 def test_a_program_without_a_gpu_is_not_predicted(tmp_path: Path) -> None:
