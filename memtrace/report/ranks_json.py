@@ -60,8 +60,6 @@ def _outlier(outlier: Outlier) -> Document:
         "median_rank": outlier.median_rank,
         "peak_bytes": outlier.peak_bytes,
         "median_bytes": outlier.median_bytes,
-        # A difference may be negative, so that its name does not end as those of amounts do.
-        "excess": outlier.excess_bytes,
         "excess_pct": outlier.excess_pct,
         "by_category": [_difference(one) for one in outlier.by_category],
         "by_module": [_difference(one) for one in outlier.by_module],
