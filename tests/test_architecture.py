@@ -65,7 +65,7 @@ def part(memtrace: str = "", outside: str = "", **rules: object) -> Part:
 PARTS = {
     "schema": part(not_stdlib=DO_IO, not_calls=TALK | {"open"}),
     # The one warning on standard error is allowed; nothing may go to standard output.
-    "hooks": part("schema", "torch", not_calls=frozenset({"print", "input"})),
+    "hooks": part("schema", "safetensors torch", not_calls=frozenset({"print", "input"})),
     "launch": part("schema store", "orjson"),
     "store": part("schema", "orjson pandas numpy", not_calls=TALK),
     "allocator": part(f"schema {TRACE}", "numpy", not_calls=TALK | {"open"}),
@@ -86,11 +86,12 @@ PARTS = {
         "schema launch store allocator analysis forecast report parallel integrations.mcp.server", "click", lazily=True
     ),
     "integrations": part(
-        "api schema store allocator analysis report",
-        "lightning mcp pydantic pytest transformers",
+        "api reading schema store allocator analysis report",
+        "IPython lightning mcp pydantic pytest transformers",
         lazily=True,
     ),
     "api.py": part("schema hooks launch", "torch", lazily=True),
+    "reading.py": part("store integrations.jupyter"),
     "errors.py": Part(),
     "units.py": Part(),
     "__init__.py": Part(),
@@ -98,6 +99,7 @@ PARTS = {
 }
 
 ONLY_IN = {
+    "safetensors": ("hooks/fake/safetensors.py",),
     "plotly": ("report/figures.py",),
     "rich": ("report/text.py", "report/text_"),
     "distributed": ("parallel/dask_cluster.py",),

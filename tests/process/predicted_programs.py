@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from memtrace.store.read import read_trace
+from memtrace.store.trace import RankTrace
+
 
 def predict(folder: Path, source: str, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Predict a program, which runs to its own end, and return what was printed."""
@@ -22,3 +25,14 @@ def predict(folder: Path, source: str, *options: str, status: int = 0) -> subpro
     assert done.returncode == status, done.stdout + done.stderr
     assert status or "done" in done.stdout.splitlines(), done.stdout + done.stderr
     return done
+
+
+def predicted_rank(folder: Path) -> RankTrace:
+    """Return what the last prediction in a folder wrote."""
+    (rank,) = read_trace([folder / "predicted.json"]).ranks
+    return rank
+
+
+def notes(folder: Path) -> set[str]:
+    """Return the slugs of what the last prediction in a folder warns of."""
+    return {warning.slug for warning in predicted_rank(folder).warnings}

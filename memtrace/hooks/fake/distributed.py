@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.fake.storages import FakeMemory
 
-def install(world_size: int) -> bool:
+
+def install(world_size: int, memory: FakeMemory) -> bool:
     """Make `init_process_group` start such a group. Return whether this torch can."""
     distributed: Any = torch.distributed
     if not distributed.is_available():
@@ -29,7 +31,28 @@ def install(world_size: int) -> bool:
         module.is_nccl_available = lambda: True
     _ease_data_parallel()
     _ease_wrapped_tensors()
+    _pause_for_shapes(memory)
     return True
+
+
+def _pause_for_shapes(memory: FakeMemory) -> None:
+    """Count nothing while DTensor asks a fake mode of torch's own which shapes an operator makes of whole tensors."""
+    mode: Any = import_module("torch._subclasses").FakeTensorMode
+    enter, leave = mode.__enter__, mode.__exit__
+    depth = 0
+
+    def entered(self: Any) -> Any:
+        nonlocal depth
+        depth, memory.is_paused = depth + 1, True
+        return enter(self)
+
+    def left(self: Any, *error: Any) -> Any:
+        nonlocal depth
+        depth -= 1
+        memory.is_paused = depth > 0
+        return leave(self, *error)
+
+    mode.__enter__, mode.__exit__ = entered, left
 
 
 def _ease_wrapped_tensors() -> None:

@@ -56,6 +56,8 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             getter("is_cuda"): lambda one: self._shown(one).type == "cuda",
             getter("is_cpu"): lambda one: self._shown(one).type == "cpu",
             getter("is_meta"): lambda one: self._shown(one).type == "meta",
+            torch.Tensor.data.__set__: self._set_data,
+            tensor.data_ptr: self._address,
             tensor.get_device: lambda one: 0 if self._shown(one).type == "cuda" else -1,
             tensor.to: self._to,
             tensor.cuda: lambda one, device=None, non_blocking=False, **_options: self._to(one, _CUDA),
@@ -129,6 +131,22 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         if self._memory.moves_module or one.numel() * one.element_size() > _HOST_BYTES:
             return self._onto(HOST, one, rest)
         return self._real(one).to(**rest)
+
+    def _set_data(self, one: Any, value: Any) -> None:
+        """Assign `one.data`: C++ refuses it between a tensor with data and one without."""
+        if one.is_meta and not value.is_meta:
+            value = self._onto(HOST, value, {})
+        if value.is_meta and not one.is_meta:
+            # The old tensor becomes the new one, unless something still needs its data.
+            torch.utils.swap_tensors(one, value.detach().requires_grad_(one.requires_grad))
+        else:
+            one.data = value
+
+    def _address(self, one: Any) -> int:
+        if not one.is_meta:
+            return int(one.data_ptr())
+        start = self._memory.address_of(one.untyped_storage())
+        return start and start + int(one.storage_offset()) * int(one.element_size())
 
     def _onto(self, kind: str, one: Any, rest: dict[str, Any]) -> Any:
         """Copy a tensor to a kind of storage; between two fake ones torch itself would see no need to."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +11,16 @@ import torch._decomp
 import torch._meta_registrations  # registers the meta kernels that are written in Python
 import torch.overrides
 
-from memtrace.hooks.fake import cuda_api, devices, distributed
+from memtrace.hooks.fake import checkpoints, cuda_api, devices, distributed, safetensors
+from memtrace.hooks.fake.allocator_settings import AskedSettings
 from memtrace.hooks.fake.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.attention import Attention
 from memtrace.hooks.fake.autocast import Autocast
-from memtrace.hooks.fake.files import Scratch
+from memtrace.hooks.fake.files import Files
 from memtrace.hooks.fake.functions import Functions
 from memtrace.hooks.fake.kernels import Kernels
 from memtrace.hooks.fake.operators import Operators
+from memtrace.hooks.fake.scratch import Scratch
 from memtrace.hooks.fake.storages import HOST, FakeMemory
 from memtrace.schema.options import PredictOptions
 
@@ -33,6 +34,7 @@ class FakeDevice:
         self._warn = warn
         self._scratch = Scratch(gpu.scratch_dir) if gpu.scratch_dir else None
         self._assumptions = Assumptions(warn)
+        self._settings = AskedSettings(self.memory, warn)
         self._operators = Operators(self.memory, Kernels(self.memory, gpu.capability), self._assumptions)
         self._functions = Functions(self.memory, self._assumptions, Attention(gpu.capability))
 
@@ -41,19 +43,37 @@ class FakeDevice:
         _leave_functions_of_python_alone()
         devices.install()
         cuda_api.install(self.memory, self.gpu, self._warn)
+        self._settings.install()
         _replace_storage_methods(self.memory)
         _replace_text(self._functions.described)
         _make_parameters_fake(self.memory)
         _note_moved_modules(self.memory)
         _replace_around_training(self._warn)
         _ease_checkpointing()
-        distributed.install(self.gpu.world_size)
+        distributed.install(self.gpu.world_size, self.memory)
         cuda_api.install_versions()
         Autocast().install()
-        if self._scratch is not None:
-            self._scratch.install()
+        self._redirect_files()
         self._operators.__enter__()
         self._functions.__enter__()
+
+    def _redirect_files(self) -> None:
+        scratch = self._scratch
+
+        def read(path: Any) -> Any:
+            return path if scratch is None else scratch.seen(path)
+
+        def written(path: Any) -> Any:
+            return path if scratch is None else scratch.target(path, copy=False)
+
+        checkpoints.install(self.memory, read, written)
+        safetensors.install(read, written)
+        if scratch is not None:
+            Files(scratch).install()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the header fields that the program gave rise to."""
+        return self._settings.facts()
 
     def assumptions(self) -> list[tuple[str, str]]:
         """Return what was taken for granted because there is no data: slugs and sentences."""
@@ -183,8 +203,6 @@ def _replace_around_training(warn: Warn) -> None:
         init(self, *args, **kwargs)
 
     loader.__init__ = without_pinning
-    with contextlib.suppress(AttributeError):
-        module.save = lambda *_args, **_kwargs: warn("predicted-save", "torch.save wrote nothing: there is no data")
 
 
 def _onto_gpu(value: Any) -> Any:

@@ -57,10 +57,16 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
             return self._dispatched(func, args, kwargs or {})
 
     def _dispatched(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self._memory.is_paused:
+            return func(*args, **kwargs)
         if kwargs.get("pin_memory"):
             # C++ has no pinned memory without an accelerator; callbacks of autograd come here past the functions.
             kwargs = {name: one for name, one in kwargs.items() if name != "pin_memory"}
         kwargs = _without_cuda(kwargs)
+        if func in _MOVES:
+            # Seen whole only where autograd is off, as in DTensor's own code: it becomes a copy, if it is any.
+            with self:
+                return func.decompose(*map(_translated, args), **kwargs)
         fakes: list[Any] = []
         real: list[Any] = []
         for value in (*args, *kwargs.values()):
@@ -175,6 +181,7 @@ def constant(dtype: torch.dtype) -> Any:
 
 _MIXED = {_aten.copy_.default, _aten._to_copy.default, _aten.lift_fresh.default}
 """Operators that take tensors of two devices."""
+_MOVES = {getattr(_aten.to, overload) for overload in _aten.to.overloads()}
 _COPIES = {_aten.copy_.default, _aten._to_copy.default}
 
 
@@ -210,10 +217,12 @@ def _to_meta(value: Any) -> Any:
 
 def _without_cuda(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Translate a device that was named where no function mode was asked, as in DTensor's own code."""
-    device = kwargs.get("device")
-    if device is None or torch.device(device).type != "cuda":
-        return kwargs
-    return {**kwargs, "device": torch.device("meta")}
+    return {**kwargs, "device": _translated(kwargs["device"])} if kwargs.get("device") is not None else kwargs
+
+
+def _translated(value: Any) -> Any:
+    is_gpu = isinstance(value, torch.device) and value.type == "cuda"
+    return torch.device("meta") if is_gpu else value
 
 
 def _makes_meta(kwargs: dict[str, Any]) -> bool:

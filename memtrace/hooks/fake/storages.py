@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from memtrace.hooks.chunk import EventBatch
+from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 
 DEVICE = "cuda:0"
 SOURCE = "fake_device"
@@ -69,6 +70,8 @@ class FakeMemory:
         """Largest number of them since the program last asked for a new count."""
         self.forced_kind: str | None = None
         """Kind of the storages that are made next, where the call says which device is meant."""
+        self.is_paused = False
+        """Whether torch works out shapes for itself now: what it makes for that is no allocation."""
         self.moves_module = False
         """Whether a module is being moved: what goes to the host then stays without data."""
         self.before_alloc: Callable[[int], None] | None = None
@@ -98,8 +101,12 @@ class FakeMemory:
         tensor = getattr(tensor, "_local_tensor", tensor)
         if not _is_meta(tensor):
             return None
-        storage = self._known.get(tensor.untyped_storage()._cdata)
-        return CUDA if storage is None else storage.kind
+        return self.kind_of_storage(tensor.untyped_storage())
+
+    def kind_of_storage(self, storage: Any) -> str:
+        """Return where a fake storage is taken to be."""
+        known = self._known.get(storage._cdata)
+        return CUDA if known is None else known.kind
 
     def address_of(self, storage: Any) -> int:
         """Return the invented address of a storage; 0 if it is on no device."""
@@ -108,6 +115,8 @@ class FakeMemory:
 
     def adopt(self, tensor: Any, kind: str) -> None:
         """Take note of the storage of a meta tensor, once: one on the device is an allocation."""
+        if self.is_paused:
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:
@@ -132,12 +141,19 @@ class FakeMemory:
 
     def temporary(self, size: int) -> None:
         """Record scratch memory of a kernel: taken and given back while it runs."""
-        self._give(self._take(size), size)
+        self._give(self._take(size, first_address=FIRST_RULE_ADDRESS), size)
 
     def workspace(self, size: int) -> None:
         """Record memory that a library keeps for good; none of no bytes."""
         if size:
-            self._take(size)
+            self._take(size, first_address=FIRST_RULE_ADDRESS)
+
+    def allowance(self, size: int) -> None:
+        """Record what a kernel may take beside what is foreseen: it counts for the range of the prediction alone."""
+        if self.running and size:
+            address = FIRST_ALLOWANCE_ADDRESS + self._next_address
+            self._next_address += _ALIGNMENT
+            self._events += [(time_ns(), is_alloc, address, size, None) for is_alloc in (True, False)]
 
     def _gone(self, key: int, known: _Storage) -> None:
         if self._known.get(key) is known:
@@ -145,8 +161,8 @@ class FakeMemory:
         if known.address:
             self._give(known.address, known.size)
 
-    def _take(self, size: int) -> int:
-        address = self._next_address
+    def _take(self, size: int, *, first_address: int = 0) -> int:
+        address = first_address + self._next_address
         rounded = -(-size // _ALIGNMENT) * _ALIGNMENT
         self._next_address += rounded
         self._requested_bytes += size

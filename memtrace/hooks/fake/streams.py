@@ -105,8 +105,12 @@ class Nothing:
 class Graph:
     """A CUDA graph that was captured by running its body once, and whose replay runs nothing."""
 
+    warn: Callable[[str, str], None]
+
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        return None
+        type(self).warn(
+            "predicted-graphs", "CUDA graphs are not predicted: what is captured was run once, outside of a pool"
+        )
 
     def pool(self) -> tuple[int, int]:
         """Return the identity of its memory pool."""
@@ -131,16 +135,14 @@ def install(warn: Callable[[str, str], None]) -> None:
     # In Python: C++ would refuse a stream that is not its own before any mode is asked.
     tensor.record_stream = lambda _one, _stream: None
 
-    def graph(*_args: Any, **_kwargs: Any) -> Graph:
-        warn("predicted-graphs", "CUDA graphs are not predicted: what is captured was run once, outside of a pool")
-        return Graph()
+    Graph.warn = staticmethod(warn)
 
     def callables(found: Any, *_args: Any, **_kwargs: Any) -> Any:
-        graph()
+        Graph()
         return found
 
     for module in (cuda, cuda.graphs):
-        module.CUDAGraph, module.graph, module.make_graphed_callables = graph, Nothing, callables
+        module.CUDAGraph, module.graph, module.make_graphed_callables = Graph, Nothing, callables
         module.graph_pool_handle = lambda: (0, 1)
     for name, answer in {"range_push": 0, "range_pop": 0, "range_start": 0, "range_end": None, "mark": None}.items():
         setattr(cuda.nvtx, name, lambda *_args, _answer=answer, **_kwargs: _answer)
