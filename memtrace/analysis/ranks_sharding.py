@@ -165,7 +165,7 @@ def _zero_1(layout: Layout) -> Scheme | None:
 def _tensor_parallel(layout: Layout) -> Iterator[Scheme]:
     every, factor = list(layout.facts.values()), layout.tensor_factor
     if factor > 1:
-        how = f"{_example(layout, is_tensor=True)}, and is not gathered."
+        how = f"{_example(layout, is_tensor=True)}; every rank computes with its part of the layer."
         tensor_axes = [axis for axes in layout.axes.values() for one in axes.values() for axis in one if axis.is_tensor]
         inferred = not any(axis.is_named for axis in tensor_axes)
         yield Scheme(kind="tp", name="Tensor parallelism", stage=None, factor=factor, how=how, inferred=inferred)

@@ -145,6 +145,34 @@ def test_tensor_parallelism_is_told_by_a_named_axis_and_inferred_without() -> No
     assert overview(run("tp ")).savings == ()
 
 
+def test_fsdp2_over_tensor_parallelism_is_both() -> None:
+    def parts(data: int, tensor: int) -> dict[str, Part]:
+        own = (chunk((8, 8), 2, data)[0], 4)
+        norm = Part(chunk((9,), 2, data), (9,), f"dp Shard(0) {data} of 2")
+        return {"blocks.0.w": Part(own, (8, 8), f"dp Shard(0) {data} of 2, tp Shard(1) {tensor} of 2"), "norm.w": norm}
+
+    ranks = [
+        made_rank(2 * data + tensor, 4, parts(data, tensor), gathers=["forward", "backward"])
+        for data in range(2)
+        for tensor in range(2)
+    ]
+    report = report_of(*ranks)
+    assert told(report) == [("fsdp", 3, 2, False), ("tp", None, 2, False)]
+    # The norm is in two parts, each on two ranks: those of a layer's tensor parallelism, which all need it.
+    assert (overview(report).copies, overview(report).savings) == (1, ())
+
+
+def test_replicas_of_tensor_parallelism_are_copies_of_its_parts() -> None:
+    def parts(tensor: int) -> dict[str, Part]:
+        return {"blocks.0.w": Part((5, 8), (10, 8), f"tp Shard(0) {tensor} of 2"), "norm.w": Part((8,))}
+
+    report = report_of(*(made_rank(rank, 4, parts(rank % 2), ddp=True) for rank in range(4)))
+    assert told(report) == [("ddp", None, 2, False), ("tp", None, 2, False)]
+    # Of five rows the first of two ranks with the same part would have three; of eight both have four.
+    states = [2 * 4 * (8 * (5 - rows) + 4) for rows in (3, 3, 2, 2)]
+    assert [one.state_bytes for one in overview(report).savings] == states
+
+
 def test_nothing_is_called_a_copy_where_layers_are_divided_out_of_sight() -> None:
     for how in ({"classes": ["ColumnParallelLinear"]}, {"optimizer": "DistributedOptimizer"}):
         found = overview(report_of(*(made_rank(rank, 2, copies(GPT), ddp=True, **how) for rank in range(2))))  # type: ignore[arg-type]
