@@ -45,8 +45,8 @@ def analyze_in_processes(work: Work, sources: Sequence[Source], *, num_processes
                 while todo or in_work:
                     # One more than there are processes: no process waits, and few are in doubt when one dies.
                     while todo and len(in_work) <= num_processes:
-                        at = todo.pop()
-                        in_work[pool.submit(work, sources[at])] = at
+                        future = pool.submit(work, sources[todo[-1]])
+                        in_work[future] = todo.pop()
                     for future in wait(in_work, return_when=FIRST_COMPLETED).done:
                         outcome = _outcome(future)
                         yield in_work.pop(future), outcome

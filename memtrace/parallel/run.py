@@ -7,7 +7,7 @@ cluster. Results are put together in the order of ranks, so that all three give 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -48,33 +48,44 @@ def report_of(
         MemtraceError: the cluster cannot be reached, or an optional package is absent.
     """
     sources = find_sources(paths)
+    title = run_name(paths)
     run = _runner(sources, cluster, progress)
     work = functools.partial(analyze_file, capacity_bytes=capacity_bytes)
     is_few = len(sources) <= MAX_FILES
     outcomes = _outcomes(run, functools.partial(work, with_map=with_map and is_few), sources, progress)
+    files, warnings = _read(sources, outcomes, title)
+    report = _combined(files, warnings, title)
+    if is_few or not with_map:
+        return report
+    chosen = files_with_maps(report, files)
+    again = _outcomes(run, functools.partial(work, with_map=True), [sources[at] for at in chosen], progress)
+    mapped = {at: one.ranks for at, one in zip(chosen, again, strict=True) if isinstance(one, FileAnalysis)}
+    if len(mapped) < len(files):
+        warnings.append(left_out(files, list(mapped)))
+    every = {at: mapped[at] if at in mapped else without_maps(ranks) for at, ranks in files.items()}
+    return _combined(every, warnings, title)
+
+
+def _read(
+    sources: Sequence[Source], outcomes: Sequence[Outcome], title: str
+) -> tuple[dict[int, Ranks], list[LoadWarning]]:
+    """Return the ranks of each file that could be read, by position, and what is to be said of the files.
+
+    Raises:
+        Exception: what the first file came to, if none could be read.
+    """
     files = {at: one for at, one in enumerate(outcomes) if isinstance(one, FileAnalysis)}
-    failed = [(sources[at], one) for at, one in enumerate(outcomes) if isinstance(one, Exception)]
+    failed = [(source, one) for source, one in zip(sources, outcomes, strict=True) if isinstance(one, Exception)]
     # Notes and logs lie in run folders too; only what should have been readable is worth a warning.
     failed = [(source, error) for source, error in failed if source.is_named or not _is_foreign(error)]
     if not files:
-        raise failed[0][1] if failed else no_trace_in(run_name(paths))
-    warnings = [*unreadable_files([_as_told(*one) for one in failed])]
+        raise failed[0][1] if failed else no_trace_in(title)
+    warnings = unreadable_files([_as_told(source, error) for source, error in failed])
     warnings += [warning for file in files.values() for warning in file.warnings]
-    ranks: dict[int, Ranks] = {at: file.ranks for at, file in files.items()}
-    report = _combined(ranks, warnings, run_name(paths))
-    if is_few or not with_map:
-        return report
-    chosen = files_with_maps(report, ranks)
-    again = _outcomes(run, functools.partial(work, with_map=True), [sources[at] for at in chosen], progress)
-    mapped = {at: one.ranks for at, one in zip(chosen, again, strict=True) if isinstance(one, FileAnalysis)}
-    if len(mapped) < len(ranks):
-        warnings.append(left_out(ranks, list(mapped)))
-    return _combined(
-        {at: mapped[at] if at in mapped else without_maps(one) for at, one in ranks.items()}, warnings, run_name(paths)
-    )
+    return {at: file.ranks for at, file in files.items()}, warnings
 
 
-def _combined(files: dict[int, Ranks], warnings: Sequence[LoadWarning], title: str) -> Report:
+def _combined(files: Mapping[int, Ranks], warnings: Sequence[LoadWarning], title: str) -> Report:
     ranks, notes = join_processes([rank for ranks in files.values() for rank in ranks], warnings)
     return combine(ranks, title=title, warnings=notes)
 
