@@ -18,7 +18,9 @@ _LAZY = {
     "start": ("memtrace.api", "start"),
     "step": ("memtrace.api", "step"),
     "stop": ("memtrace.api", "stop"),
-    "read": ("memtrace.store.read", "read_trace"),
+    "read": ("memtrace.reading", "read"),
+    # What `%load_ext memtrace` asks a package for.
+    "load_ipython_extension": ("memtrace.integrations.jupyter", "load_ipython_extension"),
 }
 
 

@@ -218,7 +218,7 @@ def _state(rank: LiveRank) -> str:
     if rank.state is RankState.STARTING:
         return "before training"
     if rank.state is not RankState.RUNNING:
-        return rank.state.value
+        return str(rank.state.value)
     is_long = rank.phase_ns is not None and rank.phase_ns >= 2 * _SECOND
     return f"{rank.phase}, {_ago(rank.phase_ns)}" if is_long else str(rank.phase)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_PYTHON = re.compile(r"\.py:\d+(?: |$)")
+# Cells of a notebook are files in Jupyter, and have a name like <ipython-input-3-0123abcd> in a terminal.
+_PYTHON = re.compile(r"(?:\.py|^<ipython-input-[^>]*>):\d+(?: |$)")
 _LIBRARY = re.compile(
-    r"[/\\](?:site-packages|dist-packages|torch)[/\\]|[/\\]lib[/\\]python3[^/\\]*[/\\]|^<|^torch[/\\]"
+    r"[/\\](?:site-packages|dist-packages|torch)[/\\]|[/\\]lib[/\\]python3[^/\\]*[/\\]|^<(?!ipython-input-)|^torch[/\\]"
+    r"|(?:^|[/\\])memtrace[/\\]integrations[/\\]"
 )
 # How the recorder walked the stack, which is the same for every allocation.
 _RECORDER = re.compile(r"torch::unwind|CapturedTraceback|gather_with_cpp|CachingAllocator")
@@ -20,6 +22,8 @@ def own_frames(frames: Sequence[str]) -> list[str]:
     ['train.py:7 forward']
     >>> own_frames(["?? torch::unwind()", "/env/site-packages/torch/nn/functional.py:2 linear"])
     ['/env/site-packages/torch/nn/functional.py:2 linear']
+    >>> own_frames(["<ipython-input-3-0123abcd>:2 <module>", "memtrace/integrations/jupyter.py:9 _run"])
+    ['<ipython-input-3-0123abcd>:2 <module>']
     """
     python = [frame for frame in frames if is_python(frame)]
     return [frame for frame in python if not _LIBRARY.search(frame)] or python or _of_cpp(frames)

@@ -53,6 +53,8 @@ let written = location.hash;
 
 function saveState() {
   written = formatHash(app.state);
+  // Inside a notebook the page is text and has no address of its own.
+  if (location.protocol === "about:") return;
   // Replaced and not pushed: a zoom is no page to go back to.
   history.replaceState(null, "", written || location.pathname);
 }
