@@ -1,4 +1,7 @@
-"""The sample that trains replicas, with two and with four ranks under torchrun: its buckets, and when they are reduced."""
+"""The sample that trains replicas, with two and with four ranks under torchrun: its buckets, and when they are reduced.
+
+One run with four ranks reduces in every micro-batch, and is advised not to; one with two ranks does not, and is not.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.analysis.report import analyze
+from memtrace.analysis.results import RankReport
 from memtrace.store.trace import RankTrace
 from tests.process.conftest import Workplace
 
@@ -14,7 +19,10 @@ pytest.importorskip("torch")
 
 SAMPLE = Path(__file__).parent.parent.parent / "samples" / "train_ddp.py"
 STEPS, ACCUMULATE = 3, 2
-OPTIONS = f"--device cpu --layers 1 --hidden 32 --heads 2 --sequence 16 --micro-batch 2 --steps {STEPS}"
+MICRO_BATCH, SEQUENCE = 2, 16
+OPTIONS = (
+    f"--device cpu --layers 1 --hidden 32 --heads 2 --sequence {SEQUENCE} --micro-batch {MICRO_BATCH} --steps {STEPS}"
+)
 
 
 def recorded(work: Workplace, num_ranks: int, *options: str) -> tuple[RankTrace, ...]:
@@ -22,7 +30,6 @@ def recorded(work: Workplace, num_ranks: int, *options: str) -> tuple[RankTrace,
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_ranks))
     ran = work.record(*launcher, SAMPLE, *OPTIONS.split(), "--accumulate", str(ACCUMULATE), *options)
     assert ran.returncode == 0, ran.stderr.decode()
-    work.folder.joinpath("losses.txt").write_bytes(ran.stdout)
     trace = work.trace()
     ranks = [rank for rank in trace.ranks if rank.rank is not None]
     assert [rank.rank for rank in ranks] == list(range(num_ranks))
@@ -42,7 +49,9 @@ def gradient_bytes(rank: RankTrace) -> int:
 def test_buckets_hold_the_gradients_exactly_and_it_is_known_which_backward_reduces_them(
     work: Workplace, num_ranks: int, sync: str
 ) -> None:
-    for rank in recorded(work, num_ranks, sync, "--bucket-mb", "0.02"):
+    needless = sync == "--always-sync"
+    ranks = recorded(work, num_ranks, sync, "--bucket-mb", "0.02")
+    for rank in ranks:
         buckets = list(rank.table("buckets").rows())
         last = max(row["time_ns"] for row in buckets)
         final = [row for row in buckets if row["time_ns"] == last]
@@ -51,10 +60,35 @@ def test_buckets_hold_the_gradients_exactly_and_it_is_known_which_backward_reduc
         assert all(row["rebuilt"] for row in final)
         forwards = rank.table("replica_forwards").rows()
         assert [(row["step"], row["microbatch"], row["synchronizes"]) for row in forwards] == [
-            (step, microbatch, sync == "--always-sync" or microbatch == ACCUMULATE - 1)
+            (step, microbatch, needless or microbatch == ACCUMULATE - 1)
             for step in range(1, STEPS + 1)
             for microbatch in range(ACCUMULATE)
         ]
         timings = list(rank.table("reducer_timings").rows())
         assert timings
         assert all(0 <= row["overlap_ns"] <= row["communication_ns"] for row in timings)
+    report = analyze(work.trace())
+    assert sorted(one.rank or 0 for one in report.findings if one.slug == "no-sync") == (
+        list(range(num_ranks)) if needless else []
+    )
+    for one in report.findings:
+        if one.slug == "no-sync":
+            assert one.evidence["needless_bytes_per_step"] == (ACCUMULATE - 1) * gradient_bytes(ranks[one.rank or 0])
+            assert one.saves_ns is not None
+    for device in report.ranks:
+        check_times(device, needless=needless)
+
+
+def check_times(device: RankReport, *, needless: bool) -> None:
+    """Assert that communication and time of one rank are told."""
+    assert device.communication is not None
+    (replica,) = device.communication.replicas
+    assert replica.num_needless == needless * STEPS * (ACCUMULATE - 1)
+    assert replica.time is not None
+    assert device.step_times is not None
+    assert [one.step for one in device.step_times.steps] == list(range(1, STEPS + 1))
+    for step in device.step_times.steps:
+        assert step.phases_ns is not None
+        assert sum(step.phases_ns.values()) == step.step_ns
+        assert {"forward", "backward", "optimizer"} <= set(step.phases_ns)
+        assert step.tokens == ACCUMULATE * MICRO_BATCH * SEQUENCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from memtrace.analysis.communication import communication_of_rank
 from memtrace.analysis.history import build_history
 from memtrace.analysis.steps import step_results, step_spans
 from tests.process.conftest import Workplace
@@ -89,6 +90,13 @@ def test_fsdp2_gathers_and_reduces(work: Workplace, python: str) -> None:
     assert sum(of_step(rows, "gradient", "unsharded ").values()) == GRADIENTS
     assert sum(of_step(rows, "parameter").values()) == PARAMETERS
     assert (end["parameter"], end["gradient"], end.get("communication", 0)) == (PARAMETERS, GRADIENTS, 0)
+    exchanged = communication_of_rank(work.rank())
+    assert exchanged is not None
+    # A rank alone gathers nothing, and yet scatters; three steps.
+    assert {(one.name, one.gather_bytes, one.scatter_bytes, one.num_scatters) for one in exchanged.shard_groups} == {
+        ("the root", None, HEAD, 3),
+        *((f"blocks.{number}", None, BLOCK, 3) for number in range(2)),
+    }
 
 
 def test_a_parameter_that_stays_gathered_is_held_beside_its_shard(work: Workplace, python: str) -> None:
