@@ -89,36 +89,27 @@ def _last_rows(history: DeviceHistory) -> tuple[IntArray, int | None]:
 
 def _parameters(rank: RankTrace, rows: IntArray) -> dict[str, _Parameter]:
     """Return what is held of each parameter, from the last of the rows about each tensor."""
-    owners = rank.table("owners")
+    owners = {name: column[rows].tolist() for name, column in rank.table("owners").columns.items()}
     tensors: dict[tuple[str, str], int] = {}
-    for row, category, name in zip(
-        rows.tolist(), owners["category"][rows].tolist(), owners["name"][rows].tolist(), strict=True
-    ):
-        tensors[rank.text(category) or "", rank.text(name) or ""] = row
+    for at, (category, name) in enumerate(zip(owners["category"], owners["name"], strict=True)):
+        tensors[rank.text(category) or "", rank.text(name) or ""] = at
     found: dict[str, _Parameter] = {}
     # Parameters come first: only of known ones are gradients and states counted.
-    for (category, name), row in tensors.items():
+    for (category, name), at in tensors.items():
         if category == Category.PARAMETER:
-            found[name] = _parameter(rank, row)
-    for (category, name), row in tensors.items():
-        num_bytes = int(owners["tensor_bytes"][row])
+            dtype, shape, whole, placement = (
+                rank.text(owners[column][at]) for column in ("dtype", "shape", "global_shape", "placement")
+            )
+            found[name] = _Parameter(dtype, shape, whole, placement, {"parameter_bytes": owners["tensor_bytes"][at]})
+    for (category, name), at in tensors.items():
+        num_bytes = owners["tensor_bytes"][at]
         if category == Category.GRADIENT and not name.startswith(_WHOLE_GRADIENT):
             _add(found.get(name), "gradient_bytes", num_bytes)
         elif category == Category.OPTIMIZER_STATE:
             parameter = found.get(name.partition(" of ")[2])
-            shape = rank.text(int(owners["shape"][row]))
-            has_rows = parameter is not None and _rows(shape) == _rows(parameter.shape) is not None
-            _add(parameter, "row_state_bytes" if has_rows else "other_state_bytes", num_bytes)
+            is_cut = parameter is not None and _has_rows_of(parameter.shape, rank.text(owners["shape"][at]))
+            _add(parameter, "row_state_bytes" if is_cut else "other_state_bytes", num_bytes)
     return found
-
-
-def _parameter(rank: RankTrace, row: int) -> _Parameter:
-    owners = rank.table("owners")
-    dtype, shape, global_shape, placement = (
-        rank.text(int(owners[name][row])) for name in ("dtype", "shape", "global_shape", "placement")
-    )
-    num_bytes = {"parameter_bytes": int(owners["tensor_bytes"][row])}
-    return _Parameter(dtype, shape, global_shape, placement, num_bytes)
 
 
 def _add(parameter: _Parameter | None, column: str, num_bytes: int) -> None:
@@ -126,10 +117,9 @@ def _add(parameter: _Parameter | None, column: str, num_bytes: int) -> None:
         parameter.num_bytes[column] = parameter.num_bytes.get(column, 0) + num_bytes
 
 
-def _rows(shape: str | None) -> int | None:
-    """Return the first dimension; `None` of a scalar, and where the shape is not known."""
-    sizes = parse_shape(shape)
-    return sizes[0] if sizes else None
+def _has_rows_of(parameter: str | None, state: str | None) -> bool:
+    """Return whether a state has as many rows as its parameter, by their shapes; a scalar has none."""
+    return bool(state) and (parameter or "").partition("x")[0] == (state or "").partition("x")[0]
 
 
 def _gathers(history: DeviceHistory) -> npt.NDArray[np.bool_]:
