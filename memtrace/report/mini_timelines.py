@@ -94,9 +94,10 @@ def _levels(rank: RankReport, start_ns: int, width: int) -> list[float]:
     assert timeline is not None
     edges = [start_ns + width * column for column in range(NUM_COLUMNS + 1)]
     line, times = _line(timeline), timeline.time_ns
-    # What held before a column's first event holds in it too.
-    firsts = (times.searchsorted(edges, side="right") - 1).tolist()
     stops = times.searchsorted(edges).tolist()
+    # What held before a column's first event holds in it too, unless that event is at its very start.
+    before = (times.searchsorted(edges, side="right") - 1).tolist()
+    firsts = [min(pair) for pair in zip(before, stops, strict=True)]
     levels = [
         _NAN
         if stops[column + 1] == 0 or edges[column] > times[-1]

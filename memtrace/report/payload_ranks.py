@@ -13,6 +13,7 @@ from memtrace.analysis.ranks_results import RanksResult
 from memtrace.analysis.results import RankReport, Report
 from memtrace.report.figures import Reference
 from memtrace.report.mini_timelines import MiniTimelines
+from memtrace.report.palette import category_ink
 from memtrace.report.payload_time import whole_view
 from memtrace.report.payload_values import NOT_RECORDED, Arrays, View, main_bytes, rank_label, share_of, step_name
 from memtrace.units import format_bytes, format_ns
@@ -38,7 +39,7 @@ def ranks_view(report: Report, arrays: Arrays) -> View | None:
     return {
         "noun": "ranks" if has_numbers else "devices",
         "cells": cells,
-        "missing": [] if ranks is None else [_missing(first, last) for first, last in _runs(ranks.missing)],
+        "missing": [] if ranks is None else _missing(ranks),
         "aligned": minis.aligned,
         "span": None if minis.span_ns is None else format_ns(minis.span_ns),
         "top": minis.top_bytes,
@@ -140,7 +141,17 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield found[0], found[-1]
 
 
-def _missing(first: int, last: int) -> View:
+def _missing(ranks: RanksResult) -> list[View]:
+    """Return a row for each run of ranks without a trace, and one for those whose numbers were not kept."""
+    rows = [_hole(first, last) for first, last in _runs(ranks.missing)]
+    rest = ranks.num_missing - len(ranks.missing)
+    if rest > 0:
+        name, after = f"{rest:,} more", ranks.missing[-1] + 1 if ranks.missing else 0
+        rows.append({"before": after, "name": name, "count": rest, "label": f"{name} ranks: no trace"})
+    return rows
+
+
+def _hole(first: int, last: int) -> View:
     name = str(first) if first == last else f"{first}–{last}"
     noun = "rank" if first == last else "ranks"
     return {"before": first, "name": name, "count": last - first + 1, "label": f"{noun} {name}: no trace"}
@@ -149,7 +160,7 @@ def _missing(first: int, last: int) -> View:
 def _spreads(ranks: RanksResult) -> list[View]:
     return [
         {
-            "name": one.name,
+            "name": "peak" if one.name == "peak" else category_ink(one.name).label,
             "values": [format_bytes(one.min_bytes), format_bytes(one.median_bytes), format_bytes(one.max_bytes)],
             "ranks": [one.min_rank, None, one.max_rank],
         }
@@ -165,7 +176,10 @@ def _outliers(ranks: RanksResult) -> list[View]:
             "title": f"Rank {one.rank}: {format_bytes(one.peak_bytes)}, {_excess(one.excess_bytes)} than rank "
             f"{one.median_rank} in the middle",
             "differences": [
-                [part.name, f"{format_bytes(part.num_bytes)} instead of {format_bytes(part.median_bytes)}"]
+                [
+                    part.name.replace("_", " "),
+                    f"{format_bytes(part.num_bytes)} instead of {format_bytes(part.median_bytes)}",
+                ]
                 for part in (*one.by_category[:3], *one.by_parameters[:3])
             ],
             "facts": list(one.facts),

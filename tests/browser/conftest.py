@@ -24,7 +24,7 @@ def open_report(browser: Browser, tmp_path: Path) -> Iterator[OpenReport]:
     def open_it(report: Report, *, view: str = "overview", hash: str | None = None, **options: Any) -> Opened:
         path = tmp_path / "report.html"
         path.write_text(render_html(report), encoding="utf-8")
-        pages.append(watched(browser.new_context(viewport={"width": 1280, "height": 900}, **options)))
+        pages.append(watched(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})))
         pages[-1].page.goto(path.as_uri() + (f"#view={view}" if hash is None else hash))
         pages[-1].wait()
         return pages[-1]

@@ -52,7 +52,7 @@ function differences(ranked) {
   const outliers = ranked.outliers.map((one) =>
     element("li", { class: "outlier-item" }, element("strong", {}, one.title), element("dl", {}, one.differences.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", { class: "number" }, text)))), one.facts.map((fact) => element("p", { class: "muted" }, fact))),
   );
-  const schemes = ranked.schemes.map(([name, how]) => element("p", {}, element("strong", {}, name), " ", element("span", { class: "muted" }, how)));
+  const schemes = ranked.schemes.map(([name, how]) => element("p", { class: "scheme" }, element("strong", {}, name), " ", element("span", { class: "muted" }, how)));
   return section("rank-differences", "How they differ", null, element("div", { class: "panel" }, schemes, table, outliers.length > 0 && element("ol", { class: "outliers" }, outliers)));
 }
 

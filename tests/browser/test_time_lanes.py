@@ -1,0 +1,179 @@
+"""Time beside memory in a browser: lanes as wide as their stretches, what the pointer reads, time without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from memtrace.analysis.report import analyze
+from memtrace.analysis.results import RankReport, Report
+from memtrace.analysis.time_results import TimeLane
+from memtrace.report.payload_lanes import lane_rows, origin_ns
+from memtrace.report.time_rows import time_columns
+from memtrace.store.read import read_trace
+from memtrace.units import format_ns
+from tests.browser.opened import Opened, OpenReport
+from tests.timed_reports import rank_with_time, time_alone_report, timed_report
+
+pytestmark = pytest.mark.browser
+
+# How many pixels of each row are covered: what is drawn only in part counts as much as it is opaque.
+COVERED = """num => {
+    const canvas = document.getElementById("time-lanes");
+    const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const row = canvas.height / num;
+    return Array.from({ length: num }, (_, at) => {
+        const y = Math.floor((at + 0.5) * row);
+        let sum = 0;
+        for (let x = 0; x < width; x += 1) sum += data[(y * width + x) * 4 + 3];
+        return [sum / 255, width];
+    });
+}"""
+LANE_OF_ROW = {"copies": "copy", "data wait": "data", "memory calls": "allocator"}
+
+
+def lane_of(rank: RankReport, row: str) -> TimeLane:
+    """Return the lane that fills a row."""
+    assert rank.time_tracks is not None
+    name = LANE_OF_ROW.get(row, row)
+    return next(lane for lane in rank.time_tracks.lanes if lane.name == name)
+
+
+def covered_ns(lane: TimeLane, start_ns: float, end_ns: float) -> float:
+    """Return the time that a lane covers of a window."""
+    pairs: Sequence[tuple[int, int]] = list(zip(lane.start_ns.tolist(), lane.end_ns.tolist(), strict=True))
+    return sum(max(0.0, min(end, end_ns) - max(start, start_ns)) for start, end in pairs)
+
+
+@pytest.mark.parametrize("make", [timed_report, time_alone_report])
+def test_lanes_are_as_wide_as_their_stretches(open_report: OpenReport, make: Callable[[], Report]) -> None:
+    rank = rank_with_time(make())
+    opened = open_report(make(), view="timeline")
+    assert rank.time_tracks is not None
+    rows, origin = lane_rows(rank.time_tracks), origin_ns(rank, rank.time_tracks)
+    assert rows == ["compute", "communication", "copies", "idle", "data wait", "memory calls"]
+    for span in (None, [0.0001, 0.0009], [0.0004, 0.00075]):
+        if span is not None:
+            opened.page.evaluate("span => Plotly.relayout('timeline-plot', { 'xaxis.range': span })", span)
+        shown = opened.page.evaluate("document.getElementById('timeline-plot')._fullLayout.xaxis.range")
+        assert span is None or shown == span
+        start_ns, end_ns = (origin + seconds * 1e9 for seconds in shown)
+        for row, (pixels, width) in zip(rows, opened.page.evaluate(COVERED, len(rows)), strict=True):
+            expected = covered_ns(lane_of(rank, row), start_ns, end_ns) / (end_ns - start_ns) * width
+            # Colours have 256 levels, and a short wait is never less than a pixel.
+            assert pixels == pytest.approx(expected, abs=max(2.0, 0.01 * expected)), row
+
+
+def point_at(opened: Opened, place: float, row: int, num_rows: int) -> None:
+    """Move the pointer over a row of time on the timeline, at a place of its axis."""
+    opened.page.locator("#timeline-plot").scroll_into_view_if_needed()
+    opened.page.evaluate("document.getElementById('time-lanes').scrollIntoView({ block: 'center' })")
+    left, top = opened.page.evaluate(
+        """([place, share]) => {
+            const plot = document.getElementById("timeline-plot");
+            const { xaxis, yaxis3 } = plot._fullLayout;
+            const box = plot.getBoundingClientRect();
+            return [box.left + xaxis._offset + xaxis.d2p(place), box.top + yaxis3._offset + yaxis3._length * share];
+        }""",
+        [place, (row + 0.5) / num_rows],
+    )
+    opened.page.mouse.move(left, top)
+    opened.page.wait_for_selector(".reading:not([hidden])")
+
+
+def test_the_pointer_reads_what_how_long_and_in_which_step(open_report: OpenReport) -> None:
+    opened = open_report(timed_report(), view="timeline")
+    # Times are those of the profile, 1 ms later than the axis.
+    for place, row, label, value in (
+        (0.00060, 1, "communication, nothing computed", format_ns(200_000)),
+        (0.00048, 1, "communication under compute", format_ns(250_000)),
+        (0.00030, 0, "compute", format_ns(200_000)),
+        (0.00112, 2, "copies and fills", format_ns(50_000)),
+        (0.00105, 4, "waits for data", format_ns(60_000)),
+    ):
+        point_at(opened, place, row, 6)
+        text = opened.text(".reading")
+        assert label in text
+        assert value in text
+        assert f"step {1 if place < 0.001 else 2}" in text
+    point_at(opened, 0.0003, 1, 6)
+    assert "communication: nothing then" in opened.text(".reading")
+
+
+def test_steps_begin_where_they_do_for_memory_on_the_axis_of_time_only(open_report: OpenReport) -> None:
+    opened = open_report(timed_report(), view="timeline")
+    line, lane = opened.page.evaluate(
+        """() => {
+            const { layout, data } = document.getElementById("timeline-plot");
+            const lanes = data.filter((one) => one.name === "lane");
+            return [layout.shapes.map((one) => one.x0), lanes.flatMap((one) => [...one.base])];
+        }"""
+    )
+    assert line == [0, 0.001]
+    assert lane == [0, 0.001]
+    opened.page.keyboard.press("a")
+    opened.page.get_by_text("allocator events").wait_for()
+    assert not opened.page.locator("#time-lanes").is_visible()
+    assert "communication" not in opened.text("#timeline-plot")
+
+
+def test_the_map_has_the_same_lanes_below_it(open_report: OpenReport) -> None:
+    opened = open_report(timed_report(), view="map")
+    surface = opened.page.locator("#map-surface")
+    opened.page.wait_for_selector("html[data-map=ready]")
+    box = surface.bounding_box()
+    assert box is not None
+    camera = opened.page.evaluate("memtrace.map.camera()")
+    x = box["x"] + 82 + (0.0006 - camera["x0"]) / (camera["x1"] - camera["x0"]) * (box["width"] - 82)
+    opened.page.mouse.move(x, box["y"] + box["height"] - 26 - 4.5 * 16)
+    opened.page.wait_for_selector("#map .reading:not([hidden])")
+    text = opened.text("#map .reading")
+    assert "communication, nothing computed" in text
+    assert format_ns(200_000) in text
+    assert "step 1" in text
+    opened.page.keyboard.press("a")
+    opened.until("height => document.getElementById('map-surface').clientHeight === height - 96", box["height"])
+
+
+def test_the_view_of_time_shows_the_figures_of_each_step(open_report: OpenReport) -> None:
+    rank = rank_with_time(timed_report())
+    assert rank.time is not None
+    opened = open_report(timed_report(), view="time")
+    columns = [cell for _, cell in time_columns(rank.time)]
+    for split in (*rank.time.steps, rank.time.whole):
+        name = "whole" if split.step is None else str(split.step)
+        cells = opened.texts(f"[data-time-step='{name}'] td")
+        assert cells[1:] == [cell(split) for cell in columns]
+    assert "AllGather: 2 kernels" in opened.text(".remarks")
+    shares = opened.page.evaluate(
+        "[...document.querySelectorAll('#time .panel > .stacked-bar .piece')].map((one) => Number(one.style.flexGrow))"
+    )
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_profile_without_memory_is_no_empty_page(open_report: OpenReport) -> None:
+    report = time_alone_report()
+    time = rank_with_time(report).time
+    assert time is not None
+    opened = open_report(report)
+    assert opened.text("[data-card=window] .card-value") == format_ns(time.whole.window_ns)
+    assert opened.page.locator("[data-card=idle]").count() == 1
+    assert opened.page.locator("#breakdown-table").count() == 0
+    for view in ("timeline", "map", "peak", "segments", "steps", "time", "recording"):
+        opened.go(view)
+        assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert len(opened.text("#page").splitlines()) > 10
+        assert "No memory was recorded" in opened.text("#timeline" if view == "timeline" else "#verdict")
+
+
+def test_two_sampled_ranks_of_a_large_run(open_report: OpenReport, shared_data: Path) -> None:
+    paths = [shared_data / "kineto" / f"train-128-ranks-sampled-rank{rank}.json.gz" for rank in (0, 1)]
+    opened = open_report(analyze(read_trace(paths), with_map=True), view="timeline")
+    assert opened.text("[data-missing]") == "126 missing"
+    compute, communication, *_ = opened.page.evaluate(COVERED, 4)
+    assert 0 < compute[0] < communication[0]
+    opened.page.locator("#rank-strip .rank-cell").nth(1).click()
+    opened.wait()
+    assert opened.page.evaluate(COVERED, 4)[0] != compute
