@@ -20,9 +20,7 @@ _KEPT_WHOLE = frozenset({"events", "kernels"})
 
 def broken_off(rank: RankTrace, time_ns: int) -> RankTrace:
     """Return the rank without what happens after the time of the failure: marks end there, open ones have no end."""
-    tables = {
-        name: table if name in _KEPT_WHOLE else _cut(table, time_ns) for name, table in rank.tables.items()
-    }
+    tables = {name: table if name in _KEPT_WHOLE else _cut(table, time_ns) for name, table in rank.tables.items()}
     tables[_SEEN_LATER] = _owned_at(rank, time_ns)
     initial, windows = tables["initial_blocks"], tables["windows"]
     known = initial["window"] < len(windows)

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from memtrace.allocator.blocks import FREE, Block, Device
+from memtrace.allocator.blocks import FREE, UNMAPPED, Block, Device
 from memtrace.allocator.model import Allocator
-from memtrace.allocator.settings import Settings
+from memtrace.allocator.sizes import rounding
+from memtrace.forecast.predicted_settings import settings_of
+from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
 from memtrace.schema.names import Action, BlockState
 from memtrace.schema.tables import BLOCKS, EVENTS, SEGMENTS, WINDOWS, Table
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, dtype_of
@@ -59,7 +61,7 @@ class _Ids:
 
 
 class _LoggedDevice(Device):
-    """A device that notes which segments it gave and took back since it was last asked."""
+    """A device that notes which memory it gave and took back since it was last asked."""
 
     def __init__(self, capacity_bytes: int | None) -> None:
         super().__init__(capacity_bytes)
@@ -75,6 +77,17 @@ class _LoggedDevice(Device):
         super().free(address, size)
         self.log.append((Action.SEGMENT_FREE, address, size))
 
+    def map(self, address: int, size: int) -> bool:
+        has_room = super().map(address, size)
+        # A segment that does not grow is asked for without an address, and noted above.
+        if has_room and address:
+            self.log.append((Action.SEGMENT_MAP, address, size))
+        return has_room
+
+    def unmap(self, address: int, size: int) -> None:
+        super().unmap(address, size)
+        self.log.append((Action.SEGMENT_UNMAP, address, size))
+
 
 class _Placing:
     """One pass over the events of a device."""
@@ -84,7 +97,11 @@ class _Placing:
         self.device = device
         self.ids = _Ids(rank)
         self.driver = _LoggedDevice(capacity_bytes)
-        self.allocator = Allocator(Settings(), self.driver, total_bytes=capacity_bytes)
+        settings = settings_of(rank)
+        # A share of the memory is one of all of it, the context included.
+        total_bytes = None if capacity_bytes is None else capacity_bytes + CUDA_CONTEXT_BYTES
+        self.allocator = Allocator(settings, self.driver, total_bytes=total_bytes)
+        self.rounded = rounding(settings)
         self.addresses: dict[int, int] = {}
         """Address in the model of each invented one."""
         self.stacks: dict[int, int] = {}
@@ -122,7 +139,7 @@ class _Placing:
                 allocated_bytes=allocator.allocated_bytes,
                 reserved_bytes=allocator.reserved_bytes,
             )
-            self._row(time, Action.OOM, NULL, size, stack)
+            self._row(time, Action.OOM, NULL, self.rounded(size), stack)
             return
         self.addresses[invented] = block.address
         self.stacks[block.address] = stack
@@ -188,17 +205,36 @@ class _Placing:
     def _final(self, device: int) -> tuple[ColumnTable, ColumnTable]:
         segments: list[tuple[int, ...]] = []
         blocks: list[tuple[int, ...]] = []
-        for address, head in sorted(self.allocator.heads.items()):
-            found = list(_chain(head))
-            used = [block for block in found if block.state != FREE]
-            in_use = sum(block.size for block in used)
+        for found in self._segments():
+            head = found[0]
+            in_use = sum(block.size for block in found if block.state != FREE)
             kind = self.ids.id("small" if head.pool.is_small else "large")
-            total, requested = sum(block.size for block in found), sum(block.requested for block in used)
-            pool = self.ids.id(_DEFAULT_POOL)
-            stack = self.stacks.get(address, NULL)
+            total, requested = (
+                sum(block.size for block in found),
+                sum(block.requested for block in found if block.state != FREE),
+            )
+            pool, stack = self.ids.id(_DEFAULT_POOL), self.stacks.get(head.address, NULL)
+            is_expandable = head.expandable is not None
             blocks += [(len(segments), *self._block(block)) for block in found]
-            segments.append((device, address, total, in_use, in_use, requested, 0, kind, pool, 0, stack))
+            segments.append(
+                (device, head.address, total, in_use, in_use, requested, 0, kind, pool, is_expandable, stack)
+            )
         return _table(SEGMENTS, segments), _table(BLOCKS, blocks)
+
+    def _segments(self) -> list[list[Block]]:
+        """Return the blocks of each stretch of memory, by address: a segment, or a mapped part of an expandable one."""
+        found = [_chain(head) for head in self.allocator.heads.values()]
+        for segment in self.allocator.expandables:
+            assert segment.head is not None
+            part: list[Block] = []
+            for block in _chain(segment.head):
+                if block.state != UNMAPPED:
+                    part.append(block)
+                elif part:
+                    found.append(part)
+                    part = []
+            found += [part] if part else []
+        return sorted(found, key=lambda one: one[0].address)
 
     def _block(self, block: Block) -> tuple[int, ...]:
         is_free = block.state == FREE

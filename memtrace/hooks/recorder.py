@@ -108,6 +108,8 @@ class Recorder:
             self._sources.stop()
             for slug, message in self._sources.assumptions():
                 self._writer.warn(slug, message)
+            if facts := self._sources.predicted_facts():
+                self._writer.facts(**facts)
             self._writer.note_distributed(self._torch)
             self._writer.end()
             self._status.close()

@@ -46,6 +46,8 @@ class Sources:
         self._fake: Any = None
         self.assumptions: Callable[[], list[tuple[str, str]]] = list
         """Slugs and sentences on what a prediction took for granted, for the end of the recording."""
+        self.predicted_facts: Callable[[], dict[str, Any]] = dict
+        """Header fields that are known at the end of a prediction."""
         if options.predict is not None:
             self._kind = None
             self._cpu = self._fake = self._make_fake(options.predict)
@@ -76,6 +78,7 @@ class Sources:
             # Without the fake device the program would train for real, for hours, and predict nothing.
             raise SystemExit(f"memtrace: no prediction with this torch: {type(error).__name__}: {error}") from error
         self.assumptions = fake.assumptions
+        self.predicted_facts = fake.facts
         return fake.memory
 
     def _make_cpu(self) -> CpuSource:
