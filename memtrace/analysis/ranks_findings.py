@@ -56,7 +56,7 @@ def _died(overview: RanksResult, reports: Sequence[RankReport]) -> Iterator[Find
             "exception": exception,
         },
         change="Look at the output of this rank: the others may have stopped only because it did.",
-        cost="",
+        cost="None.",
         saves_bytes=None,
         saves_ns=None,
         new_peak_bytes=None,

@@ -37,7 +37,8 @@ def verdict(ranks: Sequence[RankReport], findings: Sequence[Finding] = ()) -> st
     rank = ranks[chosen]
     if rank.oom is not None:
         return _who(rank, ranks) + _oom_sentence(rank)
-    own = [finding for finding in findings if finding.rank == rank.rank]
+    # That a rank died concerns all of them.
+    own = [finding for finding in findings if finding.rank == rank.rank or finding.slug == "rank-died"]
     return _who(rank, ranks) + _peak_sentence(rank) + _ahead(rank) + _warned(own)
 
 

@@ -226,6 +226,7 @@ def test_the_rank_that_died_first_is_named() -> None:
     assert finding.rank == 2
     assert "ValueError after step 2" in finding.title
     assert finding.evidence["last_steps"] == {"1": 3, "2": 2}
+    assert report.verdict.endswith(f" {finding.title}.")
 
 
 def test_ranks_that_were_all_stopped_at_once_did_not_die_of_one() -> None:
