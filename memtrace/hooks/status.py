@@ -1,14 +1,15 @@
 """Says what a recorded process does just now, in one small file that is written over in place (`schema/status.py`).
 
 A phase takes one write of a thousand bytes into the page cache, some microseconds, so that a rank that hangs is seen
-in the phase in which it hangs. What costs more, asking the allocator and adding up owners, is done at step ends, twice
-a second at most.
+in the phase in which it hangs. What costs more, asking the allocator and adding up owners, is done at step ends, as
+often as takes a hundredth of the time.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ from memtrace.schema.names import Phase
 from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
 from memtrace.schema.tables import OWNERS
 
-_MEASURE_EVERY_NS = 500_000_000
+_PAUSE_FACTOR = 100
+"""After measuring, so many times as long as it took nothing is measured."""
 # An optimizer that steps inside backward changes the phase once a parameter.
 _MAX_PHASES_A_STEP = 64
 
@@ -29,15 +31,23 @@ _DEVICE, _ADDRESS, _SIZE, _CATEGORY = (
 class Status:
     """Writes the status of the process that made it. After the first failure, and in a forked child, nothing."""
 
-    def __init__(self, parts_dir: str, name: str, *, levels: Callable[[], dict[str, Any]]) -> None:
-        """Prepare, without writing; `levels` asks the allocator."""
+    def __init__(
+        self,
+        parts_dir: str,
+        name: str,
+        *,
+        levels: Callable[[], dict[str, Any]],
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """Prepare, without writing; `levels` asks the allocator, `clock` gives ns."""
         self._path = os.path.join(parts_dir, name + STATUS_SUFFIX)
         self._levels = levels
         self._pid = os.getpid()
         self._file: int | None = None
         self._broken = False
         self._fields: dict[str, Any] = {"step": 0, "phase": str(Phase.OTHER), "since_ns": None, "ended_step": None}
-        self._measured_ns = 0
+        self._clock = clock
+        self._resume_ns = 0
         self._num_phases = 0
 
     def phase(self, phase: Phase, now_ns: int) -> None:
@@ -51,13 +61,18 @@ class Status:
         """Note that a step has ended, with rows of the `owners` table if somebody looked."""
         self._num_phases = 0
         self._fields |= {"step": step + 1, "phase": str(Phase.OTHER), "since_ns": now_ns, "ended_step": step}
-        if now_ns - self._measured_ns >= _MEASURE_EVERY_NS:
-            self._measured_ns = now_ns
-            self._fields |= {"measured_step": step, **self._levels()}
-            if owned is not None:
-                by_category = bytes_by_category(owned, self._fields.get("device"))
-                self._fields |= {"categories_step": step, "by_category": by_category}
+        if self._clock() >= self._resume_ns:
+            self._measure(step, owned)
         self._write()
+
+    def _measure(self, step: int, owned: Sequence[Row] | None) -> None:
+        began_ns = self._clock()
+        self._fields |= {"measured_step": step, **self._levels()}
+        if owned is not None:
+            by_category = bytes_by_category(owned, self._fields.get("device"))
+            self._fields |= {"categories_step": step, "by_category": by_category}
+        ended_ns = self._clock()
+        self._resume_ns = ended_ns + _PAUSE_FACTOR * (ended_ns - began_ns)
 
     def close(self) -> None:
         """Close the file; it stays for whoever reads it last."""

@@ -5,7 +5,7 @@ It stands beside the main part as `<name>.status.json` and holds one JSON object
 
     step, phase, since_ns          step and phase that run, and the Unix time at which the phase began
     ended_step                     last step that ended
-    measured_step                  step at whose end the following were read, at most twice a second
+    measured_step                  step at whose end the following were read: not every one, since reading costs time
     device, allocated_bytes, peak_allocated_bytes, reserved_bytes, num_alloc_retries
                                    what the allocator of the device says; the peak is the largest that it has seen
     categories_step, by_category   bytes that owners held at the end of that step, each storage once; steps that are not

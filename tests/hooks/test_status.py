@@ -48,17 +48,23 @@ def test_phases_and_steps_are_written_at_once(tmp_path: Path) -> None:
     }
 
 
-def test_the_allocator_is_asked_twice_a_second_only(tmp_path: Path) -> None:
-    asked: list[int] = []
+def test_measuring_takes_a_hundredth_of_the_time_at_most(tmp_path: Path) -> None:
+    now, spent = [10 * SECOND], [0]
 
     def levels() -> dict[str, object]:
-        asked.append(1)
-        return {"device": "cpu", "allocated_bytes": len(asked)}
+        now[0] += 3_000_000
+        spent[0] += 3_000_000
+        return {"device": "cpu", "allocated_bytes": spent[0]}
 
-    status = Status(str(tmp_path), "p", levels=levels)
+    status = Status(str(tmp_path), "p", levels=levels, clock=lambda: now[0])
+    measured = set()
     for step in range(1000):
-        status.step_ended(step, None, SECOND + step * SECOND // 1000)
-    assert 2 <= len(asked) <= 3
+        now[0] += 10_000_000
+        status.step_ended(step, None, now[0])
+        measured.add(read(tmp_path)["measured_step"])
+    elapsed = now[0] - 10 * SECOND
+    assert 0.5 * elapsed / 100 < spent[0] <= elapsed / 100 + 3_000_000
+    assert measured >= {0}
     assert read(tmp_path)["ended_step"] == 999
 
 
