@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
+from memtrace.analysis.ranks import compare_ranks
+from memtrace.analysis.ranks_results import RanksResult
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results import Report
 from memtrace.report.text import render_text
@@ -21,7 +24,6 @@ pytest.importorskip("torch.distributed.tensor")
 
 SIZES = "--device cpu --layers 2 --hidden 32 --heads 4 --sequence 32 --micro-batch 2 --steps 2"
 RUNS = {
-    "ddp-2": (2, "train_ddp.py"),
     "ddp-4": (4, "train_ddp.py"),
     "zero2-2": (2, "train_fsdp2.py", "--no-reshard-after-forward"),
     "zero3-4": (4, "train_fsdp2.py"),
@@ -56,15 +58,27 @@ def held(report: Report) -> dict[int, dict[str, int]]:
     }
 
 
-@pytest.mark.parametrize(("whole", "sharded"), [("ddp-2", "zero2-2"), ("ddp-4", "zero3-4")])
-def test_what_could_be_shared_out_is_what_fsdp2_saves(runs: dict[str, Report], whole: str, sharded: str) -> None:
-    """To the byte, though the vocabulary has no multiple of the ranks as its number of rows."""
-    overview = runs[whole].ranks_overview
+def of_ranks(report: Report, num_ranks: int) -> RanksResult:
+    """Return the comparison of the first ranks of a run with DDP, where each holds the same however many they are."""
+    ranks = [
+        replace(one, facts={**one.facts, "world_size": num_ranks})
+        for one in report.ranks
+        if one.rank in range(num_ranks)
+    ]
+    overview = compare_ranks(ranks)
     assert overview is not None
-    before, after = held(runs[whole]), held(runs[sharded])
+    return overview
+
+
+@pytest.mark.parametrize("sharded", ["zero2-2", "zero3-4"])
+def test_what_could_be_shared_out_is_what_fsdp2_saves(runs: dict[str, Report], sharded: str) -> None:
+    """To the byte, though the vocabulary has no multiple of the ranks as its number of rows."""
+    overview = of_ranks(runs["ddp-4"], RUNS[sharded][0])
+    before, after = held(runs["ddp-4"]), held(runs[sharded])
     saved = {
         rank: {category: num_bytes - after[rank][category] for category, num_bytes in of_rank.items()}
         for rank, of_rank in before.items()
+        if rank in after
     }
     assert {
         one.rank: {
@@ -76,19 +90,24 @@ def test_what_could_be_shared_out_is_what_fsdp2_saves(runs: dict[str, Report], w
     } == saved
     assert len({one.state_bytes for one in overview.savings}) > 1
     assert not overview.savings_inferred
-    # Nothing is left to share out, and the advice is given once for all ranks.
     left = runs[sharded].ranks_overview
     assert left is not None
     assert left.savings == ()
-    advice = [one for one in runs[whole].findings if one.slug == "state-on-every-rank"]
-    assert [one.evidence["zero_3_saves_bytes"] for one in advice] == [sum(saved[advice[0].rank or 0].values())]
-    assert not [one for one in runs[sharded].findings if one.slug == "state-on-every-rank"]
+
+
+def test_sharing_out_is_advised_once_and_only_where_there_are_copies(runs: dict[str, Report]) -> None:
+    overview = runs["ddp-4"].ranks_overview
+    assert overview is not None
+    promised = {one.rank: one.zero_3_bytes for one in overview.savings}
+    (advice,) = [one for one in runs["ddp-4"].findings if one.slug == "state-on-every-rank"]
+    assert advice.evidence["zero_3_saves_bytes"] == promised[advice.rank or 0]
+    for run in ("zero2-2", "zero3-4", "tp-2"):
+        assert not [one for one in runs[run].findings if one.slug == "state-on-every-rank"]
 
 
 @pytest.mark.parametrize(
     ("run", "expected"),
     [
-        ("ddp-2", [("ddp", None, 2, False)]),
         ("ddp-4", [("ddp", None, 4, False)]),
         ("zero2-2", [("fsdp", 2, 2, False)]),
         ("zero3-4", [("fsdp", 3, 4, False)]),
