@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -95,14 +96,13 @@ def options_of(facts: dict[str, Any] | None) -> Any:
     """Return the GPU that predictions are made for: the one that is there, or a known one."""
     from benchmarks.predictions.cases import STEPS
     from memtrace.forecast.gpus import gpu_named
-    from memtrace.forecast.predict import capability_of
     from memtrace.schema.options import PredictOptions
 
     if facts is not None:
         name, num_bytes, capability = facts["name"], facts["bytes"], tuple(facts["capability"])
     else:
         gpu = gpu_named(ASKED_WITHOUT_GPU)
-        name, num_bytes, capability = gpu.name, gpu.memory_bytes, capability_of(gpu)
+        name, num_bytes, capability = gpu.name, gpu.memory_bytes, gpu.capability
     return PredictOptions(gpu_name=name, gpu_bytes=num_bytes, capability=capability, num_steps=STEPS)
 
 
@@ -110,6 +110,12 @@ def num_workers(facts: dict[str, Any] | None) -> int:
     """Return how many configurations run at a time: as many as there are processors for, and memory."""
     by_processors = max(1, (os.cpu_count() or 1) // (1 if facts is None else 2))
     return by_processors if facts is None else max(1, min(by_processors, facts["bytes"] // BYTES_A_RUN))
+
+
+def processor_seconds() -> float:
+    """Return the processor time of everything that ran here."""
+    of_all = (resource.getrusage(one) for one in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in of_all)
 
 
 def heading(facts: dict[str, Any] | None, seconds: float) -> list[str]:
@@ -127,7 +133,8 @@ def heading(facts: dict[str, Any] | None, seconds: float) -> list[str]:
     return [
         f"# Predictions against real runs: {what}, {datetime.date.today().isoformat()}",
         "",
-        f"{device}, Python {platform.python_version()}; {os.cpu_count()} processors, {seconds:.0f} s in all.",
+        f"{device}, Python {platform.python_version()}; {os.cpu_count()} processors, {seconds:.0f} s "
+        f"in all, {processor_seconds():.0f} s of processor time.",
         "",
     ]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from memtrace.forecast.predict import GpuVerdict
 
 EXIT_DOES_NOT_FIT = 3
 """The prediction succeeded, and says that the program will run out of memory."""
 DEFAULT_GPU = "h100-80gb"
+STDERR = 2
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -25,7 +23,12 @@ DEFAULT_GPU = "h100-80gb"
     metavar="NAME",
     help="GPU that the program is told it has, as in a100-80gb, or a size as in 24GiB.",
 )
-@click.option("--all-gpus", is_flag=True, help="Also say which of the known GPUs the run fits on.")
+@click.option(
+    "--gpus",
+    metavar="NAMES",
+    help='Also say which of these GPUs it fits on: "all" that are known, or a list. It runs once for each compute '
+    "capability.",
+)
 @click.option(
     "--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Steps after which the program is ended."
 )
@@ -39,78 +42,54 @@ DEFAULT_GPU = "h100-80gb"
 @click.option(
     "--allow-writes", is_flag=True, help="Let the program write files where it says, not to a scratch folder."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else on standard output.")
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD...", type=click.UNPROCESSED)
 @click.pass_context
 def predict(
     context: click.Context,
+    /,
     output: Path | None,
-    force: bool,
     gpu: str,
-    all_gpus: bool,
-    steps: int,
-    world_size: int,
-    allow_writes: bool,
+    gpus: str | None,
+    as_json: bool,
     command: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Run a CUDA program without its GPU and say what it needs.
 
     The program runs unchanged, on shapes alone: no kernel runs, a loss that it prints is a constant, and it is ended
-    after a few steps. The result is a trace like that of a recording. Exit codes: 0 it fits, 3 it does not, 1 it could
-    not be predicted.
+    after a few steps. The result is a trace like that of a recording. Exit codes: 0 it fits, 3 it does not (none of
+    --gpus, where they are given), 1 it could not be predicted.
 
     \b
     Example:
       memtrace predict -- python train.py
       memtrace predict -o predicted.json --gpu a100-40gb -- python train.py --batch-size 16
+      memtrace predict --gpus all --json -- python train.py
       memtrace report predicted.json
     """
-    from memtrace.forecast.gpus import GPUS, gpu_named
-    from memtrace.forecast.predict import capability_of, judge_all, placed_trace
-    from memtrace.launch.prediction import predict as run_prediction
-    from memtrace.schema.options import PredictOptions
+    from memtrace.cli.predict_run import PredictedRuns
+    from memtrace.forecast.gpus import gpu_named, gpus_named
+    from memtrace.forecast.predict import placed_trace, prediction_of
+    from memtrace.report.predict import predict_json, predict_text
     from memtrace.store.write import write_trace
 
-    chosen = gpu_named(gpu)
-    options = PredictOptions(
-        gpu_name=chosen.name,
-        gpu_bytes=chosen.memory_bytes,
-        capability=capability_of(chosen),
+    chosen, asked = gpu_named(gpu), gpus_named(gpus or "")
+    path, steps, world_size = output or Path("predicted.json"), options["steps"], options["world_size"]
+    runs = PredictedRuns(
+        command,
+        path,
         num_steps=steps,
         world_size=world_size,
+        force=options["force"],
+        allow_writes=options["allow_writes"],
+        # What the program prints must not be in the document.
+        stdout=STDERR if as_json else None,
     )
-    path = output or Path("predicted.json")
-    trace = run_prediction(command, path, options, force=force, allow_writes=allow_writes)
-    placed, verdict = placed_trace(trace, chosen)
+    placed, verdict = placed_trace(runs.run(chosen), chosen)
+    others = runs.judge(asked)
     write_trace(placed, path)
-    click.echo(_sentence(verdict))
-    for warning in placed.ranks[0].warnings:
-        click.echo(f"note: {warning.message}")
-    for one in judge_all(trace, GPUS.values()) if all_gpus else ():
-        click.echo(_row(one))
-    click.echo(f"Wrote {path}; next: memtrace report {path}")
-    context.exit(0 if verdict.fits else EXIT_DOES_NOT_FIT)
-
-
-def _sentence(verdict: GpuVerdict) -> str:
-    """Return the verdict in words."""
-    from memtrace.units import format_bytes
-
-    needs = f"allocates {format_bytes(verdict.peak_allocated_bytes)} and reserves "
-    needs += format_bytes(verdict.max_reserved_bytes)
-    name, capacity = verdict.gpu.name, format_bytes(verdict.capacity_bytes)
-    if verdict.failed is None:
-        return f"Fits on {name}: it {needs} at most, of {capacity} beside the context."
-    request = format_bytes(verdict.failed.size_bytes)
-    return (
-        f"Does not fit on {name}: in step {verdict.failed_step} a request of {request} fails, with "
-        f"{format_bytes(verdict.failed.allocated_bytes)} allocated of {capacity} beside the context; "
-        f"with memory without end it {needs}."
-    )
-
-
-def _row(verdict: GpuVerdict) -> str:
-    """Return one GPU of the list."""
-    from memtrace.units import format_bytes
-
-    words = "fits" if verdict.fits else "too small"
-    return f"  {verdict.gpu.name:<14} {format_bytes(verdict.capacity_bytes):>10}  {words}"
+    result = prediction_of(placed, verdict, others, num_steps=steps, world_size=world_size)
+    click.echo(predict_json(result) if as_json else predict_text(result), nl=False)
+    click.echo(f"Wrote {path}; next: memtrace report {path}", err=as_json)
+    context.exit(0 if any(one.fits for one in others or [verdict]) else EXIT_DOES_NOT_FIT)

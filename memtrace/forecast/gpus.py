@@ -1,4 +1,4 @@
-"""GPUs by name: memory, dense 16-bit throughput, and bandwidth to other GPUs, per vendor's data sheet.
+"""GPUs by name: memory, dense 16-bit throughput, bandwidth to other GPUs, compute capability, per vendor's data sheet.
 
 In: a name, or a size such as "24GiB". Out: a `Gpu`. Memory is what a process can get of a card of that size, as
 `torch.cuda.get_device_properties` reports it, to a tenth of a GiB; bandwidths are one way, per GPU.
@@ -29,43 +29,62 @@ class Gpu:
     inter_bytes_s: float
     """Bytes a second to other machines. Assumed: the network card that usual machines have for each GPU."""
     gpus_per_node: int = 8
+    capability: tuple[int, int] = (8, 0)
+    """Compute capability, which decides the kernels that torch chooses."""
+    is_amd: bool = False
 
 
-def _gpu(name: str, gib: float, tflops: float, intra_gb: float, inter_gb: float) -> Gpu:
+def _gpu(name: str, gib: float, tflops: float, intra_gb: float, inter_gb: float, capability: tuple[int, int]) -> Gpu:
     return Gpu(
         name=name,
         memory_bytes=round(gib * GIB),
         flops=tflops * 1e12,
         intra_bytes_s=intra_gb * _GB_S,
         inter_bytes_s=inter_gb * _GB_S,
+        capability=capability,
+        is_amd=name.startswith("mi"),
     )
 
 
 GPUS = {
     one.name: one
     for one in (
-        _gpu("v100-16gb", 15.8, 125, 150, 12.5),
-        _gpu("v100-32gb", 31.7, 125, 150, 12.5),
-        _gpu("t4-16gb", 14.6, 65, 16, 6.25),
-        _gpu("a10g-24gb", 22.1, 70, 32, 6.25),
-        _gpu("l4-24gb", 22.0, 121, 32, 6.25),
-        _gpu("l40s-48gb", 44.4, 362, 32, 12.5),
-        _gpu("rtx3090-24gb", 23.6, 71, 32, 6.25),
-        _gpu("rtx4090-24gb", 23.5, 165, 32, 6.25),
-        _gpu("a100-40gb", 39.4, 312, 300, 25),
-        _gpu("a100-80gb", 79.1, 312, 300, 25),
-        _gpu("h100-80gb", 79.1, 989, 450, 50),
-        _gpu("h200-141gb", 139.8, 989, 450, 50),
-        _gpu("b200-192gb", 178.3, 2250, 900, 50),
-        _gpu("mi250x-64gb", 64.0, 191.5, 100, 25),
-        _gpu("mi300x-192gb", 191.9, 1307, 448, 50),
+        _gpu("v100-16gb", 15.8, 125, 150, 12.5, (7, 0)),
+        _gpu("v100-32gb", 31.7, 125, 150, 12.5, (7, 0)),
+        _gpu("t4-16gb", 14.6, 65, 16, 6.25, (7, 5)),
+        _gpu("a10g-24gb", 22.1, 70, 32, 6.25, (8, 6)),
+        _gpu("l4-24gb", 22.0, 121, 32, 6.25, (8, 9)),
+        _gpu("l40s-48gb", 44.4, 362, 32, 12.5, (8, 9)),
+        _gpu("rtx3090-24gb", 23.6, 71, 32, 6.25, (8, 6)),
+        _gpu("rtx4090-24gb", 23.5, 165, 32, 6.25, (8, 9)),
+        _gpu("a100-40gb", 39.4, 312, 300, 25, (8, 0)),
+        _gpu("a100-80gb", 79.1, 312, 300, 25, (8, 0)),
+        _gpu("h100-80gb", 79.1, 989, 450, 50, (9, 0)),
+        _gpu("h200-141gb", 139.8, 989, 450, 50, (9, 0)),
+        _gpu("b200-192gb", 178.3, 2250, 900, 50, (10, 0)),
+        _gpu("mi250x-64gb", 64.0, 191.5, 100, 25, (9, 0)),
+        _gpu("mi300x-192gb", 191.9, 1307, 448, 50, (9, 4)),
     )
 }
 """By the name that `--gpu` takes."""
 
 
+def gpus_named(text: str) -> tuple[Gpu, ...]:
+    """Return the GPUs of a list such as "a100-40gb,24GiB"; all that are known for "all".
+
+    >>> [one.name for one in gpus_named("a100-40gb, 24GiB")], len(gpus_named("all")) == len(GPUS)
+    (['a100-40gb', '24GiB'], True)
+
+    Raises:
+        MemtraceError: one of them is none.
+    """
+    if text.strip() == "all":
+        return tuple(GPUS.values())
+    return tuple({name: gpu_named(name) for part in text.split(",") if (name := part.strip())}.values())
+
+
 def gpu_named(text: str) -> Gpu:
-    """Return a GPU by name, or one of a stated size, with the throughput and links of an A100.
+    """Return a GPU by name, or one of a stated size, which is an A100 in all else.
 
     >>> gpu_named("24GiB").memory_bytes == 24 * 1024**3, gpu_named("h100-80gb").flops
     (True, 989000000000000.0)

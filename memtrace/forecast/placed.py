@@ -16,23 +16,15 @@ from memtrace.allocator.model import Allocator
 from memtrace.allocator.sizes import rounding
 from memtrace.forecast.predicted_settings import settings_of
 from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
+from memtrace.forecast.predict_results import FailedRequest as FailedRequest
 from memtrace.schema.names import Action, BlockState
+from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 from memtrace.schema.tables import BLOCKS, EVENTS, SEGMENTS, WINDOWS, Table
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, dtype_of
 from memtrace.store.trace import RankTrace
 
 _COLUMNS = ("time_ns", "action", "address", "size_bytes", "stack")
 _DEFAULT_POOL = "0,0"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedRequest:
-    """The request that finds no memory."""
-
-    time_ns: int
-    size_bytes: int
-    allocated_bytes: int
-    reserved_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +36,27 @@ class Placed:
     """The first request that failed; the events end there."""
     peak_allocated_bytes: int
     max_reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """How much of the requests counts that do not come from torch itself."""
+
+    rules: int = 1
+    """Factor for requests that follow a rule."""
+    allowances: int = 0
+    """Factor for requests that a kernel may or may not make."""
+
+    def weighted(self, addresses: Array, sizes: Array) -> Array:
+        """Return the sizes of requests at invented addresses."""
+        factors = np.select(
+            [addresses >= FIRST_ALLOWANCE_ADDRESS, addresses >= FIRST_RULE_ADDRESS], [self.allowances, self.rules], 1
+        )
+        weighted: Array = sizes * factors
+        return weighted
+
+
+AS_PREDICTED = Weights()
 
 
 class _Ids:
@@ -92,9 +105,10 @@ class _LoggedDevice(Device):
 class _Placing:
     """One pass over the events of a device."""
 
-    def __init__(self, rank: RankTrace, device: str, capacity_bytes: int | None) -> None:
+    def __init__(self, rank: RankTrace, device: str, capacity_bytes: int | None, weights: Weights) -> None:
         self.rank = rank
         self.device = device
+        self.weights = weights
         self.ids = _Ids(rank)
         self.driver = _LoggedDevice(capacity_bytes)
         settings = settings_of(rank)
@@ -117,10 +131,11 @@ class _Placing:
         """Put every event through the model, up to the first request that fails."""
         events = self.rank.table("events")
         alloc = self.rank.string_id(Action.ALLOC.value)
-        columns = (events[name].tolist() for name in _COLUMNS)
-        for time, action, address, size, stack in zip(*columns, strict=True):
+        columns = {name: events[name] for name in _COLUMNS}
+        columns["size_bytes"] = self.weights.weighted(columns["address"], columns["size_bytes"])
+        for time, action, address, size, stack in zip(*(one.tolist() for one in columns.values()), strict=True):
             self.first_row.append(len(self.rows))
-            if self.failed is not None:
+            if self.failed is not None or not size:
                 continue
             if action == alloc:
                 self._take(time, address, size, stack)
@@ -245,7 +260,7 @@ class _Placing:
 
 def place(rank: RankTrace, device: str, *, capacity_bytes: int | None) -> Placed:
     """Return a predicted rank as the allocator of a device with this capacity (`None`: without end) leaves it."""
-    placing = _Placing(rank, device, capacity_bytes)
+    placing = _Placing(rank, device, capacity_bytes, AS_PREDICTED)
     placing.run()
     tables = placing.tables()
     return Placed(
@@ -254,6 +269,13 @@ def place(rank: RankTrace, device: str, *, capacity_bytes: int | None) -> Placed
         peak_allocated_bytes=placing.peak_allocated_bytes,
         max_reserved_bytes=placing.max_reserved_bytes,
     )
+
+
+def peaks(rank: RankTrace, device: str, weights: Weights) -> tuple[int, int]:
+    """Return the largest allocated and reserved bytes on a device without end."""
+    placing = _Placing(rank, device, None, weights)
+    placing.run()
+    return placing.peak_allocated_bytes, placing.max_reserved_bytes
 
 
 def _chain(head: Block) -> list[Block]:

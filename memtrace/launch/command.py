@@ -25,8 +25,17 @@ EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 """What a shell returns for a command that it cannot run."""
 
 
-def run_command(command: Sequence[str], options: RecordOptions, environ: Mapping[str, str]) -> int:
+def run_command(
+    command: Sequence[str],
+    options: RecordOptions,
+    environ: Mapping[str, str],
+    *,
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> int:
     """Run a command so that its Python processes are recorded; return its exit status (negative: a signal).
+
+    `stdout` and `stderr` are file descriptors for its output, which is ours where they are not given.
 
     Raises:
         RecordError: there is no such command, or it cannot be run.
@@ -41,6 +50,8 @@ def run_command(command: Sequence[str], options: RecordOptions, environ: Mapping
             list(command),
             executable=executable,
             env=environment,
+            stdout=stdout,
+            stderr=stderr,
             close_fds=False,
             preexec_fn=before_exec,
         )

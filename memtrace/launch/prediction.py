@@ -24,8 +24,17 @@ REFUSED = "predict-operator"
 """Slug of the warning of a process that met an operator about which nothing sound can be assumed."""
 
 
-def predict(command: Sequence[str], path: Path, gpu: PredictOptions, *, force: bool, allow_writes: bool) -> Trace:
-    """Run a program as a prediction and return its trace.
+def predict(
+    command: Sequence[str],
+    path: Path,
+    gpu: PredictOptions,
+    *,
+    force: bool,
+    allow_writes: bool,
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> Trace:
+    """Run a program as a prediction and return its trace; `stdout` and `stderr` are file descriptors for its output.
 
     Raises:
         RecordError, OutputError: it was not started, or its output is in the way, or it failed.
@@ -44,7 +53,8 @@ def predict(command: Sequence[str], path: Path, gpu: PredictOptions, *, force: b
             package_dir=str(PACKAGE_DIR),
             predict=replace(gpu, scratch_dir=None if allow_writes else str(folder / "scratch")),
         )
-        status = run_command(command, options, {**environ, **_rank_zero(gpu.world_size)})
+        environ |= _rank_zero(gpu.world_size)
+        status = run_command(command, options, environ, stdout=stdout, stderr=stderr)
         return _read(folder / "parts", path, command, options, status)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

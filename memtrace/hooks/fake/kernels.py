@@ -10,9 +10,10 @@ few rows are looked up very often, torch skips the parts; the rule does not, and
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +69,32 @@ def embedding_backward_bytes(num_indices: int, num_weights: int, width: int, ind
     return parts * width * 4 + (3 * num_indices + 2 * segments + parts) * index_bytes
 
 
+def unfolded_bytes(weight_shape: Sequence[int], out_shape: Sequence[int], element_size: int) -> int:
+    """Return the bytes of a convolution's input, unfolded to a matrix: one column for each place of its output.
+
+    What cuDNN takes depends on which of its algorithms it chooses; the plainest of them makes this matrix whole.
+
+    >>> unfolded_bytes((64, 3, 7, 7), (8, 64, 112, 112), 4) == 8 * 112 * 112 * 3 * 7 * 7 * 4
+    True
+    """
+    places = math.prod(out_shape) // max(out_shape[1], 1)
+    return places * math.prod(weight_shape[1:]) * element_size
+
+
+def _of_convolution(args: Any, out: Any) -> int:
+    return unfolded_bytes(args[1].shape, out.shape, args[0].element_size())
+
+
+def _of_convolution_backward(args: Any, _out: Any) -> int:
+    return unfolded_bytes(args[2].shape, args[0].shape, args[1].element_size())
+
+
+_ALLOWANCES: dict[Any, Callable[[Any, Any], int]] = {
+    _aten.convolution.default: _of_convolution,
+    _aten.convolution_backward.default: _of_convolution_backward,
+}
+
+
 class Kernels:
     """Records what each kernel takes besides its outputs."""
 
@@ -93,6 +120,9 @@ class Kernels:
 
     def after(self, func: Any, args: Any, out: Any) -> None:
         """Record what an operator takes beside its outputs, and gives back."""
+        allowance = _ALLOWANCES.get(func)
+        if allowance is not None:
+            self._memory.allowance(allowance(args, out))
         rule = self._temporaries.get(func)
         if rule is not None and (size := rule(args)):
             self._memory.temporary(size)

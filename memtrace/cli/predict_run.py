@@ -1,0 +1,68 @@
+"""Predicted runs for the command line: one for a GPU, or one for each compute capability of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from memtrace.forecast.gpus import Gpu
+    from memtrace.forecast.predict_results import GpuVerdict
+    from memtrace.store.trace import Trace
+
+
+class PredictedRuns:
+    """Runs a command as on one GPU after the other; `stdout` is the file descriptor that it prints to."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        path: Path,
+        *,
+        num_steps: int,
+        world_size: int,
+        force: bool,
+        allow_writes: bool,
+        stdout: int | None,
+    ) -> None:
+        self._command = command
+        self._path = path
+        self._num_steps = num_steps
+        self._world_size = world_size
+        self._force = force
+        self._allow_writes = allow_writes
+        self._stdout = stdout
+
+    def run(self, gpu: Gpu) -> Trace:
+        """Run the command as on this GPU.
+
+        Raises:
+            MemtraceError: it cannot be predicted.
+        """
+        from memtrace.launch.prediction import predict
+        from memtrace.schema.options import PredictOptions
+
+        options = PredictOptions(
+            gpu_name=gpu.name,
+            gpu_bytes=gpu.memory_bytes,
+            capability=gpu.capability,
+            num_steps=self._num_steps,
+            world_size=self._world_size,
+        )
+        return predict(
+            self._command, self._path, options, force=self._force, allow_writes=self._allow_writes, stdout=self._stdout
+        )
+
+    def judge(self, gpus: Sequence[Gpu]) -> list[GpuVerdict]:
+        """Run once for each compute capability of these GPUs, and say which of them fit."""
+        from memtrace.forecast.predict import capability_classes, judge_all
+
+        found: list[GpuVerdict] = []
+        for ran_as, members in capability_classes(gpus):
+            major, minor = ran_as.capability
+            click.echo(f"memtrace: running as on {ran_as.name} (compute capability {major}.{minor})", err=True)
+            found += judge_all(self.run(ran_as), members, ran_as)
+        return found

@@ -1,0 +1,114 @@
+"""What `memtrace predict` finds: frozen dataclasses of plain values. Bytes are ints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from memtrace.forecast.gpus import Gpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """A predicted number of bytes and how far off it may be."""
+
+    low_bytes: int
+    predicted_bytes: int
+    high_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """One reason for which a prediction may be off."""
+
+    slug: str
+    message: str
+    """A sentence."""
+    less_bytes: int | None
+    """The run may need this much less; `None` where that is not known, and so not in the range."""
+    more_bytes: int | None
+    """The run may need this much more; `None` where that is not known, and so not in the range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """How far a prediction may be off, and why, on a device without end."""
+
+    allocated: Range
+    """Largest allocated bytes."""
+    reserved: Range
+    """Largest reserved bytes."""
+    context: Range
+    """What a process holds beside torch's allocator."""
+    device: Range
+    """Reserved bytes and context together: what the GPU must have."""
+    doubts: tuple[Doubt, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRequest:
+    """The request that finds no memory."""
+
+    time_ns: int
+    size_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuVerdict:
+    """Whether a run fits on a GPU."""
+
+    gpu: Gpu
+    ran_as: Gpu
+    """The GPU that the program was told of: one of the same compute capability."""
+    capacity_bytes: int
+    """Memory that torch can take: all but the context."""
+    fits: bool
+    is_close: bool
+    """Whether the memory of the GPU lies within the range, so that it may turn out the other way."""
+    peak_allocated_bytes: int
+    """Of the whole run if it fits, else what it would need on a device without end."""
+    max_reserved_bytes: int
+    context_bytes: int
+    headroom_bytes: int
+    """Capacity less reserved bytes; below zero it is what is missing."""
+    failed: FailedRequest | None
+    failed_step: int | None
+    """Step in which the request failed."""
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPeak:
+    """The largest allocated bytes of the first step, or of those after it."""
+
+    step: int | None
+    phase: str | None
+    allocated_bytes: int
+    reserved_bytes: int | None
+    """Reserved bytes at that moment."""
+    by_category: Mapping[str, int]
+    """Requested bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Everything that is said of a predicted run."""
+
+    command: tuple[str, ...]
+    trace_path: str
+    torch_version: str | None
+    """The one whose operators ran."""
+    num_steps: int
+    """Steps that the run was given; the last may not have ended."""
+    world_size: int
+    chosen: GpuVerdict
+    """Of the GPU that the trace is of."""
+    others: tuple[GpuVerdict, ...]
+    """Of each GPU that was asked about by `--gpus`, the smallest first; empty where none was."""
+    first_step: StepPeak | None
+    steady_state: StepPeak | None
+    """`None` where no second step was run."""
+    warnings: tuple[tuple[str, str], ...]
+    """Slug and sentence of everything that was assumed or not seen."""
