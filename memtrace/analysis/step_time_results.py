@@ -62,7 +62,8 @@ class Throughput:
     num_steps: int
     """How many they are."""
     of_recorded: bool
-    """Whether they were slowed down by being recorded: there were none, or too few, that were not."""
+    """Whether they are steps that the trace holds in full, slowed down by recording; else they were recorded without
+    stacks, and left the rolling window, or not at all."""
     tokens_per_step: int | None
     samples_per_step: int | None
     tokens_per_second: float | None

@@ -1,7 +1,8 @@
 """How fast a rank trains: tokens and samples a second, and model FLOPs utilisation where all it takes is known.
 
-In: a recorded rank and its steps. Out: `Throughput`. Steps that ran outside the recorded window count where there are
-some, since recording slows a step down; else recorded ones. The first step is left out: it is not like the others.
+In: a recorded rank and its steps. Out: `Throughput`. Recording slows a step down, so steps that the trace does not hold
+count where there are some: they were recorded without stacks or not at all. Else those count that it holds. The first
+step is left out: it is not like the others.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from memtrace.analysis.model_flops import NeededFlops, needed_flops
 from memtrace.analysis.step_time_results import ModelFlops, StepTime, Throughput
 from memtrace.store.trace import RankTrace
 
-_MIN_UNRECORDED = 3
+_MIN_LIGHT = 3
 _NS = 10**9
 
 
 def throughput(rank: RankTrace, steps: Sequence[StepTime]) -> Throughput | None:
     """Return how fast steps follow one another, and what goes through them; `None` without a step that counts."""
     later = [one for one in steps if one.step > 1 and one.step_ns > 0]
-    unrecorded = [one for one in later if one.phases_ns is None]
-    counted = unrecorded if len(unrecorded) >= _MIN_UNRECORDED else [one for one in later if one.phases_ns is not None]
+    light = [one for one in later if one.phases_ns is None]
+    counted = light if len(light) >= _MIN_LIGHT else [one for one in later if one.phases_ns is not None]
     if not counted:
         return None
     step_ns = median_low(one.step_ns for one in counted)

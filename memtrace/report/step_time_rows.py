@@ -50,7 +50,7 @@ def throughput_sentences(times: StepTimes) -> list[str]:
 
 
 def _speed(throughput: Throughput) -> str:
-    what = "slowed down by being recorded" if throughput.of_recorded else "which were not recorded"
+    what = "slowed down by being recorded" if throughput.of_recorded else "recorded without stacks or not at all"
     number = f"{throughput.num_steps} steps" if throughput.num_steps > 1 else "1 step"
     length = f"{format_ns(throughput.step_ns)}, the median of {number} {what}."
     if throughput.tokens_per_second is not None:

@@ -84,7 +84,7 @@ def test_the_finding_says_bytes_and_what_ddp_timed() -> None:
     rank = loop(sync=(True, True), buckets=[bucket(0, 2048)], reducer_timings=timings)
     no_sync, exposed = communication_findings(rank, found_in(rank), step_times(rank), None)
     assert (no_sync.slug, no_sync.severity, no_sync.saves_ns) == ("no-sync", "warning", 4 * MS)
-    assert no_sync.evidence["needless_bytes_per_step"] == 2048
+    assert no_sync.evidence["needless_bytes"] == 2048
     assert "2.00 KiB a step" in no_sync.title
     assert (exposed.slug, exposed.saves_ns) == ("exposed-communication", 4 * MS)
 

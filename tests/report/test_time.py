@@ -8,9 +8,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from memtrace.analysis.communication import communication_of_rank
 from memtrace.analysis.overlap import time_of_rank
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results import Report
+from memtrace.analysis.step_time_results import StepTime, StepTimes, Throughput
+from memtrace.report.communication_json import communication_document
+from memtrace.report.step_times_json import step_times_document
 from memtrace.report.text import render_text
 from memtrace.report.time_json import time_document
 from memtrace.report.to_json import report_document, report_json
@@ -18,12 +22,14 @@ from memtrace.store.kineto import read_profile
 from memtrace.store.read import read_trace
 from memtrace.units import format_ns
 from tests.analysis.small_profile import Profile
+from tests.analysis.small_replicas import forward, timing
+from tests.analysis.small_trace import owner, rank_trace, trace
 from tests.analysis.small_trace import step as step_row
-from tests.analysis.small_trace import trace
 from tests.conftest import RunMemtrace
 from tests.report.contract import check_report
 
 MS = 1_000_000
+_UNKNOWN_SPEED = ("tokens_per_step", "samples_per_step", "tokens_per_second", "samples_per_second", "flops")
 
 
 def blocks(page: str) -> list[str]:
@@ -56,6 +62,25 @@ def test_every_key_of_a_window_is_documented(repo_root: Path) -> None:
     keys = {*document["whole"], *document} - {"start_ns", "end_ns", "window", "unfinished_steps", "num_devices"}
     keys -= {"num_activities"}
     assert sorted(key for key in keys if f"`{key}`" not in page and key not in ("window_ns",)) == []
+
+
+def test_every_key_of_steps_and_communication_is_documented(repo_root: Path) -> None:
+    page = (repo_root / "docs/time.md").read_text(encoding="utf-8")
+    throughput = Throughput(step_ns=1, num_steps=1, of_recorded=True, **dict.fromkeys(_UNKNOWN_SPEED))
+    step = StepTime(step=1, start_ns=0, end_ns=1, recording_ns=None, phases_ns=None, tokens=None, samples=None)
+    times = step_times_document(StepTimes(steps=(step,), throughput=throughput))
+    rank = rank_trace(
+        replica_forwards=[forward(1, 1, 0)],
+        reducer_timings=[timing(2, backward=2, communication=2, overlap=1)],
+        owners=[owner(1, 1, 1, "communication") | {"name": "all-gather of x"}],
+    )
+    exchanged = communication_of_rank(rank)
+    assert exchanged is not None
+    document = communication_document(exchanged)
+    (replica,), (group,) = document["replicas"], document["shard_groups"]
+    keys = {*document, *replica, *replica["time"], *group, *times["steps"][0], *times, *times["throughput"]}
+    keys -= {"replica", "name", "steps", "step", "start_ns", "end_ns"}
+    assert sorted(key for key in keys if f"`{key}`" not in page) == []
 
 
 def test_two_ranks_of_a_run_are_one_report(shared_data: Path, run_memtrace: RunMemtrace) -> None:
