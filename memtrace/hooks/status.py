@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -67,7 +68,13 @@ class Status:
 
     def _measure(self, step: int, owned: Sequence[Row] | None) -> None:
         began_ns = self._clock()
-        self._fields |= {"measured_step": step, **self._levels()}
+        try:
+            levels = self._levels()
+        except Exception:
+            # A step must end whatever an allocator says when it is asked; it is not asked again.
+            self._resume_ns = sys.maxsize
+            return
+        self._fields |= {"measured_step": step, **levels}
         if owned is not None:
             by_category = bytes_by_category(owned, self._fields.get("device"))
             self._fields |= {"categories_step": step, "by_category": by_category}

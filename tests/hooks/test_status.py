@@ -93,6 +93,20 @@ def test_a_storage_counts_once_and_on_its_device_only() -> None:
     assert bytes_by_category(rows, None) == {}
 
 
+def test_an_allocator_that_cannot_be_asked_costs_the_bytes_only(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def levels() -> dict[str, object]:
+        asked.append(1)
+        raise RuntimeError("no device")
+
+    status = Status(str(tmp_path), "p", levels=levels)
+    for step in range(3):
+        status.step_ended(step, None, SECOND)
+    assert len(asked) == 1
+    assert read(tmp_path) == {"step": 3, "phase": "other", "since_ns": SECOND, "ended_step": 2}
+
+
 def test_a_folder_that_is_gone_is_no_error(tmp_path: Path) -> None:
     status = Status(str(tmp_path / "gone"), "p", levels=dict)
     status.phase(Phase.FORWARD, 1)

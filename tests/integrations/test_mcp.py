@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from memtrace.cli import group
 from tests.conftest import RunMemtrace
 
 pytest.importorskip("mcp")
@@ -134,6 +136,16 @@ def test_mistakes_are_one_sentence_and_a_hint(folder: Path) -> None:
         assert what.startswith("error: ")
         assert hint.startswith("hint: ")
         assert "Traceback" not in answered.text
+
+
+def test_without_the_package_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    monkeypatch.delitem(sys.modules, "memtrace.integrations.mcp.server", raising=False)
+    for name in [one for one in sys.modules if one.startswith("mcp.")]:
+        monkeypatch.delitem(sys.modules, name)
+    result = CliRunner().invoke(group, ["mcp"])
+    assert result.exit_code == 1
+    assert result.stderr == "error: the server needs the package mcp, version 2\nhint: pip install 'memtrace[mcp]'\n"
 
 
 def test_a_root_keeps_the_server_below_it(folder: Path, tmp_path: Path) -> None:
