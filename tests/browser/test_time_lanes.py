@@ -126,7 +126,7 @@ def test_the_map_has_the_same_lanes_below_it(open_report: OpenReport) -> None:
     box = surface.bounding_box()
     assert box is not None
     camera = opened.page.evaluate("memtrace.map.camera()")
-    x = box["x"] + 82 + (0.0006 - camera["x0"]) / (camera["x1"] - camera["x0"]) * (box["width"] - 82)
+    x = box["x"] + 90 + (0.0006 - camera["x0"]) / (camera["x1"] - camera["x0"]) * (box["width"] - 90)
     opened.page.mouse.move(x, box["y"] + box["height"] - 26 - 4.5 * 16)
     opened.page.wait_for_selector("#map .reading:not([hidden])")
     text = opened.text("#map .reading")

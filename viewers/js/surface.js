@@ -9,7 +9,7 @@ import { rasterStacked } from "./stacked.js";
 import { element } from "./dom.js";
 import { drawRulers } from "./rulers.js";
 
-const LEFT = 82;
+const LEFT = 90;
 const BOTTOM = 26;
 const LANES = 46;
 /** Pixels of a row of time. */
