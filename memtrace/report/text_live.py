@@ -103,17 +103,9 @@ def _line(rank: LiveRank) -> str:
 
 
 def _frame(run: LiveRun) -> Group:
-    at_work = sum(one.state in (RankState.STARTING, RankState.RUNNING) for one in run.ranks)
-    head = f"{clean(run.title)}: " + (
-        "waiting for a process that imports torch"
-        if not run.ranks and not run.is_over
-        else "the recording is over"
-        if run.is_over
-        else f"{at_work} of {len(run.ranks)} running"
-    )
     order = sorted(run.ranks, key=lambda one: one.state not in _IN_TROUBLE)
     shown = order[:MAX_RANKS]
-    parts: list[RenderableType] = [Text(head, style="bold")]
+    parts: list[RenderableType] = [_head(run)]
     if shown:
         parts += ["", _ranks(shown)]
     if len(order) > len(shown):
@@ -129,6 +121,20 @@ def _frame(run: LiveRun) -> Group:
     if warnings:
         parts += section("Not seen", Group(*warnings))
     return Group(*parts)
+
+
+def _head(run: LiveRun) -> Text:
+    at_work = sum(one.state in (RankState.STARTING, RankState.RUNNING) for one in run.ranks)
+    state = f"{at_work} of {len(run.ranks)} running"
+    if run.is_over:
+        state = "the recording is over"
+    elif not run.ranks:
+        state = "waiting for a process that imports torch"
+    head = Text(f"{clean(run.title)}: {state}", style="bold")
+    if run.num_others:
+        others = "1 more process does" if run.num_others == 1 else f"{run.num_others} more processes do"
+        head.append(f"  {others} not train", style="dim")
+    return head
 
 
 def _ranks(ranks: Sequence[LiveRank]) -> Table:
@@ -193,7 +199,7 @@ def _trouble(ranks: Sequence[LiveRank]) -> list[Text]:
     """Return a sentence for each rank that died, is silent or ran out of memory."""
     found: list[str] = []
     for one in ranks:
-        where = f"in {one.phase} of step {_step(one)}" if one.phase else "before training"
+        where = f"in {_phase(one)} of step {_step(one)}" if one.phase else "before training"
         if one.state is RankState.GONE:
             found.append(f"{_name(one)}: process {one.pid} is gone, {where}; it last wrote {_ago(one.age_ns)} ago")
         elif one.state is RankState.SILENT:
@@ -220,7 +226,11 @@ def _state(rank: LiveRank) -> str:
     if rank.state is not RankState.RUNNING:
         return str(rank.state.value)
     is_long = rank.phase_ns is not None and rank.phase_ns >= 2 * _SECOND
-    return f"{rank.phase}, {_ago(rank.phase_ns)}" if is_long else str(rank.phase)
+    return _phase(rank) + (f", {_ago(rank.phase_ns)}" if is_long else "")
+
+
+def _phase(rank: LiveRank) -> str:
+    return DASH if rank.phase is None else clean(rank.phase)
 
 
 def _ago(duration_ns: int | None) -> str:

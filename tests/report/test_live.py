@@ -42,10 +42,10 @@ NOTHING = replace(
 )
 
 
-def frame(*ranks: LiveRank, is_over: bool = False) -> str:
+def frame(*ranks: LiveRank, is_over: bool = False, num_others: int = 0) -> str:
     """Return a frame as text."""
     file = StringIO()
-    print_frame(LiveRun(title="run", ranks=ranks, num_others=0, is_over=is_over), file)
+    print_frame(LiveRun(title="run", ranks=ranks, num_others=num_others, is_over=is_over), file)
     return file.getvalue()
 
 
@@ -74,12 +74,14 @@ def test_what_is_not_known_is_not_shown() -> None:
     assert "reserved" not in text
     assert "None" not in text
     assert "waiting for a process" in frame()
+    assert "1 more process does not train" in frame(RANK, num_others=1)
     assert "the recording is over" in frame(replace(RANK, state=RankState.ENDED), is_over=True)
 
 
 def test_names_cannot_steer_the_terminal() -> None:
     hostile = LiveWarning(slug="\x1b[2J", message="\x1b[31m</b>[bold]")
-    text = frame(replace(RANK, warnings=(hostile,)), replace(RANK, rank=1, warnings=(hostile,)))
+    gone = replace(RANK, rank=1, warnings=(hostile,), phase="\x1b[1m", state=RankState.GONE)
+    text = frame(replace(RANK, warnings=(hostile,), phase="\x1b[1m"), gone)
     assert "\x1b" not in text
     assert "(2 ranks)" in text
     assert "[bold]" in text
