@@ -13,7 +13,10 @@ from typing import Any
 _FRAME = re.compile(r"^(?:(?:[~./\\]|[A-Za-z]:)[^(),;]*|[^\s(),;]+):\d+ (?P<function>\S.*)$", re.DOTALL)
 _SOURCE = r"\.(?:py|pyx|ipynb|c|cc|cpp|cu|cuh|h|hpp|sh|so|json|gz|pickle|pkl|o)\b(?::\d+)?"
 # A path from a root or a drive, or a file with the ending of a source, with or without folders and a line.
-_PATH = re.compile(rf"(?<![^\s'\"(=,;<>])(?:~|\.{{0,2}}|[A-Za-z]:)[/\\][^\s'\",;()<>]+|[^\s'\",;()<>=]+{_SOURCE}")
+# The end of bold type, which figures have, is no path.
+_PATH = re.compile(
+    rf"(?<![^\s'\"(=,;<>])(?!(?<=<)/b>)(?:~|\.{{0,2}}|[A-Za-z]:)[/\\][^\s'\",;()<>]+|[^\s'\",;()<>=]+{_SOURCE}"
+)
 HIDDEN = "…"
 """What stands in place of a path."""
 
@@ -23,6 +26,8 @@ def hidden_source(value: Any) -> Any:
 
     >>> hidden_source({"frame": "/home/me/train.py:7 forward", "note": "see train.py:7 at 3 GiB/s"})
     {'frame': 'forward', 'note': 'see … at 3 GiB/s'}
+    >>> hidden_source("<b>peak 3 GiB</b>"), hidden_source("<a/train.py>"), hidden_source("</home/me>")
+    ('<b>peak 3 GiB</b>', '<…>', '<…>')
     >>> hidden_source("It stays (made at train.py:7 run), 3 MiB."), hidden_source("/my code/train.py:7 run")
     ('It stays (made at … run), 3 MiB.', 'run')
     """

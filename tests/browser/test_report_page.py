@@ -9,7 +9,7 @@ import pytest
 
 from memtrace.report.assets import viewer_text
 from memtrace.report.palette import THEMES, category_ink
-from memtrace.units import format_bytes
+from memtrace.units import format_bytes, format_ns
 from tests.browser.opened import Opened, OpenReport
 from tests.fake_report import gpt_report, hostile_report, ranks_report
 
@@ -229,7 +229,7 @@ def test_a_page_prints(open_report: OpenReport) -> None:
     assert opened.page.pdf(format="A4").startswith(b"%PDF")
 
 
-def test_bytes_are_written_as_python_writes_them(browser: Browser) -> None:
+def test_bytes_and_durations_are_written_as_python_writes_them(browser: Browser) -> None:
     drawn = random.Random(7)
     numbers = [0, 1, 999, 1000, 1023, 1024, 1152, 1408, 10_235, 10_240, 1_048_063, 1_048_064, 2**40, 2**53 - 1]
     numbers += [128 * odd for odd in range(1, 400)]
@@ -240,5 +240,27 @@ def test_bytes_are_written_as_python_writes_them(browser: Browser) -> None:
     written = page.evaluate(
         f"{script}.then((module) => numbers.map(module.formatBytes))", [viewer_text("js/format.js"), numbers]
     )
-    page.close()
     assert written == [format_bytes(number) for number in numbers]
+    durations = [
+        0,
+        999,
+        1000,
+        1125,
+        1375,
+        9_994,
+        9_995,
+        99_949,
+        99_950,
+        999_499,
+        999_500,
+        10**9,
+        59_999_999_999,
+        60 * 10**9,
+    ]
+    durations += [125 * odd for odd in range(1, 1000)] + [90_500_000_000, 119_500_000_000, 3600 * 10**9]
+    durations += [int(2 ** drawn.uniform(0, 45)) for _ in range(5000)]
+    told = page.evaluate(
+        f"{script}.then((module) => numbers.map(module.formatNs))", [viewer_text("js/format.js"), durations]
+    )
+    page.close()
+    assert told == [format_ns(number) for number in durations]
