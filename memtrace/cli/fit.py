@@ -12,6 +12,7 @@ from memtrace.cli.report import Size
 if TYPE_CHECKING:
     from memtrace.forecast.fit import Question
     from memtrace.forecast.fit_results import FitRun, Measured
+    from memtrace.forecast.gpus import Gpu
 
 EXIT_NOTHING_FITS = 3
 PLACE = "{mbs}"
@@ -23,6 +24,9 @@ LEAST_STEPS = 3
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--capacity", type=Size(), help="Memory that must do, as 24GiB. Default: that of the device.")
 @click.option("--gpu", metavar="GPU", help="The memory of a GPU: h100-80gb, a100-40gb …")
+@click.option(
+    "--predict", "is_predicted", is_flag=True, help="Predict each run, without the GPU that --gpu or --capacity names."
+)
 @click.option("--min", "smallest", type=click.IntRange(1), default=1, show_default=True, help="Smallest to try.")
 @click.option("--max", "largest", type=click.IntRange(1), help="Largest to try.")
 @click.option("--multiple", type=click.IntRange(1), default=1, show_default=True, help="Try multiples of this only.")
@@ -49,14 +53,19 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
 
     {mbs} in CMD stands for the micro-batch. Each run is recorded for three steps and ended; the memory that counts is
     the steady state's, since the first step lacks the optimizer's states. A run that runs out of memory does not fit.
-    A search that broke off goes on when the same command is given again. Exit code 3: nothing fits.
+    A search that broke off goes on when the same command is given again. Exit code 3: nothing fits. With --predict the
+    command runs on a GPU that is not there, as under memtrace predict.
 
     \b
     Example:
       memtrace fit -- python train.py --batch-size {mbs}
       memtrace fit --gpu a100-40gb --multiple 8 -- python train.py --batch-size {mbs}
+      memtrace fit --predict --gpu a100-40gb -- python train.py --batch-size {mbs}
       memtrace fit --capacity 4GiB --json -- python train.py --device cpu --batch-size={mbs}
     """
+    from dataclasses import replace
+
+    from memtrace.cli.fit_predict import gpu_of, predict_run
     from memtrace.cli.fit_run import measure_run
     from memtrace.cli.fit_state import State
     from memtrace.forecast.fit import Question, find_fit
@@ -72,15 +81,20 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
         multiple=options["multiple"],
         capacity_bytes=_capacity(options["capacity"], options["gpu"]),
     )
+    gpu = gpu_of(options["capacity"], options["gpu"]) if options["is_predicted"] else None
     output = output or Path(f"memtrace-fit-{script_name(command)}.json")
     check_output(output, force=options["force"])
-    state = State.open(output, _search(command, question, options["steps"]), force=options["force"])
+    state = State.open(output, _search(command, question, options["steps"], gpu), force=options["force"])
     for size, _ in state.runs:
         click.echo(f"micro-batch {size}: measured before", err=True)
 
     def measured(size: int) -> Measured:
         words = [word.replace(PLACE, str(size)) for word in command]
-        state.add(size, measure_run(words, size, options["steps"], log=output.with_name(f"{output.name}.log")))
+        log = output.with_name(f"{output.name}.log")
+        if gpu is None:
+            state.add(size, measure_run(words, size, options["steps"], log=log))
+        else:
+            state.add(size, predict_run(words, size, options["steps"], gpu, log=log))
         return state.runs[-1][1]
 
     def say(found: FitRun) -> None:
@@ -88,6 +102,7 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
 
     try:
         result = find_fit(question, measured, done=tuple(state.runs), on_run=say)
+        result = replace(result, source="recorded" if gpu is None else "predicted")
     except KeyboardInterrupt:
         click.echo(f"\n{len(state.runs)} runs are kept: the same command goes on after them.", err=True)
         raise
@@ -108,7 +123,9 @@ def _capacity(capacity: int | None, gpu: str | None) -> int | None:
     return capacity if gpu is None else gpu_named(gpu).memory_bytes
 
 
-def _search(command: tuple[str, ...], question: Question, num_steps: int) -> dict[str, Any]:
+def _search(command: tuple[str, ...], question: Question, num_steps: int, gpu: Gpu | None) -> dict[str, Any]:
     """Return what must be the same for measurements to be of use again. Another capacity judges the same runs anew."""
     sizes = {"min": question.smallest, "max": question.largest, "multiple": question.multiple}
-    return {"command": list(command), "steps": num_steps, **sizes}
+    # A program may do other things on another GPU; what was recorded does not hang on the one that was asked about.
+    predicted = None if gpu is None else gpu.name
+    return {"command": list(command), "steps": num_steps, "predict": predicted, **sizes}

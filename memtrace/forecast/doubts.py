@@ -78,8 +78,8 @@ def _kernel_doubts(rank: RankTrace, plain: int, without: int, doubled: int, most
     if bool(np.any((addresses >= FIRST_RULE_ADDRESS) & (addresses < FIRST_ALLOWANCE_ADDRESS))):
         yield Doubt(
             slug="predicted-rules",
-            message="workspaces and temporaries of kernels follow rules that no GPU has checked; the range goes from none of "
-            "them to twice as much",
+            message="workspaces and temporaries of kernels follow rules that no GPU has checked; the range goes from "
+            "none of them to twice as much",
             less_bytes=max(plain - without, 0),
             more_bytes=max(doubled - plain, 0),
         )

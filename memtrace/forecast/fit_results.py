@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What one recorded run says of its memory, of the rank that needs the most."""
+    """What one recorded or predicted run says of its memory, of the rank that needs the most."""
 
     peak_bytes: int | None
     """Steady-state peak: the largest of the steps after the first. `None` where the run ran out of memory."""
@@ -41,3 +41,5 @@ class Fit:
     """In the order in which they were made."""
     notes: tuple[str, ...]
     """What a reader must know to rely on it, in sentences."""
+    source: str = "recorded"
+    """recorded, or predicted where no run needed the device."""

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from memtrace.forecast.fit_results import Fit, FitRun
+from memtrace.schema.names import Source
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-fit"
@@ -24,13 +25,13 @@ def fit_json(fit: Fit) -> bytes:
         "micro_batch": fit.micro_batch,
         "steady_state_peak_bytes": fit.steady_state_peak_bytes,
         "capacity_bytes": fit.capacity_bytes,
-        "runs": [_run(run) for run in fit.runs],
+        "runs": [_run(run, fit.source) for run in fit.runs],
         "notes": list(fit.notes),
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _run(run: FitRun) -> dict[str, Any]:
+def _run(run: FitRun, source: str) -> dict[str, Any]:
     return {
         "micro_batch": run.micro_batch,
         "peak_bytes": run.measured.peak_bytes,
@@ -38,7 +39,7 @@ def _run(run: FitRun) -> dict[str, Any]:
         "first_step_peak_bytes": run.measured.first_step_peak_bytes,
         "out_of_memory": run.measured.out_of_memory,
         "fits": run.fits,
-        "source": "recorded",
+        "source": source,
     }
 
 
@@ -57,6 +58,8 @@ def fit_text(fit: Fit) -> str:
     else:
         peak = format_bytes(fit.steady_state_peak_bytes)
         answer = f"The largest micro-batch that fits is {fit.micro_batch}: {peak} in the steady state, of {capacity}."
+    if fit.source == Source.PREDICTED.value:
+        answer += " All of it is predicted: nothing ran on a GPU."
     heads = ["micro-batch", "steady-state peak", "needed", "first step", "fits"]
     rows = [heads, *(_cells(run) for run in sorted(fit.runs, key=lambda run: run.micro_batch))]
     widths = [max(len(row[at]) for row in rows) for at in range(len(heads))]
