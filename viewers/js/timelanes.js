@@ -1,11 +1,11 @@
-// Lanes of time below the memory: stretches as rectangles on a canvas, and what lies under the pointer. Times are ns.
+// Lanes of time below the memory: stretches on a canvas, and what lies under the pointer. Times are ns.
 
 import { lastNotAbove } from "./camera.js";
 import { element, swatch } from "./dom.js";
 import { resolveArray } from "./figures.js";
 import { formatNs } from "./format.js";
 
-/** What is rare and short must be seen: the least pixels of a stretch, by the name of its lane. */
+/** What is rare and short must be seen: how much of its column a stretch covers at least, by the name of its lane. */
 const LEAST = { data: 1, allocator: 1 };
 
 /** The lanes of a rank with their arrays; null where it has none. */
@@ -16,35 +16,36 @@ export function openLanes(payload, time) {
   return { ...view, lanes };
 }
 
-/**
- * The rectangles of a lane, as pairs of left and width, where `width` pixels show the time from `from` to `to`.
- * Stretches inside one column of pixels are one rectangle, as wide as they are together.
- */
-export function laneRects({ starts, ends }, from, to, width, least = 0) {
-  const rects = [];
+/** How much of each column of pixels the stretches of a lane cover, from 0 to 1; all columns show the time from `from` to `to`. */
+export function laneCover({ starts, ends }, from, to, width, least = 0) {
+  const cover = new Float32Array(width);
   const scale = width / (to - from);
-  let column = -1;
-  let covered = 0;
-  const flush = () => {
-    if (covered > 0) rects.push([column, Math.max(covered, least)]);
-    covered = 0;
-  };
   for (let at = Math.max(lastNotAbove(starts, from), 0); at < starts.length && starts[at] < to; at += 1) {
     const left = Math.max((starts[at] - from) * scale, 0);
     const right = Math.min((ends[at] - from) * scale, width);
     if (right <= left) continue;
-    const first = Math.floor(left);
-    if (right <= first + 1) {
-      if (first !== column) flush();
-      column = first;
-      covered += right - left;
-    } else {
-      flush();
-      rects.push([left, right - left]);
+    const [first, last] = [Math.floor(left), Math.min(Math.floor(right), width - 1)];
+    if (first === last) cover[first] = Math.max(cover[first] + right - left, least);
+    else {
+      cover[first] = Math.max(cover[first] + first + 1 - left, least);
+      cover.fill(1, first + 1, last);
+      cover[last] += right - last;
     }
   }
-  flush();
-  return rects;
+  return cover;
+}
+
+// One row of pixels in the colour of a lane, as opaque as each column is covered.
+function stripOf(cover, color) {
+  const strip = element("canvas", { width: cover.length, height: 1 });
+  const context = strip.getContext("2d");
+  const pixels = context.createImageData(cover.length, 1);
+  cover.forEach((share, column) => { pixels.data[column * 4 + 3] = Math.round(Math.min(share, 1) * 255); });
+  context.putImageData(pixels, 0, 0);
+  context.globalCompositeOperation = "source-in";
+  context.fillStyle = color;
+  context.fillRect(0, 0, cover.length, 1);
+  return strip;
 }
 
 /** Draw lanes: `box` gives left, top, width and height of a row in pixels, `from` and `to` the time that is shown. */
@@ -52,10 +53,12 @@ export function paintLanes(context, view, box, from, to, style = getComputedStyl
   const color = (name) => (name.startsWith("var(") ? style.getPropertyValue(name.slice(4, -1)).trim() : name);
   context.fillStyle = color("var(--grid)");
   view.rows.forEach((_, row) => context.fillRect(box.left, box.top + (row + 1) * box.row - 2, box.width, 1));
+  // A strip that is drawn out costs the same however many stretches there are.
+  const columns = Math.max(Math.round(box.width * context.getTransform().a), 1);
+  context.imageSmoothingEnabled = false;
   for (const lane of view.lanes) {
-    context.fillStyle = color(lane.color);
-    const top = box.top + lane.row * box.row + 2;
-    for (const [left, width] of laneRects(lane, from, to, box.width, LEAST[lane.name])) context.fillRect(box.left + left, top, width, box.row - 4);
+    const strip = stripOf(laneCover(lane, from, to, columns, LEAST[lane.name]), color(lane.color));
+    context.drawImage(strip, box.left, box.top + lane.row * box.row + 2, box.width, box.row - 4);
   }
 }
 
