@@ -8,6 +8,7 @@ empty. Parameters and gradients are padded to a whole chunk, states are not. Wha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,12 +25,18 @@ def copies_of(layout: Layout, world_size: int | None) -> Mapping[str, int]:
     of_parameter: dict[str, int] = {}
     num_ranks = len(layout.facts)
     stands_for_all = num_ranks > 1 or any(one.uses_ddp for one in layout.facts.values())
+    shapes: dict[str, str | None] = {}
     for rank, facts in layout.facts.items():
-        for name in facts.names:
-            held = layout.holders[name]
-            holders = max(held, world_size or 0) if stands_for_all and held == num_ranks else held
-            divided = layout.tensor_factor * shards_of(layout.axes[rank].get(name, ()))
-            of_parameter[name] = max(holders // divided, 1)
+        for name, shape in zip(facts.names, facts.shapes, strict=True):
+            axes = layout.axes[rank].get(name, ())
+            if name not in shapes:
+                held = layout.holders[name]
+                holders = max(held, world_size or 0) if stands_for_all and held == num_ranks else held
+                of_parameter[name] = max(holders // (layout.tensor_factor * shards_of(axes)), 1)
+            elif not axes and shapes[name] != shape:
+                # Parts of another tensor, whatever their name says.
+                of_parameter[name] = 1
+            shapes[name] = shape
     return of_parameter
 
 
@@ -45,7 +52,7 @@ def savings(layout: Layout, copies: Mapping[str, int]) -> tuple[RankSaving, ...]
 def _saving(
     rank: int, facts: RankFacts, copies: Mapping[str, int], num_states: Mapping[str, int], place: int
 ) -> RankSaving:
-    rows = np.array([(parse_shape(shape) or (0,))[0] for shape in facts.shapes], np.int64)
+    rows = np.array([_rows(shape) for shape in facts.shapes], np.int64)
     of_each = np.array([copies[name] for name in facts.names], np.int64)
     # States that are shared out already have fewer holders than the parameter has copies.
     of_states = np.array([num_states.get(name, copies[name]) for name in facts.names], np.int64)
@@ -57,6 +64,12 @@ def _saving(
         gradient_bytes=_saved(facts.gradient_bytes, rows, chunk),
         state_bytes=_saved(facts.row_state_bytes, rows, own_rows),
     )
+
+
+@lru_cache(maxsize=4096)
+def _rows(shape: str | None) -> int:
+    """Return the first dimension, 0 where there is none."""
+    return (parse_shape(shape) or (0,))[0]
 
 
 def _saved(num_bytes: IntArray, rows: IntArray, kept_rows: IntArray) -> int:

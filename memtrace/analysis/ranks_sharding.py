@@ -7,8 +7,9 @@ for certain; names, shapes and classes only suggest, and the scheme says that it
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,24 +38,26 @@ class Layout:
     """Ranks that FSDP2 divides a parameter over; 1 without it."""
     is_opaque: bool
     """Whether something divides parameters or states in a way that names and shapes do not show."""
-    holders: Mapping[str, int] = field(default_factory=dict)
+    has_copies: bool
+    """Whether a mesh has an axis along which what FSDP2 divides is copied."""
+    holders: Mapping[str, int]
     """By name of the parameter, how many ranks with facts have it."""
 
 
 def layout_of(facts: Mapping[int, RankFacts]) -> Layout:
     """Return what the placements of all parameters come to."""
     axes: dict[int, dict[str, tuple[Axis, ...]]] = {}
+    every: set[tuple[Axis, ...]] = set()
+    holders: Counter[str] = Counter()
     for rank, one in facts.items():
         known = {text: axes_of(text, gathers=_gathers(one)) for text in set(one.placements)}
         axes[rank] = {name: known[text] for name, text in zip(one.names, one.placements, strict=True) if known[text]}
-    every = [found for of_rank in axes.values() for found in set(of_rank.values())]
-    holders: dict[str, int] = {}
-    for one in facts.values():
-        for name in one.names:
-            holders[name] = holders.get(name, 0) + 1
+        every |= set(known.values())
+        holders.update(one.names)
     return Layout(
         facts=facts,
         axes=axes,
+        has_copies=any(not axis.is_shard and not axis.is_tensor and axis.size > 1 for found in every for axis in found),
         tensor_factor=max((size_of(axis for axis in found if axis.is_tensor) for found in every), default=1),
         shard_factor=max((shards_of(found) for found in every), default=1),
         is_opaque=any(map(_is_opaque, facts.values())),
@@ -111,11 +114,12 @@ def _data_parallel(layout: Layout, copies: int | None) -> Iterator[Scheme]:
     if any(one.uses_ddp for one in every):
         how = "DistributedDataParallel made its buckets; parameters have the same names and shapes on every rank."
         yield Scheme(kind="ddp", name="DDP", stage=None, factor=copies, how=how, inferred=False)
-    elif layout.shard_factor > 1:
+    elif layout.has_copies:
         how = "The mesh has an axis along which parameters are copied (hybrid sharding)."
         yield Scheme(kind="replicated", name="Copies of the shards", stage=None, factor=copies, how=how, inferred=False)
     else:
-        how = "Parameters have the same names and shapes on several ranks; nothing recorded says that they stay equal."
+        some = "Some parameters" if layout.shard_factor > 1 else "Parameters"
+        how = f"{some} have the same names and shapes on several ranks; nothing recorded says that they stay equal."
         yield Scheme(kind="replicated", name="Copies", stage=None, factor=copies, how=how, inferred=True)
 
 

@@ -173,6 +173,22 @@ def test_replicas_of_tensor_parallelism_are_copies_of_its_parts() -> None:
     assert [one.state_bytes for one in overview(report).savings] == states
 
 
+def test_what_has_another_shape_on_another_rank_is_no_copy() -> None:
+    ranks = [made_rank(rank, 2, copies({"a.w": (4 + rank, 8), "b.w": (4, 8)})) for rank in range(2)]
+    found = overview(report_of(*ranks))
+    assert found.savings_inferred
+    assert [one.parameter_bytes for one in found.savings] == [4 * 2 * 8] * 2
+
+
+def test_a_parameter_that_fsdp2_was_not_given_is_a_copy() -> None:
+    def parts(rank: int) -> dict[str, Part]:
+        return {"blocks.0.w": Part((4, 8), (8, 8), f"dp Shard(0) {rank} of 2"), "scale": Part((4,))}
+
+    report = report_of(*(made_rank(rank, 2, parts(rank), gathers=["forward", "backward"]) for rank in range(2)))
+    assert told(report) == [("fsdp", 3, 2, False), ("replicated", None, 2, True)]
+    assert [one.parameter_bytes for one in overview(report).savings] == [4 * 2] * 2
+
+
 def test_nothing_is_called_a_copy_where_layers_are_divided_out_of_sight() -> None:
     for how in ({"classes": ["ColumnParallelLinear"]}, {"optimizer": "DistributedOptimizer"}):
         found = overview(report_of(*(made_rank(rank, 2, copies(GPT), ddp=True, **how) for rank in range(2))))  # type: ignore[arg-type]
