@@ -14,9 +14,9 @@ import numpy as np
 from memtrace.allocator.blocks import FREE, UNMAPPED, Block, Device
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.sizes import rounding
+from memtrace.forecast.predict_results import FailedRequest as FailedRequest
 from memtrace.forecast.predicted_settings import settings_of
 from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
-from memtrace.forecast.predict_results import FailedRequest as FailedRequest
 from memtrace.schema.names import Action, BlockState
 from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 from memtrace.schema.tables import BLOCKS, EVENTS, SEGMENTS, WINDOWS, Table

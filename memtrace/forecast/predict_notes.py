@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from memtrace.forecast.predict_results import GpuVerdict
+from memtrace.forecast.predicted_settings import settings_notes
 from memtrace.schema.tables import WARNINGS
 from memtrace.store.columns import ColumnTable, dtype_of
 from memtrace.store.trace import LoadWarning, RankTrace
@@ -39,6 +40,7 @@ def _notes(rank: RankTrace, verdict: GpuVerdict) -> Iterator[LoadWarning]:
     )
     message = f"these figures are predicted, nothing ran on a GPU: as far as can be told, it {' and '.join(ranges)}"
     yield LoadWarning(slug="predicted-interval", message=message)
+    yield from settings_notes(rank)
     known = {one.slug for one in rank.warnings}
     for one in interval.doubts:
         # What the program itself gave rise to is noted with file and line already.
