@@ -102,6 +102,7 @@ def report(
     seconds = time.perf_counter() - start
     own_seconds = usage.ru_utime + usage.ru_stime + cpu_seconds(cluster) - own
     assert running.returncode == 0, command
+    print(f"{' '.join(command[4:])}: {seconds:.0f} s", file=sys.stderr, flush=True)
     return Reported(
         content=output.read_bytes(),
         seconds=seconds,

@@ -44,16 +44,29 @@ Document = dict[str, Any]
 
 def report_json(report: Report) -> bytes:
     """Return the document as indented UTF-8 JSON with a newline at its end."""
-    return orjson.dumps(_printable(report_document(report)), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    before, key, after = _indented(_document(report, ranks=[])).partition(b'\n  "ranks": [')
+    pieces = [before, key]
+    # Each rank becomes text on its own: all of them as one document would take more memory than the report itself.
+    for at, rank in enumerate(report.ranks):
+        pieces += (b",\n    " if at else b"\n    ", _indented(_rank(rank)).replace(b"\n", b"\n    "))
+    return b"".join((*pieces, b"\n  " if report.ranks else b"", after, b"\n"))
+
+
+def _indented(value: Any) -> bytes:
+    return orjson.dumps(_printable(value), option=orjson.OPT_INDENT_2)
 
 
 def report_document(report: Report) -> Document:
     """Return the document."""
+    return _document(report, ranks=[_rank(rank) for rank in report.ranks])
+
+
+def _document(report: Report, *, ranks: list[Document]) -> Document:
     return {
         "format": FORMAT,
         "version": VERSION,
         "verdict": report.verdict,
-        "ranks": [_rank(rank) for rank in report.ranks],
+        "ranks": ranks,
         "findings": [_finding(finding) for finding in report.findings],
         "next_commands": list(report.next_commands),
         "warnings": [_note(note) for note in report.warnings],

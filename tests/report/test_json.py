@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import orjson
+
+from memtrace.report import to_json
 from memtrace.report.to_json import report_document, report_json
 from tests.fake_report import gpt_report, hostile_report, ranks_report
 from tests.report.contract import check_report
@@ -25,6 +29,13 @@ def test_document_holds_the_fields_of_the_results() -> None:
     assert document["verdict"] == report.verdict
     assert document["ranks"][0]["peak"]["by_category"] == dict(report.ranks[0].peak.by_category)
     assert len(document["ranks"][0]["steps"]) == len(report.ranks[0].steps)
+
+
+def test_ranks_written_one_by_one_are_the_document_as_a_whole() -> None:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    whole = ranks_report()
+    for report in (whole, replace(whole, ranks=whole.ranks[:1]), replace(whole, ranks=())):
+        assert report_json(report) == orjson.dumps(to_json._printable(report_document(report)), option=options)
 
 
 def test_same_report_gives_the_same_bytes() -> None:
