@@ -13,7 +13,6 @@ import numpy as np
 
 from memtrace.analysis.advice.kept import parse_shape
 from memtrace.schema.names import Category, Phase
-from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
 
 _WHOLE = ("int64", "int32", "int16", "uint16")
@@ -39,16 +38,56 @@ def batches_of_steps(rank: RankTrace) -> dict[int, Batch]:
     """Return what went through each step whose every training forward is known."""
     owners = rank.table("owners")
     rows = np.flatnonzero(owners["category"] == rank.string_id(Category.INPUT.value))
+    names, dtypes, shapes = (owners[name][rows].tolist() for name in ("name", "dtype", "shape"))
+    inputs = _Inputs(rank)
+    by_forward: dict[tuple[int, int], list[_Input]] = {}
+    keys = zip(owners["step"][rows].tolist(), owners["time_ns"][rows].tolist(), strict=True)
+    for key, name, dtype, shape in zip(keys, names, dtypes, shapes, strict=True):
+        by_forward.setdefault(key, []).append(inputs.described(name, dtype, shape))
     found: dict[int, list[Batch]] = {}
-    times = owners["time_ns"][rows]
-    bounds = np.flatnonzero(np.append(True, times[1:] != times[:-1])) if len(rows) else rows
-    for of_forward in np.split(rows, bounds[1:]):
-        if len(of_forward):
-            step = int(owners["step"][of_forward[0]])
-            found.setdefault(step, []).append(_batch([owners.row(row) for row in of_forward.tolist()], rank))
+    for (step, _), given in by_forward.items():
+        found.setdefault(step, []).append(_batch(given))
     expected = _num_microbatches(rank)
     # More forwards than micro-batches: several models, or one called twice. Which of them are the data is not known.
     return {step: sum(rest, first) for step, (first, *rest) in found.items() if 1 + len(rest) == expected.get(step)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """One input of a forward."""
+
+    shape: tuple[int, ...]
+    is_whole: bool
+    """Whether it holds whole numbers."""
+    is_named: bool
+    """Whether its name says that they are tokens."""
+
+
+class _Inputs:
+    """Inputs by the ids of their texts: there are few kinds of them, and many of each."""
+
+    def __init__(self, rank: RankTrace) -> None:
+        self._rank = rank
+        self._known: dict[tuple[int, int, int], _Input] = {}
+
+    def described(self, name: int, dtype: int, shape: int) -> _Input:
+        """Return an input with these texts."""
+        key = name, dtype, shape
+        if key not in self._known:
+            text = self._rank.text
+            numbers = parse_shape(text(shape)) or ()
+            self._known[key] = _Input(numbers, text(dtype) in _WHOLE, text(name) == _TOKEN_NAME)
+        return self._known[key]
+
+
+def _batch(inputs: list[_Input]) -> Batch:
+    """Return what one forward takes in."""
+    tokens = [one for one in inputs if one.is_whole and len(one.shape) == 2]
+    if tokens:
+        rows, columns = next((one for one in tokens if one.is_named), tokens[0]).shape
+        return Batch(tokens=rows * columns, samples=rows)
+    first = next((one for one in inputs if one.shape), None)
+    return Batch(tokens=None, samples=None if first is None else first.shape[0])
 
 
 def _num_microbatches(rank: RankTrace) -> dict[int, int]:
@@ -59,18 +98,3 @@ def _num_microbatches(rank: RankTrace) -> dict[int, int]:
     for step, microbatch in zip(phases["step"][chosen].tolist(), phases["microbatch"][chosen].tolist(), strict=True):
         counted.setdefault(step, set()).add(microbatch)
     return {step: len(numbers) for step, numbers in counted.items()}
-
-
-def _batch(inputs: list[dict[str, int | None]], rank: RankTrace) -> Batch:
-    """Return what one forward takes in."""
-    named = sorted(inputs, key=lambda one: rank.text(_id(one["name"])) != _TOKEN_NAME)
-    shapes = [(parse_shape(rank.text(_id(one["shape"]))) or (), rank.text(_id(one["dtype"]))) for one in named]
-    tokens = next((shape for shape, dtype in shapes if len(shape) == 2 and dtype in _WHOLE), None)
-    if tokens is not None:
-        return Batch(tokens=tokens[0] * tokens[1], samples=tokens[0])
-    first = next((shape for shape, _ in shapes if shape), None)
-    return Batch(tokens=None, samples=None if first is None else first[0])
-
-
-def _id(value: int | None) -> int:
-    return NULL if value is None else value

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memtrace.analysis.gpu_activities import COMMUNICATION, GpuActivities, rows_where
+from memtrace.analysis.gpu_activities import is_call, is_collective_name, rows_where
 from memtrace.analysis.overlap import collective_kind
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
+_KERNEL = frozenset({"kernel", "Kernel"})
 _OPERATOR = "c10d::allreduce_"
 """How torch launches an all-reduce, on whatever it then runs."""
 
@@ -49,11 +50,18 @@ def bucket_starts(rank: RankTrace, backwards: Sequence[tuple[int, int]], num_buc
 
 def _launches(rank: RankTrace) -> IntArray:
     """Return when all-reduces were launched, in order: by their kernels, or on the CPU by their operators."""
-    activities = GpuActivities.of_rank(rank)
-    kernels = activities.launch_ns[(activities.sort == COMMUNICATION) & (activities.launch_ns != NULL)]
-    if len(kernels):
-        names = activities.name[(activities.sort == COMMUNICATION) & (activities.launch_ns != NULL)]
-        is_reduce = {name: collective_kind(rank.strings[name]).lower() == "allreduce" for name in set(names.tolist())}
-        return np.sort(kernels[[is_reduce[name] for name in names.tolist()]])
-    operators = rows_where(rank, "name", _OPERATOR.__eq__)
-    return np.sort(rank.table("kernels")["start_ns"][operators])
+    table = rank.table("kernels")
+    kernels = rows_where(rank, "name", _is_all_reduce) & rows_where(rank, "kind", _KERNEL.__contains__)
+    kernels &= table["correlation"] != NULL
+    if not kernels.any():
+        return np.sort(table["start_ns"][rows_where(rank, "name", _OPERATOR.__eq__)])
+    # Of all calls, those that launched one of these few: to pair every kernel with its launch would take long.
+    calls = np.flatnonzero(is_call(rank) & np.isin(table["correlation"], table["correlation"][kernels]))
+    _, group = np.unique(table["correlation"][calls], return_inverse=True)
+    launches = np.full(int(group.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(launches, group, table["start_ns"][calls])
+    return np.sort(launches)
+
+
+def _is_all_reduce(name: str) -> bool:
+    return is_collective_name(name) and collective_kind(name).lower() == "allreduce"

@@ -73,8 +73,11 @@ def needed_flops(rank: RankTrace, step: int, tokens: int) -> NeededFlops | None:
 def _classes(rank: RankTrace) -> dict[str, str]:
     """Return the class of each module by its path."""
     scopes = rank.table("scopes")
-    pairs = np.unique(np.stack([scopes["module"], scopes["class_name"]], axis=1), axis=0)
-    return {rank.text(path) or "": rank.text(name) or "" for path, name in pairs.tolist()}
+    paths, firsts = np.unique(scopes["module"], return_index=True)
+    names = scopes["class_name"][firsts]
+    return {
+        rank.text(path) or "": rank.text(name) or "" for path, name in zip(paths.tolist(), names.tolist(), strict=True)
+    }
 
 
 def _parameters(rank: RankTrace) -> tuple[dict[str, _Parameter], set[str]]:

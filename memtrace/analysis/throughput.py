@@ -47,12 +47,14 @@ def _same(steps: Sequence[StepTime], name: str) -> int | None:
 
 
 def _flops(rank: RankTrace, steps: Sequence[StepTime], tokens: int, step_ns: int) -> ModelFlops | None:
-    recorded = [one.step for one in steps if one.tokens is not None]
     device = _device(rank)
     precision, is_autocast = _precision(rank)
-    peak = None if device is None or precision is None else peak_flops(device, precision)
-    needed = needed_flops(rank, recorded[-1], tokens)
-    if needed is None or peak is None or device is None or precision is None:
+    if device is None or precision is None:
+        return None
+    last = max(one.step for one in steps if one.tokens is not None)
+    peak = peak_flops(device, precision)
+    needed = None if peak is None else needed_flops(rank, last, tokens)
+    if peak is None or needed is None:
         return None
     per_step = needed.matmul_flops + (needed.attention_flops or 0)
     return ModelFlops(

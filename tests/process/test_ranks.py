@@ -70,6 +70,20 @@ def of_ranks(report: Report, num_ranks: int) -> RanksResult:
     return overview
 
 
+@pytest.mark.parametrize(("name", "num_ranks"), [("zero2-2", 2), ("zero3-4", 4)])
+def test_gathers_hold_the_parts_of_all_ranks(runs: dict[str, Report], name: str, num_ranks: int) -> None:
+    # The first rank has a whole part of every parameter; gathered, those of the others are padded to as much.
+    part = held(runs[name])[0]["parameter"]
+    for rank in runs[name].ranks:
+        assert rank.communication is not None
+        groups = rank.communication.shard_groups
+        assert sum(group.gather_bytes or 0 for group in groups) == num_ranks * part
+        assert sum(group.scatter_bytes or 0 for group in groups) == num_ranks * part
+        # Where parameters are let go after forward, backward gathers them again.
+        assert all(group.num_gathers == (4 if name == "zero3-4" else 2) for group in groups)
+        assert all(group.num_scatters == rank.communication.num_shard_steps == 2 for group in groups)
+
+
 @pytest.mark.parametrize("sharded", ["zero2-2", "zero3-4"])
 def test_what_could_be_shared_out_is_what_fsdp2_saves(runs: dict[str, Report], sharded: str) -> None:
     """To the byte, though the vocabulary has no multiple of the ranks as its number of rows."""
