@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ def layout_of(facts: Mapping[int, RankFacts]) -> Layout:
         has_copies=any(not axis.is_shard and not axis.is_tensor and axis.size > 1 for found in every for axis in found),
         tensor_factor=max((size_of(axis for axis in found if axis.is_tensor) for found in every), default=1),
         shard_factor=max((shards_of(found) for found in every), default=1),
-        is_opaque=any(map(_is_opaque, facts.values())),
+        is_opaque=_has_flat_parameters(holders) or any(map(_is_opaque, facts.values())),
         holders=holders,
     )
 
@@ -92,19 +92,19 @@ def _gathers(facts: RankFacts) -> bool:
 
 
 def _is_opaque(facts: RankFacts) -> bool:
-    has_placements = any(facts.placements)
-    return (
-        (bool(facts.parallel_classes) and not has_placements)
-        or any(_OPAQUE_NAME.search(name) for name in facts.names)
-        or any(_OPAQUE_OPTIMIZER.search(name) for name in facts.optimizers)
-    )
+    divides_modules = bool(facts.parallel_classes) and not any(facts.placements)
+    return divides_modules or any(_OPAQUE_OPTIMIZER.search(name) for name in facts.optimizers)
+
+
+def _has_flat_parameters(names: Iterable[str]) -> bool:
+    return any(_OPAQUE_NAME.search(name) for name in names)
 
 
 def _data_parallel(layout: Layout, copies: int | None) -> Iterator[Scheme]:
     every = list(layout.facts.values())
     if layout.shard_factor > 1:
         yield _fsdp(layout)
-    if any(_OPAQUE_NAME.search(name) for one in every for name in one.names):
+    if _has_flat_parameters(layout.holders):
         how = "Parameters have the names of FSDP's flat parameters, which do not tell in how many parts they are."
         yield Scheme(kind="fsdp", name="FSDP (version 1)", stage=None, factor=None, how=how, inferred=True)
     elif (zero := _zero_1(layout)) is not None:
@@ -183,7 +183,8 @@ def _tensor_parallel(layout: Layout) -> Iterator[Scheme]:
 
 def _pipeline(layout: Layout) -> Iterator[Scheme]:
     """Yield the scheme of ranks that have different layers."""
-    stages = {frozenset(layer for name in one.names if (layer := layer_of(name))) for one in layout.facts.values()}
+    all_names = {one.names for one in layout.facts.values()}
+    stages = {frozenset(layer for name in names if (layer := layer_of(name))) for names in all_names}
     layers = [layer for stage in stages for layer in stage]
     if len(stages) > 1 and all(stages) and len(layers) == len(set(layers)):
         how = f"The ranks have {len(stages)} different sets of layers, none of which share any."
