@@ -25,6 +25,7 @@ from memtrace.report.payload_steps import steps_view
 from memtrace.report.payload_time import time_view
 from memtrace.report.payload_timeline import timeline_view
 from memtrace.report.payload_values import Arrays, View, main_bytes, rank_label, share_of
+from memtrace.report.step_time_rows import throughput_sentences
 from memtrace.units import format_bytes
 
 PAYLOAD_VERSION = 1
@@ -99,6 +100,7 @@ def _details(rank: RankReport, arrays: Arrays) -> View:
         "modules": modules_view(rank.top_modules),
         "stacks": stacks_view(rank.top_stacks),
         "steps": steps_view(rank.steps),
+        "speed": [] if rank.step_times is None else throughput_sentences(rank.step_times),
         "time": time_view(rank, arrays),
         "changes": changes(rank.first_step_peak, rank.steady_state_peak),
         "facts": facts_view(rank),

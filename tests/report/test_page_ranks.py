@@ -19,6 +19,7 @@ from memtrace.report import payload
 from memtrace.report.mini_timelines import NUM_COLUMNS, MiniTimelines
 from memtrace.report.payload import report_payload
 from memtrace.report.payload_ranks import detail_order, main_positions
+from memtrace.report.step_time_rows import throughput_sentences
 from tests.fake_report import gpt_rank, ranks_report, snapshot_rank
 from tests.timed_reports import rank_with_time, time_alone_report, timed_report
 
@@ -174,6 +175,14 @@ def test_parts_of_time_add_up_to_their_window(report: Report) -> None:
     for lane, drawn in zip(rank.time_tracks.lanes, view["lanes"]["lanes"], strict=True):
         starts, ends = (array_of(page, drawn[name]) for name in ("starts", "ends"))
         assert sum(ends) - sum(starts) == int((lane.end_ns - lane.start_ns).sum())
+
+
+def test_steps_tell_how_fast_the_rank_trains() -> None:
+    rank = rank_with_time(timed_report())
+    assert rank.step_times is not None
+    view = report_payload(timed_report(), version="0")["ranks"][0]
+    assert view["speed"] == throughput_sentences(rank.step_times)
+    assert any("median of" in sentence for sentence in view["speed"])
 
 
 def test_lanes_reach_as_far_as_the_axis() -> None:

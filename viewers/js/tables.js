@@ -110,7 +110,7 @@ export function stepsSection(rank) {
   const lead = `Largest ${view.kind} bytes in each step.${phases}`;
   const table = element("table", { id: "step-table" }, head, element("tbody", {}, rows));
   const save = element("button", { type: "button", class: "quiet", onclick: () => saveCsv(cellTexts(table), "memtrace-steps.csv") }, "Save CSV");
-  return section("steps", "Step by step", lead, element("div", { class: "panel" }, element("div", { class: "scroll tall" }, table), element("p", { class: "more" }, save)));
+  return section("steps", "Step by step", lead, element("div", { class: "panel" }, element("div", { class: "scroll tall" }, table), element("p", { class: "more" }, save)), rank.speed.length > 0 && element("ul", { class: "remarks muted", id: "speed" }, rank.speed.map((text) => element("li", {}, text))));
 }
 
 // What the table shows, cell by cell; the bars have no text.
