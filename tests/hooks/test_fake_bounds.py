@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from memtrace.hooks.fake.assumptions import BOUND, REFUSED, Assumptions  # noqa: E402
+from memtrace.hooks.fake.bounds import Bounds  # noqa: E402
 from memtrace.hooks.fake.kernels import Kernels  # noqa: E402
 from memtrace.hooks.fake.operators import Operators  # noqa: E402
 from memtrace.hooks.fake.storages import CUDA, FakeMemory  # noqa: E402
@@ -143,6 +144,16 @@ def test_without_a_largest_shape_the_program_ends(fake: Fake, call: Call, remedy
     # Whoever catches that does not get on.
     with pytest.raises(SystemExit):
         fake.run(torch.exp, torch.ones(3))
+
+
+def test_classes_must_be_told(fake: Fake) -> None:
+    bounds = Bounds(fake.memory, fake.assumptions)
+    words = torch.empty(4, dtype=torch.int64, device="meta")
+    assert shapes(bounds.one_hot(words, 7)) == [((4, 7), torch.int64)]
+    assert shapes(bounds.one_hot(torch.tensor([0, 2]))) == [((2, 3), torch.int64)]
+    with pytest.raises(SystemExit):
+        bounds.one_hot(words)
+    assert fake.said[0][1].endswith("give num_classes")
 
 
 def test_a_plain_index_assumes_nothing(fake: Fake) -> None:
