@@ -83,12 +83,15 @@ def _backwards(rank: RankTrace, replica: int) -> list[_Backward]:
     known = sorted((*spans[key], *key) for key in reduces if key in spans)
     optimizers = np.array(sorted(row["start_ns"] for row in _rows(rank, Phase.OPTIMIZER)), np.int64)
     done = np.searchsorted(optimizers, [start for start, *_ in known])
-    found = []
-    for at, (start_ns, end_ns, step, microbatch) in enumerate(known):
-        follows = at + 1 < len(known) and known[at + 1][2] == step and done[at + 1] == done[at]
-        mine = reduces[step, microbatch]
-        found.append(_Backward(step=step, start_ns=start_ns, end_ns=end_ns, reduces=mine, needless=mine and follows))
-    return found
+    found: list[_Backward] = []
+    after: tuple[int, int] | None = None
+    # From the end: a reduction that follows, up to the next optimizer, covers all before it.
+    for (start_ns, end_ns, step, microbatch), optimizer in zip(reversed(known), reversed(done.tolist()), strict=True):
+        mine, span = reduces[step, microbatch], (step, optimizer)
+        needless = mine and after == span
+        found.append(_Backward(step=step, start_ns=start_ns, end_ns=end_ns, reduces=mine, needless=needless))
+        after = span if mine else after
+    return found[::-1]
 
 
 def _phase_spans(rank: RankTrace, phase: Phase) -> dict[tuple[int, int], tuple[int, int]]:

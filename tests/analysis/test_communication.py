@@ -61,6 +61,11 @@ def test_under_no_sync_nothing_is_needless() -> None:
     assert communication_findings(rank, found_in(rank), step_times(rank), None) == ()
 
 
+def test_a_reduction_is_needed_where_none_follows_it() -> None:
+    assert replica_in(loop(sync=(True, False))).num_needless == 0
+    assert replica_in(loop(sync=(True, False, True))).num_needless == 2
+
+
 def test_a_reduction_that_an_optimizer_uses_at_once_is_needed() -> None:
     assert replica_in(loop(sync=(True, True), optimizers=(20,))).num_needless == 0
 
