@@ -87,9 +87,9 @@ def predict(
         stdout=STDERR if as_json else None,
     )
     placed, verdict = placed_trace(runs.run(chosen), chosen)
-    others = runs.judge(asked)
+    others, refused = runs.judge(asked)
     write_trace(placed, path)
-    result = prediction_of(placed, verdict, others, num_steps=steps, world_size=world_size)
+    result = prediction_of(placed, verdict, others, refused=refused, num_steps=steps, world_size=world_size)
     click.echo(predict_json(result) if as_json else predict_text(result), nl=False)
     click.echo(f"Wrote {path}; next: memtrace report {path}", err=as_json)
-    context.exit(0 if any(one.fits for one in others or [verdict]) else EXIT_DOES_NOT_FIT)
+    context.exit(0 if any(one.fits for one in (others if asked else [verdict])) else EXIT_DOES_NOT_FIT)

@@ -56,13 +56,22 @@ class PredictedRuns:
             self._command, self._path, options, force=self._force, allow_writes=self._allow_writes, stdout=self._stdout
         )
 
-    def judge(self, gpus: Sequence[Gpu]) -> list[GpuVerdict]:
-        """Run once for each compute capability of these GPUs, and say which of them fit."""
+    def judge(self, gpus: Sequence[Gpu]) -> tuple[list[GpuVerdict], list[tuple[str, str]]]:
+        """Run once for each compute capability of these GPUs, and say which of them fit.
+
+        Beside the verdicts: the names of the GPUs on which the program cannot be predicted, and why.
+        """
+        from memtrace.errors import MemtraceError
         from memtrace.forecast.predict import capability_classes, judge_all
 
         found: list[GpuVerdict] = []
+        refused: list[tuple[str, str]] = []
         for ran_as, members in capability_classes(gpus):
             major, minor = ran_as.capability
             click.echo(f"memtrace: running as on {ran_as.name} (compute capability {major}.{minor})", err=True)
-            found += judge_all(self.run(ran_as), members, ran_as)
-        return found
+            try:
+                found += judge_all(self.run(ran_as), members, ran_as)
+            except MemtraceError as error:
+                # A program may refuse an older GPU, for want of bfloat16.
+                refused += [(one.name, error.message) for one in members]
+        return found, refused

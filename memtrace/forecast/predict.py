@@ -133,7 +133,13 @@ def _step_at(rank: RankTrace, time_ns: int) -> int | None:
 
 
 def prediction_of(
-    placed: Trace, chosen: GpuVerdict, others: Sequence[GpuVerdict], *, num_steps: int, world_size: int
+    placed: Trace,
+    chosen: GpuVerdict,
+    others: Sequence[GpuVerdict],
+    *,
+    refused: Sequence[tuple[str, str]],
+    num_steps: int,
+    world_size: int,
 ) -> Prediction:
     """Return everything that is said of a run, from its trace with the allocator's part, and the verdicts."""
     (rank,) = placed.ranks
@@ -148,6 +154,7 @@ def prediction_of(
         world_size=world_size,
         chosen=chosen,
         others=tuple(sorted(others, key=lambda one: (one.gpu.memory_bytes, one.gpu.name))),
+        refused=tuple(refused),
         first_step=_step_peak(report.first_step_peak),
         steady_state=None if steady is None or steady.predicted else _step_peak(steady),
         warnings=tuple((one.slug, one.message) for one in rank.warnings),

@@ -107,6 +107,8 @@ class Prediction:
     """Of the GPU that the trace is of."""
     others: tuple[GpuVerdict, ...]
     """Of each GPU that was asked about by `--gpus`, the smallest first; empty where none was."""
+    refused: tuple[tuple[str, str], ...]
+    """Name of each GPU that the program cannot be predicted on, and why: it may itself refuse that GPU."""
     first_step: StepPeak | None
     steady_state: StepPeak | None
     """`None` where no second step was run."""

@@ -35,6 +35,7 @@ def predict_json(prediction: Prediction) -> bytes:
         "first_step_peak": _peak_document(prediction.first_step),
         "steady_state_peak": _peak_document(prediction.steady_state),
         "gpus": [_listed_document(one) for one in prediction.others],
+        "not_predicted": [{"gpu": name, "reason": reason} for name, reason in prediction.refused],
         "warnings": [{"slug": slug, "message": message} for slug, message in prediction.warnings],
     }
     return orjson.dumps(visible(document), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -90,6 +91,7 @@ def predict_text(prediction: Prediction) -> str:
     lines += [f"  - {message}" for slug, message in prediction.warnings if slug not in own or slug in _WITH_PLACES]
     if prediction.others:
         lines += ["", *_table(prediction.others)]
+    lines += [f"  {name}: {reason}" for name, reason in prediction.refused]
     return "\n".join(str(visible(line)).rstrip() for line in lines) + "\n"
 
 

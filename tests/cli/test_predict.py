@@ -1,0 +1,173 @@
+"""`memtrace predict` as it is typed, on given runs: its document, many GPUs, what other commands make of its trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from memtrace.cli import group
+from memtrace.errors import RecordError
+from memtrace.forecast.gpus import GPUS
+from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
+from memtrace.schema.options import PredictOptions
+from memtrace.store.trace import Trace
+from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
+
+ACTIVATION = 60 * MIB
+NEEDED = PARAMETER + ACTIVATION + RULE
+COMMAND = ("--", "python", "train.py")
+BYTES = {"low_bytes", "predicted_bytes", "high_bytes"}
+OF_A_GPU = {
+    "gpu", "capability", "memory_bytes", "ran_as", "fits", "is_close", "capacity_bytes", "peak_allocated_bytes",
+    "max_reserved_bytes", "context_bytes", "headroom_bytes", "failed", "interval",
+}  # fmt: skip
+OF_THE_RUN = {
+    "format", "version", "command", "trace", "torch", "num_steps", "world_size", "doubts", "first_step_peak",
+    "steady_state_peak", "gpus", "not_predicted", "warnings",
+}  # fmt: skip
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PredictOptions]:
+    """The GPUs that runs were told of; on one of capability 9 an activation is twice as large."""
+    found: list[PredictOptions] = []
+
+    def simulated(command: tuple[str, ...], path: Path, gpu: PredictOptions, **options: Any) -> Trace:
+        found.append(gpu)
+        assert options["stdout"] in (None, 2)
+        trace = predicted_trace(ACTIVATION * (2 if gpu.capability[0] == 9 else 1), notes=("predicted-values",))
+        return Trace(header={"command": list(command)}, ranks=trace.ranks, path=str(path))
+
+    monkeypatch.setattr("memtrace.launch.prediction.predict", simulated)
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def invoke(*args: str | Path) -> Result:
+    return CliRunner().invoke(group, [str(arg) for arg in args])
+
+
+def test_document_has_what_its_page_names(told: list[PredictOptions], repo_root: Path) -> None:
+    result = invoke("predict", "--gpu", "a100-40gb", "--gpus", "24GiB,h100-80gb", "--json", *COMMAND)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document.keys() == OF_THE_RUN | OF_A_GPU
+    assert {name: document[name] for name in ("format", "version", "command", "gpu", "ran_as", "fits")} == {
+        "format": "memtrace-predict",
+        "version": 1,
+        "command": ["python", "train.py"],
+        "gpu": "a100-40gb",
+        "ran_as": "a100-40gb",
+        "fits": True,
+    }
+    assert document["interval"].keys() == {"allocated", "reserved", "context", "device"}
+    assert all(one.keys() == BYTES for one in document["interval"].values())
+    assert document["peak_allocated_bytes"] == document["interval"]["allocated"]["predicted_bytes"] == NEEDED
+    assert all(one.keys() == {"slug", "message", "less_bytes", "more_bytes"} for one in document["doubts"])
+    unknown = [one["slug"] for one in document["doubts"] if one["less_bytes"] is None]
+    assert unknown == ["predicted-values"]
+    for name, step in (("first_step_peak", 1), ("steady_state_peak", 2)):
+        assert document[name].keys() == {"step", "phase", "allocated_bytes", "reserved_bytes", "by_category"}
+        assert (document[name]["step"], document[name]["allocated_bytes"]) == (step, NEEDED)
+        assert sum(document[name]["by_category"].values()) == NEEDED
+        assert document[name]["by_category"]["parameter"] == PARAMETER
+    assert [one.keys() for one in document["gpus"]] == [OF_A_GPU, OF_A_GPU]
+    page = (repo_root / "docs" / "predict.md").read_text(encoding="utf-8")
+    assert [
+        name for name in (*OF_THE_RUN, *OF_A_GPU, *BYTES) if f"`{name}`" not in page and f'"{name}"' not in page
+    ] == []
+
+
+def test_the_program_runs_once_for_each_capability(told: list[PredictOptions]) -> None:
+    result = invoke("predict", "--gpu", "l4-24gb", "--gpus", "all", "--json", *COMMAND)
+    document = json.loads(result.stdout)
+    assert {one["gpu"] for one in document["gpus"]} == GPUS.keys()
+    assert told[0].gpu_name == "l4-24gb"
+    classes = {(gpu.capability, gpu.is_amd) for gpu in GPUS.values()}
+    assert len(told) == 1 + len(classes)
+    for one in document["gpus"]:
+        expected = NEEDED + (ACTIVATION if one["capability"][0] == 9 else 0)
+        assert one["peak_allocated_bytes"] == expected, one["gpu"]
+        assert GPUS[one["ran_as"]].capability == GPUS[one["gpu"]].capability
+        assert one["headroom_bytes"] == GPUS[one["gpu"]].memory_bytes - CUDA_CONTEXT_BYTES - expected
+    memory = [one["memory_bytes"] for one in document["gpus"]]
+    assert memory == sorted(memory)
+
+
+def test_text_says_answer_range_doubts_and_a_line_for_each_gpu(told: list[PredictOptions]) -> None:
+    short = str(NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB)
+    result = invoke("predict", "--gpu", short, "--gpus", f"{short},h100-80gb", *COMMAND)
+    assert result.exit_code == 0, "one of them fits"
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"Does not fit on {short}: in step 1 a request of 24.0 MiB fails")
+    assert "It is close" in lines[0]
+    assert any(line.split() == ["allocated", "100", "MiB", "124", "MiB", "148", "MiB"] for line in lines)
+    assert any("values of the GPU were made up" in line and line.endswith("(not in the range)") for line in lines)
+    assert any(line.split()[:1] == [short] and "too small, close" in line and "-2.00 MiB" in line for line in lines)
+    assert any(line.split()[:1] == ["h100-80gb"] and "fits" in line for line in lines)
+    assert "The program ran 2 times, once for each compute capability" in result.stdout
+    alone = invoke("predict", "--force", "--gpu", "h100-80gb", "--gpus", short, *COMMAND)
+    assert alone.exit_code == 3, "none of those asked about fits"
+
+
+def test_a_gpu_that_the_program_refuses_is_named_and_the_others_are_judged(
+    told: list[PredictOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from memtrace.launch import prediction
+
+    simulated = prediction.predict
+
+    def needs_bfloat16(command: tuple[str, ...], path: Path, gpu: PredictOptions, **options: Any) -> Trace:
+        if gpu.capability < (8, 0):
+            raise RecordError("the program cannot be predicted: it ended with RuntimeError: no bfloat16")
+        return simulated(command, path, gpu, **options)
+
+    monkeypatch.setattr("memtrace.launch.prediction.predict", needs_bfloat16)
+    names = ("--gpus", "v100-16gb,v100-32gb,a100-40gb")
+    document = json.loads(invoke("predict", *names, "--json", *COMMAND).stdout)
+    assert [one["gpu"] for one in document["gpus"]] == ["a100-40gb"]
+    assert [one["gpu"] for one in document["not_predicted"]] == ["v100-16gb", "v100-32gb"]
+    assert all("no bfloat16" in one["reason"] for one in document["not_predicted"])
+    only = invoke("predict", "--force", "--gpus", "v100-16gb", *COMMAND)
+    assert only.exit_code == 3
+    assert "v100-16gb: the program cannot be predicted" in only.stdout
+
+
+def test_an_unknown_gpu_is_refused_before_anything_runs(told: list[PredictOptions]) -> None:
+    result = invoke("predict", "--gpus", "a100-40gb,abacus", *COMMAND)
+    assert result.exit_code == 1
+    assert "abacus" in result.stderr
+    assert not told
+
+
+@pytest.mark.parametrize("gpu", ["a100-40gb", str(NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB)], ids=["fits", "fails"])
+def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> None:
+    invoke("predict", "--gpu", gpu, *COMMAND)
+    trace = "predicted.json"
+    report = invoke("report", trace, "--json")
+    assert report.exit_code == 0, report.output
+    (rank,) = json.loads(report.stdout)["ranks"]
+    assert rank["source"] == "predicted"
+    assert "predicted-interval" in {note["slug"] for note in rank["warnings"]}
+    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace).stdout.split())
+    whatif = invoke("whatif", trace, "--alloc-conf", "expandable_segments:True", "--json")
+    assert whatif.exit_code == 0, whatif.output
+    fidelity = json.loads(whatif.stdout)["ranks"][0]["fidelity"]
+    assert fidelity["allocations"] == fidelity["allocations_matched"] > 0
+    diff = invoke("diff", trace, trace, "--json")
+    assert diff.exit_code == 0, diff.output
+    assert not any(json.loads(diff.stdout)["peak"]["delta_by_category"].values())
+    # A run that ran out of memory passes no check.
+    for limit, status in ((f"{NEEDED}", 0 if gpu == "a100-40gb" else 3), ("1MiB", 3)):
+        check = invoke("check", trace, "--budget", f"peak<={limit}", "--json")
+        assert check.exit_code == status, check.output
+    for target in ("perfetto", "memory-viz", "speedscope", "csv"):
+        export = invoke("export", trace, "--to", target)
+        assert export.exit_code == 0, export.output
+    html = invoke("report", trace, "--html", "report.html")
+    assert html.exit_code == 0, html.output
+    assert "predicted, nothing ran on a GPU" in Path("report.html").read_text(encoding="utf-8")
