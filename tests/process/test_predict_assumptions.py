@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
+from memtrace.analysis.report import analyze
+from memtrace.store.read import read_trace
 from tests.process.test_predict import memtrace
 
 PROGRAM = """\
@@ -39,13 +40,8 @@ def predict(folder: Path, source: str, *, status: int) -> tuple[str, str]:
 
 def test_each_assumption_is_said_with_its_line(tmp_path: Path) -> None:
     said, _ = predict(tmp_path, PROGRAM.replace("REFUSED", "pass"), status=0)
-    report = json.loads(memtrace("report", "predicted.json", "--json", cwd=tmp_path).stdout)
-    notes = {
-        (note["slug"], note["message"])
-        for rank in report["ranks"]
-        for note in rank["warnings"]
-        if note["slug"].startswith("predicted-")
-    }
+    report = analyze(read_trace([tmp_path / "predicted.json"]))
+    notes = {(note.slug, note.message) for rank in report.ranks for note in rank.warnings}
     # The elements of a mask and of what it picks: a row and a column of int64, and a float32, for each.
     excess = f"up to {32 * 64 * (2 * 8 + 4) / 1024:.1f} KiB too much (3 times)"
     expected = {
