@@ -182,7 +182,7 @@ def test_steps_tell_how_fast_the_rank_trains() -> None:
     assert rank.step_times is not None
     view = report_payload(timed_report(), version="0")["ranks"][0]
     assert view["speed"] == throughput_sentences(rank.step_times)
-    assert any("median of" in sentence for sentence in view["speed"])
+    assert view["speed"]
 
 
 def test_lanes_reach_as_far_as_the_axis() -> None:
