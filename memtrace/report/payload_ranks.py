@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from memtrace.analysis.ranks_results import RanksResult
+from memtrace.analysis.ranks_results import RanksResult, Scheme
 from memtrace.analysis.results import RankReport, Report
 from memtrace.report.figures import Reference
 from memtrace.report.mini_timelines import MiniTimelines
@@ -47,8 +47,12 @@ def ranks_view(report: Report, arrays: Arrays) -> View | None:
         "mark": minis.mark,
         "spreads": [] if ranks is None else _spreads(ranks),
         "outliers": [] if ranks is None else _outliers(ranks),
-        "schemes": [] if ranks is None else [[one.name, one.how] for one in ranks.schemes],
+        "schemes": [] if ranks is None else [_scheme(one) for one in ranks.schemes],
     }
+
+
+def _scheme(one: Scheme) -> list[str]:
+    return [f"{one.name} (inferred)" if one.inferred else one.name, one.how]
 
 
 def main_positions(ranks: Sequence[RankReport]) -> list[int]:

@@ -45,7 +45,7 @@ def compared(report: Report) -> Report:
         spreads=(spread,),
         highest=None,
         outliers=(outlier,),
-        schemes=(Scheme(kind="ddp", name="DDP", stage=None, factor=4, how=HOSTILE[0], inferred=False),),
+        schemes=(Scheme(kind="ddp", name="DDP", stage=None, factor=4, how=HOSTILE[0], inferred=True),),
         copies=4,
         savings=(),
         savings_inferred=False,
@@ -114,6 +114,7 @@ def test_the_table_of_ranks_and_what_differs(open_report: OpenReport) -> None:
         assert opened.text(f"[data-row='{rank.rank}'] .strong") == format_bytes(rank.peak.allocated_bytes)
     assert "optimizer state" in opened.text("#spread-table")
     assert "Rank 2: 10.0 GiB, 1.00 GiB more than rank 1 in the middle" in opened.text(".outliers")
+    assert "DDP (inferred)" in opened.text("#rank-differences")
     assert "2.00 GiB instead of 1.00 GiB" in opened.text(".outliers")
     assert opened.text("#rank-table .unrecorded").endswith("ranks 4–6: no trace")
     opened.page.locator("[data-row='1'] button").click()
