@@ -26,7 +26,9 @@ def install(world_size: int, memory: FakeMemory) -> bool:
     def init_process_group(*_args: Any, **_kwargs: Any) -> None:
         begin(backend="fake", rank=0, world_size=world_size, store=FakeStore())
 
-    for module in (distributed, distributed.distributed_c10d):
+    # A mesh of devices begins a process group itself, where the program did not.
+    meshes: Any = import_module("torch.distributed.device_mesh")
+    for module in (distributed, distributed.distributed_c10d, meshes):
         module.init_process_group = init_process_group
         module.is_nccl_available = lambda: True
     _ease_data_parallel()

@@ -145,8 +145,9 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
     def _address(self, one: Any) -> int:
         if not one.is_meta:
             return int(one.data_ptr())
-        start = self._memory.address_of(one.untyped_storage())
-        return start and start + int(one.storage_offset()) * int(one.element_size())
+        # One without data on the host has no address, and yet is not the same as the next.
+        start = self._memory.address_of(one.untyped_storage()) or int(one.untyped_storage()._cdata)
+        return start + int(one.storage_offset()) * int(one.element_size())
 
     def _onto(self, kind: str, one: Any, rest: dict[str, Any]) -> Any:
         """Copy a tensor to a kind of storage; between two fake ones torch itself would see no need to."""

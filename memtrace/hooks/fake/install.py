@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,8 @@ class FakeDevice:
         cuda_api.install_versions()
         Autocast().install()
         self._redirect_files()
+        # transformers loads weights in threads of its own, where no mode of this thread is asked.
+        os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
         self._operators.__enter__()
         self._functions.__enter__()
 

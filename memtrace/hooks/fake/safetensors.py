@@ -5,6 +5,7 @@ A fake tensor is written as a hole: the file has its full size and takes no room
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from importlib import import_module
@@ -40,7 +41,7 @@ def install(read: Place, written: Place) -> None:
         module: Any = import_module("safetensors.torch")
     except ImportError:
         return
-    opened, save, write = package.safe_open, module.save_file, package.serialize_file
+    opened, save, write, bytes_of = package.safe_open, module.save_file, package.serialize_file, module.save
 
     def safe_open(filename: Any, *args: Any, **kwargs: Any) -> Any:
         return opened(read(filename), *args, **kwargs)
@@ -52,12 +53,26 @@ def install(read: Place, written: Place) -> None:
         with open(filename, "wb") as file:
             write_holes(file, tensors, metadata)
 
+    def save_bytes(tensors: Any, metadata: Any = None) -> bytes:
+        if not any(_is_fake(one) for one in tensors.values()):
+            return bytes(bytes_of(tensors, metadata))
+        stream = io.BytesIO()
+        write_holes(stream, tensors, metadata)
+        return stream.getvalue()
+
     def serialize_file(tensors: Any, filename: Any, *args: Any, **kwargs: Any) -> None:
         write(tensors, written(filename), *args, **kwargs)
 
     for target in (package, module):
         target.safe_open, target.serialize_file = safe_open, serialize_file
-    module.save_file = save_file
+    module.save_file, module.save, module.storage_ptr = save_file, save_bytes, identity
+
+
+def identity(tensor: Any) -> int:
+    """Return an address that two tensors share if they share a storage, also where it has no data."""
+    with torch._C.DisableTorchFunction():
+        storage = tensor.untyped_storage()
+        return int(storage.data_ptr() or (storage._cdata if tensor.is_meta else 0))
 
 
 def write_holes(file: Any, tensors: dict[str, Any], metadata: dict[str, str] | None) -> None:
@@ -75,7 +90,9 @@ def write_holes(file: Any, tensors: dict[str, Any], metadata: dict[str, str] | N
         if not _is_fake(tensor):
             file.seek(begin + header[name]["data_offsets"][0])
             file.write(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    file.truncate(begin + end)
+    if file.seek(0, io.SEEK_END) < begin + end:
+        file.seek(begin + end - 1)
+        file.write(b"\0")
 
 
 def _is_fake(tensor: Any) -> bool:
