@@ -33,6 +33,9 @@ _NOT_IN_BYTES = {
 _CONTEXT_MORE_BYTES = CUDA_CONTEXT_BYTES
 """Ultra-Scale Playbook: 1 to 2 GB are taken before any tensor. The lower end is nothing: newer drivers load lazily."""
 _MOST_COMMUNICATORS = 2
+_MARGIN_PERMILLE = (50, 80)
+"""Least distance of the ends from allocated and from reserved bytes. Chosen, and no measurement: what a prediction is
+to keep in the worst case, which none has been held against on a GPU yet."""
 
 
 def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
@@ -44,15 +47,11 @@ def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
     most = peaks(rank, device, Weights(rules=2, allowances=1))
     doubts = [*_kernel_doubts(rank, plain[0], without[0], doubled[0], most[0])]
     doubts += _noted_doubts(rank, max(plain[0] - lasting, 0))
-    doubts += _outside_doubts(rank, gpu)
+    doubts += [_unmeasured(plain[1]), *_outside_doubts(rank, gpu)]
     may_be_far_less = any(one.slug in _LESS_THAN_SAID for one in doubts)
     allocated, reserved = (
-        Range(
-            low_bytes=min(lasting, *found) if may_be_far_less else min(found),
-            predicted_bytes=found[0],
-            high_bytes=max(found),
-        )
-        for found in zip(plain, without, doubled, most, strict=True)
+        _range(found, margin, lasting if may_be_far_less else None)
+        for found, margin in zip(zip(plain, without, doubled, most, strict=True), _MARGIN_PERMILLE, strict=True)
     )
     beside = sum(one.more_bytes or 0 for one in doubts if one.slug == "predicted-ranks")
     context = Range(
@@ -70,6 +69,18 @@ def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
             high_bytes=reserved.high_bytes + context.high_bytes,
         ),
         doubts=tuple(doubts),
+    )
+
+
+def _range(found: tuple[int, ...], margin_permille: int, floor: int | None) -> Range:
+    """Return the range of one quantity; `found` begins with the prediction, `floor` is the least that is possible."""
+    predicted = found[0]
+    margin = predicted * margin_permille // 1000
+    low = min(*found, predicted - margin)
+    return Range(
+        low_bytes=low if floor is None else min(low, floor),
+        predicted_bytes=predicted,
+        high_bytes=max(*found, predicted + margin),
     )
 
 
@@ -101,6 +112,18 @@ def _noted_doubts(rank: RankTrace, passing_bytes: int) -> Iterator[Doubt]:
     for slug, message in _NOT_IN_BYTES.items():
         if slug in noted:
             yield Doubt(slug=slug, message=message, less_bytes=None, more_bytes=None)
+
+
+def _unmeasured(reserved_bytes: int) -> Doubt:
+    allocated, reserved = (f"{one / 10:g} %" for one in _MARGIN_PERMILLE)
+    margin = reserved_bytes * _MARGIN_PERMILLE[1] // 1000
+    return Doubt(
+        slug="predicted-unmeasured",
+        message=f"no prediction has been held against a GPU yet: to either side the range is at least {allocated} of "
+        f"what is allocated and {reserved} of what is reserved",
+        less_bytes=margin,
+        more_bytes=margin,
+    )
 
 
 def _outside_doubts(rank: RankTrace, gpu: Gpu) -> Iterator[Doubt]:

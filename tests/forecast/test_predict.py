@@ -61,6 +61,15 @@ def test_what_a_convolution_may_take_is_in_the_range_alone() -> None:
     assert 100 * MIB not in placed.ranks[0].table("events")["size_bytes"].tolist()
 
 
+def test_range_is_never_narrower_than_its_margin() -> None:
+    huge = 2000 * MIB
+    interval = interval_of(predicted_rank(huge), DEVICE, A100)
+    predicted = PARAMETER + huge + RULE
+    assert interval.allocated.low_bytes == predicted - predicted * 5 // 100 < predicted - RULE
+    assert interval.allocated.high_bytes == predicted + predicted * 5 // 100
+    assert interval.reserved.high_bytes == predicted + predicted * 8 // 100
+
+
 @pytest.mark.parametrize("slug", ["predicted-bound", "predicted-eager"])
 def test_a_run_that_may_be_far_smaller_is_as_small_as_what_lasts(slug: str) -> None:
     rank = predicted_rank(ACTIVATION, notes=(slug,))
@@ -71,7 +80,7 @@ def test_a_run_that_may_be_far_smaller_is_as_small_as_what_lasts(slug: str) -> N
 
 
 def test_each_reason_is_a_doubt_where_it_holds_and_only_there() -> None:
-    assert doubts({}).keys() == {"predicted-rules", "predicted-context"}
+    assert doubts({}).keys() == {"predicted-rules", "predicted-context", "predicted-unmeasured"}
     values = doubts({"notes": ("predicted-values", "predicted-save")})["predicted-values"]
     assert (values.less_bytes, values.more_bytes) == (None, None)
     ranks = doubts({"world_size": 8})["predicted-ranks"]
