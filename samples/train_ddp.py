@@ -50,9 +50,8 @@ def train(args: argparse.Namespace) -> None:
             step_loss += loss.detach()
         optimizer.step()
         optimizer.zero_grad()
-        dist.all_reduce(step_loss)
         if rank == 0:
-            print(f"step {step} loss {step_loss.item() / dist.get_world_size():.6f}", flush=True)
+            print(f"step {step} loss {step_loss.item():.6f}", flush=True)
     dist.destroy_process_group()
 
 
