@@ -432,6 +432,11 @@ RANK_HEADER: tuple[Field, ...] = (
         meaning="type, message and stack of the exception that ended the script",
     ),
     Field(name="peak_host_rss_bytes", kind="int or null", meaning="largest resident host memory seen"),
+    Field(
+        name="prediction",
+        kind="object or null",
+        meaning="of a predicted run: the GPU, whether it fits, ranges of bytes, doubts (docs/predict.md)",
+    ),
     Field(name="original_path", kind="string or null", meaning="script or module that ran; null when redacted"),
 )
 """Fields of a rank's `header`. A missing field is not recorded."""
