@@ -154,10 +154,8 @@ def _table(verdicts: Sequence[GpuVerdict]) -> Iterator[str]:
     yield from aligned([head, *rows], text_columns=(0, 2, 7))
     told = sorted({(one.gpu.capability, one.ran_as.name) for one in verdicts})
     yield ""
-    yield (
-        f"The program ran {'once' if len(told) == 1 else f'{len(told)} times'}, once for each compute capability, and "
-        f"was told that its GPU is: {', '.join(name for _, name in told)}."
-    )
+    names = ", ".join(name for _, name in told)
+    yield f"The program ran once for each compute capability, and was told that its GPU is: {names}."
 
 
 def _answer(verdict: GpuVerdict) -> str:

@@ -109,7 +109,7 @@ def test_text_says_answer_range_doubts_and_a_line_for_each_gpu(told: list[Predic
     assert any("values of the GPU were made up" in line and line.endswith("(not in the range)") for line in lines)
     assert any(line.split()[:1] == [short] and "too small, close" in line and "-2.00 MiB" in line for line in lines)
     assert any(line.split()[:1] == ["h100-80gb"] and "fits" in line for line in lines)
-    assert "The program ran 2 times, once for each compute capability" in result.stdout
+    assert "once for each compute capability, and was told that its GPU is: " in result.stdout
     alone = invoke("predict", "--force", "--gpu", "h100-80gb", "--gpus", short, *COMMAND)
     assert alone.exit_code == 3, "none of those asked about fits"
 
