@@ -119,8 +119,9 @@ stream.seek(0)
 pair = torch.load(stream)
 pair["a"].resize_(0)
 assert pair["a"].untyped_storage().data_ptr() == pair["b"].untyped_storage().data_ptr()
-assert pickle.loads(pickle.dumps(one)).is_cuda
 before = held()
+assert pickle.loads(pickle.dumps(one)).is_cuda
+assert held() == before
 alias = copy.copy(one)
 assert held() == before
 

@@ -54,7 +54,7 @@ class _Loader:
     def __init__(self) -> None:
         self._memory: Any = None
         self._location: Any = None
-        self._made: dict[int, StorageToken] = {}
+        self._made: dict[int, StorageToken] | None = None
 
     def attach(self, memory: FakeMemory) -> None:
         """Make storages in this memory."""
@@ -75,10 +75,13 @@ class _Loader:
             memory.forced_kind = before
 
     def storage(self, kind: str, key: int, num_bytes: int) -> StorageToken:
-        """Return the token of a storage, the same one each time within a load."""
-        if key not in self._made:
-            self._made[key] = StorageToken(self.new(self._kind_wanted(kind), num_bytes))
-        return self._made[key]
+        """Return the token of a storage: the same one each time within a load, elsewhere a new one that nothing keeps."""
+        found = None if self._made is None else self._made.get(key)
+        if found is None:
+            found = StorageToken(self.new(self._kind_wanted(kind), num_bytes))
+            if self._made is not None:
+                self._made[key] = found
+        return found
 
     def _kind_wanted(self, kind: str) -> str:
         location = self._location
