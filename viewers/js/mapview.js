@@ -90,10 +90,9 @@ function frameOf(self) {
 
 // Rows of time are added below: the allocations keep their height.
 function makeRoom(self) {
-  const { app, surface, time, data, side } = self;
+  const { app, surface, time, data, node } = self;
   surface.timeRows = time && app.state.axis === "wall" && data.seconds !== null ? time.rows.length : 0;
-  const height = `${MAP_HEIGHT + surface.timeRows * TIME_ROW}px`;
-  if (surface.node.style.height !== height) surface.node.style.height = side.style.height = height;
+  node.style.setProperty("--map-height", `${MAP_HEIGHT + surface.timeRows * TIME_ROW}px`);
 }
 
 function drawMap(self) {
