@@ -28,6 +28,7 @@ _LESS_THAN_SAID = {
 """By slug of a note: why the run may need as little as what lasts from step to step."""
 _NOT_IN_BYTES = {
     "predicted-values": "values of the GPU were made up: a branch or size that hangs on one may come out differently",
+    "predicted-graphs": "what CUDA graphs keep in pools of their own is not counted",
     "predicted-operator": "operators that do not say what they make were taken to make nothing",
 }
 _CONTEXT_MORE_BYTES = CUDA_CONTEXT_BYTES
