@@ -87,7 +87,7 @@ class Reported:
 def report(
     folder: Path, work: Path, *args: str, kill_after: float | None = None, cluster: int | None = None
 ) -> Reported:
-    """Report a folder; `cluster` is the process that holds a cluster. After some seconds a worker is killed."""
+    """Report a folder; `cluster` is the process that holds a cluster. A worker is killed after some processor time."""
     output, peak = work / "report.json", work / "peak"
     command = [sys.executable, "-c", REPORT, str(peak), "report", str(folder), "--json", *args]
     busy, own = busy_seconds(), cpu_seconds(cluster)
@@ -95,14 +95,17 @@ def report(
     with output.open("wb") as file, subprocess.Popen(command, stdout=file, env=ENVIRONMENT) as running:
         num_killed = 0
         if kill_after is not None:
-            time.sleep(kill_after)
-            num_killed = kill_one(workers_of(running.pid if cluster is None else cluster))
+            at_work = running.pid if cluster is None else cluster
+            before = cpu_seconds(at_work)
+            while cpu_seconds(at_work) - before < kill_after or not workers_of(at_work):
+                time.sleep(0.1)
+            num_killed = kill_one(workers_of(at_work))
         _, status, usage = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - start
     own_seconds = usage.ru_utime + usage.ru_stime + cpu_seconds(cluster) - own
     assert running.returncode == 0, command
-    print(f"{' '.join(command[4:])}: {seconds:.0f} s", file=sys.stderr, flush=True)
+    print(f"{' '.join(command[4:])}: {seconds:.0f} s, {num_killed} killed", file=sys.stderr, flush=True)
     return Reported(
         content=output.read_bytes(),
         seconds=seconds,
@@ -124,8 +127,9 @@ def alone_seconds(folder: Path) -> float:
 
 def busy_seconds() -> float:
     """Return the seconds that all processors of this machine have been busy."""
-    user, nice, system = map(int, Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+    # user, nice, system, idle, waiting for a disk, interrupts of two kinds, taken by other virtual machines
+    times = list(map(int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]))
+    return (sum(times) - times[3] - times[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int | None) -> float:
@@ -247,8 +251,9 @@ def measure(folder: Path, work: Path, num_ranks: int) -> tuple[list[str], bool]:
         damaged = work / "run-damaged"
         shutil.copytree(folder, damaged)
         damage(damaged, numbers)
-        killed_here = report(damaged, work, kill_after=0.4 * here.seconds)
-        killed_there = report(damaged, work, "--cluster", address, kill_after=0.4 * there.seconds, cluster=cluster)
+        middle = statistics.mean(alone) * num_ranks / 2
+        killed_here = report(damaged, work, kill_after=middle)
+        killed_there = report(damaged, work, "--cluster", address, kill_after=middle, cluster=cluster)
     rows = [
         row("processes", here, statistics.mean(alone[:2]), num_ranks, digest(here.content)),
         row("Dask", there, statistics.mean(alone[1:]), num_ranks, digest(there.content)),
