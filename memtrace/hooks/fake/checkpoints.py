@@ -75,7 +75,7 @@ class _Loader:
             memory.forced_kind = before
 
     def storage(self, kind: str, key: int, num_bytes: int) -> StorageToken:
-        """Return the token of a storage: the same one each time within a load, elsewhere a new one that nothing keeps."""
+        """Return the token of a storage: within a load the same one each time, elsewhere a new one that is not kept."""
         found = None if self._made is None else self._made.get(key)
         if found is None:
             found = StorageToken(self.new(self._kind_wanted(kind), num_bytes))
