@@ -22,13 +22,21 @@ from tests.fake_report import HOSTILE, gpt_report, hostile_report, ranks_report
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text(), inner, max_size=30),
+    lambda inner: st.lists(inner, max_size=15) | st.dictionaries(st.text(max_size=5), inner, max_size=15),
+    max_leaves=40,
 )
 
 
 @given(JSON)
 def test_evidence_is_bounded(value: object) -> None:
-    assert len(json.dumps(plain(value))) < MAX_CHARS
+    assert len(json.dumps(plain(value), ensure_ascii=False)) < MAX_CHARS
+
+
+def test_evidence_of_the_largest_kind_is_bounded() -> None:
+    value: object = "é" * 5000
+    for _ in range(5):
+        value = {f"{at}{'k' * 500}": value for at in range(40)}
+    assert len(json.dumps(plain(value), ensure_ascii=False)) < MAX_CHARS
 
 
 def test_many_ranks_are_shown_a_few_at_a_time() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -15,6 +16,8 @@ DEFAULT_ROWS = 10
 MAX_TEXT = 600
 _MAX_FRAME = 160
 _MAX_VALUES = 12
+_MAX_NESTED = (12, 3, 4)
+"""Values of evidence, of a list in it, of a list or object in that."""
 
 Row = TypeVar("Row")
 Shown = TypeVar("Shown", bound=BaseModel)
@@ -77,12 +80,16 @@ def frames(found: Iterable[str]) -> list[str]:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Return evidence as plain JSON values, bounded in every direction."""
+    """Return evidence as plain JSON values, bounded in every direction; "…" stands for what was cut off a list.
+
+    >>> plain({"lines": [1, 2, 3, 4, 5]})
+    {'lines': [1, 2, 3, '…']}
+    """
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    most = _MAX_VALUES // (2 * depth + 1)
-    if isinstance(value, Mapping) and depth < 2:
-        return {text(key, 80): plain(one, depth + 1) for key, one in list(value.items())[:most]}
-    if isinstance(value, (list, tuple)) and depth < 2:
-        return [plain(one, depth + 1) for one in list(value)[:most]]
-    return text(value, 200)
+    if isinstance(value, (Mapping, list, tuple)):
+        most = _MAX_NESTED[depth] if depth < len(_MAX_NESTED) else 0
+        if isinstance(value, Mapping):
+            return {text(key, 40): plain(one, depth + 1) for key, one in islice(value.items(), most)}
+        return [plain(one, depth + 1) for one in value[:most]] + (["…"] if len(value) > most else [])
+    return text(value, 200 if depth < 2 else 40)
