@@ -146,7 +146,12 @@ def _device_report(
     at_peak = moment_of(history, peak)
     has_moments = history.has_history
     first = first_step_peak(history, spans)
-    steady = steady_state_peak(history, spans, capacity_bytes=capacity_bytes if is_judged else None)
+    steady = steady_state_peak(
+        history,
+        spans,
+        capacity_bytes=capacity_bytes if is_judged else None,
+        others_bytes=None if diagnosis.oom is None else diagnosis.oom.non_torch_bytes,
+    )
     peaks = {"peak": peak, "first_step_peak": first, "steady_state_peak": steady}
     peak_moments = {
         name: moment_of(history, one) for name, one in peaks.items() if one is not None and not one.predicted

@@ -30,19 +30,28 @@ def first_step_peak(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Pe
 
 
 def steady_state_peak(
-    history: DeviceHistory, spans: Mapping[int, StepSpan], *, capacity_bytes: int | None
+    history: DeviceHistory,
+    spans: Mapping[int, StepSpan],
+    *,
+    capacity_bytes: int | None,
+    others_bytes: int | None = None,
 ) -> Peak | None:
     """Return the largest peak of a step after the first that was recorded to its end; predicted where there is none.
 
-    A later step that did not end (it ran out of memory, perhaps) counts where it got beyond the prediction.
+    A later step that did not end (it ran out of memory, perhaps) counts where it got beyond the prediction, which takes
+    for granted that others hold `others_bytes` of the device, where no step says how much they do.
     """
     later = [span for span in spans.values() if span.step >= 2 and span.recorded]
     ended = [span for span in later if _has_end(history, span)]
     if ended or not knows_first_step(history):
         return _largest(history, ended or later)
     reached = _largest(history, later)
+    non_torch_bytes = _non_torch_bytes(history)
     predicted = predict_steady_state(
-        history, spans, capacity_bytes=capacity_bytes, non_torch_bytes=_non_torch_bytes(history)
+        history,
+        spans,
+        capacity_bytes=capacity_bytes,
+        non_torch_bytes=others_bytes if non_torch_bytes is None else non_torch_bytes,
     )
     if predicted is None or (reached is not None and _height(reached) > _height(predicted)):
         return reached

@@ -21,6 +21,8 @@ from benchmarks.steady.cut import Cut, cut_rank
 from memtrace.analysis.history import build_history
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results import PredictedPeak, RankReport
+from memtrace.analysis.steps import step_spans
+from memtrace.analysis.two_peaks import steady_state_peak
 from memtrace.store.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, step, trace, window
@@ -226,6 +228,17 @@ def test_capacity_is_compared_with_the_range(capacity: int | None, fits: bool | 
     assert peak.fits is fits
     report = analyze(trace(run()), capacity_bytes=capacity)
     assert ("oom" in [finding.slug for finding in report.findings]) == (fits is False)
+
+
+def test_what_others_hold_is_needed_too_where_no_step_says_how_much() -> None:
+    history = build_history(run(), "cpu", owns_marks=True)
+    spans = step_spans(history)
+    # The range is 4800 and a fiftieth of it to either side.
+    for others, fits in [(None, True), (1100, True), (1200, None), (1300, False)]:
+        peak = steady_state_peak(history, spans, capacity_bytes=6000, others_bytes=others)
+        assert isinstance(peak, PredictedPeak)
+        assert peak.needed_bytes == 4800 + (others or 0)
+        assert peak.fits is fits
 
 
 def test_a_recorded_second_step_is_no_prediction() -> None:
