@@ -46,7 +46,10 @@ class Status:
         self._pid = os.getpid()
         self._file: int | None = None
         self._broken = False
-        self._fields: dict[str, Any] = {"step": 0, "phase": str(Phase.OTHER), "since_ns": None, "ended_step": None}
+        self._now: dict[str, Any] = {"step": 0, "phase": str(Phase.OTHER), "since_ns": None, "ended_step": None}
+        self._measured: dict[str, Any] = {}
+        self._measured_line = b"}"
+        """What was measured, encoded once and not with each phase, and the end of the object."""
         self._clock = clock
         self._resume_ns = 0
         self._num_phases = 0
@@ -55,13 +58,13 @@ class Status:
         """Note that another phase runs."""
         self._num_phases += 1
         if self._num_phases <= _MAX_PHASES_A_STEP:
-            self._fields |= {"phase": str(phase), "since_ns": now_ns}
+            self._now |= {"phase": str(phase), "since_ns": now_ns}
             self._write()
 
     def step_ended(self, step: int, owned: Sequence[Row] | None, now_ns: int) -> None:
         """Note that a step has ended, with rows of the `owners` table if somebody looked."""
         self._num_phases = 0
-        self._fields |= {"step": step + 1, "phase": str(Phase.OTHER), "since_ns": now_ns, "ended_step": step}
+        self._now |= {"step": step + 1, "phase": str(Phase.OTHER), "since_ns": now_ns, "ended_step": step}
         if self._clock() >= self._resume_ns:
             self._measure(step, owned)
         self._write()
@@ -74,10 +77,11 @@ class Status:
             # A step must end whatever an allocator says when it is asked; it is not asked again.
             self._resume_ns = sys.maxsize
             return
-        self._fields |= {"measured_step": step, **levels}
+        self._measured |= {"measured_step": step, **levels}
         if owned is not None:
-            by_category = bytes_by_category(owned, self._fields.get("device"))
-            self._fields |= {"categories_step": step, "by_category": by_category}
+            by_category = bytes_by_category(owned, self._measured.get("device"))
+            self._measured |= {"categories_step": step, "by_category": by_category}
+        self._measured_line = b"," + _encoded(self._measured)[1:]
         ended_ns = self._clock()
         self._resume_ns = ended_ns + _PAUSE_FACTOR * (ended_ns - began_ns)
 
@@ -91,7 +95,7 @@ class Status:
     def _write(self) -> None:
         if self._broken or os.getpid() != self._pid:
             return
-        line = json.dumps(self._fields, separators=(",", ":")).encode()
+        line = _encoded(self._now)[:-1] + self._measured_line
         if len(line) >= STATUS_BYTES:
             return
         try:
@@ -102,6 +106,14 @@ class Status:
         except OSError:
             # The recording itself says that its folder cannot be written.
             self._broken = True
+
+
+# `json.dumps` would make an encoder for each call.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _encoded(fields: dict[str, Any]) -> bytes:
+    return _encode(fields).encode()
 
 
 def bytes_by_category(rows: Sequence[Row], device: str | None) -> dict[str, int]:
