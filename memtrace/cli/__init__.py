@@ -80,7 +80,7 @@ COMMANDS = {
     ),
     "mcp": LazyCommand(
         target="memtrace.cli.mcp:mcp",
-        short_help="Serve coding agents: answer questions about traces over stdio (Model Context Protocol).",
+        short_help="Answer the questions of coding agents about traces.",
     ),
     "doctor": LazyCommand(target="memtrace.cli.doctor:doctor", short_help="Show the environment, for a bug report."),
 }

@@ -17,10 +17,11 @@ from memtrace.errors import MemtraceError
     help="Read below this folder only.",
 )
 def mcp(root: Path | None) -> None:
-    """Serve coding agents: answer questions about traces over stdio (Model Context Protocol).
+    """Answer the questions of coding agents about traces.
 
-    An agent starts this command itself, once it is told to; typed in a terminal it waits for messages. It reads the
-    traces that the agent names and writes nothing. Needs `pip install 'memtrace[mcp]'`.
+    It is a server over stdio (Model Context Protocol). An agent starts this command itself, once it is told to; typed
+    in a terminal it waits for messages. It reads the traces that the agent names and writes nothing. Needs
+    `pip install 'memtrace[mcp]'`.
 
     \b
     Example:

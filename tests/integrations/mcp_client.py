@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def with_server(folder: Path, ask: Callable[[Any, Call], Awaitable[Any]], *optio
 
             return await ask(client, call)
 
-    return asyncio.run(asyncio.wait_for(talk(), timeout=120))
+    # In a thread of its own: a browser that another test opened leaves this one with a running event loop.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(asyncio.wait_for(talk(), timeout=120))).result()
 
 
 def same_as_text(answered: Answered) -> bool:
