@@ -168,7 +168,8 @@ class World:
     def backward(self, tensors: Any = (), *_args: Any, **_kwargs: Any) -> None:
         """Do what the losses say, and add to the gradients of their parameters."""
         with self.in_backward():
-            for loss in [tensors] if isinstance(tensors, Tensor) else tensors or ():
+            losses = [tensors] if isinstance(tensors, Tensor) else tensors
+            for loss in (one for one in losses if isinstance(one, Loss)):
                 if loss.during is not None:
                     loss.during()
                 for parameter in loss.parameters:

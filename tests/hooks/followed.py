@@ -57,12 +57,12 @@ class FakeSources:
     def __init__(self) -> None:
         self.recording = True
         self.has_frames_on = False
-        self.chosen_by: list[Any] = []
+        self.chosen_by: list[str] = []
         self.is_profiler = False
 
     def choose(self, module: Any) -> None:
-        """Note the model that the device is chosen by."""
-        self.chosen_by.append(module)
+        """Note the class of the model that the device is chosen by; the model itself may go."""
+        self.chosen_by.append(type(module).__name__)
 
     def should_switch(self, frames: bool) -> bool:
         """Return whether frames are recorded and should not be, or the other way round."""

@@ -119,7 +119,7 @@ def test_an_evaluation_between_forward_and_backward_ends_with_its_model(followed
         program.model()
     program.model()
     assert followed.phases() == expected(1, 0, "forward", "other")
-    assert followed.sources.chosen_by == [program.model] * 2
+    assert followed.sources.chosen_by == ["Net"] * 2
 
 
 def test_a_backward_before_any_forward_begins_training(followed: Followed, program: Program) -> None:
