@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.leftovers import watch
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -21,6 +23,12 @@ settings.load_profile("memtrace")
 
 ROOT = Path(__file__).parent.parent
 RunMemtrace = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a hook, a profiler, a handler or a patched attribute behind."""
+    yield from watch()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from memtrace.schema.records import TRIGGER_FILE
+from memtrace.schema.status import STATUS_SUFFIX
 from tests.hooks.conftest import Follow
 from tests.hooks.fake_torch import FakeTorch, Tensor
 from tests.hooks.followed import Followed, in_thread
@@ -158,6 +159,13 @@ def test_without_an_optimizer_the_forward_after_a_backward_ends_a_step(followed:
     assert followed.steps() == [0, 1, 2]
 
 
+def test_a_second_backward_of_one_forward_ends_no_step(followed: Followed) -> None:
+    program = Program(followed.fake, optimized=False)
+    program.pass_once()
+    program.fake.loss().backward()
+    assert followed.steps() == [0]
+
+
 def test_when_the_last_optimizer_is_gone_forwards_end_steps(followed: Followed, program: Program) -> None:
     program.step()
     program.optimizer = None
@@ -213,6 +221,31 @@ def test_with_two_optimizers_a_step_ends_when_both_have_stepped(followed: Follow
     assert followed.steps() == [0, 1, 2]
     assert [row["detail"] for row in followed.rows("phases", phase="optimizer")] == ["SGD", "Adam"] * 2
     assert [record["class_name"] for record in followed.written("optimizer")] == ["SGD", "Adam"]
+
+
+def test_an_optimizer_that_steps_again_ends_the_step_that_waited_for_another(
+    followed: Followed, program: Program
+) -> None:
+    waited_for = followed.fake.optimizer_class("Adam")([Tensor(4)])
+    program.step()
+    assert followed.steps() == [0]
+    program.step()
+    assert followed.steps() == [0, 1, 2]
+    del waited_for
+
+
+def test_a_new_optimizer_at_the_address_of_an_old_one_is_another(followed: Followed) -> None:
+    seen: set[int] = set()
+    while True:
+        program = Program(followed.fake)
+        if id(program.optimizer) in seen:
+            break
+        seen.add(id(program.optimizer))
+        program.optimizer = None
+        gc.collect()
+    program.pass_once()
+    program.pass_once()
+    assert followed.steps() == [0]
 
 
 def test_an_optimizer_that_was_freed_is_not_waited_for(followed: Followed, program: Program) -> None:
@@ -307,12 +340,12 @@ def test_a_scaler_that_is_disabled_is_none(followed: Followed, program: Program)
 
 def test_a_step_is_skipped_only_where_a_scaler_skips_all_its_optimizers(followed: Followed, program: Program) -> None:
     second, scaler = followed.fake.optimizer_class("Adam")([Tensor(4)]), followed.fake.Scaler()
-    for skipped in ((True, False), (True, True)):
+    for skipped in ((True, False), (True, True), (False, True)):
         program.pass_once()
         for optimizer, found_inf in zip((program.optimizer, second), skipped, strict=True):
             scaler.found_inf = found_inf
             scaler.step(optimizer)
-    assert [record["skipped"] for record in followed.written("step")] == [False, False, True]
+    assert [record["skipped"] for record in followed.written("step")] == [False, False, True, False]
 
 
 def test_an_optimizer_that_a_scaler_skips_first_is_known_from_then_on(follow: Follow) -> None:
@@ -371,15 +404,20 @@ def test_outside_the_window_nothing_is_noted_but_steps(follow: Follow) -> None:
     program = Program(followed.fake)
     replica = followed.fake.Replicated(inside=program.model)
     followed.loop.replicas.add(replica, step=0)
+    waited_for = followed.fake.optimizer_class("Adam")([program.weight])
+    program.model()
     for _ in range(3):
         with followed.fake.Range("outside"):
-            replica()
-            followed.fake.loss(saved=[Tensor(9)]).backward()
-        program.optimizer.step()
+            replica(Tensor(5))
+            followed.fake.loss(saved=[Tensor(9)], during=waited_for.step).backward()
         followed.loop.before_oom_dump()
+        # Now, since a step that is not kept takes along what was noted in it.
+        assert [followed.rows(table) for table in ("saved", "annotations", "replica_forwards")] == [[], [], []]
+        assert {row["step"] for row in followed.rows("owners")} == {0}
+        # Whoever made a source run, this is no step that was asked for.
+        followed.sources.recording = True
+        program.optimizer.step()
     assert followed.steps() == [0, 1, 2, 3]
-    assert [followed.rows(table) for table in ("saved", "annotations", "replica_forwards")] == [[], [], []]
-    assert {row["step"] for row in followed.rows("owners")} == {0}
     assert [record["recorded"] for record in followed.written("step")] == [True, False, False, False]
 
 
@@ -406,6 +444,48 @@ def test_work_of_our_own_is_counted_for_the_step_that_it_delays(followed: Follow
     work = [row["end_ns"] - row["start_ns"] for row in followed.rows("own_work")]
     assert 0 < followed.written("step")[-1]["recording_ns"] < sum(work)
     assert 0 < followed.window.spent_ns < sum(work)
+
+
+class Watched(Tensor):
+    """A parameter that notes whether events were recorded when somebody asked for its storage."""
+
+    def __init__(self, followed: Followed) -> None:
+        super().__init__(2)
+        self._followed = followed
+        self.was_recording: list[bool] = []
+
+    def untyped_storage(self) -> Any:
+        """Return the storage."""
+        self.was_recording.append(self._followed.sources.recording)
+        return super().untyped_storage()
+
+
+@pytest.mark.parametrize("steps", ["1-", "5"])
+def test_owners_are_looked_for_in_the_window_while_no_events_are_recorded(follow: Follow, steps: str) -> None:
+    followed = follow(steps=steps)
+    program, watched = Program(followed.fake), Watched(followed)
+    model = followed.fake.model_class("Watched")(weight=watched)
+    program.step()
+    model()
+    assert watched.was_recording == []
+    program.step()
+    assert watched.was_recording == ([False] if followed.window.is_open else [])
+
+
+def test_a_walk_of_the_graph_is_work_of_our_own(followed: Followed, program: Program) -> None:
+    program.model()
+    followed.sources.pause()
+    before = len(followed.rows("own_work"))
+    program.fake.loss(saved=[Tensor(9)]).backward()
+    assert len(followed.rows("own_work")) == before + 1
+
+
+def test_the_status_tells_which_step_has_ended(followed: Followed, program: Program, tmp_path: Path) -> None:
+    program.step()
+    program.step()
+    (file,) = tmp_path.glob(f"*{STATUS_SUFFIX}")
+    told = json.loads(file.read_text())
+    assert (told["step"], told["ended_step"]) == (3, 2)
 
 
 # Python frames
@@ -482,8 +562,7 @@ def test_forwards_of_a_replica_are_noted_with_their_microbatch(followed: Followe
     with followed.fake.world.no_grad():
         replica()
     noted = [(row["step"], row["microbatch"], row["synchronizes"]) for row in followed.rows("replica_forwards")]
-    # The microbatch is that of the last one that ended: a forward is known to begin the next only after this hook.
-    assert noted == [(1, 0, True), (1, 0, False), (1, noted[2][1], True)]
+    assert noted == [(1, 0, True), (1, 0, False), (1, 1, True)]
 
 
 def test_named_ranges_are_noted(followed: Followed) -> None:
@@ -586,9 +665,16 @@ def test_a_program_that_ends_before_training_leaves_no_step(followed: Followed, 
     assert followed.steps() == []
 
 
+def test_a_program_that_ends_inside_its_first_closure_leaves_no_step(followed: Followed, program: Program) -> None:
+    program.optimizer.step(lambda: [program.pass_once(), followed.loop.break_off()])
+    assert followed.steps() == [0, 1]
+    assert [record["end_ns"] is None for record in followed.written("step")] == [False, False]
+
+
 def test_a_program_that_ends_outside_the_window_looks_for_no_owners(follow: Follow) -> None:
     followed = follow(steps="5")
-    Program(followed.fake).step()
+    program = Program(followed.fake)
+    program.step()
     followed.loop.break_off()
     assert {row["step"] for row in followed.rows("owners")} == {0}
 
@@ -624,10 +710,13 @@ def test_a_loop_on_another_thread_is_not_followed(followed: Followed) -> None:
     assert followed.steps() == []
     assert followed.warnings() == ["steps-on-other-thread"]
     assert followed.sources.chosen_by == []
+    followed.loop.break_off()
+    assert followed.rows("phases") == []
 
 
 def test_another_thread_ends_nothing_of_the_loop(followed: Followed, program: Program) -> None:
     other = followed.fake.model_class("Other")()
+    ended: list[object] = []
     ours = SimpleNamespace(range=followed.fake.Range("ours"))
 
     def meanwhile() -> None:
@@ -635,10 +724,14 @@ def test_another_thread_ends_nothing_of_the_loop(followed: Followed, program: Pr
         followed.fake.loss().backward()
         followed.fake.DataIterator(lambda: None).__next__()
         ours.range.__exit__(None, None, None)
+        followed.fake.Range("theirs").__enter__()
 
     with ours.range, followed.fake.world.no_grad():
-        followed.fake.model_class("Net")(lambda: in_thread(meanwhile))()
+        followed.fake.model_class("Net")(lambda: [in_thread(meanwhile), ended.extend(followed.phases())])()
         assert followed.rows("annotations") == []
+    assert ended == []
+    assert [row["name"] for row in followed.rows("annotations")] == ["ours"]
     assert followed.phases() == expected(0, 0, "other")
-    program.pass_once(during=lambda: in_thread(meanwhile))
+    program.pass_once(during=lambda: [in_thread(meanwhile), ended.extend(followed.phases(phase="backward"))])
+    assert ended == []
     assert followed.phases()[1:] == expected(1, 0, "forward", "backward")
