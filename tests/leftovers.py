@@ -1,4 +1,4 @@
-"""What a test must not leave behind: hooks, patched attributes, a running profiler, handlers. One list says where to look.
+"""What a test must not leave behind: hooks, patched attributes, a running profiler, handlers.
 
 Every test is watched (`tests/conftest.py`), so a look takes some microseconds and imports nothing: what no test has
 imported cannot have been changed.
@@ -41,7 +41,15 @@ PATCHED = (
 
 _HOOK_MODULES = ("torch.nn.modules.module", "torch.optim.optimizer")
 _VARIABLES = (OPTIONS_VARIABLE, "KINETO_LOG_LEVEL", "HF_DEACTIVATE_ASYNC_LOAD")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2)
+_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGCHLD,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 _TORCH_STATES = (
     ("profiler of torch", "torch._C._autograd", "_profiler_enabled"),
     ("memory history of torch", "torch._C", "_cuda_isHistoryEnabled"),

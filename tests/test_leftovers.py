@@ -15,8 +15,8 @@ from unittest.mock import MagicMock
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("torch.distributed.fsdp")
 
-import torch.distributed.fsdp  # noqa: E402
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
 

@@ -1,8 +1,8 @@
-"""A torch of a few hundred lines: modules, tensors with addresses, autograd, optimizers, and the hooks that memtrace uses.
+"""A torch of a few hundred lines: modules, tensors with addresses, autograd, optimizers, and the hooks on them.
 
-It computes nothing. Each call does what torch does around the work: it runs the registered hooks, says whether gradients
-are enabled and whether a backward pass runs in the thread, and hands out storages at addresses that are never used twice.
-What a program does inside a forward or a backward is a function given by the test.
+It computes nothing. Each call does what torch does around the work: it runs the registered hooks, says whether
+gradients are enabled and whether a backward pass runs in the thread, and hands out storages at addresses that are
+never used twice. What a program does inside a forward or a backward is a function given by the test.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Module:
         return self._call_impl(*args, **kwargs)
 
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
-        # The names of these two functions and of their locals are torch's own: memtrace finds keyword arguments by them.
+        # Names of functions and locals are torch's own: memtrace finds keyword arguments by them.
         result = None
         called: set[int] = set()
 
