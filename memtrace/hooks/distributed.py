@@ -83,6 +83,10 @@ class Communication:
         if type(module).__name__ == "DistributedDataParallel" and id(module) not in self._replicas.watched:
             self._replicas.add(module, step=self._step())
 
+    def misses_groups(self, module: Any) -> bool:
+        """Return whether FSDP2 shards a module whose groups are in none of the places where they were looked for."""
+        return self._finds_groups and any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
+
     def held(self) -> Iterator[Owned]:
         """Yield what is held for communication now, and the sharded parameters behind gathered ones."""
         for group in list(self._groups):

@@ -108,6 +108,8 @@ class TrainingLoop:
             return
         self._training_runs()
         self.communication.root_runs(module)
+        if self.communication.misses_groups(module):
+            self._writer.note("fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed")
         self._sources.choose(module)
         if self._window.is_open:
             self._window.wants_frames(True)

@@ -80,6 +80,20 @@ def test_groups_of_fsdp2_are_followed_once_the_program_has_loaded_them(
     assert names(followed, "parameter", address=shard.address, step=1) == ["block.weight"]
 
 
+@pytest.mark.parametrize("is_found", [True, False])
+def test_only_where_the_groups_of_fsdp2_are_not_found_a_warning_says_so(
+    followed: Followed, fake: FakeTorch, monkeypatch: pytest.MonkeyPatch, is_found: bool
+) -> None:
+    if is_found:
+        monkeypatch.setitem(sys.modules, FSDP_MODULES[0], SimpleNamespace(FSDPParamGroup=FSDPParamGroup))
+    fake.model_class("Net")()()
+    assert followed.warnings() == []
+    sharded = type("FSDPNet", (fake.model_class("FSDPModule"),), {})()
+    sharded()
+    sharded()
+    assert followed.warnings() == ([] if is_found else ["fsdp-missing"])
+
+
 def test_a_group_of_a_torch_that_keeps_less_of_it_ends_no_recording(
     followed: Followed, fake: FakeTorch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
