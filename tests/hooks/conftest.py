@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hooks.fake_torch import FakeTorch
-from tests.hooks.followed import Followed
+from tests.hooks.followed import Followed, Program
 
 Follow = Callable[..., Followed]
 
@@ -39,3 +39,21 @@ def _end(followed: Followed) -> None:
     followed.status.close()
     assert followed.fake.world.hooks == []
     assert "hook-failed" not in followed.warnings(), followed.written("warning")
+
+
+@pytest.fixture
+def followed(follow: Follow) -> Followed:
+    """A fake torch that is followed from before the program began, in every step."""
+    return follow()
+
+
+@pytest.fixture
+def fake(followed: Followed) -> FakeTorch:
+    """That torch."""
+    return followed.fake
+
+
+@pytest.fixture
+def program(followed: Followed) -> Program:
+    """A program on that torch."""
+    return Program(followed.fake)

@@ -19,7 +19,7 @@ from memtrace.hooks.writer import Writer
 from memtrace.hooks.yielding import Yielding
 from memtrace.schema import tables
 from memtrace.schema.options import RecordOptions
-from tests.hooks.fake_torch import FakeTorch
+from tests.hooks.fake_torch import FakeTorch, Tensor
 
 _TABLES = {table.name: table for table in tables.TABLES}
 
@@ -198,3 +198,31 @@ def in_thread(work: Callable[[], object]) -> None:
     thread.join()
     if errors:
         raise errors[0]
+
+
+class Program:
+    """A model with one parameter and one optimizer, and the loop that trains them."""
+
+    def __init__(self, fake: FakeTorch, *, optimized: bool = True) -> None:
+        self.fake = fake
+        self.weight = Tensor(3, 2)
+        self.model = fake.model_class("Net")(weight=self.weight)
+        self.optimizer = fake.optimizer_class("SGD")([self.weight], lr=0.1) if optimized else None
+
+    def pass_once(self, **about: Any) -> None:
+        """Run a forward and a backward."""
+        self.model(Tensor(5))
+        self.fake.loss(of=[self.weight], **about).backward()
+
+    def step(self, num_microbatches: int = 1) -> None:
+        """Run one step of gradient accumulation."""
+        for _ in range(num_microbatches):
+            self.pass_once()
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def expected(step: int, microbatch: int, *phases: str) -> list[tuple[str, int, int]]:
+    """Return what `Followed.phases` gives for these phases of one microbatch."""
+    return [(phase, step, microbatch) for phase in phases]

@@ -12,18 +12,6 @@ from tests.hooks.fake_torch import FakeTorch, Tensor
 from tests.hooks.followed import Followed
 
 
-@pytest.fixture
-def followed(follow: Follow) -> Followed:
-    """A fake torch that is followed from before the program began, in every step."""
-    return follow()
-
-
-@pytest.fixture
-def fake(followed: Followed) -> FakeTorch:
-    """That torch."""
-    return followed.fake
-
-
 def train_step(fake: FakeTorch, model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> None:
     """Run one step."""
     model(*args, **kwargs)

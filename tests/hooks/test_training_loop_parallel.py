@@ -14,18 +14,6 @@ from tests.hooks.fake_torch import FakeTorch, Tensor
 from tests.hooks.followed import Followed
 
 
-@pytest.fixture
-def followed(follow: Follow) -> Followed:
-    """A fake torch that is followed from before the program began, in every step."""
-    return follow()
-
-
-@pytest.fixture
-def fake(followed: Followed) -> FakeTorch:
-    """That torch."""
-    return followed.fake
-
-
 class FSDPParamGroup:
     """A group of one parameter, which is gathered whole before a forward and reduced after a backward."""
 
