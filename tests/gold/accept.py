@@ -1,4 +1,4 @@
-"""Accept what reports say now: `make gold`, or `python tests/gold/accept.py`. Shows each difference and rewrites the file.
+"""Accept what reports say now: `make gold`, or `python tests/gold/accept.py`. Shows and rewrites what differs.
 
 Look at the difference before you commit it: it is what a user will see change.
 """

@@ -1,7 +1,7 @@
 """Record the samples again for the gold files: `python tests/gold/record.py`, from the repository root. Needs torch.
 
-Writes `traces/`. What tells of a machine or a moment is replaced here and nowhere else: host and process, paths, resident
-memory, and times, which become their order (10 µs from one distinct time of a rank to the next).
+Writes `traces/`. What tells of a machine or a moment is replaced here and nowhere else: host and process, paths,
+resident memory, and times, which become their order (10 µs from one distinct time of a rank to the next).
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ def _predict(path: Path) -> None:
     """Keep a run on the fake device before the allocator's part, and after it as a snapshot of torch."""
     gpu = gpu_named(PREDICTED_ON)
     command = [sys.executable, *f"samples/train_gpt.py {SMALL_GPT}".split()]
-    runs = PredictedRuns(
-        command, path, num_steps=NUM_STEPS, world_size=1, force=True, allow_writes=False, stdout=None
-    )
+    runs = PredictedRuns(command, path, num_steps=NUM_STEPS, world_size=1, force=True, allow_writes=False, stdout=None)
     write_trace(runs.run(gpu), path)
     _keep(path, "prediction")
     placed, _ = placed_trace(read_trace([TRACES / "prediction.json.gz"]), gpu)

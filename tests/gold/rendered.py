@@ -3,8 +3,8 @@
 In: the recordings in `traces/`. Out: the content of each gold file by its name. Nothing here needs torch.
 
 What may vary without a change of the code is taken out here and nowhere else: the version of memtrace is written as
-`VERSION`, and recordings are read from inside their folder, so that no absolute path is shown. Packed arrays and columns
-are unpacked; a long one is given by its length, bounds, sum, some values and a hash of all.
+`VERSION`, and recordings are read from inside their folder, so that no absolute path is shown. Packed arrays and
+columns are unpacked; a long one is given by its length, bounds, sum, some values and a hash of all.
 """
 
 from __future__ import annotations
@@ -176,5 +176,3 @@ def _lines(value: Any, indent: str) -> str:
 def _block(ends: str, items: list[str], indent: str) -> str:
     inside = ",\n".join(f"{indent} {item}" for item in items)
     return f"{ends[0]}\n{inside}\n{indent}{ends[1]}"
-
-
