@@ -39,20 +39,14 @@ RUNS = {
 
 START_NS = 1_700_000_000_000_000_000
 TICK_NS = 10_000
-SAME_NS = 1_000_000
-"""What a duration becomes that is no stretch between two times of the trace."""
+DURATIONS_NS = {"backward_ns": 4_000_000, "communication_ns": 2_000_000, "overlap_ns": 1_500_000}
+"""What the durations become that DDP measured itself."""
 RSS_BYTES = 300 << 20
 MOMENTS = {
     (table.name, column.name)
     for table in TABLES
     for column in table.columns
     if column.unit == "ns" and column.meaning.startswith("Unix time")
-}
-DURATIONS = {
-    (table.name, column.name)
-    for table in TABLES
-    for column in table.columns
-    if column.unit == "ns" and (table.name, column.name) not in MOMENTS
 }
 PATHS = {
     f"{ROOT}/": "/home/me/memtrace/",
@@ -110,10 +104,21 @@ def _fix_times(tables: dict[str, dict[str, list[Any]]]) -> int:
     places = {one: START_NS + TICK_NS * (1 + at) for at, one in enumerate(distinct)}
     for (table, column), values in found.items():
         tables[table][column] = [None if one is None else places[one] for one in values]
-    for table, column in DURATIONS:
-        if column in tables.get(table, {}):
-            tables[table][column] = [one and SAME_NS for one in tables[table][column]]
+    timings = tables.get("reducer_timings", {})
+    for column in DURATIONS_NS.keys() & timings.keys():
+        timings[column] = [one and DURATIONS_NS[column] for one in timings[column]]
+    _add_up_own_work(tables)
     return START_NS + TICK_NS * (1 + len(distinct))
+
+
+def _add_up_own_work(tables: dict[str, dict[str, list[Any]]]) -> None:
+    """Let each step say of memtrace's own work what the stretches in it come to."""
+    steps, work = tables["steps"], tables["own_work"]
+    stretches = list(zip(work["start_ns"], work["end_ns"], strict=True))
+    steps["recording_ns"] = [
+        sum(until - since for since, until in stretches if first <= since and (last is None or since < last))
+        for first, last in zip(steps["start_ns"], steps["end_ns"], strict=True)
+    ]
 
 
 def _without_paths(value: Any) -> Any:

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from memtrace.analysis.report import analyze
+from memtrace.analysis.results import Report
 from memtrace.forecast.gpus import gpu_named, gpus_named
 from memtrace.forecast.predict import judge_all, placed_trace, prediction_of
 from memtrace.parallel.run import report_of
@@ -81,22 +83,28 @@ def rendered(case: str) -> dict[str, str]:
     """Return the content of each gold file of a case by its name."""
     asked = CASES[case]
     with _inside(TRACES):
-        report = report_of([asked.trace], capacity_bytes=asked.capacity_bytes, with_map=True)
-        maps = packed_maps(report)
-        page = report_payload(report, version=VERSION, maps=maps)
-        contents = [render_text(report), _pretty(json.loads(report_json(report))), _pretty(_unpacked(page, maps))]
-        if case == "prediction":
-            contents += _predicted(asked.trace)
+        contents = _predicted(asked.trace) if case == "prediction" else _reported(_report_of(asked))
     return dict(zip(names_of(case), contents, strict=True))
 
 
+def _report_of(asked: Case) -> Report:
+    return report_of([asked.trace], capacity_bytes=asked.capacity_bytes, with_map=True)
+
+
+def _reported(report: Report) -> list[str]:
+    """Return the text, the JSON and the page of a report."""
+    maps = packed_maps(report)
+    page = report_payload(report, version=VERSION, maps=maps)
+    return [render_text(report), _pretty(json.loads(report_json(report))), _pretty(_unpacked(page, maps))]
+
+
 def _predicted(trace: str) -> list[str]:
-    """Return what `memtrace predict` prints of a run on the fake device, as text and as JSON."""
+    """Return the report of a run on the fake device, and what `memtrace predict` prints of it as text and as JSON."""
     raw, gpu = read_trace([trace]), gpu_named(PREDICTED_ON)
     placed, verdict = placed_trace(raw, gpu)
     others = judge_all(raw, [one for one in gpus_named("all") if one.capability == gpu.capability], gpu)
     result = prediction_of(placed, verdict, others, refused=(), num_steps=NUM_STEPS, world_size=1)
-    return [predict_text(result), _pretty(json.loads(predict_json(result)))]
+    return [*_reported(analyze(placed, with_map=True)), predict_text(result), _pretty(json.loads(predict_json(result)))]
 
 
 @contextmanager
