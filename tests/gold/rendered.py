@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -161,7 +162,8 @@ def _told(values: Any) -> Any:
         "not_recorded": len(numbers) - len(known),
         "smallest": min(known, default=None),
         "largest": max(known, default=None),
-        "sum": sum(known),
+        # Exact, as `sum` of floats is not the same in every version of Python.
+        "sum": math.fsum(known),
         "sample": numbers[:: len(numbers) // (LONGEST // 2)],
         "sha256": hashlib.sha256(json.dumps(numbers).encode()).hexdigest(),
     }
