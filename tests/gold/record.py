@@ -37,6 +37,8 @@ RUNS = {
 }
 """What each recording runs, on the CPU."""
 
+TOO_SMALL = "1.022GiB"
+"""A GPU that has room beside its context for part of the run only."""
 START_NS = 1_700_000_000_000_000_000
 TICK_NS = 10_000
 DURATIONS_NS = {"backward_ns": 4_000_000, "communication_ns": 2_000_000, "overlap_ns": 1_500_000}
@@ -79,8 +81,9 @@ def _predict(path: Path) -> None:
     runs = PredictedRuns(command, path, num_steps=NUM_STEPS, world_size=1, force=True, allow_writes=False, stdout=None)
     write_trace(runs.run(gpu), path)
     _keep(path, "prediction")
-    placed, _ = placed_trace(read_trace([TRACES / "prediction.json.gz"]), gpu)
-    (TRACES / "snapshot.pickle").write_bytes(snapshot_pickle(placed))
+    for name, placed_on in (("snapshot", gpu), ("oom-snapshot", gpu_named(TOO_SMALL))):
+        placed, _ = placed_trace(read_trace([TRACES / "prediction.json.gz"]), placed_on, ran_as=gpu)
+        (TRACES / f"{name}.pickle").write_bytes(snapshot_pickle(placed))
 
 
 def _keep(path: Path, name: str) -> None:

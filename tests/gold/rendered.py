@@ -66,6 +66,7 @@ CASES = {
     "oom": Case(trace="oom.json.gz", capacity_bytes=75 * MIB),
     "leak": Case(trace="leak.json.gz"),
     "snapshot": Case(trace="snapshot.pickle"),
+    "oom-snapshot": Case(trace="oom-snapshot.pickle"),
     "ddp": Case(trace="ddp.json.gz"),
     "prediction": Case(trace="prediction.json.gz"),
 }
