@@ -10,7 +10,7 @@ RUN_STAMP := $(VENV)/installed-run-$(INPUTS)
 DEV_STAMP := $(VENV)/installed-dev-$(INPUTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench accuracy gpu clean
+.PHONY: help demo test gold check docs bench accuracy gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,9 @@ demo: $(RUN_STAMP) ## record a small GPT on the CPU and write an HTML report
 test: $(DEV_STAMP) ## run every test
 	$(BIN)/python tests/ensure_browser.py
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations=15
+
+gold: $(DEV_STAMP) ## accept what reports say now as gold files, showing each difference
+	$(BIN)/python tests/gold/accept.py
 
 check: $(DEV_STAMP) ## lint, formatting, types
 	$(BIN)/ruff check .
