@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.mutants.accepted import key_of, load_accepted
+from tests.mutants.accepted import ACCEPTED_FILE, key_of, load_accepted
 from tests.mutants.choose_tests import tests_for
 from tests.mutants.fault_runs import Trial, failing_without_fault, try_faults
 from tests.mutants.faults import Fault, faults_of, sample_of
@@ -21,12 +21,14 @@ from tests.mutants.reach import Reach, load_or_observe, tree_hash
 from tests.mutants.source import Source
 
 ROOT = Path(__file__).parents[2]
-ACCEPTED = Path(__file__).with_name("accepted.txt")
-TARGETS = tuple(
-    f"memtrace/{part}"
-    for part in ("allocator/", "analysis/", "forecast/", "report/", "store/", "hooks/loop", "hooks/ownership/")
-    # The rooms of `hooks` before they had folders of their own.
-    + tuple(f"hooks/{name}.py" for name in ("steps", "phases", "modules", "window", "owners"))
+TARGETS = (
+    "memtrace/allocator/",
+    "memtrace/analysis/",
+    "memtrace/forecast/",
+    "memtrace/report/",
+    "memtrace/store/",
+    "memtrace/hooks/loop",
+    "memtrace/hooks/ownership/",
 )
 
 
@@ -36,8 +38,8 @@ def main() -> int:
     import_what_is_slow()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="memtrace-mutants-") as folder:
-        copy = copy_checkout(ROOT, Path(folder))
-        reach = load_or_observe(copy, ROOT / ".mutants", tree_hash(ROOT), asked.jobs)
+        copy = copy_checkout(asked.checkout, Path(folder))
+        reach = load_or_observe(copy, asked.checkout / ".mutants", tree_hash(asked.checkout), asked.jobs)
         sources = [_source(copy, path) for path in sorted((copy / "memtrace").rglob("*.py"))]
         known = KnownNames(sources)
         prefixes = tuple(asked.only or TARGETS)
@@ -53,7 +55,7 @@ def main() -> int:
             print(_line(trial, len(trials)), flush=True)
         killers = sorted({trial.killer for trial in trials if trial.killer})
         unsound = bool(killers) and failing_without_fault(copy, killers)
-    _print_summary(trials, load_accepted(ACCEPTED), time.monotonic() - began)
+    _print_summary(trials, load_accepted(ACCEPTED_FILE), time.monotonic() - began)
     if unsound:
         print("Tests that killed faults fail without a fault too: this rate is worth nothing. Run `make test`.")
     return int(unsound)
@@ -63,10 +65,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="repeat this sample")
     parser.add_argument("--sample", type=int, default=300, metavar="N", help="how many faults (default: 300)")
-    parser.add_argument(
-        "--only", action="append", metavar="PREFIX", help="only files below, as memtrace/store/; repeatable"
-    )
+    parser.add_argument("--only", action="append", metavar="PREFIX", help="only files that begin so; repeatable")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="how many at a time")
+    parser.add_argument("--checkout", type=Path, default=ROOT, help="another checkout than this one")
     return parser.parse_args()
 
 

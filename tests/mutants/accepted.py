@@ -1,7 +1,7 @@
 """Survivors that somebody has looked at and accepted, with a reason: `accepted.txt`, in blocks of four lines.
 
-A block names the file, the line as it is, the line with the fault, and why no test is to tell them apart. Lines are compared by
-their text, so that an entry stays valid when the lines above it change.
+A block names the file, the line as it is, the line with the fault, and why no test is to tell them apart. Lines are
+compared by their text, so that an entry stays valid when the lines above it change.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.mutants.faults import Fault
 
+ACCEPTED_FILE = Path(__file__).with_name("accepted.txt")
 Key = tuple[str, str, str]
 
 

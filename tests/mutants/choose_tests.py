@@ -1,4 +1,4 @@
-"""Which tests are run against a fault: those that reach its statement, fastest first, as many as a budget of time allows."""
+"""Which tests are run against a fault: those that reach its statement, fastest first, within a budget of time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which tests a mutation run may use, and what each of them reaches: a plugin for one pytest run without faults.
 
-Fast tests start no process and no browser. That is observed, not declared: an audit hook refuses every start of a process and
-notes the test that tried.
+Fast tests start no process and no browser. That is observed, not declared: an audit hook refuses every start of a
+process and notes the test that tried.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from coverage import Coverage
 
-LEFT_OUT_FOLDERS = ("tests/process/", "tests/browser/", "tests/gpu/", "tests/mutants/")
+# `multiprocessing` tells no audit hook that it starts a process, so that its folder must be named.
+LEFT_OUT_FOLDERS = ("tests/process/", "tests/browser/", "tests/gpu/", "tests/mutants/", "tests/parallel/")
 LEFT_OUT_MARKS = frozenset({"slow", "gpu", "browser"})
 LEFT_OUT_FIXTURES = frozenset({"run_memtrace", "browser"})
 STARTS_OF_PROCESSES = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
@@ -56,8 +57,8 @@ def generate_only() -> None:
 class ReachCollector:
     """Runs a share of the candidates under coverage, with one context for each test and for each shared fixture.
 
-    A fixture that many tests share runs in the first of them only. Its lines are put down in a context of its own, or all the
-    other tests would seem not to reach what it calls.
+    A fixture that many tests share runs in the first of them only. Its lines are put down in a context of its own, or
+    all the other tests would seem not to reach what it calls.
     """
 
     def __init__(self, coverage: Coverage, share: int, num_shares: int) -> None:

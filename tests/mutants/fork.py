@@ -102,7 +102,7 @@ def run_pytest(copy: Path, arguments: Sequence[str], plugin: object) -> int:
 
 
 def fork(copy: Path, log: Path, work: Callable[[], int]) -> int:
-    """Start `work` in a fork whose modules come from the copy and whose output goes to a file; return its process id."""
+    """Start `work` in a fork with the modules of the copy, its output in a file; return its process id."""
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()

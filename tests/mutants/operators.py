@@ -36,6 +36,8 @@ ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
     ast.BitAnd: ("&", "|"),
     ast.BitOr: (r"\|", "&"),
 }
+EMPTY = {"list": "[]", "dict": "{}", "tuple": "()", "Sequence": "()", "int": "0", "str": "''"}
+"""What a function may return in place of its result, by the beginning of its return type."""
 OPPOSITES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -150,14 +152,7 @@ def statements(source: Source, place: Place) -> Iterator[Change]:
 
 def _empty(place: Place) -> str:
     returns = ast.unparse(place.function.returns) if place.function is not None and place.function.returns else ""
-    for start, empty in (
-        ("list", "[]"),
-        ("dict", "{}"),
-        ("tuple", "()"),
-        ("Sequence", "()"),
-        ("int", "0"),
-        ("str", "''"),
-    ):
+    for start, empty in EMPTY.items():
         if returns.startswith(start):
             return empty
     return "None"

@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from coverage import Coverage, CoverageData
@@ -71,8 +72,7 @@ def _observe(copy: Path, lines_file: Path, jobs: int) -> list[dict[str, object]]
     log = [copy.parent / f"reach-{share}.log" for share in range(jobs)]
     parts = [copy.parent / f"reach-{share}" for share in range(jobs)]
     processes = [
-        fork(copy, log[share], lambda share=share: _observe_share(copy, parts[share], share, jobs))
-        for share in range(jobs)
+        fork(copy, log[share], partial(_observe_share, copy, part, share, jobs)) for share, part in enumerate(parts)
     ]
     for process in processes:
         os.waitpid(process, 0)

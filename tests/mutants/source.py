@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 LOGGING = frozenset({"debug", "info", "warning", "warn", "error", "exception", "log"})
 
 
@@ -64,7 +65,7 @@ class Place:
     """Its own lines, both included; those of an `if` end before its body."""
     defines: str | None
     """The name it gives a meaning to, where it runs when the module is imported; None within functions."""
-    function: ast.FunctionDef | ast.AsyncFunctionDef | None
+    function: Function | None
     class_name: str | None
 
 
@@ -73,9 +74,7 @@ def places(tree: ast.Module) -> Iterator[Place]:
     yield from _places(tree.body, None, None)
 
 
-def _places(
-    body: list[ast.stmt], function: ast.FunctionDef | ast.AsyncFunctionDef | None, klass: str | None
-) -> Iterator[Place]:
+def _places(body: list[ast.stmt], function: Function | None, klass: str | None) -> Iterator[Place]:
     for node in body:
         if _is_left_out(node):
             continue
@@ -146,24 +145,15 @@ def expressions(node: ast.stmt) -> Iterator[ast.expr]:
 def nodes_of(source: Source, expression: ast.expr) -> Iterator[ast.expr]:
     """Yield an expression and those inside it.
 
-    Before Python 3.12 the position of what stands in an f-string is not reliable: such a node is left out where the text at its
-    position is another.
+    Before Python 3.12 the position of what stands in an f-string is not reliable: such a node is left out where the
+    text at its position is another.
     """
-    in_text = {
-        inner
-        for node in ast.walk(expression)
-        if isinstance(node, ast.JoinedStr)
-        for inner in ast.walk(node)
-        if inner is not node
-    }
-    specs = {
-        inner
-        for node in ast.walk(expression)
-        if isinstance(node, ast.FormattedValue) and node.format_spec is not None
-        for inner in ast.walk(node.format_spec)
-    }
+    texts = [node for node in ast.walk(expression) if isinstance(node, ast.JoinedStr)]
+    in_text = {inner for text in texts for inner in ast.walk(text) if inner is not text}
+    formats = [node.format_spec for node in in_text if isinstance(node, ast.FormattedValue) and node.format_spec]
+    in_format = {inner for spec in formats for inner in ast.walk(spec)}
     for node in ast.walk(expression):
-        if not isinstance(node, ast.expr) or node in specs:
+        if not isinstance(node, ast.expr) or node in in_format:
             continue
         if node in in_text and source.segment(node) != ast.unparse(node):
             continue
