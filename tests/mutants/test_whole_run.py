@@ -45,7 +45,7 @@ def test_second_user_of_the_fixture(shared):
 
 
 def test_ends():
-    assert waits(0) == 10
+    assert waits(1) == 10
 """
 
 
@@ -85,7 +85,7 @@ def test_faults_that_no_test_tells_apart_survive(printed: str) -> None:
         # No size is 3, and none lies between 3 and 4.
         (
             "memtrace/toy.py:5  (2 tests passed)",
-            *["return [size for size in sizes if size > LIMIT]"],
+            "return [size for size in sizes if size > LIMIT]",
             "return [size for size in sizes if size >= LIMIT]",
         ),
         ("memtrace/toy.py:9  (no fast test reaches it)", "return size + 1", "return None"),
