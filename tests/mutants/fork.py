@@ -93,8 +93,8 @@ def run_pytest(copy: Path, arguments: Sequence[str], plugin: object) -> int:
         f"--rootdir={copy}",
         f"--basetemp={base}",
     ]
-    # What was imported ahead of pytest's plugins is not rewritten, which is no concern of these runs.
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    # memtrace is a pytest plugin, so that pytest would import its modules itself, past the finder of the fault.
+    options += ["--assert=plain"]
     try:
         return int(pytest.main([*options, *arguments], plugins=[plugin]))
     finally:

@@ -34,7 +34,9 @@ class KnownNames:
     def _add_class(self, node: ast.ClassDef) -> None:
         fields = [stmt for stmt in node.body if isinstance(stmt, ast.AnnAssign) and isinstance(stmt.target, ast.Name)]
         named = {field.target.id: field for field in fields if isinstance(field.target, ast.Name)}
-        self.fields[node.name] = {name: ast.unparse(field.annotation) for name, field in named.items()}
+        # Classes of one name in several files count as one with the fields of all.
+        types = self.fields.setdefault(node.name, {})
+        types.update({name: ast.unparse(field.annotation) for name, field in named.items()})
         self.required[node.name] |= {name for name, field in named.items() if field.value is None}
         for name in named:
             self.classes_with[name].add(node.name)
