@@ -117,6 +117,9 @@ def _defined(node: ast.stmt) -> str | None:
     match node:
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
             return name
+        case ast.Assign(targets=[ast.Tuple(elts=[*_, ast.Name(id=name)])]):
+            # Of several names the last one stands for all.
+            return name
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return name
     return None
