@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start processes or open pages, which `make test-fast` leaves out."""
     for item in items:
         mark(item, ROOT / "tests")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now, torch among it, out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,9 +1,9 @@
 """Which tests start processes, told from their code, and a guard against those that start one and were not told.
 
-`make test-fast` leaves out what is marked `process`. Nobody keeps that list: a test is marked if it lies in a folder whose
-tests all run programs, or if its function, a fixture that it uses, or a function of the tests that these name, names one
-of the ways to start a process. What starts one inside memtrace cannot be seen so and bears the mark in its file; the
-guard fails it otherwise.
+`make test-fast` leaves out what is marked `process`. Nobody keeps that list: a test is marked if it lies in a folder
+whose tests all run programs, or if its function, a fixture that it uses, or a function of the tests that these name,
+names one of the ways to start a process. What starts one inside memtrace cannot be seen so and bears the mark in its
+file; the guard fails it otherwise.
 """
 
 from __future__ import annotations
