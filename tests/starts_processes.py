@@ -8,7 +8,9 @@ file; the guard fails it otherwise.
 
 from __future__ import annotations
 
-import sys
+import functools
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import util
@@ -23,8 +25,12 @@ WAYS = frozenset({"subprocess", "Popen", "multiprocessing", "ProcessPoolExecutor
 """Names that code has to use to start a process by itself."""
 MARKS = ("process", "browser", "slow", "gpu")
 """A test with one of these is not a fast one."""
-EVENTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
-"""What Python's audit calls the start of a process."""
+STARTERS = (
+    (subprocess.Popen, "__init__"),
+    (util, "spawnv_passfds"),
+    *((os, name) for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system") if hasattr(os, name)),
+)
+"""What every way to start a process comes to; multiprocessing spawns by the second."""
 
 
 def mark(item: pytest.Item, tests: Path) -> None:
@@ -87,25 +93,28 @@ def _modules(function: FunctionType, names: set[str]) -> list[ModuleType]:
 
 
 class Guard:
-    """Fails a fast test that starts a process. An audit hook stays for good, so there is one, switched on and off."""
+    """Fails a fast test that starts a process.
+
+    An audit hook would hear of all of it, but of every class that a pickle names too: it doubles the time of unpickling
+    a snapshot, and so of many tests.
+    """
 
     def __init__(self) -> None:
         self._started: list[str] | None = None
-        self._spawn = util.spawnv_passfds
 
     def install(self) -> None:
         """Listen from now on."""
-        sys.addaudithook(self._heard)
-        # The audit does not hear of processes that multiprocessing spawns.
-        util.spawnv_passfds = self._spawned  # type: ignore[assignment]
+        for owner, name in STARTERS:
+            setattr(owner, name, self._heard(getattr(owner, name)))
 
-    def _spawned(self, path: bytes, args: list[object], passfds: list[int]) -> int:
-        self._heard("multiprocessing", (path,))
-        return self._spawn(path, args, passfds)  # type: ignore[arg-type]
+    def _heard(self, starter: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(starter)
+        def start(*args: object, **options: object) -> object:
+            if self._started is not None:
+                self._started.append(f"{starter.__qualname__}{args[:2]}")
+            return starter(*args, **options)
 
-    def _heard(self, event: str, args: tuple[object, ...]) -> None:
-        if self._started is not None and (event in EVENTS or event == "multiprocessing"):
-            self._started.append(f"{event}{args[:2]}")
+        return start
 
     @contextmanager
     def watching(self, item: pytest.Item) -> Iterator[None]:
