@@ -10,10 +10,10 @@ RUN_STAMP := $(VENV)/installed-run-$(INPUTS)
 DEV_STAMP := $(VENV)/installed-dev-$(INPUTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test gold check mutants docs bench accuracy gpu clean
+.PHONY: help demo test test-fast gold check mutants docs bench accuracy gpu clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ demo: $(RUN_STAMP) ## record a small GPT on the CPU and write an HTML report
 test: $(DEV_STAMP) ## run every test
 	$(BIN)/python tests/ensure_browser.py
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations=15
+
+test-fast: $(DEV_STAMP) ## run the tests that start no process and open no page
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not process and not browser and not slow and not gpu'
 
 gold: $(DEV_STAMP) ## accept what reports say now as gold files, showing each difference
 	$(BIN)/python tests/gold/accept.py
