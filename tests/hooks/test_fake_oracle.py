@@ -44,7 +44,7 @@ def told() -> dict[str, Any]:
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "OMP_NUM_THREADS": "1",
-            # With instructions for bfloat16, oneDNN packs matrices into scratch memory that no GPU takes: processors differ.
+            # With instructions for bfloat16, oneDNN packs matrices into scratch memory, which no GPU takes.
             "ONEDNN_MAX_CPU_ISA": "AVX2",
         },
     )
