@@ -20,9 +20,9 @@ pytest.importorskip("torch.distributed.fsdp")
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
 
-from memtrace.hooks.attach import Attachments  # noqa: E402
-from memtrace.hooks.distributed import Communication  # noqa: E402
-from memtrace.hooks.guard import Guard  # noqa: E402
+from memtrace.hooks.ownership.communication_buffers import Communication  # noqa: E402
+from memtrace.hooks.torch_side.attach import Attachments  # noqa: E402
+from memtrace.hooks.torch_side.guard import Guard  # noqa: E402
 from tests.leftovers import left_behind, look, patched, watch  # noqa: E402
 
 Undo = Callable[[], object]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from memtrace.forecast.fit_results import Measured
+    from memtrace.forecast.fitting.results import Measured
     from memtrace.forecast.gpus import Gpu
 
 
@@ -38,7 +38,7 @@ def predict_run(command: Sequence[str], size: int, num_steps: int, gpu: Gpu, *, 
     import tempfile
 
     from memtrace.errors import MemtraceError
-    from memtrace.forecast.fit_predicted import measure_predicted
+    from memtrace.forecast.fitting.predicted_trials import measure_predicted
     from memtrace.launch.prediction import predict
     from memtrace.schema.options import PredictOptions
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from memtrace.analysis.results import Report
-    from memtrace.forecast.fit_results import Measured
+    from memtrace.analysis.results.report import Report
+    from memtrace.forecast.fitting.results import Measured
     from memtrace.launch.trial import Trial
 
 
@@ -28,9 +28,9 @@ def measure_run(command: Sequence[str], size: int, num_steps: int, *, log: Path)
     import tempfile
 
     from memtrace.analysis.report import analyze
-    from memtrace.forecast.fit_measure import died_of_memory, measure, says_out_of_memory
+    from memtrace.forecast.fitting.measure import died_of_memory, measure, says_out_of_memory
     from memtrace.launch.trial import run_trial
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     with tempfile.TemporaryDirectory(prefix=".memtrace-fit-", dir=log.parent) as folder:
         trace = Path(folder) / "trace.json"
@@ -49,7 +49,7 @@ def measure_run(command: Sequence[str], size: int, num_steps: int, *, log: Path)
 def _unusable(trial: Trial, report: Report | None, size: int, num_steps: int, log: Path) -> Exception:
     """Return why a run says nothing."""
     from memtrace.errors import MemtraceError
-    from memtrace.forecast.fit_measure import num_steps_of
+    from memtrace.forecast.fitting.measure import num_steps_of
 
     run, hint = f"the run with micro-batch {size}", f"what it printed is in {log}"
     if trial.status and not trial.was_ended:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memtrace.forecast.fit_results import Measured
+    from memtrace.forecast.fitting.results import Measured
 
 SUFFIX = ".state"
 FORMAT = "memtrace-fit-state"
@@ -75,7 +75,7 @@ def _size(value: Any) -> int:
 
 def _measured(content: dict[str, Any]) -> Measured:
     """Return a measurement as it was written; a ValueError for anything else."""
-    from memtrace.forecast.fit_results import Measured
+    from memtrace.forecast.fitting.results import Measured
 
     names = ("peak_bytes", "needed_bytes", "first_step_peak_bytes", "device_bytes")
     values = {name: content[name] for name in names}

@@ -8,16 +8,17 @@ import weakref
 from time import time_ns
 from typing import Any
 
-from memtrace.hooks import crash, ranks
-from memtrace.hooks.attach import Attachments
-from memtrace.hooks.guard import Guard
-from memtrace.hooks.loop import TrainingLoop
-from memtrace.hooks.sources import Sources
-from memtrace.hooks.spool import Spool
-from memtrace.hooks.status import Status
-from memtrace.hooks.window import Window
-from memtrace.hooks.writer import Writer
-from memtrace.hooks.yielding import Yielding
+from memtrace.hooks.failure import crash
+from memtrace.hooks.loop.main_part import Writer
+from memtrace.hooks.loop.training_loop import TrainingLoop
+from memtrace.hooks.loop.window import Window
+from memtrace.hooks.parts import who_am_i as ranks
+from memtrace.hooks.parts.spool import Spool
+from memtrace.hooks.parts.status import Status
+from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.torch_side.attach import Attachments
+from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.yield_to_program import Yielding
 from memtrace.schema.names import Source
 from memtrace.schema.options import RecordOptions
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memtrace.allocator.results import WhatIf
-from memtrace.analysis.diff_results import Diff
-from memtrace.analysis.results import Report
+from memtrace.analysis.results.diff import Diff
+from memtrace.analysis.results.report import Report
 from memtrace.errors import OutputError
 
 
@@ -65,7 +65,7 @@ def write_html(report: Report, path: Path, *, force: bool, with_source: bool = T
     Raises:
         OutputError: as `write_text`.
     """
-    from memtrace.report.html import render_html
+    from memtrace.report.page.report import render_html
 
     check_output(path, force=force)
     write_text(render_html(report, with_source=with_source), path, force=force)
@@ -77,7 +77,7 @@ def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bo
     Raises:
         OutputError: as `write_text`.
     """
-    from memtrace.report.whatif_html import render_whatif
+    from memtrace.report.page.whatif import render_whatif
 
     check_output(path, force=force)
     write_text(render_whatif(results, title=title), path, force=force)
@@ -89,7 +89,7 @@ def write_diff(diff: Diff, path: Path, *, force: bool) -> None:
     Raises:
         OutputError: as `write_text`.
     """
-    from memtrace.report.diff_html import render_diff
+    from memtrace.report.page.diff import render_diff
 
     check_output(path, force=force)
     write_text(render_diff(diff), path, force=force)

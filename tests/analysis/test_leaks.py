@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.history import build_history
-from memtrace.analysis.leaks import find_leaks
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.diagnosis.leaks import find_leaks
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Leak
+from memtrace.analysis.results.report import Leak
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, scope, step, trace, window

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 import memtrace.cli.fit_run
 from memtrace.cli import group
 from memtrace.cli.fit_run import measure_run
-from memtrace.forecast.fit_measure import measure
-from memtrace.forecast.fit_results import Measured
+from memtrace.forecast.fitting.measure import measure
+from memtrace.forecast.fitting.results import Measured
 from memtrace.launch.trial import Trial
 from tests.conftest import RunMemtrace
 
@@ -210,7 +210,7 @@ def test_the_largest_micro_batch_of_a_sample_is_that_which_recordings_tell(
 ) -> None:
     pytest.importorskip("torch")
     from memtrace.analysis.report import analyze
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     train = (sys.executable, repo_root / "samples" / "train_gpt.py", "--device", "cpu", "--layers", "1")
     options = {"cwd": tmp_path, "env": {"OMP_NUM_THREADS": "1"}}

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.estimate import check_layout, estimate
+from memtrace.forecast.estimation.estimate import check_layout, estimate
 from memtrace.forecast.gpus import gpu_named
-from memtrace.forecast.launch_settings import launch_settings
-from memtrace.forecast.layout import Layout, Run
-from memtrace.forecast.layouts import Grid, layout_grid
-from memtrace.forecast.plan import EQUAL_SPEED, MAX_DRAWN, Question, evaluate, make_plan
-from memtrace.forecast.precision import PRECISIONS
-from memtrace.forecast.presets import preset
+from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.presets import preset
+from memtrace.forecast.planning.launch_settings import launch_settings
+from memtrace.forecast.planning.layouts import Grid, layout_grid
+from memtrace.forecast.planning.plan import EQUAL_SPEED, MAX_DRAWN, Question, evaluate, make_plan
+from memtrace.forecast.planning.step_time import Speed, flops_per_token, step_time
 from memtrace.forecast.results import PlanRow
-from memtrace.forecast.step_time import Speed, flops_per_token, step_time
 
 LLAMA = Question(gpus=64, gpu=gpu_named("h100-80gb"), global_tokens=2**21, sequence=4096)
 

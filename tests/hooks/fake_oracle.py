@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from memtrace.hooks.cpu import CpuSource
-from memtrace.hooks.saved import SavedWalk
+from memtrace.hooks.ownership.saved import SavedWalk
+from memtrace.hooks.sources.cpu_profiler import CpuSource
 from memtrace.schema.options import PredictOptions
 
 WIDTH, ROWS, WORDS, BATCH = 48, 16, 50, 4

@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.chunk import EventBatch  # noqa: E402
-from memtrace.hooks.cpu import CpuSource  # noqa: E402
+from memtrace.hooks.parts.chunk import EventBatch  # noqa: E402
+from memtrace.hooks.sources.cpu_profiler import CpuSource  # noqa: E402
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_nothing_is_written_to_the_streams_of_the_program() -> None:
     text = """
 import torch
 before = [torch.empty(10) for _ in range(50)]
-from memtrace.hooks.cpu import CpuSource
+from memtrace.hooks.sources.cpu_profiler import CpuSource
 source = CpuSource(torch, stacks="python", profile=False)
 for _ in range(3):
     source.start(frames=True)
@@ -129,7 +129,7 @@ before.clear()
 
 STOPS_INSIDE_A_RANGE = """
 import torch
-from memtrace.hooks.cpu import CpuSource
+from memtrace.hooks.sources.cpu_profiler import CpuSource
 
 source = CpuSource(torch, stacks={stacks!r}, profile=False)
 source.start(frames=False)

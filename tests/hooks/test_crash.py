@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from memtrace.hooks import crash
-from memtrace.hooks.tracebacks import strip_exception
+from memtrace.hooks.failure import crash
+from memtrace.hooks.failure.tracebacks import strip_exception
 
 Seen = list[tuple[type[BaseException], str]]
 
