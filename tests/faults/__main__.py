@@ -1,4 +1,6 @@
-"""Injects each fault of table.py into a copy of the tree and runs the tests that must find it: `python -m tests.faults`.
+"""Injects each fault of table.py into a copy of the tree and runs the tests that must find it.
+
+Run it as `python -m tests.faults [WORD]...`.
 
 In: words, of which the name or the module of a fault must hold one; without words all. Out: a line a fault. Exit code 1
 where a fault survives, where the text that it replaces is not there exactly once, or where tests fail without any.
@@ -64,8 +66,8 @@ def _try(tree: Path, fault: Fault) -> str:
 def _passes(tree: Path, tests: Sequence[str]) -> bool:
     """Return whether tests pass in the copy; one that cannot be run passes as little as one that fails.
 
-    Nothing is compiled to files: the next fault in the same module may be written within the same second and be as long,
-    so that Python would take the old code for the new.
+    Nothing is compiled to files: the next fault in the same module may be written within the same second and be as
+    long, so that Python would take the old code for the new.
     """
     command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}

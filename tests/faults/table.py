@@ -1,4 +1,4 @@
-"""Faults of one line each that some test must find: a figure, a column or a threshold that is wrong, and a loop that is.
+"""Faults of one line each that some test must find: in columns, figures and thresholds, and in the training loop.
 
 A fault names the module, a piece of its text that occurs once, what stands there instead, and the tests that must fail.
 """
