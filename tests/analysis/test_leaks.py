@@ -34,6 +34,8 @@ class Kept:
     every: int = 1
     module: str | None = None
     phase: str = "forward"
+    stack: int | None = None
+    """Number of the thing whose stack this one shares; `None` for one of its own."""
 
 
 def loop(things: Sequence[Kept], *, num_steps: int, recorded: Sequence[int] | None = None, **more: Any) -> RankTrace:
@@ -58,7 +60,8 @@ def loop(things: Sequence[Kept], *, num_steps: int, recorded: Sequence[int] | No
                 now += 10
                 last = number + thing.lives if thing.lives is not None else 10**9
                 live[address] = (thing.num_bytes, last)
-                rows.append(("alloc", address, thing.num_bytes, thing_at, now))
+                stack = thing_at if thing.stack is None else thing.stack
+                rows.append(("alloc", address, thing.num_bytes, stack, now))
                 if thing.module:
                     scopes.append(scope(thing.module, now - 4, now + 4))
                 if is_kept:
