@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.leftovers import watch
 from tests.starts_processes import Guard, mark
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a fast test that starts a process."""
     with _guard.watching(item):
         return (yield)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a hook, a profiler, a handler or a patched attribute behind."""
+    yield from watch()
 
 
 @pytest.fixture(scope="session")

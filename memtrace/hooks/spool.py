@@ -11,11 +11,12 @@ import json
 import math
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from memtrace.hooks.own_file import OwnFile
+from memtrace.hooks.stderr import WarningLine
 from memtrace.schema.records import (
     KINETO_SUFFIX,
     PART_SUFFIX,
@@ -47,12 +48,12 @@ class Spool:
         self.broken = False
         """Whether writing failed: no chunk is written any more."""
         self._main_broken = False
-        self._warn_once = warn_once or _warn_on_stderr
+        self._warn_once = warn_once or WarningLine()
         self._warned = False
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._written_bytes = 0
-        self._file: int | None = None
+        self._file: OwnFile | None = None
         # Re-entrant, since a garbage collection inside a write can run a callback that writes.
         self._lock = threading.RLock()
 
@@ -126,7 +127,7 @@ class Spool:
         self.flush()
         with self._lock:
             if self._file is not None:
-                os.close(self._file)
+                self._file.close()
                 self._file = None
 
     def give_up(self, error: OSError) -> None:
@@ -141,17 +142,8 @@ class Spool:
     def _append(self, data: bytes) -> None:
         if self._file is None:
             os.makedirs(self._parts_dir, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-            self._file = os.open(self.main_path, flags, 0o644)
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-        except BaseException:
-            # A full disk, or Ctrl-C between two writes: the file ends with a whole line again.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._written_bytes)
-            raise
+            self._file = OwnFile(self.main_path, append=True)
+        self._file.append(data, size_before=self._written_bytes)
         self._written_bytes += len(data)
 
     def _give_up(self, error: OSError) -> None:
@@ -201,9 +193,3 @@ def _finite(value: Any) -> Any:
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
-
-
-def _warn_on_stderr(message: str) -> None:
-    """Write the one line that a recording may add to the user's stderr."""
-    if sys.stderr is not None:  # print would take stdout instead
-        print(f"memtrace: {message}", file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from memtrace.hooks.chunk import Row
+from memtrace.hooks.own_file import OwnFile
 from memtrace.schema.names import Phase
 from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
 from memtrace.schema.tables import OWNERS
@@ -44,7 +45,7 @@ class Status:
         self._path = os.path.join(parts_dir, name + STATUS_SUFFIX)
         self._levels = levels
         self._pid = os.getpid()
-        self._file: int | None = None
+        self._file: OwnFile | None = None
         self._broken = False
         self._now: dict[str, Any] = {"step": 0, "phase": str(Phase.OTHER), "since_ns": None, "ended_step": None}
         self._measured: dict[str, Any] = {}
@@ -89,7 +90,7 @@ class Status:
         """Close the file; it stays for whoever reads it last."""
         if self._file is not None and os.getpid() == self._pid:
             self._broken = True
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
     def _write(self) -> None:
@@ -100,9 +101,8 @@ class Status:
             return
         try:
             if self._file is None:
-                flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-                self._file = os.open(self._path, flags, 0o644)
-            os.pwrite(self._file, line.ljust(STATUS_BYTES - 1) + b"\n", 0)
+                self._file = OwnFile(self._path)
+            self._file.write_over(line.ljust(STATUS_BYTES - 1) + b"\n")
         except OSError:
             # The recording itself says that its folder cannot be written.
             self._broken = True

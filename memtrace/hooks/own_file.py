@@ -1,0 +1,98 @@
+"""A file of the recorder's own, in a process whose descriptors belong to the program.
+
+Programs close descriptors by number and open their own: a number that was ours may be the program's checkpoint or
+socket a moment later. So ours stand high, out of the way, and what a number leads to is looked at before each use.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LOWEST = (1024, 512, 200)
+"""Where descriptors are moved, the first that the limit of open files allows."""
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+
+
+class FileLost(OSError):
+    """The descriptor no longer leads to the file that was opened, or the file was removed."""
+
+
+class OwnFile:
+    """A file opened for writing; its descriptor is used only while it leads to that file."""
+
+    def __init__(self, path: str, *, append: bool = False) -> None:
+        """Open or create it. Raises OSError where that fails."""
+        self._number = _moved_up(os.open(path, _FLAGS | (os.O_APPEND if append else 0), 0o600))
+        self._identity = _identity(os.fstat(self._number))
+
+    def check(self) -> None:
+        """Raise FileLost where the descriptor was closed, taken by another file, or its file removed."""
+        try:
+            found = os.fstat(self._number)
+        except OSError:
+            raise FileLost(errno.EBADF, "the program closed the file of the recording") from None
+        if _identity(found) != self._identity:
+            raise FileLost(errno.EBADF, "the program took the descriptor of the recording")
+        if found.st_nlink == 0:
+            raise FileLost(errno.ENOENT, "the files of the recording were removed")
+
+    def append(self, data: bytes, *, size_before: int) -> None:
+        """Write at the end, all or nothing: where that fails, the file is cut back to `size_before`."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                self.check()
+                rest = rest[os.write(self._number, rest) :]
+        except FileLost:
+            raise
+        except BaseException:
+            # A full disk, or Ctrl-C between two writes: the file ends with a whole line again.
+            self._cut(size_before)
+            raise
+
+    def write_over(self, data: bytes) -> None:
+        """Write at the start, over what stands there."""
+        self.check()
+        os.pwrite(self._number, data, 0)
+
+    def close(self) -> None:
+        """Close it; a descriptor that is the program's by now is left alone."""
+        try:
+            if _identity(os.fstat(self._number)) == self._identity:
+                os.close(self._number)
+        except OSError:
+            return
+
+    def _cut(self, size: int) -> None:
+        try:
+            self.check()
+            os.ftruncate(self._number, size)
+        except OSError:
+            return
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _moved_up(number: int) -> int:
+    """Return a descriptor of the same file out of the way of the program's own, and close the low one."""
+    command = getattr(fcntl, "F_DUPFD_CLOEXEC", None)
+    if command is None:
+        return number
+    for lowest in _LOWEST:
+        try:
+            high = fcntl.fcntl(number, command, lowest)
+        except OSError:
+            # Beyond the limit of open files, or none is left.
+            continue
+        os.close(number)
+        return high
+    return number

@@ -1,0 +1,155 @@
+"""Programs that do to their process what programs do: recorded, each ends, prints and writes as it does bare.
+
+A row is a program. It is run bare and recorded, each in a folder of its own, and compared are exit status or signal,
+stdout (losses to the bit), stderr, and every file that it leaves. A hang is a failure like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import TRAIN, split_said
+
+LIMIT_S = 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """A program, and how much of it a recording may lose."""
+
+    name: str
+    source: str
+    options: tuple[str, ...] = ()
+    says: str | None = None
+    """How the one line starts, behind `memtrace: `, that the recording may add to stderr."""
+
+
+@dataclass
+class Ended:
+    """All that a program can be told by."""
+
+    status: int
+    stdout: str
+    stderr: str
+    files: dict[str, bytes]
+
+
+def run(folder: Path, source: str, *, record: tuple[str, ...] | None) -> tuple[Ended, str]:
+    """Run a program in a folder of its own; return how it ended and what memtrace said of it."""
+    folder.mkdir()
+    (folder / "train.py").write_text(TRAIN + source)
+    own = [] if record is None else ["-m", "memtrace", "record", "-o", "t.json", *record, "--", sys.executable]
+    process = subprocess.Popen(
+        [sys.executable, *own, "train.py"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        pytest.fail(f"did not end within {LIMIT_S} s: {stdout.decode()}\n{stderr.decode()}")
+    program_stderr, said = split_said(stderr)
+    ended = Ended(process.returncode, stdout.decode(), program_stderr.decode(), files_in(folder))
+    return ended, said
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return what a program left, without the trace and what Python keeps of its modules."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and not name.startswith(("t.json", "__pycache__")):
+            found[name] = path.read_bytes()
+    return found
+
+
+def without_one_line(text: str, start: str) -> str:
+    """Return a text without the first line that starts so."""
+    lines = text.splitlines(keepends=True)
+    ours = next((number for number, line in enumerate(lines) if line.startswith(start)), len(lines))
+    return "".join(lines[:ours] + lines[ours + 1 :])
+
+
+DESCRIPTORS = [
+    Row(
+        "descriptors-closed",
+        """
+import os, socket
+train(1)
+os.closerange(3, 256)
+files = [os.open(f"user{n}.bin", os.O_CREAT | os.O_RDWR) for n in range(6)]
+pair = [one for _ in range(3) for one in socket.socketpair()]
+for one in files:
+    os.write(one, b"U" * 2000)
+train(2)
+for one in pair:
+    one.setblocking(False)
+    try:
+        print("got", one.recv(100))
+    except BlockingIOError:
+        print("nothing")
+for one in files:
+    os.close(one)
+print(files)
+""",
+    ),
+    Row(
+        "descriptors-taken",
+        """
+import os
+train(1)
+data = os.open("user.bin", os.O_CREAT | os.O_RDWR)
+os.write(data, b"U" * 5000)
+taken = [n for n in map(int, os.listdir("/proc/self/fd")) if n > data]
+for number in taken:
+    try:
+        os.fstat(number)
+    except OSError:
+        continue
+    os.dup2(data, number)
+train(3)
+for number in taken:
+    try:
+        os.fstat(number)
+    except OSError:
+        print("somebody closed it") if number < 100 else None
+print(os.fstat(data).st_size)
+""",
+        says="the recording stopped",
+    ),
+    Row(
+        "every-descriptor-closed-and-stderr-a-file",
+        """
+import os
+train(1)
+os.closerange(3, 70000)
+os.close(2)
+print(os.open("user.bin", os.O_CREAT | os.O_RDWR), flush=True)
+os.write(2, b"U" * 5000)
+train(3)
+""",
+    ),
+]
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in DESCRIPTORS])
+def test_recorded_is_bare(tmp_path: Path, row: Row) -> None:
+    bare, _ = run(tmp_path / "bare", row.source, record=None)
+    recorded, said = run(tmp_path / "recorded", row.source, record=row.options)
+    if row.says is not None:
+        recorded.stderr = without_one_line(recorded.stderr, "memtrace: " + row.says)
+    assert recorded == bare
+    assert "Wrote t.json" in said
