@@ -29,7 +29,11 @@ _guard = Guard()
 
 
 def pytest_configure() -> None:
-    """Listen for processes that tests start."""
+    """Let torch compute with one thread, here and in every program that tests run, and listen for such programs.
+
+    The tests run in as many processes as there are cores, and their tensors are small: more threads only wait in turns.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     _guard.install()
 
 
