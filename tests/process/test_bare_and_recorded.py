@@ -17,7 +17,7 @@ import pytest
 
 from tests.process.conftest import TRAIN, split_said
 
-LIMIT_S = 60
+LIMIT_S = 30
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def run(folder: Path, source: str, *, record: tuple[str, ...] | None) -> tuple[E
         stdout, stderr = process.communicate()
         pytest.fail(f"did not end within {LIMIT_S} s: {stdout.decode()}\n{stderr.decode()}")
     program_stderr, said = split_said(stderr)
-    ended = Ended(process.returncode, stdout.decode(), program_stderr.decode(), files_in(folder))
+    own_stderr = program_stderr.decode().replace(str(folder), "FOLDER")
+    ended = Ended(process.returncode, stdout.decode(), own_stderr, files_in(folder))
     return ended, said
 
 
