@@ -11,6 +11,7 @@ from typing import Any
 from memtrace.hooks import crash, ranks
 from memtrace.hooks.attach import Attachments
 from memtrace.hooks.guard import Guard
+from memtrace.hooks.kineto_thread import end_thread_before_forks
 from memtrace.hooks.loop import TrainingLoop
 from memtrace.hooks.sources import Sources
 from memtrace.hooks.spool import Spool
@@ -95,6 +96,7 @@ class Recorder:
             self._loop.on_window = self._on_window
             self._sources.start(frames=self._options.early_stacks)
             self._writer.flush()
+        end_thread_before_forks(self._torch)
         _watch_forks(self)
 
     def finish(self) -> None:
@@ -183,6 +185,8 @@ class Recorder:
     def after_fork_in_child(self) -> None:
         """Switch everything off: forked children, data loading workers mostly, are not recorded."""
         self._finished = True
+        # Or a child that forks in turn would take itself for the parent, and start a profiler that it never stops.
+        self._forking = False
         self._attachments.remove()
         self._uninstall_crash()
 
