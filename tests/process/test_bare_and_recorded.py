@@ -235,7 +235,41 @@ os._exit(6)
 ]
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in DESCRIPTORS + FORKING])
+WRAP = """
+import functools, sys
+real = torch.nn.Module.__call__
+
+def timed(*args, **kwargs):
+    return real(*args, **kwargs)
+
+def of_anything(self, *args):
+    return real(self, *args)
+
+class Timed:
+    def __get__(self, module, kind):
+        return functools.partial(real, module)
+
+def forgetful(self, *args):
+    module = self
+    del self
+    return real(module, *args)
+"""
+WRAPPED = [
+    Row(f"calls-wrapped-{name}-{when}", f"{WRAP}\n{before}\ntorch.nn.Module.__call__ = {how}\ntrain(3)")
+    for name, how in (
+        ("by-arguments", "functools.wraps(real)(timed)"),
+        ("by-self", "of_anything"),
+        ("by-an-object", "Timed()"),
+        ("by-a-partial", "functools.partialmethod(real)"),
+        ("by-one-that-deletes-self", "forgetful"),
+    )
+    for when, before in (("early", ""), ("late", "train(1)"))
+    if name in ("by-arguments", "by-an-object") or when == "early"
+]
+ROWS = DESCRIPTORS + FORKING + WRAPPED
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
 def test_recorded_is_bare(tmp_path: Path, row: Row) -> None:
     bare, _ = run(tmp_path / "bare", row.source, record=None)
     recorded, said = run(tmp_path / "recorded", row.source, record=row.options)
