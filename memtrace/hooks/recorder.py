@@ -16,6 +16,7 @@ from memtrace.hooks.parts import who_am_i as ranks
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.sources.kineto_thread import end_thread_before_forks
 from memtrace.hooks.torch_side.attach import Attachments
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.yield_to_program import Yielding
@@ -96,6 +97,7 @@ class Recorder:
             self._loop.on_window = self._on_window
             self._sources.start(frames=self._options.early_stacks)
             self._writer.flush()
+        end_thread_before_forks(self._torch)
         _watch_forks(self)
 
     def finish(self) -> None:
@@ -184,6 +186,8 @@ class Recorder:
     def after_fork_in_child(self) -> None:
         """Switch everything off: forked children, data loading workers mostly, are not recorded."""
         self._finished = True
+        # Or a child that forks in turn would take itself for the parent, and start a profiler that it never stops.
+        self._forking = False
         self._attachments.remove()
         self._uninstall_crash()
 

@@ -8,22 +8,18 @@ from typing import Any
 
 import pytest
 
-from memtrace.analysis import (
-    communication_findings,
-    first_step,
-    fragmentation_findings,
-    leak_findings,
-    leaks,
-    ranks_findings,
-    ranks_outliers,
-    time_findings,
-)
 from memtrace.analysis.advice.case import WORTH_SAYING_SHARE
-from memtrace.analysis.communication import communication_of_rank
-from memtrace.analysis.diagnosis import FragmentationMoment, FragmentationResult, PoolState
-from memtrace.analysis.history import build_history
-from memtrace.analysis.step_times import step_times
-from memtrace.analysis.time_results import TimeSplit
+from memtrace.analysis.communication import findings as communication_findings
+from memtrace.analysis.communication.communication import communication_of_rank
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.diagnosis import fragmentation_findings, leak_findings, leaks
+from memtrace.analysis.first_step import effects as first_step
+from memtrace.analysis.ranks import findings as ranks_findings
+from memtrace.analysis.ranks import outliers as ranks_outliers
+from memtrace.analysis.results.diagnosis import FragmentationMoment, FragmentationResult, PoolState
+from memtrace.analysis.results.time import TimeSplit
+from memtrace.analysis.time import findings as time_findings
+from memtrace.analysis.time.step_times import step_times
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_replicas import bucket, timing
 from tests.analysis.test_communication import loop as replicated

@@ -37,7 +37,7 @@ _LOOP = tuple(f"tests/hooks/test_training_loop{part}.py" for part in ("", "_opti
 
 SHOWN = (
     *_of(
-        "memtrace.report.step_time_rows",
+        "memtrace.report.drawing.step_time_rows",
         _COLUMNS,
         (
             "tokens a step show the number of steps",
@@ -53,7 +53,7 @@ SHOWN = (
         ("TFLOP of a step are those of the device", "flops.per_step / tera", "flops.peak_flops / tera"),
     ),
     *_of(
-        "memtrace.report.time_rows",
+        "memtrace.report.drawing.time_rows",
         _COLUMNS,
         ("copies show copies beside kernels", "format_ns(split.copy_ns)", "format_ns(split.copy_only_ns)"),
         ("waiting for data shows all of it", "format_ns(split.data_stall_ns)", "format_ns(split.data_ns)"),
@@ -62,46 +62,50 @@ SHOWN = (
         ("the share of idle is that of hidden", "_share(split.idle_share)", "_share(split.hidden_share)"),
     ),
     *_of(
-        "memtrace.report.text_communication",
+        "memtrace.report.terminal.communication",
         _COLUMNS,
         ("scatters show gathers", "str(one.num_scatters)", "str(one.num_gathers)"),
         ("bytes in show bytes out", "size(one.input_bytes)", "size(one.output_bytes)"),
     ),
     *_of(
-        "memtrace.report.text_ranks",
+        "memtrace.report.terminal.ranks",
         _COLUMNS,
         ("steady shows the peak", "size(row.steady_peak_bytes)", "size(row.peak_bytes)"),
         ("the rank of most is that of least", "str(ranks.savings[most].rank)", "str(ranks.savings[least].rank)"),
         ("the middle of ranks shows the highest", "*lowest, size(one.median_bytes)", "*lowest, size(one.max_bytes)"),
     ),
     *_of(
-        "memtrace.report.text_pools",
+        "memtrace.report.terminal.pools",
         _COLUMNS,
         ("pieces show free bytes", "pool.split_bytes for", "pool.free_bytes for"),
     ),
     *_of(
-        "memtrace.report.text_memory",
+        "memtrace.report.terminal.memory",
         _COLUMNS,
         ("allocated shows reserved", "size(state.allocated_bytes)", "size(state.reserved_bytes)"),
     ),
-    *_of("memtrace.report.text_rows", _COLUMNS, ("the end of a step shows its peak", "size(at_end)", "size(peak)")),
     *_of(
-        "memtrace.report.plan",
+        "memtrace.report.terminal.overview",
+        _COLUMNS,
+        ("the end of a step shows its peak", "size(at_end)", "size(peak)"),
+    ),
+    *_of(
+        "memtrace.report.answers.plan",
         _COLUMNS,
         ("the step shows computation", "format_ns(row.step_time_ns)", "format_ns(row.compute_ns)"),
     ),
     *_of(
-        "memtrace.report.whatif",
+        "memtrace.report.answers.whatif",
         _COLUMNS,
         ("wasted shows reserved", "format_bytes(row.wasted_bytes)", "format_bytes(row.max_reserved_bytes)"),
     ),
     *_of(
-        "memtrace.report.fit",
+        "memtrace.report.answers.fit",
         _COLUMNS,
         ("needed shows the peak", "format_bytes(measured.needed_bytes)", "format_bytes(measured.peak_bytes)"),
     ),
     *_of(
-        "memtrace.report.diff",
+        "memtrace.report.answers.diff",
         _COLUMNS,
         (
             "reserved of A is that of B",
@@ -114,7 +118,7 @@ SHOWN = (
 
 FORECAST = (
     *_of(
-        "memtrace.forecast.step_time",
+        "memtrace.forecast.planning.step_time",
         _STEP_TIME,
         ("tensor parallelism reduces twice a layer", "rounds = 4 + 2", "rounds = 2 + 2"),
         ("an all-reduce sends half", "volume = 2 * (layout.tp - 1)", "volume = (layout.tp - 1)"),
@@ -139,7 +143,7 @@ FORECAST = (
         ("tokens of one rank count", "tokens * run.accumulation * layout.dp", "tokens * run.accumulation"),
     ),
     *_of(
-        "memtrace.forecast.sharding",
+        "memtrace.forecast.memory.sharding",
         _SHARDING,
         ("ZeRO-3 gathers a layer less", "gathers * (2 * per_layer", "gathers * (per_layer"),
         ("ZeRO-3 scatters nothing", "reduced=gathers * per_layer", "reduced=0 * per_layer"),
@@ -152,7 +156,7 @@ FORECAST = (
         ),
     ),
     *_of(
-        "memtrace.forecast.optimizers",
+        "memtrace.forecast.memory.optimizers",
         _OPTIMIZERS,
         ("Adafactor keeps rows times columns", "number * (rows + columns)", "number * (rows * columns)"),
         ("8-bit states begin one element later", "tensor.numel < MIN_QUANTIZED", "tensor.numel <= MIN_QUANTIZED"),
@@ -160,7 +164,7 @@ FORECAST = (
         ("Muon treats vectors as matrices", "and len(tensor.shape) >= 2", "and len(tensor.shape) >= 1"),
     ),
     *_of(
-        "memtrace.forecast.phases",
+        "memtrace.forecast.memory.phases",
         _PHASES,
         ("the loss makes one gradient", "at_loss, 2 * stage.log_probabilities", "at_loss, stage.log_probabilities"),
         (
@@ -175,7 +179,7 @@ FORECAST = (
         ),
     ),
     *_of(
-        "memtrace.forecast.activations",
+        "memtrace.forecast.memory.activations",
         _PHASES,
         ("the log-sum-exp has 2 bytes", "= 4 * heads * shape.tokens", "= 2 * heads * shape.tokens"),
         (
@@ -185,12 +189,12 @@ FORECAST = (
         ),
     ),
     *_of(
-        "memtrace.forecast.kernels",
+        "memtrace.forecast.memory.kept_by_kernels",
         _KERNELS,
         ("a layer norm keeps no mean", '8 if spec.norm == "layer" else 4', '4 if spec.norm == "layer" else 4'),
     ),
     *_of(
-        "memtrace.forecast.reserve",
+        "memtrace.forecast.memory.reserve",
         _RESERVE,
         ("a layer before is not kept beside its next", "self.whole = (last, self", "self.whole = ([], self"),
     ),
@@ -199,7 +203,7 @@ FORECAST = (
 
 JUDGED = (
     *_of(
-        "memtrace.analysis.leaks",
+        "memtrace.analysis.diagnosis.leaks",
         _THRESHOLDS,
         ("a leak of 4096 bytes is too small", "one.bytes_per_step >= least", "one.bytes_per_step > least"),
         ("a leak begins at 8192 bytes", "_MIN_BYTES_A_STEP = 4096", "_MIN_BYTES_A_STEP = 8192"),
@@ -210,12 +214,12 @@ JUDGED = (
         ("a graph has four modules", "_GRAPH_MODULES = 3", "_GRAPH_MODULES = 4"),
     ),
     *_of(
-        "memtrace.analysis.leak_findings",
+        "memtrace.analysis.diagnosis.leak_findings",
         _THRESHOLDS,
         ("every leak ends the run soon", "_SOON_STEPS = 10_000", "_SOON_STEPS = 100_000"),
     ),
     *_of(
-        "memtrace.analysis.first_step",
+        "memtrace.analysis.first_step.effects",
         _THRESHOLDS,
         ("an effect explains a tenth of that", "_WORTH_SAYING_SHARE = 0.005", "_WORTH_SAYING_SHARE = 0.0005"),
         (
@@ -226,7 +230,7 @@ JUDGED = (
         ("temporaries of a third are of all", "_FOREACH_SHARE = 0.5", "_FOREACH_SHARE = 0.33"),
     ),
     *_of(
-        "memtrace.analysis.communication_findings",
+        "memtrace.analysis.communication.findings",
         _THRESHOLDS,
         ("exposed reductions are told from a 40th", "exposed_ns * _MIN_SHARE < step_ns:", "exposed_ns * 40 < step_ns:"),
         (
@@ -236,17 +240,17 @@ JUDGED = (
         ),
     ),
     *_of(
-        "memtrace.analysis.time_findings",
+        "memtrace.analysis.time.findings",
         _THRESHOLDS,
         ("time is told beyond a fiftieth", "* _MIN_SHARE >= self.window_ns", "* _MIN_SHARE > self.window_ns"),
     ),
     *_of(
-        "memtrace.analysis.fragmentation_findings",
+        "memtrace.analysis.diagnosis.fragmentation_findings",
         _THRESHOLDS,
         ("fragmentation at the threshold is not told", "wasted_bytes < least", "wasted_bytes <= least"),
     ),
     *_of(
-        "memtrace.analysis.ranks_outliers",
+        "memtrace.analysis.ranks.outliers",
         _THRESHOLDS,
         ("a rank at the threshold stands out", "away[rank] > least", "away[rank] >= least"),
         ("four times the usual stands out", "_TIMES_TYPICAL = 5", "_TIMES_TYPICAL = 4"),
@@ -256,19 +260,19 @@ JUDGED = (
 
 FOLLOWED = (
     *_of(
-        "memtrace.hooks.loop",
+        "memtrace.hooks.loop.training_loop",
         _LOOP,
         ("set_to_none is inverted", "if not set_to_none:", "if set_to_none:"),
         ("forwards under no_grad count", "if not self._torch.is_grad_enabled():", "if False:"),
         ("keyword inputs are lost", "(args, keyword_arguments(module))", "(args,)"),
     ),
     *_of(
-        "memtrace.hooks.window",
+        "memtrace.hooks.loop.window",
         _LOOP,
         ("the last triggered step is dropped", "step <= self._triggered_until", "step < self._triggered_until"),
     ),
     *_of(
-        "memtrace.hooks.owners",
+        "memtrace.hooks.ownership.owners",
         _LOOP,
         (
             "a shared parameter has the name of the last",

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.forecast.kernels import PLAIN, Kernels, kernels_of
-from memtrace.forecast.precision import PRECISIONS
+from memtrace.forecast.memory.kept_by_kernels import PLAIN, Kernels, kernels_of
+from memtrace.forecast.model.precision import PRECISIONS
 from tests.forecast.tiny_model import RUN, TINY
 
 WRITTEN_OUT = {"attention": "explicit", "dropout": 0.1}

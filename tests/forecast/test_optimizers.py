@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.optimizers import MIN_QUANTIZED, OPTIMIZERS, QUANTIZED_BLOCK, optimizer_named, state_bytes
-from memtrace.forecast.parameter_tensors import Division, ParameterTensor, Place
-from memtrace.forecast.precision import PRECISIONS
+from memtrace.forecast.memory.optimizers import MIN_QUANTIZED, OPTIMIZERS, QUANTIZED_BLOCK, optimizer_named, state_bytes
+from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place
+from memtrace.forecast.model.precision import PRECISIONS
 
 FP32, BF16, FP8_LM = (PRECISIONS[name] for name in ("fp32", "bf16", "fp8-lm"))
 

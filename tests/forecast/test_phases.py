@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.forecast.activations import activation_terms
-from memtrace.forecast.layout import Layout
-from memtrace.forecast.model_spec import ModelSpec
-from memtrace.forecast.optimizers import OPTIMIZERS
-from memtrace.forecast.phases import moments
-from memtrace.forecast.precision import PRECISIONS
+from memtrace.forecast.memory.activations import activation_terms
+from memtrace.forecast.memory.layout import Layout
+from memtrace.forecast.memory.optimizers import OPTIMIZERS
+from memtrace.forecast.memory.phases import moments
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.spec import ModelSpec
 from tests.forecast.tiny_model import EMBEDDING, HEAD, HIDDEN_BYTES, LAYER, PARAMETERS, RUN, TINY, TOKENS
 
 LAYER_TERMS = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from memtrace.forecast.layout import Layout
-from memtrace.forecast.parameter_tensors import Division, ParameterTensor, Place
-from memtrace.forecast.reserve import NUM_STEPS, Reserve, _Program, simulated_reserve
+from memtrace.forecast.memory.layout import Layout
+from memtrace.forecast.memory.reserve import NUM_STEPS, Reserve, _Program, simulated_reserve
+from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place
 from tests.forecast.tiny_model import RUN, TINY
 
 BLOCK = 512

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.forecast.layout import Layout
-from memtrace.forecast.model_spec import ModelSpec
-from memtrace.forecast.optimizers import OPTIMIZERS
-from memtrace.forecast.precision import PRECISIONS
-from memtrace.forecast.sharding import RankModel, context_bytes, in_flight, layers_of_stage, rank_model
+from memtrace.forecast.memory.layout import Layout
+from memtrace.forecast.memory.optimizers import OPTIMIZERS
+from memtrace.forecast.memory.sharding import RankModel, context_bytes, in_flight, layers_of_stage, rank_model
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.spec import ModelSpec
 from tests.forecast.tiny_model import EMBEDDING, HEAD, LAYER, PARAMETERS, RUN, TINY
 
 MIB = 2**20

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.forecast.layout import Layout, Run
-from memtrace.forecast.model_spec import ModelSpec
-from memtrace.forecast.precision import PRECISIONS
-from memtrace.forecast.step_time import StepTime, flops_per_token, step_time
+from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.spec import ModelSpec
+from memtrace.forecast.planning.step_time import StepTime, flops_per_token, step_time
 from tests.forecast.tiny_model import GPU, HALF, PARAMETERS, RUN, TINY, TOKEN_FLOPS, TOKENS
 
 INSTANT = replace(GPU, flops=1e30)

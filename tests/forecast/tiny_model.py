@@ -11,10 +11,10 @@ Two layers, hidden 4, two heads of 2 that share one head of keys and values, MLP
 from __future__ import annotations
 
 from memtrace.forecast.gpus import Gpu
-from memtrace.forecast.layout import Run
-from memtrace.forecast.model_spec import ModelSpec
-from memtrace.forecast.precision import PRECISIONS
-from memtrace.forecast.step_time import Speed
+from memtrace.forecast.memory.layout import Run
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.spec import ModelSpec
+from memtrace.forecast.planning.step_time import Speed
 
 EMBEDDING, LAYER, HEAD = 40, 120, 44
 PARAMETERS = EMBEDDING + 2 * LAYER + HEAD

@@ -275,7 +275,7 @@ def _saved(loss: torch.Tensor, model: nn.Module) -> list[tuple[str, str, str, in
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     programs = {name: PROGRAMS[name] for name in names or PROGRAMS}
-    real = CpuSource(torch, stacks="none", profile=False)
+    real = CpuSource(torch, stacks="none", profile=False, warn=print)
     found = {name: {"cpu": watched(program, "cpu", real)} for name, program in programs.items()}
     # No workspace of cuBLAS: the host has none.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":0:0"

@@ -19,7 +19,7 @@ from memtrace.hooks.sources.cpu_profiler import CpuSource  # noqa: E402
 @pytest.fixture
 def source() -> Iterator[CpuSource]:
     """A CPU source with Python frames, stopped at the end: one that runs on would crash the interpreter at exit."""
-    made = CpuSource(torch, stacks="python", profile=False)
+    made = CpuSource(torch, stacks="python", profile=False, warn=print)
     yield made
     made.stop()
 
@@ -115,7 +115,7 @@ def test_nothing_is_written_to_the_streams_of_the_program() -> None:
 import torch
 before = [torch.empty(10) for _ in range(50)]
 from memtrace.hooks.sources.cpu_profiler import CpuSource
-source = CpuSource(torch, stacks="python", profile=False)
+source = CpuSource(torch, stacks="python", profile=False, warn=print)
 for _ in range(3):
     source.start(frames=True)
     before.pop()
@@ -131,7 +131,7 @@ STOPS_INSIDE_A_RANGE = """
 import torch
 from memtrace.hooks.sources.cpu_profiler import CpuSource
 
-source = CpuSource(torch, stacks={stacks!r}, profile=False)
+source = CpuSource(torch, stacks={stacks!r}, profile=False, warn=print)
 source.start(frames=False)
 for _ in range(50):
     with torch.profiler.record_function("range"):

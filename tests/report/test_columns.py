@@ -14,25 +14,28 @@ from rich.console import Group
 from rich.table import Table
 
 from memtrace.allocator.results import WhatIfRow
-from memtrace.analysis.communication_results import (
+from memtrace.analysis.results.communication import (
     CollectiveBytes,
     CommunicationResult,
     ReducerTime,
     ReplicaResult,
     ShardGroup,
 )
-from memtrace.analysis.diagnosis import FragmentationMoment, FragmentationResult, PoolState
-from memtrace.analysis.ranks_results import Outlier, RankRow, RankSaving, RanksResult, Spread
-from memtrace.analysis.results import State, StepResult
-from memtrace.analysis.step_time_results import ModelFlops, StepTime, StepTimes, Throughput
-from memtrace.analysis.time_results import CollectiveTime, TimeResult, TimeSplit
-from memtrace.forecast.fit_results import FitRun, Measured
+from memtrace.analysis.results.diagnosis import FragmentationMoment, FragmentationResult, PoolState
+from memtrace.analysis.results.ranks import Outlier, RankRow, RankSaving, RanksResult, Spread
+from memtrace.analysis.results.report import State, StepResult
+from memtrace.analysis.results.step_times import ModelFlops, StepTime, StepTimes, Throughput
+from memtrace.analysis.results.time import CollectiveTime, TimeResult, TimeSplit
+from memtrace.forecast.fitting.results import FitRun, Measured
 from memtrace.forecast.results import ComparedCategory, Comparison, PhaseEstimate, PlanRow
-from memtrace.report import diff, estimate, fit, plan, text_pools, text_ranks, text_rows, whatif
-from memtrace.report.step_time_rows import step_time_columns, throughput_sentences
-from memtrace.report.text_communication import communication
-from memtrace.report.text_memory import figures
-from memtrace.report.time_rows import collective_text, time_columns
+from memtrace.report.answers import diff, estimate, fit, plan, whatif
+from memtrace.report.drawing.step_time_rows import step_time_columns, throughput_sentences
+from memtrace.report.drawing.time_rows import collective_text, time_columns
+from memtrace.report.terminal import overview as text_rows
+from memtrace.report.terminal import pools as text_pools
+from memtrace.report.terminal import ranks as text_ranks
+from memtrace.report.terminal.communication import communication
+from memtrace.report.terminal.memory import figures
 from tests.fake_report import gpt_report
 
 PRIMES = tuple(one for one in range(101, 1000) if all(one % other for other in range(2, 32)))

@@ -51,6 +51,8 @@ class Window:
         self._lock = threading.RLock()
         self._number = 0
         self._rolling: list[tuple[int, int, int]] = []
+        self._oldest = 0
+        """The oldest step of the rolling window."""
         self._taken: EventBatch | None = None
         self._is_due = False
         self.chunk = Chunk(step=0, reason="start", start_ns=start_ns)
@@ -139,7 +141,7 @@ class Window:
 
     def end_step(self, step: int) -> None:
         """Write the step that ended, drop what leaves the rolling window, and open or close it for the next step."""
-        self._drop_old(finished=step)
+        self._oldest = step - self._selection.last + 1
         self._poll_trigger(step)
         following = step + 1
         wanted = self.keeps(following) or self._selection.last > 0
@@ -147,6 +149,8 @@ class Window:
             self.drain("step", resume=wanted, next_step=following)
         else:
             self.chunk = Chunk(step=following, reason="resume", start_ns=time_ns())
+        # Only now: a process that is killed in between leaves a step too many, and never one too few.
+        self._drop_old()
         if wanted and not self.is_open:
             self._sources.start()
         elif not wanted:
@@ -159,8 +163,9 @@ class Window:
         if not (chunk.num_marks or batch.columns or batch.is_native):
             return
         lines = chunk.records(self._number, time_ns(), batch)
-        if batch.is_native and self._rolling:
-            lines[0]["keep_from_ns"] = min(start_ns for _, _, start_ns in self._rolling)
+        rolling_ns = [start_ns for step, _, start_ns in self._rolling if step >= self._oldest]
+        if batch.is_native and rolling_ns:
+            lines[0]["keep_from_ns"] = min(rolling_ns)
         number = self._number
         # A number that is missing among the parts is a chunk that could not be written.
         self._number += 1
@@ -181,13 +186,14 @@ class Window:
             self._spool.drop_chunk(self._surplus.pop(0))
             self._on_lost(step)
 
-    def _drop_old(self, *, finished: int) -> None:
-        """Drop all but the last steps that have ended; what runs now comes on top."""
-        oldest = finished - self._selection.last + 1
+    def _drop_old(self) -> None:
+        """Drop all but the last steps that have ended. Once a write has failed they are the last there will be."""
+        if self._spool.broken:
+            return
         for step, number, _ in self._rolling:
-            if step < oldest:
+            if step < self._oldest:
                 self._spool.drop_chunk(number)
-        self._rolling = [entry for entry in self._rolling if entry[0] >= oldest]
+        self._rolling = [entry for entry in self._rolling if entry[0] >= self._oldest]
 
     def _native_path(self, suffix: str) -> str:
         return self._spool.chunk_path(self._number, suffix)

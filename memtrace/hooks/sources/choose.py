@@ -82,7 +82,7 @@ class Sources:
         return fake.memory
 
     def _make_cpu(self) -> CpuSource:
-        return CpuSource(self._torch, stacks=self._options.stacks, profile=self._options.profile)
+        return CpuSource(self._torch, stacks=self._options.stacks, profile=self._options.profile, warn=self._warn)
 
     def _make_history(self, kind: str, on_oom: Callable[[], None]) -> HistorySource:
         options = self._options

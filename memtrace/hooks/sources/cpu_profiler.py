@@ -39,8 +39,10 @@ class CpuSource:
 
     name = SOURCE
 
-    def __init__(self, torch: Any, *, stacks: str, profile: bool) -> None:
+    def __init__(self, torch: Any, *, stacks: str, profile: bool, warn: Callable[[str, str], None]) -> None:
         """Prepare, without starting. Raises AttributeError where this torch has no such profiler."""
+        self._traced = ((torch.nn.Module, "__call__"), (torch.optim.Optimizer, "_optimizer_step_code"))
+        self._warn = warn
         self._engine = torch._C._autograd
         self._graph_task = torch._C._current_graph_task_id
         self._kinds = torch._C._profiler._EventType
@@ -48,7 +50,7 @@ class CpuSource:
         self._profile = profile
         self._with_operators = stacks == "all" or profile
         self.has_frames = stacks != "none"
-        """Whether Python frames were asked for."""
+        """Whether Python frames were asked for, and can be recorded as far as is known."""
         self._thread: int | None = None
         self.frames = False
         """Whether it was last started with Python frames."""
@@ -76,7 +78,7 @@ class CpuSource:
         """Start recording on this thread, with Python frames or without; nothing happens if it runs already."""
         if not self.running and self.can_switch:
             # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own.
-            self.frames = frames and self.has_frames and sys.getprofile() is None
+            self.frames = frames and self._may_have_frames() and sys.getprofile() is None
             self._enable(with_frames=self.frames)
             self._thread = threading.get_ident()
 
@@ -91,6 +93,17 @@ class CpuSource:
             _TreeWalk(self._kinds, batch, self._own_folder).run(roots)
             self.result = result if self._profile else None
         return batch
+
+    def _may_have_frames(self) -> bool:
+        """Whether frames may be recorded: not once the program has wrapped how torch calls modules or optimizers.
+
+        From the frame of each such call the tracer reads the variable `self` without looking whether it is there, and
+        takes it for a module: a wrapper's frame ends the process.
+        """
+        if self.has_frames and not all(_is_function_of_torch(*one) for one in self._traced):
+            self.has_frames = False
+            self._warn("calls-wrapped", "the program wraps the calls of torch's modules: stacks are not recorded")
+        return self.has_frames
 
     def _with_profiler(self, action: Callable[[], None]) -> None:
         self._enable(with_frames=False)
@@ -115,6 +128,14 @@ class CpuSource:
         with silent_kineto():
             self._engine._prepare_profiler(config, activities)
             self._engine._enable_profiler(config, activities, scopes)
+
+
+def _is_function_of_torch(owner: Any, name: str) -> bool:
+    """Return whether an attribute of a class is a function from the module of the class, with `self` first."""
+    found = getattr(owner, name, None)
+    code = getattr(found, "__code__", None)
+    is_own = getattr(found, "__globals__", None) is vars(sys.modules[owner.__module__])
+    return is_own and code is not None and code.co_varnames[:1] == ("self",)
 
 
 @contextmanager
