@@ -75,7 +75,9 @@ LEAVE: dict[str, Callable[[], Undo]] = {
     "function modes of torch": enter_mode,
     "sys.excepthook": lambda: set_attribute(sys, "excepthook", nothing),
     "threading.excepthook": lambda: set_attribute(threading, "excepthook", nothing),
-    "sys.meta_path": lambda: set_attribute(sys, "meta_path", [*sys.meta_path, SimpleNamespace(find_spec=nothing)]),
+    "sys.meta_path": lambda: set_attribute(
+        sys, "meta_path", [*sys.meta_path, SimpleNamespace(find_spec=nothing, is_memtrace_watcher=True)]
+    ),
     "environment variables": set_variable,
     "signal handlers": replace_signal_handler,
     "the profile function of Python": set_profile_function,
