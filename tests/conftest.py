@@ -34,6 +34,8 @@ def pytest_configure() -> None:
     The tests run in as many processes as there are cores, and their tensors are small: more threads only wait in turns.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # oneDNN takes scratch memory by the instructions of the processor; what is expected to the byte must not.
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     _guard.install()
 
 
