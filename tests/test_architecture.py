@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -104,6 +105,9 @@ TORCH_IN_FORECAST = "forecast/meta.py"
 
 START_UP = ("hooks/__init__.py", "hooks/watcher.py", "hooks/bootstrap/sitecustomize.py")
 """What a recorded process loads before its program has imported torch, or without torch ever."""
+
+MOST_MODULES = 20
+"""Modules that one folder may hold, so that a newcomer reads its list like a table of contents."""
 
 NOT_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc"})
 
@@ -264,6 +268,43 @@ def start_up_violations(sources: dict[str, str]) -> list[str]:
     ]
 
 
+def room(path: str) -> str:
+    """Return the folder of a file, named relative to the package.
+
+    >>> room("analysis/device/peak.py"), room("errors.py")
+    ('analysis/device', '.')
+    """
+    return str(PurePosixPath(path).parent)
+
+
+def rooms_imported(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return for each folder the others that its files import from, whether at once or inside functions."""
+    files = {module_name(path): path for path in sources}
+    found: dict[str, set[str]] = {room(path): set() for path in sources}
+    for path, source in sources.items():
+        for one in read(path, source).imports:
+            imported = files.get(one.module) or files.get(one.module.rpartition(".")[0])
+            # A package by its own name is the folder that says what it is, not a file in it.
+            if imported and not imported.endswith("__init__.py") and room(imported) != room(path):
+                found[room(path)].add(room(imported))
+    return found
+
+
+def circles(imported: dict[str, set[str]]) -> list[str]:
+    """Return the folders that import one another in a circle, by leaving out those that import nothing that is left."""
+    left = dict(imported)
+    while free := [one for one, others in left.items() if not others & left.keys()]:
+        for one in free:
+            del left[one]
+    return sorted(left)
+
+
+def crowded(sources: dict[str, str]) -> list[str]:
+    """Return the folders with more modules than a newcomer takes in."""
+    held = Counter(room(path) for path in sources if not path.endswith("__init__.py"))
+    return [f"{name}: {count} modules" for name, count in held.items() if count > MOST_MODULES]
+
+
 SOURCES = {
     path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))
 }
@@ -276,6 +317,28 @@ def test_file_imports_and_calls_only_what_its_part_may(path: str) -> None:
 
 def test_start_up_of_a_recorded_process_imports_no_torch() -> None:
     assert start_up_violations(SOURCES) == []
+
+
+def test_no_folder_imports_another_in_a_circle() -> None:
+    # The top of the package is three things: words for all, the recording from inside a script, reading back.
+    rooms = rooms_imported({path: source for path, source in SOURCES.items() if room(path) != "."})
+    assert circles(rooms) == []
+
+
+def test_no_folder_is_a_corridor() -> None:
+    assert crowded(SOURCES) == []
+
+
+def test_every_folder_says_what_it_is() -> None:
+    silent = [
+        path
+        for path, source in SOURCES.items()
+        if path.endswith("__init__.py") and not ast.get_docstring(ast.parse(source))
+    ]
+    assert silent == []
+    assert {room(path) for path in SOURCES} - {room(path) for path in SOURCES if path.endswith("__init__.py")} == {
+        "hooks/bootstrap"  # it stands in front of PYTHONPATH: no package
+    }
 
 
 def test_no_file_is_named_after_nothing() -> None:
@@ -407,6 +470,20 @@ def test_checker_accepts(path: str, source: str) -> None:
 )
 def test_checker_refuses_at_start_up(sources: dict[str, str]) -> None:
     assert len(start_up_violations(sources)) == 1
+
+
+def test_checker_finds_a_circle_of_folders() -> None:
+    there = {"analysis/time/stalls.py": "from memtrace.analysis.device.peak import find_peak"}
+    back = {"analysis/device/peak.py": "def f():\n    from memtrace.analysis.time import stalls"}
+    beside = {"units.py": "", "analysis/report.py": "from memtrace.analysis.time.stalls import find_stalls"}
+    assert circles(rooms_imported(there | {"analysis/device/peak.py": ""} | beside)) == []
+    assert circles(rooms_imported(there | back)) == ["analysis/device", "analysis/time"]
+
+
+def test_checker_finds_a_corridor() -> None:
+    full = {f"cli/command_{number}.py": "" for number in range(MOST_MODULES)} | {"cli/__init__.py": ""}
+    assert crowded(full) == []
+    assert crowded(full | {"cli/one_more.py": ""}) == [f"cli: {MOST_MODULES + 1} modules"]
 
 
 def test_checker_accepts_torch_after_start_up() -> None:

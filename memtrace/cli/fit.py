@@ -65,9 +65,9 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     """
     from dataclasses import replace
 
-    from memtrace.cli.fit_predict import gpu_of, predict_run
-    from memtrace.cli.fit_run import measure_run
-    from memtrace.cli.fit_state import State
+    from memtrace.cli.fitting.predicted import gpu_of, predict_run
+    from memtrace.cli.fitting.recorded import measure_run
+    from memtrace.cli.fitting.state import State
     from memtrace.forecast.fitting.search import Question, find_fit
     from memtrace.launch.output import script_name
     from memtrace.report.answers.fit import fit_json, fit_text, run_line

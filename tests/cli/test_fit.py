@@ -12,9 +12,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import memtrace.cli.fit_run
+import memtrace.cli.fitting.recorded
 from memtrace.cli import group
-from memtrace.cli.fit_run import measure_run
+from memtrace.cli.fitting.recorded import measure_run
 from memtrace.forecast.fitting.measure import measure
 from memtrace.forecast.fitting.results import Measured
 from memtrace.launch.trial import Trial
@@ -40,7 +40,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
         commands.append(command)
         return peak_of(size)
 
-    monkeypatch.setattr(memtrace.cli.fit_run, "measure_run", simulated)
+    monkeypatch.setattr(memtrace.cli.fitting.recorded, "measure_run", simulated)
     monkeypatch.chdir(tmp_path)
     return commands
 
@@ -79,7 +79,7 @@ def test_text_says_the_answer_and_shows_the_runs(ran: list[list[str]]) -> None:
 
 
 def test_the_same_command_goes_on_where_it_broke_off(ran: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    simulated: Callable[..., Measured] = memtrace.cli.fit_run.measure_run
+    simulated: Callable[..., Measured] = memtrace.cli.fitting.recorded.measure_run
 
     def interrupted(command: list[str], size: int, num_steps: int, *, log: Path) -> Measured:
         if size > 2:
@@ -87,7 +87,7 @@ def test_the_same_command_goes_on_where_it_broke_off(ran: list[list[str]], monke
         return simulated(command, size, num_steps, log=log)
 
     with monkeypatch.context() as patch:
-        patch.setattr(memtrace.cli.fit_run, "measure_run", interrupted)
+        patch.setattr(memtrace.cli.fitting.recorded, "measure_run", interrupted)
         broken = invoke("--capacity", "32MiB", *COMMAND)
     assert broken.exit_code == 130
     assert "2 runs are kept" in broken.stderr
