@@ -16,6 +16,7 @@ from memtrace.hooks.loop import TrainingLoop
 from memtrace.hooks.sources import Sources
 from memtrace.hooks.spool import Spool
 from memtrace.hooks.status import Status
+from memtrace.hooks.symbolic import symbolic_check
 from memtrace.hooks.window import Window
 from memtrace.hooks.writer import Writer
 from memtrace.hooks.yielding import Yielding
@@ -71,7 +72,7 @@ class Recorder:
         self._facts = ranks.rank_facts()
         spool = Spool(options.parts_dir, rank=self._facts["rank"])
         self._writer = Writer(spool, redact=options.redact)
-        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling)
+        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch))
         with self._guard.quiet():
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources
