@@ -15,7 +15,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
-EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units"})
+EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units", "memtrace.whole_files"})
 RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
@@ -94,6 +94,7 @@ PARTS = {
     "reading.py": part("store integrations.jupyter"),
     "errors.py": Part(),
     "units.py": Part(),
+    "whole_files.py": Part(),
     "__init__.py": Part(),
     "__main__.py": part("cli"),
 }

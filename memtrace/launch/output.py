@@ -21,6 +21,7 @@ from typing import Any
 
 from memtrace.errors import OutputError
 from memtrace.schema.records import PARTS_SUFFIX
+from memtrace.whole_files import is_replaceable
 
 LAUNCHER_FILE = "launcher.json"
 """File in a folder of parts: who records, what is run, where it goes."""
@@ -159,6 +160,9 @@ def check_free(path: Path, *, force: bool) -> None:
             raise OutputError(f"{path}: is a folder with other things in it", hint="name a file", slug="output-exists")
         if not names or force:
             return
+    elif not is_replaceable(path):
+        message = f"{path}: is no regular file, and a recording needs a folder beside its output"
+        raise OutputError(message, hint="name a file", slug="output-unwritable")
     elif not _exists(path) or force:
         return
     raise OutputError(f"{path}: exists already", hint="choose another name, or add --force", slug="output-exists")

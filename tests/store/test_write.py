@@ -105,7 +105,7 @@ def test_disk_that_fills_leaves_the_old_file_and_nothing_else(tmp_path: Path, mo
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(write.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         write_trace(trace_of(rank_trace({"rank": 1})), path)
     assert path.read_bytes() == before
