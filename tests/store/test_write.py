@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from memtrace.errors import OutputError
 from memtrace.schema.tables import TABLES, Column
-from memtrace.store import write
 from memtrace.store.read import read_trace
 from memtrace.store.torch_snapshot import read_snapshot
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
