@@ -10,10 +10,10 @@ RUN_STAMP := $(VENV)/installed-run-$(INPUTS)
 DEV_STAMP := $(VENV)/installed-dev-$(INPUTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench accuracy gpu clean
+.PHONY: help demo test test-fast gold check mutants docs bench accuracy gpu clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,10 +36,19 @@ test: $(DEV_STAMP) ## run every test
 	$(BIN)/python tests/ensure_browser.py
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations=15
 
+test-fast: $(DEV_STAMP) ## run the tests that start no process and open no page
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not process and not browser and not slow and not gpu'
+
+gold: $(DEV_STAMP) ## accept what reports say now as gold files, showing each difference
+	$(BIN)/python tests/gold/accept.py
+
 check: $(DEV_STAMP) ## lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict memtrace
+
+mutants: $(DEV_STAMP) ## put 300 random faults into memtrace, one at a time, and list those that no fast test finds (ARGS=--seed 1)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the picture of the README
 	$(BIN)/python docs/generate.py
@@ -57,4 +66,4 @@ gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTH
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py
 
 clean: ## remove the environment, caches and demo output
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist .mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.leftovers import watch
+from tests.starts_processes import Guard, mark
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -21,6 +25,44 @@ settings.load_profile("memtrace")
 
 ROOT = Path(__file__).parent.parent
 RunMemtrace = Callable[..., "subprocess.CompletedProcess[str]"]
+_guard = Guard()
+
+
+def pytest_configure() -> None:
+    """Listen for processes that tests start."""
+    _guard.install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes or open pages, which `make test-fast` leaves out."""
+    for item in items:
+        mark(item, ROOT / "tests")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now, torch among it, out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Fail a fast test whose fixtures start a process."""
+    with _guard.watching(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a fast test that starts a process."""
+    with _guard.watching(item):
+        return (yield)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a hook, a profiler, a handler or a patched attribute behind."""
+    yield from watch()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from memtrace import __version__
 from memtrace.cli.doctor import DEPENDENCIES, doctor, torch_facts
 
+pytestmark = pytest.mark.process
+
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 
 

@@ -23,7 +23,11 @@ from memtrace.hooks.owners import Owned
 from memtrace.hooks.replicas import Replicas
 from memtrace.schema.names import Category
 
-_FSDP_MODULE = "torch.distributed.fsdp._fully_shard._fsdp_param_group"
+FSDP_MODULES = (
+    "torch.distributed.fsdp._fully_shard._fsdp_param_group",
+    "torch.distributed._composable.fsdp._fsdp_param_group",
+)
+"""Where FSDP2 keeps its groups: first where newer versions of torch do, then where it lay before (2.4 and 2.5)."""
 REDUCER_SCOPE = ("DistributedDataParallel.reducer", "Reducer")
 """Path and class name of the scope in which a reducer makes its buckets."""
 
@@ -64,17 +68,24 @@ class Communication:
 
     def attach_late(self, around: Around) -> None:
         """Wrap what FSDP2 has, once the program has imported it. Called at each forward of a root, it costs nothing."""
-        if self._finds_groups and (module := sys.modules.get(_FSDP_MODULE)) is not None:
-            self._finds_groups = False
-            group = getattr(module, "FSDPParamGroup", None)
+        if not self._finds_groups:
+            return
+        for name in FSDP_MODULES:
+            group = getattr(sys.modules.get(name), "FSDPParamGroup", None)
             if group is not None:
+                self._finds_groups = False
                 around(group, "wait_for_unshard", self._before_gathered, self._after_gathered)
                 around(group, "post_backward", self._before_reduced, self._after_reduced)
+                return
 
     def root_runs(self, module: Any) -> None:
         """Follow a replicated model that was made before the recording began."""
         if type(module).__name__ == "DistributedDataParallel" and id(module) not in self._replicas.watched:
             self._replicas.add(module, step=self._step())
+
+    def misses_groups(self, module: Any) -> bool:
+        """Return whether FSDP2 shards a module whose groups are in none of the places where they were looked for."""
+        return self._finds_groups and any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
 
     def held(self) -> Iterator[Owned]:
         """Yield what is held for communication now, and the sharded parameters behind gathered ones."""
@@ -128,14 +139,17 @@ class Communication:
 
     def _gathered(self, group: Any) -> Iterator[Owned]:
         for parameter in group.fsdp_params:
-            for tensor in parameter.all_gather_outputs:
+            outputs = getattr(parameter, "all_gather_outputs", None)
+            # One tensor in the oldest versions of torch, now a list.
+            for tensor in [parameter.all_gather_output] if outputs is None else outputs:
                 yield Category.COMMUNICATION, f"gathered {_name_of(parameter)}", tensor
 
     def _before_reduced(self, group: Any, *_args: Any) -> None:
         gradients = []
         for parameter in group.fsdp_params:
             unsharded = getattr(parameter, "_unsharded_param", None)
-            for gradient in (getattr(unsharded, "grad", None), parameter.unsharded_accumulated_grad):
+            accumulated = getattr(parameter, "unsharded_accumulated_grad", None)
+            for gradient in (getattr(unsharded, "grad", None), accumulated):
                 if gradient is not None:
                     gradients.append((Category.GRADIENT, f"unsharded {_name_of(parameter)}", gradient))
         self._emit(gradients)

@@ -108,6 +108,8 @@ class TrainingLoop:
             return
         self._training_runs()
         self.communication.root_runs(module)
+        if self.communication.misses_groups(module):
+            self._writer.note("fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed")
         self._sources.choose(module)
         if self._window.is_open:
             self._window.wants_frames(True)
@@ -153,8 +155,8 @@ class TrainingLoop:
 
     # Backward and data
 
-    def before_backward(self, tensors: Any = (), *_args: Any, **_kwargs: Any) -> None:
-        """A call of `backward` or `grad` begins."""
+    def before_backward(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
+        """A call of `backward(tensors)` or `grad(outputs)` begins."""
         if not self.is_current_thread:
             return
         if self._step == 0:
@@ -162,7 +164,8 @@ class TrainingLoop:
         nested = self._phases.current is Phase.BACKWARD
         self._phases.begin(Phase.BACKWARD, time_ns())
         if self._window.is_open and self._saved is not None and not nested:
-            roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else tuple(tensors or ())
+            given = (outputs,) if isinstance(outputs, self._torch.Tensor) else outputs
+            roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else (*(tensors or ()), *(given or ()))
             with self._window.without_frames():
                 began_ns = time_ns()
                 self._window.chunk.saved += self._saved.rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _HEAD_BYTES = 4096
 """Enough to tell what a file is."""
 _PIECE_BYTES = 1 << 20
+_MEMBER_BYTES = 1 << 14
+"""Compressed bytes given to the decompressor at a time."""
 _EXPANSION_FLOOR_BYTES = 256 << 20
 """A compressed file may always grow to this."""
 _EXPANSION_FACTOR = 100
@@ -50,7 +53,11 @@ def open_file(path: Path, *, where: str | None = None, progress: Progress | None
     """
     where = where or str(path)
     try:
-        size_bytes = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # A pipe waits for a writer, a device may never end.
+            raise TraceReadError(f"{where}: not a regular file", hint="copy it to a file first", slug="wrong-kind")
+        size_bytes = status.st_size
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
             if not head.startswith(_GZIP_MAGIC) and _kind(head, where) == "pickle":
@@ -133,15 +140,22 @@ def _decompressed(content: bytes, where: str, progress: Progress | None) -> byte
     limit = max(_EXPANSION_FLOOR_BYTES, _EXPANSION_FACTOR * len(content))
     limit = min(limit, _memory_limit_bytes() or limit)
     pieces: list[bytes] = []
-    total, rest = 0, content
+    total, rest, at = 0, b"", 0
     try:
-        while rest:
+        while rest or at < len(content):
+            if not rest:
+                # Zeros between pieces are padding, as they are after a member.
+                rest, at = content[at : at + _MEMBER_BYTES].lstrip(b"\0"), at + _MEMBER_BYTES
+                continue
             stream = zlib.decompressobj(wbits=31)
             pending = rest
             while not stream.eof:
+                if not pending and at < len(content):
+                    # In pieces: each member that ends copies what follows it, which of the whole file is quadratic.
+                    pending, at = content[at : at + _MEMBER_BYTES], at + _MEMBER_BYTES
                 piece = stream.decompress(pending, _PIECE_BYTES)
                 pending = stream.unconsumed_tail
-                if not piece and not pending and not stream.eof:
+                if not piece and not pending and not stream.eof and at >= len(content):
                     raise TraceReadError(f"{where}: the compressed file is cut off", slug="file-truncated")
                 if not pieces and piece:
                     _kind(piece[:_HEAD_BYTES], where)
@@ -150,7 +164,9 @@ def _decompressed(content: bytes, where: str, progress: Progress | None) -> byte
                     raise _too_large(where, f"its {len(content)} bytes grow to more than {limit}")
                 pieces.append(piece)
                 if progress is not None:
-                    progress(f"decompressing {PurePath(where).name}", len(content) - len(pending), len(content))
+                    progress(
+                        f"decompressing {PurePath(where).name}", min(at, len(content)) - len(pending), len(content)
+                    )
             # A gzip file may be several joined; zero padding after the last is allowed.
             rest = stream.unused_data.lstrip(b"\0")
     except zlib.error as error:

@@ -31,6 +31,9 @@ def read_lines(path: Path) -> PartLines:
     """
     lines = PartLines()
     try:
+        if not path.is_file():
+            # A pipe waits for a writer, a device may never end.
+            raise TraceReadError(f"{path}: not a regular file", slug="wrong-kind")
         with path.open("rb") as file:
             for line in file:
                 record = record_of(line)

@@ -14,6 +14,7 @@ from memtrace.schema.tables import ANNOTATIONS, BUCKETS, COLLECTIVES, KERNELS, O
 from memtrace.store.build import build_rank, concatenated
 from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.files import Progress, open_file, parse_json
+from memtrace.store.header import check_rank_header
 from memtrace.store.kineto import read_activities
 from memtrace.store.part_chunk import MARKS, Chunk, read_chunk
 from memtrace.store.part_events import gather_events
@@ -66,6 +67,7 @@ def _read_process(folder: Path, name: str) -> RankTrace:
     warnings += _damage(main.num_damaged, main.num_unknown, chunks)
     complete = main.ended and not any(warning.slug in _INCOMPLETE for warning in warnings)
     header = rank_header(main, complete=complete)
+    check_rank_header(header, where=f"{folder / name}{PART_SUFFIX}")
     events = gather_events(chunks, strings, stacks, devices=header["devices"])
     header.setdefault("allocator_settings", events.allocator_settings)
     tables = {

@@ -11,6 +11,7 @@ from memtrace.errors import TraceReadError, TraceVersionError
 from memtrace.schema.tables import TABLES, WARNINGS, Column, Table
 from memtrace.schema.version import TRACE_VERSION
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, dtype_of, int_column
+from memtrace.store.header import check_rank_header, check_trace_header
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
 
 
@@ -39,9 +40,12 @@ def read_trace_document(document: Mapping[str, Any], *, where: str) -> Trace:
     """
     check_version(document.get("version"), where=where)
     header = _object(document.get("header"), f"{where}: header")
+    check_trace_header(header, where=f"{where}: header")
     texts = document.get("strings")
     if not isinstance(texts, list) or not set(map(type, texts)) <= {str}:
         raise TraceReadError(f"{where}: strings is not a list of texts", slug="file-damaged")
+    if len(set(texts)) != len(texts):
+        raise TraceReadError(f"{where}: strings holds a text twice", slug="file-damaged")
     ranks = document.get("ranks")
     if not isinstance(ranks, list):
         raise TraceReadError(f"{where}: ranks is not a list", slug="file-damaged")
@@ -62,9 +66,7 @@ def _read_rank(rank: Any, strings: tuple[str, ...], where: str) -> RankTrace:
     header = _object(fields.get("header"), f"{where} header")
     if not isinstance(header.get("source"), str):
         raise TraceReadError(f"{where} header: no source in it", slug="file-damaged")
-    for name in ("rank", "world_size", "pid", "local_rank"):
-        if not isinstance(header.get(name), (int, type(None))):
-            raise TraceReadError(f"{where} header: {name} is not a number", slug="file-damaged")
+    check_rank_header(header, where=f"{where} header")
     raw_tables = _object(fields.get("tables"), f"{where} tables")
     tables = {table.name: _read_table(table, raw_tables.get(table.name), len(strings), where) for table in TABLES}
     _check_rows(tables, where)

@@ -55,6 +55,7 @@ def outcomes(folder: Path, tmp_path: Path, deaths: dict[str, int]) -> tuple[list
     return [found[at] for at in range(len(sources))], len(list(notes.iterdir()))
 
 
+@pytest.mark.process
 def test_several_processes_give_the_same_bytes(ranks: Path, in_turn: InTurn, in_processes: list[int]) -> None:
     result = CliRunner().invoke(group, ["report", str(ranks), "--json"])
     assert result.exit_code == 0, result.output
@@ -63,6 +64,7 @@ def test_several_processes_give_the_same_bytes(ranks: Path, in_turn: InTurn, in_
     assert [one["rank"] for one in json.loads(result.stdout)["ranks"]] == list(range(NUM_RANKS))
 
 
+@pytest.mark.process
 def test_three_corrupt_ranks_are_reported_and_do_not_stop_the_rest(
     own_ranks: Path, in_turn: InTurn, in_processes: list[int]
 ) -> None:
@@ -79,6 +81,7 @@ def test_three_corrupt_ranks_are_reported_and_do_not_stop_the_rest(
     assert missing.message.endswith("2, 5, 11.")
 
 
+@pytest.mark.process
 def test_a_killed_process_loses_nothing_but_a_file_that_kills_two(ranks: Path, tmp_path: Path) -> None:
     poisonous, unlucky = "rank-00000.json.gz", "rank-00007.json.gz"
     found, num_deaths = outcomes(ranks, tmp_path, {poisonous: 9, unlucky: 1})

@@ -1,0 +1,33 @@
+"""Accept what reports say now: `make gold`, or `python tests/gold/accept.py`. Shows and rewrites what differs.
+
+Look at the difference before you commit it: it is what a user will see change.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.gold.difference import difference
+from tests.gold.rendered import ACTUAL, CASES, FOLDER, rendered
+
+
+def main() -> None:
+    """Rewrite every gold file that differs."""
+    num_changed = 0
+    for case in CASES:
+        for name, actual in rendered(case).items():
+            path = FOLDER / name
+            gold = path.read_text(encoding="utf-8") if path.exists() else ""
+            if gold != actual:
+                num_changed += 1
+                print(difference(name, gold, actual, most=200), end="")
+                path.write_text(actual, encoding="utf-8")
+            (ACTUAL / name).unlink(missing_ok=True)
+    print(f"{num_changed} gold files rewritten")
+
+
+if __name__ == "__main__":
+    main()

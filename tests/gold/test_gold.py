@@ -1,0 +1,29 @@
+"""Every number that a report shows is pinned: text, JSON and page of recordings, whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gold.difference import difference
+from tests.gold.rendered import ACTUAL, CASES, FOLDER, TRACES, names_of, rendered
+
+SHOWN = 60
+"""Lines of a difference in the message of a test."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_report_says_what_its_gold_files_say(case: str) -> None:
+    shown = []
+    for name, actual in rendered(case).items():
+        gold = (FOLDER / name).read_text(encoding="utf-8") if (FOLDER / name).exists() else ""
+        if gold != actual:
+            ACTUAL.mkdir(exist_ok=True)
+            (ACTUAL / name).write_text(actual, encoding="utf-8")
+            shown.append(difference(name, gold, actual, most=SHOWN))
+    assert not shown, "\n".join([*shown, f"What came out is in {ACTUAL}. If it is meant: make gold"])
+
+
+def test_every_gold_file_and_every_recording_is_read() -> None:
+    known = {name for case in CASES for name in names_of(case)}
+    assert {path.name for path in FOLDER.iterdir() if path.suffix in {".txt", ".json"}} == known
+    assert {path.name for path in TRACES.iterdir()} == {case.trace for case in CASES.values()}
