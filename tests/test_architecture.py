@@ -16,7 +16,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
-EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units"})
+EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units", "memtrace.whole_files"})
 RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
@@ -66,7 +66,7 @@ PARTS = {
     "analysis": part(f"schema {TRACE} allocator", "pandas numpy", not_calls=TALK | {"open"}),
     "forecast": part(
         f"schema {TRACE} allocator analysis",
-        "numpy torch",
+        "numpy",
         not_stdlib=START_PROCESSES,
         not_calls=TALK | {"open"},
     ),
@@ -88,6 +88,7 @@ PARTS = {
     "reading.py": part("store integrations.jupyter"),
     "errors.py": Part(),
     "units.py": Part(),
+    "whole_files.py": Part(),
     "__init__.py": Part(),
     "__main__.py": part("cli"),
 }
@@ -100,8 +101,6 @@ ONLY_IN = {
     "fsspec": ("parallel/remote.py",),
 }
 """Packages that only files which begin so may import."""
-
-TORCH_IN_FORECAST = "forecast/meta.py"
 
 START_UP = ("hooks/__init__.py", "hooks/watcher.py", "hooks/bootstrap/sitecustomize.py")
 """What a recorded process loads before its program has imported torch, or without torch ever."""
@@ -215,8 +214,6 @@ def import_problems(path: str, name: str, rules: Part, one: Import) -> Iterator[
         yield f"imports {one.module}"
     elif top in ONLY_IN and not path.startswith(ONLY_IN[top]):
         yield f"imports {top} outside {ONLY_IN[top][0]}"
-    elif top == "torch" and name == "forecast" and not (path == TORCH_IN_FORECAST and one.deferred):
-        yield f"imports torch outside the functions of {TORCH_IN_FORECAST}"
 
 
 def memtrace_problems(name: str, rules: Part, one: Import) -> Iterator[str]:
@@ -388,8 +385,7 @@ def test_no_file_is_named_after_nothing() -> None:
             "from memtrace.report.terminal import report",
             "analysis imports memtrace.report.terminal.report",
         ),
-        ("forecast/estimation/estimate.py", "def f():\n    import torch", "outside the functions of forecast/meta.py"),
-        ("forecast/meta.py", "import torch", "outside the functions of forecast/meta.py"),
+        ("forecast/estimation/estimate.py", "def f():\n    import torch", "forecast imports torch"),
         ("forecast/fitting/search.py", "import subprocess", "forecast imports subprocess"),
         ("report/page/report.py", "import plotly", "report imports plotly outside report/page/figures/plotly.py"),
         (
@@ -441,7 +437,6 @@ def test_checker_refuses(path: str, source: str, problem: str) -> None:
             "analysis/device/peak.py",
             "import numpy as np\nimport pandas as pd\nfrom memtrace.store.trace import RankTrace",
         ),
-        ("forecast/meta.py", "def f():\n    import torch.nn"),
         (
             "report/page/figures/plotly.py",
             "import plotly.graph_objects as go\nfrom memtrace.analysis.results.report import Peak",

@@ -19,6 +19,7 @@ from memtrace.hooks.sources.choose import Sources
 from memtrace.hooks.sources.kineto_thread import end_thread_before_forks
 from memtrace.hooks.torch_side.attach import Attachments
 from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.symbolic import symbolic_check
 from memtrace.hooks.torch_side.yield_to_program import Yielding
 from memtrace.schema.names import Source
 from memtrace.schema.options import RecordOptions
@@ -72,7 +73,7 @@ class Recorder:
         self._facts = ranks.rank_facts()
         spool = Spool(options.parts_dir, rank=self._facts["rank"])
         self._writer = Writer(spool, redact=options.redact)
-        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling)
+        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch))
         with self._guard.quiet():
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources

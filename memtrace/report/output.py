@@ -5,9 +5,6 @@ In: text and a path. Out: the file. It is written under a name of its own and mo
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from memtrace.allocator.results import WhatIf
 from memtrace.analysis.results.diff import Diff
 from memtrace.analysis.results.report import Report
 from memtrace.errors import OutputError
+from memtrace.whole_files import write_whole
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -43,18 +41,9 @@ def write_bytes(content: bytes, path: Path, *, force: bool) -> None:
         OutputError: the file exists and `force` is false, or it cannot be written.
     """
     check_output(path, force=force)
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes private files; a report gets the rights that any new file of the user gets.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        write_whole(path, lambda file: file.write(content))
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         reason = error.strerror or str(error)
         raise OutputError(f"{path} cannot be written: {reason}", slug="output-unwritable") from error
 
@@ -93,10 +82,3 @@ def write_diff(diff: Diff, path: Path, *, force: bool) -> None:
 
     check_output(path, force=force)
     write_text(render_diff(diff), path, force=force)
-
-
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

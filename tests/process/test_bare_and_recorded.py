@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.store.reading.read import read_trace
 from tests.process.conftest import TRAIN, split_said
 
 LIMIT_S = 30
@@ -266,7 +267,77 @@ WRAPPED = [
     for when, before in (("early", ""), ("late", "train(1)"))
     if name in ("by-arguments", "by-an-object") or when == "early"
 ]
-ROWS = DESCRIPTORS + FORKING + WRAPPED
+NET = """
+from torch import nn
+net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+sgd = torch.optim.SGD(net.parameters(), lr=0.01)
+x = torch.ones(2, 8)
+
+def steps(model):
+    for number in range(2):
+        loss = model(x).sum(); loss.backward(); sgd.step(); sgd.zero_grad(); print(number, loss.item())
+"""
+SYMBOLIC = [
+    Row(
+        "jit",
+        NET
+        + """
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 4)
+    def forward(self, x):
+        sgd = torch.optim.SGD(self.inner.parameters(), lr=0.1)
+        self.inner(x).sum().backward(); sgd.step()
+        return x * 2
+
+traced = torch.jit.trace(net, x)
+print(traced.code)
+steps(traced)
+print(torch.jit.trace(Inner(), x, check_trace=False).code)
+
+@torch.jit.script
+def scripted(x):
+    with torch.autograd.profiler.record_function("range"):
+        return torch.autograd.grad([(x * x).sum()], [x])[0]
+
+print(scripted(torch.ones(3, requires_grad=True)))
+steps(torch.jit.script(net))
+""",
+    ),
+    Row(
+        "export-and-fx",
+        NET
+        + """
+print(torch.export.export(net, (x,)).graph)
+graph = torch.fx.symbolic_trace(net)
+print(graph.code)
+from torch.fx.experimental.proxy_tensor import make_fx
+print(make_fx(net)(x).code)
+steps(graph)
+print(torch.fx.symbolic_trace(net).code)
+""",
+    ),
+    Row(
+        "fake-modes-and-functorch",
+        NET
+        + """
+from torch._subclasses.fake_tensor import FakeTensorMode
+mode = FakeTensorMode(allow_non_fake_inputs=True)
+with mode:
+    fake = nn.Linear(8, 4); adam = torch.optim.Adam(fake.parameters())
+    fake(torch.randn(2, 8)).sum().backward(); adam.step()
+    print(type(net(mode.from_tensor(x))).__name__)
+fake(mode.from_tensor(x)).sum().backward()
+adam.step()
+of = lambda parameters, x: torch.func.functional_call(net, parameters, (x,)).sum()
+print(torch.func.grad(of)(dict(net.named_parameters()), x)["0.bias"])
+print(torch.vmap(net)(x), torch.func.jvp(net, (x,), (x,))[1])
+steps(net)
+""",
+    ),
+]
+ROWS = DESCRIPTORS + FORKING + WRAPPED + SYMBOLIC
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
@@ -277,3 +348,5 @@ def test_recorded_is_bare(tmp_path: Path, row: Row) -> None:
         recorded.stderr = without_one_line(recorded.stderr, "memtrace: " + row.says)
     assert recorded == bare
     assert "Wrote t.json" in said
+    warnings = [one for rank in read_trace(tmp_path / "recorded/t.json").ranks for one in rank.warnings]
+    assert [one for one in warnings if one.slug == "hook-failed"] == []

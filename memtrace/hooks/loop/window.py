@@ -123,7 +123,7 @@ class Window:
             step = chunk.step if next_step is None else next_step
             self.chunk = Chunk(step=step, reason=next_reason, start_ns=time_ns())
             if resume:
-                self._sources.start(frames=frames)
+                self._start_sources(frames=frames)
             self.worked(began_ns)
 
     def worked(self, since_ns: int) -> None:
@@ -152,12 +152,21 @@ class Window:
         # Only now: a process that is killed in between leaves a step too many, and never one too few.
         self._drop_old()
         if wanted and not self.is_open:
-            self._sources.start()
+            self._start_sources(frames=False)
         elif not wanted:
             self._sources.pause()
         if self.keeps(step) and wanted and not self.keeps(following):
             self._sources.shrink_ring(self._selection.last)
         self.is_open = wanted
+
+    def _start_sources(self, *, frames: bool) -> None:
+        """Record on, unless nothing can be written any more."""
+        if self._spool.broken:
+            return
+        try:
+            self._sources.start(frames=frames)
+        except OSError as error:
+            self._spool.give_up(error)
 
     def _write(self, chunk: Chunk, batch: EventBatch) -> None:
         if not (chunk.num_marks or batch.columns or batch.is_native):

@@ -126,7 +126,10 @@ class OwnerSweep:
 
 
 def plain_tensors(tensor: Any) -> Iterator[Any]:
-    """Yield the tensors with storage behind a tensor: itself, a DTensor's local part, a wrapper's inner tensors."""
+    """Yield the tensors with storage behind a tensor: itself, a DTensor's local part, a wrapper's inner tensors.
+
+    One of a fake mode has none, whatever device it says.
+    """
     local = getattr(tensor, "_local_tensor", None)
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if local is not None:
@@ -134,7 +137,7 @@ def plain_tensors(tensor: Any) -> Iterator[Any]:
     elif flatten is not None:
         for attribute in flatten()[0]:
             yield from plain_tensors(getattr(tensor, attribute))
-    elif tensor.device.type != "meta":
+    elif tensor.device.type != "meta" and getattr(tensor, "fake_mode", None) is None:
         yield tensor
 
 

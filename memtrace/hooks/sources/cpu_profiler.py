@@ -75,8 +75,12 @@ class CpuSource:
         return self._thread in (None, threading.get_ident()) and self._graph_task() == -1
 
     def start(self, *, frames: bool) -> None:
-        """Start recording on this thread, with Python frames or without; nothing happens if it runs already."""
+        """Start recording on this thread, with Python frames or without; nothing happens if it runs already.
+
+        Raises OSError where no file can be opened: the profiler reads one, and would complain on stderr.
+        """
         if not self.running and self.can_switch:
+            os.close(os.open(os.devnull, os.O_RDONLY))
             # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own.
             self.frames = frames and self._may_have_frames() and sys.getprofile() is None
             self._enable(with_frames=self.frames)

@@ -39,11 +39,20 @@ class _Quiet:
 
 
 class Guard:
-    """Wraps callbacks. `warn(slug, message)` is told once per kind of error; `is_compiling` is torch's own check."""
+    """Wraps callbacks. `warn(slug, message)` is told once per kind of error.
 
-    def __init__(self, warn: Callable[[str, str], None], is_compiling: Callable[[], bool]) -> None:
+    `is_compiling` is torch's own check, `is_symbolic` that of `symbolic.py`: while one says yes, callbacks do nothing.
+    """
+
+    def __init__(
+        self,
+        warn: Callable[[str, str], None],
+        is_compiling: Callable[[], bool],
+        is_symbolic: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._warn = warn
         self._is_compiling = is_compiling
+        self._is_symbolic = is_symbolic
         self._state = _ThreadState()
         self._warned: set[tuple[str, type[BaseException]]] = set()
 
@@ -62,7 +71,7 @@ class Guard:
         `KeyboardInterrupt` and `SystemExit` pass: they are meant for the program, wherever they strike.
         """
         state = self._state
-        is_compiling = self._is_compiling
+        is_compiling, is_symbolic = self._is_compiling, self._is_symbolic
         num_failures = 0
 
         def guarded(*args: Any, **kwargs: Any) -> None:
@@ -71,7 +80,7 @@ class Guard:
             # hook costs no graph break. Any other expression before it would be traced.
             if is_compiling():
                 return
-            if state.active or num_failures >= MAX_FAILURES:
+            if state.active or num_failures >= MAX_FAILURES or is_symbolic():
                 return
             state.active = True
             try:

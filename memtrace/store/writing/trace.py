@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +16,7 @@ from memtrace.schema.version import TRACE_FORMAT, TRACE_VERSION
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray
 from memtrace.store.strings import StringTable
 from memtrace.store.trace import RankTrace, Trace
+from memtrace.whole_files import write_whole
 
 
 def write_trace(trace: Trace, path: Path) -> None:
@@ -28,18 +26,8 @@ def write_trace(trace: Trace, path: Path) -> None:
         OutputError: it cannot be written; nothing is left behind.
     """
     content = trace_bytes(trace)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            with temporary.open("xb") as file:
-                _write_content(file, content, compress=path.suffix == ".gz")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        write_whole(path, lambda file: _write_content(file, content, compress=path.suffix == ".gz"))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}", slug="output-unwritable") from None
 
