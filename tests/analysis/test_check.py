@@ -179,3 +179,20 @@ def test_what_is_no_budget_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(MemtraceError) as caught:
         parse_budget(text)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("budget", "sizes"),
+    [("peak=0", [90, 80, 70]), ("peak=1GiB", []), ("parameter=0", [80, 60]), ("end=0", []), ("end.parameter=0", [])],
+)
+def test_a_broken_budget_for_the_peak_names_the_three_largest_stacks_of_its_category(
+    budget: str, sizes: list[int]
+) -> None:
+    kinds = {90: "unknown", 80: "parameter", 70: "unknown", 60: "parameter"}
+    rows = tuple(
+        StackRow(frames=("train.py:1 main",), num_bytes=size, num_allocations=1, category=kind)
+        for size, kind in kinds.items()
+    )
+    ran = report(100, 50)
+    (result,) = check(replace(ran, ranks=(replace(ran.ranks[0], top_stacks=rows),)), [parse_budget(budget)]).budgets
+    assert [row.num_bytes for row in result.largest] == sizes

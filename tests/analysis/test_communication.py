@@ -178,3 +178,17 @@ def test_collectives_add_up_by_name_group_and_dtype() -> None:
 
 def test_a_rank_that_exchanges_nothing_has_no_result() -> None:
     assert communication_of_rank(rank_trace(steps=[step(1, 0, 9)])) is None
+
+
+def test_all_reduces_of_which_the_profile_lost_the_launch_are_told_by_their_operators() -> None:
+    profile = launches("cpu", 1020, 1060)
+    for at in (1070, 1090):
+        profile.add("kernel", "ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)", at, at + 5, device=0, stream=20)
+    # A call without a number launched none of them.
+    profile.add("cuda_runtime", "cudaLaunchKernel", 1001, 1002)
+    tables = {
+        "phases": [phase("backward", 1, 1_000_000, 1_100_000)],
+        "replica_forwards": [forward(1, 1, 0)],
+        "buckets": [bucket(0, 10), bucket(1, 20)],
+    }
+    assert replica_in(profile.recorded(**tables)).bucket_starts_ns == (20_000, 60_000)

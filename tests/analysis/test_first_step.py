@@ -123,6 +123,12 @@ def test_outputs_that_the_next_forward_runs_beside_are_named() -> None:
     (effect,) = effects(rank)["outputs-kept"]
     assert (effect.num_bytes, effect.stays) == (LOGITS, True)
     assert effect.evidence["where"]["file"] == "train1.py"
+    assert effect.evidence["seen_in_next_forward"] is True
+
+
+def test_outputs_at_the_end_of_a_run_of_one_step_may_or_may_not_stay() -> None:
+    (effect,) = effects(run([*PLAIN, FREE_GRADIENT], owners=[gradient(1)]))["outputs-kept"]
+    assert (effect.num_bytes, effect.stays, effect.evidence["seen_in_next_forward"]) == (LOGITS, None, False)
 
 
 def test_a_run_that_lets_go_of_its_outputs_keeps_none() -> None:
@@ -219,6 +225,22 @@ def test_segments_of_the_first_step_are_warm_up() -> None:
     assert effect.num_bytes == 4 * GIB
     assert effect.evidence["num_device_mallocs_by_step"] == {"1": 1, "2": 1}
     assert effect.evidence["reserved_growth_bytes_by_step"] == {"1": 4 * GIB, "2": GIB}
+
+
+@pytest.mark.parametrize(
+    ("later", "is_over"),
+    [((), False), ((0, 0), True), ((3, 1), True), ((1, 4), False), ((4, 0), False), ((5, 1), False)],
+)
+def test_warm_up_is_over_where_every_later_step_takes_less(later: tuple[int, ...], is_over: bool) -> None:
+    def taken(number: int, num_gib: int) -> list[tuple[int, Event]]:
+        return [(10, ("segment_alloc", 8 * number * GIB, num_gib * GIB))] if num_gib else []
+
+    steps = [[*taken(at, size), *PLAIN, FREE_OUTPUT, FREE_GRADIENT] for at, size in enumerate((4, *later))]
+    owners = [owner(140, 4, PARAMETER, "gradient", device="cuda:0")]
+    (effect,) = effects(run(*steps, device="cuda:0", owners=owners))["allocator-warm-up"]
+    growth = {str(at): size * GIB for at, size in enumerate((4, *later), start=1)}
+    assert effect.evidence["reserved_growth_bytes_by_step"] == growth
+    assert ("few or none later" in effect.title) == is_over
 
 
 @pytest.mark.parametrize(("later", "stays"), [(3 * GIB, True), (2 * GIB, False)])

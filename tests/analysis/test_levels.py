@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -179,3 +180,12 @@ def test_unseen_bytes_of_other_threads_are_noted() -> None:
     report = analyze(trace(rank_trace(events=rows, windows=[window(0, 3, initial=0)])))
     note = next(note for note in report.ranks[0].warnings if note.slug == "unseen-bytes")
     assert "1000 B" in note.message
+
+
+@pytest.mark.parametrize("totals", [(510, 520, 530), (10, 1020, 30)], ids=["from the start", "back at the next event"])
+def test_bytes_that_do_not_stay_or_were_there_before_are_no_unseen_bytes(totals: tuple[int, int, int]) -> None:
+    rows = event_rows([(A, 1, 10), (A, 2, 10), (A, 3, 10)])
+    for row, total in zip(rows, totals, strict=True):
+        row["total_bytes"] = total
+    report = analyze(trace(rank_trace(events=rows, windows=[window(0, 3, initial=0)])))
+    assert "unseen-bytes" not in [note.slug for note in report.ranks[0].warnings]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memtrace.analysis.ranks.compare import compare_ranks
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.ranks import RanksResult, Scheme
 from memtrace.analysis.results.report import Finding, Report
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.analysis.made_ranks import Part, Shape, copies, made_rank, report_of
+from tests.fake_report import out_of_memory
 
 GPT = {
     "tokens.weight": (41, 8),
@@ -243,6 +246,18 @@ def test_the_rank_that_died_first_is_named() -> None:
     assert "ValueError after step 2" in finding.title
     assert finding.evidence["last_steps"] == {"1": 3, "2": 2}
     assert report.verdict.endswith(f" {finding.title}.")
+
+
+def test_of_ranks_that_stopped_at_one_step_an_exception_comes_before_an_oom_and_that_before_a_death() -> None:
+    ranks = [made_rank(rank, 5, copies(GPT), last_step=2, complete=rank != 0) for rank in range(4)]
+    exception = {"type": "ValueError", "message": "no", "stack": []}
+    ranks.append(made_rank(4, 5, copies(GPT), last_step=2, exception=exception))
+    dead, whole, other, *rest = report_of(*ranks).ranks
+    reports = [dead, replace(whole, oom=out_of_memory()), replace(other, oom=replace(out_of_memory(), predicted=True))]
+    overview = compare_ranks([*reports, *rest])
+    assert overview is not None
+    assert [row.failure for row in overview.ranks] == ["incomplete", "oom", None, None, "exception"]
+    assert overview.failed == (4, 1, 0)
 
 
 def test_ranks_that_were_all_stopped_at_once_did_not_die_of_one() -> None:

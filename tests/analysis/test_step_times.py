@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtrace.analysis.results.step_times import StepTimes
+from memtrace.analysis.time import throughput
 from memtrace.analysis.time.gpu_data_sheets import peak_flops
 from memtrace.analysis.time.step_times import step_times
 from memtrace.forecast.gpus import GPUS
@@ -178,3 +179,38 @@ def test_peaks_agree_with_those_that_plans_reckon_with() -> None:
     }
     for device, planned in names.items():
         assert peak_flops(device, "float16") == pytest.approx(GPUS[planned].flops, rel=0.001), device
+
+
+@pytest.mark.parametrize(
+    ("autocast", "dtypes", "precision"),
+    [
+        (None, ["bfloat16", "bfloat16"], ("bfloat16", False)),
+        (None, ["bfloat16", "float32"], (None, False)),
+        (["float16"], ["float32"], ("float16", True)),
+        (["bfloat16", "float16"], ["float32"], (None, True)),
+    ],
+)
+def test_the_precision_is_that_of_autocast_or_the_one_of_all_parameters(
+    autocast: list[str] | None, dtypes: list[str], precision: tuple[str | None, bool]
+) -> None:
+    owners = [owner(1, at, 8, "parameter") | {"dtype": dtype} for at, dtype in enumerate(dtypes, start=1)]
+    # States in another precision say nothing of products of matrices.
+    owners += [owner(1, 9, 8, "optimizer_state") | {"dtype": "float64"}]
+    rank = rank_trace(header={"autocast_dtypes": autocast}, owners=owners)
+    assert throughput._precision(rank) == precision
+
+
+@pytest.mark.parametrize(
+    ("kinds", "device"),
+    [
+        (["NVIDIA H200", "cpu"], "NVIDIA H200"),
+        (["NVIDIA H200"] * 2, "NVIDIA H200"),
+        (["A", "B"], None),
+        (["cpu"], None),
+    ],
+)
+def test_utilisation_is_of_the_one_kind_of_gpu(kinds: list[str], device: str | None) -> None:
+    devices = [
+        {"name": "cpu" if kind == "cpu" else f"cuda:{number}", "kind": kind} for number, kind in enumerate(kinds)
+    ]
+    assert throughput._device(rank_trace(header={"devices": devices})) == device
