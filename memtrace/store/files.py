@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stat
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import IO, Any
 import orjson
 
 from memtrace.errors import TraceReadError
+from memtrace.store.opening import NotRegularError, open_regular
 from memtrace.store.printable import printable
 
 Progress = Callable[[str, int, int | None], None]
@@ -53,16 +54,16 @@ def open_file(path: Path, *, where: str | None = None, progress: Progress | None
     """
     where = where or str(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            # A pipe waits for a writer, a device may never end.
-            raise TraceReadError(f"{where}: not a regular file", hint="copy it to a file first", slug="wrong-kind")
-        size_bytes = status.st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
             head = file.read(_HEAD_BYTES)
             if not head.startswith(_GZIP_MAGIC) and _kind(head, where) == "pickle":
                 return Opened(where=where, kind="pickle", content=None, size_bytes=size_bytes)
             return open_stream(file, where=where, size_bytes=size_bytes, progress=progress)
+    except NotRegularError:
+        raise TraceReadError(
+            f"{where}: not a regular file", hint="copy it to a file first", slug="wrong-kind"
+        ) from None
     except OSError as error:
         raise TraceReadError(f"{where}: {error.strerror or error}", hint=_hint_for_missing(path)) from None
 
