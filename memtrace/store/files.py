@@ -19,6 +19,8 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes or files), if that is known."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_OTHER_COMPRESSIONS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
+"""First bytes, and what made them; the first begins like an old pickle."""
 _HEAD_BYTES = 4096
 """Enough to tell what a file is."""
 _PIECE_BYTES = 1 << 20
@@ -117,6 +119,10 @@ def _kind(head: bytes, where: str) -> str:
     """Return whether the first bytes begin a pickle or a JSON document."""
     if not head:
         raise TraceReadError(f"{where}: the file is empty", hint="record it again", slug="file-empty")
+    for magic, name in _OTHER_COMPRESSIONS.items():
+        if head.startswith(magic):
+            hint = f"memtrace reads gzip only: decompress it with {name} -d"
+            raise TraceReadError(f"{where}: {name}-compressed", hint=hint, slug="wrong-kind")
     # 0x80 and the protocol; or what a protocol 0 or 1 pickle of a dict or list begins with.
     if (head[0] == 0x80 and head[1:2] <= b"\x0a") or head[:1] in (b"(", b"}", b"]"):
         return "pickle"
