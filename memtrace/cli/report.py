@@ -71,7 +71,9 @@ class Progress:
 @click.option(
     "--open", "opens", is_flag=True, help="Open the page in a browser; --html is a temporary file by default."
 )
-@click.option("--no-source", is_flag=True, help="Leave paths and source lines out of the HTML file.")
+@click.option(
+    "--no-source", is_flag=True, help="Leave paths, lines, host, arguments and messages of errors out of the HTML file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
 @click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
 @click.option("--capacity", type=Size(), help="Memory of the device, as in 24GiB, in place of what the trace says.")
@@ -119,6 +121,7 @@ def report(
     from memtrace.analysis.advice.find import failing
     from memtrace.parallel.run import report_of
     from memtrace.report.output import check_output, write_html
+    from memtrace.report.page.data.personal import personal_facts
 
     if html is None and opens:
         html = Path(tempfile.mkdtemp(prefix="memtrace-")) / "report.html"
@@ -142,7 +145,10 @@ def report(
 
         print_report(result)
     if html is not None:
+        held = () if no_source else personal_facts(result)
         click.echo(f"Wrote {html}", err=as_json)
+        if held:
+            click.echo(f"Before you share it: it holds {', '.join(held)}; --no-source leaves them out.", err=as_json)
     if html is not None and opens:
         webbrowser.open(html.resolve().as_uri())
     failed = failing(result.findings, fail_on)
