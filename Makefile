@@ -16,7 +16,7 @@ TORCH_STAMPS := $(TORCHES:%=.venv-torch-%/installed-$(INPUTS))
 TORCH_TESTS := tests/torches tests/hooks/test_cpu.py tests/hooks/test_owners.py tests/hooks/test_saved.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-torches gold check mutants docs bench accuracy gpu clean
+.PHONY: help demo test test-fast test-torches gold check mutants faults docs bench accuracy gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -70,6 +70,9 @@ check: $(DEV_STAMP) ## lint, formatting, types
 
 mutants: $(DEV_STAMP) ## put 300 random faults into memtrace, one at a time, and list those that no fast test finds (ARGS=--seed 1)
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+faults: $(DEV_STAMP) ## put each named fault of tests/faults/table.py into a copy of memtrace, and run the tests that must find it
+	$(BIN)/python -m tests.faults
 
 docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the picture of the README
 	$(BIN)/python docs/generate.py

@@ -57,7 +57,7 @@ def run_one(config: Config, folder: Path, counted: dict[Config, list[str]]) -> d
     What autograd saves does not depend on the optimizer: it is counted once for all of them, and kept in `counted`.
     """
     from benchmarks.matrix.compare import compare, worst
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     start = time.monotonic()
     try:

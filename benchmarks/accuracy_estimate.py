@@ -144,10 +144,10 @@ def recorded(case: Case, folder: Path) -> dict[str, Any]:
 
 def read_recording(trace: Path) -> dict[str, Any]:
     """Return the steady-state peak of a recording, what was kept when its last backward began, and its last end."""
-    from memtrace.analysis.history import build_history
-    from memtrace.analysis.peak import state_at
+    from memtrace.analysis.device.device_history import build_history
+    from memtrace.analysis.device.peak import state_at
     from memtrace.analysis.report import analyze
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     read = read_trace((trace,))
     report = analyze(read).ranks[0]
@@ -166,13 +166,13 @@ def read_recording(trace: Path) -> dict[str, Any]:
 
 def estimated(case: Case) -> dict[str, int]:
     """Return the estimate of a case: model, activations when backward begins, total of the steady-state peak."""
-    from memtrace.forecast.kernels import PLAIN
-    from memtrace.forecast.layout import Layout, Run
-    from memtrace.forecast.model_config import read_config
-    from memtrace.forecast.model_spec import ModelSpec
-    from memtrace.forecast.phases import moments
-    from memtrace.forecast.precision import PRECISIONS
-    from memtrace.forecast.sharding import rank_model
+    from memtrace.forecast.memory.kept_by_kernels import PLAIN
+    from memtrace.forecast.memory.layout import Layout, Run
+    from memtrace.forecast.memory.phases import moments
+    from memtrace.forecast.memory.sharding import rank_model
+    from memtrace.forecast.model.config import read_config
+    from memtrace.forecast.model.precision import PRECISIONS
+    from memtrace.forecast.model.spec import ModelSpec
 
     drop = case["dropout"]
     if case["kind"] == "sample":

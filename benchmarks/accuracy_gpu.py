@@ -155,7 +155,7 @@ def main() -> int:
     from benchmarks.predictions.outcomes import on_cpu, on_gpu
     from benchmarks.predictions.runs import beside_bytes
     from benchmarks.predictions.tables import cpu_document, gpu_document
-    from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
+    from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 
     began, facts = time.monotonic(), gpu_facts()
     gpu = options_of(facts)

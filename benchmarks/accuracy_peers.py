@@ -61,8 +61,8 @@ def deepspeed_estimate(folder: Path) -> Peer:
     exec(compile(ast.Module(found, type_ignores=[]), DEEPSPEED_FILE, "exec"), names)
 
     def peer(case: Case) -> int:
-        from memtrace.forecast.model_config import read_config
-        from memtrace.forecast.parameters import num_parameters
+        from memtrace.forecast.model.config import read_config
+        from memtrace.forecast.model.parameters import num_parameters
 
         _, gpu = names[DEEPSPEED_FUNCTION](num_parameters(read_config(config_of(case))), 1, 1, cpu_offload=False)
         return int(gpu)

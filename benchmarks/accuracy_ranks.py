@@ -25,14 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.matrix.runs import import_everything, record  # noqa: E402
-from memtrace.forecast.kernels import PLAIN  # noqa: E402
-from memtrace.forecast.layout import Layout, Run  # noqa: E402
-from memtrace.forecast.model_config import read_config  # noqa: E402
-from memtrace.forecast.model_spec import ModelSpec  # noqa: E402
-from memtrace.forecast.optimizers import OPTIMIZERS  # noqa: E402
-from memtrace.forecast.precision import PRECISIONS  # noqa: E402
-from memtrace.forecast.rank_states import fsdp_states  # noqa: E402
-from memtrace.forecast.sharding import rank_model  # noqa: E402
+from memtrace.forecast.estimation.rank_states import fsdp_states  # noqa: E402
+from memtrace.forecast.memory.kept_by_kernels import PLAIN  # noqa: E402
+from memtrace.forecast.memory.layout import Layout, Run  # noqa: E402
+from memtrace.forecast.memory.optimizers import OPTIMIZERS  # noqa: E402
+from memtrace.forecast.memory.sharding import rank_model  # noqa: E402
+from memtrace.forecast.model.config import read_config  # noqa: E402
+from memtrace.forecast.model.precision import PRECISIONS  # noqa: E402
+from memtrace.forecast.model.spec import ModelSpec  # noqa: E402
 
 PAGE = ROOT / "docs" / "estimate-ranks.md"
 STEPS = 3
@@ -124,7 +124,7 @@ def estimated(case: Case, rank: int) -> dict[str, int]:
 def recorded(case: Case, folder: Path) -> list[Mapping[str, int]]:
     """Return what each rank held at the end of the last step, by category."""
     from memtrace.analysis.report import analyze
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     found = []
     for path in record(case, folder, STEPS):
@@ -173,7 +173,7 @@ no number of ranks divides them evenly.
   same memory, which counts as gradients.
 - `fsdp2` cuts each tensor by rows. Parameters and gradients are padded to the same size on every rank, states are not:
   the last rank has less. `memtrace estimate` is of the first rank, which has the most; the column compares each rank
-  with its own shard (`memtrace/forecast/rank_states.py`).
+  with its own shard (`memtrace/forecast/estimation/rank_states.py`).
 - Activations are not in this table: they do not depend on the ranks, and [another page](estimate-accuracy.md) has them.
   What FSDP2 gathers for a moment (a layer's weights and gradients, whole) is gone at the end of a step.
 """

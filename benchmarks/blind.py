@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.blindfold.compare import Comparison  # noqa: E402
 from benchmarks.blindfold.programs import programs, record  # noqa: E402
 from benchmarks.blindfold.views import VIEWS, View  # noqa: E402
-from memtrace.analysis.attribution import CATEGORIES  # noqa: E402
-from memtrace.store.read import read_trace  # noqa: E402
+from memtrace.analysis.attribution.attribute import CATEGORIES  # noqa: E402
+from memtrace.store.reading.read import read_trace  # noqa: E402
 
 MAX_MEDIAN_WRONG = 0.03
 """Bytes in a wrong category, as a share of the peak: median over the recordings."""

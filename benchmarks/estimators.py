@@ -115,7 +115,7 @@ def deepspeed_rows(python: str, cases: list[Case], others: dict[str, Any], folde
 
 def ours_of(num_parameters: int) -> tuple[int, int]:
     """Return our figures for recipes with a float32 master copy: with 16-bit gradients, and with float32 ones too."""
-    from memtrace.forecast.precision import PRECISIONS
+    from memtrace.forecast.model.precision import PRECISIONS
 
     recipes = [PRECISIONS[name] for name in ("bf16-mixed", "bf16-mixed-fp32-grad")]
     first, second = (
@@ -129,7 +129,7 @@ def ours_of(num_parameters: int) -> tuple[int, int]:
 def recorded_states(python: str, config: str, stage: int, folder: Path) -> int:
     """Return the bytes of weights, gradients and states at the steady-state peak of DeepSpeed's engine."""
     from memtrace.analysis.report import analyze
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     trace = folder / "deepspeed.json"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}

@@ -39,16 +39,16 @@ elif what == "orjson.loads":
     import orjson
     work = lambda: orjson.loads(open(path, "rb").read())
 elif what == "read":
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
     work = lambda: read_trace(path)
 elif what == "read and summarise":
     from memtrace.analysis.report import analyze
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
     work = lambda: analyze(read_trace(path))
 else:
     from memtrace.analysis.report import analyze
-    from memtrace.report.text import render_text
-    from memtrace.store.read import read_trace
+    from memtrace.report.terminal.report import render_text
+    from memtrace.store.reading.read import read_trace
     work = lambda: render_text(analyze(read_trace(path)))
 start = time.perf_counter()
 result = work()
@@ -119,8 +119,8 @@ COLUMNS = (
 def write_inputs(folder: Path, num_events: int, *, trace_too: bool = True) -> None:
     """Write the snapshot to read and, if wanted, the trace.json of it."""
     sys.path.insert(0, str(ROOT))
-    from memtrace.store.read import read_trace
-    from memtrace.store.write import write_trace
+    from memtrace.store.reading.read import read_trace
+    from memtrace.store.writing.trace import write_trace
 
     # This one file is ours to trust: it is checked in the tests to hold plain data.
     data = pickle.loads(SNAPSHOT.read_bytes())

@@ -105,8 +105,8 @@ class Stopwatch:
 
     def install(self) -> None:
         """Time every callback that memtrace registers, and every drain."""
-        from memtrace.hooks.guard import Guard
-        from memtrace.hooks.window import Window
+        from memtrace.hooks.loop.window import Window
+        from memtrace.hooks.torch_side.guard import Guard
 
         wrap = Guard.wrap
 
@@ -206,7 +206,7 @@ def work(device: str, variant: Variant, threads: int) -> None:
     if variant.steps is not None:
         stopwatch.install()
         if not variant.events:
-            from memtrace.hooks.sources import Sources
+            from memtrace.hooks.sources.choose import Sources
 
             Sources._make = lambda *_: None  # type: ignore[method-assign]
     import torch

@@ -25,12 +25,12 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from memtrace.forecast.gpus import gpu_named  # noqa: E402
-from memtrace.forecast.layout import Layout, Run  # noqa: E402
-from memtrace.forecast.layouts import Grid, layout_grid  # noqa: E402
-from memtrace.forecast.phases import moments  # noqa: E402
-from memtrace.forecast.plan import Question, evaluate  # noqa: E402
-from memtrace.forecast.presets import preset  # noqa: E402
-from memtrace.forecast.step_time import step_time  # noqa: E402
+from memtrace.forecast.memory.layout import Layout, Run  # noqa: E402
+from memtrace.forecast.memory.phases import moments  # noqa: E402
+from memtrace.forecast.model.presets import preset  # noqa: E402
+from memtrace.forecast.planning.layouts import Grid, layout_grid  # noqa: E402
+from memtrace.forecast.planning.plan import Question, evaluate  # noqa: E402
+from memtrace.forecast.planning.step_time import step_time  # noqa: E402
 
 MIN_RATIO = 50
 """How many times faster than the loop."""

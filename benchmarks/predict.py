@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from memtrace.schema.names import Action
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.units import format_bytes
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "train_gpt.py"

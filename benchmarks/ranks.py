@@ -48,7 +48,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 ALONE = """
 import json, sys, time
 from memtrace.parallel.run import report_of
-from memtrace.report.to_json import report_json
+from memtrace.report.json.report import report_json
 times = []
 for path in sys.argv[1:]:
     start = time.process_time()

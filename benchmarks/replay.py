@@ -39,7 +39,7 @@ if what == "pickle.load":
     data = pickle.load(open(path, "rb"))
 else:
     from memtrace.allocator.replay import replay_device
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
     rank = read_trace(path).ranks[0]
     start = time.perf_counter()
     fidelity = replay_device(rank, "cuda:0").fidelity

@@ -25,7 +25,7 @@ from benchmarks.matrix.runs import Config, import_everything, record
 from benchmarks.steady.cases import CASES, LAST_LINE, PROGRAM, Case
 from benchmarks.steady.compare import Comparison, compare
 from benchmarks.steady.cut import Cut
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.units import format_bytes
 
 RESULTS = Path(__file__).parent / "results"

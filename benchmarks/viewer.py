@@ -35,9 +35,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.load import SNAPSHOT, write_inputs  # noqa: E402
 from memtrace.analysis.report import analyze  # noqa: E402
-from memtrace.report.assets import joined_modules  # noqa: E402
-from memtrace.report.html import render_html  # noqa: E402
-from memtrace.store.read import read_trace  # noqa: E402
+from memtrace.report.page.assets import joined_modules  # noqa: E402
+from memtrace.report.page.report import render_html  # noqa: E402
+from memtrace.store.reading.read import read_trace  # noqa: E402
 from tests.find_browser import FLAGS, installed_browser  # noqa: E402
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ def start(
     """
     global _running
     from memtrace.hooks import recorder
-    from memtrace.launch.output import Output, check_free, prepare_parts
+    from memtrace.launch.output import Output, check_free, prepare_parts, write_launcher
     from memtrace.schema.options import StepSelection
     from memtrace.schema.records import PARTS_SUFFIX
 
@@ -68,6 +68,7 @@ def start(
     parts_dir = path.with_name(path.name + PARTS_SUFFIX).absolute()
     planned = Output(path=path, parts_dir=parts_dir, launcher_rank=None, force=force)
     prepare_parts(planned)
+    write_launcher(planned, {})
     options = RecordOptions(
         parts_dir=str(parts_dir),
         steps=steps,

@@ -29,7 +29,13 @@ _guard = Guard()
 
 
 def pytest_configure() -> None:
-    """Listen for processes that tests start."""
+    """Let torch compute with one thread, here and in every program that tests run, and listen for such programs.
+
+    The tests run in as many processes as there are cores, and their tensors are small: more threads only wait in turns.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # oneDNN takes scratch memory by the instructions of the processor; what is expected to the byte must not.
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     _guard.install()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from memtrace.analysis.results import (
+from memtrace.analysis.results.report import (
     Finding,
     ModuleRow,
     Note,

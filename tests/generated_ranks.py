@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from memtrace.forecast.placed import place
+from memtrace.forecast.prediction.placed import place
 from memtrace.schema.tables import EVENTS, FRAMES, OWNERS, PHASES, SCOPES, STACKS, STEPS, WINDOWS, Table
 from memtrace.store.build import build_rank
 from memtrace.store.columns import NULL, ColumnTable, dtype_of
 from memtrace.store.strings import StringTable
 from memtrace.store.trace import RankTrace, Trace
-from memtrace.store.write import write_trace
+from memtrace.store.writing.trace import write_trace
 
 START_NS = 1_700_000_000_000_000_000
 HIDDEN = 64

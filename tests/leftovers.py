@@ -59,7 +59,8 @@ _TORCH_STATES = (
 _PYTHON_STATES: tuple[tuple[str, Callable[[], object]], ...] = (
     ("sys.excepthook", lambda: sys.excepthook),
     ("threading.excepthook", lambda: threading.excepthook),
-    ("sys.meta_path", lambda: tuple(sys.meta_path)),
+    # Only memtrace's own: other packages add finders when a test first imports them, and keep them.
+    ("sys.meta_path", lambda: tuple(one for one in sys.meta_path if getattr(one, "is_memtrace_watcher", False))),
     ("the profile function of Python", sys.getprofile),
     ("environment variables", lambda: tuple(os.environ.get(name) for name in _VARIABLES)),
     ("signal handlers", lambda: tuple(map(signal.getsignal, _SIGNALS))),

@@ -111,7 +111,9 @@ class Guard:
         @functools.wraps(starter)
         def start(*args: object, **options: object) -> object:
             if self._started is not None:
-                self._started.append(f"{starter.__qualname__}{args[:2]}")
+                # Not the Popen itself: before its __init__ has run it cannot even be printed.
+                what = [one for one in args if not isinstance(one, subprocess.Popen)]
+                self._started.append(f"{starter.__qualname__} {what[:1]}")
             return starter(*args, **options)
 
         return start

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,21 +16,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
-EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units"})
+EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units", "memtrace.whole_files"})
 RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
         "memtrace.analysis.results",
-        "memtrace.analysis.check_results",
-        "memtrace.analysis.diff_results",
-        "memtrace.analysis.ranks_results",
-        "memtrace.analysis.tracks_results",
-        "memtrace.analysis.time_results",
-        "memtrace.analysis.step_time_results",
-        "memtrace.analysis.communication_results",
         "memtrace.forecast.results",
-        "memtrace.forecast.fit_results",
-        "memtrace.forecast.predict_results",
+        "memtrace.forecast.fitting.results",
+        "memtrace.forecast.prediction.results",
         "memtrace.launch.live_results",
     }
 )
@@ -72,7 +66,7 @@ PARTS = {
     "analysis": part(f"schema {TRACE} allocator", "pandas numpy", not_calls=TALK | {"open"}),
     "forecast": part(
         f"schema {TRACE} allocator analysis",
-        "numpy torch",
+        "numpy",
         not_stdlib=START_PROCESSES,
         not_calls=TALK | {"open"},
     ),
@@ -94,23 +88,25 @@ PARTS = {
     "reading.py": part("store integrations.jupyter"),
     "errors.py": Part(),
     "units.py": Part(),
+    "whole_files.py": Part(),
     "__init__.py": Part(),
     "__main__.py": part("cli"),
 }
 
 ONLY_IN = {
-    "safetensors": ("hooks/fake/safetensors.py",),
-    "plotly": ("report/figures.py",),
-    "rich": ("report/text.py", "report/text_"),
+    "safetensors": ("hooks/fake/files/safetensors.py",),
+    "plotly": ("report/page/figures/plotly.py",),
+    "rich": ("report/terminal/",),
     "distributed": ("parallel/dask_cluster.py",),
     "fsspec": ("parallel/remote.py",),
 }
 """Packages that only files which begin so may import."""
 
-TORCH_IN_FORECAST = "forecast/meta.py"
-
 START_UP = ("hooks/__init__.py", "hooks/watcher.py", "hooks/bootstrap/sitecustomize.py")
 """What a recorded process loads before its program has imported torch, or without torch ever."""
+
+MOST_MODULES = 20
+"""Modules that one folder may hold, so that a newcomer reads its list like a table of contents."""
 
 NOT_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc"})
 
@@ -218,8 +214,6 @@ def import_problems(path: str, name: str, rules: Part, one: Import) -> Iterator[
         yield f"imports {one.module}"
     elif top in ONLY_IN and not path.startswith(ONLY_IN[top]):
         yield f"imports {top} outside {ONLY_IN[top][0]}"
-    elif top == "torch" and name == "forecast" and not (path == TORCH_IN_FORECAST and one.deferred):
-        yield f"imports torch outside the functions of {TORCH_IN_FORECAST}"
 
 
 def memtrace_problems(name: str, rules: Part, one: Import) -> Iterator[str]:
@@ -271,6 +265,43 @@ def start_up_violations(sources: dict[str, str]) -> list[str]:
     ]
 
 
+def room(path: str) -> str:
+    """Return the folder of a file, named relative to the package.
+
+    >>> room("analysis/device/peak.py"), room("errors.py")
+    ('analysis/device', '.')
+    """
+    return str(PurePosixPath(path).parent)
+
+
+def rooms_imported(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return for each folder the others that its files import from, whether at once or inside functions."""
+    files = {module_name(path): path for path in sources}
+    found: dict[str, set[str]] = {room(path): set() for path in sources}
+    for path, source in sources.items():
+        for one in read(path, source).imports:
+            imported = files.get(one.module) or files.get(one.module.rpartition(".")[0])
+            # A package by its own name is the folder that says what it is, not a file in it.
+            if imported and not imported.endswith("__init__.py") and room(imported) != room(path):
+                found[room(path)].add(room(imported))
+    return found
+
+
+def circles(imported: dict[str, set[str]]) -> list[str]:
+    """Return the folders that import one another in a circle, by leaving out those that import nothing that is left."""
+    left = dict(imported)
+    while free := [one for one, others in left.items() if not others & left.keys()]:
+        for one in free:
+            del left[one]
+    return sorted(left)
+
+
+def crowded(sources: dict[str, str]) -> list[str]:
+    """Return the folders with more modules than a newcomer takes in."""
+    held = Counter(room(path) for path in sources if not path.endswith("__init__.py"))
+    return [f"{name}: {count} modules" for name, count in held.items() if count > MOST_MODULES]
+
+
 SOURCES = {
     path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))
 }
@@ -283,6 +314,28 @@ def test_file_imports_and_calls_only_what_its_part_may(path: str) -> None:
 
 def test_start_up_of_a_recorded_process_imports_no_torch() -> None:
     assert start_up_violations(SOURCES) == []
+
+
+def test_no_folder_imports_another_in_a_circle() -> None:
+    # The top of the package is three things: words for all, the recording from inside a script, reading back.
+    rooms = rooms_imported({path: source for path, source in SOURCES.items() if room(path) != "."})
+    assert circles(rooms) == []
+
+
+def test_no_folder_is_a_corridor() -> None:
+    assert crowded(SOURCES) == []
+
+
+def test_every_folder_says_what_it_is() -> None:
+    silent = [
+        path
+        for path, source in SOURCES.items()
+        if path.endswith("__init__.py") and not ast.get_docstring(ast.parse(source))
+    ]
+    assert silent == []
+    assert {room(path) for path in SOURCES} - {room(path) for path in SOURCES if path.endswith("__init__.py")} == {
+        "hooks/bootstrap"  # it stands in front of PYTHONPATH: no package
+    }
 
 
 def test_no_file_is_named_after_nothing() -> None:
@@ -299,36 +352,67 @@ def test_no_file_is_named_after_nothing() -> None:
         ("schema/tables.py", "from pathlib import Path", "schema imports pathlib"),
         ("schema/tables.py", "def read():\n    return open('x')", "schema calls open()"),
         ("schema/tables.py", "from memtrace.store import trace", "schema imports memtrace.store.trace"),
-        ("hooks/steps.py", "import numpy", "hooks imports numpy"),
-        ("hooks/steps.py", "def f():\n    import orjson", "hooks imports orjson"),
-        ("hooks/steps.py", "print('hello')", "hooks calls print()"),
-        ("hooks/steps.py", "from memtrace.launch.gather import gather", "hooks imports memtrace.launch.gather.gather"),
-        ("launch/gather.py", "from memtrace.hooks import spool", "launch imports memtrace.hooks.spool"),
-        ("launch/gather.py", "from ..hooks import spool", "launch imports memtrace.hooks.spool"),
-        ("launch/gather.py", "import_module('memtrace.hooks.spool')", "launch imports memtrace.hooks.spool"),
+        ("hooks/loop/steps.py", "import numpy", "hooks imports numpy"),
+        ("hooks/loop/steps.py", "def f():\n    import orjson", "hooks imports orjson"),
+        ("hooks/loop/steps.py", "print('hello')", "hooks calls print()"),
+        (
+            "hooks/loop/steps.py",
+            "from memtrace.launch.gather import gather",
+            "hooks imports memtrace.launch.gather.gather",
+        ),
+        ("launch/gather.py", "from memtrace.hooks.parts import spool", "launch imports memtrace.hooks.parts.spool"),
+        ("launch/gather.py", "from ..hooks.parts import spool", "launch imports memtrace.hooks.parts.spool"),
+        (
+            "launch/gather.py",
+            "import_module('memtrace.hooks.parts.spool')",
+            "launch imports memtrace.hooks.parts.spool",
+        ),
         ("launch/gather.py", "import pandas as pd", "launch imports pandas"),
-        ("store/read.py", "import torch", "store imports torch"),
-        ("store/read.py", "def f():\n    import torch", "store imports torch"),
-        ("allocator/replay.py", "from memtrace.store.read import read_trace", "imports memtrace.store.read.read_trace"),
+        ("store/reading/read.py", "import torch", "store imports torch"),
+        ("store/reading/read.py", "def f():\n    import torch", "store imports torch"),
+        (
+            "allocator/replay.py",
+            "from memtrace.store.reading.read import read_trace",
+            "imports memtrace.store.reading.read.read_trace",
+        ),
         ("allocator/replay.py", "import pandas", "allocator imports pandas"),
-        ("analysis/peak.py", "import plotly.express", "analysis imports plotly.express"),
-        ("analysis/peak.py", "import click", "analysis imports click"),
-        ("analysis/peak.py", "print(1)", "analysis calls print()"),
-        ("analysis/peak.py", "print(1, file=sys.stderr)", "analysis calls print to a file()"),
-        ("analysis/peak.py", "from memtrace.report import text", "analysis imports memtrace.report.text"),
-        ("forecast/estimate.py", "def f():\n    import torch", "outside the functions of forecast/meta.py"),
-        ("forecast/meta.py", "import torch", "outside the functions of forecast/meta.py"),
-        ("forecast/fit.py", "import subprocess", "forecast imports subprocess"),
-        ("report/html.py", "import plotly", "report imports plotly outside report/figures.py"),
-        ("report/html.py", "from rich.table import Table", "report imports rich outside report/text.py"),
-        ("report/text.py", "from memtrace.analysis.peak import find_peak", "imports memtrace.analysis.peak.find_peak"),
-        ("report/text.py", "from memtrace.store.trace import Trace", "report imports memtrace.store.trace.Trace"),
-        ("report/text.py", "import pandas", "report imports pandas"),
+        ("analysis/device/peak.py", "import plotly.express", "analysis imports plotly.express"),
+        ("analysis/device/peak.py", "import click", "analysis imports click"),
+        ("analysis/device/peak.py", "print(1)", "analysis calls print()"),
+        ("analysis/device/peak.py", "print(1, file=sys.stderr)", "analysis calls print to a file()"),
+        (
+            "analysis/device/peak.py",
+            "from memtrace.report.terminal import report",
+            "analysis imports memtrace.report.terminal.report",
+        ),
+        ("forecast/estimation/estimate.py", "def f():\n    import torch", "forecast imports torch"),
+        ("forecast/fitting/search.py", "import subprocess", "forecast imports subprocess"),
+        ("report/page/report.py", "import plotly", "report imports plotly outside report/page/figures/plotly.py"),
+        (
+            "report/page/report.py",
+            "from rich.table import Table",
+            "report imports rich outside report/terminal/",
+        ),
+        (
+            "report/terminal/report.py",
+            "from memtrace.analysis.device.peak import find_peak",
+            "imports memtrace.analysis.device.peak.find_peak",
+        ),
+        (
+            "report/terminal/report.py",
+            "from memtrace.store.trace import Trace",
+            "report imports memtrace.store.trace.Trace",
+        ),
+        ("report/terminal/report.py", "import pandas", "report imports pandas"),
         ("parallel/sources.py", "import fsspec", "parallel imports fsspec outside parallel/remote.py"),
         ("parallel/run.py", "import distributed", "imports distributed outside parallel/dask_cluster.py"),
-        ("parallel/run.py", "from memtrace.report.text import render_text", "parallel imports memtrace.report"),
+        (
+            "parallel/run.py",
+            "from memtrace.report.terminal.report import render_text",
+            "parallel imports memtrace.report",
+        ),
         ("analysis/report.py", "from memtrace.parallel.run import report_of", "analysis imports memtrace.parallel"),
-        ("cli/report.py", "from memtrace.store.read import read_trace", "outside a function"),
+        ("cli/report.py", "from memtrace.store.reading.read import read_trace", "outside a function"),
         ("cli/report.py", "def f():\n    from memtrace.hooks import api", "cli imports memtrace.hooks.api"),
         ("cli/report.py", "def f():\n    import rich", "cli imports rich"),
         ("integrations/pytest_plugin.py", "from memtrace.api import start", "outside a function"),
@@ -345,18 +429,23 @@ def test_checker_refuses(path: str, source: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("hooks/steps.py", "def f():\n    import torch"),
-        ("hooks/steps.py", "import sys\nprint('one warning', file=sys.stderr)"),
-        ("hooks/steps.py", "from memtrace.schema.names import Phase\nfrom .guard import guarded"),
+        ("hooks/loop/steps.py", "def f():\n    import torch"),
+        ("hooks/loop/steps.py", "import sys\nprint('one warning', file=sys.stderr)"),
+        ("hooks/loop/steps.py", "from memtrace.schema.names import Phase\nfrom .guard import guarded"),
         ("launch/gather.py", "import orjson\nfrom memtrace.store.trace import Trace\nprint('next')"),
-        ("analysis/peak.py", "import numpy as np\nimport pandas as pd\nfrom memtrace.store.trace import RankTrace"),
-        ("forecast/meta.py", "def f():\n    import torch.nn"),
-        ("report/figures.py", "import plotly.graph_objects as go\nfrom memtrace.analysis.results import Peak"),
-        ("report/text.py", "from rich.table import Table\nfrom memtrace.units import format_bytes"),
+        (
+            "analysis/device/peak.py",
+            "import numpy as np\nimport pandas as pd\nfrom memtrace.store.trace import RankTrace",
+        ),
+        (
+            "report/page/figures/plotly.py",
+            "import plotly.graph_objects as go\nfrom memtrace.analysis.results.report import Peak",
+        ),
+        ("report/terminal/report.py", "from rich.table import Table\nfrom memtrace.units import format_bytes"),
         ("cli/report.py", "import click\nfrom memtrace.errors import MemtraceError"),
         (
             "cli/report.py",
-            "from memtrace.schema.names import Phase\ndef f():\n    from memtrace.store.read import read",
+            "from memtrace.schema.names import Phase\ndef f():\n    from memtrace.store.reading.read import read",
         ),
         ("cli/doctor.py", "from memtrace import __version__"),
     ],
@@ -370,7 +459,7 @@ def test_checker_accepts(path: str, source: str) -> None:
     [
         {"hooks/watcher.py": "import torch"},
         {"hooks/watcher.py": "if True:\n    import torch.nn"},
-        {"hooks/watcher.py": "from memtrace.hooks.steps import Steps", "hooks/steps.py": "import torch"},
+        {"hooks/watcher.py": "from memtrace.hooks.loop.steps import Steps", "hooks/loop/steps.py": "import torch"},
         {"hooks/bootstrap/sitecustomize.py": "import importlib.util"},
     ],
 )
@@ -378,7 +467,21 @@ def test_checker_refuses_at_start_up(sources: dict[str, str]) -> None:
     assert len(start_up_violations(sources)) == 1
 
 
+def test_checker_finds_a_circle_of_folders() -> None:
+    there = {"analysis/time/stalls.py": "from memtrace.analysis.device.peak import find_peak"}
+    back = {"analysis/device/peak.py": "def f():\n    from memtrace.analysis.time import stalls"}
+    beside = {"units.py": "", "analysis/report.py": "from memtrace.analysis.time.stalls import find_stalls"}
+    assert circles(rooms_imported(there | {"analysis/device/peak.py": ""} | beside)) == []
+    assert circles(rooms_imported(there | back)) == ["analysis/device", "analysis/time"]
+
+
+def test_checker_finds_a_corridor() -> None:
+    full = {f"cli/command_{number}.py": "" for number in range(MOST_MODULES)} | {"cli/__init__.py": ""}
+    assert crowded(full) == []
+    assert crowded(full | {"cli/one_more.py": ""}) == [f"cli: {MOST_MODULES + 1} modules"]
+
+
 def test_checker_accepts_torch_after_start_up() -> None:
     later = "def torch_is_there():\n    from memtrace.hooks import steps"
     for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
-    assert start_up_violations({"hooks/watcher.py": for_types + later, "hooks/steps.py": "import torch"}) == []
+    assert start_up_violations({"hooks/watcher.py": for_types + later, "hooks/loop/steps.py": "import torch"}) == []

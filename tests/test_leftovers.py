@@ -20,9 +20,9 @@ pytest.importorskip("torch.distributed.fsdp")
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
 
-from memtrace.hooks.attach import Attachments  # noqa: E402
-from memtrace.hooks.distributed import Communication  # noqa: E402
-from memtrace.hooks.guard import Guard  # noqa: E402
+from memtrace.hooks.ownership.communication_buffers import Communication  # noqa: E402
+from memtrace.hooks.torch_side.attach import Attachments  # noqa: E402
+from memtrace.hooks.torch_side.guard import Guard  # noqa: E402
 from tests.leftovers import left_behind, look, patched, watch  # noqa: E402
 
 Undo = Callable[[], object]
@@ -75,7 +75,9 @@ LEAVE: dict[str, Callable[[], Undo]] = {
     "function modes of torch": enter_mode,
     "sys.excepthook": lambda: set_attribute(sys, "excepthook", nothing),
     "threading.excepthook": lambda: set_attribute(threading, "excepthook", nothing),
-    "sys.meta_path": lambda: set_attribute(sys, "meta_path", [*sys.meta_path, SimpleNamespace(find_spec=nothing)]),
+    "sys.meta_path": lambda: set_attribute(
+        sys, "meta_path", [*sys.meta_path, SimpleNamespace(find_spec=nothing, is_memtrace_watcher=True)]
+    ),
     "environment variables": set_variable,
     "signal handlers": replace_signal_handler,
     "the profile function of Python": set_profile_function,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Report
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import Report
+from memtrace.store.reading.read import read_trace
 from tests.record_samples import RUNS, SAMPLES
 
 MIB = 1 << 20

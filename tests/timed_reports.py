@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport, Report
+from memtrace.analysis.results.report import RankReport, Report
 from tests.analysis.small_profile import Profile
 from tests.analysis.small_trace import event_rows, step, trace, window
 

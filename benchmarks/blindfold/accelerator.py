@@ -14,7 +14,15 @@ from benchmarks.blindfold.strip import with_stacks
 from memtrace.allocator.blocks import Device
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import Settings
-from memtrace.analysis.stack_roles import COMMUNICATION, ENGINE, PYTHON, RECOMPUTE, frame_role, roles_of, stack_roles
+from memtrace.analysis.attribution.stack_roles import (
+    COMMUNICATION,
+    ENGINE,
+    PYTHON,
+    RECOMPUTE,
+    frame_role,
+    roles_of,
+    stack_roles,
+)
 from memtrace.schema.names import Action
 from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.trace import RankTrace

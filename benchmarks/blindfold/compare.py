@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from memtrace.analysis.attribution import CATEGORIES
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.inferred_marks import with_inferred_marks
+from memtrace.analysis.attribution.attribute import CATEGORIES
+from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
 from memtrace.schema.names import Category
 from memtrace.store.trace import RankTrace
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from memtrace.analysis.history import build_history
+from memtrace.analysis.device.device_history import build_history
 from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.trace import RankTrace
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memtrace.analysis.activations import saved_for_backward
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.owned_bytes import owned_at_step_ends
-from memtrace.analysis.peak import peak_between
-from memtrace.analysis.steps import step_results, step_spans
+from memtrace.analysis.device.activations import saved_for_backward
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
+from memtrace.analysis.device.owned_bytes import owned_at_step_ends
+from memtrace.analysis.device.peak import peak_between
+from memtrace.analysis.device.steps import step_results, step_spans
 from memtrace.store.trace import RankTrace
 
 OWNED = ("parameter", "buffer", "gradient", "optimizer_state")

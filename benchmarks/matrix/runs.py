@@ -110,7 +110,13 @@ def _pairs(config: Config) -> set[tuple[object, ...]]:
 
 def import_everything() -> None:
     """Import what the children need. Nothing may be computed here: torch's threads would not survive a fork."""
-    for name in ("torch", "torch.utils.checkpoint", "torch.distributed.fsdp", "transformers", "memtrace.store.read"):
+    for name in (
+        "torch",
+        "torch.utils.checkpoint",
+        "torch.distributed.fsdp",
+        "transformers",
+        "memtrace.store.reading.read",
+    ):
         importlib.import_module(name)
     for model in ("gpt2", "llama"):
         importlib.import_module(f"transformers.models.{model}.modeling_{model}")

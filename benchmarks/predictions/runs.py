@@ -19,12 +19,12 @@ import numpy as np
 
 from benchmarks.predictions.cases import Case
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Peak
-from memtrace.forecast.placed import place
-from memtrace.forecast.predict import DEVICE, predicted_rank
+from memtrace.analysis.results.report import Peak
+from memtrace.forecast.prediction.judge import DEVICE, predicted_rank
+from memtrace.forecast.prediction.placed import place
 from memtrace.schema.names import Category
 from memtrace.schema.options import PredictOptions, RecordOptions
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace, Trace
 
 MAX_SECONDS = 180

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.steady.cut import Cut, cut_rank, time_of
-from memtrace.analysis.history import build_history, device_names
-from memtrace.analysis.inferred_marks import with_inferred_marks
-from memtrace.analysis.results import Peak, PredictedPeak
-from memtrace.analysis.steps import step_spans
-from memtrace.analysis.two_peaks import steady_state_peak
+from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
+from memtrace.analysis.device.device_history import build_history, device_names
+from memtrace.analysis.device.steps import step_spans
+from memtrace.analysis.first_step.two_peaks import steady_state_peak
+from memtrace.analysis.results.report import Peak, PredictedPeak
 from memtrace.store.trace import RankTrace
 
 

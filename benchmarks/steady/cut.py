@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from memtrace.analysis.first_loop import ZERO_GRAD
+from memtrace.analysis.first_step.first_loop import ZERO_GRAD
 from memtrace.schema.tables import BLOCKS, SEGMENTS
 from memtrace.store.columns import NULL, Array, BoolArray, ColumnTable
 from memtrace.store.trace import RankTrace

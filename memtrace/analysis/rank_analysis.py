@@ -11,30 +11,30 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from memtrace.analysis.activations import activations_at, saved_for_backward
-from memtrace.analysis.ahead import ahead_finding
-from memtrace.analysis.allocation_map import build_allocation_map
-from memtrace.analysis.communication import communication_of_rank
-from memtrace.analysis.communication_findings import communication_findings
-from memtrace.analysis.diagnose import Diagnosis, diagnose
-from memtrace.analysis.findings import find_advice
-from memtrace.analysis.first_step import first_step_effects
-from memtrace.analysis.history import DeviceHistory, build_history, device_names
-from memtrace.analysis.inferred_marks import with_inferred_marks
-from memtrace.analysis.modules import modules_at
-from memtrace.analysis.notes import notes_of_device
-from memtrace.analysis.overlap import time_of_rank
-from memtrace.analysis.peak import end_state, moment_of, peak_between, peak_without_history
-from memtrace.analysis.rank_facts import rank_facts
-from memtrace.analysis.results import Finding, RankReport
-from memtrace.analysis.stacks import stacks_at
-from memtrace.analysis.step_times import step_times
-from memtrace.analysis.steps import step_results, step_spans
-from memtrace.analysis.time_findings import time_findings
-from memtrace.analysis.time_results import TimeResult
-from memtrace.analysis.time_tracks import time_tracks
-from memtrace.analysis.timeline import build_timeline
-from memtrace.analysis.two_peaks import by_category_difference, first_step_peak, steady_state_peak
+from memtrace.analysis.advice.find import find_advice
+from memtrace.analysis.allocation_map.allocation_map import build_allocation_map
+from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
+from memtrace.analysis.communication.communication import communication_of_rank
+from memtrace.analysis.communication.findings import communication_findings
+from memtrace.analysis.device.activations import activations_at, saved_for_backward
+from memtrace.analysis.device.device_history import DeviceHistory, build_history, device_names
+from memtrace.analysis.device.modules import modules_at
+from memtrace.analysis.device.peak import end_state, moment_of, peak_between, peak_without_history
+from memtrace.analysis.device.stacks import stacks_at
+from memtrace.analysis.device.steps import step_results, step_spans
+from memtrace.analysis.device.timeline import build_timeline
+from memtrace.analysis.diagnosis.diagnose import Diagnosis, diagnose
+from memtrace.analysis.diagnosis.notes import notes_of_device
+from memtrace.analysis.diagnosis.oom_to_come import ahead_finding
+from memtrace.analysis.first_step.effects import first_step_effects
+from memtrace.analysis.first_step.two_peaks import by_category_difference, first_step_peak, steady_state_peak
+from memtrace.analysis.ranks.facts_of_rank import rank_facts
+from memtrace.analysis.results.report import Finding, RankReport
+from memtrace.analysis.results.time import TimeResult
+from memtrace.analysis.time.findings import time_findings
+from memtrace.analysis.time.overlap import time_of_rank
+from memtrace.analysis.time.step_times import step_times
+from memtrace.analysis.time.tracks import time_tracks
 from memtrace.store.trace import RankTrace
 
 _Reports = list[tuple[RankReport, tuple[Finding, ...]]]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from memtrace.analysis.findings import in_order
-from memtrace.analysis.next_commands import next_commands
-from memtrace.analysis.notes import notes_of_trace
+from memtrace.analysis.advice.find import in_order
+from memtrace.analysis.diagnosis.notes import notes_of_trace
 from memtrace.analysis.rank_analysis import RankAnalysis, analyze_rank
-from memtrace.analysis.ranks import compare_ranks
-from memtrace.analysis.ranks_findings import findings_of_run
-from memtrace.analysis.results import Report
-from memtrace.analysis.verdict import main_rank, verdict
+from memtrace.analysis.ranks.compare import compare_ranks
+from memtrace.analysis.ranks.findings import findings_of_run
+from memtrace.analysis.results.report import Report
+from memtrace.analysis.sentences.next_commands import next_commands
+from memtrace.analysis.sentences.verdict import main_rank, verdict
 from memtrace.store.trace import LoadWarning, Trace
 
 

@@ -11,7 +11,7 @@ import click
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
-    from memtrace.analysis.check_results import Budget, Check
+    from memtrace.analysis.results.check import Budget, Check
 
 EXIT_FAILED = 3
 """Exit code where a budget is broken, or the baseline exceeded."""
@@ -25,7 +25,7 @@ class BudgetText(click.ParamType):  # type: ignore[type-arg]  # generic only for
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Budget:
         """Return the budget; wrong usage where the text is none."""
-        from memtrace.analysis.check import parse_budget
+        from memtrace.analysis.asked.check import parse_budget
 
         try:
             return parse_budget(str(value))
@@ -93,10 +93,10 @@ def check(
       memtrace check trace.json --budget steady_peak=70GiB --budget "activation<30GiB"
       memtrace check trace.json --baseline main.json --tolerance 2% --markdown comment.md --junit memory.xml
     """
-    from memtrace.analysis.check import check as hold_against
+    from memtrace.analysis.asked.check import check as hold_against
     from memtrace.analysis.report import analyze
     from memtrace.report.output import check_output
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     if not budgets and baseline is None:
         raise click.UsageError("nothing to check: give a --budget or a --baseline")
@@ -115,8 +115,8 @@ def check(
 
 def _show(result: Check, *, as_json: bool, junit: Path | None, markdown: Path | None, force: bool) -> None:
     """Print the result and write the files that are asked for."""
-    from memtrace.report.check import check_json, check_text
-    from memtrace.report.check_ci import check_junit, check_markdown
+    from memtrace.report.answers.check import check_json, check_text
+    from memtrace.report.exchange.junit import check_junit, check_markdown
     from memtrace.report.output import write_text
 
     click.echo(check_json(result) if as_json else check_text(result), nl=False)

@@ -23,11 +23,11 @@ def diff(a: Path, b: Path, html: Path | None, as_json: bool, force: bool) -> Non
       memtrace diff before.json after.json
       memtrace diff main/ branch/ --html diff.html
     """
-    from memtrace.analysis.diff import compare
+    from memtrace.analysis.asked.diff import compare
     from memtrace.analysis.report import analyze
-    from memtrace.report.diff import diff_json, diff_text
+    from memtrace.report.answers.diff import diff_json, diff_text
     from memtrace.report.output import check_output, write_diff
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     if html is not None:
         check_output(html, force=force)

@@ -10,8 +10,8 @@ import click
 from memtrace.cli.model_options import NamedModel, model_options, named_model, run_options
 
 if TYPE_CHECKING:
-    from memtrace.forecast.layout import Layout, Run
-    from memtrace.forecast.model_spec import ModelSpec
+    from memtrace.forecast.memory.layout import Layout, Run
+    from memtrace.forecast.model.spec import ModelSpec
     from memtrace.forecast.results import Comparison, Estimate
 
 EXIT_DOES_NOT_FIT = 3
@@ -64,9 +64,9 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
       memtrace estimate --params 7B --recompute full
       memtrace estimate --preset gpt2 --backend cpu --precision fp32 --against trace.json
     """
-    from memtrace.forecast.estimate import estimate as make_estimate
+    from memtrace.forecast.estimation.estimate import estimate as make_estimate
     from memtrace.forecast.gpus import gpu_named
-    from memtrace.report.estimate import estimate_json, estimate_text
+    from memtrace.report.answers.estimate import estimate_json, estimate_text
     from memtrace.report.output import check_output, write_text
 
     if html is not None:
@@ -78,7 +78,7 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
     against = options["against"]
     comparison = None if against is None else _against(result, model.spec, run, layout, against)
     if html is not None:
-        from memtrace.report.estimate_html import render_estimate
+        from memtrace.report.page.estimate import render_estimate
 
         write_text(render_estimate(result, comparison), html, force=force)
     click.echo(estimate_json(result, comparison) if as_json else estimate_text(result, comparison), nl=False)
@@ -89,9 +89,9 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
 
 
 def _run(options: dict[str, Any], model: NamedModel) -> Run:
-    from memtrace.forecast.layout import RECOMPUTE, Run
-    from memtrace.forecast.optimizers import optimizer_named
-    from memtrace.forecast.precision import precision_named
+    from memtrace.forecast.memory.layout import RECOMPUTE, Run
+    from memtrace.forecast.memory.optimizers import optimizer_named
+    from memtrace.forecast.model.precision import precision_named
 
     longest = model.spec.max_positions
     sequence = options["sequence"] or min(1024, longest or 1024)
@@ -110,7 +110,7 @@ def _run(options: dict[str, Any], model: NamedModel) -> Run:
 
 
 def _layout(options: dict[str, Any]) -> Layout:
-    from memtrace.forecast.layout import Layout
+    from memtrace.forecast.memory.layout import Layout
 
     axes = {name: options[name] for name in ("dp", "tp", "pp", "cp", "ep", "zero")}
     sequence_parallel, bucket_view = not options["no_sequence_parallel"], options["bucket_view"]
@@ -120,9 +120,9 @@ def _layout(options: dict[str, Any]) -> Layout:
 def _against(result: Estimate, spec: ModelSpec, run: Run, layout: Layout, path: Path) -> Comparison:
     """Return the estimate beside the rank of a recording that its report is about."""
     from memtrace.analysis.report import analyze
-    from memtrace.forecast.against import compare
-    from memtrace.forecast.rank_states import for_rank
-    from memtrace.store.read import read_trace
+    from memtrace.forecast.estimation.against import compare
+    from memtrace.forecast.estimation.rank_states import for_rank
+    from memtrace.store.reading.read import read_trace
 
     report = analyze(read_trace((path,)))
     recorded = report.ranks[report.main_rank or 0]

@@ -42,7 +42,7 @@ def export(
       memtrace export trace.json --to csv --table steps -o steps.csv
     """
     from memtrace.report.output import check_output, write_bytes
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     path = output or Path(trace[0].name.split(".")[0] + _SUFFIXES[target])
     check_output(path, force=force)
@@ -52,20 +52,20 @@ def export(
 
 def _content(trace: Trace, target: str, rank: int | None, table: str) -> bytes:
     if target == "perfetto":
-        from memtrace.analysis.tracks import rank_tracks
-        from memtrace.report.perfetto import perfetto_json
+        from memtrace.analysis.asked.tracks import rank_tracks
+        from memtrace.report.exchange.perfetto import perfetto_json
 
         return perfetto_json([rank_tracks(one) for one in trace.ranks])
     if target == "memory-viz":
-        from memtrace.store.write_snapshot import snapshot_pickle
+        from memtrace.store.writing.snapshot import snapshot_pickle
 
         return snapshot_pickle(trace, rank=rank)
     if target == "speedscope":
         from memtrace.analysis.report import analyze
-        from memtrace.report.speedscope import speedscope_json
+        from memtrace.report.exchange.speedscope import speedscope_json
 
         return speedscope_json(analyze(trace))
-    from memtrace.analysis.frames_of_run import frame_of
-    from memtrace.store.write_table import table_bytes
+    from memtrace.analysis.asked.dataframes import frame_of
+    from memtrace.store.writing.table import table_bytes
 
     return table_bytes(frame_of(trace, table), target)

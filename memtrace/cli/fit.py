@@ -10,8 +10,8 @@ import click
 from memtrace.cli.report import Size
 
 if TYPE_CHECKING:
-    from memtrace.forecast.fit import Question
-    from memtrace.forecast.fit_results import FitRun, Measured
+    from memtrace.forecast.fitting.results import FitRun, Measured
+    from memtrace.forecast.fitting.search import Question
     from memtrace.forecast.gpus import Gpu
 
 EXIT_NOTHING_FITS = 3
@@ -65,12 +65,12 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     """
     from dataclasses import replace
 
-    from memtrace.cli.fit_predict import gpu_of, predict_run
-    from memtrace.cli.fit_run import measure_run
-    from memtrace.cli.fit_state import State
-    from memtrace.forecast.fit import Question, find_fit
+    from memtrace.cli.fitting.predicted import gpu_of, predict_run
+    from memtrace.cli.fitting.recorded import measure_run
+    from memtrace.cli.fitting.state import State
+    from memtrace.forecast.fitting.search import Question, find_fit
     from memtrace.launch.output import script_name
-    from memtrace.report.fit import fit_json, fit_text, run_line
+    from memtrace.report.answers.fit import fit_json, fit_text, run_line
     from memtrace.report.output import check_output, write_bytes
 
     if not any(PLACE in word for word in command):

@@ -27,8 +27,8 @@ def inspect(traces: tuple[Path, ...], table: str, head: int, as_json: bool) -> N
     """
     import json
 
-    from memtrace.store.inspection import inspect_document
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.inspection import inspect_document
+    from memtrace.store.reading.read import read_trace
 
     document = inspect_document(read_trace(traces), table=table, head=head)
     if as_json:

@@ -32,7 +32,7 @@ def live(run: str, once: bool, interval: float) -> None:
       memtrace live trace.json --once
     """
     from memtrace.launch.live import Watch
-    from memtrace.report.text_live import print_frame, screen
+    from memtrace.report.terminal.live import print_frame, screen
 
     watch = Watch(run)
     if once:

@@ -15,7 +15,7 @@ import click
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
-    from memtrace.forecast.model_spec import ModelSpec
+    from memtrace.forecast.model.spec import ModelSpec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DIMENSIONS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary")
@@ -98,8 +98,8 @@ def named_model(options: dict[str, Any]) -> NamedModel:
     Raises:
         MemtraceError: none or several are named, or one cannot be read.
     """
-    from memtrace.forecast.presets import preset
-    from memtrace.forecast.shapes import parse_count, spec_of_size
+    from memtrace.forecast.model.from_parameter_count import parse_count, spec_of_size
+    from memtrace.forecast.model.presets import preset
 
     has_dimensions = any(options[name] is not None for name in DIMENSIONS)
     ways = [name for name in ("config", "preset", "params") if options[name] is not None]
@@ -117,7 +117,7 @@ def named_model(options: dict[str, Any]) -> NamedModel:
 def _of_file(path: Path) -> ModelSpec:
     import json
 
-    from memtrace.forecast.model_config import read_config
+    from memtrace.forecast.model.config import read_config
 
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -129,7 +129,7 @@ def _of_file(path: Path) -> ModelSpec:
 
 
 def _of_dimensions(options: dict[str, Any]) -> ModelSpec:
-    from memtrace.forecast.model_spec import ModelSpec
+    from memtrace.forecast.model.spec import ModelSpec
 
     missing = [f"--{name}" for name in ("layers", "hidden", "heads") if options[name] is None]
     if missing:

@@ -41,15 +41,15 @@ def plan(ctx: click.Context, /, html: Path | None, as_json: bool, force: bool, *
       memtrace plan --preset llama-3-8b --gpus 512 --gpu h100-80gb --gbs-tokens 4M --sequence 4096
       memtrace plan --config config.json --gpus 8 --gpu 24GiB --gbs-tokens 512K --sequence 2048 --html plan.html
     """
-    from memtrace.forecast.plan import make_plan
+    from memtrace.forecast.planning.plan import make_plan
+    from memtrace.report.answers.plan import plan_json, plan_text
     from memtrace.report.output import check_output, write_text
-    from memtrace.report.plan import plan_json, plan_text
 
     if html is not None:
         check_output(html, force=force)
     result = make_plan(named_model(options).spec, _question(options), top=options["top"])
     if html is not None:
-        from memtrace.report.plan_html import render_plan
+        from memtrace.report.page.plan import render_plan
 
         write_text(render_plan(result), html, force=force)
     click.echo(plan_json(result) if as_json else plan_text(result), nl=False)
@@ -65,11 +65,11 @@ def _question(options: dict[str, Any]) -> Any:
 
     from memtrace.errors import MemtraceError
     from memtrace.forecast.gpus import gpu_named
-    from memtrace.forecast.optimizers import optimizer_named
-    from memtrace.forecast.plan import Question
-    from memtrace.forecast.precision import precision_named
-    from memtrace.forecast.shapes import parse_count
-    from memtrace.forecast.step_time import Speed
+    from memtrace.forecast.memory.optimizers import optimizer_named
+    from memtrace.forecast.model.from_parameter_count import parse_count
+    from memtrace.forecast.model.precision import precision_named
+    from memtrace.forecast.planning.plan import Question
+    from memtrace.forecast.planning.step_time import Speed
 
     for name in ("gpus_per_node", "intra_gbs", "inter_gbs", "compute_share"):
         if options[name] is not None and not 0 < options[name] < float("inf"):

@@ -70,9 +70,9 @@ def predict(
     """
     from memtrace.cli.predict_run import PredictedRuns
     from memtrace.forecast.gpus import gpu_named, gpus_named
-    from memtrace.forecast.predict import placed_trace, prediction_of
-    from memtrace.report.predict import predict_json, predict_text
-    from memtrace.store.write import write_trace
+    from memtrace.forecast.prediction.judge import placed_trace, prediction_of
+    from memtrace.report.answers.predict import predict_json, predict_text
+    from memtrace.store.writing.trace import write_trace
 
     chosen, asked = gpu_named(gpu), gpus_named(gpus or "")
     path, steps, world_size = output or Path("predicted.json"), options["steps"], options["world_size"]

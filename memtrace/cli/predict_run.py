@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from memtrace.forecast.gpus import Gpu
-    from memtrace.forecast.predict_results import GpuVerdict
+    from memtrace.forecast.prediction.results import GpuVerdict
     from memtrace.store.trace import Trace
 
 
@@ -62,7 +62,7 @@ class PredictedRuns:
         Beside the verdicts: the names of the GPUs on which the program cannot be predicted, and why.
         """
         from memtrace.errors import MemtraceError
-        from memtrace.forecast.predict import capability_classes, judge_all
+        from memtrace.forecast.prediction.judge import capability_classes, judge_all
 
         found: list[GpuVerdict] = []
         refused: list[tuple[str, str]] = []

@@ -116,7 +116,7 @@ def report(
       memtrace report trace.json --capacity 80GiB --fail-on oom --fail-on leak
       memtrace report s3://bucket/run --cluster tcp://scheduler:8786
     """
-    from memtrace.analysis.findings import failing
+    from memtrace.analysis.advice.find import failing
     from memtrace.parallel.run import report_of
     from memtrace.report.output import check_output, write_html
 
@@ -134,11 +134,11 @@ def report(
     if html is not None:
         write_html(result, html, force=force, with_source=not no_source)
     if as_json:
-        from memtrace.report.to_json import report_json
+        from memtrace.report.json.report import report_json
 
         click.echo(report_json(result), nl=False)
     else:
-        from memtrace.report.text import print_report
+        from memtrace.report.terminal.report import print_report
 
         print_report(result)
     if html is not None:

@@ -49,10 +49,10 @@ def whatif(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: boo
       memtrace whatif trace.json --as cuda --scale activation=0.5 --shard optimizer_state=8
       memtrace whatif trace.json --recompute full --capacity 24GiB
     """
-    from memtrace.analysis.what_ifs import Asked, try_what_ifs
+    from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
+    from memtrace.report.answers.whatif import whatif_json, whatif_text
     from memtrace.report.output import check_output, write_whatif
-    from memtrace.report.whatif import whatif_json, whatif_text
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     if html is not None:
         check_output(html, force=force)

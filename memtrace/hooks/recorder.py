@@ -8,16 +8,19 @@ import weakref
 from time import time_ns
 from typing import Any
 
-from memtrace.hooks import crash, ranks
-from memtrace.hooks.attach import Attachments
-from memtrace.hooks.guard import Guard
-from memtrace.hooks.loop import TrainingLoop
-from memtrace.hooks.sources import Sources
-from memtrace.hooks.spool import Spool
-from memtrace.hooks.status import Status
-from memtrace.hooks.window import Window
-from memtrace.hooks.writer import Writer
-from memtrace.hooks.yielding import Yielding
+from memtrace.hooks.failure import crash
+from memtrace.hooks.loop.main_part import Writer
+from memtrace.hooks.loop.training_loop import TrainingLoop
+from memtrace.hooks.loop.window import Window
+from memtrace.hooks.parts import who_am_i as ranks
+from memtrace.hooks.parts.spool import Spool
+from memtrace.hooks.parts.status import Status
+from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.sources.kineto_thread import end_thread_before_forks
+from memtrace.hooks.torch_side.attach import Attachments
+from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.symbolic import symbolic_check
+from memtrace.hooks.torch_side.yield_to_program import Yielding
 from memtrace.schema.names import Source
 from memtrace.schema.options import RecordOptions
 
@@ -70,7 +73,7 @@ class Recorder:
         self._facts = ranks.rank_facts()
         spool = Spool(options.parts_dir, rank=self._facts["rank"])
         self._writer = Writer(spool, redact=options.redact)
-        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling)
+        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch))
         with self._guard.quiet():
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources
@@ -95,6 +98,7 @@ class Recorder:
             self._loop.on_window = self._on_window
             self._sources.start(frames=self._options.early_stacks)
             self._writer.flush()
+        end_thread_before_forks(self._torch)
         _watch_forks(self)
 
     def finish(self) -> None:
@@ -183,6 +187,8 @@ class Recorder:
     def after_fork_in_child(self) -> None:
         """Switch everything off: forked children, data loading workers mostly, are not recorded."""
         self._finished = True
+        # Or a child that forks in turn would take itself for the parent, and start a profiler that it never stops.
+        self._forking = False
         self._attachments.remove()
         self._uninstall_crash()
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
-    from memtrace.analysis.results import Report
+    from memtrace.analysis.results.report import Report
     from memtrace.store.trace import Trace
 
 MAX_PAGE_CHARS = 24_000_000
@@ -57,7 +57,7 @@ def page_of(trace: Trace, *, height: int, capacity: str | None, with_source: boo
         MemtraceError: it is too large nevertheless.
     """
     from memtrace.analysis.report import analyze
-    from memtrace.report.html import render_html
+    from memtrace.report.page.report import render_html
     from memtrace.units import parse_bytes
 
     capacity_bytes = None if capacity is None else parse_bytes(capacity)
@@ -166,7 +166,7 @@ def _show(shell: Any, options: Any, written: Path | None) -> None:
     from memtrace.analysis.report import analyze
     from memtrace.reading import ReadTrace
     from memtrace.report.output import write_html
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     if written is None:
         raise MemtraceError("this process is recorded already: the cell was run, and has no report of its own")
@@ -186,7 +186,7 @@ def _show(shell: Any, options: Any, written: Path | None) -> None:
 
 def _text_bundle(report: Report, *, is_kept: bool) -> dict[str, str]:
     """Return the report in text, for a notebook and for a terminal; commands only where they have a file to read."""
-    from memtrace.report.text import render_text
+    from memtrace.report.terminal.report import render_text
 
     shown = report if is_kept else dataclasses.replace(report, next_commands=())
     text = render_text(shown)

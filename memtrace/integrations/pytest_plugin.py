@@ -81,10 +81,10 @@ def _limit(mark: pytest.Mark) -> _Limit:
 
 def _broken(item: pytest.Item, path: Path, limit: _Limit) -> str | None:
     """Return why a recorded test fails, for the device that needs most; `None` where every one keeps the limit."""
-    from memtrace.analysis.own_peak import own_peak
+    from memtrace.analysis.asked.peak_of_own_allocations import own_peak
     from memtrace.analysis.report import analyze
-    from memtrace.report.limit import limit_text
-    from memtrace.store.read import read_trace
+    from memtrace.report.answers.limit import limit_text
+    from memtrace.store.reading.read import read_trace
 
     report = analyze(read_trace([path]), with_map=True)
     # Where there is an accelerator, what the host holds is not what the limit is about.

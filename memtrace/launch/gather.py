@@ -14,12 +14,12 @@ from memtrace.errors import OutputError, RecordError
 from memtrace.launch.output import LAUNCHER_FILE, Output, rank_file_name, read_launcher
 from memtrace.schema.options import RecordOptions
 from memtrace.schema.records import PARTS_SUFFIX
-from memtrace.store.merge import merge_traces
-from memtrace.store.parts import part_names, read_parts
-from memtrace.store.read import read_trace
+from memtrace.store.parts.folder import part_names, read_parts
+from memtrace.store.reading.merge import merge_traces
+from memtrace.store.reading.read import read_trace
 from memtrace.store.redact import without_paths
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
-from memtrace.store.write import write_trace
+from memtrace.store.writing.trace import write_trace
 
 MAX_RANKS_IN_FILE = 8
 """More ranks than this become a run folder, so that a reader can take one at a time."""

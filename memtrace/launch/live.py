@@ -13,8 +13,8 @@ from memtrace.launch.live_results import LiveRank, LiveRun, LiveWarning, RankSta
 from memtrace.launch.output import LAUNCHER_FILE, is_running, read_launcher
 from memtrace.launch.trigger import candidate_folders
 from memtrace.schema.names import Category
-from memtrace.store.parts import part_names
-from memtrace.store.running import RunningPart
+from memtrace.store.parts.folder import part_names
+from memtrace.store.parts.running import RunningPart
 
 _SILENT_NS = 30 * 10**9
 _GONE_AFTER_NS = 2 * 10**9

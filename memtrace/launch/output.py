@@ -6,18 +6,22 @@ One launcher writes one file, or a run folder with a file a rank when there are 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memtrace.errors import OutputError
 from memtrace.schema.records import PARTS_SUFFIX
+from memtrace.whole_files import is_replaceable
 
 LAUNCHER_FILE = "launcher.json"
 """File in a folder of parts: who records, what is run, where it goes."""
@@ -25,6 +29,8 @@ LAUNCHER_FILE = "launcher.json"
 _OUTER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 _SPECIAL_STEPS = 0xFFFFFFF0
 """Slurm numbers its batch, extern and interactive steps from here: each is one task, and no parallel run."""
+_STALE_AFTER_S = 600.0
+"""Parts of another host's recording that have not changed for so long may be replaced with --force."""
 _TRACE_NAME = re.compile(r"(rank|process)-.*\.json(\.gz)?")
 
 
@@ -49,8 +55,10 @@ def plan_output(path: Path | None, command: Sequence[str], *, force: bool, envir
         OutputError: the output exists and `force` is not given, or it cannot be written.
     """
     rank = outer_rank(environ)
+    if path is None and rank is None:
+        return _claim_default(command, force=force)
     if path is None:
-        path = default_path(command, is_folder=rank is not None)
+        path = default_path(command, is_folder=True)
     if rank is None:
         parts_dir = path.with_name(path.name + PARTS_SUFFIX).absolute()
         check_free(path, force=force)
@@ -60,6 +68,27 @@ def plan_output(path: Path | None, command: Sequence[str], *, force: bool, envir
     output = Output(path=path, parts_dir=parts_dir, launcher_rank=rank, force=force)
     prepare_parts(output)
     return output
+
+
+def _claim_default(command: Sequence[str], *, force: bool) -> Output:
+    """Take the first free name for this process alone: of several that ask at the same moment, one makes the folder."""
+    while True:
+        path = default_path(command)
+        parts_dir = path.with_name(path.name + PARTS_SUFFIX).absolute()
+        output = Output(path=path, parts_dir=parts_dir, launcher_rank=None, force=force)
+        with _as_unwritable(path):
+            _check_writable(path)
+            try:
+                parts_dir.mkdir()
+            except FileExistsError:
+                # Another process was quicker, unless there is no free name at all.
+                if path == default_path(command):
+                    raise _parts_in_the_way(output) from None
+                continue
+        if not _exists(path):
+            return output
+        # A recording of that name has ended between the two looks.
+        parts_dir.rmdir()
 
 
 def outer_rank(environ: Mapping[str, str]) -> int | None:
@@ -131,6 +160,9 @@ def check_free(path: Path, *, force: bool) -> None:
             raise OutputError(f"{path}: is a folder with other things in it", hint="name a file", slug="output-exists")
         if not names or force:
             return
+    elif not is_replaceable(path):
+        message = f"{path}: is no regular file, and a recording needs a folder beside its output"
+        raise OutputError(message, hint="name a file", slug="output-unwritable")
     elif not _exists(path) or force:
         return
     raise OutputError(f"{path}: exists already", hint="choose another name, or add --force", slug="output-exists")
@@ -158,22 +190,43 @@ def prepare_parts(output: Output) -> None:
         OutputError: parts of another recording are there, or the folder is not writable.
     """
     parts_dir = output.parts_dir
-    try:
+    with _as_unwritable(output.path):
         if parts_dir.is_dir() and any(parts_dir.iterdir()):
-            if not output.force:
+            if not output.force or _is_at_work(parts_dir):
                 raise _parts_in_the_way(output)
             shutil.rmtree(parts_dir)
         parts_dir.mkdir(parents=output.launcher_rank is not None, exist_ok=True)
-        if not os.access(output.path.absolute().parent, os.W_OK):
-            raise PermissionError(13, "Permission denied")
+        _check_writable(output.path)
+
+
+def _check_writable(path: Path) -> None:
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@contextmanager
+def _as_unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        message = f"{output.path}: cannot be written: {error.strerror or error}"
+        message = f"{path}: cannot be written: {error.strerror or error}"
         raise OutputError(message, hint="choose a folder that exists and is yours", slug="output-unwritable") from None
+
+
+def _is_at_work(parts_dir: Path) -> bool:
+    """Return whether a recording must be taken to write here. One of another host is, as long as its files change."""
+    launcher = read_launcher(parts_dir)
+    if not is_running(launcher):
+        return False
+    if launcher["host"] == socket.gethostname():
+        return True
+    newest = max((path.lstat().st_mtime for path in parts_dir.iterdir()), default=0.0)
+    return time.time() - newest < _STALE_AFTER_S
 
 
 def _parts_in_the_way(output: Output) -> OutputError:
     launcher = read_launcher(output.parts_dir)
-    if is_running(launcher):
+    if is_running(launcher) and (not output.force or _is_at_work(output.parts_dir)):
         message = f"{output.path}: another recording is writing it (process {launcher['pid']})"
         return OutputError(message, hint="choose another name", slug="output-exists")
     return OutputError(
@@ -185,7 +238,8 @@ def _parts_in_the_way(output: Output) -> OutputError:
 
 def write_launcher(output: Output, facts: Mapping[str, Any]) -> None:
     """Write who records into the folder of parts, for `trigger` and for a later `merge`."""
-    content = {"pid": os.getpid(), "host": socket.gethostname(), **facts}
+    pid = os.getpid()
+    content = {"pid": pid, "host": socket.gethostname(), "start_ticks": _start_ticks(pid), **facts}
     try:
         write_json(output.parts_dir / LAUNCHER_FILE, content)
     except OSError as error:
@@ -215,7 +269,18 @@ def is_running(launcher: Mapping[str, Any]) -> bool:
         return False
     except OSError:
         return True
-    return True
+    # The number may be another process's by now: in a container that was started anew it mostly is.
+    began, found = launcher.get("start_ticks"), _start_ticks(pid)
+    return began is None or found is None or began == found
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return when a process of this host was started, in ticks since boot; None where the system does not tell."""
+    try:
+        # Behind the name, which may hold anything.
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

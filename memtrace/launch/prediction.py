@@ -17,7 +17,7 @@ from memtrace.launch.command import PACKAGE_DIR, resolve, run_command
 from memtrace.launch.gather import trace_header
 from memtrace.launch.output import check_free
 from memtrace.schema.options import PredictOptions, RecordOptions
-from memtrace.store.parts import part_names, read_parts
+from memtrace.store.parts.folder import part_names, read_parts
 from memtrace.store.trace import Trace
 
 REFUSED = "predict-operator"

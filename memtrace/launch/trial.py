@@ -20,7 +20,7 @@ from typing import IO
 
 from memtrace.errors import MemtraceError
 from memtrace.schema.records import CHUNK_INFIX, PART_SUFFIX, PARTS_SUFFIX, Record
-from memtrace.store.part_main import read_main
+from memtrace.store.parts.main_part import read_main
 
 _POLL_S = 0.1
 _OTHER_RANKS_S = 5.0

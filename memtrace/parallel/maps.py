@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from memtrace.analysis.rank_analysis import RankAnalysis
-from memtrace.analysis.results import Report
+from memtrace.analysis.results.report import Report
 from memtrace.store.trace import LoadWarning
 
 MAX_FILES = 16

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtrace.errors import MemtraceError, TraceReadError
 from memtrace.schema.records import PART_SUFFIX, PARTS_SUFFIX
-from memtrace.store.read import read_file, read_stream
+from memtrace.store.reading.read import read_file, read_stream
 from memtrace.store.trace import Trace
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from contextlib import closing
 from pathlib import Path
 
 from memtrace.analysis.report import combine
-from memtrace.analysis.results import Report
+from memtrace.analysis.results.report import Report
 from memtrace.errors import MemtraceError, TraceVersionError
 from memtrace.parallel.maps import MAX_FILES, Ranks, files_with_maps, left_out, without_maps
 from memtrace.parallel.one_file import FileAnalysis, Outcome, Runner, Work, analyze_file, analyze_in_turn
 from memtrace.parallel.processes import analyze_in_processes, num_processors
 from memtrace.parallel.sources import Source, find_sources
 from memtrace.store.files import Progress
-from memtrace.store.merge import join_processes, unreadable_files
-from memtrace.store.read import no_trace_in, run_name
+from memtrace.store.reading.merge import join_processes, unreadable_files
+from memtrace.store.reading.read import no_trace_in, run_name
 from memtrace.store.trace import LoadWarning
 
 SMALL_BYTES = 8 << 20

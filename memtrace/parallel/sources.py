@@ -12,7 +12,7 @@ from pathlib import Path
 from memtrace.errors import TraceReadError
 from memtrace.parallel.remote import is_url, read_remote, remote_files
 from memtrace.store.files import Progress
-from memtrace.store.read import files_in, is_run_folder, read_file
+from memtrace.store.reading.read import files_in, is_run_folder, read_file
 from memtrace.store.trace import Trace
 
 

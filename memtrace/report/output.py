@@ -5,16 +5,14 @@ In: text and a path. Out: the file. It is written under a name of its own and mo
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from memtrace.allocator.results import WhatIf
-from memtrace.analysis.diff_results import Diff
-from memtrace.analysis.results import Report
+from memtrace.analysis.results.diff import Diff
+from memtrace.analysis.results.report import Report
 from memtrace.errors import OutputError
+from memtrace.whole_files import write_whole
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -43,18 +41,9 @@ def write_bytes(content: bytes, path: Path, *, force: bool) -> None:
         OutputError: the file exists and `force` is false, or it cannot be written.
     """
     check_output(path, force=force)
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes private files; a report gets the rights that any new file of the user gets.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        write_whole(path, lambda file: file.write(content))
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         reason = error.strerror or str(error)
         raise OutputError(f"{path} cannot be written: {reason}", slug="output-unwritable") from error
 
@@ -65,7 +54,7 @@ def write_html(report: Report, path: Path, *, force: bool, with_source: bool = T
     Raises:
         OutputError: as `write_text`.
     """
-    from memtrace.report.html import render_html
+    from memtrace.report.page.report import render_html
 
     check_output(path, force=force)
     write_text(render_html(report, with_source=with_source), path, force=force)
@@ -77,7 +66,7 @@ def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bo
     Raises:
         OutputError: as `write_text`.
     """
-    from memtrace.report.whatif_html import render_whatif
+    from memtrace.report.page.whatif import render_whatif
 
     check_output(path, force=force)
     write_text(render_whatif(results, title=title), path, force=force)
@@ -89,14 +78,7 @@ def write_diff(diff: Diff, path: Path, *, force: bool) -> None:
     Raises:
         OutputError: as `write_text`.
     """
-    from memtrace.report.diff_html import render_diff
+    from memtrace.report.page.diff import render_diff
 
     check_output(path, force=force)
     write_text(render_diff(diff), path, force=force)
-
-
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

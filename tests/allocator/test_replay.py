@@ -14,8 +14,8 @@ from memtrace.allocator.blocks import PENDING
 from memtrace.allocator.replay import replay_device, state_at
 from memtrace.allocator.settings import parse_settings
 from memtrace.errors import MemtraceError
-from memtrace.store.read import read_trace
-from memtrace.store.torch_snapshot import read_snapshot
+from memtrace.store.reading.read import read_trace
+from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace
 from tests.allocator.simulated import Recorder
 from tests.builders import rank_trace

@@ -11,8 +11,8 @@ import pytest
 from memtrace.allocator.settings import parse_settings
 from memtrace.allocator.whatif import BASELINE, Change, read_recording, what_if
 from memtrace.errors import MemtraceError
-from memtrace.store.read import read_trace
-from memtrace.store.torch_snapshot import read_snapshot
+from memtrace.store.reading.read import read_trace
+from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from tests.allocator.simulated import Recorder
 from tests.builders import rank_trace
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Report
+from memtrace.analysis.results.report import Report
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, step, trace, window
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memtrace.store.columns import ColumnTable
-from memtrace.store.kineto import read_profile
+from memtrace.store.kineto.profile import read_profile
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import rank_trace
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.activations import activations_at, saved_for_backward
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.results import ActivationPart
+from memtrace.analysis.device.activations import activations_at, saved_for_backward
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
+from memtrace.analysis.results.report import ActivationPart
 from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, saved, scope, step, window
 from tests.analysis.test_lifetimes import A, C
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtrace.analysis.advice.case import Case, peak_without
-from memtrace.analysis.findings import failing, find_advice, in_order
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.results import Finding
+from memtrace.analysis.advice.find import failing, find_advice, in_order
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
+from memtrace.analysis.results.report import Finding
 from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, saved, step, window
 
 MIB = 1 << 20

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memtrace.analysis.history import build_history
-from memtrace.analysis.levels import running_level
+from memtrace.analysis.device.byte_levels import running_level
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.device.stacks import frames_of
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import AllocationMap
-from memtrace.analysis.stacks import frames_of
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import AllocationMap
+from memtrace.store.reading.read import read_trace
 from tests.analysis.small_trace import event_rows, initial_block, owner, rank_trace, scope, step, trace, window
 
 REAL = (

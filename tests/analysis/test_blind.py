@@ -15,10 +15,10 @@ from benchmarks.blindfold.compare import Comparison, compare
 from benchmarks.blindfold.programs import programs, record
 from benchmarks.blindfold.strip import as_recorded, late
 from benchmarks.blindfold.views import VIEWS
-from memtrace.analysis.attribution import CATEGORIES
-from memtrace.analysis.history import build_history
+from memtrace.analysis.attribution.attribute import CATEGORIES
+from memtrace.analysis.device.device_history import build_history
 from memtrace.schema.names import Category
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 
 NAMES = (
@@ -106,7 +106,7 @@ def test_comparison_counts_wrong_unknown_and_unanswered_bytes_apart() -> None:
 
 def test_a_wrong_inference_is_seen(ranks: dict[str, RankTrace], monkeypatch: pytest.MonkeyPatch) -> None:
     rank = ranks[NAMES[1]]
-    monkeypatch.setattr("memtrace.analysis.inference.match_sizes", lambda rows, *_, **__: rows[:0])
+    monkeypatch.setattr("memtrace.analysis.attribution.inference.match_sizes", lambda rows, *_, **__: rows[:0])
     found = compare(rank, as_recorded(rank), "cpu")
     assert found.unknown_share > MAX_UNKNOWN
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.check import check, parse_budget
-from memtrace.analysis.check_figures import CATEGORIES, MOMENTS
+from memtrace.analysis.asked.check import check, parse_budget
+from memtrace.analysis.asked.check_figures import CATEGORIES, MOMENTS
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Note, OomResult, PredictedPeak, Report, StackRow
+from memtrace.analysis.results.report import Note, OomResult, PredictedPeak, Report, StackRow
 from memtrace.errors import MemtraceError
 from tests.analysis.small_trace import event_rows, owner, rank_trace, step, trace, window
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from memtrace.analysis.communication import communication_of_rank
-from memtrace.analysis.communication_findings import communication_findings
-from memtrace.analysis.communication_results import CommunicationResult, ReplicaResult
-from memtrace.analysis.step_times import step_times
-from memtrace.store.kineto import read_profile
+from memtrace.analysis.communication.communication import communication_of_rank
+from memtrace.analysis.communication.findings import communication_findings
+from memtrace.analysis.results.communication import CommunicationResult, ReplicaResult
+from memtrace.analysis.time.step_times import step_times
+from memtrace.store.kineto.profile import read_profile
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_profile import Profile
 from tests.analysis.small_replicas import bucket, forward, timing

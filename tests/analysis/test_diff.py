@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.diff import compare
+from memtrace.analysis.asked.diff import compare
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Report
+from memtrace.analysis.results.report import Report
 from tests.analysis.small_trace import event_rows, owner, rank_trace, scope, step, trace, window
 
 

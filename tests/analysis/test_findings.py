@@ -6,12 +6,12 @@ import pytest
 
 from memtrace.allocator.settings import Settings
 from memtrace.analysis.advice import allocator
-from memtrace.analysis.findings import find_advice
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.notes import notes_of_device
-from memtrace.analysis.peak import peak_between
-from memtrace.analysis.results import Finding
-from memtrace.store.torch_snapshot import read_snapshot
+from memtrace.analysis.advice.find import find_advice
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
+from memtrace.analysis.device.peak import peak_between
+from memtrace.analysis.diagnosis.notes import notes_of_device
+from memtrace.analysis.results.report import Finding
+from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace
 from tests.allocator.simulated import Recorder
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from memtrace.analysis.findings import find_advice
-from memtrace.analysis.history import build_history
-from memtrace.analysis.results import Finding
-from memtrace.store.read import read_trace
+from memtrace.analysis.advice.find import find_advice
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.results.report import Finding
+from memtrace.store.reading.read import read_trace
 from tests.analysis.changed_runs import RUNS
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import FirstStepEffect
+from memtrace.analysis.results.report import FirstStepEffect
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import (
     Event,

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from memtrace.allocator.pressure import moments_after, pressure_of
 from memtrace.allocator.whatif import Change, read_recording, what_if
-from memtrace.analysis.fragmentation import find_fragmentation
-from memtrace.analysis.fragmentation_findings import fragmentation_findings
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.oom import find_oom
-from memtrace.analysis.pools import final_pools
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
+from memtrace.analysis.device.pools import final_pools
+from memtrace.analysis.diagnosis.fragmentation import find_fragmentation
+from memtrace.analysis.diagnosis.fragmentation_findings import fragmentation_findings
+from memtrace.analysis.diagnosis.oom import find_oom
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import FragmentationResult
-from memtrace.report.text import render_text
-from memtrace.report.to_json import report_document
+from memtrace.analysis.results.report import FragmentationResult
+from memtrace.report.json.report import report_document
+from memtrace.report.terminal.report import render_text
 from memtrace.schema.names import Action
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import block, event_rows, rank_trace, segment, step, trace, window
 

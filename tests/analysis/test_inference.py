@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from memtrace.analysis.inferred_marks import with_inferred_marks
+from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
+from memtrace.analysis.attribution.size_matching import count_sizes, match_sizes, sets_of_sizes
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport
-from memtrace.analysis.size_matching import count_sizes, match_sizes, sets_of_sizes
-from memtrace.store.torch_snapshot import read_snapshot
+from memtrace.analysis.results.report import RankReport
+from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from tests.builders import Frame, SnapshotBuilder, snapshot, trace_of
 
 LOOP: Frame = ("train.py", 9, "<module>")

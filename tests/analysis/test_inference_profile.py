@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from memtrace.analysis.inferred_marks import with_inferred_marks
+from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport
+from memtrace.analysis.results.report import RankReport
 from memtrace.schema.names import Phase
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 
 WIDTH, LAYERS, STEPS = 64, 4, 4
 PARAMETER_BYTES = 4 * LAYERS * (2 * 4 * WIDTH * WIDTH + 5 * WIDTH)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport, State
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import RankReport, State
+from memtrace.store.reading.read import read_trace
 
 MIB = 2**20
 

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.inferred_residents import Residents, choose_residents
-from memtrace.analysis.lifetimes import Lifetimes
-from memtrace.analysis.periods import copied_from_repeats, gram_codes
-from memtrace.analysis.size_matching import sets_of_sizes
-from memtrace.analysis.stack_roles import (
+from memtrace.analysis.attribution.inferred_residents import Residents, choose_residents
+from memtrace.analysis.attribution.repeated_sizes import copied_from_repeats, gram_codes
+from memtrace.analysis.attribution.size_matching import sets_of_sizes
+from memtrace.analysis.attribution.stack_roles import (
     BUCKET,
     COLLECTIVE,
     COMMUNICATION,
@@ -25,6 +24,7 @@ from memtrace.analysis.stack_roles import (
     STEP,
     frame_role,
 )
+from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.schema.names import Category
 
 STEP_SIZES = np.array([100 + at * at for at in range(60)])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from memtrace.analysis.attribution import CATEGORIES, DECISIONS
-from memtrace.analysis.history import build_history
+from memtrace.analysis.attribution.attribute import CATEGORIES, DECISIONS
+from memtrace.analysis.device.device_history import build_history
 from tests.analysis.small_trace import Event, event_rows, initial_block, owner, phase, rank_trace, step, window
 from tests.analysis.test_lifetimes import A, C
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.history import build_history
-from memtrace.analysis.leaks import find_leaks
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.diagnosis.leaks import find_leaks
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Leak
+from memtrace.analysis.results.report import Leak
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, scope, step, trace, window
@@ -34,6 +34,8 @@ class Kept:
     every: int = 1
     module: str | None = None
     phase: str = "forward"
+    stack: int | None = None
+    """Number of the thing whose stack this one shares; `None` for one of its own."""
 
 
 def loop(things: Sequence[Kept], *, num_steps: int, recorded: Sequence[int] | None = None, **more: Any) -> RankTrace:
@@ -58,7 +60,8 @@ def loop(things: Sequence[Kept], *, num_steps: int, recorded: Sequence[int] | No
                 now += 10
                 last = number + thing.lives if thing.lives is not None else 10**9
                 live[address] = (thing.num_bytes, last)
-                rows.append(("alloc", address, thing.num_bytes, thing_at, now))
+                stack = thing_at if thing.stack is None else thing.stack
+                rows.append(("alloc", address, thing.num_bytes, stack, now))
                 if thing.module:
                     scopes.append(scope(thing.module, now - 4, now + 4))
                 if is_kept:

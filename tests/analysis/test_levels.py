@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memtrace.analysis.history import build_history
-from memtrace.analysis.peak import peak_between, state_at
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.device.peak import peak_between, state_at
+from memtrace.analysis.device.timeline import MAX_POINTS, build_timeline
 from memtrace.analysis.report import analyze
-from memtrace.analysis.timeline import MAX_POINTS, build_timeline
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import (
     Event,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.attribution import CATEGORIES, DECISIONS, ROLES
-from memtrace.analysis.history import build_history
+from memtrace.analysis.attribution.attribute import CATEGORIES, DECISIONS, ROLES
+from memtrace.analysis.device.device_history import build_history
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, saved, scope, step, window

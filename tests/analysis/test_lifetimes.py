@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memtrace.analysis.lifetimes import Lifetimes, build_lifetimes
-from memtrace.analysis.moments import build_moments
+from memtrace.analysis.events.lifetimes import Lifetimes, build_lifetimes
+from memtrace.analysis.events.moments import build_moments
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import Event, event_rows, initial_block, rank_trace, window
 

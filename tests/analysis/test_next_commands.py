@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.analysis.next_commands import next_commands
+from memtrace.analysis.sentences.next_commands import next_commands
 from memtrace.cli import group
 from tests.fake_report import finding, gpt_rank, snapshot_rank
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.history import build_history
-from memtrace.analysis.oom_needs import needs_after
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.diagnosis.oom_next_step import needs_after
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import OomResult, RankReport
-from memtrace.report.text import render_text
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import OomResult, RankReport
+from memtrace.report.terminal.report import render_text
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from memtrace.units import format_bytes
 from tests.analysis.small_trace import (

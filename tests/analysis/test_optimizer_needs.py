@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from memtrace.analysis.optimizer_needs import Group, Parameter, state_bytes, step_bytes
+from memtrace.analysis.first_step.optimizer_needs import Group, Parameter, state_bytes, step_bytes
 
 torch = pytest.importorskip("torch")
 

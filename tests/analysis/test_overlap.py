@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memtrace.analysis.gpu_activities import is_collective_name
-from memtrace.analysis.overlap import time_of_rank
-from memtrace.analysis.time_results import CollectiveTime, TimeResult, TimeSplit
-from memtrace.store.kineto import read_profile
+from memtrace.analysis.results.time import CollectiveTime, TimeResult, TimeSplit
+from memtrace.analysis.time.gpu_activities import is_collective_name
+from memtrace.analysis.time.overlap import time_of_rank
+from memtrace.store.kineto.profile import read_profile
 from tests.analysis import raw_profile
 from tests.analysis.small_profile import Profile
 from tests.analysis.small_trace import step as step_row

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from memtrace.analysis.overlap import time_of_rank
-from memtrace.analysis.time_results import TimeResult, TimeSplit
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.time import TimeResult, TimeSplit
+from memtrace.analysis.time.overlap import time_of_rank
+from memtrace.store.reading.read import read_trace
 from tests.analysis import raw_profile
 
 WITH_GPU = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.own_peak import own_peak
+from memtrace.analysis.asked.peak_of_own_allocations import own_peak
 from memtrace.analysis.report import analyze
 from tests.analysis.small_trace import event_rows, initial_block, owner, rank_trace, trace, window
 

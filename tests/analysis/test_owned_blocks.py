@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.peak import state_at
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
+from memtrace.analysis.device.peak import state_at
 from tests.analysis.small_trace import Event, event_rows, initial_block, owner, rank_trace, window
 from tests.analysis.test_lifetimes import A, C
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memtrace.analysis.history import build_history
-from memtrace.analysis.owned_bytes import owned_at_step_ends
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.device.owned_bytes import owned_at_step_ends
 from tests.analysis.small_trace import event_rows, owner, rank_trace, step, window
 from tests.analysis.test_lifetimes import A
 

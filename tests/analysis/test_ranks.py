@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memtrace.analysis.ranks_results import RanksResult, Scheme
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Finding, Report
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.ranks import RanksResult, Scheme
+from memtrace.analysis.results.report import Finding, Report
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.analysis.made_ranks import Part, Shape, copies, made_rank, report_of
 

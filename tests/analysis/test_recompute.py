@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from memtrace.allocator.whatif import Change, Recording, read_recording, what_if
-from memtrace.analysis.recompute import FULL, SELECTIVE, recomputed
-from memtrace.analysis.request_sizes import Edit, edited_sizes
+from memtrace.analysis.what_if.recompute import FULL, SELECTIVE, recomputed
+from memtrace.analysis.what_if.request_sizes import Edit, edited_sizes
 from memtrace.errors import MemtraceError
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.builders import rank_trace
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memtrace.analysis.history import build_history
+from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.report import analyze
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 
 WITH_HISTORY = (
     "attention-forward-backward-from-process-start",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Finding, RankReport
-from memtrace.analysis.verdict import verdict
+from memtrace.analysis.results.report import Finding, RankReport
+from memtrace.analysis.sentences.verdict import verdict
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import (
     block,

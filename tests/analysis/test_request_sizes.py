@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from memtrace.allocator.whatif import read_recording
-from memtrace.analysis.request_sizes import Edit, edited_sizes
+from memtrace.analysis.what_if.request_sizes import Edit, edited_sizes
 from memtrace.errors import MemtraceError
 from memtrace.store.trace import RankTrace
 from tests.builders import START_US, rank_trace

@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.attribution import CATEGORIES
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.modules import modules_at
-from memtrace.analysis.peak import state_at
-from memtrace.analysis.stacks import stacks_at
+from memtrace.analysis.attribution.attribute import CATEGORIES
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
+from memtrace.analysis.device.modules import modules_at
+from memtrace.analysis.device.peak import state_at
+from memtrace.analysis.device.stacks import stacks_at
 from tests.analysis.small_trace import event_rows, owner, rank_trace, scope, window
 from tests.analysis.test_lifetimes import A, C
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memtrace.analysis.spans import Spans
+from memtrace.analysis.events.innermost import Spans
 from memtrace.store.columns import NULL
 
 

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from benchmarks.steady.cases import CASES, PROGRAM, Case
 from benchmarks.steady.compare import compare
 from benchmarks.steady.cut import Cut, cut_rank
-from memtrace.analysis.history import build_history
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.device.steps import step_spans
+from memtrace.analysis.first_step.two_peaks import steady_state_peak
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import PredictedPeak, RankReport
-from memtrace.analysis.steps import step_spans
-from memtrace.analysis.two_peaks import steady_state_peak
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import PredictedPeak, RankReport
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, step, trace, window
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from memtrace.analysis.overlap import time_of_rank
-from memtrace.analysis.results import Finding
-from memtrace.analysis.time_findings import time_findings
+from memtrace.analysis.results.report import Finding
+from memtrace.analysis.time.findings import time_findings
+from memtrace.analysis.time.overlap import time_of_rank
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_profile import Profile
 from tests.analysis.small_trace import phase as phase_row

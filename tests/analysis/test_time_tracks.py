@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.intervals import Intervals
-from memtrace.analysis.overlap import time_of_rank
-from memtrace.analysis.time_results import TimeLane
-from memtrace.analysis.time_tracks import time_tracks
+from memtrace.analysis.results.time import TimeLane
+from memtrace.analysis.time.intervals import Intervals
+from memtrace.analysis.time.overlap import time_of_rank
+from memtrace.analysis.time.tracks import time_tracks
 from tests.analysis.small_profile import Profile
 
 US = 1000

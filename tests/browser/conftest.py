@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memtrace.analysis.results import Report
-from memtrace.report.html import render_html
+from memtrace.analysis.results.report import Report
+from memtrace.report.page.report import render_html
 from tests.browser.opened import Opened, OpenReport
 
 if TYPE_CHECKING:

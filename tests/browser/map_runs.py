@@ -6,8 +6,8 @@ import random
 from functools import cache
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import AllocationMap, Report
-from memtrace.store.torch_snapshot import read_snapshot
+from memtrace.analysis.results.report import AllocationMap, Report
+from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from tests.analysis.small_trace import (
     event_rows,
     initial_block,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from memtrace.analysis.results import AllocationMap, Report
-from memtrace.report.html import render_html
+from memtrace.analysis.results.report import AllocationMap, Report
+from memtrace.report.page.report import render_html
 from memtrace.units import format_bytes
 from tests.browser.conftest import watched
 from tests.browser.map_runs import HOSTILE_NAME, MODULES, device_report, gap_report, host_report, map_of

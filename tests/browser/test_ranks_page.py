@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.analysis.ranks_results import Difference, Outlier, RanksResult, Scheme, Spread
-from memtrace.analysis.results import Report
-from memtrace.report import payload
+from memtrace.analysis.results.ranks import Difference, Outlier, RanksResult, Scheme, Spread
+from memtrace.analysis.results.report import Report
+from memtrace.report.page.data import payload
 from memtrace.units import format_bytes
 from tests.browser.opened import Opened, OpenReport
 from tests.fake_report import GIB, HOSTILE, MIB, gpt_rank, ranks_report

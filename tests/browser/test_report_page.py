@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memtrace.report.assets import viewer_text
-from memtrace.report.palette import THEMES, category_ink
+from memtrace.report.drawing.palette import THEMES, category_ink
+from memtrace.report.page.assets import viewer_text
 from memtrace.units import format_bytes, format_ns
 from tests.browser.opened import Opened, OpenReport
 from tests.fake_report import gpt_report, hostile_report, ranks_report

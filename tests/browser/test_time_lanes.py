@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport, Report
-from memtrace.analysis.time_results import TimeLane
-from memtrace.report.payload_lanes import lane_rows, origin_ns
-from memtrace.report.time_rows import time_columns
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import RankReport, Report
+from memtrace.analysis.results.time import TimeLane
+from memtrace.report.drawing.time_rows import time_columns
+from memtrace.report.page.data.lanes import lane_rows, origin_ns
+from memtrace.store.reading.read import read_trace
 from memtrace.units import format_ns
 from tests.browser.opened import Opened, OpenReport
 from tests.timed_reports import rank_with_time, time_alone_report, timed_report

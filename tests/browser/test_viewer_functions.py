@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memtrace.report.assets import joined_modules
+from memtrace.report.page.assets import joined_modules
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from memtrace.analysis.results import AllocationMap, Report
-from memtrace.report.palette import category_ink
+from memtrace.analysis.results.report import AllocationMap, Report
+from memtrace.report.drawing.palette import category_ink
 from memtrace.units import format_bytes
 from tests.browser.map_runs import HOSTILE_NAME, device_report, host_report, map_of
 from tests.browser.opened import OpenReport

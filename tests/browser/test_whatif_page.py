@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memtrace.allocator.results import WhatIf
+from memtrace.report.answers.whatif import MODEL_NOTE
+from memtrace.report.drawing.palette import THEMES
 from memtrace.report.output import write_whatif
-from memtrace.report.palette import THEMES
-from memtrace.report.whatif import MODEL_NOTE
 from memtrace.units import format_bytes
 from tests.fake_report import HOSTILE
 from tests.report.fake_whatif import diverging, hostile, result

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner, Result
 
-from memtrace.analysis.check_results import Budget, BudgetResult, Check
-from memtrace.analysis.results import Note, StackRow
+from memtrace.analysis.results.check import Budget, BudgetResult, Check
+from memtrace.analysis.results.report import Note, StackRow
 from memtrace.cli import group
-from memtrace.report.check import check_text
-from memtrace.report.check_ci import check_junit, check_markdown
+from memtrace.report.answers.check import check_text
+from memtrace.report.exchange.junit import check_junit, check_markdown
 from tests.allocator.simulated import write_snapshot
 from tests.fake_report import HOSTILE
 

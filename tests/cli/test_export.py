@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from memtrace.allocator.settings import parse_settings
-from memtrace.analysis.history import build_history
-from memtrace.analysis.inferred_marks import with_inferred_marks
+from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
+from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.report import analyze
 from memtrace.cli import group
-from memtrace.store.read import read_trace
-from memtrace.store.write_snapshot import snapshot_of
+from memtrace.store.reading.read import read_trace
+from memtrace.store.writing.snapshot import snapshot_of
 from tests.allocator.simulated import Recorder
 from tests.builders import contents
 

@@ -12,11 +12,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import memtrace.cli.fit_run
+import memtrace.cli.fitting.recorded
 from memtrace.cli import group
-from memtrace.cli.fit_run import measure_run
-from memtrace.forecast.fit_measure import measure
-from memtrace.forecast.fit_results import Measured
+from memtrace.cli.fitting.recorded import measure_run
+from memtrace.forecast.fitting.measure import measure
+from memtrace.forecast.fitting.results import Measured
 from memtrace.launch.trial import Trial
 from tests.conftest import RunMemtrace
 
@@ -40,7 +40,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
         commands.append(command)
         return peak_of(size)
 
-    monkeypatch.setattr(memtrace.cli.fit_run, "measure_run", simulated)
+    monkeypatch.setattr(memtrace.cli.fitting.recorded, "measure_run", simulated)
     monkeypatch.chdir(tmp_path)
     return commands
 
@@ -79,7 +79,7 @@ def test_text_says_the_answer_and_shows_the_runs(ran: list[list[str]]) -> None:
 
 
 def test_the_same_command_goes_on_where_it_broke_off(ran: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    simulated: Callable[..., Measured] = memtrace.cli.fit_run.measure_run
+    simulated: Callable[..., Measured] = memtrace.cli.fitting.recorded.measure_run
 
     def interrupted(command: list[str], size: int, num_steps: int, *, log: Path) -> Measured:
         if size > 2:
@@ -87,7 +87,7 @@ def test_the_same_command_goes_on_where_it_broke_off(ran: list[list[str]], monke
         return simulated(command, size, num_steps, log=log)
 
     with monkeypatch.context() as patch:
-        patch.setattr(memtrace.cli.fit_run, "measure_run", interrupted)
+        patch.setattr(memtrace.cli.fitting.recorded, "measure_run", interrupted)
         broken = invoke("--capacity", "32MiB", *COMMAND)
     assert broken.exit_code == 130
     assert "2 runs are kept" in broken.stderr
@@ -210,7 +210,7 @@ def test_the_largest_micro_batch_of_a_sample_is_that_which_recordings_tell(
 ) -> None:
     pytest.importorskip("torch")
     from memtrace.analysis.report import analyze
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     train = (sys.executable, repo_root / "samples" / "train_gpt.py", "--device", "cpu", "--layers", "1")
     options = {"cwd": tmp_path, "env": {"OMP_NUM_THREADS": "1"}}

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from memtrace.cli import group
-from memtrace.forecast.fit_predicted import measure_predicted
+from memtrace.forecast.fitting.predicted_trials import measure_predicted
 from memtrace.forecast.gpus import gpu_named
-from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
+from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.schema.options import PredictOptions
 from memtrace.store.trace import Trace
 from tests.conftest import RunMemtrace

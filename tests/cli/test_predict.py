@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from memtrace.cli import group
 from memtrace.errors import RecordError
 from memtrace.forecast.gpus import GPUS
-from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
+from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.schema.options import PredictOptions
 from memtrace.store.trace import Trace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memtrace.forecast.predict import DEVICE
+from memtrace.forecast.prediction.judge import DEVICE
 from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
 from tests.builders import START_US, rank_trace

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from memtrace.forecast.activations import activation_terms, total
-from memtrace.forecast.formulas import korthikanti_layer_bytes
-from memtrace.forecast.kernels import PLAIN
-from memtrace.forecast.layout import Layout, Run
-from memtrace.forecast.model_config import READERS, read_config
-from memtrace.forecast.model_spec import ModelSpec
-from memtrace.forecast.parameters import autocast_copies
-from memtrace.forecast.precision import PRECISIONS
+from memtrace.forecast.memory.activations import activation_terms, total
+from memtrace.forecast.memory.formulas import korthikanti_layer_bytes
+from memtrace.forecast.memory.kept_by_kernels import PLAIN
+from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.model.config import READERS, read_config
+from memtrace.forecast.model.parameters import autocast_copies
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.spec import ModelSpec
 from tests.conftest import ROOT
 from tests.forecast.test_parameters import MASKED, random_config
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from memtrace.analysis.report import analyze
-from memtrace.forecast.broken_off import broken_off
-from memtrace.forecast.placed import place
+from memtrace.forecast.prediction.broken_off import broken_off
+from memtrace.forecast.prediction.placed import place
 from memtrace.schema.names import Action
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace

@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memtrace.allocator.whatif import read_recording, what_if
-from memtrace.analysis.results import Peak, RankReport, State, StepResult
+from memtrace.analysis.results.report import Peak, RankReport, State, StepResult
 from memtrace.errors import MemtraceError
-from memtrace.forecast.against import compare
-from memtrace.forecast.estimate import estimate
+from memtrace.forecast.estimation.against import compare
+from memtrace.forecast.estimation.estimate import estimate
 from memtrace.forecast.gpus import GPUS, gpu_named
-from memtrace.forecast.layout import Layout, Run
-from memtrace.forecast.phases import largest, moments
-from memtrace.forecast.precision import PRECISIONS
-from memtrace.forecast.presets import PRESETS, preset
-from memtrace.forecast.reserve import simulated_reserve
-from memtrace.forecast.shapes import spec_of_size
-from memtrace.store.read import read_trace
+from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.memory.phases import largest, moments
+from memtrace.forecast.memory.reserve import simulated_reserve
+from memtrace.forecast.model.from_parameter_count import spec_of_size
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.presets import PRESETS, preset
+from memtrace.store.reading.read import read_trace
 from tests.conftest import ROOT
 
 FP32_CPU = Run(precision=PRECISIONS["fp32"], backend="cpu", attention="sdpa")

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.results import Note, OomResult, RankReport, Report, State, StepResult
+from memtrace.analysis.results.report import Note, OomResult, RankReport, Report, State, StepResult
 from memtrace.errors import MemtraceError
-from memtrace.forecast.fit import LARGEST, Question, find_fit, next_size
-from memtrace.forecast.fit_measure import is_out_of_memory, measure, num_steps_of
-from memtrace.forecast.fit_results import Fit, Measured
+from memtrace.forecast.fitting.measure import is_out_of_memory, measure, num_steps_of
+from memtrace.forecast.fitting.results import Fit, Measured
+from memtrace.forecast.fitting.search import LARGEST, Question, find_fit, next_size
 
 Curve = Callable[[int], int]
 

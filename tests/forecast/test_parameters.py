@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.model_config import READERS, read_config
-from memtrace.forecast.model_spec import ModelSpec
-from memtrace.forecast.parameter_tensors import parameter_tensors
-from memtrace.forecast.parameters import active_parameters, count_parameters, num_parameter_tensors, num_parameters
-from memtrace.forecast.presets import PRESETS, preset
-from memtrace.forecast.shapes import spec_of_size
+from memtrace.forecast.model.config import READERS, read_config
+from memtrace.forecast.model.from_parameter_count import spec_of_size
+from memtrace.forecast.model.parameter_tensors import parameter_tensors
+from memtrace.forecast.model.parameters import (
+    active_parameters,
+    count_parameters,
+    num_parameter_tensors,
+    num_parameters,
+)
+from memtrace.forecast.model.presets import PRESETS, preset
+from memtrace.forecast.model.spec import ModelSpec
 
 NUM_RANDOM_CONFIGS = 3
 MASKED = {"bert", "roberta"}

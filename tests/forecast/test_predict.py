@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from memtrace.analysis.report import analyze
 from memtrace.errors import MemtraceError
-from memtrace.forecast.doubts import interval_of, lasting_bytes
 from memtrace.forecast.gpus import GPUS, gpu_named, gpus_named
-from memtrace.forecast.placed import Weights, peaks
-from memtrace.forecast.predict import DEVICE, capability_classes, judge_all, placed_trace, usable_bytes
-from memtrace.forecast.predict_results import Doubt, Range
-from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES, NCCL_BYTES
-from memtrace.report.text import render_text
-from memtrace.store.read import read_trace
-from memtrace.store.write import write_trace
+from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES, NCCL_BYTES
+from memtrace.forecast.prediction.doubts import interval_of, lasting_bytes
+from memtrace.forecast.prediction.judge import DEVICE, capability_classes, judge_all, placed_trace, usable_bytes
+from memtrace.forecast.prediction.placed import Weights, peaks
+from memtrace.forecast.prediction.results import Doubt, Range
+from memtrace.report.terminal.report import render_text
+from memtrace.store.reading.read import read_trace
+from memtrace.store.writing.trace import write_trace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_rank, predicted_trace
 
 A100 = gpu_named("a100-40gb")

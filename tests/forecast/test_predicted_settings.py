@@ -9,9 +9,9 @@ import pytest
 
 from memtrace.allocator.settings import MIB
 from memtrace.analysis.report import analyze
-from memtrace.forecast.placed import Placed, place
-from memtrace.forecast.predicted_settings import settings_notes
-from memtrace.forecast.sharding import CUDA_CONTEXT_BYTES
+from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
+from memtrace.forecast.prediction.allocator_settings import settings_notes
+from memtrace.forecast.prediction.placed import Placed, place
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import event_rows, rank_trace, step, trace, window
 

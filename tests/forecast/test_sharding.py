@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.forecast.formulas import in_flight_microbatches, selective_cost, selective_saving, zero_bytes
-from memtrace.forecast.layout import Layout, Run
-from memtrace.forecast.model_config import read_config
-from memtrace.forecast.optimizers import OPTIMIZERS
-from memtrace.forecast.parameters import num_parameter_tensors, num_parameters
-from memtrace.forecast.precision import PRECISIONS
-from memtrace.forecast.presets import preset
-from memtrace.forecast.shapes import spec_of_size
-from memtrace.forecast.sharding import RankModel, in_flight, rank_model
+from memtrace.forecast.memory.formulas import in_flight_microbatches, selective_cost, selective_saving, zero_bytes
+from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.memory.optimizers import OPTIMIZERS
+from memtrace.forecast.memory.sharding import RankModel, in_flight, rank_model
+from memtrace.forecast.model.config import read_config
+from memtrace.forecast.model.from_parameter_count import spec_of_size
+from memtrace.forecast.model.parameters import num_parameter_tensors, num_parameters
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.presets import preset
 
 GB = 10**9
 

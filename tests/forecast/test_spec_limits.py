@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.presets import preset
+from memtrace.forecast.model.presets import preset
 
 
 @pytest.mark.parametrize("name", ["embedding_dropout", "attention_dropout", "hidden_dropout"])

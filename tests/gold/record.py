@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from memtrace.cli.predict_run import PredictedRuns
 from memtrace.forecast.gpus import gpu_named
-from memtrace.forecast.predict import placed_trace
+from memtrace.forecast.prediction.judge import placed_trace
 from memtrace.schema.tables import TABLES
-from memtrace.store.read import read_trace
-from memtrace.store.write import write_trace
-from memtrace.store.write_snapshot import snapshot_pickle
+from memtrace.store.reading.read import read_trace
+from memtrace.store.writing.snapshot import snapshot_pickle
+from memtrace.store.writing.trace import write_trace
 from tests.gold.rendered import NUM_STEPS, PREDICTED_ON, TRACES
 
 ROOT = Path(__file__).parents[2]

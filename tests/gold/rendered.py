@@ -25,17 +25,17 @@ import numpy as np
 import orjson
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Report
+from memtrace.analysis.results.report import Report
 from memtrace.forecast.gpus import gpu_named, gpus_named
-from memtrace.forecast.predict import judge_all, placed_trace, prediction_of
+from memtrace.forecast.prediction.judge import judge_all, placed_trace, prediction_of
 from memtrace.parallel.run import report_of
-from memtrace.report.html import packed_maps
-from memtrace.report.map_payload import PackedMap
-from memtrace.report.payload import report_payload
-from memtrace.report.predict import predict_json, predict_text
-from memtrace.report.text import render_text
-from memtrace.report.to_json import report_json
-from memtrace.store.read import read_trace
+from memtrace.report.answers.predict import predict_json, predict_text
+from memtrace.report.json.report import report_json
+from memtrace.report.page.data.packed_map import PackedMap
+from memtrace.report.page.data.payload import report_payload
+from memtrace.report.page.report import packed_maps
+from memtrace.report.terminal.report import render_text
+from memtrace.store.reading.read import read_trace
 
 FOLDER = Path(__file__).parent
 TRACES = FOLDER / "traces"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from memtrace.allocator.replay import replay_device
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 
 pytestmark = pytest.mark.gpu
 

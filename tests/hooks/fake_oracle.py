@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from memtrace.hooks.cpu import CpuSource
-from memtrace.hooks.saved import SavedWalk
+from memtrace.hooks.ownership.saved import SavedWalk
+from memtrace.hooks.sources.cpu_profiler import CpuSource
 from memtrace.schema.options import PredictOptions
 
 WIDTH, ROWS, WORDS, BATCH = 48, 16, 50, 4
@@ -275,7 +275,7 @@ def _saved(loss: torch.Tensor, model: nn.Module) -> list[tuple[str, str, str, in
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     programs = {name: PROGRAMS[name] for name in names or PROGRAMS}
-    real = CpuSource(torch, stacks="none", profile=False)
+    real = CpuSource(torch, stacks="none", profile=False, warn=print)
     found = {name: {"cpu": watched(program, "cpu", real)} for name, program in programs.items()}
     # No workspace of cuBLAS: the host has none.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":0:0"

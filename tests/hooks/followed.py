@@ -8,15 +8,15 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from memtrace.hooks.attach import Attachments
-from memtrace.hooks.chunk import EventBatch, Row
-from memtrace.hooks.guard import Guard
-from memtrace.hooks.loop import TrainingLoop
-from memtrace.hooks.spool import Spool
-from memtrace.hooks.status import Status
-from memtrace.hooks.window import Window
-from memtrace.hooks.writer import Writer
-from memtrace.hooks.yielding import Yielding
+from memtrace.hooks.loop.main_part import Writer
+from memtrace.hooks.loop.training_loop import TrainingLoop
+from memtrace.hooks.loop.window import Window
+from memtrace.hooks.parts.chunk import EventBatch, Row
+from memtrace.hooks.parts.spool import Spool
+from memtrace.hooks.parts.status import Status
+from memtrace.hooks.torch_side.attach import Attachments
+from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.yield_to_program import Yielding
 from memtrace.schema import tables
 from memtrace.schema.options import RecordOptions
 from tests.hooks.fake_torch import FakeTorch, Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from memtrace.hooks.annotations import Annotations
-from memtrace.hooks.chunk import Row
+from memtrace.hooks.loop.named_ranges import Annotations
+from memtrace.hooks.parts.chunk import Row
 
 
 def test_nested_ranges_end_inner_first() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from memtrace.hooks.fake.attention_choice import Attended, Backend, choose_backend
-from memtrace.hooks.fake.attention_memory import efficient_backward_bytes, flash_backward_bytes
+from memtrace.hooks.fake.kernels.attention_choice import Attended, Backend, choose_backend
+from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_bytes, flash_backward_bytes
 
 V100, T4, A100, A10, H100, B200, RTX5090 = (7, 0), (7, 5), (8, 0), (8, 6), (9, 0), (10, 0), (12, 0)
 HALF = torch.bfloat16

@@ -13,14 +13,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.chunk import EventBatch  # noqa: E402
-from memtrace.hooks.cpu import SOURCE, CpuSource, _TreeWalk  # noqa: E402
+from memtrace.hooks.parts.chunk import EventBatch  # noqa: E402
+from memtrace.hooks.sources.cpu_profiler import SOURCE, CpuSource, _TreeWalk  # noqa: E402
 
 
 @pytest.fixture
 def source() -> Iterator[CpuSource]:
     """A CPU source with Python frames, stopped at the end: one that runs on would crash the interpreter at exit."""
-    made = CpuSource(torch, stacks="python", profile=False)
+    made = CpuSource(torch, stacks="python", profile=False, warn=print)
     yield made
     made.stop()
 
@@ -134,8 +134,8 @@ def test_nothing_is_written_to_the_streams_of_the_program() -> None:
     text = """
 import torch
 before = [torch.empty(10) for _ in range(50)]
-from memtrace.hooks.cpu import CpuSource
-source = CpuSource(torch, stacks="python", profile=False)
+from memtrace.hooks.sources.cpu_profiler import CpuSource
+source = CpuSource(torch, stacks="python", profile=False, warn=print)
 for _ in range(3):
     source.start(frames=True)
     before.pop()
@@ -149,9 +149,9 @@ before.clear()
 
 STOPS_INSIDE_A_RANGE = """
 import torch
-from memtrace.hooks.cpu import CpuSource
+from memtrace.hooks.sources.cpu_profiler import CpuSource
 
-source = CpuSource(torch, stacks={stacks!r}, profile=False)
+source = CpuSource(torch, stacks={stacks!r}, profile=False, warn=print)
 source.start(frames=False)
 for _ in range(50):
     with torch.profiler.record_function("range"):

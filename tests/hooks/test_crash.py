@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from memtrace.hooks import crash
-from memtrace.hooks.tracebacks import strip_exception
+from memtrace.hooks.failure import crash
+from memtrace.hooks.failure.tracebacks import strip_exception
 
 Seen = list[tuple[type[BaseException], str]]
 
@@ -100,7 +100,7 @@ def test_exceptions_of_threads_are_seen_and_named(monkeypatch: pytest.MonkeyPatc
 def own_frame(function: Callable[[], object]) -> Callable[[], object]:
     """Return a function that looks as if it were one of memtrace's hooks."""
     namespace: dict[str, Any] = {"function": function}
-    folder = Path(crash.__file__).parent
+    folder = Path(crash.__file__).parents[1]
     exec(compile("def wrapper():\n    function()\n", str(folder / "patches.py"), "exec"), namespace)
     return namespace["wrapper"]  # type: ignore[no-any-return]
 
@@ -152,7 +152,7 @@ def test_a_deep_recursion_is_cut() -> None:
 
 
 def run_program(source: str) -> subprocess.CompletedProcess[str]:
-    prelude = "import sys\nfrom memtrace.hooks import crash\nprint = lambda *a: sys.stdout.write(' '.join(a) + '\\n')\n"
+    prelude = "import sys\nfrom memtrace.hooks.failure import crash\nprint = lambda *a: sys.stdout.write(' '.join(a) + '\\n')\n"
     program = prelude + textwrap.dedent(source)
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 

@@ -7,8 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from memtrace.allocator.settings import MIB, settings_of_snapshot  # noqa: E402
-from memtrace.hooks.fake.allocator_settings import AskedSettings  # noqa: E402
-from memtrace.hooks.fake.storages import FakeMemory  # noqa: E402
+from memtrace.hooks.fake.cuda.allocator_settings import AskedSettings  # noqa: E402
+from memtrace.hooks.fake.events.storages import FakeMemory  # noqa: E402
 
 
 @pytest.fixture

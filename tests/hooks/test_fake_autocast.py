@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.fake import autocast  # noqa: E402
+from memtrace.hooks.fake.tensors import autocast  # noqa: E402
 
 HEADER = Path(torch.__file__).parent / "include/ATen/autocast_mode.h"
 

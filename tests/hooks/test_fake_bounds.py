@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.fake.assumptions import BOUND, REFUSED, Assumptions  # noqa: E402
-from memtrace.hooks.fake.bounds import Bounds  # noqa: E402
-from memtrace.hooks.fake.kernels import Kernels  # noqa: E402
-from memtrace.hooks.fake.operators import Operators  # noqa: E402
-from memtrace.hooks.fake.storages import CUDA, FakeMemory  # noqa: E402
+from memtrace.hooks.fake.events.assumptions import BOUND, REFUSED, Assumptions  # noqa: E402
+from memtrace.hooks.fake.events.storages import CUDA, FakeMemory  # noqa: E402
+from memtrace.hooks.fake.kernels.workspaces import Kernels  # noqa: E402
+from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds  # noqa: E402
+from memtrace.hooks.fake.tensors.operators import Operators  # noqa: E402
 
 ROWS, COLUMNS = 3, 5
 Call = Callable[[Any], Any]

@@ -8,12 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.fake.assumptions import Assumptions  # noqa: E402
-from memtrace.hooks.fake.attention import Attention  # noqa: E402
-from memtrace.hooks.fake.functions import Functions  # noqa: E402
-from memtrace.hooks.fake.kernels import Kernels  # noqa: E402
-from memtrace.hooks.fake.operators import Operators  # noqa: E402
-from memtrace.hooks.fake.storages import FakeMemory  # noqa: E402
+from memtrace.hooks.fake.events.assumptions import Assumptions  # noqa: E402
+from memtrace.hooks.fake.events.storages import FakeMemory  # noqa: E402
+from memtrace.hooks.fake.kernels.attention import Attention  # noqa: E402
+from memtrace.hooks.fake.kernels.workspaces import Kernels  # noqa: E402
+from memtrace.hooks.fake.tensors.functions import Functions  # noqa: E402
+from memtrace.hooks.fake.tensors.operators import Operators  # noqa: E402
 
 NUMBERS = 1024
 

@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.fake.assumptions import OPERATOR, REFUSED, VALUES, Assumptions  # noqa: E402
-from memtrace.hooks.fake.kernels import Kernels  # noqa: E402
-from memtrace.hooks.fake.operators import Operators, constant  # noqa: E402
-from memtrace.hooks.fake.storages import CUDA, FakeMemory  # noqa: E402
+from memtrace.hooks.fake.events.assumptions import OPERATOR, REFUSED, VALUES, Assumptions  # noqa: E402
+from memtrace.hooks.fake.events.storages import CUDA, FakeMemory  # noqa: E402
+from memtrace.hooks.fake.kernels.workspaces import Kernels  # noqa: E402
+from memtrace.hooks.fake.tensors.operators import Operators, constant  # noqa: E402
 
 NUMBERS = 1024
 BYTES = NUMBERS * 4

@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 
 import torch
 
-from memtrace.hooks.fake.kernels import Kernels
-from memtrace.hooks.fake.storages import FakeMemory
+from memtrace.hooks.fake.events.storages import FakeMemory
+from memtrace.hooks.fake.kernels.workspaces import Kernels
 from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 
 

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.fake.storages import CUDA, HOST, PLAIN, FakeMemory  # noqa: E402
+from memtrace.hooks.fake.events.storages import CUDA, HOST, PLAIN, FakeMemory  # noqa: E402
 
 BLOCK = 512
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from memtrace.hooks.guard import MAX_FAILURES, Guard
+from memtrace.hooks.torch_side.guard import MAX_FAILURES, Guard
 
 
 class Told:

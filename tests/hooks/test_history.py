@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from memtrace.hooks.history import HistorySource
-from memtrace.hooks.sources import Sources
-from memtrace.hooks.yielding import Yielding
+from memtrace.hooks.sources.accelerator_history import HistorySource
+from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.torch_side.yield_to_program import Yielding
 from memtrace.schema.options import RecordOptions
 
 

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.owners import Owned, OwnerSweep  # noqa: E402
+from memtrace.hooks.ownership.owners import Owned, OwnerSweep  # noqa: E402
 from memtrace.schema import tables  # noqa: E402
 from memtrace.schema.names import Category  # noqa: E402
 

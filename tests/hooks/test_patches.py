@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from memtrace.hooks.patches import Patches
+from memtrace.hooks.torch_side.patches import Patches
 
 
 class Parent:

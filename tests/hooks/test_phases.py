@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from memtrace.hooks.chunk import Row
-from memtrace.hooks.phases import PhaseClock
+from memtrace.hooks.loop.phases import PhaseClock
+from memtrace.hooks.parts.chunk import Row
 from memtrace.schema.names import Phase
 
 

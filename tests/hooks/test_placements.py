@@ -13,7 +13,7 @@ pytest.importorskip("torch.distributed.tensor")
 from torch.distributed.tensor import Partial, Replicate, Shard  # noqa: E402
 from torch.distributed.tensor.placement_types import _StridedShard  # noqa: E402
 
-from memtrace.hooks.placements import Placements  # noqa: E402
+from memtrace.hooks.ownership.dtensor_layout import Placements  # noqa: E402
 
 
 def tensor(placements: tuple[Any, ...], *, names: tuple[str, ...] | None = None, at: Any = (1, 0)) -> Any:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from memtrace.hooks.ranks import environment_facts, rank_facts, version_facts
+from memtrace.hooks.parts.who_am_i import environment_facts, rank_facts, version_facts
 
 TORCHRUN = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
 SRUN = {"SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memtrace.hooks.chunk import Row
-from memtrace.hooks.replicas import Replicas
+from memtrace.hooks.ownership.ddp_buckets import Replicas
+from memtrace.hooks.parts.chunk import Row
 
 
 class Model:

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from memtrace.hooks.saved import CHECKPOINT, SavedWalk  # noqa: E402
+from memtrace.hooks.ownership.saved import CHECKPOINT, SavedWalk  # noqa: E402
 from memtrace.schema import tables  # noqa: E402
 
 # tests/torches/ says which torches have to show it.

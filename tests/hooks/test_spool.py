@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from memtrace.hooks.spool import MAX_PENDING_BYTES, Spool, encode
+from memtrace.hooks.parts.spool import MAX_PENDING_BYTES, Spool, encode
 from memtrace.schema.records import CHUNK, PART_SUFFIX, SNAPSHOT_SUFFIX, WARNING
 
 

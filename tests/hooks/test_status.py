@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from memtrace.hooks.chunk import Row
-from memtrace.hooks.status import Status, bytes_by_category
+from memtrace.hooks.parts.chunk import Row
+from memtrace.hooks.parts.status import Status, bytes_by_category
 from memtrace.schema.names import Phase
 from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
 

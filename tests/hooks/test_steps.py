@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memtrace.hooks.steps import StepEnd, StepTracker
+from memtrace.hooks.loop.steps import StepEnd, StepTracker
 
 
 class Loop:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from memtrace.hooks.distributed import FSDP_MODULES
+from memtrace.hooks.ownership.communication_buffers import FSDP_MODULES
 from tests.hooks.conftest import Follow
 from tests.hooks.fake_torch import FakeTorch, Tensor
 from tests.hooks.followed import Followed

@@ -14,7 +14,7 @@ import pytest
 from memtrace.analysis.report import analyze
 from memtrace.integrations import jupyter
 from memtrace.reading import ReadTrace, read
-from memtrace.store.write import write_trace
+from memtrace.store.writing.trace import write_trace
 from tests.analysis.small_trace import event_rows, owner, rank_trace, step, trace, window
 from tests.conftest import ROOT
 

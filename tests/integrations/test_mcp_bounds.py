@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("mcp")
 
-from memtrace.analysis.at_moment import AtMoment
+from memtrace.analysis.asked.at_moment import AtMoment
 from memtrace.integrations.mcp import build
 from memtrace.integrations.mcp.shorten import MAX_CHARS, MAX_ROWS, fitting, plain
 from memtrace.integrations.mcp.traces import MAX_KEPT, Traces
-from memtrace.store.write import write_trace
+from memtrace.store.writing.trace import write_trace
 from tests.builders import rank_trace, trace_of
 from tests.fake_report import HOSTILE, gpt_report, hostile_report, ranks_report
 

@@ -13,7 +13,7 @@ from memtrace.launch.gather import MAX_RANKS_IN_FILE, gather, merge_folder, trac
 from memtrace.launch.output import Output, plan_output, write_launcher
 from memtrace.schema.options import RecordOptions
 from memtrace.schema.version import PART_FORMAT, TRACE_VERSION
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 
 HEADER = trace_header(["python", "train.py"], RecordOptions(parts_dir="secret"), 0)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,8 +136,46 @@ def test_a_recording_that_runs_is_named(tmp_path: Path) -> None:
     write_launcher(output, {"header": {"command": ["python"]}})
     launcher = read_launcher(output.parts_dir)
     assert launcher["header"] == {"command": ["python"]}
-    with pytest.raises(OutputError, match=rf"another recording is writing it \(process {os.getpid()}\)"):
-        plan(tmp_path / "t.json")
+    for force in (False, True):
+        with pytest.raises(OutputError, match=rf"another recording is writing it \(process {os.getpid()}\)"):
+            plan(tmp_path / "t.json", force=force)
+    assert read_launcher(output.parts_dir) == launcher
+
+
+def test_parts_whose_process_number_went_to_another_may_be_replaced(tmp_path: Path) -> None:
+    output = plan(tmp_path / "t.json")
+    write_launcher(output, {"start_ticks": 1})
+    plan(tmp_path / "t.json", force=True)
+    assert read_launcher(output.parts_dir) == {}
+
+
+@pytest.mark.parametrize(("age_s", "is_refused"), [(0, True), (3600, False)])
+def test_parts_of_another_host_may_be_replaced_once_they_stand_still(
+    tmp_path: Path, age_s: int, is_refused: bool
+) -> None:
+    output = plan(tmp_path / "t.json")
+    write_launcher(output, {"host": "another-host"})
+    then = time.time() - age_s
+    os.utime(output.parts_dir / LAUNCHER_FILE, (then, then))
+    if is_refused:
+        with pytest.raises(OutputError, match="another recording is writing it"):
+            plan(tmp_path / "t.json", force=True)
+    else:
+        plan(tmp_path / "t.json", force=True)
+
+
+def test_launchers_that_start_together_take_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    num_threads, num_each = 8, 10
+    ready = threading.Barrier(num_threads)
+
+    def claim(_number: int) -> list[Path]:
+        ready.wait()
+        return [plan(None).path for _ in range(num_each)]
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        taken = [path for found in pool.map(claim, range(num_threads)) for path in found]
+    assert len(set(taken)) == num_threads * num_each
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{", '{"pid": "1"}', '{"pid": -1}'])
@@ -162,5 +203,6 @@ def test_the_launcher_file_is_json(tmp_path: Path) -> None:
     output = plan(tmp_path / "t.json")
     write_launcher(output, {})
     content = json.loads((output.parts_dir / LAUNCHER_FILE).read_text())
+    assert isinstance(content.pop("start_ticks"), int)
     assert content == {"pid": os.getpid(), "host": socket.gethostname()}
     assert [path.name for path in output.parts_dir.iterdir()] == [LAUNCHER_FILE]

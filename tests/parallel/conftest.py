@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memtrace.parallel.run import report_of
-from memtrace.report.to_json import report_json
+from memtrace.report.json.report import report_json
 from tests.generated_ranks import write_ranks
 
 NUM_RANKS = 12

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from memtrace.analysis.results import Report
+from memtrace.analysis.results.report import Report
 from memtrace.parallel import maps, run
 from memtrace.parallel.maps import files_with_maps
 from memtrace.parallel.run import report_of
-from memtrace.report.html import render_html
-from memtrace.report.to_json import report_document
+from memtrace.report.json.report import report_document
+from memtrace.report.page.report import render_html
 from tests.parallel.conftest import NUM_RANKS
 
 

@@ -22,7 +22,7 @@ from memtrace.parallel.one_file import FileAnalysis, Outcome
 from memtrace.parallel.processes import analyze_in_processes, num_processors
 from memtrace.parallel.run import report_of
 from memtrace.parallel.sources import find_sources
-from memtrace.report.to_json import report_json
+from memtrace.report.json.report import report_json
 from tests.parallel.conftest import NUM_RANKS, damage
 from tests.parallel.dying import analyze_or_die
 

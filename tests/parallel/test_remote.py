@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from memtrace.cli import group
 from memtrace.parallel.run import report_of
 from memtrace.parallel.sources import find_sources
-from memtrace.report.to_json import report_json
+from memtrace.report.json.report import report_json
 from tests.builders import parts
 from tests.builders import snapshot as build_snapshot
 from tests.parallel.conftest import NUM_RANKS, damage

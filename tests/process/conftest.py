@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace, Trace
 
 TRAIN = """

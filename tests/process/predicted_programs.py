@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 
 

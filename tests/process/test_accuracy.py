@@ -59,7 +59,7 @@ def test_recordings_agree_with_the_programs_own_account(tmp_path: Path, share: i
 @pytest.mark.slow
 def test_a_recording_under_torchrun_agrees_as_well(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
     from benchmarks.matrix.compare import compare
-    from memtrace.store.read import read_trace
+    from memtrace.store.reading.read import read_trace
 
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     command = (*torchrun, str(PROGRAM), "--model", "gpt", "--parallel", "fsdp2", "--steps", "2")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from memtrace.analysis.report import analyze
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from tests.conftest import RunMemtrace
 
 LOOP = """

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from memtrace.analysis.activations import saved_for_backward
-from memtrace.analysis.attribution import CATEGORIES, DECISIONS
-from memtrace.analysis.history import DeviceHistory, build_history
-from memtrace.analysis.peak import peak_between
-from memtrace.analysis.steps import step_spans
+from memtrace.analysis.attribution.attribute import CATEGORIES, DECISIONS
+from memtrace.analysis.device.activations import saved_for_backward
+from memtrace.analysis.device.device_history import DeviceHistory, build_history
+from memtrace.analysis.device.peak import peak_between
+from memtrace.analysis.device.steps import step_spans
 from memtrace.schema.names import Category, Decision
 from tests.conftest import ROOT
 from tests.process.conftest import Workplace

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.store.reading.read import read_trace
 from tests.process.conftest import TRAIN, split_said
 
-LIMIT_S = 60
+LIMIT_S = 30
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def run(folder: Path, source: str, *, record: tuple[str, ...] | None) -> tuple[E
         stdout, stderr = process.communicate()
         pytest.fail(f"did not end within {LIMIT_S} s: {stdout.decode()}\n{stderr.decode()}")
     program_stderr, said = split_said(stderr)
-    ended = Ended(process.returncode, stdout.decode(), program_stderr.decode(), files_in(folder))
+    own_stderr = program_stderr.decode().replace(str(folder), "FOLDER")
+    ended = Ended(process.returncode, stdout.decode(), own_stderr, files_in(folder))
     return ended, said
 
 
@@ -145,7 +147,200 @@ train(3)
 ]
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in DESCRIPTORS])
+FORKS = """
+import atexit, multiprocessing, os, resource, signal, sys, threading
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+multiprocessing.set_start_method("fork")
+atexit.register(print, "exit of", "parent", flush=True)
+
+def fork(*ends):
+    for end in ends:
+        sys.stdout.flush()
+        if (child := os.fork()) == 0:
+            atexit.unregister(print)
+            atexit.register(print, "exit of", end.__name__, flush=True)
+            return end
+        print(end.__name__, os.waitpid(child, 0)[1], flush=True)
+
+def leave(): train(1); sys.exit(3)
+def fail(): raise ValueError("of the child")
+def go_on(): train(2)
+def leave_hard(): os._exit(5)
+def be_killed(): os.kill(os.getpid(), signal.SIGTERM)
+def abort(): os.abort()
+def fork_again():
+    if os.fork() == 0:
+        os.setsid()
+        train(1)
+        sys.exit(4)
+    print("grandchild", os.wait()[1])
+ENDS = leave, fail, go_on, leave_hard, be_killed, abort, fork_again
+
+def fork_all():
+    if end := fork(*ENDS):
+        end()
+        sys.exit(0)
+
+def of_multiprocessing(end):
+    one = multiprocessing.Process(target=end)
+    one.start()
+    one.join()
+    print("multiprocessing", end.__name__, one.exitcode, flush=True)
+"""
+FORKING = [
+    Row("forks-before-training", FORKS + "fork_all()\ntrain(2)"),
+    Row("forks-after-training", FORKS + "train(2)\nfork_all()\ntrain(1)"),
+    Row(
+        "forks-by-multiprocessing-and-from-a-thread",
+        FORKS
+        + """
+train(1)
+of_multiprocessing(leave)
+of_multiprocessing(go_on)
+thread = threading.Thread(target=of_multiprocessing, args=(go_on,))
+thread.start()
+thread.join()
+with multiprocessing.Pool(2) as pool:
+    print(pool.map(abs, [-1, -2]))
+train(1)
+""",
+    ),
+    Row(
+        "forks-after-the-recording",
+        FORKS
+        + """
+train(2)
+if "memtrace.hooks.recorder" in sys.modules:
+    sys.modules["memtrace.hooks.recorder"].uninstall()
+fork_all()
+""",
+    ),
+    Row(
+        "a-daemon",
+        """
+import os, sys
+train(1)
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        sys.stdout = sys.stderr = open("daemon.log", "w", buffering=1)
+        train(2)
+        sys.exit(0)
+    sys.exit(7)
+os.close(write)
+print(os.wait()[1], os.read(read, 1), flush=True)
+os._exit(6)
+""",
+    ),
+]
+
+
+WRAP = """
+import functools, sys
+real = torch.nn.Module.__call__
+
+def timed(*args, **kwargs):
+    return real(*args, **kwargs)
+
+def of_anything(self, *args):
+    return real(self, *args)
+
+class Timed:
+    def __get__(self, module, kind):
+        return functools.partial(real, module)
+
+def forgetful(self, *args):
+    module = self
+    del self
+    return real(module, *args)
+"""
+WRAPPED = [
+    Row(f"calls-wrapped-{name}-{when}", f"{WRAP}\n{before}\ntorch.nn.Module.__call__ = {how}\ntrain(3)")
+    for name, how in (
+        ("by-arguments", "functools.wraps(real)(timed)"),
+        ("by-self", "of_anything"),
+        ("by-an-object", "Timed()"),
+        ("by-a-partial", "functools.partialmethod(real)"),
+        ("by-one-that-deletes-self", "forgetful"),
+    )
+    for when, before in (("early", ""), ("late", "train(1)"))
+    if name in ("by-arguments", "by-an-object") or when == "early"
+]
+NET = """
+from torch import nn
+net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+sgd = torch.optim.SGD(net.parameters(), lr=0.01)
+x = torch.ones(2, 8)
+
+def steps(model):
+    for number in range(2):
+        loss = model(x).sum(); loss.backward(); sgd.step(); sgd.zero_grad(); print(number, loss.item())
+"""
+SYMBOLIC = [
+    Row(
+        "jit",
+        NET
+        + """
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 4)
+    def forward(self, x):
+        sgd = torch.optim.SGD(self.inner.parameters(), lr=0.1)
+        self.inner(x).sum().backward(); sgd.step()
+        return x * 2
+
+traced = torch.jit.trace(net, x)
+print(traced.code)
+steps(traced)
+print(torch.jit.trace(Inner(), x, check_trace=False).code)
+
+@torch.jit.script
+def scripted(x):
+    with torch.autograd.profiler.record_function("range"):
+        return torch.autograd.grad([(x * x).sum()], [x])[0]
+
+print(scripted(torch.ones(3, requires_grad=True)))
+steps(torch.jit.script(net))
+""",
+    ),
+    Row(
+        "export-and-fx",
+        NET
+        + """
+print(torch.export.export(net, (x,)).graph)
+graph = torch.fx.symbolic_trace(net)
+print(graph.code)
+from torch.fx.experimental.proxy_tensor import make_fx
+print(make_fx(net)(x).code)
+steps(graph)
+print(torch.fx.symbolic_trace(net).code)
+""",
+    ),
+    Row(
+        "fake-modes-and-functorch",
+        NET
+        + """
+from torch._subclasses.fake_tensor import FakeTensorMode
+mode = FakeTensorMode(allow_non_fake_inputs=True)
+with mode:
+    fake = nn.Linear(8, 4); adam = torch.optim.Adam(fake.parameters())
+    fake(torch.randn(2, 8)).sum().backward(); adam.step()
+    print(type(net(mode.from_tensor(x))).__name__)
+fake(mode.from_tensor(x)).sum().backward()
+adam.step()
+of = lambda parameters, x: torch.func.functional_call(net, parameters, (x,)).sum()
+print(torch.func.grad(of)(dict(net.named_parameters()), x)["0.bias"])
+print(torch.vmap(net)(x), torch.func.jvp(net, (x,), (x,))[1])
+steps(net)
+""",
+    ),
+]
+ROWS = DESCRIPTORS + FORKING + WRAPPED + SYMBOLIC
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
 def test_recorded_is_bare(tmp_path: Path, row: Row) -> None:
     bare, _ = run(tmp_path / "bare", row.source, record=None)
     recorded, said = run(tmp_path / "recorded", row.source, record=row.options)
@@ -153,3 +348,5 @@ def test_recorded_is_bare(tmp_path: Path, row: Row) -> None:
         recorded.stderr = without_one_line(recorded.stderr, "memtrace: " + row.says)
     assert recorded == bare
     assert "Wrote t.json" in said
+    warnings = [one for rank in read_trace(tmp_path / "recorded/t.json").ranks for one in rank.warnings]
+    assert [one for one in warnings if one.slug == "hook-failed"] == []

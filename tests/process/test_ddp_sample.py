@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport
-from memtrace.report.text import render_text
+from memtrace.analysis.results.report import RankReport
+from memtrace.report.terminal.report import render_text
 from memtrace.store.trace import RankTrace
 from tests.process.conftest import Workplace
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from memtrace.analysis.communication import communication_of_rank
-from memtrace.analysis.history import build_history
-from memtrace.analysis.steps import step_results, step_spans
+from memtrace.analysis.communication.communication import communication_of_rank
+from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.device.steps import step_results, step_spans
 from tests.process.conftest import Workplace
 
 pytest.importorskip("torch")

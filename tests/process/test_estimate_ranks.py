@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from benchmarks.accuracy_ranks import HEADS, HIDDEN, LAYERS, SEQUENCE, VOCABULARY, Case, cases, errors_of, estimated
-from memtrace.forecast.rank_states import rows_of_rank
+from memtrace.forecast.estimation.rank_states import rows_of_rank
 from tests.conftest import ROOT
 
 
@@ -59,10 +59,10 @@ def test_recordings_of_four_ranks_are_as_estimated() -> None:
 
 
 def test_an_estimate_beside_a_recording_is_of_its_rank() -> None:
-    from memtrace.forecast.estimate import estimate
-    from memtrace.forecast.layout import Layout, Run
-    from memtrace.forecast.presets import preset
-    from memtrace.forecast.rank_states import for_rank
+    from memtrace.forecast.estimation.estimate import estimate
+    from memtrace.forecast.estimation.rank_states import for_rank
+    from memtrace.forecast.memory.layout import Layout, Run
+    from memtrace.forecast.model.presets import preset
 
     spec, run, layout = preset("gpt2"), Run(), Layout(dp=8, zero=3)
     whole = estimate(spec, run, layout)

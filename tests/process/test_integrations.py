@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import RankReport
+from memtrace.store.reading.read import read_trace
 from tests.conftest import RunMemtrace
 
 HUGGING_FACE = """

@@ -17,7 +17,7 @@ import pytest
 
 from memtrace.launch.live import Watch
 from memtrace.launch.live_results import LiveRun, RankState
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from tests.conftest import RunMemtrace
 from tests.process.conftest import Workplace
 

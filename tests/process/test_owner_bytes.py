@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.report.to_json import report_document
-from memtrace.store.read import read_trace
+from memtrace.report.json.report import report_document
+from memtrace.store.reading.read import read_trace
 from tests.conftest import ROOT, RunMemtrace
 
 PROBE = """

@@ -11,7 +11,7 @@ import pytest
 
 from memtrace.analysis.report import analyze
 from memtrace.schema.names import Category
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.analysis.ranks import compare_ranks
-from memtrace.analysis.ranks_results import RanksResult
+from memtrace.analysis.ranks.compare import compare_ranks
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Report
-from memtrace.report.text import render_text
+from memtrace.analysis.results.ranks import RanksResult
+from memtrace.analysis.results.report import Report
+from memtrace.report.terminal.report import render_text
 from tests.conftest import ROOT
 from tests.process.conftest import Workplace
 

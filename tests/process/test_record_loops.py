@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import RankReport
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import RankReport
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.conftest import ROOT, RunMemtrace
 
@@ -318,7 +318,7 @@ def test_chosen_steps_alone_are_recorded(run_memtrace: RunMemtrace, tmp_path: Pa
 
 def test_a_stretch_without_steps_keeps_its_beginning_and_its_end(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
     text = """
-import memtrace.hooks.window as window
+import memtrace.hooks.loop.window as window
 window._MAX_CHUNK_NS = 0
 with torch.no_grad():
     for number in range(400):

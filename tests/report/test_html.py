@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from memtrace.analysis.results import Report
-from memtrace.report.assets import joined_modules, viewers_folder
-from memtrace.report.figures import plotly_script
-from memtrace.report.hiding import hidden_source
-from memtrace.report.html import render_html, script_json
-from memtrace.report.markup import visible
-from memtrace.report.palette import CATEGORIES, category_ink, stack_order
-from memtrace.report.payload import report_payload
+from memtrace.analysis.results.report import Report
+from memtrace.report.drawing.markup import visible
+from memtrace.report.drawing.palette import CATEGORIES, category_ink, stack_order
+from memtrace.report.page.assets import joined_modules, viewers_folder
+from memtrace.report.page.data.hidden_paths import hidden_source
+from memtrace.report.page.data.payload import report_payload
+from memtrace.report.page.figures.plotly import plotly_script
+from memtrace.report.page.report import render_html, script_json
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
 from tests.browser.map_runs import host_report
@@ -273,7 +273,7 @@ def test_module_figure_adds_up(payload: dict[str, Any]) -> None:
 
 
 def test_phases_have_a_place_in_the_table() -> None:
-    from memtrace.report.palette import PHASES
+    from memtrace.report.drawing.palette import PHASES
 
     assert set(PHASES) == {phase.value for phase in Phase}
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import orjson
 
-from memtrace.report import to_json
-from memtrace.report.to_json import report_document, report_json
+from memtrace.report.json import report as to_json
+from memtrace.report.json.report import report_document, report_json
 from tests.fake_report import gpt_report, hostile_report, ranks_report
 from tests.report.contract import check_report
 

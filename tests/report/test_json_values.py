@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from memtrace.analysis.results import PredictedPeak, Report
-from memtrace.report.to_json import peak_document, report_document
+from memtrace.analysis.results.report import PredictedPeak, Report
+from memtrace.report.json.report import peak_document, report_document
 from tests.report.distinct_values import distinct, without_optional
 
 OWN_KEYS = {"format", "version", "num_buckets"}

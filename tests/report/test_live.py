@@ -6,7 +6,7 @@ from dataclasses import replace
 from io import StringIO
 
 from memtrace.launch.live_results import LiveRank, LiveRun, LiveWarning, RankState
-from memtrace.report.text_live import MAX_RANKS, print_frame, screen
+from memtrace.report.terminal.live import MAX_RANKS, print_frame, screen
 
 GIB = 1024**3
 RANK = LiveRank(

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memtrace.analysis.results import AllocationMap, Report
-from memtrace.report.html import packed_maps, render_html
-from memtrace.report.map_payload import PackedMap, packed_map
+from memtrace.analysis.results.report import AllocationMap, Report
+from memtrace.report.page.data.packed_map import PackedMap, packed_map
+from memtrace.report.page.report import packed_maps, render_html
 from tests.browser.map_runs import device_report, host_report, map_of
 
 
@@ -68,9 +68,9 @@ def test_many_ranks_do_not_make_a_page_without_end(monkeypatch: pytest.MonkeyPat
     report = ranks_with_maps(4)
     assert list(packed_maps(report)) == [3, 0, 1, 2]
     one = len(packed_map(map_of(report)).data)
-    monkeypatch.setattr("memtrace.report.html.MAX_MAP_CHARS", 2 * one)
+    monkeypatch.setattr("memtrace.report.page.report.MAX_MAP_CHARS", 2 * one)
     assert list(packed_maps(report)) == [3, 0]
-    monkeypatch.setattr("memtrace.report.html.MAX_MAP_CHARS", 1)
+    monkeypatch.setattr("memtrace.report.page.report.MAX_MAP_CHARS", 1)
     assert list(packed_maps(report)) == [3]
     assert 'id="map-3"' in render_html(report)
     assert 'id="map-0"' not in render_html(report)

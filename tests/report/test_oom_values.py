@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.analysis.oom_words import _cause
-from memtrace.report.payload_cards import oom_view
+from memtrace.analysis.sentences.oom import _cause
+from memtrace.report.page.data.cards import oom_view
 from memtrace.units import format_bytes
 from tests.fake_report import GIB, MIB, out_of_memory
 

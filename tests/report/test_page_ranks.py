@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.ranks_results import RanksResult
-from memtrace.analysis.results import RankReport, Report, Timeline
-from memtrace.report import payload
-from memtrace.report.mini_timelines import NUM_COLUMNS, MiniTimelines
-from memtrace.report.payload import report_payload
-from memtrace.report.payload_ranks import detail_order, main_positions
-from memtrace.report.step_time_rows import throughput_sentences
+from memtrace.analysis.results.ranks import RanksResult
+from memtrace.analysis.results.report import RankReport, Report, Timeline
+from memtrace.report.drawing.step_time_rows import throughput_sentences
+from memtrace.report.page.data import payload
+from memtrace.report.page.data.mini_timelines import NUM_COLUMNS, MiniTimelines
+from memtrace.report.page.data.payload import report_payload
+from memtrace.report.page.data.ranks import detail_order, main_positions
 from tests.fake_report import gpt_rank, ranks_report, snapshot_rank
 from tests.timed_reports import rank_with_time, time_alone_report, timed_report
 

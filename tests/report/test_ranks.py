@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from memtrace.analysis.ranks import compare_ranks
-from memtrace.analysis.ranks_results import Difference, RankFacts
-from memtrace.analysis.results import Peak, Report
-from memtrace.report.text import render_text
-from memtrace.report.to_json import report_json
+from memtrace.analysis.ranks.compare import compare_ranks
+from memtrace.analysis.results.ranks import Difference, RankFacts
+from memtrace.analysis.results.report import Peak, Report
+from memtrace.report.json.report import report_json
+from memtrace.report.terminal.report import render_text
 from memtrace.units import format_bytes
 from tests.analysis.made_ranks import copies, made_rank, report_of
 from tests.fake_report import HOSTILE, MIB

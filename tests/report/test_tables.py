@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from memtrace.report.text_cells import pairs
+from memtrace.report.terminal.cells import pairs
 
 
 def test_pairs_have_no_heading() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.analysis.results import ActivationPart, ActivationSplit, FirstStepEffect
-from memtrace.report.text import print_report, render_text
+from memtrace.analysis.results.report import ActivationPart, ActivationSplit, FirstStepEffect
+from memtrace.report.terminal.report import print_report, render_text
 from memtrace.units import format_bytes
 from tests.fake_report import MIB, finding, gpt_report, hostile_report, out_of_memory, ranks_report
 

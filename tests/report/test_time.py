@@ -8,18 +8,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from memtrace.analysis.communication import communication_of_rank
-from memtrace.analysis.overlap import time_of_rank
+from memtrace.analysis.communication.communication import communication_of_rank
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results import Report
-from memtrace.analysis.step_time_results import StepTime, StepTimes, Throughput
-from memtrace.report.communication_json import communication_document
-from memtrace.report.step_times_json import step_times_document
-from memtrace.report.text import render_text
-from memtrace.report.time_json import time_document
-from memtrace.report.to_json import report_document, report_json
-from memtrace.store.kineto import read_profile
-from memtrace.store.read import read_trace
+from memtrace.analysis.results.report import Report
+from memtrace.analysis.results.step_times import StepTime, StepTimes, Throughput
+from memtrace.analysis.time.overlap import time_of_rank
+from memtrace.report.json.communication import communication_document
+from memtrace.report.json.report import report_document, report_json
+from memtrace.report.json.step_times import step_times_document
+from memtrace.report.json.time import time_document
+from memtrace.report.terminal.report import render_text
+from memtrace.store.kineto.profile import read_profile
+from memtrace.store.reading.read import read_trace
 from memtrace.units import format_ns
 from tests.analysis.small_profile import Profile
 from tests.analysis.small_replicas import forward, timing

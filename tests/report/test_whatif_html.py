@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.report.markup import source_hash
-from memtrace.report.whatif_html import render_whatif, verdict
+from memtrace.report.drawing.markup import source_hash
+from memtrace.report.page.whatif import render_whatif, verdict
 from tests.fake_report import HOSTILE
 from tests.report.fake_whatif import diverging, hostile, result, row
 

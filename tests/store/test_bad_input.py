@@ -16,8 +16,8 @@ import pytest
 from memtrace.errors import TraceReadError, TraceVersionError
 from memtrace.schema.version import TRACE_VERSION
 from memtrace.store import files
-from memtrace.store.read import read_trace
-from memtrace.store.write import trace_bytes
+from memtrace.store.reading.read import read_trace
+from memtrace.store.writing.trace import trace_bytes
 from tests.builders import rank_trace, snapshot, trace_of
 
 FRAMES = [("train.py", 3, "main")]

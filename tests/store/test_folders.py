@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from memtrace.errors import TraceReadError
-from memtrace.store.merge import merge_traces
-from memtrace.store.read import read_trace
+from memtrace.store.reading.merge import merge_traces
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import LoadWarning
-from memtrace.store.write import write_trace
+from memtrace.store.writing.trace import write_trace
 from tests.builders import parts, rank_trace, snapshot, trace_of
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from memtrace.errors import TraceReadError
 from memtrace.schema.tables import RANK_HEADER
-from memtrace.store.read import read_trace
-from memtrace.store.write import trace_bytes
+from memtrace.store.reading.read import read_trace
+from memtrace.store.writing.trace import trace_bytes
 from tests.builders import rank_trace, trace_of
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from memtrace.errors import TraceReadError
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from tests.builders import snapshot
 
 
@@ -103,7 +103,7 @@ def test_key_that_is_nested_a_million_deep_does_not_crash_the_process(tmp_path: 
     path = tmp_path / "deep"
     path.write_bytes(b"\x80\x04}N" + nested * 1_000_000 + b"Ns.")
     # A crash would take pytest with it, so another process reads.
-    code = f"from memtrace.store.read import read_trace; read_trace({str(path)!r})"
+    code = f"from memtrace.store.reading.read import read_trace; read_trace({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "TraceReadError" in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memtrace.store.kineto import read_profile
+from memtrace.store.kineto.profile import read_profile
 
 ARGS = {"Collective name": "allreduce", "In msg nelems": 1000, "Out msg nelems": 1000, "Group size": 2}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from memtrace.errors import TraceReadError, TraceVersionError
 from memtrace.schema.version import TRACE_VERSION
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.builders import START_US, Event, contents, parts, snapshot
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from memtrace.store.columns import NULL, IntArray
-from memtrace.store.read import read_trace
-from memtrace.store.restricted_pickle import load_plain_pickle
+from memtrace.store.reading.read import read_trace
+from memtrace.store.snapshots.restricted_pickle import load_plain_pickle
 from memtrace.store.trace import RankTrace
 
 SNAPSHOTS = (

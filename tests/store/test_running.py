@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from memtrace.store.running import RunningPart
+from memtrace.store.parts.running import RunningPart
 
 NAME = "rank00000-host-7-00ff"
 HEADER = {"k": "header", "rank": 0, "pid": 7, "start_ns": 1}

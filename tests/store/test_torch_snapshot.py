@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memtrace.store.torch_snapshot import read_snapshot
+from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace
 from tests.builders import START_US, SnapshotBuilder, contents, snapshot
 

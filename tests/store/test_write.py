@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 
 from memtrace.errors import OutputError
 from memtrace.schema.tables import TABLES, Column
-from memtrace.store import write
-from memtrace.store.read import read_trace
-from memtrace.store.torch_snapshot import read_snapshot
+from memtrace.store.reading.read import read_trace
+from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
 from memtrace.store.trace_file import read_trace_document
-from memtrace.store.write import trace_bytes, write_trace
+from memtrace.store.writing.trace import trace_bytes, write_trace
 from tests.builders import contents, rank_trace, snapshot, trace_of
 
 TEXT = st.text('ab\x00\x1b\n"</\u2028é😀', max_size=5)
@@ -105,7 +104,7 @@ def test_disk_that_fills_leaves_the_old_file_and_nothing_else(tmp_path: Path, mo
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(write.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         write_trace(trace_of(rank_trace({"rank": 1})), path)
     assert path.read_bytes() == before

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from memtrace.store.read import read_trace
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.builders import snapshot
 from tests.conftest import RunMemtrace

@@ -9,8 +9,8 @@ from __future__ import annotations
 from memtrace.allocator.settings import parse_settings
 from memtrace.allocator.whatif import Change, read_recording, what_if
 from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
-from memtrace.analysis.history import DeviceHistory
-from memtrace.analysis.results import Finding
+from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Action
 
 _SETTING = "expandable_segments:True"

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
-from memtrace.analysis.advice.kept import kept_as, parse_shape, shapes
-from memtrace.analysis.results import Finding
+from memtrace.analysis.advice.kept_for_backward import kept_as, parse_shape, shapes
+from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 

@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from memtrace.analysis.attribution import CATEGORIES
-from memtrace.analysis.history import DeviceHistory
-from memtrace.analysis.levels import running_level
-from memtrace.analysis.lifetimes import Lifetimes
+from memtrace.analysis.attribution.attribute import CATEGORIES
+from memtrace.analysis.device.byte_levels import running_level
+from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.advice.passes import Pass, first_passes
-from memtrace.analysis.places import place_of
-from memtrace.analysis.results import Finding
+from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes

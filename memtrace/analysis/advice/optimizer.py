@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case
-from memtrace.analysis.places import place_of
-from memtrace.analysis.results import Finding
-from memtrace.analysis.stacks import frames_of
-from memtrace.analysis.steady_state import parameter_groups
+from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.device.stacks import frames_of
+from memtrace.analysis.first_step.steady_state import parameter_groups
+from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes

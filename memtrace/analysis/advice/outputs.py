@@ -15,8 +15,8 @@ import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
 from memtrace.analysis.advice.passes import all_passes
-from memtrace.analysis.places import place_of
-from memtrace.analysis.results import Finding
+from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes

@@ -15,10 +15,10 @@ import re
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
-from memtrace.analysis.advice.kept import kept_as, kept_by
+from memtrace.analysis.advice.kept_for_backward import kept_as, kept_by
 from memtrace.analysis.advice.passes import all_passes
-from memtrace.analysis.recompute import is_projected
-from memtrace.analysis.results import Finding
+from memtrace.analysis.results.report import Finding
+from memtrace.analysis.what_if.recompute import is_projected
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
-from memtrace.analysis.places import place_of
-from memtrace.analysis.recompute import FULL, SELECTIVE, forwards, innermost, is_dropped, is_projected
-from memtrace.analysis.results import Finding
+from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.results.report import Finding
+from memtrace.analysis.what_if.recompute import FULL, SELECTIVE, forwards, innermost, is_dropped, is_projected
 from memtrace.schema.names import Category
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes

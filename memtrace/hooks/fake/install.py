@@ -12,17 +12,20 @@ import torch._decomp
 import torch._meta_registrations  # registers the meta kernels that are written in Python
 import torch.overrides
 
-from memtrace.hooks.fake import checkpoints, cuda_api, devices, distributed, safetensors
-from memtrace.hooks.fake.allocator_settings import AskedSettings
-from memtrace.hooks.fake.assumptions import Assumptions, Warn
-from memtrace.hooks.fake.attention import Attention
-from memtrace.hooks.fake.autocast import Autocast
-from memtrace.hooks.fake.files import Files
-from memtrace.hooks.fake.functions import Functions
-from memtrace.hooks.fake.kernels import Kernels
-from memtrace.hooks.fake.operators import Operators
-from memtrace.hooks.fake.scratch import Scratch
-from memtrace.hooks.fake.storages import HOST, FakeMemory
+from memtrace.hooks.fake.cuda import api as cuda_api
+from memtrace.hooks.fake.cuda import devices, distributed
+from memtrace.hooks.fake.cuda.allocator_settings import AskedSettings
+from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
+from memtrace.hooks.fake.events.storages import HOST, FakeMemory
+from memtrace.hooks.fake.files import safetensors
+from memtrace.hooks.fake.files import torch_checkpoints as checkpoints
+from memtrace.hooks.fake.files.python_files import Files
+from memtrace.hooks.fake.files.scratch import Scratch
+from memtrace.hooks.fake.kernels.attention import Attention
+from memtrace.hooks.fake.kernels.workspaces import Kernels
+from memtrace.hooks.fake.tensors.autocast import Autocast
+from memtrace.hooks.fake.tensors.functions import Functions
+from memtrace.hooks.fake.tensors.operators import Operators
 from memtrace.schema.options import PredictOptions
 
 

@@ -10,10 +10,10 @@ from memtrace.integrations.mcp.shorten import MAX_ROWS, MAX_TEXT, Room, frames, 
 
 if TYPE_CHECKING:
     from memtrace.allocator.results import WhatIf
-    from memtrace.analysis import results
-    from memtrace.analysis.at_moment import AtMoment
-    from memtrace.analysis.check_results import Check
-    from memtrace.analysis.diff_results import Diff, NamedDiff
+    from memtrace.analysis.asked.at_moment import AtMoment
+    from memtrace.analysis.results import report as results
+    from memtrace.analysis.results.check import Check
+    from memtrace.analysis.results.diff import Diff, NamedDiff
 
 _NUM_LINES = 8
 _NUM_FRAMES = 5
@@ -214,7 +214,7 @@ def _change(name: str | None, a_bytes: int | None, b_bytes: int | None) -> answe
 
 def what_if(found: Sequence[WhatIf], room: Room, *, as_cuda: bool) -> answers.WhatIf:
     """Return the answer on other settings."""
-    from memtrace.report.whatif import failure_text, proof_text
+    from memtrace.report.answers.whatif import failure_text, proof_text
 
     return answers.WhatIf(
         as_cuda=as_cuda,
@@ -248,7 +248,7 @@ def what_if(found: Sequence[WhatIf], room: Room, *, as_cuda: bool) -> answers.Wh
 
 def check(found: Check, room: Room) -> answers.Check:
     """Return the answer on budgets and a baseline."""
-    from memtrace.report.check import verdict
+    from memtrace.report.answers.check import verdict
 
     changes = [] if found.baseline is None else sorted(found.baseline.changes, key=lambda one: one.passed)
     several = len({(one.rank, one.device) for one in changes}) > 1

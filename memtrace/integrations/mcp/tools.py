@@ -16,7 +16,7 @@ from memtrace.integrations.mcp.shorten import DEFAULT_ROWS, MAX_ROWS, Room, fitt
 from memtrace.integrations.mcp.traces import Loaded, Traces
 
 if TYPE_CHECKING:
-    from memtrace.analysis.results import RankReport, Report
+    from memtrace.analysis.results.report import RankReport, Report
     from memtrace.store.trace import RankTrace
 
 Files = Annotated[
@@ -87,7 +87,7 @@ class Tools:
         offset: Offset = 0,
     ) -> answers.Peak:
         """Say what a device held at one moment: categories, and the modules and stacks that allocated the most."""
-        from memtrace.analysis.at_moment import AtMoment, at_moment
+        from memtrace.analysis.asked.at_moment import AtMoment, at_moment
 
         with self._traces.lock:
             loaded = self._traces.load(trace)
@@ -104,7 +104,7 @@ class Tools:
         self, a: Files, b: Files, rank: Rank = None, limit: Limit = DEFAULT_ROWS, offset: Offset = 0
     ) -> answers.Diff:
         """Compare two runs at their peaks, B less A: by category, module, stack and step."""
-        from memtrace.analysis.diff import compare
+        from memtrace.analysis.asked.diff import compare
 
         with self._traces.lock:
             found = compare(self._traces.load(a).report(), self._traces.load(b).report())
@@ -138,7 +138,7 @@ class Tools:
         Says for each configuration the peak, what is reserved, and whether it fits. A recording of the CPU is replayed
         as if it had run on a GPU.
         """
-        from memtrace.analysis.what_ifs import Asked, try_what_ifs
+        from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
         from memtrace.units import parse_bytes
 
         with self._traces.lock:
@@ -171,7 +171,7 @@ class Tools:
         offset: Offset = 0,
     ) -> answers.Check:
         """Hold a run against budgets, or against an earlier run: passed or failed, and by how much."""
-        from memtrace.analysis.check import check, parse_budget
+        from memtrace.analysis.asked.check import check, parse_budget
 
         if not budgets and baseline is None:
             raise MemtraceError("nothing to check", hint="give `budgets` or a `baseline`")

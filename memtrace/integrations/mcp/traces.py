@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from memtrace.errors import TraceReadError
 
 if TYPE_CHECKING:
-    from memtrace.analysis.results import Report
+    from memtrace.analysis.results.report import Report
     from memtrace.store.trace import Trace
 
 MAX_KEPT = 2
@@ -55,7 +55,7 @@ class Traces:
         Raises:
             TraceReadError: nothing readable is there.
         """
-        from memtrace.store.read import read_trace
+        from memtrace.store.reading.read import read_trace
 
         given = [names] if isinstance(names, str) else names
         paths = [self._allowed(_existing(name)) for name in given]

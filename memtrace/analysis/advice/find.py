@@ -1,0 +1,78 @@
+"""Advice with a number from this very trace: what is wrong first, then what could be traded, each by bytes saved.
+
+In: histories of devices. Out: `Finding`s. Each tells what makes the peak, what to change, what that costs, and what the
+peak would then be; the kinds of advice are in `analysis.advice`, one a file. Advice that would take less than a
+fiftieth off the peak is not given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable
+
+from memtrace.analysis.advice.allocator import expandable_segments
+from memtrace.analysis.advice.batch import smaller_micro_batch
+from memtrace.analysis.advice.case import Case
+from memtrace.analysis.advice.gradients import gradients_through_forward
+from memtrace.analysis.advice.logits import logits_in_chunks
+from memtrace.analysis.advice.optimizer import eight_bit_state, lists_of_temporaries
+from memtrace.analysis.advice.outputs import outputs_of_the_pass_before
+from memtrace.analysis.advice.precision import lower_precision
+from memtrace.analysis.advice.recomputation import full_recomputation, selective_recomputation
+from memtrace.analysis.advice.sharding import sharded_state
+from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.analysis.device.peak import EXACT
+from memtrace.analysis.results.report import Finding
+from memtrace.schema.findings import SEVERITIES
+from memtrace.schema.names import Category
+
+_RULES: tuple[Callable[[Case], Finding | None], ...] = (
+    logits_in_chunks,
+    lists_of_temporaries,
+    gradients_through_forward,
+    outputs_of_the_pass_before,
+    expandable_segments,
+    smaller_micro_batch,
+    selective_recomputation,
+    full_recomputation,
+    lower_precision,
+    eight_bit_state,
+    sharded_state,
+)
+
+
+def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
+    """Return what would help one device, what is wrong before what could be traded, the largest saving first."""
+    if not history.has_history:
+        return ()
+    case = Case(history)
+    found = [finding for rule in _RULES if (finding := rule(case)) is not None]
+    return in_order(map(_said_to_be_inferred, found) if _is_inferred(case) else found)
+
+
+def _is_inferred(case: Case) -> bool:
+    """Return whether of what is known of the peak, most was inferred."""
+    at_peak = {kind: int(level[case.peak_moment]) for kind, level in case.history.levels.by_kind.items()}
+    exact = sum(num_bytes for (_, decision), num_bytes in at_peak.items() if decision in EXACT)
+    known = sum(num_bytes for (category, _), num_bytes in at_peak.items() if category is not Category.UNKNOWN)
+    return 2 * exact < known
+
+
+def _said_to_be_inferred(finding: Finding) -> Finding:
+    return dataclasses.replace(finding, evidence={**finding.evidence, "rests_on_inference": True})
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings by severity, then by bytes saved, then by time saved."""
+    return tuple(
+        sorted(
+            findings, key=lambda one: (SEVERITIES.index(one.severity), -(one.saves_bytes or 0), -(one.saves_ns or 0))
+        )
+    )
+
+
+def failing(findings: Iterable[Finding], conditions: Collection[str]) -> tuple[Finding, ...]:
+    """Return the findings that meet any of some conditions: a slug, or a severity, which means it and what is worse."""
+    worst = [SEVERITIES.index(one) for one in conditions if one in SEVERITIES]
+    severities = SEVERITIES[: max(worst, default=-1) + 1]
+    return tuple(one for one in findings if one.slug in conditions or one.severity in severities)

@@ -1,0 +1,1 @@
+"""Every allocation with its life and place, for viewers."""

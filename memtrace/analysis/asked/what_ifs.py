@@ -1,0 +1,102 @@
+"""The what-ifs that somebody asks for, tried on every device of a trace that can be replayed.
+
+In: `Trace`, `Asked`. Out: a `WhatIf` a rank and device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memtrace.allocator.results import WhatIf
+from memtrace.allocator.settings import parse_settings
+from memtrace.allocator.whatif import Change, read_recording, what_if
+from memtrace.analysis.what_if.recompute import recomputed
+from memtrace.analysis.what_if.request_sizes import Edit, checked_category, edited_sizes
+from memtrace.errors import MemtraceError
+from memtrace.store.trace import RankTrace, Trace
+from memtrace.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What to change. Sizes and recomputation apply to every row; each capacity is tried with each setting."""
+
+    alloc_confs: tuple[str, ...] = ()
+    """Allocator settings, as for PYTORCH_ALLOC_CONF."""
+    capacities_bytes: tuple[int, ...] = ()
+    """Memory that the allocator can reserve."""
+    scale: tuple[str, ...] = ()
+    """As "activation=0.5": requests of a category become so many times as large."""
+    drop: tuple[str, ...] = ()
+    """Categories whose requests are left out."""
+    shard: tuple[str, ...] = ()
+    """As "optimizer_state=8": of each request of a category the n-th part is kept."""
+    recompute: str | None = None
+    """selective or full: activations are checkpointed."""
+    empties_cache: bool = False
+    """Whether the cache is emptied at the end of each step."""
+    as_cuda: bool = False
+    """Whether a recording of the CPU goes through the model of a GPU's allocator."""
+    advise: bool = False
+    """Whether the standard settings are tried, and the best one is named."""
+
+
+def try_what_ifs(trace: Trace, asked: Asked) -> list[WhatIf]:
+    """Return what the changes make of each rank and device.
+
+    Raises:
+        MemtraceError: a change makes no sense, or no device can be replayed.
+    """
+    results: list[WhatIf] = []
+    refused: MemtraceError | None = None
+    for rank in trace.ranks:
+        for device in _devices(rank, as_cuda=asked.as_cuda):
+            try:
+                results.append(_of_device(rank, device, asked))
+            except MemtraceError as error:
+                # Of several devices one may hold nothing to replay.
+                refused = refused or error
+    if not results:
+        raise refused or MemtraceError("no memory of a GPU was recorded", hint="for a recording of the CPU, --as cuda")
+    return results
+
+
+def _devices(rank: RankTrace, *, as_cuda: bool) -> list[str]:
+    """Return the devices of a rank that have events: its GPUs, or the CPU where that is asked for."""
+    ids = sorted({int(device) for device in rank.table("events")["device"].tolist()})
+    names = sorted(name for name in map(rank.text, ids) if name)
+    return [name for name in names if (name == "cpu") == as_cuda] or names
+
+
+def _of_device(rank: RankTrace, device: str, asked: Asked) -> WhatIf:
+    recording = read_recording(rank, device, as_cuda=asked.as_cuda)
+    edits = [Edit.parse(text) for text in asked.scale]
+    edits += [Edit(category=checked_category(name), factor=0.0) for name in asked.drop]
+    edits += [Edit.parse(text, divide=True) for text in asked.shard]
+    requests = recording.requests
+    if asked.recompute is not None:
+        requests = recomputed(rank, device, requests, asked.recompute)
+    sizes = edited_sizes(rank, device, requests, edits) if edits else None
+    names = _names(asked)
+    changes = [
+        Change(
+            name=", ".join([*([conf] if conf else []), *([format_bytes(capacity)] if capacity else []), *names]),
+            settings=parse_settings(conf) if conf is not None else None,
+            capacity_bytes=capacity,
+            sizes=sizes,
+            requests=requests,
+            empties_cache=asked.empties_cache,
+        )
+        for conf in asked.alloc_confs or (None,)
+        for capacity in asked.capacities_bytes or (None,)
+        if conf is not None or capacity is not None or names
+    ]
+    return what_if(recording, changes, advise=asked.advise)
+
+
+def _names(asked: Asked) -> list[str]:
+    """Return what is changed in every row, for the names of rows."""
+    changed = {"scale": asked.scale, "drop": asked.drop, "shard": asked.shard}
+    names = [f"{verb} {text}" for verb, texts in changed.items() for text in texts]
+    names += [] if asked.recompute is None else [f"recompute {asked.recompute}"]
+    return names + (["empty cache each step"] if asked.empties_cache else [])

@@ -1,0 +1,1 @@
+"""What each allocation is for: known from owners, told by rules, or inferred."""

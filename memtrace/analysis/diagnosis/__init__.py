@@ -1,0 +1,1 @@
+"""What is wrong: out of memory, leaks, fragmentation, and what was not seen."""

@@ -1,0 +1,1 @@
+"""The first step against the steps after it."""

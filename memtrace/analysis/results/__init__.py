@@ -1,0 +1,1 @@
+"""Result types only: what reports, commands and servers may import."""

@@ -1,0 +1,1 @@
+"""Words: the verdict, its clauses, the next commands."""

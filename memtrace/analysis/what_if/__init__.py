@@ -1,0 +1,1 @@
+"""Requests changed before a replay."""

@@ -1,0 +1,1 @@
+"""An estimate of one run, and a recording held against it."""

@@ -1,0 +1,1 @@
+"""What each term of a training step takes in memory."""

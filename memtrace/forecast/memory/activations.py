@@ -1,0 +1,197 @@
+"""The activations of a transformer, term by term: every tensor that autograd keeps for backward.
+
+In: `ModelSpec`, `Run`, `Layout`. Out: `Terms`, named bytes on one rank for one micro-batch. Sizes may be arrays, one
+number a layout. With 16-bit weights, dropout and written-out attention on CUDA the terms of a GPT are those of
+Korthikanti et al., `s·b·h·(34 + 5·a·s/h)`, and the statistics of the norms, which that paper leaves out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memtrace.forecast.memory.formulas import Size
+from memtrace.forecast.memory.kept_by_kernels import PLAIN, ROTARY, Kernels, dropout_of, kernels_of
+from memtrace.forecast.memory.layout import Layout, Run, ceil_div
+from memtrace.forecast.model.spec import ModelSpec
+
+Terms = dict[str, Size]
+"""Bytes by the name of what they hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationTerms:
+    """Everything that is kept for backward, on one rank, of one micro-batch."""
+
+    dense_layer: Terms
+    moe_layer: Terms
+    """Empty without experts."""
+    embedding: Terms
+    head: Terms
+    """Final norm, logits and loss."""
+    layer_input: Size
+    """What full recomputation keeps of a layer."""
+    attention_core: Size
+    """What selective recomputation drops of a layer: everything between the scores and their product with values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """Sizes on one rank, in elements."""
+
+    tokens: Size
+    """Tokens of the micro-batch that this rank computes."""
+    whole: Size
+    """Tokens of what tensor parallelism leaves whole; divided under sequence parallelism."""
+    tp: Size
+    scores: Size
+    """Attention weights of one head."""
+
+
+def activation_terms(spec: ModelSpec, run: Run, layout: Layout) -> ActivationTerms:
+    """Return every tensor kept for backward, without recomputation.
+
+    >>> from memtrace.forecast.model.presets import preset
+    >>> run = Run(micro_batch=1, sequence=2048, attention="explicit", dropout=0.1)
+    >>> terms = activation_terms(preset("gpt3-175b"), run, Layout()).dense_layer
+    >>> terms["attention: weights after softmax"] == 2 * 96 * 2048**2
+    True
+    """
+    kernels = kernels_of(spec, run)
+    local = ceil_div(run.sequence, layout.cp)
+    tokens = run.micro_batch * local
+    divisor = layout.tp if layout.sequence_parallel else 1
+    shape = _Shape(
+        tokens=tokens, whole=ceil_div(tokens, divisor), tp=layout.tp, scores=run.micro_batch * local * run.sequence
+    )
+    attention = _attention(spec, run, kernels, shape) | _norms(spec, kernels, shape)
+    core = sum(size for name, size in attention.items() if name.startswith("attention: weights"))
+    return ActivationTerms(
+        dense_layer=attention | _mlp(spec, run, kernels, shape, spec.ffn, 1) if spec.ffn else attention,
+        moe_layer=attention | _mixture(spec, run, kernels, shape) if spec.num_moe_layers else {},
+        embedding=_embedding(spec, run, kernels, shape),
+        head=_head(spec, run, kernels, shape),
+        layer_input=shape.whole * spec.hidden * run.precision.residual_bytes,
+        attention_core=core,
+    )
+
+
+def total(terms: Terms) -> Size:
+    """Return the sum of terms."""
+    return sum(terms.values())
+
+
+def _norms(spec: ModelSpec, kernels: Kernels, shape: _Shape) -> Terms:
+    number = spec.norms_per_layer
+    # Side by side, attention and MLP norm one and the same tensor.
+    inputs = 1 if spec.is_parallel and spec.norm == "layer" else number
+    terms = {
+        "norms: inputs": inputs * shape.whole * spec.hidden * kernels.norm_input,
+        "norms: statistics": number * shape.whole * kernels.norm_statistics,
+    }
+    if spec.qk_norm != "none":
+        width = spec.query_width + spec.kv_width
+        heads = spec.num_heads + spec.num_kv_heads if spec.qk_norm == "head" else 2
+        terms["norms: queries and keys"] = ceil_div(shape.tokens * width, shape.tp) * kernels.qk_norm_input
+        terms["norms: their statistics"] = ceil_div(shape.tokens * heads, shape.tp) * kernels.norm_statistics
+    return terms
+
+
+def _attention(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
+    heads = ceil_div(spec.num_heads, shape.tp)
+    query = ceil_div(shape.tokens * spec.query_width, shape.tp)
+    kv = query if kernels.expands_kv else ceil_div(shape.tokens * spec.kv_width, shape.tp)
+    terms = {
+        "attention: input": kernels.qkv_inputs * shape.whole * spec.hidden * kernels.projection_input,
+        "attention: queries": query * kernels.query,
+        "attention: keys": kv * kernels.query,
+        "attention: values": kv * kernels.value,
+        "attention: output": query * kernels.projection_input,
+    }
+    if kernels.keeps_log_sum_exp:
+        terms["attention: log-sum-exp"] = 4 * heads * shape.tokens
+    if kernels.keeps_fused_qkv:
+        terms["attention: queries and keys before rotation"] = (query + kv) * kernels.value
+    if kernels.copies_output:
+        terms["attention: output of the kernel"] = query * kernels.value
+    if kernels.keeps_weights:
+        weights = heads * shape.scores
+        terms["attention: causal mask"] = shape.scores // run.micro_batch * kernels.causal_mask
+        terms["attention: weights after softmax"] = weights * kernels.softmax
+        terms["attention: weights, cast"] = weights * kernels.softmax_cast
+        if spec.caps_scores:
+            terms["attention: weights before softmax, capped"] = weights * run.precision.compute_bytes
+        terms["attention: weights, dropout mask"] = weights * kernels.attention_mask
+        terms["attention: weights after dropout"] = weights * kernels.dropped
+    if dropout_of(spec.hidden_dropout, run) > 0:
+        terms["attention: dropout mask"] = shape.whole * spec.hidden * kernels.hidden_mask
+    return terms
+
+
+def _mlp(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape, ffn: int, copies: Size) -> Terms:
+    """Return the terms of an MLP through which every token goes `copies` times."""
+    inner = ceil_div(copies * shape.tokens * ffn, shape.tp)
+    compute = run.precision.compute_bytes
+    terms = {
+        "MLP: input": kernels.gate_inputs * copies * shape.whole * spec.hidden * kernels.projection_input,
+        "MLP: saved by its function": inner * kernels.activation,
+    }
+    if spec.is_parallel and spec.norms_per_layer == 1 and not run.precision.is_autocast:
+        # Attention and MLP read one tensor, which is counted there.
+        del terms["MLP: input"]
+    if spec.gated:
+        terms["MLP: gate"] = inner * compute
+        terms["MLP: up projection"] = inner * compute
+    terms["MLP: input of the down projection"] = inner * kernels.projection_input
+    if dropout_of(spec.hidden_dropout, run) > 0:
+        terms["MLP: dropout mask"] = shape.whole * spec.hidden * kernels.hidden_mask
+    return terms
+
+
+def _mixture(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
+    """Return the terms of a mixture of experts whose tokens are spread evenly: each goes to `experts_per_token`."""
+    routed = _mlp(spec, run, kernels, shape, spec.expert_ffn, spec.experts_per_token)
+    terms = {f"experts, {name}": size for name, size in routed.items()}
+    terms["router: probabilities"] = 2 * 4 * shape.tokens * spec.num_experts
+    # Each expert's output is multiplied with its weight, for whose gradient it is kept.
+    width = spec.experts_per_token * spec.hidden
+    terms["experts: outputs"] = shape.whole * width * run.precision.compute_bytes
+    if spec.shared_ffn:
+        shared = _mlp(spec, run, kernels, shape, spec.shared_ffn, 1)
+        terms |= {f"shared expert, {name}": size for name, size in shared.items()}
+    return terms
+
+
+def _embedding(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
+    terms: Terms = {}
+    if dropout_of(spec.embedding_dropout, run) > 0:
+        residual = run.precision.residual_bytes
+        mask = residual if run.backend == "cpu" else 1
+        terms["embedding: dropout mask"] = shape.whole * spec.hidden * mask
+    if spec.architecture in ROTARY:
+        # Cosine and sine of every position, shared by all layers.
+        terms["embedding: rotations"] = 2 * run.sequence * spec.head_dim * run.precision.residual_bytes
+    if spec.architecture != PLAIN and run.attention == "explicit":
+        # Checkpointed layers hold the mask that they were given.
+        mask = run.micro_batch * run.sequence * run.sequence * run.precision.residual_bytes
+        terms["embedding: causal mask"] = (run.recompute == 2) * mask
+    if spec.has_embedding_norm:
+        terms["embedding: norm"] = shape.whole * (spec.hidden * kernels.norm_input + kernels.norm_statistics)
+    return terms
+
+
+def _head(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
+    terms: Terms = {}
+    if spec.has_final_norm:
+        terms["final norm"] = shape.whole * (spec.hidden * kernels.norm_input + kernels.norm_statistics)
+    if not spec.has_head:
+        return terms
+    vocabulary = ceil_div(spec.vocabulary, shape.tp)
+    terms["head: input"] = shape.whole * spec.hidden * kernels.projection_input
+    terms["head: logits"] = shape.tokens * vocabulary * run.precision.compute_bytes
+    terms["loss: log-probabilities"] = shape.tokens * vocabulary * kernels.log_probabilities
+    if spec.caps_logits:
+        terms["head: capped logits"] = shape.tokens * vocabulary * run.precision.compute_bytes
+    if spec.has_head_transform:
+        width = spec.hidden * (kernels.projection_input + run.precision.compute_bytes + kernels.norm_input)
+        terms["head: transform"] = shape.whole * (width + kernels.norm_statistics)
+    return terms

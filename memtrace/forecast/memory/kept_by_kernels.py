@@ -1,0 +1,164 @@
+"""What kernels of one backend and code of one architecture save for backward, in bytes an element.
+
+In: `ModelSpec` and `Run`. Out: `Kernels`, small numbers that activations.py multiplies with sizes. Each is a fact about
+torch or `transformers`, found by listing what autograd saves; on the CPU tests/forecast/test_activations.py checks them
+against models that run. Those of CUDA are from source code and have not been compared with a recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memtrace.forecast.memory.layout import Run
+from memtrace.forecast.model.spec import ModelSpec
+
+SAVED_BY_ACTIVATION = {
+    "relu": 0,
+    "gelu_new": 4,
+    "gelu_fast": 4,
+    "tanh": 0,
+}
+"""Tensors of the MLP's width that the function saves beside its output: 1 where not listed (the input).
+
+`relu` saves its output alone, which the next matrix saves too. `gelu_new` is five operations in Python: it keeps its
+input, half of it, the tanh, and one plus the tanh.
+"""
+PLAIN = "plain"
+"""The architecture of a model of torch's own modules, as in samples/train_gpt.py, rather than of `transformers`."""
+FLOAT32_NORM = frozenset({"gemma", "gemma2", "gemma3_text", "olmo2"})
+"""Architectures whose RMS norm keeps the normalized values in float32 too."""
+BIDIRECTIONAL = frozenset({"bert", "roberta"})
+"""Architectures without a causal mask, whose loss also stays in the type of the logits."""
+NO_UPCAST_SOFTMAX = BIDIRECTIONAL | {"gpt2", "falcon", PLAIN}
+"""Architectures whose written-out attention takes the softmax in the type of the scores; the others ask for float32."""
+ROTARY = frozenset(
+    {"gemma", "gemma2", "granite", "llama", "mistral", "mixtral", "olmo2", "phi3", "qwen2", "qwen2_moe"}
+    | {"qwen3", "qwen3_moe", "starcoder2"}
+)
+"""Architectures that keep one cosine and one sine for each position and element of a head."""
+FLOAT32_SCORES = frozenset({"gptj"})
+"""Architectures that turn queries and keys to float32 before they are multiplied."""
+PARTIAL_ROTARY = frozenset({"gpt_neox", "phi", "phi3", "stablelm"})
+"""Architectures that join a rotated and an unrotated part of each head: the kernel's output, laid out like the joined
+queries, is copied before the next matrix, and both are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """Bytes an element, or numbers of copies, of what is saved."""
+
+    norm_input: int
+    """Of a norm's input, and of the normalized values where it saves them."""
+    norm_statistics: int
+    """A token and norm: mean and reciprocal deviation, or the latter alone."""
+    projection_input: int
+    """Of one copy of a linear layer's input."""
+    qkv_inputs: int
+    """Copies of the input of queries, keys and values: under autocast each matrix casts its own."""
+    gate_inputs: int
+    """The same for gate and up projection."""
+    hidden_mask: int
+    """Of the mask of a dropout after attention or MLP."""
+    softmax: int
+    """Of attention weights as the softmax returns them."""
+    softmax_cast: int
+    """Of their copy in the type of the products, where that differs and no dropout stands between."""
+    attention_mask: int
+    """Of the mask of the dropout of attention weights."""
+    dropped: int
+    """Of attention weights after dropout."""
+    query: int
+    """Of queries and keys."""
+    value: int
+    keeps_fused_qkv: bool
+    """Whether the values are a view of what the fused matrix made, and keep all of it alive beside rotated copies."""
+    copies_output: bool
+    """Whether the output of the attention kernel and the input of the next matrix are two tensors."""
+    qk_norm_input: int
+    """Of the input of a norm of queries and keys, and of the normalized values."""
+    log_probabilities: int
+    """Of the loss's log-softmax."""
+    expands_kv: bool
+    """Whether keys and values are repeated for all query heads."""
+    keeps_weights: bool
+    """Whether attention weights are kept at all."""
+    causal_mask: int
+    """Of one pair of tokens in the mask that `masked_fill` keeps; `transformers` adds its mask instead."""
+    keeps_log_sum_exp: bool
+    activation: int
+    """Of everything the MLP's function saves, a unit of the MLP's width."""
+
+
+def kernels_of(spec: ModelSpec, run: Run) -> Kernels:
+    """Return what this model's kernels save in this run."""
+    precision, on_cpu = run.precision, run.backend == "cpu"
+    compute = precision.compute_bytes
+    drops_weights = dropout_of(spec.attention_dropout, run) > 0
+    # The CPU has no fused attention with dropout: torch falls back to operations, in float32.
+    falls_back = run.attention != "explicit" and on_cpu and drops_weights
+    keeps_weights = run.attention == "explicit" or falls_back
+    softmax = 4 if falls_back else _softmax_bytes(spec, run)
+    weights = 4 if falls_back else compute
+    return Kernels(
+        norm_input=_norm_bytes(spec, run, precision.residual_bytes),
+        qk_norm_input=_norm_bytes(spec, run, compute),
+        norm_statistics=8 if spec.norm == "layer" else 4,
+        projection_input=precision.linear_input_bytes,
+        qkv_inputs=1 if spec.has_fused_qkv or not precision.is_autocast else 3,
+        gate_inputs=2 if spec.gated and not spec.has_fused_gate and precision.is_autocast else 1,
+        hidden_mask=compute if on_cpu else 1,
+        softmax=softmax,
+        softmax_cast=weights if softmax != weights and not drops_weights else 0,
+        attention_mask=0 if not drops_weights else _weight_mask_bytes(spec, run, weights) if on_cpu else 1,
+        dropped=weights if drops_weights else 0,
+        query=4 if falls_back or spec.architecture in FLOAT32_SCORES else compute,
+        value=4 if falls_back else compute,
+        keeps_fused_qkv=not keeps_weights and spec.has_fused_qkv and spec.architecture in PARTIAL_ROTARY,
+        copies_output=not keeps_weights and spec.architecture in PARTIAL_ROTARY,
+        log_probabilities=compute if spec.architecture in BIDIRECTIONAL and not precision.is_autocast else 4,
+        expands_kv=keeps_weights,
+        keeps_weights=keeps_weights,
+        causal_mask=1 if spec.architecture == PLAIN and run.attention == "explicit" else 0,
+        keeps_log_sum_exp=not keeps_weights,
+        activation=_activation_bytes(spec, run),
+    )
+
+
+def dropout_of(probability: float, run: Run) -> float:
+    """Return the probability of a dropout in a run."""
+    return probability if run.dropout is None else run.dropout
+
+
+def _norm_bytes(spec: ModelSpec, run: Run, given: int) -> int:
+    """Return the bytes an element of what a norm saves of its width, where its input has `given` bytes."""
+    if spec.norm == "layer" or spec.architecture == PLAIN:
+        return given
+    # An RMS norm of `transformers` is written out in float32: it saves its input so, and the normalized values.
+    return 4 + (4 if spec.architecture in FLOAT32_NORM else given)
+
+
+def _softmax_bytes(spec: ModelSpec, run: Run) -> int:
+    """Return the bytes of one attention weight as a written-out softmax returns it."""
+    precision = run.precision
+    if spec.architecture not in NO_UPCAST_SOFTMAX:
+        return 4
+    is_masked = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL
+    if precision.is_autocast and (run.backend == "cuda" or is_masked):
+        # CUDA's autocast has softmax on its list of float32; in `transformers` a float32 mask is added to the scores.
+        return 4
+    return precision.compute_bytes
+
+
+def _weight_mask_bytes(spec: ModelSpec, run: Run, weights: int) -> int:
+    """Return the bytes of the CPU's dropout mask of one attention weight: it has the type of what is dropped."""
+    is_rotary = spec.architecture not in NO_UPCAST_SOFTMAX and not spec.learned_positions
+    # Under autocast rotated queries are float32, and the weights are dropped in the type of the queries.
+    return 4 if run.precision.is_autocast and run.attention == "explicit" and is_rotary else weights
+
+
+def _activation_bytes(spec: ModelSpec, run: Run) -> int:
+    compute = run.precision.compute_bytes
+    if run.precision.is_autocast and run.backend == "cuda" and spec.activation == "gelu_new":
+        # CUDA's autocast has pow on its list of float32: the input is cast, and all that follows is float32.
+        return 3 * 4 + compute
+    return compute * SAVED_BY_ACTIVATION.get(spec.activation, 1)

@@ -1,0 +1,83 @@
+"""How a model is laid out over GPUs, and how a run is set: what every formula is evaluated for.
+
+Each field of a `Layout` and the sizes of a `Run` are whole numbers, or int64 arrays that hold one number a layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memtrace.errors import MemtraceError
+from memtrace.forecast.memory.formulas import Size
+from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
+from memtrace.forecast.model.precision import PRECISIONS, Precision
+
+RECOMPUTE = ("none", "selective", "full")
+ATTENTION = ("flash", "sdpa", "explicit")
+BACKENDS = ("cuda", "cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Ranks along each axis. World size is `dp · tp · pp · cp`; expert parallelism divides the data-parallel ranks."""
+
+    dp: Size = 1
+    tp: Size = 1
+    pp: Size = 1
+    cp: Size = 1
+    ep: Size = 1
+    zero: Size = 0
+    """ZeRO stage: 0 shards nothing, 1 states, 2 gradients too, 3 weights too (FSDP)."""
+    sequence_parallel: bool = True
+    """Whether tensor parallelism also divides, along the sequence, what it leaves whole."""
+
+    bucket_view: bool = True
+    """Whether gradients are views of the buckets of DistributedDataParallel, rather than copied into them."""
+
+    @property
+    def world_size(self) -> Size:
+        """GPUs of the layout."""
+        return self.dp * self.tp * self.pp * self.cp
+
+    @property
+    def shards(self) -> Size:
+        """Ranks that ZeRO spreads over: context-parallel ranks hold the same weights as data-parallel ones."""
+        return self.dp * self.cp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How training is set, apart from the layout."""
+
+    micro_batch: Size = 1
+    """Sequences of one forward pass on one rank."""
+    sequence: Size = 1024
+    """Tokens of a sequence."""
+    accumulation: Size = 1
+    """Micro-batches of one step."""
+    precision: Precision = PRECISIONS["bf16-mixed"]
+    optimizer: Optimizer = OPTIMIZERS["adamw"]
+    attention: str = "flash"
+    """flash, sdpa (torch chooses the kernel) or explicit (scores are written out)."""
+    recompute: Size = 0
+    """Place in `RECOMPUTE`."""
+    backend: str = "cuda"
+    """cuda or cpu: kernels save different things."""
+    is_fused: bool = False
+    """Whether the optimizer runs in one kernel, without temporaries as large as the model (`fused=True`)."""
+    dropout: float | None = None
+    """Overrides every dropout of the model; `None` keeps them."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that no formula knows."""
+        if self.attention not in ATTENTION or self.backend not in BACKENDS:
+            raise MemtraceError(f"attention is one of {ATTENTION} and backend one of {BACKENDS}")
+
+
+def ceil_div(numerator: Size, denominator: Size) -> Size:
+    """Return the quotient rounded up: the largest shard where something does not divide evenly.
+
+    >>> ceil_div(7, 2)
+    4
+    """
+    return -(-numerator // denominator)

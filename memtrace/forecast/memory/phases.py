@@ -1,0 +1,261 @@
+"""The fullest moments of a step, phase by phase, and what memory then consists of.
+
+In: `ModelSpec`, `Run`, `Layout`, pipeline stage, first step or steady state. Out: `Moment`s, bytes by category on one
+rank. A moment is a point of the program at which memory can be largest: at the end of forward, in the backward pass of
+the loss, of the head, of the last and of the first layer, and in the optimizer. Between these points memory rises or
+falls evenly, since all layers are alike, so the largest of them is the peak. Sizes may be arrays, one number a layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from memtrace.forecast.memory.activations import ActivationTerms, activation_terms, total
+from memtrace.forecast.memory.formulas import Size
+from memtrace.forecast.memory.layout import Layout, Run, ceil_div
+from memtrace.forecast.memory.sharding import RankModel, context_bytes, in_flight, rank_model
+from memtrace.forecast.model.parameter_tensors import Division, Place, parameter_tensors
+from memtrace.forecast.model.parameters import autocast_copies
+from memtrace.forecast.model.spec import ModelSpec
+from memtrace.schema.names import Category, Phase
+
+PARAMETER, GRADIENT, STATE = Category.PARAMETER.value, Category.GRADIENT.value, Category.OPTIMIZER_STATE.value
+ACTIVATION, TEMPORARY, COMMUNICATION = (
+    Category.ACTIVATION.value,
+    Category.TEMPORARY.value,
+    Category.COMMUNICATION.value,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """One point of a step."""
+
+    phase: str
+    where: str
+    """What the program is doing, in words."""
+    by_category: dict[str, Size]
+
+    @property
+    def num_bytes(self) -> Size:
+        """Bytes of all categories."""
+        return sum(self.by_category.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stage:
+    """Everything that the moments of one pipeline stage are made of, in bytes on one rank."""
+
+    model: RankModel
+    layers: Size
+    """Activations of all layers, of all micro-batches in flight."""
+    layer: Size
+    """All terms of one layer, as if nothing were recomputed."""
+    recomputed: Size
+    """What the backward pass of one layer computes again before it begins."""
+    mlp: Size
+    """Terms of the MLP of one layer."""
+    scores: Size
+    """Attention weights of one layer, one copy."""
+    embedding: Size
+    head: Size
+    """Final norm, head and loss; 0 on other stages."""
+    logits: Size
+    log_probabilities: Size
+    head_casts: Size
+    """Copy of the head's matrix that autocast made."""
+    casts: Size
+    """Copies of the layers' matrices."""
+    inner: Size
+    """A gradient as wide as the MLP."""
+    hidden: Size
+    """A gradient as wide as the model."""
+    head_gradient: Size
+    """Gradient of the head's matrix."""
+    down_gradient: Size
+    """Gradient of the down projection of one layer, which backward makes first."""
+
+
+def largest(values: Iterable[Size]) -> Size:
+    """Return the largest of some numbers, or of some arrays element by element.
+
+    >>> largest([3, 5]), largest([np.array([1, 9]), 4]).tolist()
+    (5, [4, 9])
+    """
+    known = list(values)
+    if any(isinstance(one, np.ndarray) for one in known):
+        highest: Any = known[0]
+        for one in known[1:]:
+            highest = np.maximum(highest, one)
+        return highest
+    return max(known)
+
+
+def moments(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool, steady: bool) -> list[Moment]:
+    """Return the points of a step at which memory can be largest, in the order of the program.
+
+    In the first step (`steady` false) the states of the optimizer do not exist before the optimizer runs. `is_last`
+    chooses the last pipeline stage rather than the first.
+    """
+    stage = _stage(spec, run, layout, is_last=is_last)
+    model = stage.model
+    standing = {PARAMETER: model.weights, GRADIENT: _standing_gradients(run, model), COMMUNICATION: model.buckets}
+    standing |= {Category.WORKSPACE.value: context_bytes(run, layout)}
+    states = model.states if steady else 0
+    before = standing | {STATE: states}
+    after = standing | {STATE: model.states}
+    return [
+        *_forward(run, stage, before),
+        *_backward(spec, run, layout, stage, before),
+        _optimizer(spec, run, stage, after),
+    ]
+
+
+def _standing_gradients(run: Run, model: RankModel) -> Size:
+    """Return gradients that are there before a backward pass: those of earlier micro-batches, and wide copies."""
+    return model.accumulated_gradients + (run.accumulation > 1) * model.gradients
+
+
+def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
+    upcast = stage.log_probabilities if run.precision.compute_bytes < 4 else 0
+    running = stage.layers + stage.embedding + stage.casts + stage.head_casts
+    before = before | {COMMUNICATION: before[COMMUNICATION] + stage.model.gathered}
+    end = before | {ACTIVATION: running + stage.head, TEMPORARY: upcast}
+    # A layer that is computed again later keeps nothing, but needs room while it runs.
+    passing = (run.recompute == 2) * (2 * stage.inner + stage.hidden)
+    last = before | {ACTIVATION: running, TEMPORARY: passing}
+    return [
+        Moment(phase=Phase.FORWARD.value, where="in the last layer", by_category=last),
+        Moment(phase=Phase.FORWARD.value, where="at the loss", by_category=end),
+    ]
+
+
+def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
+    """Return the moments of the backward pass, which gives activations back and makes gradients as it goes."""
+    model = stage.model
+    is_fresh = (run.accumulation <= 1) * 1
+    before = before | {COMMUNICATION: before[COMMUNICATION] + model.gathered + model.reduced}
+    # Copies of weights inside layers that are computed again are gone by now.
+    casts = stage.casts * (run.recompute < 2)
+    at_loss = stage.layers + stage.embedding + casts + stage.head_casts + stage.head
+    one_layer_casts = ceil_div(stage.casts, model.layers)
+    again = stage.recomputed + (run.recompute == 2) * one_layer_casts
+    last_layer = stage.layers + stage.embedding + casts + stage.logits + again
+    first_layer = stage.logits + stage.embedding + stage.layer + one_layer_casts
+    # A tied head's gradient waits for that of the embedding, with which it is added up.
+    is_tied = (spec.tied and spec.has_head) * 1
+    pending = is_tied * stage.head_gradient
+    of_head = is_fresh * (stage.head_gradient - pending)
+    # Where gradients are added up, a new one stands beside the sum for a moment.
+    # Under autocast gradients are 16 bits wide first, that of a weight and that of what flows past the layers.
+    is_autocast = run.precision.is_autocast * 1
+    narrowed = is_autocast * (stage.down_gradient + stage.hidden) // 2
+    added = (1 - is_fresh) * (1 - is_autocast) * stage.down_gradient
+    in_mlp = _inner_gradients(spec) * stage.inner + stage.hidden + narrowed + added + pending
+    in_attention = 2 * stage.scores + 2 * stage.hidden + pending
+    down = is_fresh * (1 - is_autocast) * stage.down_gradient
+    before_first = is_fresh * (model.gradients - model.embedding_gradients - model.layer_gradients)
+    narrow = stage.logits if run.precision.compute_bytes < 4 else 0
+    at_head = stage.log_probabilities + narrow + stage.hidden + pending
+
+    def at(where: str, activations: Size, temporary: Size, gradients: Size) -> Moment:
+        more = {ACTIVATION: activations, TEMPORARY: temporary, GRADIENT: before[GRADIENT] + gradients}
+        return Moment(phase=Phase.BACKWARD.value, where=where, by_category=before | more)
+
+    return [
+        # Two gradients of the logits in float32; the first is given back before the head's begins.
+        at("in the loss", at_loss, 2 * stage.log_probabilities, 0),
+        at("in the head", at_loss - stage.log_probabilities, at_head, of_head),
+        at("in the MLP of the last layer", last_layer, in_mlp, of_head + down),
+        at("in the attention of the last layer", last_layer - stage.mlp, in_attention, of_head + down),
+        at("in the MLP of the first layer", first_layer, in_mlp, before_first + down),
+        at("in the embedding", stage.logits, stage.hidden + 2 * pending, is_fresh * model.gradients),
+    ]
+
+
+def _optimizer(spec: ModelSpec, run: Run, stage: _Stage, after: dict[str, Size]) -> Moment:
+    model, tensors = stage.model, 0 if run.is_fused else run.optimizer.temporary_tensors
+    gradients = after[GRADIENT] + (run.accumulation <= 1) * model.gradients
+    if run.backend == "cpu":
+        # One tensor after the other: the square root of its second moment, and that divided.
+        temporary = 2 * tensors * run.precision.state_bytes * max(one.numel for one in parameter_tensors(spec))
+    else:
+        temporary = tensors * ceil_div(model.states, _numbers_a_parameter(run))
+    by_category = after | {GRADIENT: gradients, ACTIVATION: stage.logits, TEMPORARY: temporary}
+    return Moment(phase=Phase.OPTIMIZER.value, where="in the optimizer", by_category=by_category)
+
+
+def _numbers_a_parameter(run: Run) -> int:
+    """Return how many tensors as large as the parameters the states consist of, the master copy among them."""
+    return (2 if run.optimizer.name == "adamw" else 1) + (run.precision.master_bytes > 0)
+
+
+def _inner_gradients(spec: ModelSpec) -> int:
+    """Return how many gradients as wide as the MLP are alive at once in its backward pass.
+
+    One while the down projection gives the gradient of its input. A gate, or a function of several operations, gives
+    two more at once, while the input of the down projection is gone.
+    """
+    return 2 if spec.gated or spec.activation in ("gelu_new", "gelu_fast") else 1
+
+
+def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stage:
+    terms = activation_terms(spec, run, layout)
+    model = rank_model(spec, run, layout, is_last=is_last)
+    copies = autocast_copies(spec, run.precision)
+    only = (layout.pp == 1) * 1
+    has_head = 1 if is_last else only
+    layer = total(terms.moe_layer or terms.dense_layer)
+    compute, residual = run.precision.compute_bytes, run.precision.residual_bytes
+    tokens = run.micro_batch * ceil_div(run.sequence, layout.cp)
+    ffn = max(spec.ffn if spec.num_moe_layers < spec.num_layers else 0, spec.expert_ffn * spec.experts_per_token)
+    mlp = sum(size for name, size in (terms.moe_layer or terms.dense_layer).items() if "attention" not in name)
+    width = spec.embedding_dim or spec.hidden
+    return _Stage(
+        model=model,
+        layers=_layers(spec, terms, run, layout) * in_flight(run, layout, is_last=is_last),
+        layer=layer,
+        recomputed=(run.recompute == 2) * (layer - terms.layer_input) + (run.recompute == 1) * terms.attention_core,
+        mlp=mlp,
+        scores=terms.attention_core // 2 if run.attention == "explicit" else 0 * tokens,
+        embedding=total(terms.embedding) * (only if is_last else 1),
+        head=total(terms.head) * has_head,
+        logits=terms.head.get("head: logits", 0) * has_head,
+        log_probabilities=4 * tokens * ceil_div(spec.vocabulary, layout.tp) * has_head * spec.has_head,
+        head_casts=ceil_div(copies.head, layout.tp) * has_head,
+        casts=ceil_div(copies.layers, layout.tp * layout.pp),
+        inner=ceil_div(tokens * ffn, layout.tp) * compute,
+        hidden=tokens * spec.hidden * residual,
+        down_gradient=_down_gradient(spec, run, layout),
+        head_gradient=ceil_div(spec.vocabulary * width, layout.tp)
+        * run.precision.gradient_bytes
+        * has_head
+        * spec.has_head,
+    )
+
+
+def _down_gradient(spec: ModelSpec, run: Run, layout: Layout) -> Size:
+    place = Place.MOE_LAYER if spec.num_moe_layers else Place.DENSE_LAYER
+    found = [one for one in parameter_tensors(spec) if one.place is place and ".down" in one.name]
+    experts = sum(one.numel for one in found if one.division is Division.EXPERTS)
+    dense = sum(one.numel for one in found if one.division is not Division.EXPERTS)
+    elements = ceil_div(dense, layout.tp) + ceil_div(experts, layout.tp * layout.ep)
+    return elements * run.precision.gradient_bytes
+
+
+def _layers(spec: ModelSpec, terms: ActivationTerms, run: Run, layout: Layout) -> Size:
+    """Return what one micro-batch leaves for backward in all layers of a stage."""
+    sums: Size = 0
+    for of_layer, number in (
+        (terms.dense_layer, spec.num_layers - spec.num_moe_layers),
+        (terms.moe_layer, spec.num_moe_layers),
+    ):
+        if number:
+            whole = total(of_layer)
+            kept = (run.recompute == 0) * whole + (run.recompute == 1) * (whole - terms.attention_core)
+            sums = sums + ceil_div(number, layout.pp) * (kept + (run.recompute == 2) * terms.layer_input)
+    return sums

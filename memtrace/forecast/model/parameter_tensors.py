@@ -1,0 +1,159 @@
+"""Every parameter tensor of a model: its shape, how often it occurs, and how parallelism divides it.
+
+In: `ModelSpec`. Out: `ParameterTensor`s. Sums of elements, states that depend on a tensor's shape (Adafactor) or number
+(the step count of AdamW), and shards rounded a tensor at a time (FSDP2) all follow from these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from memtrace.forecast.model.spec import ModelSpec
+
+
+class Division(Enum):
+    """How tensor and expert parallelism treat a tensor."""
+
+    SPLIT = "split"
+    """Tensor parallelism divides it: matrices, and biases of those cut by columns."""
+    WHOLE = "whole"
+    """Every tensor-parallel rank holds it: norms, routers, biases of matrices cut by rows, positions."""
+    EXPERTS = "experts"
+    """Expert parallelism divides it by experts, and tensor parallelism each expert."""
+
+
+class Place(Enum):
+    """Which part of the model a tensor belongs to."""
+
+    EMBEDDING = "embedding"
+    DENSE_LAYER = "dense layer"
+    MOE_LAYER = "mixture-of-experts layer"
+    HEAD = "head"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterTensor:
+    """One parameter, or as many of one shape as there are layers of its kind."""
+
+    name: str
+    shape: tuple[int, ...]
+    """As `torch.nn` stores it: rows are outputs."""
+    division: Division
+    place: Place
+    copies: int = 1
+
+    @property
+    def numel(self) -> int:
+        """Elements of one copy."""
+        return math.prod(self.shape)
+
+
+def parameter_tensors(spec: ModelSpec) -> list[ParameterTensor]:
+    """Return the parameters of a model, a matrix that two modules share once.
+
+    >>> two = ModelSpec(
+    ...     name="x", num_layers=2, hidden=8, num_heads=2, num_kv_heads=2, head_dim=4, ffn=32, vocabulary=50
+    ... )
+    >>> [(one.name, one.shape, one.copies) for one in parameter_tensors(two) if "qkv" in one.name]
+    [('attention.qkv.weight', (24, 8), 2), ('attention.qkv.bias', (24,), 2)]
+    """
+    dense, moe = spec.num_layers - spec.num_moe_layers, spec.num_moe_layers
+    found = [*_embedding(spec)]
+    if dense:
+        found += _placed([*_attention(spec), *_mlp(spec, "mlp", spec.ffn)], Place.DENSE_LAYER, dense)
+    if moe:
+        found += _placed([*_attention(spec), *_mixture(spec)], Place.MOE_LAYER, moe)
+    return [*found, *_head(spec)]
+
+
+def _placed(tensors: list[ParameterTensor], place: Place, copies: int) -> list[ParameterTensor]:
+    return [
+        ParameterTensor(name=one.name, shape=one.shape, division=one.division, place=place, copies=copies)
+        for one in tensors
+    ]
+
+
+def _one(name: str, *shape: int, division: Division, place: Place = Place.DENSE_LAYER) -> ParameterTensor:
+    return ParameterTensor(name=name, shape=shape, division=division, place=place)
+
+
+def _linear(name: str, rows: int, columns: int, *, has_bias: bool, by_rows: bool = False) -> Iterator[ParameterTensor]:
+    """Yield weight and bias of a linear layer; cut by rows of its input, every rank has the whole bias."""
+    yield _one(f"{name}.weight", rows, columns, division=Division.SPLIT)
+    if has_bias:
+        yield _one(f"{name}.bias", rows, division=Division.WHOLE if by_rows else Division.SPLIT)
+
+
+def _norm(spec: ModelSpec, name: str, width: int, place: Place = Place.DENSE_LAYER) -> Iterator[ParameterTensor]:
+    if spec.has_norm_weight:
+        yield _one(f"{name}.weight", width, division=Division.WHOLE, place=place)
+    if spec.has_norm_bias:
+        yield _one(f"{name}.bias", width, division=Division.WHOLE, place=place)
+
+
+def _embedding(spec: ModelSpec) -> Iterator[ParameterTensor]:
+    place, width = Place.EMBEDDING, spec.embedding_dim or spec.hidden
+    yield _one("embedding", spec.vocabulary, width, division=Division.SPLIT, place=place)
+    for name, rows in (("positions", spec.learned_positions), ("token types", spec.token_types)):
+        if rows:
+            yield _one(name, rows, spec.hidden, division=Division.WHOLE, place=place)
+    if width != spec.hidden:
+        yield _one("embedding projection", spec.hidden, width, division=Division.WHOLE, place=place)
+    if spec.has_embedding_norm:
+        yield from _norm(spec, "embedding norm", spec.hidden, place)
+
+
+def _attention(spec: ModelSpec) -> Iterator[ParameterTensor]:
+    """Yield the attention of a layer and all its norms."""
+    for number in range(spec.norms_per_layer):
+        yield from _norm(spec, f"norm {number + 1}", spec.hidden)
+    parts = {"query": spec.query_width, "key": spec.kv_width, "value": spec.kv_width}
+    if spec.has_fused_qkv:
+        parts = {"qkv": sum(parts.values())}
+    for name, rows in parts.items():
+        yield from _linear(f"attention.{name}", rows, spec.hidden, has_bias=spec.has_qkv_bias)
+    yield from _linear("attention.out", spec.hidden, spec.query_width, has_bias=spec.has_out_bias, by_rows=True)
+    widths = {"none": (), "head": (spec.head_dim, spec.head_dim), "full": (spec.query_width, spec.kv_width)}
+    for name, width in zip(("query norm", "key norm"), widths[spec.qk_norm], strict=False):
+        yield _one(name, width, division=Division.WHOLE)
+
+
+def _mlp(spec: ModelSpec, name: str, ffn: int) -> Iterator[ParameterTensor]:
+    """Yield a plain MLP: one or two matrices in, one out."""
+    inward = (
+        {"up": ffn} if not spec.gated else {"gate up": 2 * ffn} if spec.has_fused_gate else {"gate": ffn, "up": ffn}
+    )
+    for part, rows in inward.items():
+        yield from _linear(f"{name}.{part}", rows, spec.hidden, has_bias=spec.has_mlp_bias)
+    yield from _linear(f"{name}.down", spec.hidden, ffn, has_bias=spec.has_mlp_bias, by_rows=True)
+
+
+def _mixture(spec: ModelSpec) -> Iterator[ParameterTensor]:
+    """Yield router, routed experts (stacked, as `transformers` stores them) and the shared expert of a layer."""
+    number, inward = spec.num_experts, spec.expert_ffn * (2 if spec.gated else 1)
+    yield _one("router", number, spec.hidden, division=Division.WHOLE)
+    yield _one("experts.gate up", number, inward, spec.hidden, division=Division.EXPERTS)
+    yield _one("experts.down", number, spec.hidden, spec.expert_ffn, division=Division.EXPERTS)
+    if spec.shared_ffn:
+        yield from _mlp(spec, "shared expert", spec.shared_ffn)
+    if spec.has_shared_gate:
+        yield _one("shared expert gate", 1, spec.hidden, division=Division.WHOLE)
+
+
+def _head(spec: ModelSpec) -> Iterator[ParameterTensor]:
+    place, width = Place.HEAD, spec.embedding_dim or spec.hidden
+    if spec.has_final_norm:
+        yield from _norm(spec, "final norm", spec.hidden, place)
+    if width != spec.hidden:
+        yield _one("head projection", width, spec.hidden, division=Division.WHOLE, place=place)
+    if spec.has_head_transform:
+        yield _one("head transform.weight", spec.hidden, spec.hidden, division=Division.WHOLE, place=place)
+        yield _one("head transform.bias", spec.hidden, division=Division.WHOLE, place=place)
+        yield from _norm(spec, "head transform norm", spec.hidden, place)
+    if spec.has_head and not spec.tied:
+        yield _one("head.weight", spec.vocabulary, width, division=Division.SPLIT, place=place)
+    for _ in range(spec.num_head_biases if spec.has_head else 0):
+        yield _one("head.bias", spec.vocabulary, division=Division.SPLIT, place=place)

@@ -1,0 +1,117 @@
+"""Well-known models by name: their configurations, as published, reduced to what decides memory.
+
+In: a name. Out: a `ModelSpec`, read by the same reader as a `config.json`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from memtrace.errors import MemtraceError
+from memtrace.forecast.model.config import read_config
+from memtrace.forecast.model.spec import ModelSpec
+
+
+def preset(name: str) -> ModelSpec:
+    """Return a well-known model.
+
+    >>> preset("llama-3-8b").num_kv_heads
+    8
+
+    Raises:
+        MemtraceError: there is no such preset; the hint names the nearest.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
+        raise MemtraceError(f"there is no preset {name[:60]!r}", hint=f"try {', '.join(near or PRESETS)}")
+    return read_config(PRESETS[name], name=name)
+
+
+def _gpt2(layers: int, hidden: int, heads: int, **more: Any) -> Mapping[str, Any]:
+    return {"model_type": "gpt2", "n_layer": layers, "n_embd": hidden, "n_head": heads, **more}
+
+
+def _decoder(
+    kind: str, shape: tuple[int, int, int, int, int], vocabulary: int, positions: int, **more: Any
+) -> Mapping[str, Any]:
+    """Return a configuration; the shape is layers, hidden size, heads, heads of keys and values, width of the MLP."""
+    layers, hidden, heads, kv_heads, ffn = shape
+    return {
+        "model_type": kind,
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": ffn,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": positions,
+        **more,
+    }
+
+
+def _opt(layers: int, hidden: int, heads: int, **more: Any) -> Mapping[str, Any]:
+    shape = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads, "ffn_dim": 4 * hidden}
+    return {"model_type": "opt", "vocab_size": 50272, **shape, **more}
+
+
+def _bert(layers: int, hidden: int, heads: int) -> Mapping[str, Any]:
+    shape = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads}
+    return {"model_type": "bert", "intermediate_size": 4 * hidden, **shape}
+
+
+_NEW_FALCON = {"new_decoder_architecture": True}
+_TIED = {"tie_word_embeddings": True}
+_QWEN3_MOE = {"num_experts_per_tok": 8, "num_experts": 128, "head_dim": 128, "moe_intermediate_size": 1536}
+_QWEN3_SMALL_MOE = _QWEN3_MOE | {"moe_intermediate_size": 768}
+
+PRESETS: dict[str, Mapping[str, Any]] = {
+    "gpt2": _gpt2(12, 768, 12),
+    "gpt2-medium": _gpt2(24, 1024, 16),
+    "gpt2-large": _gpt2(36, 1280, 20),
+    "gpt2-xl": _gpt2(48, 1600, 25),
+    "gpt3-175b": _gpt2(96, 12288, 96, n_positions=2048),
+    "llama-2-7b": _decoder("llama", (32, 4096, 32, 32, 11008), 32000, 4096),
+    "llama-2-13b": _decoder("llama", (40, 5120, 40, 40, 13824), 32000, 4096),
+    "llama-2-70b": _decoder("llama", (80, 8192, 64, 8, 28672), 32000, 4096),
+    "llama-3-8b": _decoder("llama", (32, 4096, 32, 8, 14336), 128256, 8192),
+    "llama-3-70b": _decoder("llama", (80, 8192, 64, 8, 28672), 128256, 8192),
+    "llama-3.1-405b": _decoder("llama", (126, 16384, 128, 8, 53248), 128256, 131072),
+    "llama-3.2-1b": _decoder("llama", (16, 2048, 32, 8, 8192), 128256, 131072, head_dim=64, **_TIED),
+    "llama-3.2-3b": _decoder("llama", (28, 3072, 24, 8, 8192), 128256, 131072, **_TIED),
+    "mistral-7b": _decoder("mistral", (32, 4096, 32, 8, 14336), 32000, 32768),
+    "mixtral-8x7b": _decoder("mixtral", (32, 4096, 32, 8, 14336), 32000, 32768, num_local_experts=8),
+    "mixtral-8x22b": _decoder("mixtral", (56, 6144, 48, 8, 16384), 32768, 65536, num_local_experts=8),
+    "qwen2.5-0.5b": _decoder("qwen2", (24, 896, 14, 2, 4864), 151936, 32768, **_TIED),
+    "qwen2.5-1.5b": _decoder("qwen2", (28, 1536, 12, 2, 8960), 151936, 131072, **_TIED),
+    "qwen2.5-7b": _decoder("qwen2", (28, 3584, 28, 4, 18944), 152064, 131072),
+    "qwen2.5-14b": _decoder("qwen2", (48, 5120, 40, 8, 13824), 152064, 131072),
+    "qwen2.5-32b": _decoder("qwen2", (64, 5120, 40, 8, 27648), 152064, 131072),
+    "qwen2.5-72b": _decoder("qwen2", (80, 8192, 64, 8, 29568), 152064, 131072),
+    "qwen3-0.6b": _decoder("qwen3", (28, 1024, 16, 8, 3072), 151936, 40960, **_TIED),
+    "qwen3-8b": _decoder("qwen3", (36, 4096, 32, 8, 12288), 151936, 40960),
+    "qwen3-32b": _decoder("qwen3", (64, 5120, 64, 8, 25600), 151936, 40960),
+    "qwen3-30b-a3b": _decoder("qwen3_moe", (48, 2048, 32, 4, 6144), 151936, 40960, **_QWEN3_SMALL_MOE),
+    "qwen3-235b-a22b": _decoder("qwen3_moe", (94, 4096, 64, 4, 12288), 151936, 40960, **_QWEN3_MOE),
+    "gemma-2b": _decoder("gemma", (18, 2048, 8, 1, 16384), 256000, 8192),
+    "gemma-7b": _decoder("gemma", (28, 3072, 16, 16, 24576), 256000, 8192),
+    "gemma-2-2b": _decoder("gemma2", (26, 2304, 8, 4, 9216), 256000, 8192),
+    "gemma-2-9b": _decoder("gemma2", (42, 3584, 16, 8, 14336), 256000, 8192),
+    "gemma-2-27b": _decoder("gemma2", (46, 4608, 32, 16, 36864), 256000, 8192, head_dim=128),
+    "phi-2": _decoder("phi", (32, 2560, 32, 32, 10240), 51200, 2048),
+    "phi-3-mini": _decoder("phi3", (32, 3072, 32, 32, 8192), 32064, 4096),
+    "gpt-neox-20b": _decoder("gpt_neox", (44, 6144, 64, 64, 24576), 50432, 2048),
+    "pythia-1.4b": _decoder("gpt_neox", (24, 2048, 16, 16, 8192), 50304, 2048),
+    "pythia-6.9b": _decoder("gpt_neox", (32, 4096, 32, 32, 16384), 50432, 2048),
+    "falcon-7b": _decoder("falcon", (32, 4544, 71, 1, 18176), 65024, 2048),
+    "falcon-40b": _decoder("falcon", (60, 8192, 128, 8, 32768), 65024, 2048, num_kv_heads=8, **_NEW_FALCON),
+    "bloom-176b": {"model_type": "bloom", "n_layer": 70, "hidden_size": 14336, "n_head": 112, "vocab_size": 250880},
+    "opt-125m": _opt(12, 768, 12),
+    "opt-350m": _opt(24, 1024, 16, word_embed_proj_dim=512, do_layer_norm_before=False),
+    "opt-6.7b": _opt(32, 4096, 32),
+    "opt-66b": _opt(64, 9216, 72),
+    "bert-base": _bert(12, 768, 12),
+    "bert-large": _bert(24, 1024, 16),
+}
+"""Configurations by preset name."""

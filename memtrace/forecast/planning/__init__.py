@@ -1,0 +1,1 @@
+"""Layouts over many GPUs, which of them fit, and how long their steps take."""

@@ -1,0 +1,258 @@
+"""The plan: every layout of a model on some GPUs, with its memory and its time, ranked.
+
+In: `ModelSpec`, a `Question`. Out: `Plan`. Memory and time of all layouts are evaluated at once, with the formulas that
+`estimate` runs once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtrace.errors import MemtraceError
+from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.layout import RECOMPUTE, Run
+from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
+from memtrace.forecast.memory.phases import ACTIVATION, TEMPORARY, largest, moments
+from memtrace.forecast.model.parameters import num_parameters
+from memtrace.forecast.model.precision import PRECISIONS, Precision
+from memtrace.forecast.model.spec import ModelSpec
+from memtrace.forecast.planning.launch_settings import launch_settings
+from memtrace.forecast.planning.layouts import Grid, IntArray, layout_grid
+from memtrace.forecast.planning.reasons import reasons
+from memtrace.forecast.planning.step_time import Speed, step_time
+from memtrace.forecast.results import Plan, PlanCloud, PlanRow
+
+RESERVE_PCT = 8
+"""By how much the allocator may reserve more than is allocated, of activations and temporaries, which come and go.
+
+With expandable segments, as large runs use them; without, the model of the allocator says 5 to 20 % of the peak.
+"""
+MAX_DRAWN = 4000
+"""Layouts in the chart: as many as the playbook's sweep had."""
+EQUAL_SPEED = 0.005
+"""Share by which two throughputs may differ and count as equal."""
+_CHUNK = 1 << 16
+"""Layouts evaluated at once: more would leave the caches."""
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a plan is asked for."""
+
+    gpus: int
+    gpu: Gpu
+    global_tokens: int
+    """Tokens of one optimizer step."""
+    sequence: int
+    precision: Precision = PRECISIONS["bf16-mixed"]
+    optimizer: Optimizer = OPTIMIZERS["adamw"]
+    attention: str = "flash"
+    dropout: float | None = None
+    speed: Speed = field(default_factory=Speed)
+
+    @property
+    def global_sequences(self) -> int:
+        """Sequences of one optimizer step."""
+        return self.global_tokens // self.sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evaluated:
+    """Memory and time of a grid of layouts, a number a layout."""
+
+    peak: IntArray
+    """Bytes of the steady-state peak of the fullest pipeline stage."""
+    needed: IntArray
+    """The same with what the allocator may reserve beyond it."""
+    seconds: FloatArray
+    compute: FloatArray
+    communication: FloatArray
+    bubble: FloatArray
+    throughput: FloatArray
+    """Tokens a second and GPU."""
+    mfu: FloatArray
+
+
+def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
+    """Return the ranked layouts; `top` of them in words.
+
+    Raises:
+        MemtraceError: the question has no layout.
+    """
+    _check(question)
+    grid = layout_grid(
+        spec,
+        gpus=question.gpus,
+        global_sequences=question.global_sequences,
+        sequence=question.sequence,
+        has_quadratic=question.attention == "explicit",
+        gpus_per_node=question.gpu.gpus_per_node,
+    )
+    found = evaluate(spec, question, grid)
+    fits = found.needed <= question.gpu.memory_bytes
+    order = _ranked(grid, found, fits)
+    best = order[:top]
+    frontier = _pareto(found, fits)
+    return Plan(
+        model=spec.name,
+        num_parameters=num_parameters(spec),
+        gpus=question.gpus,
+        gpu=question.gpu.name,
+        capacity_bytes=question.gpu.memory_bytes,
+        global_tokens=question.global_sequences * question.sequence,
+        sequence=question.sequence,
+        num_layouts=len(grid),
+        num_fitting=int(fits.sum()),
+        rows=tuple(_row(grid, found, fits, int(at), question) for at in best),
+        pareto=tuple(_row(grid, found, fits, int(at), question) for at in frontier),
+        cloud=_cloud(grid, found, fits, order),
+        assumptions=_assumptions(question),
+    )
+
+
+def evaluate(spec: ModelSpec, question: Question, grid: Grid) -> Evaluated:
+    """Return memory and time of every layout of a grid."""
+    chunks = [
+        _evaluate(spec, question, grid.take(np.arange(start, min(start + _CHUNK, len(grid)))))
+        for start in range(0, len(grid), _CHUNK)
+    ]
+    names = [one.name for one in fields(Evaluated)]
+    return Evaluated(**{name: np.concatenate([getattr(one, name) for one in chunks]) for name in names})
+
+
+def _evaluate(spec: ModelSpec, question: Question, grid: Grid) -> Evaluated:
+    run, layout = run_of(question, grid), grid.layout()
+    points = [one for is_last in (False, True) for one in moments(spec, run, layout, is_last=is_last, steady=True)]
+    peak = largest(one.num_bytes for one in points)
+    reserved = (one.by_category[ACTIVATION] + one.by_category.get(TEMPORARY, 0) for one in points)
+    needed = largest(one.num_bytes + RESERVE_PCT * moving // 100 for one, moving in zip(points, reserved, strict=True))
+    time = step_time(spec, run, layout, question.gpu, question.speed)
+    like = np.zeros(len(grid))
+    return Evaluated(
+        peak=np.asarray(peak, np.int64),
+        needed=np.asarray(needed, np.int64),
+        seconds=time.total + like,
+        compute=time.compute + like,
+        communication=time.communication + like,
+        bubble=time.bubble + like,
+        throughput=time.tokens_per_second_per_gpu + like,
+        mfu=time.mfu + like,
+    )
+
+
+def run_of(question: Question, grid: Grid) -> Run:
+    """Return how training is set in the layouts of a grid."""
+    return Run(
+        micro_batch=grid.micro_batch,
+        sequence=question.sequence,
+        accumulation=grid.accumulation,
+        recompute=grid.recompute,
+        precision=question.precision,
+        optimizer=question.optimizer,
+        attention=question.attention,
+        dropout=question.dropout,
+        is_fused=True,
+    )
+
+
+def _check(question: Question) -> None:
+    if question.gpus < 1 or question.sequence < 1:
+        raise MemtraceError("a plan needs at least one GPU and one token")
+    if question.gpus > 2**20 or question.sequence > 2**24 or question.global_tokens > 2**40:
+        raise MemtraceError("that is more than a plan can count")
+    if question.global_sequences < 1:
+        raise MemtraceError(
+            f"a global batch of {question.global_tokens:,} tokens holds no sequence of {question.sequence:,}",
+            hint="raise --gbs-tokens, or shorten --sequence",
+        )
+
+
+def _ranked(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Return the layouts, best first: those that fit, by throughput, and of equally fast ones the simplest.
+
+    Throughputs within half a per cent of each other count as equal: the model of time knows no better. Then fewer
+    kinds of parallelism win, then less accumulation (the playbook prefers data parallelism), then ZeRO-0 or 1 over 2
+    or 3, then less memory.
+    """
+    speed = np.round(np.log(found.throughput) / EQUAL_SPEED)
+    kinds = np.zeros(len(grid), np.int64)
+    for axis in (grid.cp, grid.ep, grid.pp, grid.tp):
+        kinds += axis > 1
+    return np.lexsort((found.peak, grid.zero > 1, grid.accumulation, kinds, -speed, ~fits))
+
+
+def _pareto(found: Evaluated, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Return the fitting layouts that no other beats in both memory and throughput, least memory first."""
+    rows = np.flatnonzero(fits)
+    rows = rows[np.lexsort((-found.throughput[rows], found.peak[rows]))]
+    if not len(rows):
+        return rows
+    before = np.concatenate([[-np.inf], np.maximum.accumulate(found.throughput[rows])[:-1]])
+    return rows[found.throughput[rows] > before]
+
+
+def _row(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_], at: int, question: Question) -> PlanRow:
+    numbers = {one.name: int(getattr(grid, one.name)[at]) for one in fields(Grid)}
+    recompute = RECOMPUTE[numbers.pop("recompute")]
+    more = {"sequence": question.sequence, "global_sequences": question.global_sequences}
+    row = PlanRow(
+        **numbers,
+        recompute=recompute,
+        peak_bytes=int(found.peak[at]),
+        step_time_ns=_ns(found.seconds[at]),
+        compute_ns=_ns(found.compute[at]),
+        communication_ns=_ns(found.communication[at]),
+        bubble_ns=_ns(found.bubble[at]),
+        tokens_per_second_per_gpu=round(float(found.throughput[at]), 3),
+        mfu=round(float(found.mfu[at]), 5),
+        fits=bool(fits[at]),
+        reasons=(),
+        settings=launch_settings(numbers | more, recompute),
+    )
+    words = reasons(row, grid, found.needed, at, question.gpu)
+    return PlanRow(**{one.name: getattr(row, one.name) for one in fields(PlanRow)} | {"reasons": words})
+
+
+def _ns(seconds: float) -> int:
+    return round(float(seconds) * 1e9)
+
+
+def _cloud(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_], order: npt.NDArray[np.intp]) -> PlanCloud:
+    """Return the layouts of the chart: the best, and evenly many of those below."""
+    if len(order) > MAX_DRAWN:
+        best = order[: MAX_DRAWN // 2]
+        rest = order[MAX_DRAWN // 2 :]
+        step = -(-len(rest) // (MAX_DRAWN // 2))
+        order = np.concatenate([best, rest[::step]])
+    columns: dict[str, tuple[Any, ...]] = {
+        one.name: tuple(getattr(grid, one.name)[order].tolist()) for one in fields(Grid)
+    }
+    columns |= {
+        "recompute": tuple(RECOMPUTE[at] for at in grid.recompute[order].tolist()),
+        "peak_bytes": tuple(found.peak[order].tolist()),
+        "tokens_per_second_per_gpu": tuple(np.round(found.throughput[order], 2).tolist()),
+        "mfu": tuple(np.round(found.mfu[order], 4).tolist()),
+        "fits": tuple(fits[order].tolist()),
+    }
+    return PlanCloud(columns=columns)
+
+
+def _assumptions(question: Question) -> tuple[str, ...]:
+    gpu, speed = question.gpu, question.speed
+    return (
+        f"Kernels reach {speed.compute_share:.0%} of {gpu.flops / 1e12:.0f} TFLOP/s, whatever their sizes.",
+        f"Collectives reach {speed.bandwidth_share:.0%} of {gpu.intra_bytes_s / 1e9:.0f} GB/s inside a node of "
+        f"{gpu.gpus_per_node} and of {gpu.inter_bytes_s / 1e9:.0f} GB/s between nodes, one way and per GPU.",
+        "Tensor-parallel communication is not hidden; data-parallel is hidden behind backward, FSDP's behind the layer "
+        "before, context-parallel behind attention.",
+        "The schedule is 1F1B with equally many layers a stage; the optimizer runs fused, its time is not counted.",
+        "Without ZeRO, gradients are views of the communication buckets.",
+        f"A layout fits if its peak and {RESERVE_PCT} % of what comes and goes, for the allocator, fit.",
+        "The step time ranks layouts; it has not been compared with measured runs.",
+    )

@@ -1,0 +1,1 @@
+"""A predicted run: placed by the allocator model, judged against a GPU, with its doubts."""

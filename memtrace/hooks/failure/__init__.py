@@ -1,0 +1,1 @@
+"""What is noted when the program fails."""

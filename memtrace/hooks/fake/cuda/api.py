@@ -1,0 +1,133 @@
+"""What `torch.cuda` answers of the device: that it is there, and that it is the GPU that was named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.cuda.amp.common
+
+from memtrace.hooks.fake.cuda import generators, streams
+from memtrace.hooks.fake.cuda import memory as cuda_memory
+from memtrace.hooks.fake.events.storages import FakeMemory
+from memtrace.schema.options import PredictOptions
+
+_WITHOUT_ANSWER = (
+    "set_device init _lazy_init synchronize ipc_collect manual_seed manual_seed_all seed seed_all set_rng_state "
+    "set_rng_state_all _sleep set_stream _set_stream_by_id _check_capability set_sync_debug_mode"
+)
+"""Functions of `torch.cuda` that return nothing."""
+
+_CUDA_VERSION = "12.8"
+_CUDNN_VERSION = 91002
+_NCCL_VERSION = (2, 27, 5)
+_MULTIPROCESSORS = 132
+"""Of an H100. No memory follows from it here."""
+
+
+def properties(gpu: PredictOptions) -> SimpleNamespace:
+    """Return what `get_device_properties` says."""
+    major, minor = gpu.capability
+    return SimpleNamespace(
+        name=gpu.gpu_name,
+        major=major,
+        minor=minor,
+        total_memory=gpu.gpu_bytes,
+        multi_processor_count=_MULTIPROCESSORS,
+        is_integrated=0,
+        is_multi_gpu_board=0,
+        warp_size=32,
+        max_threads_per_multi_processor=2048,
+        regs_per_multiprocessor=65536,
+        shared_memory_per_block=49152,
+        shared_memory_per_block_optin=232448,
+        shared_memory_per_multiprocessor=233472,
+        L2_cache_size=50 * 1024**2,
+        gcnArchName="",
+        uuid="",
+    )
+
+
+def answers(gpu: PredictOptions) -> dict[str, Any]:
+    """Return what functions of `torch.cuda` return, by name."""
+    major, minor = gpu.capability
+    return {
+        "is_available": True,
+        "device_count": 1,
+        "current_device": 0,
+        "is_initialized": True,
+        "is_bf16_supported": (major, minor) >= (8, 0),
+        "is_tf32_supported": (major, minor) >= (8, 0),
+        "get_device_name": gpu.gpu_name,
+        "get_device_capability": (major, minor),
+        "get_device_properties": properties(gpu),
+        "get_arch_list": [f"sm_{major}{minor}"],
+        "get_gencode_flags": "",
+        "utilization": 100,
+        "temperature": 50,
+        "power_draw": 300_000,
+        "clock_rate": 1_500,
+        "is_current_stream_capturing": False,
+        "can_device_access_peer": True,
+        "initial_seed": 0,
+        "get_sync_debug_mode": 0,
+        **dict.fromkeys(_WITHOUT_ANSWER.split()),
+    }
+
+
+def _always(value: Any) -> Callable[..., Any]:
+    def answer(*_args: Any, **_kwargs: Any) -> Any:
+        return value
+
+    return answer
+
+
+def install(memory: FakeMemory, gpu: PredictOptions, warn: Callable[[str, str], None]) -> None:
+    """Put the answers in the place of the functions. Affects: `torch.cuda`, `torch.accelerator`, `torch.backends`."""
+    cuda: Any = torch.cuda
+    for name, value in answers(gpu).items():
+        for module in (cuda, cuda.random):
+            if hasattr(module, name):
+                setattr(module, name, _always(value))
+    cuda_memory.install(memory, gpu.gpu_bytes)
+    streams.install(warn)
+    generators.install()
+    common: Any = torch.cuda.amp.common
+    common.amp_definitely_not_available = _always(False)
+    accelerator: Any = getattr(torch, "accelerator", None)
+    if accelerator is not None:
+        _install_accelerator(accelerator)
+
+
+def install_versions() -> None:
+    """Say that torch was built with CUDA. Last of all: parts of torch that are imported after it would look for it."""
+    version: Any = torch.version
+    if version.cuda is None:
+        version.cuda = _CUDA_VERSION
+    cuda: Any = torch.cuda
+    cuda.nccl.version = _always(_NCCL_VERSION)
+    backend: Any = torch.backends.cuda
+    backend.is_built = _always(True)
+    cudnn: Any = torch.backends.cudnn
+    cudnn.version, cudnn.is_available = _always(_CUDNN_VERSION), _always(True)
+    # Recurrent layers ask whether cuDNN takes a tensor before they call what only cuDNN has.
+    cudnn.is_acceptable = _always(False)
+
+
+def _install_accelerator(accelerator: Any) -> None:
+    for name, value in {
+        "is_available": True,
+        "device_count": 1,
+        "current_accelerator": torch.device("cuda"),
+        "current_device_index": 0,
+        "current_device_idx": 0,
+        "set_device_index": None,
+        "set_device_idx": None,
+        "synchronize": None,
+        "set_stream": None,
+        "current_stream": streams.Stream(),
+    }.items():
+        if hasattr(accelerator, name):
+            setattr(accelerator, name, _always(value))

@@ -1,0 +1,96 @@
+"""Many ranks in one process: rank 0 of a process group whose collectives end at once and move nothing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from memtrace.hooks.fake.events.storages import FakeMemory
+
+
+def install(world_size: int, memory: FakeMemory) -> bool:
+    """Make `init_process_group` start such a group. Return whether this torch can."""
+    distributed: Any = torch.distributed
+    if not distributed.is_available():
+        return False
+    try:
+        # Importing it registers the collectives for meta tensors.
+        import_module("torch.distributed._tools.fake_collectives")
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+    except ImportError:
+        return False
+    begin = distributed.init_process_group
+
+    def init_process_group(*_args: Any, **_kwargs: Any) -> None:
+        begin(backend="fake", rank=0, world_size=world_size, store=FakeStore())
+
+    # A mesh of devices begins a process group itself, where the program did not.
+    meshes: Any = import_module("torch.distributed.device_mesh")
+    for module in (distributed, distributed.distributed_c10d, meshes):
+        module.init_process_group = init_process_group
+        module.is_nccl_available = lambda: True
+    _ease_data_parallel()
+    _ease_wrapped_tensors()
+    _pause_for_shapes(memory)
+    return True
+
+
+def _pause_for_shapes(memory: FakeMemory) -> None:
+    """Count nothing while DTensor asks a fake mode of torch's own which shapes an operator makes of whole tensors."""
+    mode: Any = import_module("torch._subclasses").FakeTensorMode
+    enter, leave = mode.__enter__, mode.__exit__
+    depth = 0
+
+    def entered(self: Any) -> Any:
+        nonlocal depth
+        depth, memory.is_paused = depth + 1, True
+        return enter(self)
+
+    def left(self: Any, *error: Any) -> Any:
+        nonlocal depth
+        depth -= 1
+        memory.is_paused = depth > 0
+        return leave(self, *error)
+
+    mode.__enter__, mode.__exit__ = entered, left
+
+
+def _ease_wrapped_tensors() -> None:
+    """Give the shell of a DTensor the device of what it wraps, and FSDP the accelerator that C++ does not have."""
+    tensor, internal = torch.Tensor, torch._C
+    make = tensor._make_wrapper_subclass
+
+    def make_wrapper_subclass(*args: Any, **kwargs: Any) -> Any:
+        device = kwargs.get("device")
+        if device is not None and torch.device(device).type == "cuda":
+            kwargs["device"] = torch.device("meta")
+        return make(*args, **kwargs)
+
+    setattr(tensor, "_make_wrapper_subclass", staticmethod(make_wrapper_subclass))  # noqa: B010 (typed as a method)
+    setattr(internal, "_get_accelerator", lambda *_args: torch.device("cuda"))  # noqa: B010 (typed as a function)
+
+
+def _ease_data_parallel() -> None:
+    """Let DistributedDataParallel start without comparing ranks, and end each bucket's reduction at once."""
+    wrapped: Any = import_module("torch.nn.parallel.distributed")
+    for name in ("_verify_param_shape_across_processes", "_sync_module_states"):
+        if hasattr(wrapped, name):
+            setattr(wrapped, name, lambda *_args, **_kwargs: None)
+    parallel = wrapped.DistributedDataParallel
+    init = parallel.__init__
+
+    def reduced(_state: Any, bucket: Any) -> Any:
+        future: Any = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    # torch compares annotations with its own classes, so that they may not be strings.
+    reduced.__annotations__ = {}
+
+    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        self.register_comm_hook(None, reduced)
+
+    parallel.__init__ = start

@@ -1,0 +1,1 @@
+"""Storages of fake tensors: the source of events of a prediction."""

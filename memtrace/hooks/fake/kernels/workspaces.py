@@ -1,0 +1,144 @@
+"""What kernels need beyond their outputs: each a rule with its source. None of them was measured on a GPU.
+
+The first matrix product of each thread takes a workspace from the caching allocator, a handle and stream; autograd's
+thread has a handle of its own, so training has two. cublasLt shares it (`TORCH_CUBLASLT_UNIFIED_WORKSPACE`). Its size
+is that of `aten/src/ATen/cuda/CublasHandlePool.cpp`. Attention's temporaries are in `attention_memory.py`.
+
+The gradient of an embedding with many indices is added up in parts, after a sort (`EmbeddingBackwardKernel.cu`). Where
+few rows are looked up very often, torch skips the parts; the rule does not, and is an upper bound there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from memtrace.hooks.fake.events.storages import FakeMemory
+from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_bytes, flash_backward_bytes
+
+_aten = torch.ops.aten
+_PRODUCTS = {
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten.baddbmm.default,
+    _aten.addmv.default,
+    _aten.mv.default,
+}
+_DEFAULT_WORKSPACE = 4096 * 1024 * 2 + 16 * 1024 * 8
+_LARGE_WORKSPACE = 32 * 1024**2
+_LARGE_FROM_MAJOR = 9
+_KIB = 1024
+_FEW_INDICES = 3072
+_ROWS_PER_THREAD = 10
+
+
+def cublas_workspace_bytes(capability: tuple[int, int], config: str = "") -> int:
+    """Return the bytes of a workspace of cuBLAS: 4096 KiB x 2 + 16 KiB x 8, 32 MiB from compute capability 9 on.
+
+    `config` is what `CUBLAS_WORKSPACE_CONFIG` says. Until torch 2.11 only capability 9 had 32 MiB.
+
+    >>> cublas_workspace_bytes((8, 0)), cublas_workspace_bytes((9, 0)), cublas_workspace_bytes((8, 0), ":4096:8")
+    (8519680, 33554432, 33554432)
+    """
+    pairs = re.findall(r":(\d+):(\d+)", config)
+    if pairs:
+        return sum(int(size) * int(count) for size, count in pairs) * _KIB
+    return _LARGE_WORKSPACE if capability[0] >= _LARGE_FROM_MAJOR else _DEFAULT_WORKSPACE
+
+
+def embedding_backward_bytes(num_indices: int, num_weights: int, width: int, index_bytes: int = 8) -> int:
+    """Return the bytes of the temporaries of the gradient of an embedding of `num_weights` rows of `width` elements.
+
+    Indices are sorted, and split into parts of ten equal ones; each part has a row in float32.
+
+    >>> embedding_backward_bytes(3072, 50257, 768)
+    0
+    >>> embedding_backward_bytes(8192, 50257, 768) == (819 + 8192) * 768 * 4 + (3 * 8192 + 2 * 8192 + 9011) * 8
+    True
+    """
+    if num_indices <= _FEW_INDICES:
+        return 0
+    segments = min(num_indices, num_weights)
+    parts = num_indices // _ROWS_PER_THREAD + segments
+    return parts * width * 4 + (3 * num_indices + 2 * segments + parts) * index_bytes
+
+
+def unfolded_bytes(weight_shape: Sequence[int], out_shape: Sequence[int], element_size: int) -> int:
+    """Return the bytes of a convolution's input, unfolded to a matrix: one column for each place of its output.
+
+    What cuDNN takes depends on which of its algorithms it chooses; the plainest of them makes this matrix whole.
+
+    >>> unfolded_bytes((64, 3, 7, 7), (8, 64, 112, 112), 4) == 8 * 112 * 112 * 3 * 7 * 7 * 4
+    True
+    """
+    places = math.prod(out_shape) // max(out_shape[1], 1)
+    return places * math.prod(weight_shape[1:]) * element_size
+
+
+def _of_convolution(args: Any, out: Any) -> int:
+    return unfolded_bytes(args[1].shape, out.shape, args[0].element_size())
+
+
+def _of_convolution_backward(args: Any, _out: Any) -> int:
+    return unfolded_bytes(args[2].shape, args[0].shape, args[1].element_size())
+
+
+_ALLOWANCES: dict[Any, Callable[[Any, Any], int]] = {
+    _aten.convolution.default: _of_convolution,
+    _aten.convolution_backward.default: _of_convolution_backward,
+}
+
+
+class Kernels:
+    """Records what each kernel takes besides its outputs."""
+
+    def __init__(self, memory: FakeMemory, capability: tuple[int, int]) -> None:
+        self._memory = memory
+        self._capability = capability
+        self._workspace = cublas_workspace_bytes(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
+        self._has_workspace = {False: False, True: False}
+        self._temporaries: dict[Any, Callable[[Any], int]] = {
+            _aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
+            _aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,
+            _aten._scaled_dot_product_efficient_attention_backward.default: self._efficient_backward,
+            _aten.embedding_dense_backward.default: _embedding_backward,
+        }
+
+    def before(self, func: Any, args: Any) -> None:
+        """Record what an operator takes before it makes its outputs."""
+        if func in _PRODUCTS:
+            in_backward = torch._C._current_graph_task_id() != -1
+            if not self._has_workspace[in_backward]:
+                self._has_workspace[in_backward] = True
+                self._memory.workspace(self._workspace)
+
+    def after(self, func: Any, args: Any, out: Any) -> None:
+        """Record what an operator takes beside its outputs, and gives back."""
+        allowance = _ALLOWANCES.get(func)
+        if allowance is not None:
+            self._memory.allowance(allowance(args, out))
+        rule = self._temporaries.get(func)
+        if rule is not None and (size := rule(args)):
+            self._memory.temporary(size)
+
+    def _efficient_backward(self, args: Any) -> int:
+        query, key, value = args[1:4]
+        return efficient_backward_bytes(query, key, value, self._capability)
+
+
+def _flash_backward(args: Any) -> int:
+    query, key = args[1:3]
+    return flash_backward_bytes(query, key)
+
+
+def _embedding_backward(args: Any) -> int:
+    gradient, indices, num_weights = args[:3]
+    parts = embedding_backward_bytes(indices.numel(), num_weights, gradient.shape[-1], indices.element_size())
+    copied = 0 if gradient.is_contiguous() else gradient.numel() * gradient.element_size()
+    return parts + copied

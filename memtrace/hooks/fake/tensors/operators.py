@@ -1,0 +1,230 @@
+"""Every operator on its way to a meta kernel: new storages are taken note of, and what has no meta kernel is answered.
+
+An operator that reads a value (`item`) gets a plausible constant, one whose shape depends on values an upper bound
+(`bounds.py`); one that nobody describes ends the prediction, unless it says that it makes nothing new. All of it is
+noted (`assumptions.py`), so that the trace can say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._prims_common import suggest_memory_format
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memtrace.hooks.fake.events.assumptions import Assumptions, operator_name
+from memtrace.hooks.fake.events.storages import CUDA, HOST, PLAIN, FakeMemory
+from memtrace.hooks.fake.kernels.workspaces import Kernels
+from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
+from memtrace.hooks.fake.tensors.gradient_accumulation import GradientSums
+
+_aten = torch.ops.aten
+
+Answer = Callable[..., Any]
+
+
+class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it untyped
+    """Sees each operator of the thread below autograd."""
+
+    def __init__(self, memory: FakeMemory, kernels: Kernels, assumptions: Assumptions) -> None:
+        super().__init__()
+        self._memory = memory
+        self._assumptions = assumptions
+        self._kernels = kernels
+        self._gradient_sums = GradientSums()
+        self._answers: dict[Any, Answer] = {
+            _aten._local_scalar_dense.default: self._scalar,
+            _aten.equal.default: self._equal,
+            _aten.is_nonzero.default: lambda one: bool(self._scalar(one)),
+            _aten.convolution.default: _convolution,
+            _aten._amp_foreach_non_finite_check_and_unscale_.default: lambda *_: None,
+            _aten._amp_update_scale_.default: lambda scale, *_: scale,
+            **Bounds(memory, assumptions).answers(),
+        }
+        for name in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_"):
+            for overload in getattr(_aten, name).overloads() if hasattr(_aten, name) else ():
+                self._answers[getattr(getattr(_aten, name), overload)] = lambda *_args, **_kwargs: None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator; those without a fake tensor in or out run as ever."""
+        if any(hasattr(one, "__tensor_flatten__") for one in types):
+            # A tensor that wraps others, such as a DTensor, comes again with what it wraps.
+            return NotImplemented
+        # In a backward pass nobody else has switched the function mode off, which says "cuda" for "meta".
+        with torch._C.DisableTorchFunction():
+            return self._dispatched(func, args, kwargs or {})
+
+    def _dispatched(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self._memory.is_paused:
+            return func(*args, **kwargs)
+        if kwargs.get("pin_memory"):
+            # C++ has no pinned memory without an accelerator; callbacks of autograd come here past the functions.
+            kwargs = {name: one for name, one in kwargs.items() if name != "pin_memory"}
+        kwargs = _without_cuda(kwargs)
+        if func in _MOVES:
+            # Seen whole only where autograd is off, as in DTensor's own code: it becomes a copy, if it is any.
+            with self:
+                return func.decompose(*map(_translated, args), **kwargs)
+        fakes: list[Any] = []
+        real: list[Any] = []
+        for value in (*args, *kwargs.values()):
+            _sort(value, fakes, real)
+        if not fakes:
+            if not _makes_meta(kwargs):
+                return func(*args, **kwargs)
+            kind = self._memory.forced_kind or CUDA
+        else:
+            kind = self._memory.forced_kind or self._kind(fakes)
+            if func.namespace == "c10d" or func.namespace == "_c10d_functional":
+                return self._collective(func, args, kwargs)
+            if real and func not in _MIXED:
+                args, kwargs = _to_meta(args), {key: _to_meta(value) for key, value in kwargs.items()}
+        if self._gradient_sums.is_in_place(func, args, kwargs):
+            return args[0]
+        self._assumptions.check()
+        answer = self._answers.get(func) if fakes else None
+        if kind == CUDA and fakes:
+            self._kernels.before(func, args)
+        out = answer(*args, **kwargs) if answer else self._run(func, args, kwargs)
+        self._adopt(out, kind)
+        if kind == CUDA and fakes:
+            self._kernels.after(func, args, out)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func in _COPIES:
+            return _copied(func, args, kwargs)
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if not _is_undescribed(error):
+                raise
+            return self._without_description(func, args, kwargs)
+
+    def _without_description(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Answer an operator that has no kernel for shapes; what it writes into is all that can be known of it."""
+        name = operator_name(func)
+        written = _written(func, args, kwargs)
+        if written is None:
+            self._assumptions.refuse(
+                f"the operator {name} does not say which shapes it makes; tell by torch.library.register_fake"
+            )
+        self._assumptions.operator(name, "it was taken to write into its arguments and to take nothing else")
+        return None if not written else written[0] if len(written) == 1 else tuple(written)
+
+    def _kind(self, fakes: list[Any]) -> str:
+        kinds = {self._memory.kind_of(one) for one in fakes}
+        return CUDA if CUDA in kinds else HOST if HOST in kinds else PLAIN
+
+    def _adopt(self, out: Any, kind: str) -> None:
+        if isinstance(out, torch.Tensor):
+            if out.is_meta:
+                self._memory.adopt(out, kind)
+        elif isinstance(out, (list, tuple)):
+            for one in out:
+                self._adopt(one, kind)
+
+    def _collective(self, func: Any, args: Any, kwargs: Any) -> Any:
+        out = func(*args, **kwargs)
+        self._adopt(out, CUDA)
+        return out
+
+    def _scalar(self, one: Any) -> Any:
+        self._assumptions.value(READ)
+        return constant(one.dtype)
+
+    def _equal(self, *_tensors: Any) -> bool:
+        self._assumptions.value("tensors of the GPU were taken to be equal")
+        return True
+
+
+READ = "a value was read from the GPU and taken to be 1, or False for a flag"
+
+
+def _is_undescribed(error: RuntimeError) -> bool:
+    """Return whether an operator failed for want of a kernel for meta tensors."""
+    text = str(error)
+    return "no fake impl" in text or "'Meta' backend" in text
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Any] | None:
+    """Return the arguments that an operator returns after writing into them; None if it returns something else."""
+    schema = func._schema
+    found = []
+    for result in schema.returns:
+        if result.alias_info is None or not result.alias_info.is_write:
+            return None
+        for at, one in enumerate(schema.arguments):
+            if one.alias_info is not None and one.alias_info.before_set == result.alias_info.before_set:
+                found.append(args[at] if at < len(args) else kwargs[one.name])
+                break
+    return found
+
+
+def _convolution(one: Any, weight: Any, *args: Any) -> Any:
+    """Lay the result out as cuDNN does, by input and weight (`cudnn_conv_suggest_memory_format`)."""
+    out = _aten.convolution.default(one, weight, *args)
+    for layout in (torch.channels_last, torch.channels_last_3d):
+        if out.dtype is not torch.float64 and layout in (suggest_memory_format(one), suggest_memory_format(weight)):
+            return torch.empty(out.shape, dtype=out.dtype, device="meta", memory_format=layout)
+    return out
+
+
+def constant(dtype: torch.dtype) -> Any:
+    """Return what stands for a value that nobody computed: no loss is finite and zero at once, no flag is up."""
+    if dtype is torch.bool:
+        return False
+    return 1.0 if dtype.is_floating_point else complex(1.0) if dtype.is_complex else 1
+
+
+_MIXED = {_aten.copy_.default, _aten._to_copy.default, _aten.lift_fresh.default}
+"""Operators that take tensors of two devices."""
+_MOVES = {getattr(_aten.to, overload) for overload in _aten.to.overloads()}
+_COPIES = {_aten.copy_.default, _aten._to_copy.default}
+
+
+def _copied(func: Any, args: Any, kwargs: Any) -> Any:
+    """Copy between devices: onto the host come ones, since there is no data."""
+    if func is _aten.copy_.default:
+        target, source = args[0], args[1]
+        return target if source.is_meta and not target.is_meta else func(*args, **kwargs)
+    wanted = kwargs.get("device")
+    if args[0].is_meta and wanted is not None and torch.device(wanted).type != "meta":
+        return torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+    return func(*args, **kwargs)
+
+
+def _sort(value: Any, fakes: list[Any], real: list[Any]) -> None:
+    if isinstance(value, torch.Tensor):
+        if value.is_meta:
+            fakes.append(value)
+        elif value.dim():
+            real.append(value)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            _sort(one, fakes, real)
+
+
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value if value.is_meta or not value.dim() else value.to("meta")
+    if isinstance(value, (list, tuple)):
+        return type(value)([_to_meta(one) for one in value])
+    return value
+
+
+def _without_cuda(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Translate a device that was named where no function mode was asked, as in DTensor's own code."""
+    return {**kwargs, "device": _translated(kwargs["device"])} if kwargs.get("device") is not None else kwargs
+
+
+def _translated(value: Any) -> Any:
+    is_gpu = isinstance(value, torch.device) and value.type == "cuda"
+    return torch.device("meta") if is_gpu else value
+
+
+def _makes_meta(kwargs: dict[str, Any]) -> bool:
+    device = kwargs.get("device")
+    return device is not None and torch.device(device).type == "meta"

@@ -1,0 +1,1 @@
+"""What callbacks mean for steps, phases and scopes."""

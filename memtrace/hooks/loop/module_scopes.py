@@ -1,0 +1,125 @@
+"""Module scopes: one row a forward call of a module, by two global forward hooks. Each call costs two appends.
+
+No backward hooks: torch's full backward hooks insert views and break models with in-place operations.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Container
+from time import time_ns
+from typing import Any
+
+from memtrace.hooks.parts.chunk import Row
+
+_Label = tuple[str, str]
+
+
+class _Calls(threading.local):
+    """The module calls that run now, of one thread: label, key, start."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[_Label, int, int, bool]] = []
+
+
+class ModuleScopes:
+    """Knows the roots (modules called from outside any other), names what is inside them, and emits scopes."""
+
+    def __init__(
+        self,
+        torch: Any,
+        *,
+        emit: Callable[[Row], None],
+        on_root: Callable[[Any, tuple[Any, ...]], None],
+        after_root: Callable[[], None],
+        on_recompute: Callable[[int, int], None],
+        step: Callable[[], int],
+        watched: Container[int],
+        on_watched: Callable[[Any], None],
+    ) -> None:
+        """`on_watched` is called before each training forward of a module whose identity is among `watched`."""
+        self._watched = watched
+        self._on_watched = on_watched
+        self._in_backward = torch._C._current_graph_task_id
+        self._emit = emit
+        self._on_root = on_root
+        self._after_root = after_root
+        self._on_recompute = on_recompute
+        self._step = step
+        self._calls = _Calls()
+        self._labels: dict[int, _Label] = {}
+        self._roots: dict[int, weakref.ref[Any]] = {}
+
+    def roots(self) -> list[Any]:
+        """Return the roots that are still alive, in the order in which they were first called."""
+        return [root for reference in self._roots.values() if (root := reference()) is not None]
+
+    def before(self, module: Any, args: tuple[Any, ...]) -> None:
+        """Forward pre-hook: open a scope."""
+        open_calls = self._calls.open
+        key = id(module)
+        if open_calls and any(call[1] == key for call in open_calls):
+            # A module does not run inside itself: an exception left its scope open.
+            self._unwind(key)
+        recompute = self._in_backward() != -1
+        if not open_calls and not recompute:
+            self._enter_root(module)
+            self._on_root(module, args)
+        if key in self._watched and not recompute:
+            self._on_watched(module)
+        label = self._labels.get(key) or self._label_late(module)
+        open_calls.append((label, key, time_ns(), recompute))
+
+    def after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        """Forward hook: close the scope, and those inside it that an exception left open."""
+        now = time_ns()
+        open_calls = self._calls.open
+        key = id(module)
+        while open_calls:
+            label, opened, start_ns, recompute = open_calls.pop()
+            self._emit((*label, start_ns, now, self._step(), recompute))
+            if opened == key:
+                if not open_calls:
+                    self._closed_outermost(start_ns, now, recompute)
+                return
+
+    def flush(self) -> None:
+        """Emit the scopes of this thread that are open, with the end unknown: the program fails inside them."""
+        for label, _key, start_ns, recompute in self._calls.open:
+            self._emit((*label, start_ns, None, self._step(), recompute))
+
+    def abandon(self) -> None:
+        """Forget open scopes: an exception was caught outside them and the loop goes on."""
+        self._calls.open.clear()
+
+    def _closed_outermost(self, start_ns: int, end_ns: int, recompute: bool) -> None:
+        if recompute:
+            self._on_recompute(start_ns, end_ns)
+        else:
+            self._after_root()
+
+    def _unwind(self, key: int) -> None:
+        open_calls = self._calls.open
+        while open_calls and open_calls.pop()[1] != key:
+            pass
+
+    def _enter_root(self, module: Any) -> None:
+        known = self._roots.get(id(module))
+        if known is None or known() is not module:
+            self._roots[id(module)] = weakref.ref(module)
+            self._name_all(module)
+
+    def _name_all(self, root: Any) -> None:
+        # A second model must not share paths with the first: its own start with its class.
+        own = type(root).__name__
+        prefix = f"{own}." if len(self.roots()) > 1 else ""
+        for name, module in root.named_modules():
+            self._labels[id(module)] = (f"{prefix}{name}" if name else own, type(module).__name__)
+
+    def _label_late(self, module: Any) -> _Label:
+        """Name a module that its root did not hold when it was first called."""
+        for root in self.roots():
+            self._name_all(root)
+        label = (type(module).__name__, type(module).__name__)
+        return self._labels.setdefault(id(module), label)

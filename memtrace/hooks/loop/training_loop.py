@@ -1,0 +1,343 @@
+"""The training loop as the hooks see it: what each callback of torch means for phases, steps, owners and scopes."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from time import time_ns
+from typing import Any
+
+from memtrace.hooks.loop.keyword_arguments import keyword_arguments
+from memtrace.hooks.loop.main_part import Writer
+from memtrace.hooks.loop.module_scopes import ModuleScopes
+from memtrace.hooks.loop.named_ranges import Annotations
+from memtrace.hooks.loop.phases import PhaseClock
+from memtrace.hooks.loop.steps import StepEnd, StepTracker
+from memtrace.hooks.loop.window import Window
+from memtrace.hooks.ownership.communication_buffers import Communication
+from memtrace.hooks.ownership.ddp_buckets import Replicas
+from memtrace.hooks.ownership.owners import Owned, OwnerSweep
+from memtrace.hooks.ownership.saved import SavedWalk
+from memtrace.hooks.parts.chunk import Row
+from memtrace.hooks.parts.status import Status
+from memtrace.hooks.sources.choose import Sources
+from memtrace.schema.names import Phase
+
+
+class TrainingLoop:
+    """Follows the loop of one thread, the one that the recording began on."""
+
+    def __init__(
+        self, torch: Any, window: Window, sources: Sources, writer: Writer, status: Status, start_ns: int
+    ) -> None:
+        self._torch = torch
+        self._window = window
+        self._sources = sources
+        self._writer = writer
+        self._status = status
+        self._thread = threading.get_ident()
+        self._step = 0
+        self._step_start_ns = start_ns
+        self._ended_unfinished = False
+        self.steps = StepTracker(self._step_ended)
+        self._phases = PhaseClock(lambda row: self._window.chunk.phases.append(row), status.phase)
+        self.replicas = Replicas(
+            write=writer.bucket,
+            on_forward=lambda row: self._window.chunk.replica_forwards.append(row),
+            on_timing=lambda row: self._window.chunk.reducer_timings.append(row),
+        )
+        self.modules = ModuleScopes(
+            torch,
+            emit=lambda row: self._window.chunk.scopes.append(row),
+            on_root=self._root_began,
+            after_root=self._root_ended,
+            on_recompute=self._recomputed,
+            step=lambda: self._step,
+            watched=self.replicas.watched,
+            on_watched=self._replica_began,
+        )
+        self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
+        self._owners = OwnerSweep(torch)
+        self.communication = Communication(
+            torch,
+            emit=self._own,
+            emit_scope=lambda row: self._window.chunk.scopes.append((*row, self._step, False)),
+            replicas=self.replicas,
+            step=lambda: self._step,
+        )
+        self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._saved = self._make_saved_walk()
+        self._optimizers: dict[int, weakref.ref[Any]] = {}
+        self._scaler_saw: tuple[int, bool] | None = None
+        self.on_window: Callable[[], None] = lambda: None
+        """Called when the window may have opened or closed, to add or remove the hooks that cost time."""
+        self.on_root: Callable[[], None] = lambda: None
+        """Called when a forward begins, to hook into what the program may have loaded by then."""
+
+    @property
+    def step(self) -> int:
+        """Number of the step that runs; 0 before training."""
+        return self._step
+
+    @property
+    def finds_saved_tensors(self) -> bool:
+        """Whether this torch lets saved tensors be found without side effects."""
+        return self._saved is not None
+
+    def _make_saved_walk(self) -> SavedWalk | None:
+        try:
+            return SavedWalk(self._torch)
+        except AttributeError:
+            self._writer.note(
+                "saved-missing",
+                "This torch does not show what autograd keeps without unpacking it, so the graph was not walked: "
+                "which activations are kept for backward is inferred.",
+            )
+            return None
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the calling thread is the one whose loop is followed."""
+        return threading.get_ident() == self._thread
+
+    # Modules
+
+    def _root_began(self, module: Any, args: tuple[Any, ...]) -> None:
+        if not self.is_current_thread:
+            return
+        self.on_root()
+        if not self._torch.is_grad_enabled():
+            self._phases.begin(Phase.OTHER, time_ns(), "evaluation")
+            return
+        self._training_runs()
+        self.communication.root_runs(module)
+        if self.communication.misses_groups(module):
+            self._writer.note("fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed")
+        self._sources.choose(module)
+        if self._window.is_open:
+            self._window.wants_frames(True)
+            now = time_ns()
+            inputs = self._owners.of_inputs((args, keyword_arguments(module)), now_ns=now, step=self._step)
+            self._window.chunk.owners += inputs
+            self._writer.note_autocast(self._torch)
+        self._phases.forward(time_ns())
+
+    def _replica_began(self, model: Any) -> None:
+        if self.is_current_thread and self._window.is_open and self._torch.is_grad_enabled():
+            self.replicas.forward(model, step=self._step, microbatch=self._phases.microbatch)
+
+    def _root_ended(self) -> None:
+        if self.is_current_thread and self._phases.inside and self._phases.current is Phase.OTHER:
+            self._phases.end(time_ns())
+        self._window.bound_chunk()
+
+    def _recomputed(self, start_ns: int, end_ns: int) -> None:
+        row: Row = (str(Phase.RECOMPUTE), self._step, self._phases.microbatch, start_ns, end_ns, None)
+        self._window.chunk.phases.append(row)
+
+    def _training_runs(self) -> None:
+        """End step 0, everything before training; without any optimizer, end a step at the forward after a backward."""
+        if self._phases.inside:
+            return
+        if self._step == 0:
+            self._end_step(StepEnd(time_ns(), skipped=False))
+        elif self._phases.has_backward and not self._live_optimizers():
+            self.steps.mark(time_ns())
+
+    # Named ranges
+
+    def range_began(self, named_range: Any, *_args: Any) -> None:
+        """The program enters a `record_function`."""
+        if self._window.is_open and self.is_current_thread:
+            self._annotations.enter(named_range)
+
+    def range_ended(self, named_range: Any, *_args: Any) -> None:
+        """It leaves one."""
+        if self.is_current_thread:
+            self._annotations.leave(named_range)
+
+    # Backward and data
+
+    def before_backward(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
+        """A call of `backward(tensors)` or `grad(outputs)` begins."""
+        if not self.is_current_thread:
+            return
+        if self._step == 0:
+            self._training_runs()
+        nested = self._phases.current is Phase.BACKWARD
+        self._phases.begin(Phase.BACKWARD, time_ns())
+        if self._window.is_open and self._saved is not None and not nested:
+            given = (outputs,) if isinstance(outputs, self._torch.Tensor) else outputs
+            roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else (*(tensors or ()), *(given or ()))
+            with self._window.without_frames():
+                began_ns = time_ns()
+                self._window.chunk.saved += self._saved.rows(
+                    roots, now_ns=began_ns, step=self._step, microbatch=self._phases.microbatch
+                )
+                self._window.worked(began_ns)
+
+    def before_data(self, *_args: Any) -> None:
+        """A data loader is asked for the next batch."""
+        if self.is_current_thread:
+            self._window.wants_frames(False)
+            self._phases.begin(Phase.DATA, time_ns())
+
+    def after_span(self, *_args: Any, **_kwargs: Any) -> None:
+        """What `before_backward` or `before_data` began has ended."""
+        if self.is_current_thread:
+            self._phases.end(time_ns())
+
+    # Optimizers
+
+    def optimizer_created(self, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
+        """An optimizer was constructed, or is seen for the first time."""
+        key = id(optimizer)
+        if key not in self._optimizers:
+            # The callback matters: a new optimizer at the same address must not count as the old one.
+            self._optimizers[key] = weakref.ref(optimizer, lambda _reference: self._optimizer_gone(key))
+            self.steps.created(key)
+
+    def _optimizer_gone(self, key: int) -> None:
+        self._optimizers.pop(key, None)
+        self.steps.gone(key)
+
+    def _live_optimizers(self) -> list[Any]:
+        return [found for reference in list(self._optimizers.values()) if (found := reference()) is not None]
+
+    def before_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        """An optimizer step begins."""
+        self.optimizer_created(optimizer)
+        if not self._is_followed():
+            self._writer.note(
+                "steps-on-other-thread", "optimizer steps of other threads than the first are not followed"
+            )
+            return
+        self.steps.before(id(optimizer))
+        if _is_cold(optimizer):
+            self._window.wants_frames(False)
+        self._phases.begin(Phase.OPTIMIZER, time_ns(), type(optimizer).__name__)
+
+    def after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        """An optimizer step has ended."""
+        if not self._is_followed():
+            return
+        now = time_ns()
+        self._phases.end(now)
+        self._writer.describe_optimizer(optimizer)
+        if self._window.is_open and self._in_backward():
+            # An optimizer in backward frees its gradient right after: this is the last moment to see it.
+            self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
+        self.steps.after(id(optimizer), now)
+
+    def _in_backward(self) -> bool:
+        return bool(self._torch._C._current_graph_task_id() != -1)
+
+    def _is_followed(self) -> bool:
+        """Whether an optimizer step belongs to the loop: one in backward does, on whichever thread autograd runs it."""
+        return self.is_current_thread or self._in_backward()
+
+    def before_zero_grad(self, _owner: Any, set_to_none: bool = True) -> None:
+        """Gradients are about to be dropped, or set to zero and kept."""
+        if not set_to_none:
+            self._writer.note_kept_gradients()
+
+    def before_scaler(self, scaler: Any, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
+        """A gradient scaler is about to step an optimizer, or to skip it."""
+        if scaler.is_enabled():
+            self._writer.note_scaler()
+        self._scaler_saw = self._step, self.steps.has_stepped(id(optimizer))
+
+    def after_scaler(self, _scaler: Any, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
+        """A gradient scaler returned. If the optimizer's own hooks did not fire meanwhile, it skipped the step."""
+        if self.is_current_thread and self._scaler_saw == (self._step, self.steps.has_stepped(id(optimizer))):
+            self.optimizer_created(optimizer)
+            self.steps.after(id(optimizer), time_ns(), skipped=True)
+
+    # Steps
+
+    def _step_ended(self, end: StepEnd) -> None:
+        if self._step == 0:
+            # An optimizer stepped before any forward that we saw.
+            self._end_step(StepEnd(self._step_start_ns, skipped=False))
+        self._end_step(end)
+
+    def _end_step(self, end: StepEnd) -> None:
+        began_ns = time_ns()
+        self._write_step(end)
+        if self._step == 0:
+            # Now, not after the first step, which may fail: what will be resident by then depends on them.
+            for optimizer in self._live_optimizers():
+                self._writer.describe_optimizer(optimizer)
+        owned = None
+        if self._window.is_open:
+            # First the events: the CPU source would record every Python call of the sweep.
+            self._window.take_events()
+            owned = self._sweep_owners()
+            self.replicas.step_ended(self._step)
+        self._status.step_ended(self._step, owned, time_ns())
+        self._window.end_step(self._step)
+        self._step += 1
+        self._step_start_ns = end.end_ns or time_ns()
+        self._phases.start_step(self._step)
+        self.on_window()
+        self._writer.flush()
+        self._window.spent_ns = 0
+        # The next step began when this one ended.
+        self._window.worked(began_ns)
+
+    def _write_step(self, end: StepEnd) -> None:
+        self._writer.step(
+            step=self._step,
+            start_ns=self._step_start_ns,
+            end=end,
+            recorded=self._window.is_open and self._sources.recording,
+            num_microbatches=self._phases.num_microbatches,
+            recording_ns=self._window.spent_ns,
+        )
+
+    def _sweep_owners(self) -> list[Row]:
+        rows = self._owners.rows(
+            [*self.modules.roots(), *self._averages],
+            self._live_optimizers(),
+            held=self.communication.held(),
+            names=self.communication.names(),
+            now_ns=time_ns(),
+            step=self._step,
+        )
+        self._window.chunk.owners += rows
+        return rows
+
+    def _own(self, found: list[Owned]) -> None:
+        if self._window.is_open:
+            self._window.chunk.owners += self._owners.rows_of(found, now_ns=time_ns(), step=self._step)
+
+    def average_created(self, average: Any, *_args: Any, **_kwargs: Any) -> None:
+        """A model that averages another was made: its parameters are owned although it may never be called."""
+        self._averages.add(average)
+
+    # The end
+
+    def break_off(self) -> None:
+        """Write everything that is open: the program fails or ends here. Safe to call twice."""
+        if self._ended_unfinished:
+            return
+        self._ended_unfinished = True
+        if self._window.is_open:
+            self._sweep_owners()
+        self._phases.flush()
+        self.modules.flush()
+        # After the last step of an orderly run comes no further step.
+        if self._step > 0 and self._phases.has_begun:
+            self._write_step(StepEnd(None, skipped=False))
+
+    def before_oom_dump(self) -> None:
+        """Note who owns what at the moment of an out-of-memory."""
+        if self._window.is_open and self.is_current_thread:
+            self._sweep_owners()
+
+
+def _is_cold(optimizer: Any) -> bool:
+    """Return whether torch will first work out, in a great deal of Python, how to run this on sharded parameters."""
+    group = next(iter(optimizer.param_groups), {"params": ()})
+    return not optimizer.state and hasattr(next(iter(group["params"]), None), "_local_tensor")

@@ -1,0 +1,1 @@
+"""Whose storage is whose."""

@@ -1,0 +1,128 @@
+"""Says what a recorded process does just now, in one small file that is written over in place (`schema/status.py`).
+
+A phase takes one write of a thousand bytes into the page cache, some microseconds, so that a rank that hangs is seen
+in the phase in which it hangs. What costs more, asking the allocator and adding up owners, is done at step ends, as
+often as takes a hundredth of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from memtrace.hooks.parts.chunk import Row
+from memtrace.hooks.parts.own_file import OwnFile
+from memtrace.schema.names import Phase
+from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
+from memtrace.schema.tables import OWNERS
+
+_PAUSE_FACTOR = 100
+"""After measuring, so many times as long as it took nothing is measured."""
+# An optimizer that steps inside backward changes the phase once a parameter.
+_MAX_PHASES_A_STEP = 64
+
+_DEVICE, _ADDRESS, _SIZE, _CATEGORY = (
+    OWNERS.column_names().index(name) for name in ("device", "address", "size_bytes", "category")
+)
+
+
+class Status:
+    """Writes the status of the process that made it. After the first failure, and in a forked child, nothing."""
+
+    def __init__(
+        self,
+        parts_dir: str,
+        name: str,
+        *,
+        levels: Callable[[], dict[str, Any]],
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """Prepare, without writing; `levels` asks the allocator, `clock` gives ns."""
+        self._path = os.path.join(parts_dir, name + STATUS_SUFFIX)
+        self._levels = levels
+        self._pid = os.getpid()
+        self._file: OwnFile | None = None
+        self._broken = False
+        self._now: dict[str, Any] = {"step": 0, "phase": str(Phase.OTHER), "since_ns": None, "ended_step": None}
+        self._measured: dict[str, Any] = {}
+        self._measured_line = b"}"
+        """What was measured, encoded once and not with each phase, and the end of the object."""
+        self._clock = clock
+        self._resume_ns = 0
+        self._num_phases = 0
+
+    def phase(self, phase: Phase, now_ns: int) -> None:
+        """Note that another phase runs."""
+        self._num_phases += 1
+        if self._num_phases <= _MAX_PHASES_A_STEP:
+            self._now |= {"phase": str(phase), "since_ns": now_ns}
+            self._write()
+
+    def step_ended(self, step: int, owned: Sequence[Row] | None, now_ns: int) -> None:
+        """Note that a step has ended, with rows of the `owners` table if somebody looked."""
+        self._num_phases = 0
+        self._now |= {"step": step + 1, "phase": str(Phase.OTHER), "since_ns": now_ns, "ended_step": step}
+        if self._clock() >= self._resume_ns:
+            self._measure(step, owned)
+        self._write()
+
+    def _measure(self, step: int, owned: Sequence[Row] | None) -> None:
+        began_ns = self._clock()
+        try:
+            levels = self._levels()
+        except Exception:
+            # A step must end whatever an allocator says when it is asked; it is not asked again.
+            self._resume_ns = sys.maxsize
+            return
+        self._measured |= {"measured_step": step, **levels}
+        if owned is not None:
+            by_category = bytes_by_category(owned, self._measured.get("device"))
+            self._measured |= {"categories_step": step, "by_category": by_category}
+        self._measured_line = b"," + _encoded(self._measured)[1:]
+        ended_ns = self._clock()
+        self._resume_ns = ended_ns + _PAUSE_FACTOR * (ended_ns - began_ns)
+
+    def close(self) -> None:
+        """Close the file; it stays for whoever reads it last."""
+        if self._file is not None and os.getpid() == self._pid:
+            self._broken = True
+            self._file.close()
+            self._file = None
+
+    def _write(self) -> None:
+        if self._broken or os.getpid() != self._pid:
+            return
+        line = _encoded(self._now)[:-1] + self._measured_line
+        if len(line) >= STATUS_BYTES:
+            return
+        try:
+            if self._file is None:
+                self._file = OwnFile(self._path)
+            self._file.write_over(line.ljust(STATUS_BYTES - 1) + b"\n")
+        except OSError:
+            # The recording itself says that its folder cannot be written.
+            self._broken = True
+
+
+# `json.dumps` would make an encoder for each call.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _encoded(fields: dict[str, Any]) -> bytes:
+    return _encode(fields).encode()
+
+
+def bytes_by_category(rows: Sequence[Row], device: str | None) -> dict[str, int]:
+    """Return the bytes of the storages on a device by category, each storage once."""
+    storages: dict[int, tuple[int, str]] = {}
+    for row in rows:
+        if row[_DEVICE] == device:
+            storages.setdefault(row[_ADDRESS], (row[_SIZE], row[_CATEGORY]))
+    found: dict[str, int] = {}
+    for size, category in storages.values():
+        found[category] = found.get(category, 0) + size
+    return found

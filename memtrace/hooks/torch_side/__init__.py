@@ -1,0 +1,1 @@
+"""What is hung onto torch, and taken off again."""

@@ -1,0 +1,146 @@
+"""Where the callbacks are hung onto torch, and taken off again exactly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from memtrace.hooks.loop.training_loop import TrainingLoop
+from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.patches import Patches
+from memtrace.hooks.torch_side.yield_to_program import Yielding
+
+
+class Attachments:
+    """Everything that was registered with torch or wrapped in it."""
+
+    def __init__(self, torch: Any, guard: Guard, loop: TrainingLoop, yielding: Yielding) -> None:
+        self._torch = torch
+        self._wrap = guard.wrap
+        self._loop = loop
+        self._yielding = yielding
+        self._patches = Patches()
+        self._handles: list[Any] = []
+        self._module_handles: list[Any] = []
+
+    def add(self) -> None:
+        """Attach everything but the module hooks."""
+        self._add_optimizer_hooks()
+        self._add_backward_hooks()
+        self._add_data_hooks()
+        self._add_range_hooks()
+        self._add_yielding()
+        self._loop.communication.attach(self._around_both)
+        self._loop.on_root = lambda: self._loop.communication.attach_late(self._around_both)
+        averages = getattr(getattr(self._torch.optim, "swa_utils", None), "AveragedModel", None)
+        if averages is not None:
+            self._around(averages, "__init__", None, self._loop.average_created)
+
+    def remove(self) -> None:
+        """Take off everything, in reverse order."""
+        self.remove_module_hooks()
+        self._patches.undo()
+        while self._handles:
+            self._handles.pop().remove()
+
+    def add_module_hooks(self) -> None:
+        """Attach the hooks that each module call pays for."""
+        from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+        if not self._module_handles:
+            modules = self._loop.modules
+            self._module_handles = [
+                register_module_forward_pre_hook(self._wrap(modules.before, name="forward pre-hook")),
+                # Also on an exception: checkpointing ends each recomputation by one.
+                register_module_forward_hook(self._wrap(modules.after, name="forward hook"), always_call=True),
+            ]
+
+    def remove_module_hooks(self) -> None:
+        """Take them off: outside the window a module call must cost nothing."""
+        while self._module_handles:
+            self._module_handles.pop().remove()
+
+    def _add_optimizer_hooks(self) -> None:
+        # Not as an attribute of torch.optim, which deletes the name of this submodule.
+        from torch.optim.optimizer import (
+            Optimizer,
+            register_optimizer_step_post_hook,
+            register_optimizer_step_pre_hook,
+        )
+
+        loop = self._loop
+        self._handles = [
+            register_optimizer_step_pre_hook(self._wrap(loop.before_optimizer, name="optimizer pre-hook")),
+            register_optimizer_step_post_hook(self._wrap(loop.after_optimizer, name="optimizer post-hook")),
+        ]
+        self._around(Optimizer, "__init__", None, loop.optimizer_created)
+        self._around(Optimizer, "zero_grad", loop.before_zero_grad, None)
+        self._around(self._torch.nn.Module, "zero_grad", loop.before_zero_grad, None)
+        scaler = getattr(getattr(self._torch, "amp", None), "GradScaler", None)
+        if scaler is not None:
+            self._around(scaler, "step", loop.before_scaler, loop.after_scaler)
+
+    def _add_backward_hooks(self) -> None:
+        # `Tensor.backward` calls this one, so both ways are seen.
+        autograd = self._torch.autograd
+        for name in ("backward", "grad"):
+            original = getattr(autograd, name)
+            self._around(autograd, name, self._loop.before_backward, self._loop.after_span)
+            _stand_for_builtin(original, getattr(autograd, name))
+
+    def _add_data_hooks(self) -> None:
+        from torch.utils.data import dataloader
+
+        iterator = getattr(dataloader, "_BaseDataLoaderIter", None)
+        if iterator is not None:
+            self._around(iterator, "__next__", self._loop.before_data, self._loop.after_span)
+
+    def _add_range_hooks(self) -> None:
+        ranges = getattr(self._torch.autograd.profiler, "record_function", None)
+        if ranges is not None:
+            self._around(ranges, "__enter__", self._loop.range_began, None)
+            self._around(ranges, "__exit__", None, self._loop.range_ended)
+
+    def _add_yielding(self) -> None:
+        yielding, profiler = self._yielding, self._torch.autograd.profiler
+        for name in ("_prepare_profiler", "_enable_profiler"):
+            self._around(profiler, name, yielding.before_profiler, None)
+        self._around(profiler, "_disable_profiler", None, yielding.after_profiler)
+        if (memory := yielding.history_module()) is not None:
+            self._around(memory, "_record_memory_history", yielding.before_history, yielding.after_history)
+            self._around(memory, "change_current_allocator", yielding.on_pluggable_allocator, None)
+        self._around(self._torch, "compile", yielding.on_compile, None)
+        graphs = getattr(getattr(self._torch, "cuda", None), "graphs", None)
+        if (graph := getattr(graphs, "CUDAGraph", None)) is not None:
+            self._around(graph, "capture_begin", yielding.on_graph_capture, None)
+
+    def _around_both(self, owner: Any, name: str, before: Callable[..., None], after: Callable[..., None]) -> None:
+        self._around(owner, name, before, after)
+
+    def _around(
+        self, owner: Any, name: str, before: Callable[..., None] | None, after: Callable[..., None] | None
+    ) -> None:
+        label = f"{getattr(owner, '__name__', owner)}.{name}"
+        self._patches.around(
+            owner,
+            name,
+            before=before and self._wrap(before, name=f"before {label}"),
+            after=after and self._wrap(after, name=f"after {label}"),
+        )
+
+
+def _stand_for_builtin(original: Any, wrapper: Any) -> None:
+    """Let TorchScript take a wrapper for the built-in that it wraps, which it knows by the identity of the function.
+
+    What is added stays, and the wrapper with it: its identity must not become another function's.
+    """
+    module: Any = sys.modules.get("torch.jit._builtins")
+    operators = getattr(module, "_builtin_ops", None)
+    name = next((name for function, name in operators or () if function is original), None)
+    if operators is None or name is None:
+        return
+    operators.append((wrapper, name))
+    # The list becomes a table at its first use.
+    if (table := getattr(module, "_builtin_table", None)) is not None:
+        table[id(wrapper)] = name

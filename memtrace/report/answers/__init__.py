@@ -1,0 +1,1 @@
+"""Text and JSON of the commands other than report."""

@@ -1,0 +1,167 @@
+"""Predictions as text and as a JSON document (`memtrace-predict`, version 1).
+
+In: `Prediction`. Out: text, or JSON. Every number shown is a field of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from memtrace.forecast.prediction.results import Doubt, GpuVerdict, Interval, Prediction, Range, StepPeak
+from memtrace.report.answers.columns import aligned
+from memtrace.report.drawing.markup import visible
+from memtrace.units import format_bytes
+
+FORMAT = "memtrace-predict"
+VERSION = 1
+
+
+def predict_json(prediction: Prediction) -> bytes:
+    """Return the document as indented UTF-8 JSON with a newline at its end."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": list(prediction.command),
+        "trace": prediction.trace_path,
+        "torch": prediction.torch_version,
+        "num_steps": prediction.num_steps,
+        "world_size": prediction.world_size,
+        **_gpu_document(prediction.chosen),
+        **_interval_document(prediction.chosen.interval),
+        "first_step_peak": _peak_document(prediction.first_step),
+        "steady_state_peak": _peak_document(prediction.steady_state),
+        "gpus": [_listed_document(one) for one in prediction.others],
+        "not_predicted": [{"gpu": name, "reason": reason} for name, reason in prediction.refused],
+        "warnings": [{"slug": slug, "message": message} for slug, message in prediction.warnings],
+    }
+    return orjson.dumps(visible(document), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _gpu_document(verdict: GpuVerdict) -> dict[str, Any]:
+    failed = verdict.failed
+    return {
+        "gpu": verdict.gpu.name,
+        "capability": list(verdict.gpu.capability),
+        "memory_bytes": verdict.gpu.memory_bytes,
+        "ran_as": verdict.ran_as.name,
+        "fits": verdict.fits,
+        "is_close": verdict.is_close,
+        "capacity_bytes": verdict.capacity_bytes,
+        "peak_allocated_bytes": verdict.peak_allocated_bytes,
+        "max_reserved_bytes": verdict.max_reserved_bytes,
+        "context_bytes": verdict.context_bytes,
+        "headroom_bytes": verdict.headroom_bytes,
+        "failed": None
+        if failed is None
+        else {
+            "step": verdict.failed_step,
+            "request_bytes": failed.size_bytes,
+            "allocated_bytes": failed.allocated_bytes,
+            "reserved_bytes": failed.reserved_bytes,
+        },
+    }
+
+
+def _listed_document(verdict: GpuVerdict) -> dict[str, Any]:
+    return {**_gpu_document(verdict), "interval": _ranges(verdict.interval)}
+
+
+def _interval_document(interval: Interval) -> dict[str, Any]:
+    return {"interval": _ranges(interval), "doubts": [asdict(one) for one in interval.doubts]}
+
+
+def _ranges(interval: Interval) -> dict[str, Any]:
+    return {name: asdict(getattr(interval, name)) for name in ("allocated", "reserved", "context", "device")}
+
+
+def _peak_document(peak: StepPeak | None) -> dict[str, Any] | None:
+    return None if peak is None else {**asdict(peak), "by_category": dict(peak.by_category)}
+
+
+def predict_text(prediction: Prediction) -> str:
+    """Return what is predicted as text for a terminal."""
+    interval = prediction.chosen.interval
+    lines = [verdict_sentence(prediction.chosen), "", *_range_lines(interval)]
+    lines += ["", "What may make it more or less:", *map(_doubt_line, interval.doubts)]
+    own = {one.slug for one in interval.doubts} | {"predicted-interval"}
+    lines += [f"  - {message}" for slug, message in prediction.warnings if slug not in own or slug in _WITH_PLACES]
+    if prediction.others:
+        lines += ["", *_table(prediction.others)]
+    lines += [f"  {name}: {reason}" for name, reason in prediction.refused]
+    return "\n".join(str(visible(line)).rstrip() for line in lines) + "\n"
+
+
+_WITH_PLACES = frozenset({"predicted-bound", "predicted-values", "predicted-operator"})
+"""Notes that name file and line, beside the doubt that sums them up."""
+
+
+def verdict_sentence(verdict: GpuVerdict) -> str:
+    """Return whether it fits, and what it needs, in words."""
+    needs = f"allocates {format_bytes(verdict.peak_allocated_bytes)} and reserves "
+    needs += format_bytes(verdict.max_reserved_bytes)
+    name, capacity = verdict.gpu.name, format_bytes(verdict.capacity_bytes)
+    close = " It is close: the range holds both answers." if verdict.is_close else ""
+    if verdict.failed is None:
+        return f"Fits on {name}: it {needs} at most, of {capacity} beside the context.{close}"
+    request = format_bytes(verdict.failed.size_bytes)
+    return (
+        f"Does not fit on {name}: in step {verdict.failed_step} a request of {request} fails, with "
+        f"{format_bytes(verdict.failed.allocated_bytes)} allocated of {capacity} beside the context; "
+        f"with memory without end it {needs}.{close}"
+    )
+
+
+def _range_lines(interval: Interval) -> list[str]:
+    rows = [("", "at least", "predicted", "at most")]
+    named = (("allocated", interval.allocated), ("reserved", interval.reserved), ("context", interval.context))
+    rows += [(name, *_cells(one)) for name, one in (*named, ("the GPU must have", interval.device))]
+    return aligned(rows)
+
+
+def _cells(one: Range) -> tuple[str, str, str]:
+    return format_bytes(one.low_bytes), format_bytes(one.predicted_bytes), format_bytes(one.high_bytes)
+
+
+def _doubt_line(doubt: Doubt) -> str:
+    sides = ((doubt.less_bytes, "less"), (doubt.more_bytes, "more"))
+    known = [f"{format_bytes(size)} {word}" for size, word in sides if size]
+    if doubt.less_bytes is None and doubt.more_bytes is None:
+        known = ["not in the range"]
+    how_much = f" ({', '.join(known)})" if known else ""
+    return f"  - {doubt.message}{how_much}"
+
+
+def _table(verdicts: Sequence[GpuVerdict]) -> Iterator[str]:
+    """Yield a line a GPU, and whose kernels each has."""
+    head = ("GPU", "memory", "", "allocated", "reserved", "context", "head room", "kernels of")
+    rows = [
+        (
+            one.gpu.name,
+            format_bytes(one.gpu.memory_bytes),
+            _answer(one),
+            format_bytes(one.peak_allocated_bytes),
+            format_bytes(one.max_reserved_bytes),
+            format_bytes(one.context_bytes),
+            _headroom(one.headroom_bytes),
+            f"capability {'.'.join(map(str, one.gpu.capability))}",
+        )
+        for one in verdicts
+    ]
+    yield from aligned([head, *rows], text_columns=(0, 2, 7))
+    told = sorted({(one.gpu.capability, one.ran_as.name) for one in verdicts})
+    yield ""
+    names = ", ".join(name for _, name in told)
+    yield f"The program ran once for each compute capability, and was told that its GPU is: {names}."
+
+
+def _answer(verdict: GpuVerdict) -> str:
+    words = "fits" if verdict.fits else "too small"
+    return f"{words}, close" if verdict.is_close else words
+
+
+def _headroom(num_bytes: int) -> str:
+    return format_bytes(num_bytes) if num_bytes >= 0 else f"-{format_bytes(-num_bytes)}"

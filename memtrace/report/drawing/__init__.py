@@ -1,0 +1,1 @@
+"""What terminal, pages and answers share: colours, escaping, rows of tables."""

@@ -1,0 +1,1 @@
+"""What the page of a report shows, a file a view."""

@@ -1,0 +1,92 @@
+"""One report as one HTML file that needs nothing else: styles, modules, plotly and data inside, no network.
+
+In: a `Report`. Out: the text of the page. What comes from a trace reaches the page as JSON in a script that the browser
+does not run, and the page turns it into text nodes (title and verdict stand in the HTML too, escaped). A content
+security policy lets only the scripts run that are named here by their hashes, and forbids every connection.
+"""
+
+from __future__ import annotations
+
+import html
+
+import orjson
+
+from memtrace import __version__
+from memtrace.analysis.results.report import Report
+from memtrace.report.drawing.markup import filled, source_hash, visible
+from memtrace.report.drawing.palette import css_variables
+from memtrace.report.page.assets import joined_modules, viewer_text
+from memtrace.report.page.data.packed_map import PackedMap, packed_map
+from memtrace.report.page.data.payload import report_payload
+from memtrace.report.page.data.ranks import detail_order
+from memtrace.report.page.figures.plotly import plotly_script
+
+# These would end the script, start a comment in it, or (the last two) end a line of JavaScript.
+_ESCAPES = {
+    b"<": b"\\u003c",
+    b">": b"\\u003e",
+    b"&": b"\\u0026",
+    b"\xe2\x80\xa8": b"\\u2028",
+    b"\xe2\x80\xa9": b"\\u2029",
+}
+
+
+MAX_MAP_CHARS = 24_000_000
+"""About the most that the maps of all ranks may add to a page; that of the main rank is always there."""
+
+
+def render_html(report: Report, *, with_source: bool = True) -> str:
+    """Return the page of a report, complete in itself; without `with_source`, without paths and source lines."""
+    plotly, modules = plotly_script(), joined_modules("main")
+    maps = packed_maps(report)
+    payload = report_payload(report, version=__version__, maps=maps, with_source=with_source)
+    return filled(
+        viewer_text("report.html"),
+        {
+            "policy": _policy([plotly, modules]),
+            "title": html.escape(visible(payload["title"])),
+            "verdict": html.escape(visible(payload["verdict"])),
+            "styles": css_variables() + viewer_text("report.css") + viewer_text("map.css") + viewer_text("ranks.css"),
+            "data": script_json(payload),
+            # Base64 and our own modules: neither holds what would end a script element.
+            "maps": "\n".join(
+                f'<script type="text/plain" id="map-{index}">{packed.data}</script>' for index, packed in maps.items()
+            ),
+            "worker": joined_modules("worker"),
+            "plotly": plotly,
+            "modules": modules,
+        },
+    )
+
+
+def packed_maps(report: Report) -> dict[int, PackedMap]:
+    """Return the maps that a page holds, by position of their rank: the main rank's first, then as many as fit."""
+    maps: dict[int, PackedMap] = {}
+    room = MAX_MAP_CHARS
+    for index in detail_order(report):
+        found = report.ranks[index].allocation_map
+        if found is None or (maps and room <= 0):
+            continue
+        packed = packed_map(found)
+        room -= len(packed.data)
+        if not maps or room >= 0:
+            maps[index] = packed
+    return maps
+
+
+def script_json(value: object) -> str:
+    """Return JSON that can stand inside a script element: no character in it has a meaning in HTML or JavaScript."""
+    # NaN would become null, so no payload holds one outside its arrays.
+    encoded = orjson.dumps(value)
+    for character, escape in _ESCAPES.items():
+        encoded = encoded.replace(character, escape)
+    return encoded.decode("utf-8")
+
+
+def _policy(scripts: list[str]) -> str:
+    allowed = " ".join(map(source_hash, scripts))
+    # plotly sets style attributes and adds style elements; pictures of a figure are made as data or blob.
+    return (
+        f"default-src 'none'; script-src {allowed}; worker-src blob:; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,1 @@
+"""The report, and a running recording, in a terminal."""

@@ -1,0 +1,140 @@
+"""Cells, tables and names of the report in a terminal: what every section of it is put together from.
+
+Names come out of files and may hold terminal escapes, so every one of them passes `clean`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from memtrace.analysis.results.report import Note
+from memtrace.schema.names import Category
+from memtrace.units import format_bytes
+
+DASH = "-"
+_BAR_WIDTH = 20
+_NAME_WIDTH = 24
+_STYLES = {
+    "parameter": "blue",
+    "gradient": "red",
+    "optimizer_state": "magenta",
+    "activation": "green",
+    "input": "cyan",
+    "buffer": "cyan",
+    "temporary": "yellow",
+    "communication": "yellow",
+    "unknown": "bright_black",
+}
+
+
+def clean(text: str) -> str:
+    """Return a name with everything replaced that could steer a terminal: controls, escapes, right-to-left marks.
+
+    >>> clean("blocks\\x1b[2J.\\u202e0\\n")
+    'blocks�[2J.�0�'
+    """
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def section(title: str, body: RenderableType) -> list[RenderableType]:
+    """Return an empty line, a heading, and a body that is set in from it."""
+    return ["", Text(clean(title), style="bold cyan"), Padding(body, (0, 0, 0, 2))]
+
+
+def calm_table(*columns: str, wide: str | None = None) -> Table:
+    """Return a calm table: the first column is text, the others are numbers, `wide` is a last column of text."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", border_style="dim")
+    table.add_column(columns[0], no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
+    for name in columns[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    if wide is not None:
+        table.add_column(wide, overflow="fold")
+    return table
+
+
+def filled_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, wide: str) -> Table:
+    """Return a calm table of rows, without the columns of numbers that no row has one in."""
+    kept = [at for at in range(1, len(columns)) if any(str(row[at]) not in ("", DASH) for row in rows)]
+    table = calm_table(columns[0], *(columns[at] for at in kept), wide=wide)
+    for row in rows:
+        table.add_row(row[0], *(row[at] for at in kept), row[-1])
+    return table
+
+
+def pairs(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Return names and what they stand for, without lines or a heading."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def size(num_bytes: int | None) -> str:
+    """Return bytes for a cell, a dash for what was not recorded."""
+    return DASH if num_bytes is None else format_bytes(num_bytes)
+
+
+def signed_size(num_bytes: int) -> str:
+    """Return a difference with its sign.
+
+    >>> signed_size(2048), signed_size(-2048), signed_size(0)
+    ('+2.00 KiB', '-2.00 KiB', '0 B')
+    """
+    return f"+{format_bytes(num_bytes)}" if num_bytes > 0 else format_bytes(num_bytes)
+
+
+def percent(share: float) -> str:
+    """Return a share with one decimal.
+
+    >>> percent(0.5), percent(0.00001)
+    ('50.0 %', '<0.1 %')
+    """
+    return "<0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+
+
+def bar(share: float, category: str) -> Text:
+    """Return a bar as long as a share, in the colour of a category."""
+    return Text("━" * round(_BAR_WIDTH * share), style=_STYLES.get(category, "white"))
+
+
+def category_name(name: str) -> str:
+    """Return what a category is called on screen."""
+    return "unattributed" if name == Category.UNKNOWN.value else clean(name.replace("_", " "))
+
+
+def largest_categories(by_category: Mapping[str, int]) -> str:
+    """Return the categories of some bytes, largest first: two of them by name, more as "…"."""
+    names = sorted((name for name, one in by_category.items() if one), key=lambda name: -by_category[name])
+    return ", ".join([*map(category_name, names[:2]), *(["…"] if len(names) > 2 else [])])
+
+
+def short_place(place: str) -> str:
+    """Return a frame with the last two parts of its path.
+
+    >>> short_place("/home/me/project/models/gpt.py:30 forward")
+    'models/gpt.py:30 forward'
+    """
+    path, space, function = place.partition(" ")
+    return "/".join(re.split(r"[/\\]", path)[-2:]) + space + function
+
+
+def notes(found: Iterable[Note]) -> Table:
+    """Return messages with their short names."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for note in found:
+        text = Text(clean(note.message))
+        if note.count > 1:
+            text.append(f" ({note.count} times)", style="dim")
+        table.add_row(DASH, text.append(f" [{clean(note.slug)}]", style="dim"))
+    return table

@@ -1,0 +1,1 @@
+"""The parts of a recording, finished or still running."""

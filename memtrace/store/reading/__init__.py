@@ -1,0 +1,1 @@
+"""Any input, a file or a folder, as a trace."""

@@ -1,0 +1,1 @@
+"""Torch's memory snapshots, read without running anything in them."""

@@ -1,0 +1,1 @@
+"""Traces, snapshots and tables, written."""

@@ -1,0 +1,257 @@
+"""Each term of the time of a step, worked out on paper for a model of 324 parameters: see tiny_model.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.spec import ModelSpec
+from memtrace.forecast.planning.step_time import StepTime, flops_per_token, step_time
+from tests.forecast.tiny_model import GPU, HALF, PARAMETERS, RUN, TINY, TOKEN_FLOPS, TOKENS
+
+INSTANT = replace(GPU, flops=1e30)
+"""Computation takes no time, so that nothing hides behind it."""
+PATIENT = replace(GPU, flops=GPU.flops / 1000)
+"""Computation takes a thousand seconds, so that all that can be hidden is."""
+
+
+def timed(layout: Layout, run: Run = RUN, gpu: object = GPU, spec: ModelSpec = TINY) -> StepTime:
+    return step_time(spec, run, layout, gpu, HALF)  # type: ignore[arg-type]
+
+
+def seconds(expected: float) -> object:
+    return pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_token_costs_six_operations_a_weight_and_twelve_a_score() -> None:
+    assert TOKEN_FLOPS == 2472
+    assert flops_per_token(TINY, 8) == 2472
+    # Twice the tokens are twice the scores: 768 operations more.
+    assert flops_per_token(TINY, 16) == 2472 + 768
+
+
+def test_what_is_looked_up_costs_nothing_and_a_tied_head_what_it_multiplies() -> None:
+    assert flops_per_token(replace(TINY, learned_positions=100, token_types=3), 8) == 2472
+    # The one matrix is looked up and multiplied with: as many operations as with two.
+    assert flops_per_token(replace(TINY, tied=True), 8) == 2472
+    # An embedding of width 2 has 20 elements; its head 20 less, and two projections of 8 lead in and out.
+    assert flops_per_token(replace(TINY, embedding_dim=2), 8) == 2472 - 6 * 20 + 6 * (8 + 8)
+
+
+def test_one_gpu_computes_and_does_nothing_else() -> None:
+    time = timed(Layout())
+    assert (time.total, time.compute) == (seconds(1.0), seconds(1.0))
+    assert (time.communication, time.bubble) == (seconds(0.0), seconds(0.0))
+    assert time.tokens_per_second_per_gpu == seconds(16.0)
+    # It is stated to do twice as many operations a second as its kernels reach.
+    assert time.mfu == seconds(0.5)
+
+
+def test_micro_batches_follow_one_another() -> None:
+    time = timed(Layout(), replace(RUN, accumulation=5))
+    assert (time.total, time.compute) == (seconds(5.0), seconds(5.0))
+    assert time.tokens_per_second_per_gpu == seconds(16.0)
+
+
+@pytest.mark.parametrize("axis", ["tp", "pp", "cp"])
+def test_computation_is_divided_by_tensor_pipeline_and_context_parallelism(axis: str) -> None:
+    assert timed(Layout(**{axis: 2})).compute == seconds(0.5)
+
+
+@pytest.mark.parametrize("axis", ["dp", "ep"])
+def test_computation_is_not_divided_by_data_parallelism(axis: str) -> None:
+    assert timed(Layout(**{"dp": 2, axis: 2})).compute == seconds(1.0)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_full_recomputation_repeats_the_forward_pass_of_the_layers(tied: bool) -> None:
+    # Two layers of 120 weights and their scores; forward is a third of forward and backward. The head is not repeated.
+    again = (6 * 240 + 768) / 3
+    time = timed(Layout(), replace(RUN, recompute=2), spec=replace(TINY, tied=tied))
+    assert time.compute == seconds(1 + again / 2472)
+    # Work done twice is no work of the model.
+    assert time.mfu == seconds(0.5 / (1 + again / 2472))
+
+
+def test_selective_recomputation_repeats_the_scores() -> None:
+    # Two products of a score, of two operations each: in 2 layers, of width 4, with 8 tokens.
+    again = 2 * 2 * 2 * 4 * 8
+    assert timed(Layout(), replace(RUN, recompute=1)).compute == seconds(1 + again / 2472)
+
+
+@pytest.mark.parametrize(
+    ("tp", "expected"),
+    [
+        # Four all-reduces a layer of 128 bytes; a ring of t ranks sends 2 (t - 1) / t of that each, at 1024 bytes/s.
+        (2, 2 * 4 * 128 / 1024),
+        (4, 2 * 4 * 192 / 1024),
+        # Eight ranks do not fit into a machine of four: 128 bytes/s.
+        (8, 2 * 4 * 224 / 128),
+    ],
+)
+def test_tensor_parallelism_reduces_four_times_a_layer(tp: int, expected: float) -> None:
+    assert timed(Layout(tp=tp)).communication == seconds(expected)
+
+
+def test_tensor_parallelism_is_not_hidden_and_comes_with_each_micro_batch() -> None:
+    assert timed(Layout(tp=2), gpu=PATIENT).communication == pytest.approx(1.0, rel=1e-6)
+    assert timed(Layout(tp=2), replace(RUN, accumulation=3)).communication == seconds(3.0)
+
+
+@pytest.mark.parametrize(("recompute", "rounds"), [(0, 4), (1, 4), (2, 6)])
+def test_a_repeated_forward_pass_reduces_twice_more(recompute: int, rounds: int) -> None:
+    time = timed(Layout(tp=2), replace(RUN, recompute=recompute))
+    assert time.communication == seconds(2 * rounds * 128 / 1024)
+
+
+def test_a_stage_sends_values_forward_and_gradients_back() -> None:
+    time = timed(Layout(pp=2), replace(RUN, accumulation=3))
+    # 128 bytes each way: a quarter of a second beside half a second of computation.
+    assert time.communication == seconds(3 * 0.25)
+    assert time.compute == seconds(3 * 0.5)
+    # The last stage waits for one micro-batch of the first.
+    assert time.bubble == seconds(0.75)
+    assert time.total == seconds(3.0)
+    assert time.tokens_per_second_per_gpu == seconds(3 * 16 / 3.0 / 2)
+
+
+def test_each_further_stage_waits_for_one_micro_batch_more() -> None:
+    time = timed(Layout(pp=4))
+    assert time.total / 4 == seconds(0.25 + 0.25)
+    assert time.bubble == seconds(3 * 0.5)
+
+
+def test_stages_of_several_machines_use_the_links_between_them() -> None:
+    # Eight ranks: 256 bytes at 128 bytes/s; eight stages have an eighth of a second of computation.
+    assert timed(Layout(pp=8)).bubble == seconds(7 * (0.125 + 2.0))
+
+
+def test_tensor_parallel_ranks_share_what_a_stage_sends_and_have_half_the_layers() -> None:
+    # 256 bytes by two ranks; one layer a stage: 4 all-reduces of 128 bytes.
+    assert timed(Layout(tp=2, pp=2)).communication == seconds(128 / 1024 + 4 * 128 / 1024)
+
+
+MIXTURE = replace(TINY, num_experts=8, experts_per_token=2, expert_ffn=8)
+
+
+@pytest.mark.parametrize(
+    ("ep", "expected"),
+    [
+        # Each token goes to two experts: 256 bytes, of which (e - 1) / e leave the rank, four times a layer.
+        (2, 2 * 4 * 128 / 1024),
+        (4, 2 * 4 * 192 / 1024),
+        (8, 2 * 4 * 224 / 128),
+    ],
+)
+def test_tokens_go_to_their_experts_and_back_twice_a_layer(ep: int, expected: float) -> None:
+    found = timed(Layout(dp=ep, ep=ep), gpu=PATIENT, spec=MIXTURE).communication
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_only_layers_of_experts_send_tokens() -> None:
+    one_dense = replace(MIXTURE, num_dense_layers=1)
+    found = [timed(Layout(dp=2, ep=2), gpu=PATIENT, spec=spec).communication for spec in (one_dense, MIXTURE, TINY)]
+    assert found == [pytest.approx(0.5, rel=1e-6), pytest.approx(1.0, rel=1e-6), pytest.approx(0.0, abs=1e-6)]
+
+
+def test_tensor_parallel_ranks_share_what_goes_to_experts() -> None:
+    found = timed(Layout(dp=2, ep=2, tp=2), gpu=PATIENT, spec=MIXTURE).communication
+    # The all-reduces of tensor parallelism, 1 second, stand beside half of a second.
+    assert found == pytest.approx(1.0 + 0.5, rel=1e-6)
+
+
+def test_a_mixture_computes_with_the_experts_of_a_token() -> None:
+    # A router of 8 x 4, and of eight experts of 64 weights two, instead of an MLP of 64.
+    assert flops_per_token(MIXTURE, 8) == 2472 + 6 * 2 * (32 + 2 * 64 - 64)
+
+
+REDUCED_BY_TWO = 2 * 0.5 * PARAMETERS * 2 / 1024
+"""Seconds in which two ranks all-reduce the 16-bit gradients of the whole model."""
+
+
+def test_keys_and_values_go_round_the_ring_three_times() -> None:
+    # 8 tokens a rank, keys and values of width 2 in 2 bytes: 64 bytes, once forward, twice backward, in 2 layers.
+    found = timed(Layout(cp=2), gpu=INSTANT).communication
+    assert found == seconds(3 * 64 * 2 / 1024 + REDUCED_BY_TWO)
+    # Of four ranks each sends its 32 bytes on three times.
+    found = timed(Layout(cp=4, zero=2), gpu=INSTANT).communication
+    assert found == seconds(3 * 3 * 32 * 2 / 1024 + 0.75 * PARAMETERS * 2 / 1024)
+
+
+def test_keys_and_values_hide_behind_attention_alone() -> None:
+    # Half a second of computation, of which 768 of 2472 operations are attention; reduction hides behind two thirds.
+    found = timed(Layout(cp=2)).communication
+    assert found == seconds(0.375 - 0.5 * 768 / 2472 + REDUCED_BY_TWO - 0.5 * 2 / 3)
+    assert timed(Layout(cp=2), gpu=PATIENT).communication == pytest.approx(0.0, abs=1e-6)
+
+
+def test_context_parallel_ranks_share_values_between_layers_and_heads_of_keys() -> None:
+    # tp 2: 4 all-reduces a layer of half of 128 bytes; ring of half as wide keys and values; half the parameters.
+    found = timed(Layout(cp=2, tp=2), gpu=INSTANT).communication
+    assert found == seconds(2 * 4 * 64 / 1024 + 3 * 32 * 2 / 1024 + REDUCED_BY_TWO / 2)
+
+
+def test_gradients_are_reduced_once_a_step_beside_two_thirds_of_a_backward_pass() -> None:
+    found = [timed(Layout(dp=2), replace(RUN, accumulation=n), INSTANT).communication for n in (1, 3)]
+    assert found == [seconds(648 / 1024), seconds(648 / 1024)]
+    # Of five GPUs, one more than a machine: 2 x 4 / 5 of 648 bytes at 128 bytes/s, less two thirds of a second.
+    assert timed(Layout(dp=5)).communication == seconds(2 * 0.8 * 648 / 128 - 2 / 3)
+    assert timed(Layout(dp=2)).communication == seconds(0.0)
+
+
+def test_the_first_stage_of_zero_moves_as_much_and_the_second_a_half_each_micro_batch() -> None:
+    times = {
+        (zero, number): timed(Layout(dp=2, zero=zero), replace(RUN, accumulation=number), INSTANT).communication
+        for zero in (0, 1, 2)
+        for number in (1, 3)
+    }
+    assert times[1, 1] == times[1, 3] == times[0, 1] == seconds(648 / 1024)
+    assert (times[2, 1], times[2, 3]) == (seconds(324 / 1024), seconds(3 * 324 / 1024))
+
+
+def test_the_third_stage_gathers_weights_twice_and_scatters_gradients_each_micro_batch() -> None:
+    # Half of 648 bytes comes from the other rank: forward, backward, and gradients once.
+    found = [timed(Layout(dp=2, zero=3), replace(RUN, accumulation=number), INSTANT).communication for number in (1, 3)]
+    assert found == [seconds(3 * 324 / 1024), seconds(3 * 3 * 324 / 1024)]
+    # Of five GPUs four fifths come from others, over links between machines.
+    assert timed(Layout(dp=5, zero=3), gpu=INSTANT).communication == seconds(3 * 0.8 * 648 / 128)
+
+
+def test_gathering_hides_behind_all_of_the_computation() -> None:
+    assert timed(Layout(dp=2, zero=3)).communication == seconds(0.0)
+    assert timed(Layout(dp=2, zero=3), gpu=replace(GPU, flops=2 * GPU.flops)).communication == seconds(
+        3 * 324 / 1024 - 0.5
+    )
+
+
+def test_gradients_and_weights_travel_in_their_own_precision() -> None:
+    # Under autocast 16-bit weights are gathered and 32-bit gradients scattered.
+    run = replace(RUN, precision=PRECISIONS["autocast"])
+    assert timed(Layout(dp=2, zero=3), run, INSTANT).communication == seconds((2 * 324 + 648) / 1024)
+    assert timed(Layout(dp=2), run, INSTANT).communication == seconds(2 * 648 / 1024)
+
+
+def test_tensor_and_pipeline_parallelism_divide_what_is_reduced() -> None:
+    # Four GPUs of one machine: half of the gradients, and all-reduces of 128 bytes.
+    assert timed(Layout(dp=2, tp=2), gpu=INSTANT).communication == seconds(1.0 + 324 / 1024)
+    # The bubble is no communication: one micro-batch of 256 bytes.
+    time = timed(Layout(dp=2, pp=2), gpu=INSTANT)
+    assert (time.communication, time.bubble) == (seconds(0.25 + 324 / 1024), seconds(0.25))
+
+
+def test_tokens_of_all_data_parallel_ranks_count() -> None:
+    time = timed(Layout(dp=2, tp=2), replace(RUN, accumulation=3), INSTANT)
+    tokens = 2 * 3 * TOKENS
+    assert time.tokens_per_second_per_gpu == seconds(tokens / (3 * 1.0 + 324 / 1024) / 4)
+
+
+@pytest.mark.parametrize(
+    ("layout", "near"), [(Layout(tp=4), True), (Layout(tp=5), False), (Layout(dp=4), True), (Layout(dp=5), False)]
+)
+def test_a_machine_holds_exactly_its_gpus(layout: Layout, near: bool) -> None:
+    # With links that take no time inside a machine, only what leaves it is left.
+    fast = replace(INSTANT, intra_bytes_s=1e30)
+    assert bool(timed(layout, gpu=fast).communication < 1e-6) is near
