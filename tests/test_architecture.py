@@ -16,7 +16,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
-EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units", "memtrace.whole_files"})
+EVERYWHERE = frozenset({"memtrace.errors", "memtrace.printable", "memtrace.units", "memtrace.whole_files"})
 RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
@@ -88,6 +88,7 @@ PARTS = {
     "reading.py": part("store integrations.notebook_page"),
     "errors.py": Part(),
     "units.py": Part(),
+    "printable.py": Part(),
     "whole_files.py": Part(),
     "__init__.py": Part(),
     "__main__.py": part("cli"),
