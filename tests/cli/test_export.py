@@ -20,7 +20,7 @@ from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.report import analyze
 from memtrace.cli import group
-from memtrace.store.printable import printable
+from memtrace.printable import escaped
 from memtrace.store.reading.read import read_trace
 from memtrace.store.writing.snapshot import snapshot_of
 from memtrace.store.writing.table import table_bytes
@@ -155,7 +155,7 @@ def test_a_spreadsheet_runs_no_cell_of_a_csv() -> None:
         assert after.isprintable()
         is_number = before.lstrip("+-").replace(".", "").isdigit()
         assert after.startswith("'") == (before[0] in "=+-@\t\r" and not is_number)
-        assert after.removeprefix("'") == (before if before.isprintable() else printable(before))
+        assert after.removeprefix("'") == (before if before.isprintable() else escaped(before))
 
 
 def test_any_table_can_be_written(snapshot: Path) -> None:

@@ -12,7 +12,7 @@ import re
 import pandas as pd
 
 from memtrace.errors import MemtraceError
-from memtrace.store.printable import printable
+from memtrace.printable import escaped
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
@@ -42,7 +42,7 @@ def safe_cell(text: str) -> str:
     ("'=HYPERLINK(1)", '-5', "'\\tx", 'a\\x1b[31m', 'layers.0')
     """
     runs = text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text)
-    return ("'" if runs else "") + printable(text)
+    return ("'" if runs else "") + escaped(text)
 
 
 def _for_spreadsheets(frame: pd.DataFrame) -> pd.DataFrame:
