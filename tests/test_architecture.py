@@ -16,7 +16,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
-EVERYWHERE = frozenset({"memtrace.errors", "memtrace.printable", "memtrace.units", "memtrace.whole_files"})
+EVERYWHERE = frozenset(
+    {"memtrace.errors", "memtrace.paused_gc", "memtrace.printable", "memtrace.units", "memtrace.whole_files"}
+)
 RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
@@ -89,6 +91,7 @@ PARTS = {
     "errors.py": Part(),
     "units.py": Part(),
     "printable.py": Part(),
+    "paused_gc.py": Part(),
     "whole_files.py": Part(),
     "__init__.py": Part(),
     "__main__.py": part("cli"),
