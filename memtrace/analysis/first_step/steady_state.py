@@ -9,7 +9,6 @@ and temporaries of the optimizer from its class and options, the fate of gradien
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.marks import module_at, phase_at
 from memtrace.analysis.device.peak import in_order
 from memtrace.analysis.device.steps import StepSpan
+from memtrace.analysis.events.optimizer_options import options_of
 from memtrace.analysis.first_step.first_loop import FirstLoop, read_first_loop
 from memtrace.analysis.first_step.gradient_fate import assumed, gradient_fates
 from memtrace.analysis.first_step.next_step import NextStep, Unrecorded, next_step
@@ -148,13 +148,9 @@ def _parameter(history: DeviceHistory, size: int, owner: int) -> Parameter:
 def parameter_groups(history: DeviceHistory) -> list[Group]:
     """Return the parameter groups that the recording describes."""
     groups = []
-    for row in history.rank.table("optimizers").rows():
-        try:
-            options = json.loads(history.rank.text(row["options"]) or "{}")
-        except ValueError:
-            options = {}
+    for at, row in enumerate(history.rank.table("optimizers").rows()):
         name = history.rank.text(row["class_name"]) or ""
-        options = options if isinstance(options, dict) else {}
+        options = options_of(history.rank, at)
         groups.append(Group(class_name=name, options=options, num_parameters=row["num_parameters"]))
     return groups
 
