@@ -16,7 +16,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
-EVERYWHERE = frozenset({"memtrace.errors", "memtrace.printable", "memtrace.units", "memtrace.whole_files"})
+EVERYWHERE = frozenset(
+    {"memtrace.errors", "memtrace.paused_gc", "memtrace.printable", "memtrace.units", "memtrace.whole_files"}
+)
 RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
@@ -89,6 +91,7 @@ PARTS = {
     "errors.py": Part(),
     "units.py": Part(),
     "printable.py": Part(),
+    "paused_gc.py": Part(),
     "whole_files.py": Part(),
     "__init__.py": Part(),
     "__main__.py": part("cli"),
@@ -516,3 +519,30 @@ def test_checker_accepts_torch_after_start_up() -> None:
     later = "def torch_is_there():\n    from memtrace.hooks import steps"
     for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
     assert start_up_violations({"hooks/watcher.py": for_types + later, "hooks/loop/steps.py": "import torch"}) == []
+
+
+def silent_fields(source: str) -> list[str]:
+    """Return the fields of classes without a line of meaning below them.
+
+    >>> silent_fields('class A:\\n    x: int\\n    "Bytes."\\n    y: int')
+    ['A.y']
+    """
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    return [
+        f"{one.name}.{ast.unparse(field.target)}"
+        for one in classes
+        for field, after in zip(one.body, [*one.body[1:], None], strict=True)
+        if isinstance(field, ast.AnnAssign)
+        and not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant))
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.startswith("analysis/results/")])
+def test_every_field_of_a_result_says_what_it_means(path: str) -> None:
+    assert silent_fields(SOURCES[path]) == []
+
+
+def test_checker_finds_a_silent_field() -> None:
+    told = 'class A:\n    """A thing."""\n\n    x: int\n    """Bytes."""\n'
+    assert silent_fields(told) == []
+    assert silent_fields(told + "    y: int = 0\n    z: int\n") == ["A.y", "A.z"]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from memtrace.errors import TraceReadError
+from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Action
 from memtrace.schema.records import PART_SUFFIX, SNAPSHOT_SUFFIX
 from memtrace.schema.tables import EVENTS, INITIAL_BLOCKS, OWNERS, WINDOWS
@@ -23,7 +24,7 @@ from memtrace.store.opening import open_regular
 from memtrace.store.parts.chunk import Chunk
 from memtrace.store.reconcile import reconcile
 from memtrace.store.snapshots.history import History, SnapshotReading
-from memtrace.store.snapshots.restricted_pickle import load_plain_pickle, paused_gc
+from memtrace.store.snapshots.restricted_pickle import load_plain_pickle
 from memtrace.store.snapshots.torch_snapshot import SnapshotTables, initial_block_columns, read_snapshot_tables
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable

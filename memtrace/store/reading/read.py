@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from memtrace.errors import TraceReadError, TraceVersionError
+from memtrace.paused_gc import paused_gc
 from memtrace.printable import escaped
 from memtrace.schema.records import PARTS_SUFFIX
 from memtrace.schema.version import PART_FORMAT, TRACE_FORMAT
@@ -16,7 +17,7 @@ from memtrace.store.kineto.profile import is_profile, read_profile
 from memtrace.store.opening import is_within_reach, open_regular
 from memtrace.store.parts.folder import part_names, read_parts
 from memtrace.store.reading.merge import merge_traces, unreadable_files
-from memtrace.store.snapshots.restricted_pickle import load_plain_pickle, paused_gc
+from memtrace.store.snapshots.restricted_pickle import load_plain_pickle
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace, Trace
 from memtrace.store.trace_file import read_trace_document

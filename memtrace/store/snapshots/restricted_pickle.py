@@ -8,7 +8,6 @@ and hashing a tuple that is nested a million deep overflows the C stack, so such
 from __future__ import annotations
 
 import contextlib
-import gc
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -117,18 +116,6 @@ def _on_stack(stack_bytes: int, function: Callable[[], Any]) -> Any:
     if failed:
         raise failed[0]
     return done[0]
-
-
-@contextlib.contextmanager
-def paused_gc() -> Iterator[None]:
-    """Keep the cyclic collector off: plain data has no cycles, and looking for them takes a third of a load."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextlib.contextmanager
