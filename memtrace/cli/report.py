@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from memtrace.cli import printable
+from memtrace.printable import LINES, clean
 from memtrace.schema.findings import SLUGS
 from memtrace.units import parse_bytes
 
@@ -55,7 +55,7 @@ class Progress:
         """Show progress, once a second has passed."""
         if self._watched and time.monotonic() - self._start > _SHOW_AFTER_SECONDS:
             share = f" {100 * done // total:3d} %" if total else ""
-            name = "".join(char for char in what if char.isprintable())[:60]
+            name = clean(what)[:60]
             click.echo(f"\r\x1b[2K{name}{share}", nl=False, err=True)
             self._shown = True
 
@@ -147,6 +147,6 @@ def report(
         webbrowser.open(html.resolve().as_uri())
     failed = failing(result.findings, fail_on)
     for finding in failed:
-        click.echo(f"failed on {finding.slug}: {printable(finding.title)}", err=True)
+        click.echo(f"failed on {finding.slug}: {clean(finding.title, keep=LINES)}", err=True)
     if failed:
         context.exit(EXIT_FAILED_ON)

@@ -12,7 +12,7 @@ from typing import IO, Any
 import orjson
 
 from memtrace.errors import TraceReadError
-from memtrace.store.printable import printable
+from memtrace.printable import escaped
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes or files), if that is known."""
@@ -99,7 +99,7 @@ def parse_json(content: bytes, *, where: str) -> Any:
         if b'"k"' in line and line.rstrip().endswith(b"}"):
             raise one_part(where) from None
         is_cut = error.pos >= len(content.rstrip()) - 1
-        what = "the JSON is cut off" if is_cut else f"not valid JSON ({printable(str(error))[:120]})"
+        what = "the JSON is cut off" if is_cut else f"not valid JSON ({escaped(str(error))[:120]})"
         raise TraceReadError(
             f"{where}: {what}",
             hint="copy or record it again",

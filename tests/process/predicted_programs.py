@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from memtrace.store.reading.read import read_trace
-from tests.warm.start import warm_python
 from memtrace.store.trace import RankTrace
+from tests.warm.start import warm_python
 
 
 def predict(folder: Path, source: str, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:

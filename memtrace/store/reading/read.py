@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from memtrace.errors import TraceReadError, TraceVersionError
+from memtrace.printable import escaped
 from memtrace.schema.records import PARTS_SUFFIX
 from memtrace.schema.version import PART_FORMAT, TRACE_FORMAT
 from memtrace.store.files import Opened, Progress, one_part, open_file, open_stream, parse_json
 from memtrace.store.kineto.profile import is_profile, read_profile
 from memtrace.store.parts.folder import part_names, read_parts
-from memtrace.store.printable import printable
 from memtrace.store.reading.merge import merge_traces, unreadable_files
 from memtrace.store.snapshots.restricted_pickle import load_plain_pickle, paused_gc
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
@@ -142,7 +142,7 @@ def _not_a_trace(document: Any, where: str) -> TraceReadError:
         return one_part(where)
     what = f"this is a {name} document, not a trace" if isinstance(name, str) else "this JSON is not a trace"
     return TraceReadError(
-        f"{where}: {printable(what)[:200]}",
+        f"{where}: {escaped(what)[:200]}",
         hint="memtrace reads its own trace.json, and the profiles of torch (with traceEvents)",
         slug="wrong-kind",
     )
