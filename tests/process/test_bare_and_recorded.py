@@ -19,7 +19,7 @@ from memtrace.store.reading.read import read_trace
 from tests.process.conftest import TRAIN, split_said
 from tests.warm.start import warm_python
 
-LIMIT_S = 30
+LIMIT_S = 90
 
 
 @dataclass(frozen=True)
