@@ -72,3 +72,14 @@ def test_emptied_storages_have_no_row() -> None:
     model = torch.nn.Linear(3, 2, bias=False)
     model.weight.untyped_storage().resize_(0)
     assert sweep(model) == []
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: (inner,), lambda inner: {"input": inner}])
+@pytest.mark.parametrize(("depth", "is_found"), [(1, True), (2, True), (3, True), (4, False)])
+def test_inputs_are_looked_for_in_containers_three_deep(wrap: object, depth: int, is_found: bool) -> None:
+    tensor = torch.zeros(2)
+    value: object = tensor
+    for _ in range(depth):
+        value = wrap(value)  # type: ignore[operator]
+    rows = table(OwnerSweep(torch).of_inputs(value, now_ns=1, step=1))  # type: ignore[arg-type]
+    assert [row["address"] for row in rows] == [tensor.untyped_storage().data_ptr()] * is_found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from memtrace.hooks.loop.phases import PhaseClock
 from memtrace.hooks.parts.chunk import Row
 from memtrace.schema.names import Phase
@@ -85,3 +87,18 @@ def test_an_end_too_many_is_ignored() -> None:
     phases.end(1)
     assert rows == []
     assert not phases.inside
+
+
+@pytest.mark.parametrize("phase", [Phase.BACKWARD, Phase.OPTIMIZER, Phase.DATA])
+def test_a_step_has_begun_with_a_forward_or_a_backward_and_with_nothing_else(phase: Phase) -> None:
+    phases, _ = clock()
+    assert not phases.has_begun
+    phases.begin(phase, 1)
+    assert phases.has_begun == (phase is Phase.BACKWARD)
+    phases.end(2)
+    phases.forward(3)
+    phases.begin(Phase.DATA, 4)
+    # What began it stays so, whatever comes after.
+    assert phases.has_begun
+    phases.start_step(2)
+    assert not phases.has_begun

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from memtrace.hooks.ownership.ddp_buckets import Replicas
 from memtrace.hooks.parts.chunk import Row
 
@@ -107,3 +109,23 @@ def test_a_model_that_is_gone_is_forgotten_and_its_successor_has_a_number_of_its
     followed.replicas.add(other, step=2)
     followed.step(other, 2)
     assert [row[3] for row in followed.forwards] == [1]
+
+
+@pytest.mark.parametrize("name", ["backward_compute_time_start", "backward_compute_time", "backward_comm_time"])
+def test_a_timing_of_which_torch_tells_a_part_is_none(name: str) -> None:
+    logged = timed(1)
+    del logged[name]
+    followed, model = Followed(), Model(**logged)
+    followed.replicas.add(model, step=0)
+    assert followed.timings == []
+
+
+def test_models_are_read_in_their_first_sixteen_steps_and_then_in_each_fiftieth() -> None:
+    followed, model = Followed(), Model()
+    followed.replicas.add(model, step=0)
+    read_in: list[int] = []
+    for number in range(1, 201):
+        before = model.num_reads
+        followed.step(model, number)
+        read_in += [number] * (model.num_reads - before)
+    assert read_in == [*range(1, 17), 50, 100, 150, 200]

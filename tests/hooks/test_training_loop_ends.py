@@ -58,6 +58,15 @@ def test_a_program_that_ends_inside_a_step_leaves_that_step_without_an_end(
     assert {row["category"] for row in followed.rows("owners", step=2)} == {"parameter", "optimizer_state"}
 
 
+def test_the_first_step_of_training_too_is_left_without_an_end(followed: Followed, program: Program) -> None:
+    program.pass_once()
+    followed.loop.break_off()
+    assert [(record["step"], record["end_ns"] is None) for record in followed.written("step")] == [
+        (0, False),
+        (1, True),
+    ]
+
+
 def test_a_program_that_ends_between_steps_leaves_no_further_step(followed: Followed, program: Program) -> None:
     program.step()
     followed.loop.break_off()

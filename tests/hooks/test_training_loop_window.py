@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.schema.records import TRIGGER_FILE
 from memtrace.schema.status import STATUS_SUFFIX
 from tests.hooks.conftest import Follow
@@ -239,3 +240,24 @@ def test_a_torch_that_does_not_show_what_is_saved_is_followed_without_it(follow:
     assert not followed.loop.finds_saved_tensors
     assert followed.rows("saved") == []
     assert followed.phases() == expected(1, 0, "forward", "backward")
+
+
+def test_chunks_are_numbered_without_a_gap(followed: Followed, program: Program) -> None:
+    for _ in range(3):
+        program.step()
+    numbers = sorted(followed.spool.chunks)
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) >= 3
+    # A reader tells by the number in the record, not by the name, that one is missing.
+    assert [followed.spool.chunks[number][0]["number"] for number in numbers] == numbers
+
+
+@pytest.mark.parametrize(("has_columns", "is_native"), [(False, False), (True, False), (False, True)])
+def test_a_chunk_is_written_if_there_are_columns_or_a_dump_of_torch(
+    followed: Followed, has_columns: bool, is_native: bool
+) -> None:
+    batch = EventBatch("fake", is_native=is_native)
+    batch.columns = {"time_ns": [1]} if has_columns else {}
+    followed.sources.drain = lambda _path, *, keep, final: batch
+    followed.window.drain("switch")
+    assert bool(followed.spool.chunks) == (has_columns or is_native)

@@ -17,7 +17,7 @@ from tests.mutants.fault_runs import Trial, failing_without_fault, try_faults
 from tests.mutants.faults import Fault, faults_of, sample_of
 from tests.mutants.fork import copy_checkout, import_what_is_slow
 from tests.mutants.known_names import KnownNames
-from tests.mutants.reach import Reach, load_or_observe, tree_hash
+from tests.mutants.reach import Reach, load_or_observe
 from tests.mutants.source import Source
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="memtrace-mutants-") as folder:
         copy = copy_checkout(asked.checkout, Path(folder))
-        reach = load_or_observe(copy, asked.checkout / ".mutants", tree_hash(asked.checkout), asked.jobs)
+        reach = load_or_observe(copy, asked.checkout / ".mutants", asked.checkout, asked.jobs)
         sources = [_source(copy, path) for path in sorted((copy / "memtrace").rglob("*.py"))]
         known = KnownNames(sources)
         prefixes = tuple(asked.only or TARGETS)
