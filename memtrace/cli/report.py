@@ -11,23 +11,13 @@ from typing import Any
 
 import click
 
+from memtrace.cli.numbers import Size
 from memtrace.printable import LINES, clean
 from memtrace.schema.findings import SLUGS
-from memtrace.units import parse_bytes
 
 EXIT_FAILED_ON = 3
 """Exit code where the report has a finding that `--fail-on` names."""
 _SHOW_AFTER_SECONDS = 1.0
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic only for type checkers of the newest click
-    """A number of bytes with a unit, as in 24GiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes; raises MemtraceError with a hint."""
-        return value if isinstance(value, int) else parse_bytes(str(value))
 
 
 class TracePath(click.Path):

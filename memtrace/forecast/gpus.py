@@ -99,6 +99,8 @@ def gpu_named(text: str) -> Gpu:
         return GPUS[text]
     try:
         memory = parse_bytes(text)
+        if memory < 1:
+            raise MemtraceError("a size of 0 holds nothing")
     except MemtraceError:
         near = difflib.get_close_matches(text, GPUS, n=3, cutoff=0.3) or list(GPUS)
         raise MemtraceError(

@@ -25,6 +25,8 @@ from memtrace.whole_files import is_replaceable
 
 LAUNCHER_FILE = "launcher.json"
 """File in a folder of parts: who records, what is run, where it goes."""
+MAX_PID = 2**31 - 1
+"""The largest number that a process can have; what a file names may be any."""
 
 _OUTER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 _SPECIAL_STEPS = 0xFFFFFFF0
@@ -259,7 +261,7 @@ def read_launcher(parts_dir: Path) -> dict[str, Any]:
 def is_running(launcher: Mapping[str, Any]) -> bool:
     """Return whether a launcher still runs; on another host it is taken to."""
     pid = launcher.get("pid")
-    if not isinstance(pid, int) or pid <= 0:
+    if not isinstance(pid, int) or not 0 < pid <= MAX_PID:
         return False
     if launcher.get("host") != socket.gethostname():
         return True
