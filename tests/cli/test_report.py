@@ -142,7 +142,7 @@ def snapshot_of_oom(folder: Path) -> Path:
 
 def test_capacity_that_is_no_size_is_refused(snapshot: Path) -> None:
     result = run(snapshot, "--capacity", "much")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "not a size" in result.output
 
 
