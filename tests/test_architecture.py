@@ -16,7 +16,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
-EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units", "memtrace.whole_files"})
+EVERYWHERE = frozenset({"memtrace.errors", "memtrace.printable", "memtrace.units", "memtrace.whole_files"})
 RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
@@ -85,9 +85,10 @@ PARTS = {
         lazily=True,
     ),
     "api.py": part("schema hooks launch", "torch", lazily=True),
-    "reading.py": part("store integrations.jupyter"),
+    "reading.py": part("store integrations.notebook_page"),
     "errors.py": Part(),
     "units.py": Part(),
+    "printable.py": Part(),
     "whole_files.py": Part(),
     "__init__.py": Part(),
     "__main__.py": part("cli"),
@@ -274,21 +275,29 @@ def room(path: str) -> str:
     return str(PurePosixPath(path).parent)
 
 
-def rooms_imported(sources: dict[str, str]) -> dict[str, set[str]]:
-    """Return for each folder the others that its files import from, whether at once or inside functions."""
+def files_imported(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return for each file the others that it imports, whether at once, inside functions or for types only."""
     files = {module_name(path): path for path in sources}
-    found: dict[str, set[str]] = {room(path): set() for path in sources}
+    found: dict[str, set[str]] = {path: set() for path in sources}
     for path, source in sources.items():
         for one in read(path, source).imports:
             imported = files.get(one.module) or files.get(one.module.rpartition(".")[0])
             # A package by its own name is the folder that says what it is, not a file in it.
-            if imported and not imported.endswith("__init__.py") and room(imported) != room(path):
-                found[room(path)].add(room(imported))
+            if imported and not imported.endswith("__init__.py") and imported != path:
+                found[path].add(imported)
+    return found
+
+
+def rooms_imported(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return for each folder the others that its files import from."""
+    found: dict[str, set[str]] = {room(path): set() for path in sources}
+    for path, imported in files_imported(sources).items():
+        found[room(path)] |= {room(one) for one in imported} - {room(path)}
     return found
 
 
 def circles(imported: dict[str, set[str]]) -> list[str]:
-    """Return the folders that import one another in a circle, by leaving out those that import nothing that is left."""
+    """Return what is in a circle or imports from one, by leaving out again and again what imports nothing left."""
     left = dict(imported)
     while free := [one for one, others in left.items() if not others & left.keys()]:
         for one in free:
@@ -320,6 +329,10 @@ def test_no_folder_imports_another_in_a_circle() -> None:
     # The top of the package is three things: words for all, the recording from inside a script, reading back.
     rooms = rooms_imported({path: source for path, source in SOURCES.items() if room(path) != "."})
     assert circles(rooms) == []
+
+
+def test_no_file_imports_another_in_a_circle() -> None:
+    assert circles(files_imported(SOURCES)) == []
 
 
 def test_no_folder_is_a_corridor() -> None:
@@ -473,6 +486,24 @@ def test_checker_finds_a_circle_of_folders() -> None:
     beside = {"units.py": "", "analysis/report.py": "from memtrace.analysis.time.stalls import find_stalls"}
     assert circles(rooms_imported(there | {"analysis/device/peak.py": ""} | beside)) == []
     assert circles(rooms_imported(there | back)) == ["analysis/device", "analysis/time"]
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from memtrace.allocator.model import Allocator",
+        "def f():\n    from memtrace.allocator import model",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from memtrace.allocator.model import Allocator",
+        "def f():\n    import_module('memtrace.allocator.model')",
+    ],
+)
+def test_checker_finds_a_circle_of_files(back: str) -> None:
+    there = {"allocator/model.py": "from memtrace.allocator import release, sizes", "allocator/sizes.py": ""}
+    package = {"allocator/__init__.py": "def f():\n    from memtrace.allocator import model"}
+    assert circles(files_imported(there | package | {"allocator/release.py": "from memtrace import allocator"})) == []
+    found = circles(files_imported(there | package | {"allocator/release.py": back}))
+    assert {"allocator/model.py", "allocator/release.py"} <= set(found)
+    assert "allocator/sizes.py" not in found
 
 
 def test_checker_finds_a_corridor() -> None:

@@ -35,7 +35,7 @@ def export(
 
     perfetto: counters by category, slices for steps, phases, modules and kernels (ui.perfetto.dev). memory-viz: a
     memory snapshot of torch (pytorch.org/memory_viz). speedscope: the stacks at the peak. csv, parquet: a table for
-    pandas.
+    pandas. In csv a text that a spreadsheet would run as a formula has a ' in front.
 
     \b
     Example:

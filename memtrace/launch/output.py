@@ -288,7 +288,10 @@ def _start_ticks(pid: int) -> int | None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a small file so that a reader sees all of it or nothing."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
+    # Readable by its owner alone: it holds the command line. A name left by a process of the same number is taken over.
+    unfinished.unlink(missing_ok=True)
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(json.dumps(content, sort_keys=True) + "\n")
     os.replace(unfinished, path)
 
 

@@ -89,10 +89,6 @@ class ModuleScopes:
         for label, _key, start_ns, recompute in self._calls.open:
             self._emit((*label, start_ns, None, self._step(), recompute))
 
-    def abandon(self) -> None:
-        """Forget open scopes: an exception was caught outside them and the loop goes on."""
-        self._calls.open.clear()
-
     def _closed_outermost(self, start_ns: int, end_ns: int, recompute: bool) -> None:
         if recompute:
             self._on_recompute(start_ns, end_ns)
