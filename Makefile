@@ -9,8 +9,14 @@ INPUTS := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 RUN_STAMP := $(VENV)/installed-run-$(INPUTS)
 DEV_STAMP := $(VENV)/installed-dev-$(INPUTS)
 
+# What `make test-torches` tests: the oldest torch that memtrace supports, one between, and whatever is the newest.
+TORCHES := 2.3.1 2.8.0 newest
+TORCH_STAMPS := $(TORCHES:%=.venv-torch-%/installed-$(INPUTS))
+# Tests of what memtrace does with torch's own objects, and that one recording from end to end.
+TORCH_TESTS := tests/torches tests/hooks/test_cpu.py tests/hooks/test_owners.py tests/hooks/test_saved.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast gold check mutants faults docs bench accuracy gpu clean
+.PHONY: help demo test test-fast test-torches gold check mutants faults docs bench accuracy gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +44,21 @@ test: $(DEV_STAMP) ## run every test
 
 test-fast: $(DEV_STAMP) ## run the tests that start no process and open no page
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not process and not browser and not slow and not gpu'
+
+# torch 2.3 is built for NumPy 1. Not with constraints.txt: it pins another torch, and what an old one needs is older.
+.venv-torch-%/installed-$(INPUTS):
+	$(PYTHON) -m venv .venv-torch-$*
+	.venv-torch-$*/bin/python -m pip install 'torch$(if $(filter newest,$*),,==$*)' $(if $(filter 2.3.%,$*),'numpy<2') \
+		-e . 'hypothesis>=6.100' 'pytest>=8.2' 'pytest-timeout>=2.3'
+	@rm -f .venv-torch-$*/installed-* && touch $@
+
+test-torches: $(TORCH_STAMPS) ## run a small suite with old and new torches, each in an environment of its own (TORCHES='2.6.0')
+	@failed=; for torch in $(TORCHES); do \
+		python=.venv-torch-$$torch/bin/python; \
+		test $$torch != newest || $$python -m pip install --quiet --upgrade torch || exit 1; \
+		$$python -c 'import torch; print("== torch", torch.__version__, flush=True)'; \
+		$$python -m pytest $(TORCH_TESTS) || failed="$$failed $$torch"; \
+	done; test -z "$$failed" || { echo "failed with torch$$failed"; exit 1; }
 
 gold: $(DEV_STAMP) ## accept what reports say now as gold files, showing each difference
 	$(BIN)/python tests/gold/accept.py
@@ -68,5 +89,5 @@ accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stoppe
 gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTHON= names the interpreter)
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py
 
-clean: ## remove the environment, caches and demo output
-	rm -rf $(VENV) demo build dist .mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove the environments, caches and demo output
+	rm -rf $(VENV) .venv-torch-* demo build dist .mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis

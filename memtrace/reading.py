@@ -12,7 +12,7 @@ from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import Trace
 
 if TYPE_CHECKING:
-    from memtrace.integrations.jupyter import Page
+    from memtrace.integrations.notebook_page import Page
 
 
 def read(paths: str | Path | Sequence[str | Path], *, progress: Progress | None = None) -> ReadTrace:
@@ -47,7 +47,7 @@ class ReadTrace(Trace):
         Raises:
             MemtraceError: the page would be too large for a notebook.
         """
-        from memtrace.integrations.jupyter import page_of
+        from memtrace.integrations.notebook_page import page_of
 
         return page_of(self, height=height, capacity=capacity, with_source=with_source)
 

@@ -13,6 +13,8 @@ _BYTE_FACTORS = {
     **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)},
     **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)},
 }
+MAX_BYTES = 2**50
+"""Below what a size is, of one block or of a device: a pebibyte. Sums of many still fit 64 bits."""
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -60,10 +62,13 @@ def parse_bytes(text: str) -> int:
     (25769803776, 1500000, 512)
 
     Raises:
-        MemtraceError: the text is not a number with an optional unit.
+        MemtraceError: the text is not a number with an optional unit, or beyond what any machine has.
     """
     match = _SIZE.fullmatch(text)
     factor = _BYTE_FACTORS.get(match[2].lower()) if match else None
     if match is None or factor is None:
-        raise MemtraceError(f"not a size: {text!r}", hint="write a number and a unit, as in 24GiB or 80GB")
-    return int(float(match[1]) * factor + 0.5)
+        raise MemtraceError(f"not a size: {text[:40]!r}", hint="write a number and a unit, as in 24GiB or 80GB")
+    num_bytes = float(match[1]) * factor
+    if num_bytes >= MAX_BYTES:
+        raise MemtraceError(f"not a size: {text[:40]!r} is more than any machine has", hint="write it as in 24GiB")
+    return int(num_bytes + 0.5)

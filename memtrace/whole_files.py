@@ -13,10 +13,11 @@ from typing import IO
 _OF_THE_SYSTEM = ("/dev/", "/proc/")
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, private: bool = False) -> None:
     """Let `write` fill a file, which takes the place of the one at `path` when it is complete. Raises OSError.
 
-    The file is made with the rights of any new file. A link stays, and what it leads to is replaced.
+    The file is made with the rights of any new file, if it is `private` with those of its owner alone. A link stays,
+    and what it leads to is replaced.
     """
     if not is_replaceable(path):
         with open(path, "ab") as file:
@@ -25,7 +26,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=_open_private if private else None) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -34,6 +35,10 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def is_replaceable(path: Path) -> bool:

@@ -72,7 +72,7 @@ def look() -> dict[str, object]:
     """Return what is there now, by the name of the place; of modules that are not loaded, nothing."""
     found = {name: state() for name, state in _PYTHON_STATES}
     if "torch" in sys.modules:
-        found |= {name: state() for name, state in _torch_states()}
+        found |= {name: _asked(state) for name, state in _torch_states()}
         found |= dict(_hooks())
         found |= {f"{place}.{name}": vars(owner).get(name, _MISSING) for place, owner, name in patched()}
     return found
@@ -93,6 +93,14 @@ def _torch_states() -> Iterator[tuple[str, Callable[[], object]]]:
     for name, module, function in _TORCH_STATES:
         if (state := getattr(sys.modules.get(module), function, None)) is not None:
             yield name, state
+
+
+def _asked(state: Callable[[], object]) -> object:
+    try:
+        return state()
+    except RuntimeError:
+        # Built for CUDA and on a machine without a driver, torch cannot say whether it records a history: it does not.
+        return 0
 
 
 def _hooks() -> Iterator[tuple[str, object]]:

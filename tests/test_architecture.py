@@ -16,7 +16,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "memtrace"
 
-EVERYWHERE = frozenset({"memtrace.errors", "memtrace.units", "memtrace.whole_files"})
+EVERYWHERE = frozenset(
+    {"memtrace.errors", "memtrace.paused_gc", "memtrace.printable", "memtrace.units", "memtrace.whole_files"}
+)
 RESULT_TYPES = frozenset(
     {
         "memtrace.allocator.results",
@@ -85,9 +87,11 @@ PARTS = {
         lazily=True,
     ),
     "api.py": part("schema hooks launch", "torch", lazily=True),
-    "reading.py": part("store integrations.jupyter"),
+    "reading.py": part("store integrations.notebook_page"),
     "errors.py": Part(),
     "units.py": Part(),
+    "printable.py": Part(),
+    "paused_gc.py": Part(),
     "whole_files.py": Part(),
     "__init__.py": Part(),
     "__main__.py": part("cli"),
@@ -274,21 +278,29 @@ def room(path: str) -> str:
     return str(PurePosixPath(path).parent)
 
 
-def rooms_imported(sources: dict[str, str]) -> dict[str, set[str]]:
-    """Return for each folder the others that its files import from, whether at once or inside functions."""
+def files_imported(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return for each file the others that it imports, whether at once, inside functions or for types only."""
     files = {module_name(path): path for path in sources}
-    found: dict[str, set[str]] = {room(path): set() for path in sources}
+    found: dict[str, set[str]] = {path: set() for path in sources}
     for path, source in sources.items():
         for one in read(path, source).imports:
             imported = files.get(one.module) or files.get(one.module.rpartition(".")[0])
             # A package by its own name is the folder that says what it is, not a file in it.
-            if imported and not imported.endswith("__init__.py") and room(imported) != room(path):
-                found[room(path)].add(room(imported))
+            if imported and not imported.endswith("__init__.py") and imported != path:
+                found[path].add(imported)
+    return found
+
+
+def rooms_imported(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return for each folder the others that its files import from."""
+    found: dict[str, set[str]] = {room(path): set() for path in sources}
+    for path, imported in files_imported(sources).items():
+        found[room(path)] |= {room(one) for one in imported} - {room(path)}
     return found
 
 
 def circles(imported: dict[str, set[str]]) -> list[str]:
-    """Return the folders that import one another in a circle, by leaving out those that import nothing that is left."""
+    """Return what is in a circle or imports from one, by leaving out again and again what imports nothing left."""
     left = dict(imported)
     while free := [one for one, others in left.items() if not others & left.keys()]:
         for one in free:
@@ -320,6 +332,10 @@ def test_no_folder_imports_another_in_a_circle() -> None:
     # The top of the package is three things: words for all, the recording from inside a script, reading back.
     rooms = rooms_imported({path: source for path, source in SOURCES.items() if room(path) != "."})
     assert circles(rooms) == []
+
+
+def test_no_file_imports_another_in_a_circle() -> None:
+    assert circles(files_imported(SOURCES)) == []
 
 
 def test_no_folder_is_a_corridor() -> None:
@@ -475,6 +491,24 @@ def test_checker_finds_a_circle_of_folders() -> None:
     assert circles(rooms_imported(there | back)) == ["analysis/device", "analysis/time"]
 
 
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from memtrace.allocator.model import Allocator",
+        "def f():\n    from memtrace.allocator import model",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from memtrace.allocator.model import Allocator",
+        "def f():\n    import_module('memtrace.allocator.model')",
+    ],
+)
+def test_checker_finds_a_circle_of_files(back: str) -> None:
+    there = {"allocator/model.py": "from memtrace.allocator import release, sizes", "allocator/sizes.py": ""}
+    package = {"allocator/__init__.py": "def f():\n    from memtrace.allocator import model"}
+    assert circles(files_imported(there | package | {"allocator/release.py": "from memtrace import allocator"})) == []
+    found = circles(files_imported(there | package | {"allocator/release.py": back}))
+    assert {"allocator/model.py", "allocator/release.py"} <= set(found)
+    assert "allocator/sizes.py" not in found
+
+
 def test_checker_finds_a_corridor() -> None:
     full = {f"cli/command_{number}.py": "" for number in range(MOST_MODULES)} | {"cli/__init__.py": ""}
     assert crowded(full) == []
@@ -485,3 +519,30 @@ def test_checker_accepts_torch_after_start_up() -> None:
     later = "def torch_is_there():\n    from memtrace.hooks import steps"
     for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
     assert start_up_violations({"hooks/watcher.py": for_types + later, "hooks/loop/steps.py": "import torch"}) == []
+
+
+def silent_fields(source: str) -> list[str]:
+    """Return the fields of classes without a line of meaning below them.
+
+    >>> silent_fields('class A:\\n    x: int\\n    "Bytes."\\n    y: int')
+    ['A.y']
+    """
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    return [
+        f"{one.name}.{ast.unparse(field.target)}"
+        for one in classes
+        for field, after in zip(one.body, [*one.body[1:], None], strict=True)
+        if isinstance(field, ast.AnnAssign)
+        and not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant))
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.startswith("analysis/results/")])
+def test_every_field_of_a_result_says_what_it_means(path: str) -> None:
+    assert silent_fields(SOURCES[path]) == []
+
+
+def test_checker_finds_a_silent_field() -> None:
+    told = 'class A:\n    """A thing."""\n\n    x: int\n    """Bytes."""\n'
+    assert silent_fields(told) == []
+    assert silent_fields(told + "    y: int = 0\n    z: int\n") == ["A.y", "A.z"]

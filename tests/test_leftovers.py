@@ -154,3 +154,11 @@ def test_every_call_that_memtrace_wraps_is_watched() -> None:
 
 def test_a_look_takes_microseconds() -> None:
     assert min(timeit.repeat(look, number=10, repeat=5)) / 10 < 1e-3
+
+
+def test_a_torch_that_cannot_ask_its_driver_records_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_driver() -> bool:
+        raise RuntimeError("CUDA driver version is insufficient for CUDA runtime version")
+
+    monkeypatch.setattr(torch._C, "_cuda_isHistoryEnabled", without_driver, raising=False)
+    assert look()["memory history of torch"] == 0

@@ -112,6 +112,7 @@ def import_everything() -> None:
     """Import what the children need. Nothing may be computed here: torch's threads would not survive a fork."""
     for name in (
         "torch",
+        "torch._dynamo",  # which the first optimizer imports
         "torch.utils.checkpoint",
         "torch.distributed.fsdp",
         "transformers",

@@ -10,6 +10,8 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from typing import Protocol
 
+from memtrace.schema.names import DEFAULT_POOL
+
 FREE = 0
 ALLOCATED = 1
 PENDING = 2
@@ -87,7 +89,7 @@ class Pool:
 
     __slots__ = ("free", "is_small", "no_split", "pool_id", "searches", "unmapped", "use_count")
 
-    def __init__(self, *, is_small: bool, pool_id: str = "0,0", no_split: bool = False) -> None:
+    def __init__(self, *, is_small: bool, pool_id: str = DEFAULT_POOL, no_split: bool = False) -> None:
         self.is_small = is_small
         self.pool_id = pool_id
         self.no_split = no_split

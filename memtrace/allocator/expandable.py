@@ -5,13 +5,9 @@ The rules are those of torch's `ExpandableSegment`, `find_expandable_block`, `ma
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from memtrace.allocator.blocks import FREE, UNMAPPED, Block, Entry, Expandable, Pool
+from memtrace.allocator.device_memory import DeviceMemory
 from memtrace.allocator.sizes import SMALL_SEGMENT, round_up
-
-if TYPE_CHECKING:
-    from memtrace.allocator.model import Allocator
 
 
 def best_of(free: list[Entry], at: int, *, is_on: bool) -> int | None:
@@ -36,39 +32,39 @@ def _size_it_can_have(block: Block) -> int:
     return block.size + (after.size if after is not None and after.state == UNMAPPED else 0)
 
 
-def grow(allocator: Allocator, pool: Pool, size: int, stream: int) -> Block | None:
+def grow(memory: DeviceMemory, pool: Pool, size: int, stream: int) -> Block | None:
     """Return a free block of at least this size, in no pool, mapping what it lacks; `None` without memory for it."""
-    block: Block | None = _candidate(allocator, pool, size, stream)
+    block: Block | None = _candidate(memory, pool, size, stream)
     assert block is not None
     if block.state == UNMAPPED:
-        block = _map(allocator, block, min(block.size, size))
+        block = _map(memory, block, min(block.size, size))
     while block is not None and block.size < size:
         # What was found is free and unmapped space by turns, so unmapped space follows.
         after = block.next
         assert after is not None
-        block = _map(allocator, after, min(size - block.size, after.size))
+        block = _map(memory, after, min(size - block.size, after.size))
     if block is not None:
         pool.remove(block)
     return block
 
 
-def _candidate(allocator: Allocator, pool: Pool, size: int, stream: int) -> Block:
+def _candidate(memory: DeviceMemory, pool: Pool, size: int, stream: int) -> Block:
     """Return the first block from which free and unmapped space of this size follows; else a new segment's."""
     for _, block in pool.unmapped.get(stream, []):
         before = block.prev
         start = before if before is not None and before.state == FREE else block
         if _has_room(start, size):
             return start
-    granule = SMALL_SEGMENT if pool.is_small else allocator.settings.large_segment_size
-    address, space = allocator.driver.reserve(granule)
-    return add_expandable(allocator, Expandable(address, space, granule), pool, stream)
+    granule = SMALL_SEGMENT if pool.is_small else memory.settings.large_segment_size
+    address, space = memory.driver.reserve(granule)
+    return add_expandable(memory, Expandable(address, space, granule), pool, stream)
 
 
-def add_expandable(allocator: Allocator, segment: Expandable, pool: Pool, stream: int) -> Block:
+def add_expandable(memory: DeviceMemory, segment: Expandable, pool: Pool, stream: int) -> Block:
     """Add a segment of which nothing is mapped, and return the block that is all of it."""
     block = Block(segment.address, segment.size, pool, stream, UNMAPPED, segment)
     segment.head = block
-    allocator.expandables.append(segment)
+    memory.expandables.append(segment)
     pool.insert_unmapped(block)
     return block
 
@@ -80,17 +76,17 @@ def _has_room(block: Block | None, size: int) -> bool:
     return size <= 0
 
 
-def _map(allocator: Allocator, block: Block, size: int) -> Block | None:
+def _map(memory: DeviceMemory, block: Block, size: int) -> Block | None:
     """Map the start of an unmapped block, in whole granules, and return the free block that it became part of."""
     assert block.expandable is not None
     size = round_up(size, block.expandable.granule)
-    if not allocator.driver.map(block.address, size):
+    if not memory.driver.map(block.address, size):
         return None
-    allocator.num_device_mallocs += 1
-    return put_memory(allocator, block, size)
+    memory.num_device_mallocs += 1
+    return put_memory(memory, block, size)
 
 
-def put_memory(allocator: Allocator, block: Block, size: int) -> Block:
+def put_memory(memory: DeviceMemory, block: Block, size: int) -> Block:
     """Count the start of an unmapped block as free memory, merged with free neighbours."""
     pool = block.pool
     pool.remove_unmapped(block)
@@ -100,7 +96,7 @@ def put_memory(allocator: Allocator, block: Block, size: int) -> Block:
         block.insert_after(rest)
         pool.insert_unmapped(rest)
     block.state = FREE
-    allocator.reserved_bytes += size
+    memory.reserved_bytes += size
     before, after = block.prev, block.next
     if before is not None and before.state == FREE:
         pool.remove(before)
@@ -113,7 +109,7 @@ def put_memory(allocator: Allocator, block: Block, size: int) -> Block:
     return block
 
 
-def unmap(allocator: Allocator, block: Block) -> None:
+def unmap(memory: DeviceMemory, block: Block) -> None:
     """Unmap the granules that lie wholly inside a free block."""
     segment = block.expandable
     assert segment is not None
@@ -121,15 +117,15 @@ def unmap(allocator: Allocator, block: Block) -> None:
     length = (block.address + block.size - segment.address) // segment.granule * segment.granule
     stop = segment.address + length
     if start < stop:
-        take_memory(allocator, block, start, stop)
-        allocator.driver.unmap(start, stop - start)
+        take_memory(memory, block, start, stop)
+        memory.driver.unmap(start, stop - start)
 
 
-def take_memory(allocator: Allocator, block: Block, start: int, stop: int) -> None:
+def take_memory(memory: DeviceMemory, block: Block, start: int, stop: int) -> None:
     """Count a range of a free block as unmapped again; what is left before and behind it stays free."""
     pool, end = block.pool, block.address + block.size
     pool.remove(block)
-    allocator.reserved_bytes -= stop - start
+    memory.reserved_bytes -= stop - start
     if start > block.address:
         gone = Block(start, end - start, pool, block.stream, UNMAPPED, block.expandable)
         block.size = start - block.address
@@ -154,4 +150,4 @@ def take_memory(allocator: Allocator, block: Block, start: int, stop: int) -> No
     if block.is_whole_segment:
         pool.remove_unmapped(block)
         assert block.expandable is not None
-        allocator.expandables.remove(block.expandable)
+        memory.expandables.remove(block.expandable)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from memtrace.schema.names import Action
+from memtrace.schema.names import DEFAULT_POOL, Action
 from memtrace.schema.names import BlockState as BlockName
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
@@ -18,7 +18,6 @@ from memtrace.store.trace import RankTrace
 ALLOC, FREE_REQUESTED, FREE_COMPLETED, SEGMENT_ALLOC, SEGMENT_MAP, SEGMENT_FREE, SEGMENT_UNMAP, OOM, OTHER = range(9)
 ON_CPU = "The CPU has no caching allocator."
 NO_SEGMENTS = "The recording holds no segments, so that its addresses cannot be predicted."
-DEFAULT_POOL = "0,0"
 _CODES = {
     Action.ALLOC: ALLOC,
     Action.FREE_REQUESTED: FREE_REQUESTED,

@@ -36,6 +36,7 @@ from memtrace.allocator.history import (
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import Settings
 from memtrace.allocator.sizes import MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, round_size
+from memtrace.schema.names import DEFAULT_POOL
 
 _SPACE = 1 << 42
 """Address space, in bytes, that an expandable segment is taken to have: what it really has is in no recording."""
@@ -123,7 +124,7 @@ def _segment_before(history: History, at: int, granule: int, *, is_expandable: b
         size=size,
         stream=int(history.stream[at]),
         is_small=size % granule != 0 if is_expandable else size == SMALL_SEGMENT,
-        pool_id="0,0",
+        pool_id=DEFAULT_POOL,
         is_expandable=is_expandable,
     )
 

@@ -13,58 +13,26 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from memtrace.allocator import expandable, release
-from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, Expandable, Pool
+from memtrace.allocator.blocks import ALLOCATED, FREE, Block, Driver, Pool
+from memtrace.allocator.device_memory import DeviceMemory
 from memtrace.allocator.settings import UNLIMITED, Settings
 from memtrace.allocator.sizes import MIN_BLOCK, SMALL_SIZE, rounding, segment_size
 
-DEFAULT_POOL = "0,0"
 
-
-class Allocator:
-    """The state of one device's allocator."""
+class Allocator(DeviceMemory):
+    """One device's allocator: which memory a request gets, and when more is taken from the device."""
 
     def __init__(
         self, settings: Settings, driver: Driver, *, total_bytes: int | None = None, has_limit: bool = False
     ) -> None:
         """Start empty. `has_limit` says that there is a memory limit even if it is not known: free blocks then age."""
-        self.settings = settings
-        self.driver = driver
-        self.limit_bytes: int | None = None
-        """Bytes that may be reserved under `per_process_memory_fraction`; `None` is no limit."""
-        if total_bytes is not None and settings.per_process_memory_fraction < 1:
-            self.limit_bytes = int(settings.per_process_memory_fraction * total_bytes)
-        self.small = Pool(is_small=True)
-        self.large = Pool(is_small=False)
-        self.private: dict[str, tuple[Pool, Pool]] = {}
-        """Small and large pool of each private pool."""
-        self.live: dict[int, Block] = {}
-        """Blocks that are allocated, or freed but pending, by address."""
-        self.heads: dict[int, Block] = {}
-        """First block of each segment that is not expandable, by address."""
-        self.expandables: list[Expandable] = []
-        self.allocated_bytes = 0
-        self.active_bytes = 0
-        self.reserved_bytes = 0
-        self.num_device_mallocs = 0
-        """Segments taken from the device; of expandable segments, times that memory was mapped."""
-        self.num_alloc_retries = 0
-        self.num_ooms = 0
+        super().__init__(settings, driver, total_bytes=total_bytes)
         self._round = rounding(settings)
         has_limit = has_limit or self.limit_bytes is not None
         self._collects = has_limit and settings.garbage_collection_threshold > 0
         self._limits_split = settings.max_split_size != UNLIMITED
         self._max_split = settings.max_split_size
         self._splits_all = settings.expandable_segments
-
-    def pools(self, pool_id: str) -> tuple[Pool, Pool]:
-        """Return the small and the large pool of this id; a private one is made when it is first used."""
-        if pool_id == DEFAULT_POOL:
-            return self.small, self.large
-        found = self.private.get(pool_id)
-        if found is None:
-            pair = Pool(is_small=True, pool_id=pool_id), Pool(is_small=False, pool_id=pool_id)
-            found = self.private[pool_id] = pair
-        return found
 
     def malloc(self, requested: int, stream: int = 0, pool_id: str | None = None) -> Block | None:
         """Return the block that a request gets, `None` if it runs out of memory.
@@ -129,36 +97,6 @@ class Allocator:
         self.active_bytes += block.size
         return block
 
-    def request_free(self, address: int) -> int:
-        """Note that the program freed a block; it stays active until the free completes. Return its bytes."""
-        block = self.live[address]
-        if block.state == ALLOCATED:
-            block.state = PENDING
-            self.allocated_bytes -= block.size
-        return block.size
-
-    def complete_free(self, address: int) -> int:
-        """Give a block back to its pool, merged with free neighbours. Return its bytes."""
-        block = self.live.pop(address)
-        size = block.size
-        if block.state == ALLOCATED:
-            self.allocated_bytes -= size
-        self.active_bytes -= size
-        free = block.pool.free[block.stream]
-        block.state = FREE
-        before = block.prev
-        if before is not None and before.state == FREE:
-            del free[bisect_left(free, (before.size, before.address))]
-            before.absorb_next()
-            block = before
-        after = block.next
-        if after is not None and after.state == FREE:
-            del free[bisect_left(free, (after.size, after.address))]
-            block.absorb_next()
-        block.age_base = block.pool.searches
-        insort(free, (block.size, block.address, block))
-        return size
-
     def free(self, address: int) -> int:
         """Free a block that no other stream uses. Return its bytes."""
         self.request_free(address)
@@ -167,21 +105,6 @@ class Allocator:
     def empty_cache(self) -> None:
         """Give everything back to the driver that is not in use, as `torch.cuda.empty_cache` does."""
         release.release_cached(self)
-
-    def add_segment(self, address: int, size: int, pool: Pool, stream: int) -> Block:
-        """Return a new segment as one free block that is in no pool yet."""
-        block = Block(address, size, pool, stream)
-        self.heads[address] = block
-        self.reserved_bytes += size
-        self.num_device_mallocs += 1
-        return block
-
-    def remove_segment(self, block: Block) -> None:
-        """Give back a segment that is one free block in its pool."""
-        block.pool.remove(block)
-        del self.heads[block.address]
-        self.reserved_bytes -= block.size
-        self.driver.free(block.address, block.size)
 
     def _grow(self, pool: Pool, size: int, stream: int, *, can_flush: bool) -> Block | None:
         """Return a block of new memory; the attempts are in torch's order. The pools are not searched again.

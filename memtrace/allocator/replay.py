@@ -36,13 +36,14 @@ from memtrace.allocator.history import (
 )
 from memtrace.allocator.initial import InconsistentHistoryError, Initial, build, check_possible, find_initial
 from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_event
-from memtrace.allocator.releases import predicted_releases
+from memtrace.allocator.recorded_releases import predicted_releases
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounding
 from memtrace.allocator.slack import infer_slack
 from memtrace.allocator.state import state_of
 from memtrace.allocator.unsure import unsure_levels
+from memtrace.schema.names import DEFAULT_POOL
 from memtrace.store.trace import RankTrace
 
 _UNKNOWN_SETTING = "a setting that the recording does not hold, as a memory limit"
@@ -179,7 +180,7 @@ class Replayer:
                 size = round_size(requested)
                 pool = small if size <= SMALL_SIZE else large
                 if pool_ids is not None:
-                    pool = allocator.pools(pool_ids[at] or "0,0")[size > SMALL_SIZE]
+                    pool = allocator.pools(pool_ids[at] or DEFAULT_POOL)[size > SMALL_SIZE]
                 block = self._grown(at, pool, size, stream) if waiting else find(pool, size, stream)
                 if block is not None:
                     block = hand_out(block, size, requested)

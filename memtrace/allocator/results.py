@@ -102,16 +102,6 @@ class AllocatorState:
     """Free pieces of segments that are partly in use: cannot be given back to the device."""
     num_free_blocks: int
 
-    @property
-    def internal_fragmentation_bytes(self) -> int:
-        """Rounding inside blocks in use."""
-        return self.allocated_bytes - self.requested_bytes
-
-    @property
-    def external_fragmentation_bytes(self) -> int:
-        """Free bytes that one request of the largest free block's size would leave unused."""
-        return self.reserved_bytes - self.active_bytes - self.largest_free_block_bytes
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Replay:

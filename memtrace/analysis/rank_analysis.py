@@ -7,7 +7,6 @@ the process that read the file to the one that reports on all ranks.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from memtrace.analysis.device.timeline import build_timeline
 from memtrace.analysis.diagnosis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.diagnosis.notes import notes_of_device
 from memtrace.analysis.diagnosis.oom_to_come import ahead_finding
+from memtrace.analysis.events.optimizer_options import options_of
 from memtrace.analysis.first_step.effects import first_step_effects
 from memtrace.analysis.first_step.two_peaks import by_category_difference, first_step_peak, steady_state_peak
 from memtrace.analysis.ranks.facts_of_rank import rank_facts
@@ -201,19 +201,15 @@ def _facts(run: Mapping[str, Any], rank: RankTrace) -> dict[str, Any]:
     names = ("world_size", "local_rank", "host", "pid", "versions", "exception", "original_path", "autocast_dtypes")
     facts = {name: rank.header.get(name) for name in (*names, "uses_grad_scaler", "peak_host_rss_bytes", "sources")}
     facts |= {name: run.get(name) for name in ("command", "exit_status")}
-    facts["optimizers"] = [_optimizer(rank, row) for row in rank.table("optimizers").rows()]
+    facts["optimizers"] = [_optimizer(rank, at, row) for at, row in enumerate(rank.table("optimizers").rows())]
     return {name: value for name, value in facts.items() if value not in (None, [], {})}
 
 
-def _optimizer(rank: RankTrace, row: Mapping[str, Any]) -> dict[str, Any]:
+def _optimizer(rank: RankTrace, at: int, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return one parameter group: class, number of parameters, options."""
-    try:
-        options = json.loads(rank.text(row["options"]) or "{}")
-    except ValueError:
-        options = {}
     return {
         "class_name": rank.text(row["class_name"]),
         "group": row["group"],
         "num_parameters": row["num_parameters"],
-        "options": options,
+        "options": options_of(rank, at),
     }

@@ -23,10 +23,33 @@ def analyze(trace: Trace, *, capacity_bytes: int | None = None, with_map: bool =
 
     `with_map` adds every allocation, for viewers.
     """
-    analyses = [
-        analyze_rank(rank, trace.header, capacity_bytes=capacity_bytes, with_map=with_map) for rank in trace.ranks
-    ]
-    return combine(analyses, title=trace.path, warnings=trace.warnings)
+    analyses, failed = analyze_ranks(trace, capacity_bytes=capacity_bytes, with_map=with_map)
+    return combine(analyses, title=trace.path, warnings=[*trace.warnings, *failed])
+
+
+def analyze_ranks(
+    trace: Trace, *, capacity_bytes: int | None = None, with_map: bool = False
+) -> tuple[list[RankAnalysis], list[LoadWarning]]:
+    """Return the analysis of every rank of a trace, and a warning for each that could not be analysed.
+
+    Raises:
+        Exception: what the first rank came to, where none could be analysed.
+    """
+    analyses: list[RankAnalysis] = []
+    failed: list[LoadWarning] = []
+    first_error: Exception | None = None
+    for at, rank in enumerate(trace.ranks):
+        try:
+            analyses.append(analyze_rank(rank, trace.header, capacity_bytes=capacity_bytes, with_map=with_map))
+        except Exception as error:
+            # One damaged rank of many must not cost the others.
+            first_error = first_error or error
+            name = f"rank {rank.rank}" if rank.rank is not None else f"process {at + 1}"
+            message = f"{name} could not be analysed ({type(error).__name__}: {str(error)!r})"
+            failed.append(LoadWarning(slug="file-unreadable", message=message))
+    if first_error is not None and not analyses:
+        raise first_error
+    return analyses, failed
 
 
 def combine(analyses: Sequence[RankAnalysis], *, title: str, warnings: Iterable[LoadWarning] = ()) -> Report:

@@ -16,6 +16,7 @@ import click
 
 from memtrace import __version__
 from memtrace.errors import MemtraceError
+from memtrace.printable import LINES, clean
 
 EXIT_INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C ended: 128 + SIGINT."""
@@ -97,18 +98,9 @@ class ShownError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print `error: …` and `hint: …` to standard error."""
-        click.echo(f"error: {printable(self.message)}", file=file, err=True)
+        click.echo(f"error: {clean(self.message, keep=LINES)}", file=file, err=True)
         if self.hint:
-            click.echo(f"hint: {printable(self.hint)}", file=file, err=True)
-
-
-def printable(text: str) -> str:
-    """Return the text with control characters replaced: messages quote names out of files, which may hold escapes.
-
-    >>> printable("no such module: \\x1b[2Jblocks")
-    'no such module: �[2Jblocks'
-    """
-    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+            click.echo(f"hint: {clean(self.hint, keep=LINES)}", file=file, err=True)
 
 
 class LazyGroup(click.Group):

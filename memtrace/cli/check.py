@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 3
 """Exit code where a budget is broken, or the baseline exceeded."""
+MAX_PERCENT = 10**6
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%?\s*")
 
 
@@ -41,7 +42,7 @@ class Percent(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return percent; wrong usage where the text is no share."""
         match = _PERCENT.fullmatch(str(value))
-        if match is None:
+        if match is None or float(match[1]) > MAX_PERCENT:
             self.fail(f"not a share: {value!r}: write it as in 2%", param, ctx)
         return float(match[1])
 

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from memtrace import __version__
+from memtrace.cli.numbers import Number
 from memtrace.schema.version import TRACE_VERSION
 
 DEPENDENCIES = ("click", "numpy", "orjson", "pandas", "plotly", "rich")
@@ -57,7 +58,14 @@ if torch.cuda.is_available():
 
 @click.command()
 @click.option("--python", default=sys.executable, metavar="PATH", help="The Python whose torch to look at.")
-@click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="How long its torch may take.")
+@click.option(
+    "--timeout",
+    type=Number(0.1, 86_400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long its torch may take.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(python: str, timeout: float, as_json: bool) -> None:
     """Show the environment, for a bug report.

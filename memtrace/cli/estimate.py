@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.model_options import NamedModel, model_options, named_model, run_options
+from memtrace.cli.numbers import COUNT, FEW
 
 if TYPE_CHECKING:
     from memtrace.forecast.memory.layout import Layout, Run
@@ -20,9 +21,11 @@ EXIT_UNCERTAIN = 4
 
 @click.command()
 @model_options
-@click.option("--micro-batch", type=int, default=1, show_default=True, help="Sequences of one forward pass on a GPU.")
-@click.option("--sequence", "--seq", type=int, help="Tokens of a sequence.  [default: 1024, or what the model allows]")
-@click.option("--accumulation", type=int, default=1, show_default=True, help="Micro-batches of a step.")
+@click.option("--micro-batch", type=FEW, default=1, show_default=True, help="Sequences of one forward pass on a GPU.")
+@click.option(
+    "--sequence", "--seq", type=COUNT, help="Tokens of a sequence.  [default: 1024, or what the model allows]"
+)
+@click.option("--accumulation", type=FEW, default=1, show_default=True, help="Micro-batches of a step.")
 @run_options
 @click.option(
     "--recompute",
@@ -33,11 +36,11 @@ EXIT_UNCERTAIN = 4
 )
 @click.option("--fused", is_flag=True, help="The optimizer runs fused: no temporary as large as a state.")
 @click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Where it runs.")
-@click.option("--dp", type=int, default=1, show_default=True, help="Data-parallel ranks.")
-@click.option("--tp", type=int, default=1, show_default=True, help="Tensor-parallel ranks.")
-@click.option("--pp", type=int, default=1, show_default=True, help="Pipeline stages.")
-@click.option("--cp", type=int, default=1, show_default=True, help="Context-parallel ranks.")
-@click.option("--ep", type=int, default=1, show_default=True, help="Expert-parallel ranks, a part of the others.")
+@click.option("--dp", type=FEW, default=1, show_default=True, help="Data-parallel ranks.")
+@click.option("--tp", type=FEW, default=1, show_default=True, help="Tensor-parallel ranks.")
+@click.option("--pp", type=FEW, default=1, show_default=True, help="Pipeline stages.")
+@click.option("--cp", type=FEW, default=1, show_default=True, help="Context-parallel ranks.")
+@click.option("--ep", type=FEW, default=1, show_default=True, help="Expert-parallel ranks, a part of the others.")
 @click.option("--zero", type=click.IntRange(0, 3), default=0, show_default=True, help="ZeRO stage; 3 is FSDP.")
 @click.option("--no-sequence-parallel", is_flag=True, help="Tensor parallelism leaves norms and dropouts whole.")
 @click.option("--bucket-view", is_flag=True, help="DistributedDataParallel with gradient_as_bucket_view: no copies.")

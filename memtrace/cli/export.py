@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memtrace.cli.numbers import RANK
+
 if TYPE_CHECKING:
     from memtrace.store.trace import Trace
 
@@ -23,7 +25,7 @@ _SUFFIXES = {
 @click.argument("trace", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--to", "target", required=True, type=click.Choice(list(_SUFFIXES)), help="The format.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PATH", help="The file to write.")
-@click.option("--rank", type=int, help="The rank to export, where the format holds one only (memory-viz).")
+@click.option("--rank", type=RANK, help="The rank to export, where the format holds one only (memory-viz).")
 @click.option("--table", default="allocations", show_default=True, help="The table, for csv and parquet.")
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def export(
@@ -33,7 +35,7 @@ def export(
 
     perfetto: counters by category, slices for steps, phases, modules and kernels (ui.perfetto.dev). memory-viz: a
     memory snapshot of torch (pytorch.org/memory_viz). speedscope: the stacks at the peak. csv, parquet: a table for
-    pandas.
+    pandas. In csv a text that a spreadsheet would run as a formula has a ' in front.
 
     \b
     Example:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memtrace.cli.report import Size
+from memtrace.cli.numbers import COUNT, Size
 
 if TYPE_CHECKING:
     from memtrace.forecast.fitting.results import FitRun, Measured
@@ -27,12 +27,12 @@ LEAST_STEPS = 3
 @click.option(
     "--predict", "is_predicted", is_flag=True, help="Predict each run, without the GPU that --gpu or --capacity names."
 )
-@click.option("--min", "smallest", type=click.IntRange(1), default=1, show_default=True, help="Smallest to try.")
-@click.option("--max", "largest", type=click.IntRange(1), help="Largest to try.")
-@click.option("--multiple", type=click.IntRange(1), default=1, show_default=True, help="Try multiples of this only.")
+@click.option("--min", "smallest", type=COUNT, default=1, show_default=True, help="Smallest to try.")
+@click.option("--max", "largest", type=COUNT, help="Largest to try.")
+@click.option("--multiple", type=COUNT, default=1, show_default=True, help="Try multiples of this only.")
 @click.option(
     "--steps",
-    type=click.IntRange(LEAST_STEPS),
+    type=click.IntRange(LEAST_STEPS, 10**9),
     default=LEAST_STEPS,
     show_default=True,
     help="Steps of each run; it is ended after them. More where batches differ in length.",

@@ -12,7 +12,12 @@ import click
 @click.argument("traces", nargs=-1, required=True, metavar="TRACE…", type=click.Path(exists=True, path_type=Path))
 @click.option("--table", default="events", show_default=True, metavar="NAME", help="The table whose records to show.")
 @click.option(
-    "--head", default=10, show_default=True, metavar="N", type=click.IntRange(min=0), help="How many records to show."
+    "--head",
+    default=10,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(0, 10**9),
+    help="How many records to show.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def inspect(traces: tuple[Path, ...], table: str, head: int, as_json: bool) -> None:

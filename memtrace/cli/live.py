@@ -7,13 +7,15 @@ import time
 
 import click
 
+from memtrace.cli.numbers import Number
+
 
 @click.command()
 @click.argument("run")
 @click.option("--once", is_flag=True, help="Print how it is now, and end.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=Number(0.1, 86_400),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from memtrace.cli.numbers import COUNT, FEW, CountText, Number
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
@@ -28,13 +29,22 @@ _MODEL_OPTIONS = (
         help="The model's config.json, as transformers writes it.",
     ),
     click.option("--preset", metavar="NAME", help="A well-known model, as llama-3-8b; a wrong name lists near ones."),
-    click.option("--params", metavar="COUNT", help="A model of so many parameters, as 7B, of which no more is known."),
-    click.option("--layers", type=int, help="With --hidden and --heads: a GPT of these dimensions."),
-    click.option("--hidden", type=int, help="Hidden size."),
-    click.option("--heads", type=int, help="Attention heads."),
-    click.option("--kv-heads", type=int, help="Heads of keys and values; as many as heads if not given."),
-    click.option("--ffn", type=int, help="Inner width of the MLP; four times the hidden size if not given."),
-    click.option("--vocabulary", type=int, help="Rows of the embedding.  [default: 50257]"),
+    click.option(
+        "--params",
+        metavar="COUNT",
+        type=CountText(),
+        help="A model of so many parameters, as 7B, of which no more is known.",
+    ),
+    click.option(
+        "--layers", type=click.IntRange(1, 10_000), help="With --hidden and --heads: a GPT of these dimensions."
+    ),
+    click.option("--hidden", type=click.IntRange(1, 10**7), help="Hidden size."),
+    click.option("--heads", type=FEW, help="Attention heads."),
+    click.option("--kv-heads", type=FEW, help="Heads of keys and values; as many as heads if not given."),
+    click.option(
+        "--ffn", type=click.IntRange(1, 10**7), help="Inner width of the MLP; four times the hidden size if not given."
+    ),
+    click.option("--vocabulary", type=COUNT, help="Rows of the embedding.  [default: 50257]"),
     click.option("--gated", is_flag=True, help="With dimensions: the MLP has a gate (SwiGLU)."),
 )
 
@@ -63,7 +73,7 @@ _RUN_OPTIONS = (
         show_default=True,
         help="The attention kernel; explicit writes the scores out.",
     ),
-    click.option("--dropout", type=float, help="In place of every dropout of the model."),
+    click.option("--dropout", type=Number(0, 1), help="In place of every dropout of the model."),
 )
 
 

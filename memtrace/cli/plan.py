@@ -8,22 +8,33 @@ from typing import Any
 import click
 
 from memtrace.cli.model_options import model_options, named_model, run_options
+from memtrace.cli.numbers import COUNT, FEW, CountText, Number
 
 EXIT_NOTHING_FITS = 3
 
 
 @click.command()
 @model_options
-@click.option("--gpus", type=int, required=True, help="How many GPUs there are.")
+@click.option("--gpus", type=FEW, required=True, help="How many GPUs there are.")
 @click.option("--gpu", required=True, metavar="GPU", help="Which: h100-80gb, a100-40gb … or a size, as 24GiB.")
-@click.option("--gbs-tokens", required=True, metavar="COUNT", help="Tokens of one optimizer step; 4M is 4·2²⁰.")
-@click.option("--sequence", "--seq", type=int, required=True, help="Tokens of a sequence.")
-@run_options
-@click.option("--gpus-per-node", type=int, help="GPUs that fast links connect.  [default: 8]")
-@click.option("--intra-gbs", type=float, help="GB/s between GPUs of a node, one way, in place of the data sheet's.")
-@click.option("--inter-gbs", type=float, help="GB/s between nodes, one way and per GPU.")
 @click.option(
-    "--compute-share", type=float, default=0.55, show_default=True, help="Share of the data sheet's FLOP/s in use."
+    "--gbs-tokens", required=True, type=CountText(), metavar="COUNT", help="Tokens of one optimizer step; 4M is 4·2²⁰."
+)
+@click.option("--sequence", "--seq", type=COUNT, required=True, help="Tokens of a sequence.")
+@run_options
+@click.option("--gpus-per-node", type=FEW, help="GPUs that fast links connect.  [default: 8]")
+@click.option(
+    "--intra-gbs",
+    type=Number(0, 10**9, min_open=True),
+    help="GB/s between GPUs of a node, one way, in place of the data sheet's.",
+)
+@click.option("--inter-gbs", type=Number(0, 10**9, min_open=True), help="GB/s between nodes, one way and per GPU.")
+@click.option(
+    "--compute-share",
+    type=Number(0, 1, min_open=True),
+    default=0.55,
+    show_default=True,
+    help="Share of the data sheet's FLOP/s in use.",
 )
 @click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Layouts to list.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
@@ -63,7 +74,6 @@ def _question(options: dict[str, Any]) -> Any:
     """Return what the options ask."""
     from dataclasses import replace
 
-    from memtrace.errors import MemtraceError
     from memtrace.forecast.gpus import gpu_named
     from memtrace.forecast.memory.optimizers import optimizer_named
     from memtrace.forecast.model.from_parameter_count import parse_count
@@ -71,9 +81,6 @@ def _question(options: dict[str, Any]) -> Any:
     from memtrace.forecast.planning.plan import Question
     from memtrace.forecast.planning.step_time import Speed
 
-    for name in ("gpus_per_node", "intra_gbs", "inter_gbs", "compute_share"):
-        if options[name] is not None and not 0 < options[name] < float("inf"):
-            raise MemtraceError(f"--{name.replace('_', '-')} must be more than 0")
     given = {
         "gpus_per_node": options["gpus_per_node"],
         "intra_bytes_s": None if options["intra_gbs"] is None else options["intra_gbs"] * 1e9,

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from memtrace.cli.numbers import COUNT, FEW
+
 EXIT_DOES_NOT_FIT = 3
 """The prediction succeeded, and says that the program will run out of memory."""
 DEFAULT_GPU = "h100-80gb"
@@ -29,12 +31,10 @@ STDERR = 2
     help='Also say which of these GPUs it fits on: "all" that are known, or a list. It runs once for each compute '
     "capability.",
 )
-@click.option(
-    "--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Steps after which the program is ended."
-)
+@click.option("--steps", type=COUNT, default=3, show_default=True, help="Steps after which the program is ended.")
 @click.option(
     "--world-size",
-    type=click.IntRange(min=1),
+    type=FEW,
     default=1,
     show_default=True,
     help="Ranks that the program is told there are: it runs as rank 0, alone. Leave torchrun out of the command.",

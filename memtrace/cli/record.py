@@ -45,7 +45,7 @@ def _check_steps(ctx: click.Context, param: click.Parameter, value: str) -> str:
 )
 @click.option(
     "--max-entries",
-    type=click.IntRange(min=1000),
+    type=click.IntRange(1000, 10**9),
     default=DEFAULT_MAX_ENTRIES,
     show_default=True,
     metavar="N",

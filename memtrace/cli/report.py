@@ -11,23 +11,13 @@ from typing import Any
 
 import click
 
-from memtrace.cli import printable
+from memtrace.cli.numbers import Size
+from memtrace.printable import LINES, clean
 from memtrace.schema.findings import SLUGS
-from memtrace.units import parse_bytes
 
 EXIT_FAILED_ON = 3
 """Exit code where the report has a finding that `--fail-on` names."""
 _SHOW_AFTER_SECONDS = 1.0
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic only for type checkers of the newest click
-    """A number of bytes with a unit, as in 24GiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes; raises MemtraceError with a hint."""
-        return value if isinstance(value, int) else parse_bytes(str(value))
 
 
 class TracePath(click.Path):
@@ -55,7 +45,7 @@ class Progress:
         """Show progress, once a second has passed."""
         if self._watched and time.monotonic() - self._start > _SHOW_AFTER_SECONDS:
             share = f" {100 * done // total:3d} %" if total else ""
-            name = "".join(char for char in what if char.isprintable())[:60]
+            name = clean(what)[:60]
             click.echo(f"\r\x1b[2K{name}{share}", nl=False, err=True)
             self._shown = True
 
@@ -71,7 +61,9 @@ class Progress:
 @click.option(
     "--open", "opens", is_flag=True, help="Open the page in a browser; --html is a temporary file by default."
 )
-@click.option("--no-source", is_flag=True, help="Leave paths and source lines out of the HTML file.")
+@click.option(
+    "--no-source", is_flag=True, help="Leave paths, lines, host, arguments and messages of errors out of the HTML file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
 @click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
 @click.option("--capacity", type=Size(), help="Memory of the device, as in 24GiB, in place of what the trace says.")
@@ -119,6 +111,7 @@ def report(
     from memtrace.analysis.advice.find import failing
     from memtrace.parallel.run import report_of
     from memtrace.report.output import check_output, write_html
+    from memtrace.report.page.data.personal import personal_facts
 
     if html is None and opens:
         html = Path(tempfile.mkdtemp(prefix="memtrace-")) / "report.html"
@@ -142,11 +135,14 @@ def report(
 
         print_report(result)
     if html is not None:
+        held = () if no_source else personal_facts(result)
         click.echo(f"Wrote {html}", err=as_json)
+        if held:
+            click.echo(f"Before you share it: it holds {', '.join(held)}; --no-source leaves them out.", err=as_json)
     if html is not None and opens:
         webbrowser.open(html.resolve().as_uri())
     failed = failing(result.findings, fail_on)
     for finding in failed:
-        click.echo(f"failed on {finding.slug}: {printable(finding.title)}", err=True)
+        click.echo(f"failed on {finding.slug}: {clean(finding.title, keep=LINES)}", err=True)
     if failed:
         context.exit(EXIT_FAILED_ON)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
+from memtrace.cli.numbers import COUNT
+
 
 @click.command()
 @click.argument("run")
-@click.option(
-    "--steps", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="How many steps to keep."
-)
+@click.option("--steps", type=COUNT, default=2, show_default=True, metavar="N", help="How many steps to keep.")
 def trigger(run: str, steps: int) -> None:
     """Ask a running recording to keep its next steps.
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from memtrace.cli.report import Progress, Size
+from memtrace.cli.numbers import Size
+from memtrace.cli.report import Progress
 
 
 @click.command()

@@ -10,6 +10,7 @@ import difflib
 from dataclasses import dataclass
 
 from memtrace.errors import MemtraceError
+from memtrace.schema.gpu_data_sheets import peak_flops
 from memtrace.units import parse_bytes
 
 GIB = 1024**3
@@ -34,11 +35,13 @@ class Gpu:
     is_amd: bool = False
 
 
-def _gpu(name: str, gib: float, tflops: float, intra_gb: float, inter_gb: float, capability: tuple[int, int]) -> Gpu:
+def _gpu(name: str, gib: float, device: str, intra_gb: float, inter_gb: float, capability: tuple[int, int]) -> Gpu:
+    flops = peak_flops(device, "float16")
+    assert flops is not None, f"no data sheet for {device}"
     return Gpu(
         name=name,
         memory_bytes=round(gib * GIB),
-        flops=tflops * 1e12,
+        flops=float(flops),
         intra_bytes_s=intra_gb * _GB_S,
         inter_bytes_s=inter_gb * _GB_S,
         capability=capability,
@@ -49,21 +52,21 @@ def _gpu(name: str, gib: float, tflops: float, intra_gb: float, inter_gb: float,
 GPUS = {
     one.name: one
     for one in (
-        _gpu("v100-16gb", 15.8, 125, 150, 12.5, (7, 0)),
-        _gpu("v100-32gb", 31.7, 125, 150, 12.5, (7, 0)),
-        _gpu("t4-16gb", 14.6, 65, 16, 6.25, (7, 5)),
-        _gpu("a10g-24gb", 22.1, 70, 32, 6.25, (8, 6)),
-        _gpu("l4-24gb", 22.0, 121, 32, 6.25, (8, 9)),
-        _gpu("l40s-48gb", 44.4, 362, 32, 12.5, (8, 9)),
-        _gpu("rtx3090-24gb", 23.6, 71, 32, 6.25, (8, 6)),
-        _gpu("rtx4090-24gb", 23.5, 165, 32, 6.25, (8, 9)),
-        _gpu("a100-40gb", 39.4, 312, 300, 25, (8, 0)),
-        _gpu("a100-80gb", 79.1, 312, 300, 25, (8, 0)),
-        _gpu("h100-80gb", 79.1, 989, 450, 50, (9, 0)),
-        _gpu("h200-141gb", 139.8, 989, 450, 50, (9, 0)),
-        _gpu("b200-192gb", 178.3, 2250, 900, 50, (10, 0)),
-        _gpu("mi250x-64gb", 64.0, 191.5, 100, 25, (9, 0)),
-        _gpu("mi300x-192gb", 191.9, 1307, 448, 50, (9, 4)),
+        _gpu("v100-16gb", 15.8, "Tesla V100-SXM2-16GB", 150, 12.5, (7, 0)),
+        _gpu("v100-32gb", 31.7, "Tesla V100-SXM2-32GB", 150, 12.5, (7, 0)),
+        _gpu("t4-16gb", 14.6, "Tesla T4", 16, 6.25, (7, 5)),
+        _gpu("a10g-24gb", 22.1, "NVIDIA A10G", 32, 6.25, (8, 6)),
+        _gpu("l4-24gb", 22.0, "NVIDIA L4", 32, 6.25, (8, 9)),
+        _gpu("l40s-48gb", 44.4, "NVIDIA L40S", 32, 12.5, (8, 9)),
+        _gpu("rtx3090-24gb", 23.6, "NVIDIA GeForce RTX 3090", 32, 6.25, (8, 6)),
+        _gpu("rtx4090-24gb", 23.5, "NVIDIA GeForce RTX 4090", 32, 6.25, (8, 9)),
+        _gpu("a100-40gb", 39.4, "NVIDIA A100-SXM4-40GB", 300, 25, (8, 0)),
+        _gpu("a100-80gb", 79.1, "NVIDIA A100-SXM4-80GB", 300, 25, (8, 0)),
+        _gpu("h100-80gb", 79.1, "NVIDIA H100 80GB HBM3", 450, 50, (9, 0)),
+        _gpu("h200-141gb", 139.8, "NVIDIA H200", 450, 50, (9, 0)),
+        _gpu("b200-192gb", 178.3, "NVIDIA B200", 900, 50, (10, 0)),
+        _gpu("mi250x-64gb", 64.0, "AMD Instinct MI250X", 100, 25, (9, 0)),
+        _gpu("mi300x-192gb", 191.9, "AMD Instinct MI300X", 448, 50, (9, 4)),
     )
 }
 """By the name that `--gpu` takes."""
@@ -96,6 +99,8 @@ def gpu_named(text: str) -> Gpu:
         return GPUS[text]
     try:
         memory = parse_bytes(text)
+        if memory < 1:
+            raise MemtraceError("a size of 0 holds nothing")
     except MemtraceError:
         near = difflib.get_close_matches(text, GPUS, n=3, cutoff=0.3) or list(GPUS)
         raise MemtraceError(

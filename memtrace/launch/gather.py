@@ -14,6 +14,7 @@ from memtrace.errors import OutputError, RecordError
 from memtrace.launch.output import LAUNCHER_FILE, Output, rank_file_name, read_launcher
 from memtrace.schema.options import RecordOptions
 from memtrace.schema.records import PARTS_SUFFIX
+from memtrace.schema.secret_arguments import masked_arguments
 from memtrace.store.parts.folder import part_names, read_parts
 from memtrace.store.reading.merge import merge_traces
 from memtrace.store.reading.read import read_trace
@@ -45,7 +46,7 @@ def trace_header(command: Sequence[str], options: RecordOptions, exit_status: in
     """Return the header of a trace; of the options only those that a user chose, so that paths stay out of it."""
     return {
         "memtrace": __version__,
-        "command": None if options.redact else list(command),
+        "command": None if options.redact else masked_arguments(command),
         "redacted": options.redact,
         "exit_status": exit_status,
         "options": {

@@ -10,7 +10,7 @@ from typing import Any
 
 from memtrace.errors import RecordError
 from memtrace.launch.live_results import LiveRank, LiveRun, LiveWarning, RankState
-from memtrace.launch.output import LAUNCHER_FILE, is_running, read_launcher
+from memtrace.launch.output import LAUNCHER_FILE, MAX_PID, is_running, read_launcher
 from memtrace.launch.trigger import candidate_folders
 from memtrace.schema.names import Category
 from memtrace.store.parts.folder import part_names
@@ -34,7 +34,7 @@ class Watch:
         self._parts: dict[tuple[Path, str], RunningPart] = {}
         if not self._folders():
             hint = "name the output (-o) of a `memtrace record` that runs, its .parts folder or a process id"
-            if Path(run).is_file():
+            if os.path.isfile(run):
                 hint = f"its recording has ended: memtrace report {run}"
             raise RecordError(f"{run}: no recording runs there", hint=hint)
 
@@ -65,7 +65,7 @@ class Watch:
         return [
             folder
             for folder in candidate_folders(self._run)
-            if (folder / LAUNCHER_FILE).is_file() or (folder.is_dir() and part_names(folder))
+            if os.path.isfile(folder / LAUNCHER_FILE) or part_names(folder)
         ]
 
 
@@ -113,7 +113,7 @@ def _state(part: RunningPart, launcher: Mapping[str, Any], age_ns: int | None) -
 def _is_alive(header: Mapping[str, Any], launcher: Mapping[str, Any]) -> bool | None:
     """Return whether a recorded process is still there; `None` where its host is another, or not known."""
     pid, host = _number(header, "pid"), header.get("host") or launcher.get("host")
-    if pid is None or pid <= 0 or host != socket.gethostname():
+    if pid is None or not 0 < pid <= MAX_PID or host != socket.gethostname():
         return None
     try:
         os.kill(pid, 0)

@@ -25,6 +25,8 @@ from memtrace.whole_files import is_replaceable
 
 LAUNCHER_FILE = "launcher.json"
 """File in a folder of parts: who records, what is run, where it goes."""
+MAX_PID = 2**31 - 1
+"""The largest number that a process can have; what a file names may be any."""
 
 _OUTER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 _SPECIAL_STEPS = 0xFFFFFFF0
@@ -259,7 +261,7 @@ def read_launcher(parts_dir: Path) -> dict[str, Any]:
 def is_running(launcher: Mapping[str, Any]) -> bool:
     """Return whether a launcher still runs; on another host it is taken to."""
     pid = launcher.get("pid")
-    if not isinstance(pid, int) or pid <= 0:
+    if not isinstance(pid, int) or not 0 < pid <= MAX_PID:
         return False
     if launcher.get("host") != socket.gethostname():
         return True
@@ -286,7 +288,10 @@ def _start_ticks(pid: int) -> int | None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a small file so that a reader sees all of it or nothing."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
+    # Readable by its owner alone: it holds the command line. A name left by a process of the same number is taken over.
+    unfinished.unlink(missing_ok=True)
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(json.dumps(content, sort_keys=True) + "\n")
     os.replace(unfinished, path)
 
 

@@ -18,6 +18,7 @@ from memtrace.launch.command import PACKAGE_DIR, resolve, run_command
 from memtrace.launch.host_memory import possible_kill, read_host_memory
 from memtrace.launch.output import Output, plan_output, write_launcher
 from memtrace.schema.options import RecordOptions
+from memtrace.schema.secret_arguments import masked_arguments
 from memtrace.units import format_bytes
 
 Say = Callable[[str], None]
@@ -65,7 +66,11 @@ def record(recording: Recording, say: Say) -> int:
 
 def _early_header(command: Sequence[str], options: RecordOptions) -> dict[str, object]:
     """Return the header for a `merge` by hand, in case this process does not live to gather."""
-    return {"command": None if options.redact else list(command), "redacted": options.redact, "exit_status": None}
+    return {
+        "command": None if options.redact else masked_arguments(command),
+        "redacted": options.redact,
+        "exit_status": None,
+    }
 
 
 def _finish(

@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 
 from memtrace.errors import RecordError
-from memtrace.launch.output import LAUNCHER_FILE, is_running, read_launcher, write_json
+from memtrace.launch.output import LAUNCHER_FILE, MAX_PID, is_running, read_launcher, write_json
 from memtrace.schema.options import OPTIONS_VARIABLE
 from memtrace.schema.records import PARTS_SUFFIX, TRIGGER_FILE
 
@@ -34,17 +34,21 @@ def trigger(run: str, num_steps: int) -> int:
 
 def find_parts(run: str) -> list[Path]:
     """Return the folders of parts of an output, of a run folder, or of a process and those below it."""
-    return [folder for folder in candidate_folders(run) if (folder / LAUNCHER_FILE).is_file()]
+    return [folder for folder in candidate_folders(run) if os.path.isfile(folder / LAUNCHER_FILE)]
 
 
 def candidate_folders(run: str) -> list[Path]:
-    """Return where the parts of an output, of a run folder, or of a process and those below it would be."""
+    """Return the folders that may be the parts of an output, of a run folder, or of a process and those below it.
+
+    `os.path` asks here, which takes a name that no file can have, or may not be looked up, for one that is not there.
+    """
     path = Path(run)
     beside = path.with_name(path.name + PARTS_SUFFIX) if path.name else path
-    candidates = [path, beside, *(sorted(path.glob(f"*{PARTS_SUFFIX}")) if path.is_dir() else [])]
+    candidates = [path, beside, *(sorted(path.glob(f"*{PARTS_SUFFIX}")) if os.path.isdir(path) else [])]
     if run.isascii() and run.isdigit() and not any(map(os.path.lexists, candidates)):
-        return _parts_of_process(int(run))
-    return candidates
+        is_number = len(run) <= len(str(MAX_PID)) and int(run) <= MAX_PID
+        return _parts_of_process(int(run)) if is_number else []
+    return [folder for folder in candidates if os.path.isdir(folder)]
 
 
 def _parts_of_process(pid: int) -> list[Path]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-from memtrace.analysis.rank_analysis import RankAnalysis, analyze_rank
+from memtrace.analysis.rank_analysis import RankAnalysis
+from memtrace.analysis.report import analyze_ranks
 from memtrace.parallel.sources import Source, read_source
 from memtrace.store.files import Progress
 from memtrace.store.trace import LoadWarning
@@ -43,10 +44,8 @@ def analyze_file(
         TraceReadError: it cannot be read. TraceVersionError: a newer memtrace wrote it.
     """
     trace = read_source(source, progress)
-    ranks = tuple(
-        analyze_rank(rank, trace.header, capacity_bytes=capacity_bytes, with_map=with_map) for rank in trace.ranks
-    )
-    return FileAnalysis(ranks=ranks, warnings=trace.warnings)
+    ranks, failed = analyze_ranks(trace, capacity_bytes=capacity_bytes, with_map=with_map)
+    return FileAnalysis(ranks=tuple(ranks), warnings=(*trace.warnings, *failed))
 
 
 def analyze_in_turn(work: Work, sources: Sequence[Source], *, progress: Progress | None = None) -> Outcomes:

@@ -15,6 +15,10 @@ class _Name(str, Enum):
         return str(self.value)
 
 
+DEFAULT_POOL = "0,0"
+"""The id of the pool of all allocations that are in no private one, as torch writes it."""
+
+
 class Action(_Name):
     """What the allocator recorded."""
 

@@ -19,6 +19,8 @@ BoolArray = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
 NULL = int(np.iinfo(np.int64).min)
+MAX_SUM_BYTES = 2**61
+"""Below what the sizes of a column are together: columns are added, and their sums stay within 64 bits."""
 """How a null looks inside an integer column; never shown, never computed with: see `ColumnTable.is_null`."""
 
 
@@ -73,6 +75,19 @@ class ColumnTable:
 def dtype_of(column: Column) -> type[np.generic]:
     """Return the numpy type that holds a column."""
     return np.bool_ if column.kind == "bool" else np.int64
+
+
+def check_sizes(sizes: IntArray, *, where: str) -> IntArray:
+    """Return a column of sizes as it is.
+
+    Raises:
+        TraceReadError: one is negative, or together they are so large that sums of them would not fit 64 bits.
+    """
+    if len(sizes) and sizes.min() < 0:
+        raise TraceReadError(f"{where}: a negative size", slug="file-damaged")
+    if len(sizes) and float(sizes.sum(dtype=np.float64)) >= MAX_SUM_BYTES:
+        raise TraceReadError(f"{where}: sizes that no machine has", slug="file-damaged")
+    return sizes
 
 
 def int_column(values: Sequence[Any], *, where: str, nullable: bool = False) -> IntArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stat
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,15 @@ from typing import IO, Any
 import orjson
 
 from memtrace.errors import TraceReadError
-from memtrace.store.printable import printable
+from memtrace.printable import escaped
+from memtrace.store.opening import NotRegularError, open_regular
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes or files), if that is known."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_OTHER_COMPRESSIONS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
+"""First bytes, and what made them; the first begins like an old pickle."""
 _HEAD_BYTES = 4096
 """Enough to tell what a file is."""
 _PIECE_BYTES = 1 << 20
@@ -53,16 +56,16 @@ def open_file(path: Path, *, where: str | None = None, progress: Progress | None
     """
     where = where or str(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            # A pipe waits for a writer, a device may never end.
-            raise TraceReadError(f"{where}: not a regular file", hint="copy it to a file first", slug="wrong-kind")
-        size_bytes = status.st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
             head = file.read(_HEAD_BYTES)
             if not head.startswith(_GZIP_MAGIC) and _kind(head, where) == "pickle":
                 return Opened(where=where, kind="pickle", content=None, size_bytes=size_bytes)
             return open_stream(file, where=where, size_bytes=size_bytes, progress=progress)
+    except NotRegularError:
+        raise TraceReadError(
+            f"{where}: not a regular file", hint="copy it to a file first", slug="wrong-kind"
+        ) from None
     except OSError as error:
         raise TraceReadError(f"{where}: {error.strerror or error}", hint=_hint_for_missing(path)) from None
 
@@ -99,7 +102,7 @@ def parse_json(content: bytes, *, where: str) -> Any:
         if b'"k"' in line and line.rstrip().endswith(b"}"):
             raise one_part(where) from None
         is_cut = error.pos >= len(content.rstrip()) - 1
-        what = "the JSON is cut off" if is_cut else f"not valid JSON ({printable(str(error))[:120]})"
+        what = "the JSON is cut off" if is_cut else f"not valid JSON ({escaped(str(error))[:120]})"
         raise TraceReadError(
             f"{where}: {what}",
             hint="copy or record it again",
@@ -116,6 +119,10 @@ def _kind(head: bytes, where: str) -> str:
     """Return whether the first bytes begin a pickle or a JSON document."""
     if not head:
         raise TraceReadError(f"{where}: the file is empty", hint="record it again", slug="file-empty")
+    for magic, name in _OTHER_COMPRESSIONS.items():
+        if head.startswith(magic):
+            hint = f"memtrace reads gzip only: decompress it with {name} -d"
+            raise TraceReadError(f"{where}: {name}-compressed", hint=hint, slug="wrong-kind")
     # 0x80 and the protocol; or what a protocol 0 or 1 pickle of a dict or list begins with.
     if (head[0] == 0x80 and head[1:2] <= b"\x0a") or head[:1] in (b"(", b"}", b"]"):
         return "pickle"

@@ -10,7 +10,7 @@ import numpy as np
 from memtrace.errors import TraceReadError, TraceVersionError
 from memtrace.schema.tables import TABLES, WARNINGS, Column, Table
 from memtrace.schema.version import TRACE_VERSION
-from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, dtype_of, int_column
+from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, check_sizes, dtype_of, int_column
 from memtrace.store.header import check_rank_header, check_trace_header
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
 
@@ -131,8 +131,9 @@ def _check_range(column: Column, numbers: IntArray, num_strings: int, where: str
         return
     if column.kind == "string" and (known.min() < 0 or known.max() >= num_strings):
         raise TraceReadError(f"{where}: a string id that the file does not have", slug="file-damaged")
-    if column.unit == "bytes" and known.min() < 0:
-        raise TraceReadError(f"{where}: a negative size", slug="file-damaged")
+    if column.unit == "bytes":
+        # A nullable one is a level at many moments, which nobody adds up.
+        check_sizes(known.max(keepdims=True) if column.nullable and known.min() >= 0 else known, where=where)
 
 
 def _check_rows(tables: Mapping[str, ColumnTable], where: str) -> None:

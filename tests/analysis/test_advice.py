@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtrace.analysis.advice.case import Case, peak_without
+from memtrace.analysis.advice.case import Case
 from memtrace.analysis.advice.find import failing, find_advice, in_order
 from memtrace.analysis.device.device_history import DeviceHistory, build_history
 from memtrace.analysis.results.report import Finding
@@ -40,7 +40,8 @@ def test_peak_without_is_that_of_a_run_that_asks_for_less(choices: list[tuple[in
     expected = max(sum(size - less[number] for number, size in moment) for moment in totals)
     # Rows are ordered by address; their starts tell which alloc each is.
     of_row = np.argsort(np.argsort(history.lifetimes.start))
-    assert peak_without(history, np.array(less, np.int64)[of_row]) == expected
+    case, saved_bytes = Case(history), np.array(less, np.int64)[of_row]
+    assert case.level_without(case.cut(np.arange(len(saved_bytes)), saved_bytes)).max() == expected
 
 
 def history_of(events: list[tuple[str, int | None, int]], **tables: Any) -> DeviceHistory:

@@ -17,7 +17,7 @@ LOSS = 70
 
 
 class Loop:
-    """Runs layers as torch would, with activations twice as large as their gradients, and writes down the events."""
+    """Runs layers whose activations are twice as large as their gradients, as torch would; writes down the events."""
 
     def __init__(self, gradients: list[int], *, habit: Habit, num_steps: int = 3) -> None:
         self.events: list[Event] = []

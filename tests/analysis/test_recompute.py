@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from memtrace.errors import MemtraceError
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.builders import rank_trace
+from tests.warm.start import warm_python
 
 MIB = 1 << 20
 
@@ -152,7 +152,7 @@ def test_full_comes_near_a_run_with_checkpointing(tmp_path: Path, run_memtrace: 
     recordings = []
     for options in ([], ["--checkpointing"]):
         trace = tmp_path / f"trace{len(options)}.json"
-        script = [sys.executable, repo_root / "samples/train_gpt.py", "--steps", "2", "--hidden", "64", *options]
+        script = [warm_python(), repo_root / "samples/train_gpt.py", "--steps", "2", "--hidden", "64", *options]
         assert run_memtrace("record", "-o", trace, "--device", "cpu", "--", *script, "--device", "cpu").returncode == 0
         recordings.append(read_recording(read_trace([trace]).ranks[0], "cpu", as_cuda=True))
     plain, real = recordings

@@ -26,6 +26,7 @@ from memtrace.analysis.results.report import PredictedPeak, RankReport
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, step, trace, window
+from tests.warm.start import warm_python
 
 PARAMETER, ACTIVATION, LOGITS, STATE = 1000, 500, 300, 2000
 GRADIENT = PARAMETER
@@ -297,7 +298,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def record(output: Path, program: Path, *arguments: str) -> int:
     """Run a program recorded, in a process of its own, and return its exit status."""
-    line = [sys.executable, "-m", "memtrace", "record", "-o", output, "--", sys.executable, program, *arguments]
+    line = [sys.executable, "-m", "memtrace", "record", "-o", output, "--", warm_python(), program, *arguments]
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(list(map(str, line)), capture_output=True, env=environ).returncode
 

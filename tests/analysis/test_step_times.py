@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from memtrace.analysis.results.step_times import StepTimes
 from memtrace.analysis.time import throughput
-from memtrace.analysis.time.gpu_data_sheets import peak_flops
 from memtrace.analysis.time.step_times import step_times
 from memtrace.forecast.gpus import GPUS
+from memtrace.schema.gpu_data_sheets import peak_flops
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import owner, phase, rank_trace, saved, step
 

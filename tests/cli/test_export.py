@@ -20,8 +20,10 @@ from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.report import analyze
 from memtrace.cli import group
+from memtrace.printable import escaped
 from memtrace.store.reading.read import read_trace
 from memtrace.store.writing.snapshot import snapshot_of
+from memtrace.store.writing.table import table_bytes
 from tests.allocator.simulated import Recorder
 from tests.builders import contents
 
@@ -140,6 +142,20 @@ def test_csv_has_a_row_an_allocation(snapshot: Path) -> None:
     freed = frame[frame["size_bytes"] == 12 * MIB]
     assert freed["end_event"].notna().all()
     assert frame["end_event"].isna().sum() == 2
+
+
+def test_a_spreadsheet_runs_no_cell_of_a_csv() -> None:
+    texts = ["=1+1", "+cmd", "-x", "@sum", "\tx", "\rx", "a\x1b[31m", "-5", "+1.5", "layer=1", "a,b"]
+    frame = pd.DataFrame({"text": texts, "number": [-number for number in range(len(texts))]})
+    frame["label"] = pd.Categorical(texts)
+    read = pd.read_csv(io.BytesIO(table_bytes(frame, "csv")), dtype={"text": str, "label": str})
+    assert read["number"].tolist() == frame["number"].tolist()
+    assert read["text"].tolist() == read["label"].tolist()
+    for before, after in zip(texts, read["text"], strict=True):
+        assert after.isprintable()
+        is_number = before.lstrip("+-").replace(".", "").isdigit()
+        assert after.startswith("'") == (before[0] in "=+-@\t\r" and not is_number)
+        assert after.removeprefix("'") == (before if before.isprintable() else escaped(before))
 
 
 def test_any_table_can_be_written(snapshot: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from memtrace.forecast.fitting.measure import measure
 from memtrace.forecast.fitting.results import Measured
 from memtrace.launch.trial import Trial
 from tests.conftest import RunMemtrace
+from tests.warm.start import warm_python
 
 COMMAND = ("--", "python", "train.py", "--batch-size={mbs}")
 MIB = 1024**2
@@ -194,7 +194,7 @@ def test_a_run_out_of_memory_does_not_fit(tmp_path: Path, run_memtrace: RunMemtr
     pytest.importorskip("torch")
     (tmp_path / "train.py").write_text(PROGRAM)
     done = run_memtrace(
-        "fit", "--capacity", "1GiB", "--min", 2, "--max", 3, "--json", "--", sys.executable, "train.py", "{mbs}",
+        "fit", "--capacity", "1GiB", "--min", 2, "--max", 3, "--json", "--", warm_python(), "train.py", "{mbs}",
         cwd=tmp_path, env={"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -212,7 +212,7 @@ def test_the_largest_micro_batch_of_a_sample_is_that_which_recordings_tell(
     from memtrace.analysis.report import analyze
     from memtrace.store.reading.read import read_trace
 
-    train = (sys.executable, repo_root / "samples" / "train_gpt.py", "--device", "cpu", "--layers", "1")
+    train = (warm_python(), repo_root / "samples" / "train_gpt.py", "--device", "cpu", "--layers", "1")
     options = {"cwd": tmp_path, "env": {"OMP_NUM_THREADS": "1"}}
     peaks = []
     for size in (5, 6):

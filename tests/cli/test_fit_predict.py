@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from memtrace.schema.options import PredictOptions
 from memtrace.store.trace import Trace
 from tests.conftest import RunMemtrace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
+from tests.warm.start import warm_python
 
 ROW = 10 * MIB
 """What a row of the simulated program takes: segments of such requests are as large as they."""
@@ -84,7 +84,7 @@ def test_answer_and_the_next_size_are_what_predict_says_of_them(tmp_path: Path, 
     options = {"cwd": tmp_path, "env": {"OMP_NUM_THREADS": "1"}}
     done = run_memtrace(
         "fit", "--predict", "--gpu", gpu, "--min", least, "--max", most, "--json",
-        "--", sys.executable, "train.py", "{mbs}", **options,
+        "--", warm_python(), "train.py", "{mbs}", **options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -95,7 +95,7 @@ def test_answer_and_the_next_size_are_what_predict_says_of_them(tmp_path: Path, 
     assert not by_size[answer + 1]["fits"]
     for size, status in ((answer, 0), (answer + 1, 3)):
         said = run_memtrace(
-            "predict", "--force", "--gpu", gpu, "--json", "--", sys.executable, "train.py", size, **options
+            "predict", "--force", "--gpu", gpu, "--json", "--", warm_python(), "train.py", size, **options
         )
         assert said.returncode == status, said.stderr
         assert json.loads(said.stdout)["steady_state_peak"] is None or status == 0

@@ -85,7 +85,9 @@ def test_no_source_keeps_paths_out_of_the_page(snapshot: Path, tmp_path: Path) -
     assert run(snapshot, "--html", tmp_path / "report.html", "--no-source").exit_code == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert snapshot.name not in page
-    assert run(snapshot, "--html", tmp_path / "report.html", "--force").exit_code == 0
+    shown = run(snapshot, "--html", tmp_path / "report.html", "--force")
+    assert shown.exit_code == 0
+    assert "Before you share it: it holds paths; --no-source leaves them out." in shown.stdout
     assert snapshot.name in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -140,7 +142,7 @@ def snapshot_of_oom(folder: Path) -> Path:
 
 def test_capacity_that_is_no_size_is_refused(snapshot: Path) -> None:
     result = run(snapshot, "--capacity", "much")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "not a size" in result.output
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from memtrace.allocator.settings import parse_settings
 from memtrace.cli import group
 from tests.allocator.simulated import Recorder
+from tests.warm.start import warm_python
 
 MIB = 1 << 20
 
@@ -110,10 +111,8 @@ def test_wrong_values_are_refused(snapshot: Path, args: tuple[str, ...]) -> None
 
 
 def test_a_recording_of_the_cpu_through_the_model_of_a_gpu(tmp_path: Path, run_memtrace, repo_root: Path) -> None:
-    import sys
-
     trace = tmp_path / "trace.json"
-    script = [sys.executable, repo_root / "samples/train_gpt.py", "--steps", "2", "--layers", "1", "--hidden", "32"]
+    script = [warm_python(), repo_root / "samples/train_gpt.py", "--steps", "2", "--layers", "1", "--hidden", "32"]
     assert run_memtrace("record", "-o", trace, "--", *script).returncode == 0
     plain = run(trace)
     assert plain.exit_code == 1

@@ -27,6 +27,7 @@ from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import PRESETS, preset
 from memtrace.store.reading.read import read_trace
 from tests.conftest import ROOT
+from tests.warm.start import warm_python
 
 FP32_CPU = Run(precision=PRECISIONS["fp32"], backend="cpu", attention="sdpa")
 
@@ -121,7 +122,7 @@ def test_reserve_is_that_of_the_same_requests_recorded(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     options = ["--layers", "4", "--hidden", "256", "--heads", "4", "--sequence", "128", "--micro-batch", "8"]
     trace = tmp_path / "trace.json"
-    command = [sys.executable, "-m", "memtrace", "record", "-o", str(trace), "--", sys.executable]
+    command = [sys.executable, "-m", "memtrace", "record", "-o", str(trace), "--", warm_python()]
     command += [str(ROOT / "samples/train_gpt.py"), *options, "--steps", "3", "--device", "cpu"]
     subprocess.run(command, check=True, capture_output=True, timeout=250, env={**os.environ, "OMP_NUM_THREADS": "1"})
     recorded = what_if(read_recording(read_trace((trace,)).ranks[0], "cpu", as_cuda=True), []).rows[0]

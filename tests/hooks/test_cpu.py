@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from memtrace.hooks.parts.chunk import EventBatch  # noqa: E402
-from memtrace.hooks.sources.cpu_profiler import CpuSource  # noqa: E402
+from memtrace.hooks.sources.cpu_profiler import SOURCE, CpuSource, _TreeWalk  # noqa: E402
 
 
 @pytest.fixture
@@ -96,6 +97,25 @@ def test_stacks_name_the_line_that_called(source: CpuSource) -> None:
     start = functions.index("allocate")
     assert frames[start][1] == line - 3
     assert frames[start + 1][1:] == (line, "test_stacks_name_the_line_that_called")
+
+
+def test_a_function_that_seems_to_be_called_by_itself_has_one_frame() -> None:
+    # As torch 2.8 tells of functions that run already when its profiler starts.
+    kinds = SimpleNamespace(Allocation="allocation", PyCall="call", PyCCall="built-in call")
+
+    def call(name: str, from_line: int, *children: object) -> SimpleNamespace:
+        callsite = SimpleNamespace(file_name="train.py", line_number=1, function_name=name)
+        fields = SimpleNamespace(caller=SimpleNamespace(line_number=from_line), callsite=callsite)
+        return SimpleNamespace(tag=kinds.PyCall, children=children, extra_fields=fields, name=name)
+
+    fields = SimpleNamespace(device=SimpleNamespace(type="cpu"), ptr=512, alloc_size=64, total_allocated=64)
+    allocation = SimpleNamespace(tag=kinds.Allocation, children=(), extra_fields=fields, start_time_ns=1)
+    doubled = call("<function train at 0x7f00>", 20, call("allocate", 30, allocation))
+    doubled.tag = kinds.PyCCall
+    batch = EventBatch(SOURCE)
+    _TreeWalk(kinds, batch, "/memtrace/hooks").run([call("train", 10, doubled)])
+    (stack,) = batch.columns["stack"]
+    assert stack_of(batch, stack) == [("train.py", 1, "allocate"), ("train.py", 30, "train")]
 
 
 def stack_of(batch: EventBatch, stack: int | None) -> list[tuple[str, int, str]]:

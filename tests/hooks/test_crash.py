@@ -152,7 +152,10 @@ def test_a_deep_recursion_is_cut() -> None:
 
 
 def run_program(source: str) -> subprocess.CompletedProcess[str]:
-    prelude = "import sys\nfrom memtrace.hooks.failure import crash\nprint = lambda *a: sys.stdout.write(' '.join(a) + '\\n')\n"
+    prelude = """import sys
+from memtrace.hooks.failure import crash
+print = lambda *a: sys.stdout.write(' '.join(a) + '\\n')
+"""
     program = prelude + textwrap.dedent(source)
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memtrace.analysis.report import analyze
-from memtrace.integrations import jupyter
+from memtrace.integrations import jupyter, notebook_page
 from memtrace.reading import ReadTrace, read
 from memtrace.store.writing.trace import write_trace
 from tests.analysis.small_trace import event_rows, owner, rank_trace, step, trace, window
@@ -121,11 +121,11 @@ def test_a_trace_says_what_it_is_in_one_line(tmp_path: Path) -> None:
 def test_a_page_that_is_too_large_leaves_out_what_it_can_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = shown_trace("run<b>.json").show()
     assert whole.remark is None
-    monkeypatch.setattr(jupyter, "MAX_PAGE_CHARS", len(whole.content) - 1)
+    monkeypatch.setattr(notebook_page, "MAX_PAGE_CHARS", len(whole.content) - 1)
     smaller = shown_trace("run<b>.json").show()
     assert len(smaller.content) < len(whole.content)
     assert "memtrace report run&lt;b&gt;.json --html report.html" in smaller._repr_html_().rpartition("</iframe>")[2]
-    monkeypatch.setattr(jupyter, "MAX_PAGE_CHARS", 1000)
+    monkeypatch.setattr(notebook_page, "MAX_PAGE_CHARS", 1000)
     with pytest.raises(jupyter.MemtraceError, match="too large"):
         shown_trace().show()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.analysis import report as analysis_report
 from memtrace.errors import TraceReadError, TraceVersionError
-from memtrace.parallel import one_file
 from memtrace.parallel.run import report_of
 from memtrace.schema.version import TRACE_VERSION
 from memtrace.store.trace import RankTrace
@@ -35,14 +35,14 @@ def test_a_named_file_that_cannot_be_read_is_a_warning_beside_others_and_an_erro
 
 
 def test_a_rank_that_analysis_fails_on_does_not_stop_the_rest(ranks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = one_file.analyze_rank
+    whole = analysis_report.analyze_rank
 
     def analyze_rank(rank: RankTrace, *args: object, **options: object) -> object:
         if rank.rank == 3:
             raise IndexError("index 7 is out of bounds")
         return whole(rank, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(one_file, "analyze_rank", analyze_rank)
+    monkeypatch.setattr(analysis_report, "analyze_rank", analyze_rank)
     report = report_of([ranks])
     assert len(report.ranks) == NUM_RANKS - 1
     unreadable = [one.message for one in report.warnings if one.slug == "file-unreadable"]

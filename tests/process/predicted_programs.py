@@ -8,6 +8,7 @@ from pathlib import Path
 
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
+from tests.warm.start import warm_python
 
 
 def predict(folder: Path, source: str, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -16,7 +17,7 @@ def predict(folder: Path, source: str, *options: str, status: int = 0) -> subpro
     path.write_text(source, encoding="utf-8")
     words = ["predict", "--force", "-o", str(folder / "predicted.json"), "--steps", "1000", *options]
     done = subprocess.run(
-        [sys.executable, "-m", "memtrace", *words, "--", sys.executable, str(path)],
+        [sys.executable, "-m", "memtrace", *words, "--", warm_python(), str(path)],
         cwd=folder,
         capture_output=True,
         text=True,

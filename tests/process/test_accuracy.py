@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.matrix.runs import Config, combinations_of_all, missing_pairs, pairwise, special_cases
 from tests.conftest import ROOT, RunMemtrace
+from tests.warm.start import warm_python
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -61,13 +62,13 @@ def test_a_recording_under_torchrun_agrees_as_well(run_memtrace: RunMemtrace, tm
     from benchmarks.matrix.compare import compare
     from memtrace.store.reading.read import read_trace
 
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    torchrun = (warm_python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     command = (*torchrun, str(PROGRAM), "--model", "gpt", "--parallel", "fsdp2", "--steps", "2")
-    one_thread = {"OMP_NUM_THREADS": "1"}
+    environ = {"OMP_NUM_THREADS": "1", "PYTHON_EXEC": warm_python()}
     for option in ("account", "count-saved"):
         bare = (*command, f"--{option}", str(tmp_path / f"{option}RANK.json"))
-        subprocess.run(bare, env={**os.environ, **one_thread}, check=True, capture_output=True, timeout=120)
-    recorded = run_memtrace("record", "-o", tmp_path / "trace.json", "--", *command, env=one_thread)
+        subprocess.run(bare, env={**os.environ, **environ}, check=True, capture_output=True, timeout=120)
+    recorded = run_memtrace("record", "-o", tmp_path / "trace.json", "--", *command, env=environ)
     assert recorded.returncode == 0, recorded.stderr
     ranks = read_trace(tmp_path / "trace.json").ranks
     assert [rank.rank for rank in ranks] == [0, 1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -15,6 +13,7 @@ from memtrace.analysis.device.steps import step_spans
 from memtrace.schema.names import Category, Decision
 from tests.conftest import ROOT
 from tests.process.conftest import Workplace
+from tests.warm.start import warm_python
 
 GPT = (ROOT / "samples" / "train_gpt.py", "--device", "cpu", "--steps", "3", "--hidden", "64", "--sequence", "32")
 RESNET = (ROOT / "samples" / "train_resnet.py", "--device", "cpu", "--steps", "10", "--micro-batch", "4")
@@ -62,9 +61,9 @@ for step in range(4):
 """
 
 
-def recorded(work: Workplace, python: str, *command: object) -> DeviceHistory:
+def recorded(work: Workplace, *command: object) -> DeviceHistory:
     """Record a program and return its history on the CPU."""
-    ran = work.record(python, *map(str, command))
+    ran = work.record(warm_python(), *map(str, command))
     assert ran.returncode == 0, ran.stderr
     return build_history(work.rank(), "cpu", owns_marks=True)
 
@@ -100,7 +99,7 @@ def check_attributed(history: DeviceHistory) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_peak_is_attributed(work: Workplace, name: str) -> None:
-    history = recorded(work, sys.executable, *RUNS[name])
+    history = recorded(work, *RUNS[name])
     check_attributed(history)
     check_owned(history)
     found = saved_for_backward(history)
@@ -110,9 +109,9 @@ def test_the_peak_is_attributed(work: Workplace, name: str) -> None:
     assert found[0].saved_bytes > found[0].output_bytes > 0
 
 
-def test_the_tricks_of_real_loops(work: Workplace, python: str) -> None:
+def test_the_tricks_of_real_loops(work: Workplace) -> None:
     """A teacher, an average of the weights, losses that are kept, clipping, storages that move."""
-    history = recorded(work, python, work.write("train.py", TRICKS, trains=False))
+    history = recorded(work, work.write("train.py", TRICKS, trains=False))
     check_owned(history)
     sizes = {category: history.lifetimes.size_bytes[rows_of(history, category)].tolist() for category in Category}
     weights = [64 * 128 * 4, 128 * 4, 64 * 128 * 4, 64 * 4]

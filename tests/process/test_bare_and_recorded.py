@@ -17,8 +17,9 @@ import pytest
 
 from memtrace.store.reading.read import read_trace
 from tests.process.conftest import TRAIN, split_said
+from tests.warm.start import warm_python
 
-LIMIT_S = 30
+LIMIT_S = 90
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Row:
     name: str
     source: str
     options: tuple[str, ...] = ()
+    is_warm: bool = False
+    """Whether it is run by the Python that has torch already: what happens then is no matter of the start."""
     says: str | None = None
     """How the one line starts, behind `memtrace: `, that the recording may add to stderr."""
 
@@ -42,13 +45,14 @@ class Ended:
     files: dict[str, bytes]
 
 
-def run(folder: Path, source: str, *, record: tuple[str, ...] | None) -> tuple[Ended, str]:
+def run(folder: Path, row: Row, *, is_recorded: bool) -> tuple[Ended, str]:
     """Run a program in a folder of its own; return how it ended and what memtrace said of it."""
     folder.mkdir()
-    (folder / "train.py").write_text(TRAIN + source)
-    own = [] if record is None else ["-m", "memtrace", "record", "-o", "t.json", *record, "--", sys.executable]
+    (folder / "train.py").write_text(TRAIN + row.source)
+    python = warm_python() if row.is_warm else sys.executable
+    own = [sys.executable, "-m", "memtrace", "record", "-o", "t.json", *row.options, "--"] if is_recorded else []
     process = subprocess.Popen(
-        [sys.executable, *own, "train.py"],
+        [*own, python, "train.py"],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
@@ -256,7 +260,7 @@ def forgetful(self, *args):
     return real(module, *args)
 """
 WRAPPED = [
-    Row(f"calls-wrapped-{name}-{when}", f"{WRAP}\n{before}\ntorch.nn.Module.__call__ = {how}\ntrain(3)")
+    Row(f"calls-wrapped-{name}-{when}", f"{WRAP}\n{before}\ntorch.nn.Module.__call__ = {how}\ntrain(3)", is_warm=True)
     for name, how in (
         ("by-arguments", "functools.wraps(real)(timed)"),
         ("by-self", "of_anything"),
@@ -342,8 +346,8 @@ ROWS = DESCRIPTORS + FORKING + WRAPPED + SYMBOLIC
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
 def test_recorded_is_bare(tmp_path: Path, row: Row) -> None:
-    bare, _ = run(tmp_path / "bare", row.source, record=None)
-    recorded, said = run(tmp_path / "recorded", row.source, record=row.options)
+    bare, _ = run(tmp_path / "bare", row, is_recorded=False)
+    recorded, said = run(tmp_path / "recorded", row, is_recorded=True)
     if row.says is not None:
         recorded.stderr = without_one_line(recorded.stderr, "memtrace: " + row.says)
     assert recorded == bare

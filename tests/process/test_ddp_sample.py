@@ -6,7 +6,6 @@ One run with two ranks reduces in every micro-batch, and is advised not to; one 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from memtrace.analysis.results.report import RankReport
 from memtrace.report.terminal.report import render_text
 from memtrace.store.trace import RankTrace
 from tests.process.conftest import Workplace
+from tests.warm.start import warm_python
 
 pytest.importorskip("torch")
 
@@ -29,8 +29,10 @@ OPTIONS = (
 
 def recorded(work: Workplace, num_ranks: int, *options: str) -> tuple[RankTrace, ...]:
     """Record the sample and return its ranks."""
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_ranks))
-    ran = work.record(*launcher, SAMPLE, *OPTIONS.split(), "--accumulate", str(ACCUMULATE), *options)
+    launcher = (warm_python(), "-m", "torch.distributed.run", "--nproc-per-node", str(num_ranks))
+    ran = work.record(
+        *launcher, SAMPLE, *OPTIONS.split(), "--accumulate", str(ACCUMULATE), *options, PYTHON_EXEC=warm_python()
+    )
     assert ran.returncode == 0, ran.stderr.decode()
     trace = work.trace()
     ranks = [rank for rank in trace.ranks if rank.rank is not None]

@@ -8,6 +8,7 @@ from memtrace.analysis.communication.communication import communication_of_rank
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.device.steps import step_results, step_spans
 from tests.process.conftest import Workplace
+from tests.warm.start import warm_python
 
 pytest.importorskip("torch")
 
@@ -44,10 +45,10 @@ GRADIENTS = 2 * BLOCK + HEAD
 PARAMETERS = GRADIENTS + UNUSED
 
 
-def recorded(work: Workplace, python: str, source: str) -> tuple[list[dict[str, object]], dict[str, int], list[str]]:
+def recorded(work: Workplace, source: str) -> tuple[list[dict[str, object]], dict[str, int], list[str]]:
     """Run a program and return its rows of owners, the levels at the end of its last step, and its scopes' classes."""
     work.write("train.py", START + source, trains=False)
-    ran = work.record(python, "train.py", work.folder / "store")
+    ran = work.record(warm_python(), "train.py", work.folder / "store")
     assert ran.returncode == 0, ran.stderr.decode()
     rank = work.rank()
     assert "hook-failed" not in [warning.slug for warning in rank.warnings]
@@ -76,8 +77,8 @@ fully_shard(model)
 """
 
 
-def test_fsdp2_gathers_and_reduces(work: Workplace, python: str) -> None:
-    rows, end, _ = recorded(work, python, SHARD + "train(model)")
+def test_fsdp2_gathers_and_reduces(work: Workplace) -> None:
+    rows, end, _ = recorded(work, SHARD + "train(model)")
     gathered = of_step(rows, "communication", "gathered ")
     assert gathered["gathered blocks.0.weight"] == 4 * 64 * 64
     assert sum(gathered.values()) == PARAMETERS
@@ -99,8 +100,8 @@ def test_fsdp2_gathers_and_reduces(work: Workplace, python: str) -> None:
     }
 
 
-def test_a_parameter_that_stays_gathered_is_held_beside_its_shard(work: Workplace, python: str) -> None:
-    rows, end, _ = recorded(work, python, SHARD + "model.set_reshard_after_backward(False)\ntrain(model)")
+def test_a_parameter_that_stays_gathered_is_held_beside_its_shard(work: Workplace) -> None:
+    rows, end, _ = recorded(work, SHARD + "model.set_reshard_after_backward(False)\ntrain(model)")
     assert sum(of_step(rows, "parameter").values()) == PARAMETERS
     assert set(of_step(rows, "parameter")) == {
         *(f"blocks.{number}.{name}" for number in range(2) for name in ("weight", "bias")),
@@ -110,12 +111,12 @@ def test_a_parameter_that_stays_gathered_is_held_beside_its_shard(work: Workplac
 
 
 @pytest.mark.parametrize("views", [False, True])
-def test_ddp_holds_buckets(work: Workplace, python: str, views: bool) -> None:
+def test_ddp_holds_buckets(work: Workplace, views: bool) -> None:
     source = f"""
 from torch.nn.parallel import DistributedDataParallel
 train(DistributedDataParallel(Net(), find_unused_parameters=True, gradient_as_bucket_view={views}))
 """
-    rows, end, scopes = recorded(work, python, source)
+    rows, end, scopes = recorded(work, source)
     assert "Reducer" in scopes
     assert (end["parameter"], end["gradient"]) == (PARAMETERS, GRADIENTS)
     assert sum(of_step(rows, "gradient").values()) == GRADIENTS

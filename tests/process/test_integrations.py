@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import RankReport
 from memtrace.store.reading.read import read_trace
 from tests.conftest import RunMemtrace
+from tests.warm.start import warm_python
 
 HUGGING_FACE = """
 import sys, torch
@@ -67,10 +69,10 @@ print("bytes", sum(p.numel() * p.element_size() for p in model.parameters()), ca
 @pytest.fixture(params=["transformers", "lightning"])
 def script(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A training script of three steps of two micro-batches; it fails at the sample, or batch, of its argument."""
-    if request.param == "transformers":
-        pytest.importorskip("accelerate")
-    else:
-        pytest.importorskip("lightning")
+    # Looked for only: Lightning puts something of its own over torch.compile, which is to stay out of this process.
+    needed = "accelerate" if request.param == "transformers" else "lightning"
+    if importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed")
     path = tmp_path / f"{request.param}_run.py"
     path.write_text(HUGGING_FACE if request.param == "transformers" else LIGHTNING)
     return path
@@ -78,7 +80,7 @@ def script(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def run(script: Path, fails_at: int) -> subprocess.CompletedProcess[str]:
     """Run a script."""
-    command = [sys.executable, script.name, str(fails_at)]
+    command = [warm_python(), script.name, str(fails_at)]
     return subprocess.run(command, cwd=script.parent, capture_output=True, text=True, timeout=200)
 
 

@@ -12,7 +12,6 @@ import functools
 import itertools
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from memtrace.analysis.report import analyze
 from memtrace.report.json.report import report_document
 from memtrace.store.reading.read import read_trace
 from tests.conftest import ROOT, RunMemtrace
+from tests.warm.start import warm_python
 
 PROBE = """
 import json, runpy, sys
@@ -67,7 +67,7 @@ def expected_bytes(folder: Path, command: tuple[str, ...]) -> list[dict[str, int
     """Run the script bare and return what the model itself says after each optimizer step."""
     probe, out = folder / f"probe{hash(command)}.py", folder / f"expected{hash(command)}.json"
     probe.write_text(f"OUT = {str(out)!r}\n{PROBE}")
-    subprocess.run([sys.executable, str(probe), "--", *command], check=True, capture_output=True, timeout=240)
+    subprocess.run([warm_python(), str(probe), "--", *command], check=True, capture_output=True, timeout=240)
     found: list[dict[str, int]] = json.loads(out.read_text())
     return found
 
@@ -75,7 +75,7 @@ def expected_bytes(folder: Path, command: tuple[str, ...]) -> list[dict[str, int
 def recorded_ends(run_memtrace: RunMemtrace, tmp_path: Path, command: tuple[str, ...]) -> list[dict[str, int]]:
     """Record the script and return bytes by category at the end of each step, from the report."""
     trace = tmp_path / "trace.json"
-    recorded = run_memtrace("record", "-o", trace, "--", sys.executable, *command)
+    recorded = run_memtrace("record", "-o", trace, "--", warm_python(), *command)
     assert recorded.returncode == 0, recorded.stderr
     (rank,) = report_document(analyze(read_trace(trace)))["ranks"]
     return [step["end"]["by_category"] for step in rank["steps"]]

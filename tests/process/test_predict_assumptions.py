@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from memtrace.analysis.report import analyze
 from memtrace.store.reading.read import read_trace
 from tests.process.test_predict import memtrace
+from tests.warm.start import warm_python
 
 PROGRAM = """\
 import contextlib, torch
@@ -34,7 +34,7 @@ BOUND = PROGRAM[: PROGRAM.index("found = ")].count("\n") + 1
 
 def predict(folder: Path, source: str, *, status: int) -> tuple[str, str]:
     (folder / "train.py").write_text(source)
-    done = memtrace("predict", "--", sys.executable, "train.py", cwd=folder, status=status)
+    done = memtrace("predict", "--", warm_python(), "train.py", cwd=folder, status=status)
     return done.stdout, done.stderr
 
 

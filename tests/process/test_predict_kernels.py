@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from memtrace.analysis.report import analyze
 from memtrace.store.reading.read import read_trace
 from tests.process.test_predict import memtrace
+from tests.warm.start import warm_python
 
 WEIGHTS, WIDTH, INDICES = 20_000, 64, 8 * 1024
 PROGRAM = f"""
@@ -23,7 +23,7 @@ for _ in range(2):
 
 def test_the_gradient_of_an_embedding_is_added_up_in_parts(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(PROGRAM)
-    memtrace("predict", "-o", "predicted.json", "--steps", "2", "--", sys.executable, "train.py", cwd=tmp_path)
+    memtrace("predict", "-o", "predicted.json", "--steps", "2", "--", warm_python(), "train.py", cwd=tmp_path)
     (rank,) = [one for one in analyze(read_trace([tmp_path / "predicted.json"])).ranks if one.device != "cpu"]
     parts = INDICES // 10 + INDICES
     sorting = (3 * INDICES + 2 * INDICES + parts) * 8

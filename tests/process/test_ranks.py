@@ -6,7 +6,6 @@ The samples run under torchrun with gloo. Each is recorded once for all tests he
 from __future__ import annotations
 
 import re
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ from memtrace.analysis.results.report import Report
 from memtrace.report.terminal.report import render_text
 from tests.conftest import ROOT
 from tests.process.conftest import Workplace
+from tests.warm.start import warm_python
 
 pytest.importorskip("torch.distributed.tensor")
 
@@ -38,8 +38,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     def recorded(name: str) -> Report:
         num_ranks, sample, *options = RUNS[name]
         work = Workplace(tmp_path_factory.mktemp(name))
-        launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_ranks))
-        ran = work.record(*launcher, ROOT / "samples" / sample, *SIZES.split(), *options)
+        launcher = (warm_python(), "-m", "torch.distributed.run", "--nproc-per-node", str(num_ranks))
+        ran = work.record(*launcher, ROOT / "samples" / sample, *SIZES.split(), *options, PYTHON_EXEC=warm_python())
         assert ran.returncode == 0, ran.stderr.decode()
         assert ran.stdout.decode().count("loss") == 2
         return analyze(work.trace())

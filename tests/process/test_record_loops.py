@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from memtrace.analysis.report import analyze
@@ -11,6 +10,7 @@ from memtrace.analysis.results.report import RankReport
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.conftest import ROOT, RunMemtrace
+from tests.warm.start import warm_python
 
 SETUP = """
 import torch
@@ -56,14 +56,14 @@ def run_recorded(run_memtrace: RunMemtrace, folder: Path, text: str, *options: s
     """Run a script of these lines under `memtrace record`."""
     script = folder / "script.py"
     script.write_text(SETUP + text)
-    done = run_memtrace("record", *options, "-o", folder / "t.json", "--", sys.executable, script)
+    done = run_memtrace("record", *options, "-o", folder / "t.json", "--", warm_python(), script)
     return Recorded(done, folder / "t.json")
 
 
 def run_bare(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     """Run the same script without memtrace."""
     (folder / "bare.py").write_text(SETUP + text)
-    command = [sys.executable, str(folder / "bare.py")]
+    command = [warm_python(), str(folder / "bare.py")]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -256,8 +256,8 @@ loss.backward()
 def test_losses_are_those_of_a_bare_run(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
     command = [str(ROOT / "samples" / "train_gpt.py"), "--steps", "4", "--layers", "2", "--hidden", "32"]
     command += ["--dropout", "0.1", "--checkpointing", "--device", "cpu", "--precision", "bf16"]
-    bare = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=120)
-    done = run_memtrace("record", "-o", tmp_path / "t.json", "--", sys.executable, *command)
+    bare = subprocess.run([warm_python(), *command], capture_output=True, text=True, timeout=120)
+    done = run_memtrace("record", "-o", tmp_path / "t.json", "--", warm_python(), *command)
     assert done.stdout == bare.stdout
     assert bare.stdout.count("loss") == 4
     recorded = Recorded(done, tmp_path / "t.json")
@@ -282,7 +282,7 @@ def run_long(run_memtrace: RunMemtrace, folder: Path, end: str, steps: int, last
     script = folder / f"long{steps}.py"
     script.write_text(SETUP + LONG.format(end=end))
     trace = folder / f"long{steps}.json"
-    done = run_memtrace("record", "-o", trace, "--", sys.executable, script, str(steps), str(last))
+    done = run_memtrace("record", "-o", trace, "--", warm_python(), script, str(steps), str(last))
     return Recorded(done, trace)
 
 
@@ -310,7 +310,7 @@ def test_chosen_steps_alone_are_recorded(run_memtrace: RunMemtrace, tmp_path: Pa
     script = tmp_path / "long.py"
     script.write_text(SETUP + LONG.format(end="pass"))
     trace = tmp_path / "t.json"
-    done = run_memtrace("record", "--steps", "2,5-6", "-o", trace, "--", sys.executable, script, "8", "0")
+    done = run_memtrace("record", "--steps", "2,5-6", "-o", trace, "--", warm_python(), script, "8", "0")
     recorded = Recorded(done, trace)
     assert [step.step for step in recorded.report.steps if step.recorded] == [2, 5, 6]
     assert recorded.ended_steps() == list(range(1, 9))

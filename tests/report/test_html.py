@@ -22,6 +22,7 @@ from memtrace.report.drawing.palette import CATEGORIES, category_ink, stack_orde
 from memtrace.report.page.assets import joined_modules, viewers_folder
 from memtrace.report.page.data.hidden_paths import hidden_source
 from memtrace.report.page.data.payload import report_payload
+from memtrace.report.page.data.personal import personal_facts, without_personal_facts
 from memtrace.report.page.figures.plotly import plotly_script
 from memtrace.report.page.report import render_html, script_json
 from memtrace.schema.names import Category, Phase
@@ -345,6 +346,22 @@ def test_without_source_no_path_and_no_line_is_in_the_page() -> None:
     assert "train" in data
     # The frames of the map keep their functions.
     assert data_of(page)["ranks"][0]["stacks"]["rows"][0]["headline"]
+
+
+def test_without_source_no_host_no_argument_and_no_message_is_in_the_page() -> None:
+    report = host_report()
+    personal = {
+        "host": "node-of-amelie",
+        "command": ["python", "t.py", "--run", "amelie-private"],
+        "exception": {"type": "ValueError", "message": "amelie has no access"},
+    }
+    note = replace(report.ranks[0].warnings[0], message="On node-of-amelie: amelie has no access (twice).")
+    rank = replace(report.ranks[0], facts={**report.ranks[0].facts, **personal}, warnings=(note,))
+    report = replace(report, ranks=(rank,))
+    assert "node-of-amelie" in render_html(report)
+    assert "amelie" not in render_html(report, with_source=False)
+    assert personal_facts(report) == ("the message of an error", "the host's name", "paths", "arguments")
+    assert personal_facts(without_personal_facts(report)) in ((), ("paths",))
 
 
 def test_hiding_leaves_what_is_no_path() -> None:

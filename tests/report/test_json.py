@@ -35,7 +35,7 @@ def test_ranks_written_one_by_one_are_the_document_as_a_whole() -> None:
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     whole = ranks_report()
     for report in (whole, replace(whole, ranks=whole.ranks[:1]), replace(whole, ranks=())):
-        assert report_json(report) == orjson.dumps(to_json._printable(report_document(report)), option=options)
+        assert report_json(report) == orjson.dumps(to_json._encodable(report_document(report)), option=options)
 
 
 def test_same_report_gives_the_same_bytes() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import pickle
 import zlib
@@ -80,6 +82,20 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
 def test_file_of_no_use_is_refused_with_one_sentence(tmp_path: Path, name: str) -> None:
     content, slug = CONTENTS[name]
     assert refusal(written(tmp_path, content)).slug == slug
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("zstd", bytes.fromhex("28b52ffd2441090000") + b"{}" * 4),
+        ("xz", lzma.compress(b"{}" * 100)),
+        ("bzip2", bz2.compress(b"{}" * 100)),
+    ],
+)
+def test_another_compression_is_called_by_its_name(tmp_path: Path, name: str, content: bytes) -> None:
+    error = refusal(written(tmp_path, content))
+    assert error.message.endswith(f"{name}-compressed")
+    assert "decompress" in str(error.hint)
 
 
 def test_missing_file_is_named_and_an_interrupted_recording_beside_it_is_pointed_at(tmp_path: Path) -> None:

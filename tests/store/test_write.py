@@ -33,7 +33,7 @@ def cell(column: Column) -> st.SearchStrategy[Any]:
     values: st.SearchStrategy[Any] = {
         "string": TEXT,
         "bool": st.booleans(),
-        "int": st.integers(0, 2**62) if column.unit == "bytes" else INTEGERS,
+        "int": st.integers(0, 2**59) if column.unit == "bytes" else INTEGERS,
     }[column.kind]
     return st.none() | values if column.nullable else values
 

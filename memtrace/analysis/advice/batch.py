@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
-from memtrace.analysis.advice.kept_for_backward import kept_as, parse_shape, shapes
+from memtrace.analysis.advice.kept_for_backward import kept_as, shapes
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
+from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import NULL, IntArray
 
 _OF_THE_BATCH = (

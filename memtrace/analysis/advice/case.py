@@ -124,13 +124,3 @@ class Case:
             return None
         new_peak = int(self.level_without(*cuts).max())
         return new_peak if self.peak_bytes - new_peak >= least else None
-
-
-def peak_without(history: DeviceHistory, saved_bytes: IntArray) -> int:
-    """Return what the peak would be if each allocation had these bytes less, for as long as it lives.
-
-    `saved_bytes` has one entry an allocation. The peak is one of allocated bytes, of requested bytes where those are
-    not known; rounding to blocks stays as it was.
-    """
-    case, rows = Case(history), np.flatnonzero(saved_bytes)
-    return int(case.level_without(case.cut(rows, saved_bytes[rows])).max())

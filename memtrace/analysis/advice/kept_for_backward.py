@@ -7,18 +7,15 @@ Several operators keep one storage: a row for each, all found in the same walk o
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case
+from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import NULL, IntArray
 
-_MAX_DIGITS = 18
-_MAX_ELEMENTS = 2**50
-"""More than any tensor has: what claims to be larger is damaged, and would not fit 64 bits as bytes."""
 _CAPTURED = re.compile(r"Backward\d*$")
 
 
@@ -53,21 +50,6 @@ def shapes(case: Case, rows: IntArray) -> list[tuple[int, ...] | None]:
     rank, saved_row = case.history.rank, case.history.attribution.saved_row[rows]
     column = rank.table("saved")["shape"]
     return [None if row == NULL else parse_shape(rank.text(int(column[row]))) for row in saved_row.tolist()]
-
-
-def parse_shape(text: str | None) -> tuple[int, ...] | None:
-    """Return a shape as numbers; `None` where it was not recorded or is none.
-
-    >>> parse_shape("8x128"), parse_shape(""), parse_shape(None), parse_shape("8xs0")
-    ((8, 128), (), None, None)
-    """
-    if text is None:
-        return None
-    parts = text.split("x") if text else []
-    if not all(part.isdecimal() and len(part) <= _MAX_DIGITS for part in parts):
-        return None
-    shape = tuple(map(int, parts))
-    return shape if math.prod(shape) <= _MAX_ELEMENTS else None
 
 
 def _groups(case: Case) -> IntArray:

@@ -13,11 +13,12 @@ import re
 import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
-from memtrace.analysis.advice.kept_for_backward import kept_by, parse_shape, shapes
+from memtrace.analysis.advice.kept_for_backward import kept_by, shapes
 from memtrace.analysis.advice.passes import all_passes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
+from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import IntArray
 from memtrace.units import format_bytes
 

@@ -14,11 +14,11 @@ import re
 import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
-from memtrace.analysis.advice.kept_for_backward import parse_shape
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.first_step.steady_state import parameter_groups
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category
+from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import NULL
 from memtrace.units import format_bytes
 

@@ -18,7 +18,7 @@ from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.marks import modules_of
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.results.report import AllocationMap, SegmentFact
-from memtrace.schema.names import BlockState, Category, Decision
+from memtrace.schema.names import DEFAULT_POOL, BlockState, Category, Decision
 from memtrace.store.columns import NULL, ColumnTable, IntArray
 from memtrace.store.trace import RankTrace
 
@@ -215,7 +215,7 @@ def _segment_facts(history: DeviceHistory) -> tuple[SegmentFact, ...]:
     for row in segments.rows():
         pool_id = rank.text(row["pool_id"])
         kind = rank.text(row["segment_type"]) or ""
-        pool = kind if pool_id in (None, "0,0") else f"{kind}, private pool {pool_id}"
+        pool = kind if pool_id in (None, DEFAULT_POOL) else f"{kind}, private pool {pool_id}"
         facts.append(SegmentFact(stream=row["stream"] or 0, pool=pool, is_expandable=bool(row["is_expandable"])))
     return tuple(facts)
 

@@ -18,8 +18,6 @@ from memtrace.analysis.results.report import ModuleRow, Peak, StackRow, State
 from memtrace.errors import MemtraceError
 from memtrace.store.trace import RankTrace
 
-OF_RUN = ("peak", "first_step_peak", "steady_peak", "end")
-"""Moments of a whole run, by the names that budgets have for them."""
 OF_STEP = ("step_peak", "step_end")
 """Moments of one step: where it is fullest, and after its last optimizer step."""
 

@@ -32,6 +32,7 @@ from memtrace.analysis.events.innermost import Spans
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.events.moments import Moments
 from memtrace.schema.names import Category, Decision, Phase, Role
+from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES, ROCM_BLAS_BYTES, SMALL_CUBLAS_BYTES
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
@@ -43,10 +44,8 @@ _RANDOM_STATE = "get_rng_state"
 _COLLECTIVES = "distributed_c10d.py"
 """The file of torch that holds all collectives."""
 
-_WORKSPACE = 8_519_680
-"""Bytes of scratch memory that torch gives cuBLAS for each stream: two of 4096 KiB and eight of 16 KiB."""
-_ROUND_WORKSPACES = (32 * 2**20, 128 * 2**20)
-"""The same on newer devices (Hopper and later, ROCm): sizes that other things have, too."""
+_ROUND_WORKSPACES = (LARGE_CUBLAS_BYTES, ROCM_BLAS_BYTES)
+"""Scratch memory of newer devices: sizes that other things have, too."""
 
 _REDUCER = "Reducer"
 """Class name of the scopes in which hooks saw a reducer make its buckets."""
@@ -180,7 +179,7 @@ class LifetimeRules:
         stays = (at.phase != BETWEEN) & (at.death_ns == NEVER)
         alike = stays & np.isin(self._size, _ROUND_WORKSPACES)
         lasts = alike & (at.num_steps_lived > 1) & ~self._recurs(alike & self._open)
-        self._give((stays & (self._size == _WORKSPACE)) | lasts, Category.WORKSPACE)
+        self._give((stays & (self._size == SMALL_CUBLAS_BYTES)) | lasts, Category.WORKSPACE)
         # Of one step alone, a round size may as well be that of an output.
         self._open &= ~(alike & (at.num_steps_lived <= 1) & (at.birth_step <= 1))
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from memtrace.allocator.history import DEFAULT_POOL
 from memtrace.allocator.results import AllocatorState, BlockState, SegmentState
 from memtrace.analysis.results.diagnosis import PoolState
+from memtrace.schema.names import DEFAULT_POOL
 from memtrace.schema.names import BlockState as State
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace

@@ -158,7 +158,8 @@ def _moments_between(history: DeviceHistory, start_ns: int, end_ns: int | None) 
     """Return the first and last moment of a stretch of time: from the state at its start to that at its end."""
     moments = history.moments
     first = moments.at_time(start_ns)
-    last = len(moments) - 1 if end_ns is None else moments.at_time(end_ns)
+    # A clock that was set back during the stretch lets it end before it began: then its start is all that is known.
+    last = max(first, len(moments) - 1 if end_ns is None else moments.at_time(end_ns))
     if first < last and any(epoch.start == first + 1 for epoch in moments.epochs):
         # Nothing was recorded when it began: its first known state is the start of the next epoch.
         first += 1

@@ -6,9 +6,6 @@ history, address by address; an approximation is never shown.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +13,7 @@ import numpy as np
 from memtrace.allocator.replay import replay_device
 from memtrace.allocator.results import Fidelity, Replay
 from memtrace.analysis.events.moments import Moments
+from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Source
 from memtrace.store.columns import IntArray
 from memtrace.store.trace import RankTrace
@@ -41,23 +39,11 @@ def replay_history(rank: RankTrace, device: str, moments: Moments) -> Replayed |
         return None
     if not (rank.table("segments")["device"] == rank.string_id(device)).any():
         return None
-    with _paused_gc():
+    with paused_gc():
         replay = replay_device(rank, device)
     unsure_bytes = max(replay.unsure_start_bytes, int(replay.unsure_bytes.max(initial=0)))
     allocated = None if unsure_bytes else _over_moments(replay, moments)
     return Replayed(fidelity=replay.fidelity, allocated=allocated, unsure_bytes=unsure_bytes, replay=replay)
-
-
-@contextmanager
-def _paused_gc() -> Iterator[None]:
-    """Collect no garbage meanwhile: a replay makes blocks by the hundred thousand, and none of them is in a cycle."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _over_moments(replay: Replay, moments: Moments) -> IntArray | None:

@@ -13,9 +13,9 @@ from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.steps import StepSpan
 from memtrace.analysis.events.moments import SEGMENT_SIGNS
 from memtrace.analysis.results.report import FirstStepEffect
+from memtrace.schema.names import DEFAULT_POOL
 from memtrace.store.columns import NULL
 
-_DEFAULT_POOL = "0,0"
 _MAX_STEPS = 5
 """Most steps that an effect counts side by side: warm-up is over by then."""
 
@@ -84,7 +84,7 @@ def _private_pools(history: DeviceHistory) -> FirstStepEffect | None:
     """Return the segments of private pools: CUDA graphs and compiled regions keep theirs between replays."""
     segments, rank = history.rank.table("segments"), history.rank
     pools = segments["pool_id"]
-    private = (pools != rank.string_id(_DEFAULT_POOL)) & (pools != NULL)
+    private = (pools != rank.string_id(DEFAULT_POOL)) & (pools != NULL)
     chosen = np.flatnonzero(private & (segments["device"] == rank.string_id(history.device)))
     if not len(chosen):
         return None

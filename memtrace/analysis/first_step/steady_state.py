@@ -9,7 +9,7 @@ and temporaries of the optimizer from its class and options, the fate of gradien
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -21,20 +21,19 @@ from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.marks import module_at, phase_at
 from memtrace.analysis.device.peak import in_order
 from memtrace.analysis.device.steps import StepSpan
+from memtrace.analysis.events.optimizer_options import options_of
 from memtrace.analysis.first_step.first_loop import FirstLoop, read_first_loop
 from memtrace.analysis.first_step.gradient_fate import assumed, gradient_fates
 from memtrace.analysis.first_step.next_step import NextStep, Unrecorded, next_step
 from memtrace.analysis.first_step.optimizer_needs import Group, Parameter, state_bytes, step_bytes
 from memtrace.analysis.results.report import Peak, PredictedPeak
 from memtrace.schema.names import Category, Decision, Phase
+from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import NULL
 from memtrace.units import format_bytes
 
 _DOUBT = 0.02
 """Share by which the peak of the full recording differs from the prediction at worst: benchmarks/steady_state.py."""
-
-_MAX_DIGITS = 18
-"""A length with more digits is none of a tensor's."""
 
 
 def predict_steady_state(
@@ -139,10 +138,9 @@ def _parameter(history: DeviceHistory, size: int, owner: int) -> Parameter:
     """Return a parameter with the shape that its owner row tells; as a vector of bytes where it tells none."""
     owners = history.rank.table("owners")
     text = None if owner == NULL else history.rank.text(int(owners["shape"][owner]))
-    parts = (text or "").split("x")
-    shape = tuple(int(part) for part in parts if part.isdecimal() and len(part) < _MAX_DIGITS)
-    count = int(np.prod(shape, dtype=object)) if shape else 0
-    if count <= 0 or size % count or size // count > 16:
+    shape = parse_shape(text)
+    count = math.prod(shape) if shape else 0
+    if not shape or count <= 0 or size % count or size // count > 16:
         return Parameter((size,), 1)
     return Parameter(shape, size // count)
 
@@ -150,13 +148,9 @@ def _parameter(history: DeviceHistory, size: int, owner: int) -> Parameter:
 def parameter_groups(history: DeviceHistory) -> list[Group]:
     """Return the parameter groups that the recording describes."""
     groups = []
-    for row in history.rank.table("optimizers").rows():
-        try:
-            options = json.loads(history.rank.text(row["options"]) or "{}")
-        except ValueError:
-            options = {}
+    for at, row in enumerate(history.rank.table("optimizers").rows()):
         name = history.rank.text(row["class_name"]) or ""
-        options = options if isinstance(options, dict) else {}
+        options = options_of(history.rank, at)
         groups.append(Group(class_name=name, options=options, num_parameters=row["num_parameters"]))
     return groups
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from memtrace.analysis.advice.kept_for_backward import operator, parse_shape
+from memtrace.analysis.advice.kept_for_backward import operator
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.owned_bytes import end_of_step
 from memtrace.analysis.results.ranks import RankFacts
 from memtrace.schema.names import Category, Phase
+from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 

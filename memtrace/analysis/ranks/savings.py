@@ -12,9 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from memtrace.analysis.advice.kept_for_backward import parse_shape
 from memtrace.analysis.ranks.sharding import Layout, shards_of
 from memtrace.analysis.results.ranks import IntArray, RankFacts, RankSaving
+from memtrace.schema.shapes import parse_shape
 
 
 def copies_of(layout: Layout, world_size: int | None) -> Mapping[str, int]:

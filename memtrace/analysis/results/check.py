@@ -17,6 +17,7 @@ class Budget:
     is_strict: bool
     """Whether the limit itself is too much (`<`); `=` and `<=` allow it."""
     limit_bytes: int
+    """The most that passes."""
 
     @property
     def expression(self) -> str:
@@ -33,14 +34,19 @@ class BudgetResult:
     """One budget held against every rank; the figures are those of the rank that needs most."""
 
     budget: Budget
+    """The limit."""
     passed: bool
+    """Whether no rank needs more."""
     value_bytes: int
+    """The figure of that rank."""
     exact_bytes: int | None
     """Of a category: the bytes that an owner or a hook decided, the rest is inferred. `None` for a whole moment."""
     measures: str
     """allocated, requested or reserved."""
     rank: int | None
+    """Its number; `None` where the file holds no rank."""
     device: str
+    """Its device, as "cuda:0"."""
     num_ranks: int
     """Ranks (and devices) that were looked at."""
     num_over: int
@@ -62,14 +68,19 @@ class ChangeResult:
     name: str
     """peak, or a category at the peak."""
     rank: int | None
+    """Its number; `None` where the file holds no rank."""
     device: str
+    """As "cuda:0"."""
     baseline_bytes: int
+    """The figure of the baseline."""
     value_bytes: int
+    """The figure of this run."""
     delta_bytes: int
     """Value less baseline."""
     limit_bytes: int
     """Growth that the tolerance allows: its share of the baseline's peak."""
     passed: bool
+    """Whether it grew by no more than is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +90,7 @@ class GrownStack:
     frames: tuple[str, ...]
     """The program's own, as "file:line function", innermost first."""
     delta_bytes: int
+    """How much more than in the baseline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +114,7 @@ class Check:
     title: str
     """What was read."""
     passed: bool
+    """Whether everything that was asked passed."""
     budgets: tuple[BudgetResult, ...]
     """In the order asked for."""
     baseline: BaselineResult | None
@@ -119,7 +132,9 @@ class OwnStack:
     frames: tuple[str, ...]
     """The program's own, as "file:line function", innermost first; empty where no stack was recorded."""
     num_bytes: int
+    """Bytes live at that peak."""
     num_allocations: int
+    """Allocations live at that peak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +142,7 @@ class OwnPeak:
     """The most that a recording's own allocations come to at one moment, without what was there before."""
 
     num_bytes: int
+    """Bytes at the moment when they are most."""
     measures: str
     """allocated (whole blocks) where they are known, else requested."""
     by_category: Mapping[str, int]

@@ -13,6 +13,7 @@ class ReducerTime:
     """How DistributedDataParallel timed its own backward passes, as a mean over the iterations that it timed."""
 
     num_timed: int
+    """Backward passes that it timed."""
     backward_ns: int
     """From the end of the forward until all gradients were ready."""
     start_ns: int
@@ -48,6 +49,7 @@ class ReplicaResult:
     unused_bytes: int | None
     """Bytes of parameters that got no gradient in the first iteration; `None` unless it was looked for."""
     time: ReducerTime | None
+    """What its own timers say; `None` where there are none."""
 
     @property
     def total_bytes(self) -> int:
@@ -69,9 +71,11 @@ class ShardGroup:
     gather_bytes: int | None
     """Bytes of the gathered parameters, padding included; `None` where none was seen."""
     num_gathers: int
+    """All-gathers of its parameters."""
     scatter_bytes: int | None
     """Bytes of the gradients that a reduce-scatter takes in, padding included; `None` where none was seen."""
     num_scatters: int
+    """Reduce-scatters of its gradients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,9 @@ class CollectiveBytes:
     group_size: int | None
     """Ranks in it."""
     dtype: str | None
+    """As "bfloat16"; `None` where the profile does not say."""
     num_kernels: int
+    """Kernels of it."""
     input_bytes: int | None
     """Bytes that this rank put in, in all."""
     output_bytes: int | None
@@ -99,6 +105,7 @@ class CommunicationResult:
     """What one rank exchanges with others."""
 
     replicas: tuple[ReplicaResult, ...]
+    """One entry a model that is replicated."""
     shard_groups: tuple[ShardGroup, ...]
     """In the order in which they were first gathered."""
     num_shard_steps: int

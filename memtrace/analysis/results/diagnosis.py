@@ -43,6 +43,7 @@ class Resident:
     what: str
     """A category, or `outputs`: what the model returned, and what was computed from it."""
     num_bytes: int
+    """Bytes of it."""
     where: Mapping[str, Any] | None
     """file, line, function and module that made most of them; `None` where that was not recorded."""
 
@@ -52,6 +53,7 @@ class StepNeeds:
     """What a step needed, what it left behind, and what the next one needs for it."""
 
     step: int
+    """Its number."""
     peak_bytes: int
     """Its own peak."""
     phase: str | None
@@ -71,16 +73,21 @@ class PoolState:
     pool: str
     """large or small; of a private pool with its id, as "large of 1,0"."""
     num_segments: int
+    """Segments of the pool."""
     reserved_bytes: int
+    """Bytes of these segments."""
     allocated_bytes: int
+    """Whole blocks in use."""
     pending_bytes: int
     """Blocks freed by the program but awaiting another stream."""
     requested_bytes: int | None
     """Of the allocated blocks what was asked for; `None` where the snapshot does not say."""
     free_bytes: int
+    """Blocks that are free."""
     split_bytes: int
     """Free pieces of segments that are partly in use, which cannot be given back to the device: inactive splits."""
     largest_free_block_bytes: int
+    """The largest of them; 0 if none is free."""
 
     @property
     def internal_bytes(self) -> int | None:
@@ -104,6 +111,7 @@ class FragmentationMoment:
     event: int | None
     """Row of the events table after which it holds; `None` for the final snapshot."""
     pools: tuple[PoolState, ...]
+    """One entry a pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +121,7 @@ class FragmentationResult:
     is_model: bool
     """Whether no such allocator ran: the requests of the CPU were put through the model of a GPU's."""
     moments: tuple[FragmentationMoment, ...]
+    """One entry a moment that was looked at."""
     max_reserved_bytes: int | None
     """`None` without a history."""
     num_growths: int | None

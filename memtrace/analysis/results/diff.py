@@ -13,8 +13,11 @@ class StepDiff:
     """Peaks of one step in both; a side that has no such step, or did not record it, is `None`."""
 
     step: int
+    """Its number."""
     a_bytes: int | None
+    """Peak in A."""
     b_bytes: int | None
+    """Peak in B."""
     delta_bytes: int | None
     """`None` where a side is missing."""
 
@@ -26,8 +29,11 @@ class NamedDiff:
     name: str | None
     """Category, or path of a module (`None` outside any)."""
     a_bytes: int
+    """Bytes in A."""
     b_bytes: int
+    """Bytes in B."""
     delta_bytes: int
+    """B less A."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +43,11 @@ class StackDiff:
     frames: tuple[str, ...]
     """As "file:line function", innermost first; the lines are those of B where the code has moved."""
     a_bytes: int
+    """Bytes in A."""
     b_bytes: int
+    """Bytes in B."""
     delta_bytes: int
+    """B less A."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,7 +55,9 @@ class StepCurve:
     """Memory of one side over its steps: step 2, half way through, is 2.5 on the axis."""
 
     steps: tuple[float, ...]
+    """Places on the axis, ascending."""
     num_bytes: IntArray
+    """Bytes at each of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,13 +65,19 @@ class RankDiff:
     """One rank and device of A beside the same of B."""
 
     rank: int | None
+    """Its number; `None` where the file holds no rank."""
     device_a: str
+    """Device of A, as "cuda:0"."""
     device_b: str
+    """Device of B."""
     peak_a: Peak
+    """The peak of A."""
     peak_b: Peak
+    """The peak of B."""
     peak_a_bytes: int | None
     """Allocated bytes, requested ones where a side does not know them: the same kind on both sides."""
     peak_b_bytes: int | None
+    """The same of B."""
     compares: str
     """requested or allocated."""
     delta_by_category: Mapping[str, int]
@@ -72,11 +89,15 @@ class RankDiff:
     stacks: tuple[StackDiff, ...]
     """Those that differ, largest difference first."""
     steps: tuple[StepDiff, ...]
+    """One entry a step that either has."""
     reserved_a_bytes: int | None
+    """Most reserved in A; `None` where not recorded."""
     reserved_b_bytes: int | None
+    """Most reserved in B; `None` where not recorded."""
     curve_a: StepCurve | None
     """`None` without steps or a history."""
     curve_b: StepCurve | None
+    """The same of B."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,7 +105,9 @@ class Diff:
     """Two reports side by side."""
 
     title_a: str
+    """What A is called."""
     title_b: str
+    """What B is called."""
     verdict: str
     """What changed, in one sentence."""
     ranks: tuple[RankDiff, ...]
@@ -92,3 +115,4 @@ class Diff:
     only_in_a: tuple[str, ...]
     """Ranks and devices, as "rank 3 cuda:0", that B does not have."""
     only_in_b: tuple[str, ...]
+    """The same of B."""

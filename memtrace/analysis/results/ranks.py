@@ -24,6 +24,7 @@ class RankFacts:
     names: tuple[str, ...]
     """Names of parameters, ascending."""
     dtypes: tuple[str | None, ...]
+    """As "bfloat16"; `None` where not recorded."""
     shapes: tuple[str | None, ...]
     """Shape of what is here, as "26x8"."""
     global_shapes: tuple[str | None, ...]
@@ -33,6 +34,7 @@ class RankFacts:
     parameter_bytes: IntArray
     """Bytes of the tensor here."""
     gradient_bytes: IntArray
+    """Bytes of its gradient; 0 for none."""
     row_state_bytes: IntArray
     """Bytes of optimizer states that have a row for each row of the parameter."""
     other_state_bytes: IntArray
@@ -58,10 +60,13 @@ class RankRow:
     """One rank: the device of it that its training uses."""
 
     rank: int
+    """Its number."""
     position: int
     """Position of its report in `Report.ranks`."""
     device: str
+    """As "cuda:0"."""
     host: str | None
+    """Name of its machine; `None` where not recorded."""
     peak_bytes: int | None
     """Bytes at the peak: allocated, requested where that is not known."""
     by_category: Mapping[str, int]
@@ -71,6 +76,7 @@ class RankRow:
     reserved_bytes: int | None
     """The most that the allocator took from the device."""
     capacity_bytes: int | None
+    """Memory of the device; `None` where not recorded."""
     last_step: int | None
     """The last step that ended; `None` where no step was recorded."""
     failure: str | None
@@ -84,11 +90,15 @@ class Spread:
     name: str
     """peak, or a category at the peak."""
     min_bytes: int
+    """The least."""
     min_rank: int
+    """The rank that has it."""
     median_bytes: int
     """The lower of the two in the middle, so that it is the amount of a rank."""
     max_bytes: int
+    """The most."""
     max_rank: int
+    """The rank that has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +118,13 @@ class Outlier:
     """A rank whose peak is not that of the one in the middle, and what differs."""
 
     rank: int
+    """Its number."""
     median_rank: int
     """The rank in the middle, which it is compared with."""
     peak_bytes: int
+    """Its peak."""
     median_bytes: int
+    """The peak of the rank in the middle."""
     excess_bytes: int
     """Bytes above the one in the middle; negative if below."""
     excess_pct: float
@@ -153,9 +166,13 @@ class RankSaving:
     """
 
     rank: int
+    """Its number."""
     parameter_bytes: int
+    """Bytes less of parameters."""
     gradient_bytes: int
+    """Bytes less of gradients."""
     state_bytes: int
+    """Bytes less of optimizer states."""
 
     @property
     def zero_1_bytes(self) -> int:

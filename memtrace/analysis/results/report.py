@@ -94,7 +94,9 @@ class FirstStepEffect:
     """Something that makes the first step different from those after it."""
 
     slug: str
+    """Stable name."""
     title: str
+    """One line for people."""
     num_bytes: int | None
     """Bytes that it makes a difference of; `None` where it is not measured in bytes."""
     stays: bool | None
@@ -108,9 +110,13 @@ class PhaseResult:
     """One phase of a step."""
 
     phase: str
+    """As "forward"."""
     microbatch: int
+    """Its number in the step."""
     start_ns: int
+    """When it began."""
     end_ns: int | None
+    """When it ended; `None` where it did not."""
     peak_allocated_bytes: int | None
     """Largest allocated bytes within it; requested bytes where allocated cannot be known is not put here."""
     peak_requested_bytes: int | None
@@ -134,16 +140,23 @@ class StepResult:
     """One step."""
 
     step: int
+    """Its number."""
     skipped: bool
+    """Whether a gradient scaler skipped it."""
     recorded: bool
     """Whether its events are in the trace; without them the memory fields are `None`."""
     num_microbatches: int
+    """Forward and backward passes."""
     start_ns: int | None
+    """When it began; `None` where not recorded."""
     end_ns: int | None
     """`None` where the step did not end."""
     peak_allocated_bytes: int | None
+    """Peak of whole blocks in use; `None` where not known."""
     peak_requested_bytes: int | None
+    """Peak of bytes asked for; `None` where not known."""
     max_reserved_bytes: int | None
+    """Most that was reserved; `None` where not known."""
     num_device_mallocs: int | None
     """Segments taken from the device in this step."""
     host_rss_bytes: int | None
@@ -151,6 +164,7 @@ class StepResult:
     end: State | None
     """After its last optimizer step, before the next forward."""
     phases: tuple[PhaseResult, ...]
+    """In order of time."""
     owned: tuple[OwnedBytes, ...] = ()
     """What owners hold at its end; empty where nobody looked."""
 
@@ -162,7 +176,9 @@ class StackRow:
     frames: tuple[str, ...]
     """Frames as "file:line function", innermost first."""
     num_bytes: int
+    """Bytes live."""
     num_allocations: int
+    """Allocations live."""
     category: str
     """The category that most of its bytes are of."""
 
@@ -174,8 +190,11 @@ class ModuleRow:
     module: str | None
     """Path of the module; `None` for bytes allocated outside any module scope."""
     num_bytes: int
+    """Bytes live."""
     num_allocations: int
+    """Allocations live."""
     by_category: Mapping[str, int]
+    """Bytes of each category among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,9 +204,11 @@ class ActivationPart:
     name: str | None
     """Role, path of a module, operation, or number of a microbatch; `None` for those that have none."""
     num_bytes: int
+    """Bytes live."""
     exact_bytes: int
     """Those of them that autograd was seen to keep; the rest is inferred."""
     num_allocations: int
+    """Allocations live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +216,7 @@ class ActivationSplit:
     """Activations live at one moment, split four ways; each way adds up to `num_bytes`. Largest parts first."""
 
     num_bytes: int
+    """Bytes of all activations."""
     by_role: tuple[ActivationPart, ...]
     """saved (kept for backward), output (logits, loss) or recomputed; `None` where that is not known."""
     by_module: tuple[ActivationPart, ...]
@@ -210,7 +232,9 @@ class SavedForBackward:
     """What is kept for a backward when it begins, by distinct storage, without parameters, buffers and inputs."""
 
     step: int
+    """Number of the step."""
     microbatch: int
+    """Number of the micro-batch in it."""
     start_ns: int
     """Unix time at which the backward began."""
     saved_bytes: int
@@ -246,7 +270,9 @@ class AddressRange:
     """A stretch of addresses without a gap, and where it lies on an axis from which the gaps are taken out."""
 
     address: int
+    """Where it starts."""
     size_bytes: int
+    """How long it is."""
     place_bytes: int
     """Position of its first byte on the axis."""
 
@@ -260,7 +286,9 @@ class SegmentSpans:
     end: IntArray
     """First moment at which it is not; the number of moments if it stays."""
     address: IntArray
+    """Where each starts."""
     size_bytes: IntArray
+    """Bytes of each."""
     place_bytes: IntArray
     """Position on the address axis."""
     segment: IntArray
@@ -272,9 +300,11 @@ class SegmentFact:
     """What a final snapshot says of one segment."""
 
     stream: int
+    """Number of its stream."""
     pool: str
     """small or large, and the id of a private pool."""
     is_expandable: bool
+    """Whether it can grow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -286,11 +316,13 @@ class AllocationMap:
     """
 
     num_moments: int
+    """Moments of the history."""
     event: IntArray
     """For each moment the row of its event; -1 before the first."""
     time_ns: IntArray | None
     """For each moment its Unix time; `None` where times were not recorded."""
     start: IntArray
+    """Moment at which each begins."""
     in_use_end: IntArray
     """First moment at which it is not in use any more; the number of moments if it stays."""
     end: IntArray
@@ -302,6 +334,7 @@ class AllocationMap:
     block_bytes: IntArray | None
     """Bytes of its whole block; `None` without the allocator model."""
     address: IntArray
+    """Where each lies."""
     place_bytes: IntArray
     """Position on the address axis."""
     category: npt.NDArray[np.int8]
@@ -329,8 +362,11 @@ class AllocationMap:
     frames: tuple[str, ...]
     """As "file:line function"."""
     categories: tuple[str, ...]
+    """Names of categories, by number."""
     decisions: tuple[str, ...]
+    """Names of decisions, by number."""
     modules: tuple[str, ...]
+    """Names of modules, by number."""
     owners: tuple[tuple[str, str | None, str | None], ...]
     """Name, dtype and shape."""
     saved_for: tuple[tuple[str, str | None, str | None], ...]
@@ -352,15 +388,21 @@ class OomResult:
     """An out-of-memory: recorded, or what would have happened on a device of a given capacity."""
 
     step: int | None
+    """Number of the step; `None` where not known."""
     phase: str | None
+    """As "forward"; `None` where not known."""
     module: str | None
+    """Path of the module; `None` where not known."""
     time_ns: int | None
+    """When it happened; `None` where not known."""
     request_bytes: int | None
     """What was asked for; of a predicted one `None` if more was in use already when the history began."""
     free_bytes: int | None
     """Free on the device; of a predicted one what its capacity leaves, were nothing else on it."""
     reserved_unallocated_bytes: int | None
+    """Reserved, in no block in use; `None` where not known."""
     largest_free_block_bytes: int | None
+    """Largest free block; `None` where not known."""
     cause: str | None
     """capacity or fragmentation; `None` where it cannot be told."""
     predicted: bool = False
@@ -386,16 +428,25 @@ class Finding:
     """One ordered piece of advice, with numbers from this very trace."""
 
     slug: str
+    """Stable name, as in docs."""
     severity: str
     """error, warning or info."""
     title: str
+    """One line for people."""
     evidence: Mapping[str, Any]
+    """Figures it rests on, by name."""
     change: str
+    """What to do."""
     cost: str
+    """What that costs."""
     saves_bytes: int | None
+    """Bytes off the peak; `None` where not known."""
     saves_ns: int | None
+    """Time off a step; `None` where not known."""
     new_peak_bytes: int | None
+    """The peak with the change; `None` where not known."""
     rank: int | None
+    """Its number; `None` where the file holds no rank."""
     where: Mapping[str, Any] | None
     """file, line, function, module."""
 
@@ -405,8 +456,11 @@ class Note:
     """A warning or something that was not seen."""
 
     slug: str
+    """Stable name."""
     message: str
+    """One line for people."""
     count: int = 1
+    """How often it was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -414,22 +468,33 @@ class RankReport:
     """What one rank's trace says about one device."""
 
     rank: int | None
+    """Its number; `None` where the file holds no rank."""
     device: str
+    """As "cuda:0"."""
     source: str
     """recorded, snapshot, kineto or predicted."""
     complete: bool
+    """Whether the recording ended as it should."""
     num_events: int
+    """Events recorded."""
     num_allocations: int
+    """Allocations made of them."""
     capacity_bytes: int | None
     """Total memory of the device."""
     peak: Peak
+    """The largest moment."""
     first_step_peak: Peak | None
+    """The largest moment of the first step; `None` without one."""
     steady_state_peak: Peak | None
+    """The largest moment of the steps after it; `None` without one."""
     end: State
     """State after the last event."""
     max_reserved_bytes: int | None
+    """Most that was reserved; `None` where not known."""
     steps: tuple[StepResult, ...]
+    """In order."""
     oom: OomResult | None
+    """The out-of-memory; `None` where there was none."""
     timeline: Timeline | None
     """`None` where there is no history."""
     top_modules: tuple[ModuleRow, ...]
@@ -475,7 +540,9 @@ class Report:
     verdict: str
     """One sentence: peak, when, what it is made of, or why the run died."""
     ranks: tuple[RankReport, ...]
+    """One entry a rank and device."""
     findings: tuple[Finding, ...]
+    """Most important first."""
     warnings: tuple[Note, ...]
     """Ranks or files that are missing or could not be read."""
     title: str

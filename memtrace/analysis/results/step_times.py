@@ -11,6 +11,7 @@ class StepTime:
     """The time of one step on the CPU, and in which phases the program spent it."""
 
     step: int
+    """Its number."""
     start_ns: int
     """End of the step before."""
     end_ns: int
@@ -37,6 +38,7 @@ class ModelFlops:
     reaches."""
 
     per_step: int
+    """Operations a step."""
     matmul_parameters: int
     """Parameters that every token is multiplied with."""
     attention_per_step: int | None
@@ -65,9 +67,13 @@ class Throughput:
     """Whether they are steps that the trace holds in full, slowed down by recording; else they were recorded without
     stacks, and left the rolling window, or not at all."""
     tokens_per_step: int | None
+    """Tokens a step; `None` where not known."""
     samples_per_step: int | None
+    """Samples a step; `None` where not known."""
     tokens_per_second: float | None
+    """Tokens a second; `None` where not known."""
     samples_per_second: float | None
+    """Samples a second; `None` where not known."""
     flops: ModelFlops | None
     """`None` where tokens, parameters or the device's peak are not known."""
 

@@ -80,6 +80,7 @@ class CollectiveTime:
     name: str
     """As AllReduce; Generic where one kernel serves several kinds."""
     num_kernels: int
+    """Kernels of it."""
     time_ns: int
     """Time in them."""
     exposed_ns: int
@@ -118,6 +119,7 @@ class TimeLane:
     start_ns: IntArray
     """Unix time; of a profile without one, the time since its own zero."""
     end_ns: IntArray
+    """When each stretch ends."""
     total_ns: int
     """How long it happened; not more than the stretches are long together."""
     num_stretches: int
@@ -135,3 +137,4 @@ class TimeTracks:
     end_ns: int
     """End of the last."""
     lanes: tuple[TimeLane, ...]
+    """In the order in which they are shown."""

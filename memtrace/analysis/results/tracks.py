@@ -14,7 +14,9 @@ class Counter:
     name: str
     """As "cuda:0 activation" or "cuda:0 reserved"."""
     time_ns: IntArray
+    """When each value begins, ascending."""
     num_bytes: IntArray
+    """The value from then on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,10 +26,13 @@ class Lane:
     name: str
     """steps, phases, modules, a thread or a stream."""
     start_ns: IntArray
+    """When each slice begins."""
     end_ns: IntArray
+    """When each slice ends."""
     name_of: IntArray
     """Index into `names`."""
     names: tuple[str, ...]
+    """What each slice is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,5 +40,8 @@ class RankTracks:
     """Everything of one rank that has a time."""
 
     rank: int | None
+    """Its number; `None` where the file holds no rank."""
     counters: tuple[Counter, ...]
+    """Levels."""
     lanes: tuple[Lane, ...]
+    """Slices."""

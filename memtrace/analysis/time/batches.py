@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memtrace.analysis.advice.kept_for_backward import parse_shape
 from memtrace.schema.names import Category, Phase
+from memtrace.schema.shapes import parse_shape
 from memtrace.store.trace import RankTrace
 
 _WHOLE = ("int64", "int32", "int16", "uint16")

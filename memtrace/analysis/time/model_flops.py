@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memtrace.analysis.advice.kept_for_backward import parse_shape
 from memtrace.schema.names import Category
+from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
 

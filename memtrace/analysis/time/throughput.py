@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from statistics import median_low
 
 from memtrace.analysis.results.step_times import ModelFlops, StepTime, Throughput
-from memtrace.analysis.time.gpu_data_sheets import peak_flops
 from memtrace.analysis.time.model_flops import NeededFlops, needed_flops
+from memtrace.schema.gpu_data_sheets import peak_flops
 from memtrace.store.trace import RankTrace
 
 _MIN_LIGHT = 3

@@ -19,6 +19,9 @@ from memtrace.schema.names import Category
 from memtrace.store.columns import IntArray
 from memtrace.store.trace import RankTrace
 
+MAX_FACTOR = 10**6
+"""The largest change that is asked for; sums of sizes times this still fit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
@@ -39,7 +42,7 @@ class Edit:
             value = float(number)
         except ValueError:
             value = -1.0
-        if value < 0 or (divide and value < 1):
+        if not (1 if divide else 0) <= value <= MAX_FACTOR:
             raise MemtraceError(f"not a category and a number: {text!r}", hint="as in activation=0.5")
         return cls(category=checked_category(category), factor=1 / value if divide else value)
 

@@ -6,6 +6,11 @@ heads, `s` tokens of a sequence, `b` sequences of a micro-batch, `t` tensor-para
 said otherwise.
 
 What a real model saves, kernel by kernel, is in activations.py; this file is what it is checked against.
+
+ZeRO        Rajbhandari et al., Memory Optimizations Toward Training Trillion Parameter Models, arXiv 1910.02054
+Korthikanti Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, arXiv 2205.05198
+Narayanan   Narayanan et al., Efficient Large-Scale Language Model Training on GPU Clusters, arXiv 2104.04473
+PaLM        Chowdhery et al., arXiv 2204.02311, appendix B
 """
 
 from __future__ import annotations
@@ -14,32 +19,6 @@ from typing import Any, TypeAlias
 
 Size: TypeAlias = Any
 """A whole number, or an int64 array with one number a layout."""
-
-PLAYBOOK = "The Ultra-Scale Playbook, Hugging Face 2025, 'Memory usage in transformers'"
-KORTHIKANTI = "Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, arXiv 2205.05198"
-ZERO = "Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, arXiv 1910.02054"
-MEGATRON = "Narayanan et al., Efficient Large-Scale Language Model Training on GPU Clusters, arXiv 2104.04473"
-PALM = "Chowdhery et al., PaLM, arXiv 2204.02311, appendix B"
-
-
-def simple_transformer_parameters(h: Size, L: Size, v: Size) -> Size:
-    """Return the parameters of a GPT with tied embeddings, without positions: `h·v + L·(12h² + 13h) + 2h`.
-
-    Source: the playbook. GPT-2 has 1024·768 position embeddings more than this.
-
-    >>> simple_transformer_parameters(768, 12, 50257) + 1024 * 768
-    124439808
-    """
-    return h * v + L * (12 * h * h + 13 * h) + 2 * h
-
-
-def global_batch(micro_batch: Size, accumulation: Size, dp: Size) -> Size:
-    """Return the sequences of one optimizer step: `GBS = MBS × GA × DP`. Source: the playbook.
-
-    >>> global_batch(2, 8, 64)
-    1024
-    """
-    return micro_batch * accumulation * dp
 
 
 def accumulation_steps(global_sequences: Size, micro_batch: Size, dp: Size) -> Size:
@@ -129,17 +108,6 @@ def model_flops_per_token(matmul_parameters: Size, L: Size, attention_width: Siz
     6.165...
     """
     return 6 * matmul_parameters + 12 * L * attention_width * s
-
-
-def pipeline_bubble(pp: Size, accumulation: Size, interleave: Size = 1) -> Size:
-    """Return idle time over busy time of 1F1B: `(p − 1) / (m · v)`, m micro-batches, v chunks of the model a rank.
-
-    Source: Narayanan et al., section 2.2.
-
-    >>> pipeline_bubble(4, 12), pipeline_bubble(4, 12, interleave=3)
-    (0.25, 0.0833...)
-    """
-    return (pp - 1) / (accumulation * interleave)
 
 
 def in_flight_microbatches(pp: Size, stage: Size, accumulation: Size) -> Size:

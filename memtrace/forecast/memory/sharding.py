@@ -14,14 +14,13 @@ from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.memory.optimizers import STEP_BYTES
 from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place, parameter_tensors
 from memtrace.forecast.model.spec import ModelSpec
+from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
 
 MIB = 1024**2
 CUDA_CONTEXT_BYTES = 1024 * MIB
 """Context and loaded kernels of a process. Ultra-Scale Playbook: 1 to 2 GB are taken before any tensor."""
 NCCL_BYTES = 256 * MIB
 """Buffers of one communicator. Assumed: NCCL_BUFFSIZE is 4 MiB a channel and direction, with up to 32 channels."""
-CUBLAS_WORKSPACE_BYTES = 32 * MIB
-"""cuBLAS workspace of torch on Hopper; 8,519,680 bytes before (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
 BUCKET_BYTES = 25 * MIB
 """A bucket of gradients, as large as `bucket_cap_mb` of torch; one is reduced while the next is filled."""
 
@@ -163,7 +162,7 @@ def context_bytes(run: Run, layout: Layout) -> Size:
         return 0 * layout.pp
     axes = (layout.dp, layout.tp, layout.pp, layout.cp, layout.ep)
     communicators = sum((axis > 1) * 1 for axis in axes)
-    return CUDA_CONTEXT_BYTES + CUBLAS_WORKSPACE_BYTES + communicators * NCCL_BYTES
+    return CUDA_CONTEXT_BYTES + LARGE_CUBLAS_BYTES + communicators * NCCL_BYTES
 
 
 def _on_stage(

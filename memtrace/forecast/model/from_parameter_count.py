@@ -17,6 +17,8 @@ WIDTH_PER_LAYER = 128
 """Hidden size over layers: 128 in GPT-3 175B and Llama 7B, 102 to 130 in Llama 13B to 405B."""
 HEAD_DIM = 128
 VOCABULARY = 32000
+MAX_COUNT = 2**50
+"""Below what a count is: parameters of a model, tokens of a step."""
 _COUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMBT]?)\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "B": 3, "T": 4}
 
@@ -31,10 +33,10 @@ def parse_count(text: str, *, unit: int = 1000) -> int:
         MemtraceError: the text is not a positive number with an optional K, M, B or T.
     """
     match = _COUNT.fullmatch(text)
-    number = round(float(match[1]) * unit ** _POWERS[match[2].upper()]) if match else 0
-    if number <= 0:
+    number = float(match[1]) * unit ** _POWERS[match[2].upper()] if match else 0.0
+    if not 0.5 < number < MAX_COUNT:
         raise MemtraceError(f"not a count: {text[:60]!r}", hint="write a number with K, M, B or T, as in 7B")
-    return number
+    return round(number)
 
 
 def spec_of_size(number: int) -> ModelSpec:

@@ -48,16 +48,6 @@ class Precision:
         """Bytes a parameter of both states of Adam."""
         return self.state_bytes + (self.state_bytes if self.second_state_bytes is None else self.second_state_bytes)
 
-    @property
-    def adam_bytes(self) -> int:
-        """Bytes a parameter of weight, gradients, master copy and Adam's states.
-
-        >>> [PRECISIONS[name].adam_bytes for name in ("fp32", "bf16-mixed", "bf16-mixed-fp32-grad")]
-        [16, 16, 20]
-        """
-        kept = self.weight_bytes + self.weight_copy_bytes + self.master_bytes
-        return kept + self.gradient_bytes + self.accumulation_bytes + self.adam_state_bytes
-
 
 def precision_named(name: str) -> Precision:
     """Return a recipe.

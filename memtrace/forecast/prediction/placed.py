@@ -17,14 +17,13 @@ from memtrace.allocator.sizes import rounding
 from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.forecast.prediction.allocator_settings import settings_of
 from memtrace.forecast.prediction.results import FailedRequest as FailedRequest
-from memtrace.schema.names import Action, BlockState
+from memtrace.schema.names import DEFAULT_POOL, Action, BlockState
 from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 from memtrace.schema.tables import BLOCKS, EVENTS, SEGMENTS, WINDOWS, Table
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, dtype_of
 from memtrace.store.trace import RankTrace
 
 _COLUMNS = ("time_ns", "action", "address", "size_bytes", "stack")
-_DEFAULT_POOL = "0,0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +227,7 @@ class _Placing:
                 sum(block.size for block in found),
                 sum(block.requested for block in found if block.state != FREE),
             )
-            pool, stack = self.ids.id(_DEFAULT_POOL), self.stacks.get(head.address, NULL)
+            pool, stack = self.ids.id(DEFAULT_POOL), self.stacks.get(head.address, NULL)
             is_expandable = head.expandable is not None
             blocks += [(len(segments), *self._block(block)) for block in found]
             segments.append(

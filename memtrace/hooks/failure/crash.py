@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from memtrace.hooks.failure.tracebacks import is_own, strip_exception, strip_own_frames
+from memtrace.schema.secret_arguments import masked_text
 
 OnException = Callable[[type[BaseException], BaseException, "TracebackType | None"], None]
 
@@ -137,7 +138,7 @@ def _stripped(error: BaseException, tb: TracebackType | None) -> TracebackType |
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error)[:MAX_MESSAGE_CHARS]
+        return masked_text(str(error)[:MAX_MESSAGE_CHARS])
     except Exception:
         return ""
 

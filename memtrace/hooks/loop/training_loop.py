@@ -89,7 +89,11 @@ class TrainingLoop:
         try:
             return SavedWalk(self._torch)
         except AttributeError:
-            self._writer.note("saved-missing", "this torch does not show what autograd saved without unpacking it")
+            self._writer.note(
+                "saved-missing",
+                "This torch does not show what autograd keeps without unpacking it, so the graph was not walked: "
+                "which activations are kept for backward is inferred.",
+            )
             return None
 
     @property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from memtrace.schema.shapes import shape_text
 
 
 class Placements:
@@ -42,12 +44,3 @@ def _word(placement: Any) -> str:
     if placement.is_partial():
         return "Partial"
     return f"Shard({placement.dim})" if hasattr(placement, "dim") else type(placement).__name__
-
-
-def shape_text(shape: Iterable[int]) -> str:
-    """Return a shape as memtrace writes it.
-
-    >>> shape_text((768, 3072)), shape_text(())
-    ('768x3072', '')
-    """
-    return "x".join(map(str, shape))

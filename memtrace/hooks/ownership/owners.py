@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from memtrace.hooks.ownership.dtensor_layout import Placements, shape_text
+from memtrace.hooks.ownership.dtensor_layout import Placements
 from memtrace.hooks.parts.chunk import Row
 from memtrace.schema.names import Category
+from memtrace.schema.shapes import shape_text
 
 Owned = tuple[Category, str, Any]
 """What a tensor is, its name, and the tensor."""

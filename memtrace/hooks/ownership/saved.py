@@ -14,6 +14,7 @@ from typing import Any
 
 from memtrace.hooks.ownership.owners import device_name, dtype_name, plain_tensors
 from memtrace.hooks.parts.chunk import Row
+from memtrace.schema.shapes import shape_text
 
 _PREFIX = "_raw_saved_"
 CHECKPOINT = "checkpoint"
@@ -53,7 +54,7 @@ class SavedWalk:
                             size,
                             op,
                             dtype_name(tensor.dtype),
-                            "x".join(map(str, tensor.shape)),
+                            shape_text(tensor.shape),
                         )
                     )
         return rows

@@ -219,7 +219,10 @@ class _TreeWalk:
         kinds, fields = self._kinds, node.extra_fields
         try:
             if node.tag == kinds.PyCCall:
-                return fields.caller.line_number, "", 0, _built_in_name(node.name)
+                name = node.name
+                if name.startswith("<function "):
+                    return _SAME
+                return fields.caller.line_number, "", 0, _built_in_name(name)
             if node.tag != kinds.PyCall:
                 return None, "", 0, node.name
             called = fields.callsite
@@ -257,6 +260,9 @@ def _built_in_name(name: str) -> str:
 
 _Place = tuple["int | None", str, int, "str | None"]
 """Line of the caller, file, line and function. Without a function it is no frame of its own."""
+_SAME: _Place = (None, "", 0, None)
+"""Stands for the frame around it. torch 2.8 puts a call of `<function f at 0x…>`, as if f were built in, into each
+function f that runs already when the profiler starts. What seems to be called there is called by f itself."""
 
 
 class _Frame:
@@ -275,8 +281,10 @@ class _Frame:
         """Return the stack that ends in this frame, at the line of a call or, without one, at the function's start."""
         if self._place is None:
             self._place = self._walk.place(self._node)
-            if self._outer is not None:
+            if self._outer is not None and self._place is not _SAME:
                 self._outer_stack = self._outer.stack(stacks, self._place[0])
+        if self._place is _SAME:
+            return None if self._outer is None else self._outer.stack(stacks, line)
         _, file, first_line, function = self._place
         if function is None:
             return self._outer_stack

@@ -15,6 +15,7 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from memtrace import __version__
 from memtrace.errors import MemtraceError
 from memtrace.integrations.mcp.shorten import text
+from memtrace.integrations.mcp.time_limit import LIMIT_S, within
 from memtrace.integrations.mcp.tools import Tools
 
 INSTRUCTIONS = """
@@ -59,14 +60,14 @@ def _answering(tool: Callable[..., Any]) -> Callable[..., CallToolResult]:
     @functools.wraps(tool)
     def call(**arguments: Any) -> CallToolResult:
         try:
-            answer = tool(**arguments)
+            answer = within(LIMIT_S, lambda: tool(**arguments))
         except MemtraceError as error:
             return _failed(error.message, error.hint)
         except Exception as error:
             _log.exception("the tool %s failed", tool.__name__)
             return _failed(
-                f"unexpected {type(error).__name__}: {error}",
-                "this is a bug in memtrace: report it with what `memtrace doctor` prints",
+                f"the tool {tool.__name__} failed ({type(error).__name__})",
+                "this is a bug in memtrace: report it with what is on stderr and `memtrace doctor` prints",
             )
         return CallToolResult(
             content=[TextContent(type="text", text=answer.model_dump_json())],

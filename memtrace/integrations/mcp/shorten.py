@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from memtrace.printable import clean
+
 MAX_CHARS = 24_000
 """Most characters of an answer, as JSON."""
 MAX_ROWS = 50
@@ -64,7 +66,7 @@ def text(value: object, most: int = MAX_TEXT) -> str:
     >>> text("blocks.0", 6), text("a\\x1b[2Jb")
     ('blocks…', 'a�[2Jb')
     """
-    whole = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+    whole = clean(str(value), keep="\n")
     return whole if len(whole) <= most else whole[:most] + "…"
 
 

@@ -44,7 +44,7 @@ class Traces:
 
     def __init__(self, root: Path | None = None) -> None:
         """Read below a folder only, if one is given."""
-        self._root = None if root is None else root.resolve()
+        self._root = None if root is None else Path(os.path.realpath(root))
         self._kept: OrderedDict[tuple[str, ...], tuple[_Version, Loaded]] = OrderedDict()
         # A server may answer several questions at once, each in a thread of its own.
         self.lock = threading.Lock()
@@ -55,10 +55,15 @@ class Traces:
         Raises:
             TraceReadError: nothing readable is there.
         """
-        from memtrace.store.reading.read import read_trace
+        from memtrace.store.opening import reading_below
 
         given = [names] if isinstance(names, str) else names
-        paths = [self._allowed(_existing(name)) for name in given]
+        with reading_below(self._root):
+            return self._load([self._existing(name) for name in given])
+
+    def _load(self, paths: list[Path]) -> Loaded:
+        from memtrace.store.reading.read import read_trace
+
         key, version = tuple(str(path.absolute()) for path in paths), _version(paths)
         known = self._kept.pop(key, None)
         if known is None or known[0] != version:
@@ -68,19 +73,21 @@ class Traces:
         self._kept[key] = known
         return known[1]
 
-    def _allowed(self, path: Path) -> Path:
-        # Resolved, so that neither `..` nor a link leads out.
-        if self._root is not None and not path.resolve().is_relative_to(self._root):
-            raise TraceReadError(f"{path}: not below {self._root}", hint="the server was started with --root for it")
-        return path
+    def _existing(self, name: str) -> Path:
+        from memtrace.store.opening import is_within_reach
 
-
-def _existing(name: str) -> Path:
-    path = Path(name)
-    if not name or not path.exists():
-        hint = f"name a trace, a snapshot, a profile or a run folder; relative names start at {Path.cwd()}"
-        raise TraceReadError(f"{name}: no such file or folder", hint=hint)
-    return path
+        # os.path takes a name that no file can have for one that is not there. Outside the root is not there either:
+        # two answers would tell which files the machine has.
+        path = Path(name)
+        if name and os.path.exists(path) and is_within_reach(path):
+            return path
+        if self._root is None:
+            hint = f"name a trace, a snapshot, a profile or a run folder; relative names start at {Path.cwd()}"
+            raise TraceReadError(f"{name}: no such file or folder", hint=hint)
+        raise TraceReadError(
+            f"{name}: no such file or folder below {self._root}",
+            hint=f"the server was started with --root; relative names start at {Path.cwd()}",
+        )
 
 
 def _version(paths: list[Path]) -> _Version:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from memtrace.printable import in_page
+
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
-# Controls would act on a terminal into which the page is copied, direction marks would turn text round: both are shown.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(value: Any) -> Any:
@@ -20,9 +20,7 @@ def visible(value: Any) -> Any:
     {'name': '\\\\x1b[31mred'}
     """
     if isinstance(value, str):
-        return _INVISIBLE.sub(
-            lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), value
-        )
+        return in_page(value)
     if isinstance(value, Mapping):
         return {visible(str(key)): visible(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -31,6 +31,7 @@ from memtrace.analysis.results.report import (
     StepNeeds,
     StepResult,
 )
+from memtrace.printable import encodable
 from memtrace.report.json.communication import communication_document
 from memtrace.report.json.ranks import ranks_document
 from memtrace.report.json.step_times import step_times_document
@@ -53,7 +54,7 @@ def report_json(report: Report) -> bytes:
 
 
 def _indented(value: Any) -> bytes:
-    return orjson.dumps(_printable(value), option=orjson.OPT_INDENT_2)
+    return orjson.dumps(_encodable(value), option=orjson.OPT_INDENT_2)
 
 
 def report_document(report: Report) -> Document:
@@ -322,10 +323,10 @@ def _note(note: Note) -> Document:
     return {"slug": note.slug, "message": note.message, "count": note.count}
 
 
-def _printable(value: Any) -> Any:
+def _encodable(value: Any) -> Any:
     """Return the value with lone surrogates replaced: names out of files may hold them, and JSON cannot."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return encodable(value)
     if isinstance(value, dict):
-        return {_printable(key): _printable(one) for key, one in value.items()}
-    return [_printable(one) for one in value] if isinstance(value, list) else value
+        return {_encodable(key): _encodable(one) for key, one in value.items()}
+    return [_encodable(one) for one in value] if isinstance(value, list) else value

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results.report import Note
+from memtrace.printable import clean
 from memtrace.schema.names import Category
 from memtrace.units import format_bytes
 
@@ -32,15 +33,6 @@ _STYLES = {
     "communication": "yellow",
     "unknown": "bright_black",
 }
-
-
-def clean(text: str) -> str:
-    """Return a name with everything replaced that could steer a terminal: controls, escapes, right-to-left marks.
-
-    >>> clean("blocks\\x1b[2J.\\u202e0\\n")
-    'blocks�[2J.�0�'
-    """
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def section(title: str, body: RenderableType) -> list[RenderableType]:

@@ -15,7 +15,8 @@ from memtrace.analysis.results.communication import (
     ReplicaResult,
     ShardGroup,
 )
-from memtrace.report.terminal.cells import DASH, calm_table, clean, size
+from memtrace.printable import clean
+from memtrace.report.terminal.cells import DASH, calm_table, size
 from memtrace.units import format_bytes, format_ns
 
 _MAX_ROWS = 8

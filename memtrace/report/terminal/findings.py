@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results.report import Finding, OomResult
-from memtrace.report.terminal.cells import DASH, clean, pairs, short_place, size
+from memtrace.printable import clean
+from memtrace.report.terminal.cells import DASH, pairs, short_place, size
 from memtrace.units import format_bytes, format_ns
 
 MAX_FINDINGS = 5

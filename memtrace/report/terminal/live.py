@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.launch.live_results import LiveRank, LiveRun, RankState
-from memtrace.report.terminal.cells import DASH, category_name, clean, filled_table, section, size
+from memtrace.printable import clean
+from memtrace.report.terminal.cells import DASH, category_name, filled_table, section, size
 from memtrace.schema.names import Category
 from memtrace.units import format_ns
 

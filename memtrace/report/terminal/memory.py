@@ -17,12 +17,12 @@ from memtrace.analysis.results.report import (
     RankReport,
     State,
 )
+from memtrace.printable import clean
 from memtrace.report.terminal.cells import (
     DASH,
     bar,
     calm_table,
     category_name,
-    clean,
     filled_table,
     pairs,
     percent,

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results.report import RankReport, StackRow, StepResult
+from memtrace.printable import clean
 from memtrace.report.terminal.cells import (
     DASH,
     calm_table,
     category_name,
-    clean,
     filled_table,
     largest_categories,
     short_place,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from memtrace.analysis.results.report import FragmentationMoment, FragmentationResult, PoolState
-from memtrace.report.terminal.cells import calm_table, clean, size
+from memtrace.printable import clean
+from memtrace.report.terminal.cells import calm_table, size
 
 _MAX_MOMENTS = 6
 

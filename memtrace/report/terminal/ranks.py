@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results.ranks import Difference, Outlier, RankRow, RanksResult, Scheme, Spread
+from memtrace.printable import clean
 from memtrace.report.terminal.cells import (
     DASH,
     calm_table,
     category_name,
-    clean,
     filled_table,
     pairs,
     signed_size,

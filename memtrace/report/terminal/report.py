@@ -17,6 +17,7 @@ from rich.text import Text
 
 from memtrace.analysis.results.ranks import RanksResult
 from memtrace.analysis.results.report import PredictedPeak, RankReport, Report
+from memtrace.printable import clean
 from memtrace.report.terminal import communication as text_communication
 from memtrace.report.terminal import findings as text_findings
 from memtrace.report.terminal import memory as text_memory
@@ -25,7 +26,7 @@ from memtrace.report.terminal import pools as text_pools
 from memtrace.report.terminal import ranks as text_ranks
 from memtrace.report.terminal import step_times as text_step_times
 from memtrace.report.terminal import time as text_time
-from memtrace.report.terminal.cells import clean, notes, section
+from memtrace.report.terminal.cells import notes, section
 
 MAX_WIDTH = 100
 

@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results.step_times import StepTimes
+from memtrace.printable import clean
 from memtrace.report.drawing.step_time_rows import step_time_columns, throughput_sentences
-from memtrace.report.terminal.cells import calm_table, clean
+from memtrace.report.terminal.cells import calm_table
 
 _MAX_STEPS = 8
 

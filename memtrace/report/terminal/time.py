@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results.time import TimeResult, TimeSplit
+from memtrace.printable import clean
 from memtrace.report.drawing.time_rows import collective_text, remarks, time_columns, windows_text
-from memtrace.report.terminal.cells import calm_table, clean
+from memtrace.report.terminal.cells import calm_table
 
 _MAX_STEPS = 8
 _MAX_COLLECTIVES = 3

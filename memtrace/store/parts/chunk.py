@@ -53,7 +53,8 @@ class Chunk:
     @property
     def number(self) -> int:
         """Number of the chunk, as its name has it."""
-        return int(self.path.name.partition(records.CHUNK_INFIX)[2][:6])
+        digits = self.path.name.partition(records.CHUNK_INFIX)[2][:6]
+        return int(digits) if digits.isdecimal() and digits.isascii() else 0
 
     def fact(self, name: str) -> int | None:
         """Return a number of the chunk record, or `None`."""
@@ -148,7 +149,8 @@ class _Translation:
             if column.kind == "string":
                 columns[column.name] = _looked_up(values, self.string_ids)
             elif column.unit == "row of stacks":
-                if len(values) and values.max() >= len(self.stack_rows):
+                known = values[values != NULL]
+                if len(known) and not 0 <= known.min() <= known.max() < len(self.stack_rows):
                     raise TraceReadError(f"{self.where} {table.name}: a stack that does not exist", slug="file-damaged")
                 columns[column.name] = _looked_up(values, self.stack_rows)
         return columns, num_unknown

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from memtrace.errors import TraceReadError
+from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Action
 from memtrace.schema.records import PART_SUFFIX, SNAPSHOT_SUFFIX
 from memtrace.schema.tables import EVENTS, INITIAL_BLOCKS, OWNERS, WINDOWS
 from memtrace.store.build import concatenated
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray
+from memtrace.store.opening import open_regular
 from memtrace.store.parts.chunk import Chunk
 from memtrace.store.reconcile import reconcile
 from memtrace.store.snapshots.history import History, SnapshotReading
-from memtrace.store.snapshots.restricted_pickle import load_plain_pickle, paused_gc
+from memtrace.store.snapshots.restricted_pickle import load_plain_pickle
 from memtrace.store.snapshots.torch_snapshot import SnapshotTables, initial_block_columns, read_snapshot_tables
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
@@ -218,7 +220,7 @@ class _Dumps:
             previous={device: history.columns for device, history in self.previous.items()},
         )
         try:
-            with paused_gc(), path.open("rb") as file:
+            with paused_gc(), open_regular(path) as file:
                 data = load_plain_pickle(file, size_bytes=path.stat().st_size, where=path.name)
                 snapshot = read_snapshot_tables(data, reading, where=path.name)
         except (TraceReadError, OSError) as error:

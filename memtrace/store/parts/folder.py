@@ -16,6 +16,7 @@ from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.files import Progress, open_file, parse_json
 from memtrace.store.header import check_rank_header
 from memtrace.store.kineto.profile import read_activities
+from memtrace.store.opening import is_within_reach
 from memtrace.store.parts.chunk import MARKS, Chunk, read_chunk
 from memtrace.store.parts.events import gather_events
 from memtrace.store.parts.main_part import buckets_table, optimizers_table, rank_header, read_main, steps_table
@@ -26,6 +27,8 @@ from memtrace.store.trace import LoadWarning, RankTrace
 
 def part_names(folder: Path) -> list[str]:
     """Return the names that the files of each recorded process start with, sorted; none if it is no folder of parts."""
+    if not is_within_reach(folder):
+        return []
     names = (path.name.removesuffix(PART_SUFFIX).partition(CHUNK_INFIX)[0] for path in folder.glob(f"*{PART_SUFFIX}"))
     return sorted(set(names))
 
@@ -98,7 +101,7 @@ def _activities(chunks: Sequence[Chunk], strings: StringTable, warnings: list[Lo
     pieces: list[dict[str, ColumnTable]] = []
     for chunk in chunks:
         path = chunk.path.with_name(chunk.path.name.removesuffix(PART_SUFFIX) + KINETO_SUFFIX)
-        if not path.exists():
+        if not (is_within_reach(path) and path.exists()):
             continue
         try:
             document = parse_json(open_file(path).content or b"", where=path.name)

@@ -10,6 +10,7 @@ import orjson
 
 from memtrace.errors import TraceReadError
 from memtrace.schema.records import Record
+from memtrace.store.opening import NotRegularError, open_regular
 
 
 @dataclass(slots=True)
@@ -31,10 +32,7 @@ def read_lines(path: Path) -> PartLines:
     """
     lines = PartLines()
     try:
-        if not path.is_file():
-            # A pipe waits for a writer, a device may never end.
-            raise TraceReadError(f"{path}: not a regular file", slug="wrong-kind")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for line in file:
                 record = record_of(line)
                 if record is not None:
@@ -43,6 +41,8 @@ def read_lines(path: Path) -> PartLines:
                     lines.is_cut_off = True
                 elif line.strip():
                     lines.num_damaged += 1
+    except NotRegularError:
+        raise TraceReadError(f"{path}: not a regular file", slug="wrong-kind") from None
     except OSError as error:
         raise TraceReadError(f"{path}: {error.strerror or error}") from None
     return lines

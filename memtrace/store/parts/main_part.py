@@ -116,19 +116,20 @@ def steps_table(main: MainPart, strings: StringTable, *, chunk_steps: Collection
 
     A step counts as recorded only where a chunk of it is left: the rolling window drops those of earlier steps.
     """
-    by_step: dict[Any, Record] = {}
+    by_step: dict[int, Record] = {}
     for record in main.steps:
-        number = record.get("step")
+        number = _number(record.get("step"))
         merged = {**by_step.get(number, {}), **record}
         by_step[number] = {**merged, "recorded": bool(merged.get("recorded")) and number in chunk_steps}
-    return _table(STEPS, sorted(by_step.values(), key=lambda one: _number(one.get("step"))), strings)
+    return _table(STEPS, [by_step[number] for number in sorted(by_step)], strings)
 
 
 def optimizers_table(main: MainPart, strings: StringTable) -> ColumnTable:
     """Return the parameter groups; a group that was described again counts as described last."""
-    by_group: dict[tuple[Any, ...], Record] = {}
+    columns = [column for column in OPTIMIZERS.columns if column.name in ("optimizer", "class_name", "group")]
+    by_group: dict[tuple[int, ...], Record] = {}
     for record in main.optimizers:
-        by_group[(record.get("optimizer"), record.get("class_name"), record.get("group"))] = record
+        by_group[tuple(_cell(column, record, strings) for column in columns)] = record
     return _table(OPTIMIZERS, list(by_group.values()), strings)
 
 

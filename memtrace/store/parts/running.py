@@ -14,6 +14,7 @@ from typing import Any
 from memtrace.schema import records
 from memtrace.schema.records import PART_SUFFIX, Record
 from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
+from memtrace.store.opening import open_regular
 from memtrace.store.parts.lines import record_of
 
 _MAX_READ = 1 << 26
@@ -51,7 +52,7 @@ class RunningPart:
 
     def _read_main(self) -> int | None:
         try:
-            with self._main.open("rb") as file:
+            with open_regular(self._main) as file:
                 file.seek(self._offset)
                 content = file.read(_MAX_READ)
             changed_ns = self._main.stat().st_mtime_ns
@@ -83,7 +84,7 @@ class RunningPart:
 
     def _read_status(self) -> int | None:
         try:
-            with self._status.open("rb") as file:
+            with open_regular(self._status) as file:
                 content = file.read(STATUS_BYTES)
             changed_ns = self._status.stat().st_mtime_ns
             status = json.loads(content)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from memtrace.errors import MemtraceError
-from memtrace.store.printable import printable
+from memtrace.printable import escaped
 from memtrace.store.trace import LoadWarning, Trace
 
 _MAX_NAMED = 8
@@ -65,7 +65,7 @@ def join_processes(processes: Sequence[_P], warnings: Iterable[LoadWarning]) -> 
 
 def unreadable_files(errors: Sequence[MemtraceError]) -> list[LoadWarning]:
     """Return the warnings for files of a run that could not be read; beyond the first few they are only counted."""
-    named = [LoadWarning(slug="file-unreadable", message=printable(error.message)) for error in errors[:_MAX_NAMED]]
+    named = [LoadWarning(slug="file-unreadable", message=escaped(error.message)) for error in errors[:_MAX_NAMED]]
     num_more = len(errors) - len(named)
     if num_more:
         message = "More files of this run cannot be read."

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from memtrace.errors import TraceReadError, TraceVersionError
+from memtrace.paused_gc import paused_gc
+from memtrace.printable import escaped
 from memtrace.schema.records import PARTS_SUFFIX
 from memtrace.schema.version import PART_FORMAT, TRACE_FORMAT
 from memtrace.store.files import Opened, Progress, one_part, open_file, open_stream, parse_json
 from memtrace.store.kineto.profile import is_profile, read_profile
+from memtrace.store.opening import is_within_reach, open_regular
 from memtrace.store.parts.folder import part_names, read_parts
-from memtrace.store.printable import printable
 from memtrace.store.reading.merge import merge_traces, unreadable_files
-from memtrace.store.snapshots.restricted_pickle import load_plain_pickle, paused_gc
+from memtrace.store.snapshots.restricted_pickle import load_plain_pickle
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace, Trace
 from memtrace.store.trace_file import read_trace_document
@@ -53,7 +55,7 @@ def is_run_folder(path: Path) -> bool:
 
 def files_in(folder: Path) -> list[Path]:
     """Return what may be a trace in a run folder, in the order of names: its files, and folders of parts."""
-    children = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    children = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_within_reach(path))
     return [
         path for path in children if path.is_file() or (path.name.endswith(PARTS_SUFFIX) and bool(part_names(path)))
     ]
@@ -102,7 +104,7 @@ def read_file(path: Path, *, where: str | None = None, progress: Progress | None
         if progress is not None:
             progress(f"reading {path.name}", 0, opened.size_bytes)
         if opened.content is None:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return _read_pickle(file, opened)
         return _read_content(opened, opened.content)
 
@@ -142,7 +144,7 @@ def _not_a_trace(document: Any, where: str) -> TraceReadError:
         return one_part(where)
     what = f"this is a {name} document, not a trace" if isinstance(name, str) else "this JSON is not a trace"
     return TraceReadError(
-        f"{where}: {printable(what)[:200]}",
+        f"{where}: {escaped(what)[:200]}",
         hint="memtrace reads its own trace.json, and the profiles of torch (with traceEvents)",
         slug="wrong-kind",
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from memtrace.errors import TraceReadError
 from memtrace.schema.names import Action
-from memtrace.store.columns import NULL, IntArray, int_column
+from memtrace.store.columns import NULL, IntArray, check_sizes, int_column
 from memtrace.store.snapshots.initial_state import InitialState, undo_history
 from memtrace.store.snapshots.segments import LiveBlocks, SegmentTables
 from memtrace.store.stacks import StackTable
@@ -150,8 +150,7 @@ def _event_columns(reading: SnapshotReading, index: int, trace: list[Any]) -> di
         sizes = int_column(list(map(itemgetter("size"), trace)), where=f"{name} size")
     except KeyError as error:
         raise TraceReadError(f"{name}: an event without {error}", slug="file-damaged") from None
-    if len(sizes) and sizes.min() < 0:
-        raise TraceReadError(f"{name}: an event of a negative size", slug="file-damaged")
+    check_sizes(sizes, where=f"{name} size")
     num = len(trace)
     return {
         "time_ns": times_ns(_optional(trace, "time_us"), where=f"{name} time_us"),

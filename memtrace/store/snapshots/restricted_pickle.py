@@ -8,14 +8,13 @@ and hashing a tuple that is nested a million deep overflows the C stack, so such
 from __future__ import annotations
 
 import contextlib
-import gc
 import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
 from memtrace.errors import TraceReadError
-from memtrace.store.printable import printable
+from memtrace.printable import escaped
 
 _MEMORY_FACTOR = 200
 """Most memory that loading may take, as a multiple of the file. A dict (64 bytes) takes one byte of pickle."""
@@ -46,7 +45,7 @@ def load_plain_pickle(file: IO[bytes], *, size_bytes: int, where: str) -> Any:
         return _on_stack(_stack_bytes(file), lambda: _load(file, size_bytes))
     except RefusedError as error:
         raise TraceReadError(
-            f"{where}: refused: this pickle would run code (it names {printable(str(error))}); nothing was executed",
+            f"{where}: refused: this pickle would run code (it names {escaped(str(error))}); nothing was executed",
             hint="a memory snapshot of torch holds plain data only; where does this file come from?",
             slug="pickle-refused",
         ) from None
@@ -62,7 +61,7 @@ def load_plain_pickle(file: IO[bytes], *, size_bytes: int, where: str) -> Any:
     except Exception as error:
         cut = "truncated" in str(error) or "ran out" in str(error)
         raise TraceReadError(
-            f"{where}: {'the pickle is cut off' if cut else 'not a readable pickle'} ({printable(str(error))[:120]})",
+            f"{where}: {'the pickle is cut off' if cut else 'not a readable pickle'} ({escaped(str(error))[:120]})",
             hint="copy or record it again",
             slug="file-truncated" if cut else "file-damaged",
         ) from None
@@ -117,18 +116,6 @@ def _on_stack(stack_bytes: int, function: Callable[[], Any]) -> Any:
     if failed:
         raise failed[0]
     return done[0]
-
-
-@contextlib.contextmanager
-def paused_gc() -> Iterator[None]:
-    """Keep the cyclic collector off: plain data has no cycles, and looking for them takes a third of a load."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from memtrace.errors import TraceReadError
 from memtrace.schema.names import BlockState
 from memtrace.schema.tables import BLOCKS, SEGMENTS
-from memtrace.store.columns import NULL, ColumnTable, IntArray, int_column
+from memtrace.store.columns import NULL, ColumnTable, IntArray, check_sizes, int_column
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
 
@@ -71,9 +71,11 @@ def read_segments(
         {
             "device": np.array([ids[index] for index in devices.tolist()], np.int64),
             "address": _required(segments, "address", "segments"),
-            "total_bytes": _sizes(_required(segments, "total_size", "segments"), "segments total_size"),
-            "allocated_bytes": _sizes(_required(segments, "allocated_size", "segments"), "segments allocated_size"),
-            "active_bytes": _sizes(_required(segments, "active_size", "segments"), "segments active_size"),
+            "total_bytes": check_sizes(_required(segments, "total_size", "segments"), where="segments total_size"),
+            "allocated_bytes": check_sizes(
+                _required(segments, "allocated_size", "segments"), where="segments allocated_size"
+            ),
+            "active_bytes": check_sizes(_required(segments, "active_size", "segments"), where="segments active_size"),
             "requested_bytes": _requested(segments, "segments"),
             "stream": int_column([segment.get("stream", 0) for segment in segments], where="segments stream"),
             "segment_type": _texts(strings, [segment.get("segment_type", "large") for segment in segments]),
@@ -87,7 +89,7 @@ def read_segments(
         {
             "segment": np.repeat(np.arange(len(segments), dtype=np.int64), counts),
             "address": int_column(_addresses(segments), where="blocks address"),
-            "size_bytes": _sizes(_required(blocks, "size", "blocks"), "blocks size"),
+            "size_bytes": check_sizes(_required(blocks, "size", "blocks"), where="blocks size"),
             "requested_bytes": _requested(blocks, "blocks"),
             "state": _texts(strings, [block.get("state", "") for block in blocks]),
             "stack": stacks.rows_of([_frames_of(block) for block in blocks]),
@@ -142,15 +144,9 @@ def _required(rows: Sequence[dict[str, Any]], key: str, name: str) -> IntArray:
         raise TraceReadError(f"{name}: an entry without {key!r}", slug="file-damaged") from None
 
 
-def _sizes(column: IntArray, where: str) -> IntArray:
-    if len(column) and column.min() < 0:
-        raise TraceReadError(f"{where}: a negative size", slug="file-damaged")
-    return column
-
-
 def _requested(rows: Sequence[dict[str, Any]], name: str) -> IntArray:
     column = int_column([row.get("requested_size") for row in rows], where=f"{name} requested_size", nullable=True)
-    _sizes(column[column != NULL], f"{name} requested_size")
+    check_sizes(column[column != NULL], where=f"{name} requested_size")
     return column
 
 

@@ -22,12 +22,14 @@ from memtrace.whole_files import write_whole
 def write_trace(trace: Trace, path: Path) -> None:
     """Write a trace, compressed if the name ends in .gz. A reader sees the whole file or none of it.
 
+    It is readable by its owner alone: it holds paths and arguments, and sharing it is for its owner to decide.
+
     Raises:
         OutputError: it cannot be written; nothing is left behind.
     """
     content = trace_bytes(trace)
     try:
-        write_whole(path, lambda file: _write_content(file, content, compress=path.suffix == ".gz"))
+        write_whole(path, lambda file: _write_content(file, content, compress=path.suffix == ".gz"), private=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}", slug="output-unwritable") from None
 

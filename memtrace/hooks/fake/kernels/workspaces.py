@@ -20,6 +20,7 @@ import torch
 
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_bytes, flash_backward_bytes
+from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES, SMALL_CUBLAS_BYTES
 
 _aten = torch.ops.aten
 _PRODUCTS = {
@@ -30,8 +31,6 @@ _PRODUCTS = {
     _aten.addmv.default,
     _aten.mv.default,
 }
-_DEFAULT_WORKSPACE = 4096 * 1024 * 2 + 16 * 1024 * 8
-_LARGE_WORKSPACE = 32 * 1024**2
 _LARGE_FROM_MAJOR = 9
 _KIB = 1024
 _FEW_INDICES = 3072
@@ -49,7 +48,7 @@ def cublas_workspace_bytes(capability: tuple[int, int], config: str = "") -> int
     pairs = re.findall(r":(\d+):(\d+)", config)
     if pairs:
         return sum(int(size) * int(count) for size, count in pairs) * _KIB
-    return _LARGE_WORKSPACE if capability[0] >= _LARGE_FROM_MAJOR else _DEFAULT_WORKSPACE
+    return LARGE_CUBLAS_BYTES if capability[0] >= _LARGE_FROM_MAJOR else SMALL_CUBLAS_BYTES
 
 
 def embedding_backward_bytes(num_indices: int, num_weights: int, width: int, index_bytes: int = 8) -> int:

@@ -21,6 +21,7 @@ from memtrace.report.page.data.findings import finding_view, notes_view
 from memtrace.report.page.data.hidden_paths import hidden_source
 from memtrace.report.page.data.packed_map import PackedMap
 from memtrace.report.page.data.peak import breakdown, changes, modules_view, stacks_view
+from memtrace.report.page.data.personal import personal_words, without_personal_facts, without_words
 from memtrace.report.page.data.ranks import detail_order, ranks_view
 from memtrace.report.page.data.steps import steps_view
 from memtrace.report.page.data.time import time_view
@@ -38,8 +39,10 @@ def report_payload(
 ) -> View:
     """Return everything that the page of a report shows; `maps` are those of the ranks at these positions.
 
-    Without `with_source` no path and no source line is in it.
+    Without `with_source` no path, no source line, no host, no argument and no message of an error is in it.
     """
+    words = [] if with_source else personal_words(report)
+    report = report if with_source else without_personal_facts(report)
     arrays = Arrays()
     ranks = _rank_views(report, maps, arrays)
     view = {
@@ -54,7 +57,7 @@ def report_payload(
         "categories": {name: {"label": ink.label, "hatched": ink.hatched} for name, ink in CATEGORIES.items()},
         "ranks": ranks,
     }
-    shown = view if with_source else hidden_source(view)
+    shown = view if with_source else hidden_source(without_words(view, words))
     return {**visible(shown), "arrays": arrays.encoded}
 
 

@@ -1,8 +1,8 @@
 """What GPUs could compute a second, by data sheet: dense operations, without sparsity.
 
-In: the name that a recording holds of a device, and a precision. Out: floating point operations a second. Sources are
-the vendors' data sheets of each product: NVIDIA's V100, T4, A10G (as AWS states it), L4, L40S, A100, H100, H200 and HGX
-B200, the GeForce 30 and 40 white papers, AMD's MI250X and MI300X. Of figures with sparsity half counts.
+In: the name that torch has of a device, as recordings hold it, and a precision. Out: operations a second.
+Sources are the vendors' data sheets of each product: NVIDIA's V100, T4, A10G (as AWS states it), L4, L40S, A100, H100,
+H200 and HGX B200, the GeForce 30 and 40 white papers, AMD's MI250X and MI300X. Of figures with sparsity half counts.
 """
 
 from __future__ import annotations

@@ -1,0 +1,105 @@
+"""No secret of a command line is written, in whichever way it is given, and nobody else may read what is."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memtrace.launch.output import LAUNCHER_FILE, plan_output, write_launcher
+from memtrace.schema.secret_arguments import MASK, masked_arguments
+from memtrace.store.writing.trace import write_trace
+from tests.builders import rank_trace, trace_of
+from tests.conftest import RunMemtrace
+
+SECRET = "Zq9x7Lm2Vw8s"
+NAMES = [
+    "token",
+    "hf-token",
+    "api_key",
+    "apikey",
+    "password",
+    "PASSWD",
+    "client-secret",
+    "secret_access_key",
+    "credential",
+]
+BY_LOOK = [
+    f"hf_{SECRET}",
+    f"sk-{SECRET}",
+    f"ghp_{SECRET}",
+    f"github_pat_{SECRET}",
+    "AKIA" + SECRET.upper(),
+    f"xoxb-{SECRET}",
+]
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """A umask under which everybody may read and write what is made."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_value_of_a_secret_is_masked_however_it_is_given(name: str) -> None:
+    given = [f"--{name}={SECRET}", f"--{name}", SECRET, f"+{name}={SECRET}", f"x.{name}={SECRET}", f"-{name}", SECRET]
+    shown = masked_arguments(["train.py", *given, "--lr", "0.1"])
+    assert SECRET not in " ".join(shown)
+    assert len(shown) == len(given) + 3
+    assert [shown[0], *shown[-2:]] == ["train.py", "--lr", "0.1"]
+    assert all(name in one or one == MASK for one in shown[1:-2])
+
+
+@pytest.mark.parametrize("secret", BY_LOOK)
+def test_a_secret_is_known_by_its_look(secret: str) -> None:
+    for argument in (secret, f"--auth={secret}", f"https://{secret}@host/repo.git", f"print('{secret}')"):
+        (shown,) = masked_arguments([argument])
+        assert secret not in shown
+        assert MASK in shown
+
+
+def test_passwords_in_urls() -> None:
+    shown = masked_arguments([f"postgres://me:{SECRET}@host:5432/runs", f"--db=https://me:a@{SECRET}@host/"])
+    assert shown == [f"postgres://me:{MASK}@host:5432/runs", f"--db=https://me:{MASK}@host/"]
+
+
+def test_other_arguments_stay() -> None:
+    command = "torchrun --nproc-per-node 8 -m pkg.train --gbs-tokens 4000000 --keyframes=3 tcp://host:29500 user@host"
+    assert masked_arguments(command.split()) == command.split()
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_files_are_their_owners_alone(tmp_path: Path) -> None:
+    output = plan_output(tmp_path / "t.json", ["python", "train.py"], force=False, environ={})
+    write_launcher(output, {})
+    write_trace(trace_of(rank_trace()), tmp_path / "trace.json.gz")
+    for path in (output.parts_dir / LAUNCHER_FILE, tmp_path / "trace.json.gz"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_recording_holds_no_secret(tmp_path: Path, run_memtrace: RunMemtrace) -> None:
+    kept = tmp_path / "seen.json"
+    (tmp_path / "train.py").write_text(
+        "import glob, shutil, sys, torch\n"
+        f"shutil.copy(glob.glob('*.parts/launcher.json')[0], {str(kept)!r})\n"
+        "assert sys.argv[-1].startswith('Zq')\n"
+        "model = torch.nn.Linear(2, 2)\n"
+        "optimizer = torch.optim.SGD(model.parameters())\n"
+        "model(torch.ones(1, 2)).sum().backward(); optimizer.step()\n"
+        f"raise ValueError('no access with hf_{SECRET}')\n"
+    )
+    done = run_memtrace("record", "-o", "t.json", "--", sys.executable, "train.py", "--password", SECRET, cwd=tmp_path)
+    assert done.returncode == 1
+    trace = tmp_path / "t.json"
+    for path in (kept, trace):
+        assert SECRET not in path.read_text()
+        assert MASK in path.read_text()
+    assert json.loads(trace.read_text())["header"]["command"][-2:] == ["--password", MASK]
+    assert stat.S_IMODE(trace.stat().st_mode) == 0o600
