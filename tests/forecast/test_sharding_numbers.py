@@ -20,6 +20,12 @@ def held(layout: Layout, *, is_last: bool = False, spec: ModelSpec = TINY, **set
     return rank_model(spec, replace(RUN, **settings), layout, is_last=is_last)  # type: ignore[arg-type]
 
 
+def test_a_layout_that_says_nothing_is_one_rank_and_each_axis_multiplies_the_ranks() -> None:
+    assert (Layout().world_size, Layout().shards) == (1, 1)
+    assert Layout(dp=2, tp=3, pp=5, cp=7, ep=2).world_size == 2 * 3 * 5 * 7
+    assert Layout(dp=2, tp=3, pp=5, cp=7, ep=2).shards == 2 * 7
+
+
 def test_one_rank_holds_two_two_and_twelve_bytes_a_parameter() -> None:
     model = held(Layout())
     assert (model.weights, model.gradients, model.states) == (2 * 324, 2 * 324, (4 + 4 + 4) * 324)

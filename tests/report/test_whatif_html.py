@@ -84,3 +84,23 @@ def test_a_capacity_far_above_everything_is_written_but_not_drawn() -> None:
 def test_nothing_reserved_draws_empty_bars() -> None:
     page = render_whatif([replace(result(), rows=(row("baseline", 0, 0),))], title="empty")
     assert "#bar-0-0 .allocated{width:0.000%}" in page
+
+
+def test_the_table_shows_under_each_heading_what_it_says() -> None:
+    one = replace(row("as it is", 1, 1), peak_allocated_bytes=3001, max_reserved_bytes=7013, num_device_mallocs=17)
+    one = replace(one, num_alloc_retries=5)
+    page = render_whatif([replace(result(), rows=(one,))], title="snapshot.pickle")
+    table = re.search(r'<table class="whatif">.*?</table>', page, re.DOTALL)
+    assert table is not None
+    heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table[0])
+    (body,) = re.findall(r'<tr class="first"><th scope="row">as it is</th>(.*?)</tr>', table[0])
+    cells = re.findall(r'<td class="number"(?: data-bytes="(\d+)")?[^>]*>(.*?)</td>', body)
+    shown = dict(zip(heads[1:], [int(size or said) for size, said in cells], strict=False))
+    # Wasted is what is reserved and never allocated.
+    assert shown == {
+        "peak allocated": 3001,
+        "peak reserved": 7013,
+        "wasted": 7013 - 3001,
+        "segments made": 17,
+        "retries": 5,
+    }

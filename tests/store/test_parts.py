@@ -155,11 +155,17 @@ def test_alloc_at_a_live_address_means_that_its_free_was_not_seen(tmp_path: Path
     assert rank.table("windows")["num_events"].tolist() == [4]
 
 
+def test_a_note_counts_the_blocks_that_were_not_seen(tmp_path: Path) -> None:
+    twice = [("alloc", at, 5) for at in (1, 2, 3)] * 2 + [("free_completed", at, 5) for at in (1, 2)] * 2
+    rank = only(parts(tmp_path).header().chunk(twice).end().folder)
+    assert {one.slug: one.count for one in rank.warnings} == {"free-not-seen": 3, "alloc-not-seen": 2}
+
+
 def test_second_free_of_an_address_means_that_an_alloc_was_not_seen(tmp_path: Path) -> None:
     events = [("alloc", 1, 5), ("free_completed", 1, 5), ("free_completed", 1, 8)]
     rank = only(parts(tmp_path).header().chunk(events).end().folder)
     assert events_of(rank) == [*events[:2], ("alloc", 1, 8), events[2]]
-    assert slugs(rank) == ["alloc-not-seen"]
+    assert [(one.slug, one.count) for one in rank.warnings] == [("alloc-not-seen", 1)]
 
 
 def test_windows_that_continue_are_one_stretch(tmp_path: Path) -> None:
