@@ -16,23 +16,13 @@ from rich.text import Text
 
 from memtrace.analysis.results.report import Note
 from memtrace.printable import clean
+from memtrace.report.drawing.palette import CATEGORIES
 from memtrace.schema.names import Category
 from memtrace.units import format_bytes
 
 DASH = "-"
 _BAR_WIDTH = 20
 _NAME_WIDTH = 24
-_STYLES = {
-    "parameter": "blue",
-    "gradient": "red",
-    "optimizer_state": "magenta",
-    "activation": "green",
-    "input": "cyan",
-    "buffer": "cyan",
-    "temporary": "yellow",
-    "communication": "yellow",
-    "unknown": "bright_black",
-}
 
 
 def section(title: str, body: RenderableType) -> list[RenderableType]:
@@ -95,7 +85,8 @@ def percent(share: float) -> str:
 
 def bar(share: float, category: str) -> Text:
     """Return a bar as long as a share, in the colour of a category."""
-    return Text("━" * round(_BAR_WIDTH * share), style=_STYLES.get(category, "white"))
+    drawn = CATEGORIES.get(category)
+    return Text("━" * round(_BAR_WIDTH * share), style=drawn.color if drawn else "white")
 
 
 def category_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """The report in a terminal: the verdict, then what it rests on, then what to change and what to type next.
 
 In: `Report`. Out: text, with colour only where the terminal has it. Every number is a field of a result. The sections
-are in the files `text_….py` beside this one, which alone import rich.
+are in the files beside this one; only this folder imports rich.
 """
 
 from __future__ import annotations
