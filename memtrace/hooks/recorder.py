@@ -43,6 +43,14 @@ def uninstall() -> None:
         recorder.finish()
 
 
+def end_worker() -> None:
+    """End the recording of a worker whose function has ended; what it raised is on its way out to multiprocessing."""
+    kind, error, tb = sys.exc_info()
+    if _current is not None and kind is not None and isinstance(error, Exception):
+        _current.on_exception(kind, error, tb)
+    uninstall()
+
+
 def is_recording() -> bool:
     """Return whether this process is being recorded."""
     return _current is not None
@@ -92,7 +100,7 @@ class Recorder:
             source = Source.RECORDED if self._options.predict is None else Source.PREDICTED
             self._writer.header(source=source, facts=self._facts, start_ns=self._start_ns, sources=described)
             self._note_unseen_allocators()
-            self._uninstall_crash = crash.install(self._on_exception, self.finish)
+            self._uninstall_crash = crash.install(self.on_exception, self.finish)
             self._attachments.add()
             self._attachments.add_module_hooks()
             self._loop.on_window = self._on_window
@@ -149,7 +157,8 @@ class Recorder:
         if environ.get("PYTORCH_NO_CUDA_MEMORY_CACHING") == "1":
             self._writer.note("caching-off", "caching is off (PYTORCH_NO_CUDA_MEMORY_CACHING): no events are made")
 
-    def _on_exception(self, kind: type[BaseException], error: BaseException, tb: Any) -> None:
+    def on_exception(self, kind: type[BaseException], error: BaseException, tb: Any) -> None:
+        """Note an exception that nobody caught."""
         if self._finished:
             return
         with self._guard.quiet():
