@@ -21,6 +21,7 @@ from memtrace.hooks.torch_side.attach import Attachments
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.symbolic import symbolic_check
 from memtrace.hooks.torch_side.yield_to_program import Yielding
+from memtrace.hooks.workers import tell_of_training
 from memtrace.schema.names import Source
 from memtrace.schema.options import RecordOptions
 
@@ -125,6 +126,7 @@ class Recorder:
             self._writer.note_distributed(self._torch)
             self._writer.end()
             self._status.close()
+            self._window.close()
         self._uninstall_crash()
 
     def follow_marks(self) -> None:
@@ -195,11 +197,13 @@ class Recorder:
 
     def after_fork_in_child(self) -> None:
         """Switch everything off: forked children, data loading workers mostly, are not recorded."""
-        self._finished = True
+        was_recording, self._finished = not self._finished, True
         # Or a child that forks in turn would take itself for the parent, and start a profiler that it never stops.
         self._forking = False
         self._attachments.remove()
         self._uninstall_crash()
+        if was_recording:
+            tell_of_training(self._torch, self._options.parts_dir)
 
 
 def _watch_forks(recorder: Recorder) -> None:

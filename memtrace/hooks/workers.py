@@ -1,7 +1,8 @@
-"""Workers of multiprocessing that are started anew (spawn, forkserver): recorded from when one begins to train.
+"""Children of a recorded program. Workers started anew (spawn, forkserver) are recorded from when one begins to train.
 
 Most of them load data or serve others, and have nothing to tell, although they run the module level of the program
-again. One that makes an optimizer, or runs a backward pass, while its own function runs is a rank or a trainer.
+again. One that makes an optimizer, or runs a backward pass, while its own function runs is a rank or a trainer. Forked
+children are not recorded: of those it is told how many trained.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.torch_side.patches import Patches, forget_frame, hide_from_warnings, stand_for_builtin
+from memtrace.schema.records import UNRECORDED_SUFFIX
 
 _RANK_LAST = -100
 """Of what multiprocessing does when the function of a worker has ended, ours comes last."""
@@ -31,6 +33,27 @@ def record_once_it_trains(install: Callable[[], None], end: Callable[[], None]) 
     waiting.for_call(autograd, "backward")
     # A rank of torch's own `spawn` is recorded from its start. Children find its wrapper by its name.
     waiting.for_call(rank_functions, "_wrap")
+
+
+def tell_of_training(torch: Any, parts_dir: str) -> None:
+    """In a forked child, which is not recorded: leave a file in the folder of parts once an optimizer has stepped."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    is_compiling = torch.compiler.is_compiling
+    told: set[int] = set()
+
+    def stepped(*_args: Any) -> None:
+        if is_compiling() or os.getpid() in told:
+            return
+        told.add(os.getpid())
+        try:
+            path = os.path.join(parts_dir, f"{os.getpid()}{UNRECORDED_SUFFIX}")
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        except OSError:
+            # A daemon that outlives the recording.
+            return
+
+    register_optimizer_step_post_hook(stepped)
 
 
 class _Waiting:

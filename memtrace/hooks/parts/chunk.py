@@ -70,6 +70,11 @@ class Chunk:
         """Rows collected so far."""
         return sum(map(len, (self.phases, self.scopes, self.owners, self.saved, self.annotations)))
 
+    @property
+    def num_rows(self) -> int:
+        """All rows, also those that do not call for an early write."""
+        return self.num_marks + sum(map(len, (self.replica_forwards, self.reducer_timings, self.own_work)))
+
     def records(self, number: int, end_ns: int, events: EventBatch) -> list[Record]:
         """Return all records of the chunk, in the order that readers expect."""
         strings = events.strings
