@@ -22,11 +22,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.parts.chunk import EventBatch, StackTable
+from memtrace.hooks.sources.kineto_log import KinetoLog
 from memtrace.hooks.sources.native_log import NativeLog
 
 SOURCE = "cpu_profiler"
@@ -57,6 +57,7 @@ class CpuSource:
         self._own_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self.result: Any = None
         """The last profile that was stopped, to be saved natively, when a profile was asked for."""
+        self._kineto_log = KinetoLog(torch)
         self._log = NativeLog(torch)
         self._log.track_all_blocks(torch, self._with_profiler)
 
@@ -91,7 +92,7 @@ class CpuSource:
         batch = EventBatch(SOURCE)
         if self.running and self.can_switch:
             self._thread = None
-            with self._log.quiet():
+            with self._log.quiet(), self._kineto_log.quiet():
                 result = self._engine._disable_profiler()
                 roots = result.experimental_event_tree()
             _TreeWalk(self._kinds, batch, self._own_folder).run(roots)
@@ -112,7 +113,8 @@ class CpuSource:
     def _with_profiler(self, action: Callable[[], None]) -> None:
         self._enable(with_frames=False)
         action()
-        self._engine._disable_profiler()
+        with self._kineto_log.quiet():
+            self._engine._disable_profiler()
 
     def _enable(self, *, with_frames: bool) -> None:
         profiler = self._profiler
@@ -129,8 +131,8 @@ class CpuSource:
         if self._with_operators:
             scopes.add(profiler.RecordScope.FUNCTION)
         activities = {profiler.ProfilerActivity.CPU}
-        with silent_kineto():
-            self._engine._prepare_profiler(config, activities)
+        self._kineto_log.prepare(self._engine, config, activities)
+        with self._kineto_log.quiet():
             self._engine._enable_profiler(config, activities, scopes)
 
 
@@ -140,20 +142,6 @@ def _is_function_of_torch(owner: Any, name: str) -> bool:
     code = getattr(found, "__code__", None)
     is_own = getattr(found, "__globals__", None) is vars(sys.modules[owner.__module__])
     return is_own and code is not None and code.co_varnames[:1] == ("self",)
-
-
-@contextmanager
-def silent_kineto() -> Iterator[None]:
-    """Keep the profiler's library from announcing each start on stderr: it reads its log level when it is prepared."""
-    name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 class _TreeWalk:
