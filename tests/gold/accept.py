@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
 from tests.gold.rendered import ACTUAL, CASES, FOLDER, rendered
 
@@ -17,8 +18,8 @@ from tests.gold.rendered import ACTUAL, CASES, FOLDER, rendered
 def main() -> None:
     """Rewrite every gold file that differs."""
     num_changed = 0
-    for case in CASES:
-        for name, actual in rendered(case).items():
+    for contents in (*map(rendered, CASES), *map(answered, COMMANDS)):
+        for name, actual in contents.items():
             path = FOLDER / name
             gold = path.read_text(encoding="utf-8") if path.exists() else ""
             if gold != actual:

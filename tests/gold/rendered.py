@@ -84,7 +84,7 @@ def names_of(case: str) -> tuple[str, ...]:
 def rendered(case: str) -> dict[str, str]:
     """Return the content of each gold file of a case by its name."""
     asked = CASES[case]
-    with _inside(TRACES):
+    with inside(TRACES):
         contents = _predicted(asked.trace) if case == "prediction" else _reported(_report_of(asked))
     return dict(zip(names_of(case), contents, strict=True))
 
@@ -97,7 +97,7 @@ def _reported(report: Report) -> list[str]:
     """Return the text, the JSON and the page of a report."""
     maps = packed_maps(report)
     page = report_payload(report, version=VERSION, maps=maps)
-    return [render_text(report), _pretty(json.loads(report_json(report))), _pretty(_unpacked(page, maps))]
+    return [render_text(report), pretty(json.loads(report_json(report))), pretty(_unpacked(page, maps))]
 
 
 def _predicted(trace: str) -> list[str]:
@@ -106,11 +106,12 @@ def _predicted(trace: str) -> list[str]:
     placed, verdict = placed_trace(raw, gpu)
     others = judge_all(raw, [one for one in gpus_named("all") if one.capability == gpu.capability], gpu)
     result = prediction_of(placed, verdict, others, refused=(), num_steps=NUM_STEPS, world_size=1)
-    return [*_reported(analyze(placed, with_map=True)), predict_text(result), _pretty(json.loads(predict_json(result)))]
+    return [*_reported(analyze(placed, with_map=True)), predict_text(result), pretty(json.loads(predict_json(result)))]
 
 
 @contextmanager
-def _inside(folder: Path) -> Iterator[None]:
+def inside(folder: Path) -> Iterator[None]:
+    """Work from inside a folder for a while, so that no absolute path is shown."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -170,7 +171,7 @@ def _told(values: Any) -> Any:
     }
 
 
-def _pretty(value: Any) -> str:
+def pretty(value: Any) -> str:
     """Return JSON with sorted keys; a list of numbers stands on one line."""
     return f"{_lines(value, '')}\n"
 
