@@ -12,13 +12,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
+from tests.gold.forecasts import FORECASTS, worked_out
 from tests.gold.rendered import ACTUAL, CASES, FOLDER, rendered
 
 
 def main() -> None:
     """Rewrite every gold file that differs."""
     num_changed = 0
-    for contents in (*map(rendered, CASES), *map(answered, COMMANDS)):
+    for contents in (*map(rendered, CASES), *map(answered, COMMANDS), *map(worked_out, FORECASTS)):
         for name, actual in contents.items():
             path = FOLDER / name
             gold = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -18,10 +18,7 @@ from memtrace import __version__
 from memtrace.cli import group
 from memtrace.report.drawing.palette import css_variables
 from memtrace.report.page.assets import viewer_text, viewers_folder
-from tests.gold.rendered import TRACES, VERSION, inside, pretty
-
-ANSWERS = "answers"
-"""The folder of these gold files, beside those of the reports."""
+from tests.gold.rendered import ANSWERS, TRACES, VERSION, inside, pretty
 
 COMMANDS = {
     "estimate-dense": "estimate --preset llama-3-8b --micro-batch 2 --sequence 4096 --accumulation 4 --dp 4 --tp 2 "

@@ -39,6 +39,8 @@ from memtrace.store.reading.read import read_trace
 
 FOLDER = Path(__file__).parent
 TRACES = FOLDER / "traces"
+ANSWERS = "answers"
+"""The folder of gold files that are not of a report."""
 ACTUAL = FOLDER / "actual"
 """Where a failing test leaves what came out instead; git ignores it."""
 VERSION = "VERSION"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gold.commands import ANSWERS, COMMANDS, answered
+from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
-from tests.gold.rendered import ACTUAL, CASES, FOLDER, TRACES, names_of, rendered
+from tests.gold.forecasts import FORECASTS, worked_out
+from tests.gold.rendered import ACTUAL, ANSWERS, CASES, FOLDER, TRACES, names_of, rendered
 
 SHOWN = 60
 """Lines of a difference in the message of a test."""
@@ -20,6 +21,11 @@ def test_a_report_says_what_its_gold_files_say(case: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_answers_what_its_gold_files_say(command: str) -> None:
     compare(answered(command))
+
+
+@pytest.mark.parametrize("part", FORECASTS)
+def test_the_arithmetic_of_forecasts_comes_to_what_its_gold_file_says(part: str) -> None:
+    compare(worked_out(part))
 
 
 def compare(contents: dict[str, str]) -> None:
@@ -37,5 +43,5 @@ def compare(contents: dict[str, str]) -> None:
 def test_every_gold_file_and_every_recording_is_read() -> None:
     known = {name for case in CASES for name in names_of(case)}
     assert {path.name for path in FOLDER.iterdir() if path.suffix in {".txt", ".json"}} == known
-    assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == set(COMMANDS)
+    assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == {*COMMANDS, *FORECASTS}
     assert {path.name for path in TRACES.iterdir()} == {case.trace for case in CASES.values()}
