@@ -134,7 +134,7 @@ def _unpacked(page: Mapping[str, Any], maps: Mapping[int, PackedMap]) -> dict[st
 def _filled(value: Any, arrays: list[Any]) -> Any:
     if isinstance(value, dict):
         if set(value) == {"$array"}:
-            return _told(arrays[value["$array"]])
+            return told(arrays[value["$array"]])
         return {key: _filled(one, arrays) for key, one in value.items()}
     if isinstance(value, list):
         return [_filled(one, arrays) for one in value]
@@ -149,13 +149,13 @@ def _columns(packed: PackedMap) -> dict[str, Any]:
         end = start + spec["length"] * kind.itemsize
         planes = np.frombuffer(data[start:end], "u1").reshape(kind.itemsize, -1)
         stored = np.ascontiguousarray(planes.T).view(kind).ravel()
-        columns[spec["name"]] = _told(np.cumsum(stored.astype("f8")) if spec["ascending"] else stored)
+        columns[spec["name"]] = told(np.cumsum(stored.astype("f8")) if spec["ascending"] else stored)
         start = end
     assert start == len(data)
     return columns
 
 
-def _told(values: Any) -> Any:
+def told(values: Any) -> Any:
     """Return a column as a list, or a long one as what identifies it: any changed value changes the hash."""
     numbers = [None if np.isnan(one) else int(one) if one == int(one) else float(one) for one in values.astype("f8")]
     if len(numbers) <= LONGEST:

@@ -8,6 +8,7 @@ from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
 from tests.gold.forecasts import FORECASTS, worked_out
 from tests.gold.rendered import ACTUAL, ANSWERS, CASES, FOLDER, TRACES, names_of, rendered
+from tests.gold.views import VIEWS, viewed
 
 SHOWN = 60
 """Lines of a difference in the message of a test."""
@@ -28,6 +29,11 @@ def test_the_arithmetic_of_forecasts_comes_to_what_its_gold_file_says(part: str)
     compare(worked_out(part))
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_recording_seen_in_another_way_is_reported_as_its_gold_files_say(view: str) -> None:
+    compare(viewed(view))
+
+
 def compare(contents: dict[str, str]) -> None:
     """Fail where the content of a gold file is another, and leave what came out instead."""
     shown = []
@@ -43,5 +49,5 @@ def compare(contents: dict[str, str]) -> None:
 def test_every_gold_file_and_every_recording_is_read() -> None:
     known = {name for case in CASES for name in names_of(case)}
     assert {path.name for path in FOLDER.iterdir() if path.suffix in {".txt", ".json"}} == known
-    assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == {*COMMANDS, *FORECASTS}
+    assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == {*COMMANDS, *FORECASTS, *VIEWS}
     assert {path.name for path in TRACES.iterdir()} == {case.trace for case in CASES.values()}
