@@ -95,6 +95,7 @@ def answered(name: str) -> dict[str, str]:
         document = _run([*words, "--json"])
     shown = f"$ memtrace {COMMANDS[name]}\n{text.output.replace(folder, '')}[exit code {text.exit_code}]\n"
     assert document.exit_code == text.exit_code
+    assert not document.stdout or re.match(r'\{\n  "format": .*\n\}\n$', document.stdout, re.DOTALL)
     return {
         f"{ANSWERS}/{name}.txt": shown,
         **({f"{ANSWERS}/{name}.json": pretty(json.loads(document.stdout))} if document.stdout else {}),

@@ -14,12 +14,15 @@ import hashlib
 import json
 import math
 import os
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from unittest import mock
 
 import numpy as np
 import orjson
@@ -34,7 +37,7 @@ from memtrace.report.json.report import report_json
 from memtrace.report.page.data.packed_map import PackedMap
 from memtrace.report.page.data.payload import report_payload
 from memtrace.report.page.report import packed_maps
-from memtrace.report.terminal.report import render_text
+from memtrace.report.terminal.report import print_report, render_text
 from memtrace.store.reading.read import read_trace
 
 FOLDER = Path(__file__).parent
@@ -79,7 +82,7 @@ PREDICT_FILES = ("prediction.command.txt", "prediction.command.json")
 
 def names_of(case: str) -> tuple[str, ...]:
     """Return the names of a case's gold files."""
-    own = tuple(f"{case}.{kind}" for kind in ("txt", "json", "page.json"))
+    own = tuple(f"{case}.{kind}" for kind in ("txt", "terminal.txt", "json", "page.json"))
     return (*own, *PREDICT_FILES) if case == "prediction" else own
 
 
@@ -99,7 +102,32 @@ def _reported(report: Report) -> list[str]:
     """Return the text, the JSON and the page of a report."""
     maps = packed_maps(report)
     page = report_payload(report, version=VERSION, maps=maps)
-    return [render_text(report), pretty(json.loads(report_json(report))), pretty(_unpacked(page, maps))]
+    return [
+        render_text(report),
+        in_terminal(lambda file: print_report(report, file=file)),
+        pretty(json.loads(report_json(report))),
+        pretty(unpacked(page, maps)),
+    ]
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def in_terminal(show: Callable[[IO[str]], None]) -> str:
+    """Return what is written to a terminal of 80 columns and 256 colours, a change of style as `‹1;31›`."""
+    file = _Terminal()
+    with mock.patch.dict(os.environ, TERM="xterm-256color", COLUMNS="80", LINES="50"):
+        for name in ("COLORTERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            os.environ.pop(name, None)
+        show(file)
+    # Spaces have a style too, which nobody sees.
+    return _STYLE.sub(r"‹\1›", _STYLED_SPACES.sub(r"\1", file.getvalue()))
+
+
+_STYLED_SPACES = re.compile(r"\x1b\[[0-9;]*m( +)\x1b\[0m")
+_STYLE = re.compile(r"\x1b\[([0-9;]*)m")
 
 
 def _predicted(trace: str) -> list[str]:
@@ -122,7 +150,7 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _unpacked(page: Mapping[str, Any], maps: Mapping[int, PackedMap]) -> dict[str, Any]:
+def unpacked(page: Mapping[str, Any], maps: Mapping[int, PackedMap]) -> dict[str, Any]:
     """Return a payload with its arrays in the places that refer to them, and the columns of its maps beside it."""
     arrays = [np.frombuffer(base64.b64decode(one), "<f8") for one in page["arrays"]]
     # orjson turns tuples and numpy's numbers into what JSON holds, as the page does.

@@ -1,6 +1,7 @@
 """What reports say of recordings seen in other ways, whole: without hooks, broken off early, many ranks, with times.
 
-In: the recordings in `traces/`, and ranks that are made here. Out: text, JSON and the columns of every allocation.
+In: the recordings in `traces/`, and ranks that are made here. Out: text, JSON, the columns of every allocation, and
+of ranks that are made also the page.
 Without hooks all is inferred; `benchmarks/blind.py` says how far that is from the truth.
 """
 
@@ -19,11 +20,13 @@ from benchmarks.steady.cut import Cut, cut_rank, time_of
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import AllocationMap, Report
 from memtrace.report.json.report import report_json
+from memtrace.report.page.data.payload import report_payload
+from memtrace.report.page.report import packed_maps
 from memtrace.report.terminal.report import render_text
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace, Trace
 from tests.generated_ranks import generated_rank
-from tests.gold.rendered import ANSWERS, TRACES, inside, pretty, told
+from tests.gold.rendered import ANSWERS, TRACES, VERSION, inside, pretty, told, unpacked
 from tests.timed_reports import time_alone_report, timed_report
 
 NUM_RANKS = 4
@@ -83,7 +86,12 @@ def viewed(name: str) -> dict[str, str]:
     document: dict[str, Any] = json.loads(report_json(report))
     maps = [rank.allocation_map for rank in report.ranks]
     document["every allocation"] = [None if one is None else _columns(one) for one in maps]
-    return {f"{ANSWERS}/{name}.txt": render_text(report), f"{ANSWERS}/{name}.json": pretty(document)}
+    contents = {f"{ANSWERS}/{name}.txt": render_text(report), f"{ANSWERS}/{name}.json": pretty(document)}
+    if name.startswith("made"):
+        packed = packed_maps(report)
+        page = unpacked(report_payload(report, version=VERSION, maps=packed), packed)
+        contents[f"{ANSWERS}/{name}.page.json"] = pretty(page)
+    return contents
 
 
 def _columns(found: AllocationMap) -> dict[str, Any]:

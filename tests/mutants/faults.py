@@ -54,7 +54,10 @@ def faults_of(source: Source, known: KnownNames) -> Iterator[Fault]:
 def _changes(source: Source, place: Place, known: KnownNames) -> Iterator[operators.Change]:
     yield from operators.statements(source, place)
     for expression in expressions(place.node):
+        kept = {id(one.value) for one in ast.walk(expression) if isinstance(one, ast.keyword) and _is_kept(one)}
         for node in nodes_of(source, expression):
+            if id(node) in kept:
+                continue
             yield from operators.comparisons(source, node)
             # `A | B` at the top of a module is a type.
             if place.function is not None or not isinstance(getattr(node, "op", None), ast.BitOr):
@@ -64,6 +67,10 @@ def _changes(source: Source, place: Place, known: KnownNames) -> Iterator[operat
             yield from operators.opposites(source, node)
             yield from operators.dropped_keywords(source, node, known)
             yield from operators.sibling_fields(source, node, place, known)
+
+
+def _is_kept(keyword: ast.keyword) -> bool:
+    return keyword.arg in operators.NOT_TESTED and isinstance(keyword.value, ast.Constant)
 
 
 def sample_of(faults: Iterable[Fault], size: int, seed: int) -> Sequence[Fault]:
