@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
-from tests.gold.forecasts import FORECASTS, worked_out
 from tests.gold.rendered import ACTUAL, CASES, FOLDER, rendered
+from tests.gold.tables import TABLES, worked_out
 from tests.gold.views import VIEWS, viewed
 
 
@@ -36,7 +36,7 @@ def main() -> None:
 def _everything() -> Iterator[dict[str, str]]:
     yield from map(rendered, CASES)
     yield from map(answered, COMMANDS)
-    yield from map(worked_out, FORECASTS)
+    yield from map(worked_out, TABLES)
     yield from map(viewed, VIEWS)
 
 

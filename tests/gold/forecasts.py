@@ -1,6 +1,6 @@
 """What the arithmetic of forecasts comes to, whole: models as their configurations say, memory and time of a step.
 
-In: nothing. Out: the content of each gold file by its name. One setting differs from line to line, so that a changed
+In: nothing. Out: what stands in the gold file of each. One setting differs from line to line, so that a changed
 line tells which term it is.
 """
 
@@ -24,7 +24,6 @@ from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import PRESETS, preset
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.step_time import Speed, step_time
-from tests.gold.rendered import ANSWERS, pretty
 
 SMALL = {
     "hidden_size": 64,
@@ -121,11 +120,6 @@ LAYOUTS = {
 }
 CATEGORIES = ("parameter", "gradient", "optimizer_state", "activation", "temporary", "workspace", "communication")
 NUM_GPUS_OF_A_NODE = 4
-
-
-def worked_out(name: str) -> dict[str, str]:
-    """Return the content of the gold file of a part by its name."""
-    return {f"{ANSWERS}/{name}.json": pretty(FORECASTS[name]())}
 
 
 def _models() -> dict[str, Any]:

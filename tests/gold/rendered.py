@@ -123,7 +123,8 @@ def in_terminal(show: Callable[[IO[str]], None]) -> str:
             os.environ.pop(name, None)
         show(file)
     # Spaces have a style too, which nobody sees.
-    return _STYLE.sub(r"‹\1›", _STYLED_SPACES.sub(r"\1", file.getvalue()))
+    text = _STYLE.sub(r"‹\1›", _STYLED_SPACES.sub(r"\1", file.getvalue()))
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 _STYLED_SPACES = re.compile(r"\x1b\[[0-9;]*m( +)\x1b\[0m")

@@ -6,8 +6,8 @@ import pytest
 
 from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
-from tests.gold.forecasts import FORECASTS, worked_out
 from tests.gold.rendered import ACTUAL, ANSWERS, CASES, FOLDER, TRACES, names_of, rendered
+from tests.gold.tables import TABLES, worked_out
 from tests.gold.views import VIEWS, viewed
 
 SHOWN = 60
@@ -24,9 +24,9 @@ def test_a_command_answers_what_its_gold_files_say(command: str) -> None:
     compare(answered(command))
 
 
-@pytest.mark.parametrize("part", FORECASTS)
-def test_the_arithmetic_of_forecasts_comes_to_what_its_gold_file_says(part: str) -> None:
-    compare(worked_out(part))
+@pytest.mark.parametrize("table", TABLES)
+def test_arithmetic_and_rules_come_to_what_their_gold_files_say(table: str) -> None:
+    compare(worked_out(table))
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -49,5 +49,5 @@ def compare(contents: dict[str, str]) -> None:
 def test_every_gold_file_and_every_recording_is_read() -> None:
     known = {name for case in CASES for name in names_of(case)}
     assert {path.name for path in FOLDER.iterdir() if path.suffix in {".txt", ".json"}} == known
-    assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == {*COMMANDS, *FORECASTS, *VIEWS}
+    assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == {*COMMANDS, *TABLES, *VIEWS}
     assert {path.name for path in TRACES.iterdir()} == {case.trace for case in CASES.values()}

@@ -39,8 +39,8 @@ ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
 EMPTY = {"list": "[]", "dict": "{}", "tuple": "()", "Sequence": "()", "int": "0", "str": "''"}
 """What a function may return in place of its result, by the beginning of its return type."""
 NOT_TESTED = frozenset({"strict", "kind"})
-"""Keywords that stay as they are: `strict` of `zip` is an assertion, and in which order a sort that is not stable leaves
-equals is no rule that a test could hold it to."""
+"""Keywords that stay as they are: `strict` of `zip` is an assertion, and in which order an unstable sort leaves equals
+is no rule that a test could hold it to."""
 OPPOSITES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
