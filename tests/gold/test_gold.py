@@ -8,7 +8,7 @@ from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
 from tests.gold.rendered import ACTUAL, ANSWERS, CASES, FOLDER, TRACES, names_of, rendered
 from tests.gold.tables import TABLES, worked_out
-from tests.gold.views import VIEWS, viewed
+from tests.gold.views import MORE, VIEWS, viewed
 
 SHOWN = 60
 """Lines of a difference in the message of a test."""
@@ -50,4 +50,5 @@ def test_every_gold_file_and_every_recording_is_read() -> None:
     known = {name for case in CASES for name in names_of(case)}
     assert {path.name for path in FOLDER.iterdir() if path.suffix in {".txt", ".json"}} == known
     assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == {*COMMANDS, *TABLES, *VIEWS}
-    assert {path.name for path in TRACES.iterdir()} == {case.trace for case in CASES.values()}
+    traces = {*(case.trace for case in CASES.values()), *(f"{name}.json.gz" for name in MORE)}
+    assert {path.name for path in TRACES.iterdir()} == traces

@@ -29,6 +29,8 @@ from tests.generated_ranks import generated_rank
 from tests.gold.rendered import ANSWERS, TRACES, VERSION, inside, pretty, told, unpacked
 from tests.timed_reports import time_alone_report, timed_report
 
+MORE = ("resnet", "logits", "foreach", "kept-gradients", "adafactor", "fsdp", "tp")
+"""Recordings that have no gold files of a page."""
 NUM_RANKS = 4
 NUM_EVENTS = 400
 
@@ -55,16 +57,28 @@ def _generated() -> Report:
     return analyze(Trace(header={"command": ["torchrun", "train.py"]}, ranks=ranks, path="run"), with_map=True)
 
 
+def _on_accelerator(rank: RankTrace) -> RankTrace:
+    return as_recorded(as_on_accelerator(rank))
+
+
 VIEWS: dict[str, Callable[[], Report]] = {
+    **{f"more-{name}": _seen(name, lambda rank: rank) for name in MORE},
+    **{f"blind-{name}": _seen(name, as_recorded) for name in MORE},
+    "blind-accelerator-resnet": _seen("resnet", _on_accelerator),
+    "blind-accelerator-kept-gradients": _seen("kept-gradients", _on_accelerator),
+    "blind-late-resnet": _seen("resnet", lambda rank: late(rank, "cpu")),
+    "cut-resnet": _seen("resnet", _cut(Cut.STEP)),
+    "cut-foreach": _seen("foreach", _cut(Cut.NEXT_FORWARD)),
+    "cut-kept-gradients": _seen("kept-gradients", _cut(Cut.STEP)),
+    "cut-adafactor": _seen("adafactor", _cut(Cut.BACKWARD)),
+    "cut-fsdp": _seen("fsdp", _cut(Cut.STEP)),
     "blind-gpt": _seen("gpt", as_recorded),
     "blind-checkpointing": _seen("accumulation-checkpointing", as_recorded),
     "blind-leak": _seen("leak", as_recorded),
     "blind-oom": _seen("oom", as_recorded),
     "blind-ddp": _seen("ddp", as_recorded),
-    "blind-accelerator": _seen("gpt", lambda rank: as_recorded(as_on_accelerator(rank))),
-    "blind-accelerator-checkpointing": _seen(
-        "accumulation-checkpointing", lambda rank: as_recorded(as_on_accelerator(rank))
-    ),
+    "blind-accelerator": _seen("gpt", _on_accelerator),
+    "blind-accelerator-checkpointing": _seen("accumulation-checkpointing", _on_accelerator),
     "blind-accelerator-late": _seen("accumulation-checkpointing", _late_on_accelerator),
     "blind-late": _seen("gpt", lambda rank: late(rank, "cpu")),
     "blind-no-stacks": _seen("gpt", without_stacks),
