@@ -77,6 +77,12 @@ def test_a_field_is_swapped_with_the_next_of_its_type_only() -> None:
     }
 
 
+def test_the_length_of_another_column_is_no_fault() -> None:
+    before = "@dataclass\nclass Rows:\n    start: IntArray\n    end: IntArray\n"
+
+    assert new_lines("def f(rows: Rows):\n    x = len(rows.start)\n    y = rows.end\n", before) == {"y = rows.start"}
+
+
 def test_a_keyword_that_a_call_needs_stays() -> None:
     before = "def g(*, needed, optional=None): ...\n"
 
