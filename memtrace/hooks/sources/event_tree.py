@@ -73,7 +73,7 @@ class TreeWalk:
 
     def _walk(self, roots: Sequence[Any]) -> _Columns:
         columns: _Columns = ([], [], [], [], [])
-        add_time, add_address, add_size, add_stack, add_total = (column.append for column in columns)
+        times, addresses, sizes, stacks, totals = columns
         allocation, is_cpu = self._allocation, self._is_cpu
         # The rest of the siblings waits while the children of one are walked. Few calls lead to an allocation, so
         # what a frame is gets read from it only then: reading costs more than all the rest.
@@ -88,11 +88,11 @@ class TreeWalk:
                     break
                 fields = node.extra_fields
                 if type(fields) is allocation and (is_cpu.get(device := fields.device) or self._learn(device)):
-                    add_time(node.start_time_ns)
-                    add_address(fields.ptr)
-                    add_size(fields.alloc_size)
-                    add_stack(None if frame is None else frame.own_stack(self._batch.stacks))
-                    add_total(fields.total_allocated)
+                    times.append(node.start_time_ns)
+                    addresses.append(fields.ptr)
+                    sizes.append(fields.alloc_size)
+                    stacks.append(None if frame is None else frame.own_stack(self._batch.stacks))
+                    totals.append(fields.total_allocated)
             else:
                 if not waiting:
                     return columns
