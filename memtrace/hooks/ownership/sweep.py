@@ -24,55 +24,65 @@ class _Known:
     """What the last sweep found, without addresses, and which of it has a row."""
 
     def __init__(self, labels: Sequence[Label], facts: Sequence[_Facts]) -> None:
-        self.labels = labels
-        self.facts = facts
-        self.kept: list[int] = []
+        self._labels = labels
+        self._facts = facts
         self.layout = OwnerLayout(())
-        self.depends_on_addresses = False
-        """Whether a tensor has no row for its address alone, so that other addresses may mean other rows."""
+        self._kept: list[int] = []
+        self._again: list[int] = []
+        self._first: list[int] = []
+        """Of each tensor in `_again` the one that has the row of both."""
+        self._nowhere: list[int] = []
+        self._is_gathered = False
 
-    def is_same(self, labels: Sequence[Label], facts: Sequence[_Facts]) -> bool:
-        """Return whether a sweep found the same tensors."""
-        return self.labels == labels and self.facts == facts
-
-    def rows_stay(self, addresses: Sequence[int]) -> bool:
-        """Return whether the same tensors have rows at these addresses."""
+    def is_same(self, labels: Sequence[Label], facts: Sequence[_Facts], addresses: Sequence[int]) -> bool:
+        """Return whether a sweep found the same tensors, and the same of them have rows at these addresses."""
+        if self._is_gathered or self._labels != labels or self._facts != facts:
+            return False
         chosen = self.chosen(addresses)
         distinct = set(chosen)
-        if self.depends_on_addresses or 0 in distinct:
-            return False
-        return len(distinct) == len(chosen) or len(set(self._keys(chosen))) == len(chosen)
+        return (
+            0 not in distinct
+            and (len(distinct) == len(chosen) or len(set(map(self._key, self._kept, chosen))) == len(chosen))
+            and [addresses[at] for at in self._again] == [addresses[at] for at in self._first]
+            and not any(addresses[at] for at in self._nowhere)
+        )
 
     def chosen(self, addresses: Sequence[int]) -> Sequence[int]:
         """Return the addresses of the tensors that have a row."""
-        return addresses if len(self.kept) == len(addresses) else [addresses[at] for at in self.kept]
-
-    def _keys(self, chosen: Sequence[int]) -> Iterable[tuple[int, int, Category]]:
-        for at, address in zip(self.kept, chosen, strict=True):
-            yield address, self.facts[at][1], self.labels[at][0]
+        return addresses if len(self._kept) == len(addresses) else [addresses[at] for at in self._kept]
 
     def choose(self, parts: Sequence[Any], addresses: Sequence[int]) -> None:
         """Make rows: of tensors with bytes, each once, and of no parameter that is gathered."""
         rows: list[Row] = []
-        seen: set[tuple[int, int, Category]] = set()
-        held = [at for at, label in enumerate(self.labels) if label[0] is Category.COMMUNICATION]
+        firsts: dict[_Key, int] = {}
+        held = [at for at, label in enumerate(self._labels) if label[0] is Category.COMMUNICATION]
         # A gathered parameter takes the place of its shard in the module.
         gathered = {addresses[at] for at in held}
-        self.depends_on_addresses = bool(held)
-        for at, (label, facts, address) in enumerate(zip(self.labels, self.facts, addresses, strict=True)):
-            category, (size, offset, *_) = label[0], facts
-            if not size:
+        self._is_gathered = bool(held)
+        for at, (label, facts, address) in enumerate(zip(self._labels, self._facts, addresses, strict=True)):
+            if not facts[0]:
+                continue
+            if not address:
+                self._nowhere.append(at)
                 continue
             # Tied parameters are one tensor: it is owned once, by its first name.
-            key = address, 0 if category is Category.COMMUNICATION else offset, category
-            is_gathered = category is Category.PARAMETER and address in gathered
-            if not address or key in seen or is_gathered:
-                self.depends_on_addresses = True
-                continue
-            seen.add(key)
-            self.kept.append(at)
-            rows.append(lasting_row(label, parts[at], size))
+            first = firsts.setdefault(self._key(at, address), at)
+            if first != at:
+                self._again.append(at)
+                self._first.append(first)
+            elif not (label[0] is Category.PARAMETER and address in gathered):
+                self._kept.append(at)
+                rows.append(lasting_row(label, parts[at], facts[0]))
         self.layout = OwnerLayout(rows)
+
+    def _key(self, at: int, address: int) -> _Key:
+        """Return what is the same of tensors that are one: what is held is so with its whole storage."""
+        category = self._labels[at][0]
+        return address, 0 if category is Category.COMMUNICATION else self._facts[at][1], category
+
+
+_Key = tuple[int, int, Category]
+"""Address and offset of a tensor, and what it is."""
 
 
 class OwnerSweep:
@@ -123,7 +133,7 @@ class OwnerSweep:
             (storage.nbytes(), part.storage_offset(), part.dtype, part.shape, part.device)
             for part, storage in zip(parts, storages, strict=True)
         ]
-        if not (self._known.is_same(labels, facts) and self._known.rows_stay(addresses)):
+        if not self._known.is_same(labels, facts, addresses):
             self._known = _Known(labels, facts)
             self._known.choose(parts, addresses)
         return addresses
