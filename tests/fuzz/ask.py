@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import traceback
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from memtrace.cli import group
 from memtrace.errors import MemtraceError
 
 BUG = "this is a bug in memtrace"
+UNSEEN = "could not be analysed ("
+"""Where one rank of several ends in an exception, the others are reported; what it is must be found nevertheless."""
 EXIT_CODES = {"check": 3, "report": 3, "estimate": 4, "plan": 3}
 """The largest exit code that a command documents, where that is not 2 (wrong usage)."""
 
@@ -67,11 +70,15 @@ def _run(words: list[str]) -> Failure | str | None:
     if BUG in result.output:
         # Once more, for the traceback.
         again = CliRunner().invoke(group, ["--debug", *words]).exception
-        return _failure(words, again) if isinstance(again, Exception) else f"a bug only without --debug: {result.output}"
+        return (
+            _failure(words, again) if isinstance(again, Exception) else f"a bug only without --debug: {result.output}"
+        )
     if not 0 <= result.exit_code <= EXIT_CODES.get(words[0], 2):
         return f"exit code {result.exit_code}: {result.output[-500:]}"
     if result.exit_code == 1 and "error: " not in result.stderr:
         return f"exit code 1 and no word why: {result.output[-500:]}"
+    if UNSEEN in result.output:
+        return f"a rank that was not foreseen: {result.output[-2000:]}"
     if "\x1b" in result.output:
         return f"an escape character for the terminal: {result.output[:2000]!r}"
     return _wrong_json(result.stdout) if "--json" in words and result.exit_code in (0, 3) else None
@@ -91,15 +98,26 @@ def _refuse(constant: str) -> None:
 
 def _ask_server(tool: str, words: list[str]) -> str | None:
     """Ask a tool of the MCP server as the server does when a client has asked."""
-    from memtrace.integrations.mcp.server import make_server
+    from mcp.server.mcpserver.exceptions import ToolError
 
     arguments: dict[str, Any] = {}
     for word in words:
         name, _, value = word.partition("=")
         arguments[name] = [value] if name == "budgets" else {"true": True, "1": 1}.get(value, value)
-    answer = asyncio.run(make_server().call_tool(tool, arguments))
+    try:
+        answer = asyncio.run(_server().call_tool(tool, arguments))
+    except ToolError as error:
+        # What the server answers where an argument is none of the tool's schema.
+        return None if "validation error" in str(error) else str(error)
     text = answer.content[0].text
     return text if BUG in text or "Traceback" in text else None
+
+
+@functools.cache
+def _server() -> Any:
+    from memtrace.integrations.mcp.server import make_server
+
+    return make_server()
 
 
 def _show(path: Path) -> None:

@@ -21,7 +21,12 @@ IN_BYTES = 0.2
 """Share of those that are broken as bytes, and not where their structure can be."""
 SPECIAL = 0.04
 """Share of those that are no files at all."""
-NAMES = ("rank-00000.json.gz", "trace.json", "snapshot.pickle", "a b.json", "-x.json", "é\u202e.json", "x" * 200 + ".json")
+NAMES = ("rank-00000.json.gz", "trace.json", "snapshot.pickle", "a b.json", "-x.json", "é\u202e.json", "x" * 200)
+KINDS = (
+    *(*["trace"] * 4, *["snapshot"] * 3, *["profile"] * 2, *["run"] * 2, *["parts"] * 4),
+    *("config", "config", "state", "arguments"),
+)
+"""Of what kind an input is; the more often one stands here, the more often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +42,7 @@ class BrokenInput:
 
 def make_input(random_: random.Random, folder: Path) -> BrokenInput:
     """Write one broken input below an empty folder."""
-    kind = random_.choice((*["trace"] * 4, *["snapshot"] * 3, "profile", "profile", *["run"] * 2, *["parts"] * 4, *_RARE))
+    kind = random_.choice(KINDS)
     path = folder / ("input.parts" if kind == "parts" else "input.d" if kind == "run" else random_.choice(NAMES))
     made = BrokenInput(kind=kind, path=path)
     if kind == "parts":
@@ -51,7 +56,6 @@ def make_input(random_: random.Random, folder: Path) -> BrokenInput:
     return made
 
 
-_RARE = ("config", "config", "state", "arguments")
 _DOCUMENTS: dict[str, Callable[[random.Random], Any]] = {
     "trace": corpus.trace_document,
     "snapshot": corpus.snapshot_document,

@@ -126,7 +126,7 @@ def profile_document(_: random.Random) -> Document:
 
 
 def part_records(random_: random.Random) -> dict[str, list[Document]]:
-    """Return the records of each file of a folder of parts, by name: a recording of which nobody assembled the trace."""
+    """Return the records of each file of a folder of parts, by name, as before a trace is assembled."""
     document = trace_document(random_)
     files: dict[str, list[Document]] = {}
     for rank in document["ranks"]:

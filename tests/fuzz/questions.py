@@ -85,6 +85,8 @@ NUM_ASKED = 2
 """Questions about one input."""
 ODD = ("9" * 400, "a" * 300, "-1", "1e999", "0", "nan", "٣", "1" * 30, "\x1b[31m", "--", "")
 """What a word of a command line may be replaced by."""
+_POSSIBLE = tuple(text for text in TEXTS if text.isascii() and "\0" not in text)
+"""Texts that a system takes as words of a command line."""
 
 
 def questions(random_: random.Random, made: BrokenInput, *, sound: str, output: str) -> list[list[str]]:
@@ -106,12 +108,13 @@ def _filled(
 def _odd(random_: random.Random, words: list[str]) -> list[str]:
     """Return words with one value that nobody expects; never the name of the command, nor what it writes."""
     after = [at for at in range(1, len(words)) if words[at - 1] not in ("-o", "--html", "--junit", "--markdown")]
+    after = [at for at in after if words[at - 1] != "mcp"]
     at = random_.choice([one for one in after if not words[one].startswith("-")] or after)
     if words[0] in ("live", "trigger"):
         # A number may be that of a process.
         odd = random_.choice(("9" * 400, "a" * 300, "", "\x1b[31m", "/", "."))
     else:
-        odd = random_.choice((*ODD, *TEXTS, *Category, *map(_number, NUMBERS)))
+        odd = random_.choice((*ODD, *_POSSIBLE, *Category, *map(_number, NUMBERS)))
     name, equals, _ = words[at].partition("=")
     return [*words[:at], f"{name}={odd}" if equals else str(odd), *words[at + 1 :]]
 

@@ -7,7 +7,17 @@ import random
 from collections.abc import Callable
 
 MAX_BYTES = 4 << 20
-MAGICS = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh9", b"PK\x03\x04", b"\x1f\x8b", b"\x80\x04", b"{", b"[", b"\xef\xbb\xbf")
+MAGICS = (
+    b"\x28\xb5\x2f\xfd",
+    b"\xfd7zXZ\0",
+    b"BZh9",
+    b"PK\x03\x04",
+    b"\x1f\x8b",
+    b"\x80\x04",
+    b"{",
+    b"[",
+    b"\xef\xbb\xbf",
+)
 
 
 def break_bytes(random_: random.Random, content: bytes) -> bytes:
@@ -78,7 +88,11 @@ def _magic(random_: random.Random, content: bytes) -> bytes:
 def _digits(random_: random.Random, content: bytes) -> bytes:
     """Overwrite with characters that JSON and pickles are made of."""
     at = _at(random_, content)
-    return content[:at] + random_.choice((b"9" * 400, b"[" * 2000, b"]}", b'"', b"NaN", b"-", b"1e999", b",,", b"\\u")) + content[at:]
+    return (
+        content[:at]
+        + random_.choice((b"9" * 400, b"[" * 2000, b"]}", b'"', b"NaN", b"-", b"1e999", b",,", b"\\u"))
+        + content[at:]
+    )
 
 
 def _encoding(random_: random.Random, content: bytes) -> bytes:

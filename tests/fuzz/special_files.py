@@ -8,7 +8,7 @@ import shutil
 import socket
 from pathlib import Path
 
-LINKS = ("/dev/zero", "/dev/null", "/dev/full", "/dev/stdin", "/proc/self/environ", "nowhere", "..", "")
+LINKS = ("/dev/zero", "/dev/null", "/dev/full", "/dev/stdin", "/proc/self/environ", "nowhere", ".", "")
 """What links lead to; the last to themselves."""
 
 
@@ -40,7 +40,8 @@ def _bind(path: Path) -> None:
     try:
         os.chdir(path.parent)
         with socket.socket(socket.AF_UNIX) as made:
-            made.bind(path.name)
+            made.bind("socket")
+        os.rename("socket", path.name)
     finally:
         os.fchdir(before)
         os.close(before)

@@ -17,11 +17,25 @@ NUMBERS: tuple[Any, ...] = (
     *(0, -1, 1, 2, 511, 2**31 - 1, 2**31, 2**32, 2**53, 2**56, 2**60, 2**62, 2**63 - 1, 2**63, -(2**63), 2**64, 10**30),
     *(10**400, 0.0, -0.0, 0.5, 1e18, 1e308, -1e308, float("nan"), float("inf"), -float("inf")),
 )
-TEXTS = (
-    *("", " ", "\0", "\x1b[31mred", "\ud800", "a\u202eb", "\u0301", "=1+1", "<script>", "</script>", "x" * 5000, "\n" * 50),
-    *("cuda:0", "cuda:99999999999", "cpu", "cuda", ":", "nan", "-1", "1e999", "../../x", "a.b." * 300, "{}", "%s", "[red]"),
-    *("alloc", "free_completed", "oom", "segment_alloc", "segment_free", "forward", "backward", "parameter", "2x-3", "9x" * 99),
+_NASTY = (
+    "",
+    " ",
+    "\0",
+    "\x1b[31mred",
+    "\ud800",
+    "a\u202eb",
+    "\u0301",
+    "=1+1",
+    "<script>",
+    "</script>",
+    "{}",
+    "%s",
+    "[red]",
 )
+_LONG = ("x" * 5000, "[" * 3000, "\n" * 50, "a.b." * 300, "9x" * 99)
+_TELLING = ("cuda:0", "cuda:99999999999", "cpu", "cuda", ":", "nan", "-1", "1e999", "2x-3", "../../x")
+_KNOWN = ("alloc", "free_completed", "oom", "segment_alloc", "segment_free", "forward", "backward", "parameter")
+TEXTS = (*_NASTY, *_LONG, *_TELLING, *_KNOWN)
 STOP = 0.12
 """How likely it is that a list or dictionary itself is broken, and not something in it."""
 MAX_FILL = 3000
@@ -76,7 +90,9 @@ def _near(random_: random.Random, holder: Any, key: Any) -> None:
     if type(old) is not int:
         holder[key] = random_.choice(TEXTS)
         return
-    holder[key] = random_.choice((old + 1, old - 1, -old, old * 2, old // 2, old + 2**40, old ^ (1 << random_.randrange(63))))
+    holder[key] = random_.choice(
+        (old + 1, old - 1, -old, old * 2, old // 2, old + 2**40, old ^ (1 << random_.randrange(63)))
+    )
 
 
 def _text(random_: random.Random, holder: Any, key: Any) -> None:
@@ -110,7 +126,7 @@ def _list(random_: random.Random, holder: Any, key: Any) -> None:
         lambda: [one if random_.random() < 0.1 else value for value in values],
         lambda: values * min(3, 1 + MAX_FILL // len(values)),
         lambda: [value + one if type(value) is int and type(one) is int else value for value in values],
-        lambda: values[:at] + [one] + values[at + 1 :],
+        lambda: [*values[:at], one, *values[at + 1 :]],
         lambda: values[at:] + values[:at],
         lambda: [],
     )

@@ -7,8 +7,9 @@ busy.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
-import os
+import pkgutil
 import random
 import resource
 import shutil
@@ -20,16 +21,21 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+import memtrace
+from memtrace.parallel import run as parallel_run
 from tests.fuzz.ask import Failure, ask
 from tests.fuzz.broken_input import make_input
 from tests.fuzz.corpus import RECORDED
 from tests.fuzz.questions import questions
 
+_TRAINERS = ("jupyter", "lightning", "training", "transformers", "pytest_plugin")
+_NOT_IMPORTED = ("memtrace.hooks", "memtrace.__main__", *(f"memtrace.integrations.{one}" for one in _TRAINERS))
 LIMIT_S = 10.0
 """Most seconds for one input."""
 MAX_BYTES = 1 << 30
 """Most memory that one input may take, beside what the process has before it."""
-ADDRESS_SPACE = 6 << 30
+_MORE_ADDRESSES = 2 << 30
+"""Most memory that a process may ask the system for, beside what it begins with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,7 @@ class Outcome:
 
 def try_inputs(seed: int, numbers: Iterator[int], *, num_workers: int) -> Iterator[Outcome]:
     """Yield what came of each input, in the order in which they are done."""
+    _import_memtrace()
     workers = [_Worker(seed) for _ in range(num_workers)]
     try:
         busy = {worker for worker in workers if worker.give(next(numbers, None))}
@@ -62,6 +69,14 @@ def try_inputs(seed: int, numbers: Iterator[int], *, num_workers: int) -> Iterat
     finally:
         for worker in workers:
             worker.end()
+
+
+def _import_memtrace() -> None:
+    """Import all that reads, once for all processes; what needs a package that is not there is left out."""
+    for module in pkgutil.walk_packages(memtrace.__path__, "memtrace.", onerror=lambda _: None):
+        if not module.name.startswith(_NOT_IMPORTED):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
 
 
 class _Worker:
@@ -123,7 +138,10 @@ class _Worker:
 
 def _work(pipe: Connection, seed: int) -> None:
     """Ask about the inputs whose numbers come, until the pipe ends."""
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    limit = _status_bytes("VmSize") + _MORE_ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    # A process of this kind may start no others, as a large run would.
+    parallel_run.num_processors = lambda: 1  # type: ignore[attr-defined]
     # What numpy and Python warn of would stand in the user's terminal.
     warnings.simplefilter("error")
     with contextlib.suppress(EOFError, KeyboardInterrupt):
@@ -169,7 +187,13 @@ def _reset_peak_bytes() -> int:
 
 
 def _peak_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
+    return _status_bytes("VmHWM")
+
+
+def _status_bytes(name: str) -> int:
+    """Return a size of this process, as Linux tells it; 0 where that is not told."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
     return 0

@@ -88,7 +88,7 @@ class RunningPart:
                 content = file.read(STATUS_BYTES)
             changed_ns = self._status.stat().st_mtime_ns
             status = json.loads(content)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             # Not there yet, or read while it was written: the one before still says something.
             return None
         if isinstance(status, dict):
