@@ -27,6 +27,8 @@ class RunningPart:
     """Follows the files of one process."""
 
     def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        """What its files begin with."""
         self._main = folder / f"{name}{PART_SUFFIX}"
         self._status = folder / f"{name}{STATUS_SUFFIX}"
         self._offset = 0

@@ -99,7 +99,8 @@ def read_file(path: Path, *, where: str | None = None, progress: Progress | None
         TraceReadError: it cannot be read. TraceVersionError: a newer memtrace wrote it.
     """
     if os.path.isdir(path):
-        return Trace(header={}, ranks=tuple(read_parts(path, progress=progress)), path=where or str(path))
+        ranks, left_out = read_parts(path, progress=progress)
+        return Trace(header={}, ranks=tuple(ranks), path=where or str(path), warnings=tuple(left_out))
     with paused_gc():
         opened = open_file(path, where=where, progress=progress)
         if progress is not None:
