@@ -38,6 +38,8 @@ class Written:
     """Processes that were recorded."""
     is_complete: bool
     """Whether all of them ended in order."""
+    warnings: tuple[LoadWarning, ...]
+    """What the trace says of files and ranks that are missing."""
     other_names: tuple[Path, ...] = ()
     """Files that got another name, since theirs was taken."""
 
@@ -70,10 +72,9 @@ def gather(output: Output, header: Mapping[str, Any], *, killed: str | None = No
     if not part_names(output.parts_dir):
         drop_parts(output)
         return None
-    ranks = read_parts(output.parts_dir)
+    ranks, warnings = read_parts(output.parts_dir)
     if header.get("redacted"):
         ranks = [without_paths(rank) for rank in ranks]
-    warnings = []
     if killed is not None and not all(rank.complete for rank in ranks):
         warnings.append(LoadWarning(slug="host-kill-possible", message=killed))
     trace = Trace(header=header, ranks=tuple(ranks), path=str(output.path), warnings=tuple(warnings))
@@ -180,6 +181,7 @@ def _written(trace: Trace, path: Path, files: Sequence[Path], other_names: tuple
         num_bytes=sum(file.stat().st_size for file in files),
         num_processes=len(trace.ranks),
         is_complete=all(rank.complete for rank in trace.ranks),
+        warnings=trace.warnings,
         other_names=other_names,
     )
 
