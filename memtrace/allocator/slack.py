@@ -73,9 +73,7 @@ def _was_passed_over(
     return (*before, least) if 0 < least <= before[0].slack else None
 
 
-def _open_before(
-    initial: Initial, unsure: dict[int, InitialBlock], behind: Block
-) -> tuple[InitialBlock, Block] | None:
+def _open_before(initial: Initial, unsure: dict[int, InitialBlock], behind: Block) -> tuple[InitialBlock, Block] | None:
     """Return the block before a free one, if it has been in use since before the history and its size is not known."""
     live = behind.prev
     if live is None or live.state not in (ALLOCATED, PENDING) or live.address in initial.extra:

@@ -1,4 +1,4 @@
-"""Histories that do not follow from their start: the proof is given up after a bounded effort, and everything says so."""
+"""Histories that do not follow from their start: the proof is given up after a bounded effort, and that is said."""
 
 from __future__ import annotations
 
