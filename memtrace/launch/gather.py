@@ -38,6 +38,8 @@ class Written:
     """Processes that were recorded."""
     is_complete: bool
     """Whether all of them ended in order."""
+    warnings: tuple[LoadWarning, ...]
+    """What the trace says of files and ranks that are missing."""
     num_unrecorded: int = 0
     """Forked processes that trained and were not recorded."""
     other_names: tuple[Path, ...] = ()
@@ -72,10 +74,9 @@ def gather(output: Output, header: Mapping[str, Any], *, killed: str | None = No
     if not part_names(output.parts_dir):
         drop_parts(output)
         return None
-    ranks = read_parts(output.parts_dir)
+    ranks, warnings = read_parts(output.parts_dir)
     if header.get("redacted"):
         ranks = [without_paths(rank) for rank in ranks]
-    warnings = []
     if killed is not None and not all(rank.complete for rank in ranks):
         warnings.append(LoadWarning(slug="host-kill-possible", message=killed))
     num_unrecorded = len(list(output.parts_dir.glob(f"*{UNRECORDED_SUFFIX}")))
@@ -186,6 +187,7 @@ def _written(trace: Trace, path: Path, files: Sequence[Path], other_names: tuple
         num_bytes=sum(file.stat().st_size for file in files),
         num_processes=len(trace.ranks),
         is_complete=all(rank.complete for rank in trace.ranks),
+        warnings=trace.warnings,
         other_names=other_names,
     )
 

@@ -18,11 +18,14 @@ from memtrace.hooks.loop.steps import StepEnd, StepTracker
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.ownership.communication_buffers import Communication
 from memtrace.hooks.ownership.ddp_buckets import Replicas
-from memtrace.hooks.ownership.owners import Owned, OwnerSweep
+from memtrace.hooks.ownership.owners import Owned, OwnerRows
 from memtrace.hooks.ownership.saved import SavedWalk
+from memtrace.hooks.ownership.sweep import OwnerSweep
 from memtrace.hooks.parts.chunk import Row
+from memtrace.hooks.parts.owner_rows import Sweep
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
+from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Phase
 
 
@@ -60,7 +63,8 @@ class TrainingLoop:
         )
         self._step_calls = StepCalls()
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
-        self._owners = OwnerSweep(torch)
+        self._owners = OwnerRows(torch)
+        self._sweep = OwnerSweep(torch, self._owners)
         self.communication = Communication(
             torch,
             emit=self._own,
@@ -306,17 +310,18 @@ class TrainingLoop:
             recording_ns=self._window.spent_ns,
         )
 
-    def _sweep_owners(self) -> list[Row]:
-        rows = self._owners.rows(
-            [*self.modules.roots(), *self._averages],
-            self._live_optimizers(),
-            held=self.communication.held(),
-            names=self.communication.names(),
-            now_ns=time_ns(),
-            step=self._step,
-        )
-        self._window.chunk.owners += rows
-        return rows
+    def _sweep_owners(self) -> Sweep:
+        with paused_gc():
+            sweep = self._sweep.sweep(
+                [*self.modules.roots(), *self._averages],
+                self._live_optimizers(),
+                held=self.communication.held(),
+                names=self.communication.names(),
+                now_ns=time_ns(),
+                step=self._step,
+            )
+        self._window.chunk.sweeps.append(sweep)
+        return sweep
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:

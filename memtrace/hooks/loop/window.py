@@ -179,11 +179,10 @@ class Window:
     def _write(self, chunk: Chunk, batch: EventBatch) -> None:
         if not (chunk.num_rows or batch.columns or batch.is_native):
             return
-        lines = chunk.records(self._number, time_ns(), batch)
         rolling_ns = [start_ns for step, _, start_ns in self._rolling if step >= self._oldest]
-        if batch.is_native and rolling_ns:
-            lines[0]["keep_from_ns"] = min(rolling_ns)
+        keep_from_ns = min(rolling_ns) if batch.is_native and rolling_ns else None
         number = self._number
+        lines = chunk.records(number, time_ns(), batch, keep_from_ns=keep_from_ns)
         # A number that is missing among the parts is a chunk that could not be written.
         self._number += 1
         if not self._spool.write_chunk(number, lines):

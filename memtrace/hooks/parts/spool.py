@@ -100,8 +100,11 @@ class Spool:
             self._pending.clear()
             self._pending_bytes = 0
 
-    def write_chunk(self, number: int, records: Iterable[Record]) -> bool:
-        """Write a chunk as a whole; return whether it is there. A chunk that fails leaves no file behind."""
+    def write_chunk(self, number: int, records: Iterable[Record | bytes]) -> bool:
+        """Write a chunk as a whole, records or their lines; return whether it is there.
+
+        A chunk that fails leaves no file behind.
+        """
         if self.broken or self._foreign():
             return False
         path = self.chunk_path(number, PART_SUFFIX)
@@ -110,7 +113,7 @@ class Spool:
             self._make_folder()
             with open(unfinished, "wb") as file:
                 for record in records:
-                    file.write(encode(record))
+                    file.write(record if isinstance(record, bytes) else encode(record))
             os.replace(unfinished, path)
         except OSError as error:
             _remove(unfinished)
