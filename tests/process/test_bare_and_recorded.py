@@ -31,7 +31,7 @@ def test_recorded_is_bare(tmp_path: Path, row: Row) -> None:
     if row.says is not None:
         recorded = replace(recorded, stderr=without_one_line(recorded.stderr, "memtrace: " + row.says))
     assert recorded == bare
-    ranks = read_parts(tmp_path / "recorded" / PARTS)
+    ranks, _ = read_parts(tmp_path / "recorded" / PARTS)
     assert len(ranks) == row.num_processes or row.num_processes is None
     assert any(1 in rank.table("steps")["step"] for rank in ranks) or not row.trains
     assert [one for rank in ranks for one in failures(rank)] == []

@@ -48,6 +48,7 @@ class CpuSource:
         self._engine = torch._C._autograd
         self._graph_task = torch._C._current_graph_task_id
         self._profiler = torch._C._profiler
+        self._num_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
         self._profile = profile
         self._with_operators = stacks == "all" or profile
         self.has_frames = stacks != "none"
@@ -87,8 +88,10 @@ class CpuSource:
         """
         if not self.running and self.can_switch:
             os.close(os.open(os.devnull, os.O_RDONLY))
-            # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own.
-            self.frames = frames and self._may_have_frames() and sys.getprofile() is None
+            # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own. And with them
+            # torch reads gradients in Python, which a mode of the user's would see.
+            is_watched = sys.getprofile() is not None or self._num_modes() > 0
+            self.frames = frames and self._may_have_frames() and not is_watched
             self._enable(with_frames=self.frames)
             self._thread = threading.get_ident()
 

@@ -52,14 +52,14 @@ for kind in ("own", "slow", "around", "adamw", "foreach", "fused", "rmsprop", "l
 """
 HOOKS = """
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 order = []
 def note(name): return lambda *_: order.append(name)
 nn.modules.module.register_module_forward_pre_hook(note("global pre"))
 nn.modules.module.register_module_forward_hook(note("global"))
 nn.modules.module.register_module_full_backward_hook(note("global backward"))
 nn.modules.module.register_module_module_registration_hook(note("registered"))
-torch.optim.optimizer.register_optimizer_step_pre_hook(note("optimizer pre"))
-torch.optim.optimizer.register_optimizer_step_post_hook(note("optimizer post"))
+register_optimizer_step_pre_hook(note("optimizer pre")); register_optimizer_step_post_hook(note("optimizer post"))
 model.register_forward_pre_hook(note("pre")); handle = model.register_forward_hook(note("forward"))
 model.register_full_backward_pre_hook(note("backward pre")); model.register_state_dict_pre_hook(note("state"))
 model.weight.register_hook(note("gradient")); model.weight.register_post_accumulate_grad_hook(note("accumulated"))

@@ -42,16 +42,17 @@ class Numbers(Dataset):
         return torch.full((16,), float(number)) + torch.rand(16)
     bad = None
 
-def epoch():
-    loader = DataLoader(Numbers(), batch_size=2, num_workers=2, shuffle=True, generator=torch.Generator().manual_seed(1))
+def epoch(num_workers):
+    shuffled = torch.Generator().manual_seed(1)
+    loader = DataLoader(Numbers(), batch_size=2, num_workers=num_workers, shuffle=True, generator=shuffled)
     for batch in loader:
         loss = model(batch).sum(); loss.backward(); optimizer.step(); optimizer.zero_grad()
         print(batch.sum().item(), loss.item())
 
-epoch()
+epoch(2)
 torch.utils.data.get_worker_info()
 Numbers.bad = 3
-epoch()
+epoch(1)
 """
 ROWS = [
     # The parent, the worker that trains, the one that leaves.
