@@ -13,8 +13,19 @@ import pytest
 
 from memtrace.store.parts.folder import read_parts
 from memtrace.store.trace import RankTrace
-from tests.process.programs import checkpoints, descriptors, endings, forks, loops, process_state, starts, symbolic
-from tests.process.programs import python_state, workers, wrapped_calls
+from tests.process.programs import (
+    checkpoints,
+    descriptors,
+    endings,
+    forks,
+    loops,
+    process_state,
+    python_state,
+    starts,
+    symbolic,
+    workers,
+    wrapped_calls,
+)
 from tests.process.programs.row import PARTS, Row, run, without_one_line
 
 GROUPS = (

@@ -34,7 +34,8 @@ for number in range(2):
     model(torch.ones(2, 16)).sum().backward(); adam.step()
 other, other_adam = copy.deepcopy((model, adam))
 for _ in range(2):
-    other(torch.ones(2, 16)).sum().backward(); other_adam.step(); other_adam.zero_grad(); print(other.weight.sum().item())
+    other(torch.ones(2, 16)).sum().backward(); other_adam.step(); other_adam.zero_grad()
+    print(other.weight.sum().item())
 unpickled, unpickled_adam = pickle.loads(pickle.dumps((model, adam)))
 for _ in range(2):
     unpickled(torch.ones(2, 16)).sum().backward(); unpickled_adam.step(); print(unpickled.weight.sum().item())

@@ -112,6 +112,15 @@ print("to stderr", file=sys.stderr)
     Row("stderr-closed", "train(1)\nsys.stderr.close()\ntrain(2)\nsys.exit(3)"),
     Row(
         "stdout-closed",
-        "import os\ntrain(1)\nos.close(1)\ntry:\n    train(1)\nexcept OSError as error:\n    print(error, file=sys.stderr)\nos._exit(2)",
+        """
+import os
+train(1)
+os.close(1)
+try:
+    train(1)
+except OSError as error:
+    print(error, file=sys.stderr)
+os._exit(2)
+""",
     ),
 ]

@@ -52,7 +52,7 @@ thread.start(); thread.join()
 fail()
 """,
     "fails-at-exit": "import atexit\natexit.register(fail)\natexit.register(train, 1)",
-    "becomes-another-program": "import os\nos.execv(sys.executable, [sys.executable, '-c', 'print(3); raise SystemExit(5)'])",
+    "becomes-another-program": "import os\nos.execv(sys.executable, ['python', '-c', 'print(3); raise SystemExit(5)'])",
 }
 BEFORE_TRAINING = {
     "exits-at-once": "sys.exit(3)",

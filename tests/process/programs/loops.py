@@ -29,14 +29,19 @@ class Around:
 def of(kind, net):
     parameters = list(net.parameters())
     return {
-        "own": lambda: Own(parameters), "slow": lambda: Slow(parameters, lr=0.1), "around": lambda: Around(torch.optim.SGD(parameters, lr=0.1)),
-        "adamw": lambda: torch.optim.AdamW([{"params": parameters[:1]}, {"params": parameters[1:], "lr": 1e-2}], foreach=False),
-        "foreach": lambda: torch.optim.Adam(parameters, foreach=True), "fused": lambda: torch.optim.Adam(parameters, fused=True),
-        "rmsprop": lambda: torch.optim.RMSprop(parameters, momentum=0.1), "lbfgs": lambda: torch.optim.LBFGS(parameters, max_iter=3),
+        "own": lambda: Own(parameters),
+        "slow": lambda: Slow(parameters, lr=0.1),
+        "around": lambda: Around(torch.optim.SGD(parameters, lr=0.1)),
+        "groups": lambda: torch.optim.AdamW([{"params": parameters[:1]}, {"params": parameters[1:], "lr": 1e-2}]),
+        "loop": lambda: torch.optim.Adam(parameters, foreach=False),
+        "foreach": lambda: torch.optim.Adam(parameters, foreach=True),
+        "fused": lambda: torch.optim.Adam(parameters, fused=True),
+        "rmsprop": lambda: torch.optim.RMSprop(parameters, momentum=0.1),
+        "lbfgs": lambda: torch.optim.LBFGS(parameters, max_iter=3),
     }[kind]()
 
 given = torch.randn(4, 16)
-for kind in ("own", "slow", "around", "adamw", "foreach", "fused", "rmsprop", "lbfgs"):
+for kind in ("own", "slow", "around", "groups", "loop", "foreach", "fused", "rmsprop", "lbfgs"):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 2))
     one = of(kind, net)
@@ -69,7 +74,8 @@ train(2); handle.remove(); model.state_dict(); optimizer.state_dict(); train(1)
 print(order)
 def twice(module, args, kwargs): return (args[0] * 2,), kwargs
 model.register_forward_pre_hook(twice, with_kwargs=True); train(1)
-model.register_forward_hook(lambda module, args, kwargs, output: output + 1, with_kwargs=True, always_call=True); train(1)
+def plus(module, args, kwargs, output): return output + 1
+model.register_forward_hook(plus, with_kwargs=True, always_call=True); train(1)
 with torch.autograd.graph.saved_tensors_hooks(lambda t: (order.append("pack"), t)[1], lambda t: t): train(1)
 print(order.count("pack"))
 with torch.autograd.graph.save_on_cpu(): train(1)
@@ -99,20 +105,23 @@ with torch.device("meta"): print(layers()(torch.ones(1, 16)).device)
 empty = layers().to_empty(device="meta"); print(empty(torch.ones(1, 16, device="meta")).shape)
 for reentrant in (False, True):
     net = layers(); held = given.clone().requires_grad_()
-    loop(lambda_of := nn.ModuleList([net]), held, steps=0)
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     for _ in range(2):
-        loss = checkpoint(net, held, use_reentrant=reentrant).sum(); loss.backward(); sgd.step(); sgd.zero_grad(); print(loss.item())
+        loss = checkpoint(net, held, use_reentrant=reentrant).sum(); loss.backward()
+        sgd.step(); sgd.zero_grad(); print(loss.item())
 with torch.no_grad(): print(layers()(given).sum().item())
 with torch.inference_mode(): print(layers()(given).sum().item())
 with torch.autograd.set_detect_anomaly(True): loop(layers(), given)
 scaler = torch.amp.GradScaler("cpu", init_scale=4.0); net = layers(); sgd = torch.optim.SGD(net.parameters(), lr=0.1)
 for number in range(3):
     loss = net(given).sum() * (float("inf") if number == 1 else 1.0)
-    scaler.scale(loss).backward(); scaler.step(sgd); scaler.update(); sgd.zero_grad(); print(loss.item(), scaler.get_scale())
+    scaler.scale(loss).backward(); scaler.step(sgd); scaler.update(); sgd.zero_grad()
+    print(loss.item(), scaler.get_scale())
 print(nn.utils.clip_grad_norm_(model.parameters(), 1.0))
-average = torch.optim.swa_utils.AveragedModel(model); train(2); average.update_parameters(model); print(average.module.weight.sum().item())
-table = nn.Embedding(10, 16, sparse=True); loop(nn.Sequential(table, nn.Linear(16, 1)), torch.tensor([1, 2]), sgd=torch.optim.SGD(table.parameters(), lr=0.1))
+average = torch.optim.swa_utils.AveragedModel(model); train(2); average.update_parameters(model)
+print(average.module.weight.sum().item())
+table = nn.Embedding(10, 16, sparse=True); sgd = torch.optim.SGD(table.parameters(), lr=0.1)
+loop(nn.Sequential(table, nn.Linear(16, 1)), torch.tensor([1, 2]), sgd=sgd)
 loop(nn.Sequential(nn.Flatten(0), nn.Linear(64, 2)), given)
 class Recurrent(nn.Module):
     def __init__(self): super().__init__(); self.cells = nn.LSTM(16, 8)

@@ -37,9 +37,10 @@ def make(name):
 for name in "ab":
     told = make(name)
     sgd = torch.optim.SGD(told.parameters(), lr=0.1)
-    references = [weakref.ref(one, lambda _, what=type(one).__name__: print("gone", what)) for one in (told, told.weight, sgd)]
+    def told_of(one, what): return weakref.ref(one, lambda _: print("gone", what))
+    references = [told_of(told, "model"), told_of(told.weight, "weight"), told_of(sgd, "optimizer")]
     out = told(torch.ones(1, 16)); loss = out.sum(); loss.backward(); sgd.step()
-    references += [weakref.ref(out, lambda _: print("gone out")), weakref.ref(told.weight.grad, lambda _: print("gone grad"))]
+    references += [told_of(out, "output"), told_of(told.weight.grad, "gradient")]
     sgd.zero_grad(); print("zeroed")
     del out, loss; print("no loss")
     del told; print("no model")
@@ -72,7 +73,8 @@ with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as own:
 rows = {row.key: row.count for row in own.key_averages()}
 print(rows)
 seen = []
-with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=lambda one: seen.append(len(one.events()))) as own:
+def ready(one): seen.append(len(one.events()))
+with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=ready) as own:
     train(4, at=lambda step: own.step())
 print(seen)
 with torch.autograd.profiler.profile() as old:
@@ -115,7 +117,8 @@ import asyncio, concurrent.futures, contextvars, threading
 variable = contextvars.ContextVar("variable", default=0)
 
 def work(number):
-    own = torch.nn.Linear(8, 8); torch.nn.init.constant_(own.weight, number); torch.nn.init.zeros_(own.bias); sgd = torch.optim.SGD(own.parameters(), lr=0.1)
+    own = torch.nn.Linear(8, 8); torch.nn.init.constant_(own.weight, number); torch.nn.init.zeros_(own.bias)
+    sgd = torch.optim.SGD(own.parameters(), lr=0.1)
     given = torch.randn(2, 8, generator=torch.Generator().manual_seed(number))
     losses = []
     for _ in range(3):
@@ -143,14 +146,15 @@ train(1)
 """
 LOOKS = """
 import inspect, pickle
-for function in (torch.autograd.backward, torch.autograd.grad, torch.optim.Optimizer.__init__, torch.optim.SGD.zero_grad, torch.nn.Module.zero_grad):
+from torch.optim import SGD, Optimizer
+for function in (torch.autograd.backward, torch.autograd.grad, Optimizer.__init__, SGD.zero_grad, torch.nn.Module.zero_grad):
     print(function.__name__, function.__module__, inspect.signature(function), len(function.__doc__ or ""))
 print(pickle.loads(pickle.dumps(torch.autograd.backward)) is torch.autograd.backward)
-print(isinstance(optimizer, torch.optim.Optimizer), torch.optim.SGD.mro(), type(model).__call__ is torch.nn.Module.__call__)
+print(isinstance(optimizer, Optimizer), SGD.mro(), type(model).__call__ is torch.nn.Module.__call__)
 train(1)
 print(sorted(vars(model)), sorted(vars(optimizer)), model, optimizer)
 print([name for name in sys.modules if "sitecustomize" in name and name != "sitecustomize"], sys.argv, sys.path[0])
-print(sys.getrecursionlimit(), sys.getswitchinterval(), sys.flags.dev_mode, sys.dont_write_bytecode, torch.get_num_threads())
+print(sys.getrecursionlimit(), sys.getswitchinterval(), sys.dont_write_bytecode, torch.get_num_threads())
 """
 ROWS = [
     Row("random-states", RANDOM),

@@ -65,7 +65,8 @@ ROWS = [
 import os, subprocess
 train(1)
 print(subprocess.run(["sh", "-c", "echo $OMP_NUM_THREADS; exit 3"], capture_output=True))
-for words, environ in ((["-c", "import sys; print(sys.flags.isolated)"], None), (["-I", "-c", "print(2)"], None), (["-c", "print(3)"], {})):
+look = ["-c", "import sys; print(sys.flags.isolated)"]
+for words, environ in ((look, None), (["-I", *look], None), (look, {})):
     print(subprocess.run([sys.executable, *words], capture_output=True, env=environ, close_fds=False))
 print(os.system("exit 2"), os.popen("echo 4").read(), os.spawnlp(os.P_WAIT, "true", "true"))
 train(1)
