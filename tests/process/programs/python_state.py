@@ -147,9 +147,10 @@ train(1)
 LOOKS = """
 import inspect, pickle
 from torch.optim import SGD, Optimizer
-for function in (torch.autograd.backward, torch.autograd.grad, Optimizer.__init__, SGD.zero_grad, torch.nn.Module.zero_grad):
+from torch.autograd import backward, grad
+for function in (backward, grad, Optimizer.__init__, SGD.zero_grad, torch.nn.Module.zero_grad):
     print(function.__name__, function.__module__, inspect.signature(function), len(function.__doc__ or ""))
-print(pickle.loads(pickle.dumps(torch.autograd.backward)) is torch.autograd.backward)
+print(pickle.loads(pickle.dumps(backward)) is backward is torch.autograd.backward)
 print(isinstance(optimizer, Optimizer), SGD.mro(), type(model).__call__ is torch.nn.Module.__call__)
 train(1)
 print(sorted(vars(model)), sorted(vars(optimizer)), model, optimizer)
