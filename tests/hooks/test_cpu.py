@@ -113,11 +113,13 @@ def test_a_function_that_seems_to_be_called_by_itself_has_one_frame() -> None:
         device, ptr, alloc_size, total_allocated = torch.device("cpu"), 512, 64, 64
 
     profiler = SimpleNamespace(_EventType=kinds, _ExtraFields_Allocation=Allocation)
-    allocation = SimpleNamespace(tag=kinds.Allocation, children=(), extra_fields=Allocation(), start_time_ns=1)
+    allocation = SimpleNamespace(
+        tag=kinds.Allocation, children=(), extra_fields=Allocation(), start_time_ns=1, duration_time_ns=0
+    )
     doubled = call("<function train at 0x7f00>", 20, call("allocate", 30, allocation))
     doubled.tag = kinds.PyCCall
     batch = EventBatch(SOURCE)
-    TreeWalk(profiler, batch, "/memtrace/hooks").run([call("train", 10, doubled)])
+    TreeWalk(profiler, batch, "/memtrace/hooks").run([call("train", 10, doubled)], with_calls=True)
     (stack,) = batch.columns["stack"]
     assert stack_of(batch, stack) == [("train.py", 1, "allocate"), ("train.py", 30, "train")]
 

@@ -34,9 +34,9 @@ class TreeWalk:
         self._own_folder = own_folder
         self._is_cpu: dict[Any, bool] = {}
 
-    def run(self, roots: Sequence[Any]) -> None:
-        """Fill the batch from the roots of the tree."""
-        times, addresses, sizes, stacks, totals = self._in_order(self._walk(roots))
+    def run(self, roots: Sequence[Any], *, with_calls: bool) -> None:
+        """Fill the batch from the roots of the tree, in which there may be many calls that allocate nothing."""
+        times, addresses, sizes, stacks, totals = self._in_order(self._walk(roots, with_calls))
         if not times:
             return
         alloc, free = (self._batch.strings.id_of(name) for name in ("alloc", "free_completed"))
@@ -71,7 +71,7 @@ class TreeWalk:
             [totals[at] for at in order],
         )
 
-    def _walk(self, roots: Sequence[Any]) -> _Columns:
+    def _walk(self, roots: Sequence[Any], with_calls: bool) -> _Columns:
         columns: _Columns = ([], [], [], [], [])
         times, addresses, sizes, stacks, totals = columns
         allocation, is_cpu = self._allocation, self._is_cpu
@@ -86,6 +86,9 @@ class TreeWalk:
                     waiting.append((nodes, frame))
                     nodes, frame = iter(children), _Frame(frame, node, self)
                     break
+                # An allocation takes no time. A call nearly always does, and this is the cheapest of its attributes.
+                if with_calls and node.duration_time_ns:
+                    continue
                 fields = node.extra_fields
                 if type(fields) is allocation and (is_cpu.get(device := fields.device) or self._learn(device)):
                     times.append(node.start_time_ns)
