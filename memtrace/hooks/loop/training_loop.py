@@ -13,6 +13,7 @@ from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.module_scopes import ModuleScopes
 from memtrace.hooks.loop.named_ranges import Annotations
 from memtrace.hooks.loop.phases import PhaseClock
+from memtrace.hooks.loop.step_calls import StepCalls
 from memtrace.hooks.loop.steps import StepEnd, StepTracker
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.ownership.communication_buffers import Communication
@@ -60,6 +61,7 @@ class TrainingLoop:
             watched=self.replicas.watched,
             on_watched=self._replica_began,
         )
+        self._step_calls = StepCalls()
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
         self._owners = OwnerRows(torch)
         self._sweep = OwnerSweep(torch, self._owners)
@@ -153,12 +155,16 @@ class TrainingLoop:
 
     def range_began(self, named_range: Any, *_args: Any) -> None:
         """The program enters a `record_function`."""
-        if self._window.is_open and self.is_current_thread:
-            self._annotations.enter(named_range)
+        if self.is_current_thread:
+            self._step_calls.enter(str(named_range.name))
+            if self._window.is_open:
+                self._annotations.enter(named_range)
 
     def range_ended(self, named_range: Any, *_args: Any) -> None:
         """It leaves one."""
         if self.is_current_thread:
+            if self._step_calls.leave(str(named_range.name)):
+                self._phases.abandon(Phase.OPTIMIZER, time_ns())
             self._annotations.leave(named_range)
 
     # Backward and data
@@ -221,6 +227,8 @@ class TrainingLoop:
         if _is_cold(optimizer):
             self._window.wants_frames(False)
         self._phases.begin(Phase.OPTIMIZER, time_ns(), type(optimizer).__name__)
+        if self.is_current_thread:
+            self._step_calls.begin()
 
     def after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """An optimizer step has ended."""
@@ -228,6 +236,8 @@ class TrainingLoop:
             return
         now = time_ns()
         self._phases.end(now)
+        if self.is_current_thread:
+            self._step_calls.end()
         self._writer.describe_optimizer(optimizer)
         if self._window.is_open and self._in_backward():
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.

@@ -83,6 +83,11 @@ class Chunk:
         tables_of_rows = (self.phases, self.scopes, self.owners, self.saved, self.annotations)
         return sum(map(len, tables_of_rows)) + sum(len(sweep) for sweep in self.sweeps)
 
+    @property
+    def num_rows(self) -> int:
+        """All rows, also those that do not call for an early write."""
+        return self.num_marks + sum(map(len, (self.replica_forwards, self.reducer_timings, self.own_work)))
+
     def records(
         self, number: int, end_ns: int, events: EventBatch, *, keep_from_ns: int | None = None
     ) -> list[Record | bytes]:
