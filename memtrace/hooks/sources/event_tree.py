@@ -28,8 +28,8 @@ class TreeWalk:
 
     def __init__(self, profiler: Any, batch: EventBatch, own_folder: str) -> None:
         """Prepare; `profiler` is torch's module with the kinds of nodes, `own_folder` holds code that is ours."""
-        self._kinds = profiler._EventType
         self._allocation = profiler._ExtraFields_Allocation
+        self._call, self._built_in_call = profiler._ExtraFields_PyCall, profiler._ExtraFields_PyCCall
         self._batch = batch
         self._own_folder = own_folder
         self._is_cpu: dict[Any, bool] = {}
@@ -107,14 +107,15 @@ class TreeWalk:
 
     def place(self, node: Any) -> _Place:
         """Return where a call or operator is."""
-        kinds, fields = self._kinds, node.extra_fields
+        fields = node.extra_fields
+        kind = type(fields)
         try:
-            if node.tag == kinds.PyCCall:
+            if kind is self._built_in_call:
                 name = node.name
                 if name.startswith("<function "):
                     return _SAME
                 return fields.caller.line_number, "", 0, _built_in_name(name)
-            if node.tag != kinds.PyCall:
+            if kind is not self._call:
                 return None, "", 0, node.name
             called = fields.callsite
             # Our own wrappers are not the user's; what they were called from goes on below them.
