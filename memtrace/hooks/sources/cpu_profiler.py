@@ -79,6 +79,11 @@ class CpuSource:
         """
         return self._thread in (None, threading.get_ident()) and self._graph_task() == -1
 
+    @property
+    def observes_calls(self) -> bool:
+        """Whether calls or operators are recorded, one of which may have begun and not ended where it is stopped."""
+        return self.frames or self._with_operators
+
     def start(self, *, frames: bool) -> None:
         """Start recording on this thread, with Python frames or without; nothing happens if it runs already.
 
@@ -136,7 +141,7 @@ class CpuSource:
 
     def _walk(self, result: Any, batch: EventBatch) -> None:
         walk = TreeWalk(self._profiler, batch, self._own_folder)
-        walk.run(result.experimental_event_tree(), with_calls=self.frames or self._with_operators)
+        walk.run(result.experimental_event_tree(), with_calls=self.observes_calls)
 
     def _with_profiler(self, action: Callable[[], None]) -> Any:
         self._enable(with_frames=False)
