@@ -7,7 +7,7 @@ In: the decoded JSON. Out: a spec. One reader an architecture; what a configurat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
@@ -42,7 +42,7 @@ def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelS
     )
 
 
-def _is_known(kind: Any) -> bool:
+def _is_known(kind: Any) -> TypeGuard[str]:
     """Return whether a value names an architecture; not every value may even be looked up."""
     return isinstance(kind, str) and kind in READERS
 
