@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memtrace.cli.numbers import RANK
+from memtrace.cli.options.numbers import RANK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

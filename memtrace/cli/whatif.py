@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from memtrace.cli.numbers import Size
+from memtrace.cli.options.numbers import Size
 from memtrace.cli.report import Progress
 
 
