@@ -20,6 +20,7 @@ from memtrace.parallel.processes import analyze_in_processes, num_processors
 from memtrace.parallel.sources import Source, find_sources
 from memtrace.store.files import Progress
 from memtrace.store.reading.merge import join_processes, unreadable_files
+from memtrace.store.reading.one_run import check_one_run
 from memtrace.store.reading.read import no_trace_in, run_name
 from memtrace.store.trace import LoadWarning
 
@@ -44,7 +45,8 @@ def report_of(
     file can be read, those that cannot are warnings.
 
     Raises:
-        TraceReadError: nothing readable is there. TraceVersionError: a newer memtrace wrote a file.
+        TraceReadError: nothing readable is there, or it is not of one run.
+        TraceVersionError: a newer memtrace wrote a file.
         MemtraceError: the cluster cannot be reached, or an optional package is absent.
     """
     sources = find_sources(paths)
@@ -54,6 +56,7 @@ def report_of(
     is_few = len(sources) <= MAX_FILES
     outcomes = _outcomes(run, functools.partial(work, with_map=with_map and is_few), sources, progress)
     files, warnings = _read(sources, outcomes, title)
+    check_one_run([(sources[at].name, ranks) for at, ranks in files.items()], title=title)
     report = _combined(files, warnings, title)
     if is_few or not with_map:
         return report

@@ -33,7 +33,8 @@ def read_trace(paths: str | Path | Sequence[str | Path], *, progress: Progress |
     files, or the parts of a recording. In a folder, files that cannot be read become warnings.
 
     Raises:
-        TraceReadError: nothing readable is there. TraceVersionError: a newer memtrace wrote it.
+        TraceReadError: nothing readable is there, or it is not of one run.
+        TraceVersionError: a newer memtrace wrote it.
     """
     given = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not given:
