@@ -102,8 +102,18 @@ def made_run(number: int) -> dict[str, str]:
     report = analyze(Trace(header={}, ranks=ranks, path="run"), with_map=True)
     document = report_json(report).decode() + json.dumps([told_map(rank) for rank in report.ranks], sort_keys=True)
     facts = "\n".join(f"{name}: {value}" for name, value in dataclasses.asdict(plan).items())
-    digest = hashlib.sha256(document.encode()).hexdigest()
-    return {f"{ANSWERS}/made-run-{number:02}.txt": f"{facts}\n\n{render_text(report)}\nJSON and maps: {digest}\n"}
+    page = pretty(_page(report))
+    hashes = f"JSON and maps: {_hash(document)}\nPage: {_hash(page)}\n"
+    return {f"{ANSWERS}/made-run-{number:02}.txt": f"{facts}\n\n{render_text(report)}\n{hashes}"}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _page(report: Report) -> dict[str, Any]:
+    packed = packed_maps(report)
+    return unpacked(report_payload(report, version=VERSION, maps=packed), packed)
 
 
 def told_map(rank: RankReport) -> dict[str, Any] | None:
@@ -118,9 +128,7 @@ def viewed(name: str) -> dict[str, str]:
     document["every allocation"] = [told_map(rank) for rank in report.ranks]
     contents = {f"{ANSWERS}/{name}.txt": render_text(report), f"{ANSWERS}/{name}.json": pretty(document)}
     if name.startswith("made"):
-        packed = packed_maps(report)
-        page = unpacked(report_payload(report, version=VERSION, maps=packed), packed)
-        contents[f"{ANSWERS}/{name}.page.json"] = pretty(page)
+        contents[f"{ANSWERS}/{name}.page.json"] = pretty(_page(report))
     return contents
 
 
