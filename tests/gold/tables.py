@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from tests.gold.asked import ASKED
 from tests.gold.forecasts import FORECASTS
+from tests.gold.layouts_of_ranks import layouts
 from tests.gold.rendered import ANSWERS, pretty
 from tests.gold.rules import RULES
 
-TABLES = FORECASTS | RULES | ASKED
+TABLES = FORECASTS | RULES | ASKED | {"made-layouts": layouts}
 """Each table by the name of its gold file."""
 
 

@@ -17,8 +17,8 @@ from tests.mutants.faults import Fault
 from tests.mutants.fork import fork, replace_module, run_pytest
 
 Verdict = Literal["killed", "timed out", "survived", "not reached"]
-START_S = 20.0
-"""What a run may take beyond ten times its tests: the imports, on a busy machine."""
+START_S = 30.0
+"""What a run may take beyond twenty times its tests: the imports, on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def try_faults(copy: Path, chosen: Sequence[tuple[Fault, list[str], float]], job
                 continue
             killer_file = copy.parent / f"fault-{number}.killer"
             process = start_tests(copy, fault, nodeids, killer_file)
-            deadline = time.monotonic() + START_S + 10 * seconds
+            deadline = time.monotonic() + START_S + 20 * seconds
             running[process] = _Running(fault=fault, num_tests=len(nodeids), deadline=deadline, killer_file=killer_file)
         yield from _ended(running)
         time.sleep(0.02)
