@@ -15,7 +15,6 @@ import numpy as np
 from memtrace.store.columns import IntArray
 from memtrace.store.snapshots.event_scan import ABSENT, Scan, UnlikeError
 
-__all__ = ["ABSENT", "Runs", "UnlikeError", "find_runs", "first_uses"]
 _LEAST_RUN = 4
 """A shorter run is left to the unpickler."""
 
@@ -43,6 +42,8 @@ class Runs:
     """Of each event, in `stack_opcodes`."""
     stack_opcodes: list[bytes]
     ints: dict[int, IntArray]
+    others: list[list[int]]
+    """References of each run that lead out of it and that no column needs: they have to lead to something."""
 
 
 def find_runs(scan: Scan) -> Runs:
@@ -67,10 +68,11 @@ def find_runs(scan: Scan) -> Runs:
     list_at = remembered[1:] - 1 - np.repeat(remembered[offset[:-1]], length)
     stack, reference = scan.stack[events], scan.frames[events]
     base = _memo_bases(offset, reference, list_at)
+    run_of = np.repeat(np.arange(len(first)), length)
+    before = remembered[:-1] - remembered[offset[:-1]][run_of]
+    others = _references_out([one[events] for one in scan.others.values()], run_of, before, base, total)
     opcodes = [b"](" + one + b"e" for one in scan.stacks]
-    stack = _resolved(
-        stack, reference, list_at + np.repeat(base, length), np.repeat(base, length), base, total, opcodes
-    )
+    stack = _resolved(stack, reference, list_at + base[run_of], base[run_of], base, total, opcodes)
     stack, stack_opcodes = _only_used(stack, opcodes)
     referred = scan.action[events]
     actions = np.unique(referred)
@@ -83,14 +85,15 @@ def find_runs(scan: Scan) -> Runs:
         num_remembered=total,
         memo_base=base,
         action=np.searchsorted(actions, referred),
-        action_opcodes=[_get(number) for number in actions.tolist()],
+        action_opcodes=[get_opcode(number) for number in actions.tolist()],
         stack=stack,
         stack_opcodes=stack_opcodes,
         ints={place: values[events] for place, values in scan.ints.items()},
+        others=others,
     )
 
 
-def _get(number: int) -> bytes:
+def get_opcode(number: int) -> bytes:
     """Return the opcode that gets an object from the memo."""
     return b"j" + struct.pack("<I", number)
 
@@ -113,6 +116,27 @@ def _memo_bases(offset: IntArray, reference: IntArray, list_at: IntArray) -> Int
         if 2 * np.count_nonzero(here == middle) >= len(here) and middle >= 0:
             bases[number] = middle
     return bases
+
+
+def _references_out(
+    columns: list[IntArray], run_of: IntArray, before: IntArray, base: IntArray, total: IntArray
+) -> list[list[int]]:
+    """Return the references of each run that lead out of it, each where it is used first.
+
+    Raises:
+        UnlikeError: one leads to what comes later.
+    """
+    found: list[list[int]] = [[] for _ in range(len(base))]
+    for column in columns:
+        events = np.flatnonzero(column != ABSENT)
+        number, run = column[events], run_of[events]
+        inside = (base[run] != ABSENT) & (number >= base[run]) & (number < base[run] + total[run])
+        if np.any(number[inside] >= (base[run] + before[events])[inside]):
+            raise UnlikeError
+        outside, first = np.unique(number[~inside], return_index=True)
+        for one, at in zip(outside.tolist(), run[~inside][first].tolist(), strict=True):
+            found[at].append(one)
+    return found
 
 
 def _resolved(
@@ -138,10 +162,12 @@ def _resolved(
     found = np.searchsorted(list_number[lists], number[inside])
     if np.any(found == len(lists)) or np.any(list_number[lists][found] != number[inside]):
         raise UnlikeError
+    if np.any(lists[found] >= refers[inside]):
+        raise UnlikeError
     stack[refers[inside]] = stack[lists[found]]
     others, which = np.unique(number[~inside], return_inverse=True)
     stack[refers[~inside]] = len(opcodes) + which
-    opcodes += [_get(one) for one in others.tolist()]
+    opcodes += [get_opcode(one) for one in others.tolist()]
     return stack
 
 

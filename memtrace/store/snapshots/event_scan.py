@@ -46,6 +46,8 @@ class Scan:
     """Numbers, by place of their key."""
     action: IntArray
     """The reference that is the value of the first key."""
+    others: dict[int, IntArray]
+    """References that are other values, by place of their key; absent where the value is no reference."""
     frames: IntArray
     """The reference to a list of frames; absent where the list itself follows."""
     stack: IntArray
@@ -100,6 +102,7 @@ class _Scanner:
         self.ints = {place: np.zeros(num, np.int64) for place in self.places}
         self.action, self.frames, self.stop, self.num_remembered = (np.full(num, ABSENT, np.int64) for _ in range(4))
         self.list_start, self.list_stop = (np.full(num, ABSENT, np.int64) for _ in range(2))
+        self.others: dict[int, IntArray] = {}
         self.num_without = 0
 
     def scan(self) -> Scan:
@@ -113,6 +116,7 @@ class _Scanner:
             num_remembered=self.num_remembered,
             ints=self.ints,
             action=self.action,
+            others=self.others,
             frames=self.frames,
             stack=np.full(len(self.start), ABSENT, np.int64),
             stacks=[],
@@ -168,9 +172,16 @@ class _Scanner:
             for place in self.places:
                 self.ints[place][events] = numbers_at(chosen, shape.values[place])
             self.action[events] = numbers_at(chosen, shape.values[0])
+            self._take_others(shape, events, chosen)
             self._take_frames(shape, events, chosen)
             self.num_remembered[events] = shape.num_remembered
         return left[~is_one]
+
+    def _take_others(self, shape: Shape, events: IntArray, windows: Bytes) -> None:
+        for place, value in enumerate(shape.values[1:], 1):
+            if value.kind == "reference":
+                column = self.others.setdefault(place, np.full(len(self.start), ABSENT, np.int64))
+                column[events] = numbers_at(windows, value)
 
     def _take_frames(self, shape: Shape, events: IntArray, windows: Bytes) -> None:
         frames = shape.frames

@@ -32,7 +32,7 @@ class Value:
     """Where the value of a key lies."""
 
     kind: str
-    """int, reference, or other: a value that no column needs."""
+    """int, reference, text, or other: one that no column needs."""
     at: int
     num_bytes: int
     is_signed: bool = False
@@ -106,7 +106,8 @@ class _Reader:
         mask = np.zeros(WINDOW, np.uint8)
         mask[: self.at] = 255
         for value in self.varying:
-            mask[value.at : value.at + value.num_bytes] = 0
+            # A text is plain ASCII, so that it is one for sure.
+            mask[value.at : value.at + value.num_bytes] = 0x80 if value.kind == "text" else 0
         fixed = np.frombuffer(self.window[:WINDOW], np.uint8) & mask
         return Shape(
             keys=tuple(keys),
@@ -152,7 +153,9 @@ class _Reader:
             value = self._take("int", _INT_BYTES[opcode], is_signed=opcode == ord("J"))
             return value if opcode != ord("K") or self.window[self.at] != ord("K") else self._pair()
         if opcode == _TEXT:
-            value = self._take("other", self._byte())
+            value = self._take("text", self._byte())
+            if not self.window[value.at : self.at].isascii():
+                raise _IrregularError
             self._remember()
             return value
         if opcode == _NONE:

@@ -25,8 +25,8 @@ import numpy as np
 from memtrace.errors import TraceReadError
 from memtrace.schema.names import Action
 from memtrace.store.columns import IntArray
-from memtrace.store.snapshots.event_runs import ABSENT, UnlikeError, find_runs, first_uses
-from memtrace.store.snapshots.event_scan import Scan, scan_events
+from memtrace.store.snapshots.event_runs import find_runs, first_uses, get_opcode
+from memtrace.store.snapshots.event_scan import ABSENT, Scan, UnlikeError, scan_events
 from memtrace.store.snapshots.restricted_pickle import load_plain_pickle
 
 LEAST_BYTES = 4_000_000
@@ -130,7 +130,7 @@ class _Packing:
         self.runs = find_runs(scan)
         self._number = os.urandom(16)
         self._asked: list[list[tuple[str, int]]] = [[] for _ in range(len(self.runs.first))]
-        """What each stand-in holds: a key, an action or a stack, and its number."""
+        """What each stand-in holds: a key, an action or a stack with its number, or another reference."""
 
     def rewritten(self) -> bytes:
         """Return the pickle with stand-ins for the runs."""
@@ -145,6 +145,8 @@ class _Packing:
             in_run = np.searchsorted(runs.offset, first_uses(column, len(opcodes)), side="right") - 1
             for code, run in enumerate(in_run.tolist()):
                 self._asked[run].append((name, code))
+        for run, others in enumerate(runs.others):
+            self._asked[run] += [("other", number) for number in others]
         pieces, at = [], 0
         for run, (start, stop) in enumerate(zip(runs.start.tolist(), runs.stop.tolist(), strict=True)):
             pieces += [data[at:start], self._stand_in(run)]
@@ -156,18 +158,21 @@ class _Packing:
 
     def _stand_in(self, run: int) -> bytes:
         """Return a list of the token and what is asked for, remembered often enough; then its places in the memo."""
-        opcodes = {
-            "key": self.scan.keys,
-            "action": self.runs.action_opcodes,
-            "stack": self.runs.stack_opcodes,
-        }
-        asked = b"".join(opcodes[name][code] for name, code in self._asked[run])
+        asked = b"".join(self._opcodes(name, code) for name, code in self._asked[run])
         token, times = self._token(run), int(self.runs.num_remembered[run])
         text = b"](C" + bytes([len(token)]) + token + asked + b"e" + b"\x94" * times
         base = int(self.runs.memo_base[run])
         if base == ABSENT:
             return text
         return text + b"](j" + struct.pack("<I", base) + b"j" + struct.pack("<I", base + times - 1) + b"e"
+
+    def _opcodes(self, name: str, code: int) -> bytes:
+        """Return what makes the unpickler give what is asked for."""
+        if name == "key":
+            return self.scan.keys[code]
+        if name == "action":
+            return self.runs.action_opcodes[code]
+        return self.runs.stack_opcodes[code] if name == "stack" else get_opcode(code)
 
     def take(self, value: Any) -> None:
         """Put the packed events in the place of the stand-ins. Affects: the histories of the value.
