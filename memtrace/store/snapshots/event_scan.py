@@ -95,9 +95,11 @@ class _Scanner:
     def __init__(self, content: Bytes, start: IntArray) -> None:
         num = len(start)
         self.start = start
-        self.windows = np.lib.stride_tricks.sliding_window_view(content, WINDOW)
         self.shapes: list[Shape] = []
-        self.model = self._model()
+        self.model = self._model(content)
+        # As much as the events before their frames take, some longer numbers among them.
+        width = min(WINDOW, -(-self.model.num_bytes // 8) * 8 + 24)
+        self.windows = np.lib.stride_tricks.sliding_window_view(content, width)
         self.places = _int_places(self.model)
         self.ints = {place: np.zeros(num, np.int64) for place in self.places}
         self.action, self.frames, self.stop, self.num_remembered = (np.full(num, ABSENT, np.int64) for _ in range(4))
@@ -122,11 +124,11 @@ class _Scanner:
             stacks=[],
         )
 
-    def _model(self) -> Shape:
+    def _model(self, content: Bytes) -> Shape:
         """Return the shape of an event in the middle: all others must have its keys."""
         middle = len(self.start) // 2
         for start in self.start[middle : middle + 100].tolist():
-            shape = shape_of(self.windows[start].tobytes())
+            shape = shape_of(content[start : start + WINDOW].tobytes())
             if shape is not None and shape.values and shape.values[0].kind == "reference":
                 return shape
         raise UnlikeError
@@ -149,7 +151,7 @@ class _Scanner:
         """Return the shape of the first of some events that has one, and which it is."""
         for at, row in enumerate(left.tolist()):
             shape = shape_of(windows[row].tobytes())
-            if shape is not None and self._is_like_model(shape):
+            if shape is not None and shape.num_bytes <= windows.shape[1] - 8 and self._is_like_model(shape):
                 if len(self.shapes) == _MAX_SHAPES:
                     raise UnlikeError
                 return shape, at
@@ -165,7 +167,7 @@ class _Scanner:
 
     def _take(self, shape: Shape, first: int, windows: Bytes, words: np.ndarray, left: IntArray) -> IntArray:
         """Take the values of the events of a shape. Return those that are left."""
-        is_one = shape.matches(words[left])
+        is_one = shape.matches(words if len(left) == len(words) else words[left])
         rows = left[is_one]
         if len(rows):
             events, chosen = rows + first, windows[rows]
@@ -180,8 +182,9 @@ class _Scanner:
     def _take_others(self, shape: Shape, events: IntArray, windows: Bytes) -> None:
         for place, value in enumerate(shape.values[1:], 1):
             if value.kind == "reference":
-                column = self.others.setdefault(place, np.full(len(self.start), ABSENT, np.int64))
-                column[events] = numbers_at(windows, value)
+                if place not in self.others:
+                    self.others[place] = np.full(len(self.start), ABSENT, np.int64)
+                self.others[place][events] = numbers_at(windows, value)
 
     def _take_frames(self, shape: Shape, events: IntArray, windows: Bytes) -> None:
         frames = shape.frames
@@ -220,9 +223,13 @@ def _find_lists(scan: Scan, scanner: _Scanner, data: bytes) -> None:
         some = events[at : at + _AT_ONCE]
         begins, ends = scanner.list_start[some].tolist(), scanner.list_stop[some].tolist()
         lists = [data[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        for one in set(lists) - known.keys():
-            known[one] = len(scan.stacks) if _REFERENCES.fullmatch(one) else ABSENT
-            if known[one] != ABSENT:
-                scan.stacks.append(one)
-        scan.stack[some] = list(map(known.__getitem__, lists))
+        try:
+            codes = list(map(known.__getitem__, lists))
+        except KeyError:
+            for one in lists:
+                if one not in known:
+                    known[one] = len(scan.stacks) if _REFERENCES.fullmatch(one) else ABSENT
+                    scan.stacks += [one] if known[one] != ABSENT else []
+            codes = list(map(known.__getitem__, lists))
+        scan.stack[some] = codes
     scan.stop[events[scan.stack[events] == ABSENT]] = ABSENT

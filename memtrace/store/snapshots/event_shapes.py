@@ -58,16 +58,16 @@ class Shape:
 
     def matches(self, windows: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         """Return which windows (a row each) begin with an event of this shape."""
-        num_words = -(-self.num_bytes // 8)
-        differ = (windows[:, :num_words] & self.mask[:num_words]) != self.fixed[:num_words]
-        return np.asarray(~differ.any(axis=1))
+        found = np.ones(len(windows), np.bool_)
+        for at in range(-(-self.num_bytes // 8)):
+            found &= (windows[:, at] & self.mask[at]) == self.fixed[at]
+        return found
 
 
 def numbers_at(windows: Bytes, value: Value) -> IntArray:
-    """Return the number (or the reference) that a value is, for each window."""
-    found = np.zeros(len(windows), np.int64)
-    for at in range(value.num_bytes):
-        found |= windows[:, value.at + at].astype(np.int64) << (8 * at)
+    """Return the number (or the reference) that a value is, for each window; these go on for 8 bytes behind it."""
+    words = np.ascontiguousarray(windows[:, value.at : value.at + 8]).view(np.int64)[:, 0]
+    found = words & ((1 << (8 * value.num_bytes)) - 1) if value.num_bytes < 8 else words
     if value.is_signed and value.num_bytes < 8:
         unused = 64 - 8 * value.num_bytes
         found = (found << unused) >> unused
@@ -108,7 +108,7 @@ class _Reader:
         for value in self.varying:
             # A text is plain ASCII, so that it is one for sure.
             mask[value.at : value.at + value.num_bytes] = 0x80 if value.kind == "text" else 0
-        fixed = np.frombuffer(self.window[:WINDOW], np.uint8) & mask
+        fixed = np.frombuffer(self.window.ljust(WINDOW, b"\0"), np.uint8) & mask
         return Shape(
             keys=tuple(keys),
             values=tuple(values),

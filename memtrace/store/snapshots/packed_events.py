@@ -189,24 +189,25 @@ class _Packing:
             first_run, next_run = next_run, self._split(trace, packed, next_run, told)
             if next_run > first_run:
                 places.append((index, packed, first_run, next_run))
-        if next_run != len(self.runs.first) or _holds_stand_in(value["segments"], self._number):
+        if next_run != len(self.runs.first):
             raise UnlikeError
         names = self._names(told)
         actions += [told["action", code] for code in range(len(self.runs.action_opcodes))]
         stacks += [told["stack", code] for code in range(len(self.runs.stack_opcodes))]
-        if not set(actions) <= _KNOWN_ACTIONS or any(_is_stand_in(one, self._number) for one in stacks):
+        if not set(actions) <= _KNOWN_ACTIONS:
             raise UnlikeError
         for index, packed, first_run, stop_run in places:
             self._fill(packed, names, slice(int(self.runs.offset[first_run]), int(self.runs.offset[stop_run])))
             value["device_traces"][index] = packed
+        dicts = [packed.dicts for _, packed, _, _ in places]
+        if _reaches_stand_in([value, dicts, stacks], self._number):
+            raise UnlikeError
 
     def _split(self, trace: list[Any], packed: PackedEvents, run: int, told: dict[tuple[str, int], Any]) -> int:
         """Tell the stand-ins of a history from its dicts. Return the number of the next run."""
         at, spans, events = 0, [], iter(trace)
         for event in events:
             if type(event) is dict:
-                if _is_stand_in(event.get("frames"), self._number):
-                    raise UnlikeError
                 packed.dicts.append(event)
                 packed.dict_at.append(at)
                 at += 1
@@ -246,12 +247,15 @@ class _Packing:
         packed.stack = self.runs.stack[events]
 
 
-def _is_stand_in(value: Any, number: bytes) -> bool:
-    """Return whether a value is what stands in for a run: a reference into the run led to it."""
-    return type(value) is list and bool(value) and type(value[0]) is bytes and value[0].startswith(number)
-
-
-def _holds_stand_in(segments: Any, number: bytes) -> bool:
-    """Return whether the frames of a segment or block are a stand-in."""
-    owners = [one for segment in segments for one in (segment, *segment["blocks"])]
-    return any(_is_stand_in(one.get("frames"), number) for one in owners)
+def _reaches_stand_in(value: list[Any], number: bytes) -> bool:
+    """Return whether something in a plain value is a stand-in: a reference into a run led to it."""
+    found: list[Any] = [value]
+    seen: set[int] = set()
+    for container in found:
+        if type(container) is list and container and type(container[0]) is bytes and container[0].startswith(number):
+            return True
+        for one in container.values() if type(container) is dict else container:
+            if type(one) in (list, dict, tuple) and id(one) not in seen:
+                seen.add(id(one))
+                found.append(one)
+    return False
