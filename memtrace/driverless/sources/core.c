@@ -262,6 +262,6 @@ void dl_handle_delete(struct handle *handle) {
 
 void dl_library_work(void *handle) {
     struct handle *one = handle;
-    /* Numbers, which some libraries have for handles, are no addresses. */
-    if ((uintptr_t)one > 4096 && one->magic == HANDLE_MAGIC) dl_work(one->stream);
+    /* Numbers, which some libraries have for handles, are no addresses; those of a device cannot be looked at. */
+    if ((uintptr_t)one > 4096 && !dl_is_device(one) && one->magic == HANDLE_MAGIC) dl_work(one->stream);
 }
