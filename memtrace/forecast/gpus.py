@@ -1,7 +1,7 @@
 """GPUs by name: memory, dense 16-bit throughput, bandwidth to other GPUs, compute capability, per vendor's data sheet.
 
-In: a name, or a size such as "24GiB". Out: a `Gpu`. Memory is what a process can get of a card of that size, as
-`torch.cuda.get_device_properties` reports it, to a tenth of a GiB; bandwidths are one way, per GPU.
+In: a name, or a size such as "24GiB". Out: a `Gpu`. What the driver says of a card is in `schema/gpu_cards.py`;
+bandwidths are one way, per GPU.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import difflib
 from dataclasses import dataclass
 
 from memtrace.errors import MemtraceError
+from memtrace.schema.gpu_cards import CARDS, is_amd
 from memtrace.schema.gpu_data_sheets import peak_flops
 from memtrace.units import parse_bytes
 
@@ -35,38 +36,39 @@ class Gpu:
     is_amd: bool = False
 
 
-def _gpu(name: str, gib: float, device: str, intra_gb: float, inter_gb: float, capability: tuple[int, int]) -> Gpu:
-    flops = peak_flops(device, "float16")
-    assert flops is not None, f"no data sheet for {device}"
+def _gpu(name: str, intra_gb: float, inter_gb: float) -> Gpu:
+    card = CARDS[name]
+    flops = peak_flops(card.name, "float16")
+    assert flops is not None, f"no data sheet for {card.name}"
     return Gpu(
         name=name,
-        memory_bytes=round(gib * GIB),
+        memory_bytes=card.memory_bytes,
         flops=float(flops),
         intra_bytes_s=intra_gb * _GB_S,
         inter_bytes_s=inter_gb * _GB_S,
-        capability=capability,
-        is_amd=name.startswith("mi"),
+        capability=card.capability,
+        is_amd=is_amd(card),
     )
 
 
 GPUS = {
     one.name: one
     for one in (
-        _gpu("v100-16gb", 15.8, "Tesla V100-SXM2-16GB", 150, 12.5, (7, 0)),
-        _gpu("v100-32gb", 31.7, "Tesla V100-SXM2-32GB", 150, 12.5, (7, 0)),
-        _gpu("t4-16gb", 14.6, "Tesla T4", 16, 6.25, (7, 5)),
-        _gpu("a10g-24gb", 22.1, "NVIDIA A10G", 32, 6.25, (8, 6)),
-        _gpu("l4-24gb", 22.0, "NVIDIA L4", 32, 6.25, (8, 9)),
-        _gpu("l40s-48gb", 44.4, "NVIDIA L40S", 32, 12.5, (8, 9)),
-        _gpu("rtx3090-24gb", 23.6, "NVIDIA GeForce RTX 3090", 32, 6.25, (8, 6)),
-        _gpu("rtx4090-24gb", 23.5, "NVIDIA GeForce RTX 4090", 32, 6.25, (8, 9)),
-        _gpu("a100-40gb", 39.4, "NVIDIA A100-SXM4-40GB", 300, 25, (8, 0)),
-        _gpu("a100-80gb", 79.1, "NVIDIA A100-SXM4-80GB", 300, 25, (8, 0)),
-        _gpu("h100-80gb", 79.1, "NVIDIA H100 80GB HBM3", 450, 50, (9, 0)),
-        _gpu("h200-141gb", 139.8, "NVIDIA H200", 450, 50, (9, 0)),
-        _gpu("b200-192gb", 178.3, "NVIDIA B200", 900, 50, (10, 0)),
-        _gpu("mi250x-64gb", 64.0, "AMD Instinct MI250X", 100, 25, (9, 0)),
-        _gpu("mi300x-192gb", 191.9, "AMD Instinct MI300X", 448, 50, (9, 4)),
+        _gpu("v100-16gb", 150, 12.5),
+        _gpu("v100-32gb", 150, 12.5),
+        _gpu("t4-16gb", 16, 6.25),
+        _gpu("a10g-24gb", 32, 6.25),
+        _gpu("l4-24gb", 32, 6.25),
+        _gpu("l40s-48gb", 32, 12.5),
+        _gpu("rtx3090-24gb", 32, 6.25),
+        _gpu("rtx4090-24gb", 32, 6.25),
+        _gpu("a100-40gb", 300, 25),
+        _gpu("a100-80gb", 300, 25),
+        _gpu("h100-80gb", 450, 50),
+        _gpu("h200-141gb", 450, 50),
+        _gpu("b200-192gb", 900, 50),
+        _gpu("mi250x-64gb", 100, 25),
+        _gpu("mi300x-192gb", 448, 50),
     )
 }
 """By the name that `--gpu` takes."""
