@@ -13,8 +13,11 @@ from memtrace.launch.live_results import LiveRank, LiveRun, LiveWarning, RankSta
 from memtrace.launch.output import LAUNCHER_FILE, MAX_PID, is_running, read_launcher
 from memtrace.launch.trigger import candidate_folders
 from memtrace.schema.names import Category
+from memtrace.schema.redaction import UNNAMED, Redaction
 from memtrace.store.parts.folder import part_names
 from memtrace.store.parts.running import RunningPart
+from memtrace.store.redaction.redact import redacted_warnings
+from memtrace.store.trace import LoadWarning
 
 _SILENT_NS = 30 * 10**9
 _GONE_AFTER_NS = 2 * 10**9
@@ -24,13 +27,16 @@ _GONE_AFTER_NS = 2 * 10**9
 class Watch:
     """Looks at a recording again and again."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, *, redaction: Redaction = Redaction.NOTHING) -> None:
         """Find the recording of an output, a run folder, a folder of parts or a process id.
+
+        `redaction` says what is left out of what is seen of it.
 
         Raises:
             RecordError: none is there.
         """
         self._run = run
+        self._redaction = redaction
         self._parts: dict[tuple[Path, str], RunningPart] = {}
         if not self._folders():
             hint = "name the output (-o) of a `memtrace record` that runs, its .parts folder or a process id"
@@ -48,12 +54,12 @@ class Watch:
         found: list[LiveRank] = []
         for (folder, _), part in self._parts.items():
             part.look()
-            found.append(_live_rank(part, launchers.get(folder, {}), now_ns))
+            found.append(_live_rank(part, launchers.get(folder, {}), now_ns, self._redaction))
         trains = [one for one in found if one.rank is not None or (one.step or 0) > 0] or found
         in_order = sorted(trains, key=lambda one: (one.rank is None, one.rank or 0, one.pid or 0))
         at_work = {RankState.STARTING, RankState.RUNNING, RankState.SILENT}
         return LiveRun(
-            title=self._run,
+            title=self._run if self._redaction is Redaction.NOTHING else UNNAMED,
             ranks=tuple(in_order),
             num_others=len(found) - len(trains),
             is_over=not folders
@@ -69,7 +75,7 @@ class Watch:
         ]
 
 
-def _live_rank(part: RunningPart, launcher: Mapping[str, Any], now_ns: int) -> LiveRank:
+def _live_rank(part: RunningPart, launcher: Mapping[str, Any], now_ns: int, redaction: Redaction) -> LiveRank:
     status, steps = part.status, part.steps
     age_ns = None if part.written_ns is None else max(now_ns - part.written_ns, 0)
     since_ns = _number(status, "since_ns")
@@ -95,8 +101,15 @@ def _live_rank(part: RunningPart, launcher: Mapping[str, Any], now_ns: int) -> L
         host_rss_bytes=_number(steps[-1], "host_rss_bytes") if steps else None,
         categories_step=_number(status, "categories_step"),
         by_category=_sizes(by_category) if isinstance(by_category, dict) else {},
-        warnings=tuple(LiveWarning(slug=slug, message=message) for slug, message in part.warnings),
+        warnings=_warnings(part, redaction),
     )
+
+
+def _warnings(part: RunningPart, redaction: Redaction) -> tuple[LiveWarning, ...]:
+    found = [LoadWarning(slug=slug, message=message) for slug, message in part.warnings]
+    hosts, paths = ([str(part.header.get(name) or "")] for name in ("host", "original_path"))
+    shown = redacted_warnings(found, redaction, hosts=hosts, paths=paths)
+    return tuple(LiveWarning(slug=one.slug, message=one.message) for one in shown)
 
 
 def _state(part: RunningPart, launcher: Mapping[str, Any], age_ns: int | None) -> RankState:
