@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.hooks.failure.crash import MAX_MESSAGE_CHARS, describe
 from memtrace.launch.output import LAUNCHER_FILE, plan_output, write_launcher
 from memtrace.schema.secret_arguments import MASK, masked_arguments
 from memtrace.store.writing.trace import write_trace
@@ -36,6 +37,11 @@ BY_LOOK = [
     f"github_pat_{SECRET}",
     "AKIA" + SECRET.upper(),
     f"xoxb-{SECRET}",
+    f"glpat-{SECRET}",
+    f"nvapi-{SECRET}",
+    f"sk_live_{SECRET}",
+    f"AIza{SECRET}{SECRET}",
+    f"eyJhbGciOiJI.eyJzdWIiOiIx.{SECRET}",
 ]
 
 
@@ -68,6 +74,44 @@ def test_a_secret_is_known_by_its_look(secret: str) -> None:
 def test_passwords_in_urls() -> None:
     shown = masked_arguments([f"postgres://me:{SECRET}@host:5432/runs", f"--db=https://me:a@{SECRET}@host/"])
     assert shown == [f"postgres://me:{MASK}@host:5432/runs", f"--db=https://me:{MASK}@host/"]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "python train.py --token {} --lr 1",
+        'python train.py --password "{}" --lr 1',
+        "export HF_TOKEN={}; python train.py",
+        "HF_TOKEN={}",
+        "--set=hub.token={}",
+        "hub:\n  token: {}\n",
+        "Authorization: Basic {}",
+        "curl -H 'authorization: bearer {}'",
+        "DefaultEndpointsProtocol=https;AccountKey={};EndpointSuffix=x",
+        "https://account.blob.core.windows.net/c/b?sv=1&sig={}&se=2",
+        "https://hooks.slack.com/services/{}",
+        "https://me:{}@host/x",
+    ],
+)
+def test_a_secret_inside_an_argument(argument: str) -> None:
+    (shown,) = masked_arguments([argument.format(SECRET)])
+    assert SECRET not in shown
+    assert shown.replace('"', "") == argument.format(MASK).replace('"', "")
+
+
+def test_a_message_that_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "orig_argv", ["python", "t.py", "--hub-token", SECRET, "--sort-key", "memory", "--key", "sequence"])
+    monkeypatch.setenv("WANDB_API_KEY", SECRET[::-1])
+    error = ValueError(f"{SECRET!r} is not {SECRET[::-1]}; out of memory in {SECRET}x, sequences")
+    message = describe(type(error), error, None)["message"]
+    assert message == f"'{MASK}' is not {MASK}; out of memory in {MASK}x, sequences"
+
+
+def test_a_secret_is_not_cut_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ValueError("." * (MAX_MESSAGE_CHARS - 10) + f" hf_{SECRET}")
+    message = describe(type(error), error, None)["message"]
+    assert SECRET[:4] not in message
+    assert len(message) <= MAX_MESSAGE_CHARS
 
 
 def test_other_arguments_stay() -> None:
