@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memtrace.cli.redaction import redaction_options
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.errors import MemtraceError
 from memtrace.schema.redaction import Redaction
 
@@ -100,6 +100,7 @@ def check(
     """
     from memtrace.analysis.asked.check import check as hold_against
     from memtrace.analysis.report import analyze
+    from memtrace.cli.left_out import say_left_out
     from memtrace.report.output import check_output
     from memtrace.schema.redaction import without_places
     from memtrace.store.reading.read import read_trace
@@ -113,6 +114,8 @@ def check(
         if path is not None:
             check_output(path, force=force)
     before = None if baseline is None else analyze(redacted(read_trace([baseline]), redaction, name="BASELINE"))
+    if before is not None:
+        say_left_out(before.warnings, of=before.title)
     tolerance_pct = 1.0 if tolerance is None else tolerance
     run = analyze(redacted(read_trace(trace), redaction))
     result = hold_against(run, budgets, baseline=before, tolerance_pct=tolerance_pct)

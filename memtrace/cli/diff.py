@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from memtrace.cli.redaction import redaction_options
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.schema.redaction import Redaction
 
 
@@ -29,6 +29,7 @@ def diff(a: Path, b: Path, html: Path | None, as_json: bool, force: bool, redact
     """
     from memtrace.analysis.asked.diff import compare
     from memtrace.analysis.report import analyze
+    from memtrace.cli.left_out import say_left_out
     from memtrace.report.answers.diff import diff_json, diff_text
     from memtrace.report.output import check_output, write_diff
     from memtrace.schema.redaction import without_places
@@ -38,7 +39,10 @@ def diff(a: Path, b: Path, html: Path | None, as_json: bool, force: bool, redact
     if html is not None:
         check_output(html, force=force)
     traces = (redacted(read_trace([path]), redaction, name=name) for path, name in ((a, "A"), (b, "B")))
-    result = compare(*map(analyze, traces))
+    reports = [analyze(trace) for trace in traces]
+    for report in reports:
+        say_left_out(report.warnings, of=report.title)
+    result = compare(*reports)
     result = without_places(result) if redaction is Redaction.SOURCE else result
     if html is not None:
         write_diff(result, html, force=force)

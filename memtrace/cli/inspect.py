@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from memtrace.cli.redaction import redaction_options
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.schema.redaction import Redaction
 
 
@@ -36,11 +36,14 @@ def inspect(traces: tuple[Path, ...], table: str, head: int, as_json: bool, reda
     """
     import json
 
+    from memtrace.cli.left_out import say_left_out
     from memtrace.store.reading.inspection import inspect_document
     from memtrace.store.reading.read import read_trace
     from memtrace.store.redaction.redact import shareable
 
-    document = inspect_document(shareable(read_trace(traces), redaction), table=table, head=head)
+    trace = shareable(read_trace(traces), redaction)
+    say_left_out(trace.warnings)
+    document = inspect_document(trace, table=table, head=head)
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return

@@ -7,8 +7,8 @@ import time
 
 import click
 
-from memtrace.cli.numbers import Number
-from memtrace.cli.redaction import redaction_options
+from memtrace.cli.options.numbers import Number
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.schema.redaction import Redaction
 
 

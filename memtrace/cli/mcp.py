@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from memtrace.cli.redaction import redaction_options
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.errors import MemtraceError
 from memtrace.schema.redaction import Redaction
 

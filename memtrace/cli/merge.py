@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from memtrace.cli.redaction import redaction_options
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.schema.redaction import Redaction
 
 
@@ -32,6 +32,7 @@ def merge(folder: Path, output: Path | None, force: bool, redaction: Redaction) 
       memtrace merge run -o trace.json.gz
       memtrace merge run -o to-share.json.gz --redact
     """
+    from memtrace.cli.left_out import say_left_out
     from memtrace.launch.gather import merge_folder
     from memtrace.launch.output import check_free, merged_path
     from memtrace.units import format_bytes
@@ -39,6 +40,7 @@ def merge(folder: Path, output: Path | None, force: bool, redaction: Redaction) 
     path = output or merged_path(folder)
     check_free(path, force=force)
     written = merge_folder(folder, path, force=force, redaction=redaction)
+    say_left_out(written.warnings)
     click.echo(
         f"Wrote {written.path} ({format_bytes(written.num_bytes)}, "
         f"{written.num_processes} process{'es' if written.num_processes > 1 else ''})",

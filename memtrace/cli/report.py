@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from memtrace.cli.numbers import Size
-from memtrace.cli.redaction import redaction_options
+from memtrace.cli.options.numbers import Size
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.printable import LINES, clean
 from memtrace.schema.findings import SLUGS
 from memtrace.schema.redaction import Redaction

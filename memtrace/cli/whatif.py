@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from memtrace.cli.numbers import Size
-from memtrace.cli.redaction import redaction_options
+from memtrace.cli.options.numbers import Size
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.cli.report import Progress
 from memtrace.schema.redaction import Redaction
 
@@ -56,6 +56,7 @@ def whatif(
       memtrace whatif trace.json --recompute full --capacity 24GiB
     """
     from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
+    from memtrace.cli.left_out import say_left_out
     from memtrace.report.answers.whatif import whatif_json, whatif_text
     from memtrace.report.output import check_output, write_whatif
     from memtrace.schema.redaction import without_places
@@ -80,7 +81,8 @@ def whatif(
         as_cuda=options["as_device"] is not None,
         advise=options["advise"],
     )
-    results = try_what_ifs(read, asked)
+    results, left_out = try_what_ifs(read, asked)
+    say_left_out([*read.warnings, *left_out])
     results = without_places(results) if redaction is Redaction.SOURCE else results
     title = ", ".join(path.name for path in trace) if redaction is Redaction.NOTHING else read.path
     if html is not None:

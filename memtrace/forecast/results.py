@@ -104,6 +104,30 @@ class PlanRow:
     """What to type, by launcher."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedLayout:
+    """What one given layout needs and takes."""
+
+    gpus: int
+    step_seconds: float
+    time_seconds: Mapping[str, float]
+    """The terms of the step by name; they add up to it."""
+    tokens_per_second_per_gpu: float
+    mfu: float
+    """Model FLOPs utilisation."""
+    peak_bytes: int
+    """Of the fullest pipeline stage, context and communicators included."""
+    reserved_bytes: int
+    """The same with what the allocator may reserve beyond it."""
+    capacity_bytes: int
+    fits: str
+    """yes, close or no."""
+    stages: Mapping[str, Mapping[str, int]]
+    """Bytes by category at the fullest moment of the first and of the last stage."""
+    assumed: tuple[str, ...]
+    """What the row left out and what stood in for it, in words."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlanCloud:
     """Columns of many layouts, for a chart."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ class Watch:
                 self._parts.setdefault((folder, name), RunningPart(folder, name))
         found: list[LiveRank] = []
         for (folder, _), part in self._parts.items():
-            part.look()
-            found.append(_live_rank(part, launchers.get(folder, {}), now_ns, self._redaction))
+            rank = _looked_at(part, launchers.get(folder, {}), now_ns)
+            found.append(replace(rank, warnings=_redacted(rank.warnings, part, self._redaction)))
         trains = [one for one in found if one.rank is not None or (one.step or 0) > 0] or found
         in_order = sorted(trains, key=lambda one: (one.rank is None, one.rank or 0, one.pid or 0))
         at_work = {RankState.STARTING, RankState.RUNNING, RankState.SILENT}
@@ -75,7 +76,20 @@ class Watch:
         ]
 
 
-def _live_rank(part: RunningPart, launcher: Mapping[str, Any], now_ns: int, redaction: Redaction) -> LiveRank:
+def _looked_at(part: RunningPart, launcher: Mapping[str, Any], now_ns: int) -> LiveRank:
+    """Return a process as it is now; one whose files are damaged is named, and must not cost the others."""
+    try:
+        part.look()
+        return _live_rank(part, launcher, now_ns)
+    except Exception as error:
+        message = f"{part.name} could not be read ({type(error).__name__}: {str(error)!r})"
+        warning = LiveWarning(slug="file-unreadable", message=message)
+        nothing = dict.fromkeys(field.name for field in fields(LiveRank))
+        known = {"rank": _number(part.header, "rank"), "pid": _number(part.header, "pid"), "state": RankState.SILENT}
+        return LiveRank(**{**nothing, **known, "by_category": {}, "warnings": (warning,)})  # type: ignore[arg-type]
+
+
+def _live_rank(part: RunningPart, launcher: Mapping[str, Any], now_ns: int) -> LiveRank:
     status, steps = part.status, part.steps
     age_ns = None if part.written_ns is None else max(now_ns - part.written_ns, 0)
     since_ns = _number(status, "since_ns")
@@ -101,14 +115,14 @@ def _live_rank(part: RunningPart, launcher: Mapping[str, Any], now_ns: int, reda
         host_rss_bytes=_number(steps[-1], "host_rss_bytes") if steps else None,
         categories_step=_number(status, "categories_step"),
         by_category=_sizes(by_category) if isinstance(by_category, dict) else {},
-        warnings=_warnings(part, redaction),
+        warnings=tuple(LiveWarning(slug=slug, message=message) for slug, message in part.warnings),
     )
 
 
-def _warnings(part: RunningPart, redaction: Redaction) -> tuple[LiveWarning, ...]:
-    found = [LoadWarning(slug=slug, message=message) for slug, message in part.warnings]
+def _redacted(warnings: Iterable[LiveWarning], part: RunningPart, redaction: Redaction) -> tuple[LiveWarning, ...]:
+    found = [LoadWarning(slug=one.slug, message=one.message) for one in warnings]
     hosts, paths = ([str(part.header.get(name) or "")] for name in ("host", "original_path"))
-    shown = redacted_warnings(found, redaction, hosts=hosts, paths=paths)
+    shown = redacted_warnings(found, redaction, names=[part.name], hosts=hosts, paths=paths)
     return tuple(LiveWarning(slug=one.slug, message=one.message) for one in shown)
 
 

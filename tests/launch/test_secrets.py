@@ -100,7 +100,9 @@ def test_a_secret_inside_an_argument(argument: str) -> None:
 
 
 def test_a_message_that_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "orig_argv", ["python", "t.py", "--hub-token", SECRET, "--sort-key", "memory", "--key", "sequence"])
+    monkeypatch.setattr(
+        sys, "orig_argv", ["python", "t.py", "--hub-token", SECRET, "--sort-key", "memory", "--key", "sequence"]
+    )
     monkeypatch.setenv("WANDB_API_KEY", SECRET[::-1])
     error = ValueError(f"{SECRET!r} is not {SECRET[::-1]}; out of memory in {SECRET}x, sequences")
     message = describe(type(error), error, None)["message"]
@@ -126,6 +128,27 @@ def test_files_are_their_owners_alone(tmp_path: Path) -> None:
     write_trace(trace_of(rank_trace()), tmp_path / "trace.json.gz")
     for path in (output.parts_dir / LAUNCHER_FILE, tmp_path / "trace.json.gz"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_nobody_else_can_read_a_recording_while_it_runs(tmp_path: Path, run_memtrace: RunMemtrace, umask: int) -> None:
+    (tmp_path / "train.py").write_text(
+        "import glob, json, os, torch\n"
+        "model = torch.nn.Linear(2, 2)\n"
+        "optimizer = torch.optim.SGD(model.parameters())\n"
+        "for _ in range(3):\n"
+        "    model(torch.ones(1, 2)).sum().backward(); optimizer.step()\n"
+        "paths = [*glob.glob('*.parts'), *glob.glob('*.parts/*')]\n"
+        "print(json.dumps({path: os.stat(path).st_mode for path in paths}))\n"
+    )
+    command = ("record", "-o", "t.json", "--profile", "--", sys.executable, "train.py")
+    done = run_memtrace(*command, cwd=tmp_path, umask=umask)
+    modes = json.loads(done.stdout)
+    # What torch writes itself lies in a folder that only its owner may enter.
+    assert {stat.S_IMODE(modes.pop("t.json.parts"))} == {0o700}
+    ours = {path: mode for path, mode in modes.items() if not path.endswith(".kineto.json")}
+    assert len(ours) >= 4
+    assert {stat.S_IMODE(mode) for mode in ours.values()} == {0o600}
 
 
 def test_a_recording_holds_no_secret(tmp_path: Path, run_memtrace: RunMemtrace) -> None:

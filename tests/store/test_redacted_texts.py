@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from memtrace.schema.records import part_name
 from memtrace.schema.redaction import HIDDEN, Redaction
 from memtrace.store.redaction.file_names import bare_name, file_name
 from memtrace.store.redaction.headers import environment_settings
@@ -63,6 +64,13 @@ def test_a_file_of_code_keeps_its_name_unless_that_is_hidden_too() -> None:
     for sentence in ("failed at /home/me/a/model.py:7, twice", "failed at a/model.py:7, twice"):
         assert texts(Redaction.PERSONAL).sentence(sentence) == "failed at model.py:7, twice"
         assert texts(Redaction.SOURCE).sentence(sentence) == f"failed at {HIDDEN}, twice"
+
+
+def test_the_host_in_the_name_of_a_file_of_a_recording() -> None:
+    for rank in (None, 3):
+        name = part_name(rank=rank, host="node-7", pid=42, suffix="9f3a")
+        for text in (f"{name} is cut off", f"/runs/{name}.kineto.json: damaged", f"{name}.chunk-000001.jsonl is gone"):
+            assert "node" not in texts(Redaction.PERSONAL).sentence(text)
 
 
 def test_functions_of_a_profile() -> None:

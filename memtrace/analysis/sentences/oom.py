@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from memtrace.allocator.settings import Settings
-from memtrace.allocator.sizes import segment_size
+from memtrace.allocator.sizes import SMALL_SIZE, segment_size
 from memtrace.analysis.results.diagnosis import Resident, StepNeeds
 from memtrace.analysis.results.report import Finding, Leak, OomResult
 from memtrace.analysis.sentences.words import CATEGORY_WORDS, OUTPUTS, line_of, when_and_where
@@ -167,7 +167,7 @@ def _cause(oom: OomResult) -> Iterator[str]:
         )
     if oom.predicted or oom.cause is None:
         return
-    idle, largest = format_bytes(oom.reserved_unallocated_bytes), format_bytes(oom.largest_free_block_bytes)
+    idle = format_bytes(oom.reserved_unallocated_bytes)
     if oom.cause == "capacity":
         yield (
             f"It was capacity, not fragmentation: {idle} of what was reserved was unallocated, and even in one piece, "
@@ -176,8 +176,24 @@ def _cause(oom: OomResult) -> Iterator[str]:
     else:
         yield (
             f"It was fragmentation: {idle} of what was reserved was unallocated, with what was free enough in all, but "
-            f"the largest free block was {largest}."
+            f"{largest_block(oom)}."
         )
+
+
+def largest_block(oom: OomResult) -> str:
+    """Return why the largest free block did not serve a request that failed by fragmentation.
+
+    A block that is large enough and was not taken is one that the allocator may not take: blocks of up to 1 MiB have
+    segments of their own, as have streams and private pools, and `max_split_size_mb` keeps large ones whole.
+    """
+    largest, request = oom.largest_free_block_bytes, oom.request_bytes
+    if largest is None or request is None or largest < request:
+        return f"the largest free block was {format_bytes(largest)}"
+    others = "another pool or stream" if request <= SMALL_SIZE else "another pool or stream, or of no size to be split"
+    return (
+        f"the largest free block, of {format_bytes(largest)}, was of {others}, and a new segment would take "
+        f"{format_bytes(segment_size(request, Settings()))}"
+    )
 
 
 def is_limited(request_bytes: int | None, free_bytes: int | None) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memtrace.analysis.results.report import Finding, OomResult, Peak, PredictedPeak, RankReport
-from memtrace.analysis.sentences.oom import left_behind
+from memtrace.analysis.sentences.oom import largest_block, left_behind
 from memtrace.analysis.sentences.time import time_sentence
 from memtrace.analysis.sentences.words import CATEGORY_WORDS, when_and_where
 from memtrace.schema.names import Category, Decision
@@ -149,7 +149,7 @@ def _because(oom: OomResult) -> str:
     if oom.cause == "capacity":
         return "; no arrangement of what is free would have been enough"
     if oom.cause == "fragmentation":
-        return f"; enough in all, but the largest free block is {format_bytes(oom.largest_free_block_bytes)}"
+        return f"; enough in all, but {largest_block(oom)}"
     return ""
 
 

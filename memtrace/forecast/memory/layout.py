@@ -15,6 +15,10 @@ from memtrace.forecast.model.precision import PRECISIONS, Precision
 RECOMPUTE = ("none", "selective", "full")
 ATTENTION = ("flash", "sdpa", "explicit")
 BACKENDS = ("cuda", "cpu")
+FRAMEWORKS = ("none", "megatron", "torchtitan", "nanotron", "deepspeed", "fsdp")
+"""Programs that train; none is a plain loop."""
+LOSSES = ("plain", "fused", "chunked")
+"""How the loss is computed: in float32 beside the logits, in place of them, or a part of the tokens at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,8 +45,13 @@ class StepTime:
     mfu: Size
     """Share of the data sheet's throughput that goes into what the model needs."""
 
+    @property
+    def terms(self) -> dict[str, Size]:
+        """The parts that add up to the total, by name."""
+        return {"compute": self.compute, "communication": self.communication, "bubble": self.bubble}
 
-def flops_per_token(spec: ModelSpec, sequence: int) -> int:
+
+def flops_per_token(spec: ModelSpec, sequence: Size) -> Size:
     """Return the operations of a token, forward and backward, without recomputation. See `model_flops_per_token`.
 
     >>> from memtrace.forecast.model.presets import preset
@@ -56,7 +61,7 @@ def flops_per_token(spec: ModelSpec, sequence: int) -> int:
     embedding = spec.vocabulary * (spec.embedding_dim or spec.hidden)
     looked_up = (spec.learned_positions + spec.token_types) * spec.hidden
     matrices = active_parameters(spec) - looked_up - (0 if spec.tied else embedding)
-    return int(model_flops_per_token(matrices, spec.num_layers, spec.query_width, sequence))
+    return model_flops_per_token(matrices, spec.num_layers, spec.query_width, sequence)
 
 
 def step_time(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed) -> StepTime:

@@ -24,6 +24,8 @@ _FILE = re.compile(
 )
 _CALL = re.compile(r"(?P<file>.+\.py)\((?P<line>\d+)\): (?P<function>.+)", re.DOTALL)
 """How a profile names a Python function."""
+_PART = re.compile(r"\b(?P<rank>rank\d{5,}|process)-[\w\-]+?-\d+-[0-9a-f]{4,8}(?![\w\-])")
+"""How a file of a recording is named: after the host, between rank and process."""
 _HOME = re.compile(r"(?:^|[/\\])(?:home|Users|users)[/\\](?P<user>[^/\\\s'\"]+)")
 _EVERYBODY = frozenset({"home", "root", "user", "users", "ubuntu", "admin", "runner", "jovyan", "shared", "public"})
 """Users who are nobody in particular."""
@@ -52,6 +54,7 @@ class Texts:
 
     def sentence(self, text: str) -> str:
         """Return a sentence, or the value of a setting, without a path or a file."""
+        text = _PART.sub(r"\g<rank>", text)
         for file in self.spaced_files:
             text = text.replace(file, HIDDEN)
         text = _FROM_ROOT.sub(self._path, text)

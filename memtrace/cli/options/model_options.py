@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from memtrace.cli.numbers import COUNT, FEW, CountText, Number
+from memtrace.cli.options.numbers import COUNT, FEW, CountText, Number
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DIMENSIONS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary")
+_WAYS = ("config", "preset", "params")
 MAX_CONFIG_BYTES = 4 * 1024**2
 
 _MODEL_OPTIONS = (
@@ -102,6 +103,11 @@ class NamedModel:
     """Whether only its number of parameters was given."""
 
 
+def names_a_model(options: dict[str, Any]) -> bool:
+    """Return whether any option says which model is meant."""
+    return any(options[name] is not None for name in (*_WAYS, *DIMENSIONS))
+
+
 def named_model(options: dict[str, Any]) -> NamedModel:
     """Return the one model that the options name.
 
@@ -112,7 +118,7 @@ def named_model(options: dict[str, Any]) -> NamedModel:
     from memtrace.forecast.model.presets import preset
 
     has_dimensions = any(options[name] is not None for name in DIMENSIONS)
-    ways = [name for name in ("config", "preset", "params") if options[name] is not None]
+    ways = [name for name in _WAYS if options[name] is not None]
     if len(ways) + has_dimensions != 1:
         hint = "give one of --config, --preset, --params, or dimensions: --layers, --hidden and --heads"
         raise MemtraceError("several models are named" if ways else "no model is named", hint=hint)
@@ -128,12 +134,14 @@ def _of_file(path: Path) -> ModelSpec:
     import json
 
     from memtrace.forecast.model.config import read_config
+    from memtrace.store.opening import read_small
 
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise MemtraceError(f"{path} is too large for a config.json")
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = json.loads(read_small(path, max_bytes=MAX_CONFIG_BYTES).decode("utf-8"))
+    except OSError as error:
+        hint = "give --config a file of its own, not a pipe or a device"
+        raise MemtraceError(f"{path}: {error.strerror or error}", hint=hint) from None
+    except (ValueError, RecursionError) as error:
         raise MemtraceError(f"{path} is not JSON that can be read: {error}"[:300]) from error
     return read_config(config, name=path.parent.name if path.name == "config.json" and path.parent.name else path.stem)
 
