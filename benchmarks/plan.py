@@ -30,7 +30,7 @@ from memtrace.forecast.memory.phases import moments  # noqa: E402
 from memtrace.forecast.model.presets import preset  # noqa: E402
 from memtrace.forecast.planning.layouts import Grid, layout_grid  # noqa: E402
 from memtrace.forecast.planning.plan import Question, evaluate  # noqa: E402
-from memtrace.forecast.planning.step_time import step_time  # noqa: E402
+from memtrace.forecast.step_time.step import step_time  # noqa: E402
 
 MIN_RATIO = 50
 """How many times faster than the loop."""
