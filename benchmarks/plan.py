@@ -53,7 +53,7 @@ def loop(question: Question, grid: Grid, rows: list[int]) -> list[tuple[int, flo
         )
         layout = Layout(**{name: number[name] for name in ("dp", "tp", "pp", "cp", "ep", "zero")})
         points = [one for is_last in (False, True) for one in moments(SPEC, run, layout, is_last=is_last, steady=True)]
-        seconds = step_time(SPEC, run, layout, question.gpu, question.speed).total
+        seconds = step_time(SPEC, run, layout, question.gpu, question.used_speed).total
         found.append((max(int(one.num_bytes) for one in points), float(seconds)))
     return found
 

@@ -117,19 +117,35 @@ def _apply_mapping(allocator: Allocator, action: int, address: int, size: int, s
     return False
 
 
-def adopt(allocator: Allocator, address: int, size: int, requested: int, stream: int) -> int:
-    """Allocate the block at a recorded address, whatever the rules say. Return its bytes, 0 if none is free."""
+def free_block_at(allocator: Allocator, address: int, size: int) -> Block | None:
+    """Return the free block that holds these bytes."""
     pools = [pool for pair in [(allocator.large, allocator.small), *allocator.private.values()] for pool in pair]
     for pool in pools:
-        for block in pool.free_blocks():
-            if block.address <= address and address + size <= block.address + block.size:
-                pool.remove(block)
-                if block.address < address:
-                    rest = Block(address, block.address + block.size - address, pool, block.stream, FREE)
-                    rest.expandable = block.expandable
-                    block.size = address - block.address
-                    block.insert_after(rest)
-                    pool.insert(block)
-                    block = rest
-                return allocator.hand_out(block, size, requested).size
-    return 0
+        for entries in pool.free.values():
+            for free_bytes, start, block in entries:
+                if start <= address and address + size <= start + free_bytes:
+                    return block
+    return None
+
+
+def num_free_blocks(allocator: Allocator) -> int:
+    """Return how many free blocks `free_block_at` may have to look at."""
+    pools = [pool for pair in [(allocator.large, allocator.small), *allocator.private.values()] for pool in pair]
+    return sum(len(entries) for pool in pools for entries in pool.free.values())
+
+
+def adopt(allocator: Allocator, address: int, size: int, requested: int, stream: int) -> int:
+    """Allocate the block at a recorded address, whatever the rules say. Return its bytes, 0 if none is free."""
+    block = free_block_at(allocator, address, size)
+    if block is None:
+        return 0
+    pool = block.pool
+    pool.remove(block)
+    if block.address < address:
+        rest = Block(address, block.address + block.size - address, pool, block.stream, FREE)
+        rest.expandable = block.expandable
+        block.size = address - block.address
+        block.insert_after(rest)
+        pool.insert(block)
+        block = rest
+    return allocator.hand_out(block, size, requested).size

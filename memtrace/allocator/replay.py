@@ -10,6 +10,9 @@ is recorded, so that one divergence does not spoil the rest.
 A used block of the initial state may be larger than its request by a remainder that nobody can know (see `initial`).
 Where a prediction fails and such a remainder explains it, it is inferred, the alloc that told it never counts as
 matched, and the replay starts again with it.
+
+A history that does not follow from its start (events are missing, files were joined) contradicts the model again and
+again: its proof is given up once looking for explanations has cost as much as `effort` allows.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from memtrace.allocator.blocks import Block, Pool
+from memtrace.allocator.effort import Effort, GivenUpError
 from memtrace.allocator.history import (
     ALLOC,
     FREE_COMPLETED,
@@ -35,12 +39,12 @@ from memtrace.allocator.history import (
     reserved_deltas,
 )
 from memtrace.allocator.initial import InconsistentHistoryError, Initial, build, check_possible, find_initial
-from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_event
+from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_event, num_free_blocks
 from memtrace.allocator.recorded_releases import predicted_releases
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounding
-from memtrace.allocator.slack import infer_slack
+from memtrace.allocator.slack import infer_slack, open_blocks
 from memtrace.allocator.state import state_of
 from memtrace.allocator.unsure import unsure_levels
 from memtrace.schema.names import DEFAULT_POOL
@@ -101,6 +105,8 @@ def replay_prepared(prepared: Prepared | Refused, *, infer_share: float = 1.0) -
     num_events = len(prepared.history.rows)
     first_scored = round(num_events * infer_share) if infer_share < 1 else 0
     replayer = _with_inference(prepared, infer_until=first_scored or num_events)
+    if replayer.given_up_at is not None:
+        return _not_replayable(prepared.history, _contradiction(replayer))
     return _result(prepared, replayer, first_scored)
 
 
@@ -112,7 +118,8 @@ def state_at(rank: RankTrace, device: str, row: int) -> AllocatorState | None:
     prepared = prepare(rank, device)
     if isinstance(prepared, Refused):
         return None
-    _with_inference(prepared, infer_until=len(prepared.history.rows))
+    if _with_inference(prepared, infer_until=len(prepared.history.rows)).given_up_at is not None:
+        return None
     replayer = Replayer(prepared)
     replayer.run(stop=int(np.searchsorted(prepared.history.rows, row, side="right")))
     return state_of(replayer.allocator)
@@ -121,20 +128,35 @@ def state_at(rank: RankTrace, device: str, row: int) -> AllocatorState | None:
 def _with_inference(prepared: Prepared, *, infer_until: int) -> Replayer:
     """Return the replay with everything inferred that can be. Affects: `initial.extra`."""
     told_by: set[int] = set()
+    effort, fewest = Effort(len(prepared.history.rows)), len(prepared.history.rows) + 1
     for _ in range(_MAX_PASSES):
-        replayer = Replayer(prepared, infer_until=infer_until)
+        replayer = Replayer(prepared, infer_until=infer_until, effort=effort)
         replayer.run()
-        if not replayer.told_by:
+        if replayer.given_up_at is not None or not replayer.told_by:
             break
         told_by |= replayer.told_by
+        # What is inferred is to explain what was not: where as much is left of that, one more pass will not do it.
+        unexplained = len(replayer.wrong - replayer.told_by)
+        if unexplained >= fewest:
+            break
+        fewest = max(unexplained, 1)
     replayer.told_by = told_by
     return replayer
+
+
+def _contradiction(replayer: Replayer) -> str:
+    """Return why the proof of a history was given up, as one sentence."""
+    return (
+        f"The history does not follow from its start: {len(replayer.wrong):,} of its first {replayer.given_up_at:,} "
+        f"events contradict the allocator's rules, so that the proof was given up; events are missing, or files were "
+        "joined."
+    )
 
 
 class Replayer:
     """One pass over a history."""
 
-    def __init__(self, prepared: Prepared, *, infer_until: int = 0) -> None:
+    def __init__(self, prepared: Prepared, *, infer_until: int = 0, effort: Effort | None = None) -> None:
         self.history = prepared.history
         self.initial = prepared.initial
         self.settings = prepared.settings
@@ -146,6 +168,10 @@ class Replayer:
         self.wrong: set[int] = set()
         """Events that the model did not predict."""
         self.first_divergence: Divergence | None = None
+        self.given_up_at: int | None = None
+        """How many events had been replayed when the proof was given up; `None` if it was not."""
+        self._effort = effort or Effort(len(self.history.rows))
+        self._unsure = open_blocks(self.initial)
         self.block_bytes = [0] * len(self.history.rows)
         self._releases: list[tuple[str, int]] = []
         self._releases_end = -1
@@ -159,6 +185,8 @@ class Replayer:
         gc.disable()
         try:
             self._run(len(self.history.rows) if stop is None else stop)
+        except GivenUpError:
+            self.given_up_at = max(self.wrong) + 1
         finally:
             if was_on:
                 gc.enable()
@@ -249,7 +277,9 @@ class Replayer:
         if block is not None:
             allocator.complete_free(block.address)
         stream = int(self.history.stream[at])
-        if at < self.infer_until and infer_slack(allocator, self.initial, size, predicted, recorded):
+        if at < self.infer_until and infer_slack(
+            allocator, self.initial, self._unsure, size=size, predicted=block, recorded=recorded
+        ):
             self.told_by.add(at)
             self.wrong.add(at)
         else:
@@ -259,6 +289,7 @@ class Replayer:
 
     def _diverge(self, at: int, expected: str, recorded: str, cause: str) -> None:
         self.wrong.add(at)
+        self._effort.look_at(num_free_blocks(self.allocator))
         if self.first_divergence is None:
             row = int(self.history.rows[at])
             self.first_divergence = Divergence(event=row, expected=expected, recorded=recorded, cause=cause)

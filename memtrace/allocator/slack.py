@@ -2,45 +2,87 @@
 
 A remainder of up to 1 MiB that was not split off belongs to its block (torch's rule for the large pool). It shows in
 two ways: an alloc starts behind it, inside what the model takes for free; or a free block that is shorter than the
-model takes it for is passed over.
+model takes it for is passed over. Either way the block lies right before the free one.
 """
 
 from __future__ import annotations
 
-from memtrace.allocator.blocks import FREE, Block
+from memtrace.allocator.blocks import ALLOCATED, PENDING, Block
 from memtrace.allocator.initial import Initial, InitialBlock
 from memtrace.allocator.model import Allocator
+from memtrace.allocator.recorded import free_block_at
 from memtrace.allocator.sizes import MIN_BLOCK
 
+Found = tuple[InitialBlock, Block, int]
+"""A block of the initial state, the same in the model, and the bytes of its remainder."""
 
-def infer_slack(allocator: Allocator, initial: Initial, size: int, predicted: int | None, recorded: int) -> bool:
-    """Set the remainder that explains why an alloc of this size is at `recorded` and not at `predicted`.
+
+def open_blocks(initial: Initial) -> dict[int, InitialBlock]:
+    """Return the blocks that may have a remainder, by address."""
+    return {one.address: one for used in initial.blocks for one in used if one.slack}
+
+
+def infer_slack(
+    allocator: Allocator,
+    initial: Initial,
+    unsure: dict[int, InitialBlock],
+    *,
+    size: int,
+    predicted: Block | None,
+    recorded: int,
+) -> bool:
+    """Set the remainder that explains why an alloc of this size is at `recorded` and not in the free block `predicted`.
 
     Return whether there is one. Affects: `initial.extra`, and the model, whose block becomes that much larger.
     """
-    for block in _open_blocks(initial):
-        live = allocator.live.get(block.address)
-        behind = None if live is None else live.next
-        if live is None or behind is None or behind.state != FREE or live.requested != block.requested:
-            continue
-        if (
-            behind.address < recorded <= behind.address + block.slack
-            and recorded + size <= behind.address + behind.size
-        ):
-            return _set(allocator, initial, block, live, recorded - behind.address)
-        if behind.address == predicted:
-            # It was passed over, so it is shorter than the request.
-            least = behind.size - size + MIN_BLOCK
-            if 0 < least <= block.slack:
-                return _set(allocator, initial, block, live, least)
-    return False
+    if len(unsure) == len(initial.extra):
+        return False
+    found = [
+        one
+        for one in (
+            _starts_behind(allocator, initial, unsure, size, recorded),
+            _was_passed_over(initial, unsure, size, predicted),
+        )
+        if one is not None
+    ]
+    if not found:
+        return False
+    _set(allocator, initial, *min(found, key=lambda one: one[0].address))
+    return True
 
 
-def _open_blocks(initial: Initial) -> list[InitialBlock]:
-    return [one for used in initial.blocks for one in used if one.slack and one.address not in initial.extra]
+def _starts_behind(
+    allocator: Allocator, initial: Initial, unsure: dict[int, InitialBlock], size: int, recorded: int
+) -> Found | None:
+    """Return the block behind whose remainder the alloc starts."""
+    behind = free_block_at(allocator, recorded, size)
+    before = None if behind is None else _open_before(initial, unsure, behind)
+    if behind is None or before is None or not behind.address < recorded <= behind.address + before[0].slack:
+        return None
+    return (*before, recorded - behind.address)
 
 
-def _set(allocator: Allocator, initial: Initial, block: InitialBlock, live: Block, extra: int) -> bool:
+def _was_passed_over(
+    initial: Initial, unsure: dict[int, InitialBlock], size: int, predicted: Block | None
+) -> Found | None:
+    """Return the block because of whose remainder the predicted one is shorter than the request."""
+    before = None if predicted is None else _open_before(initial, unsure, predicted)
+    if predicted is None or before is None:
+        return None
+    least = predicted.size - size + MIN_BLOCK
+    return (*before, least) if 0 < least <= before[0].slack else None
+
+
+def _open_before(initial: Initial, unsure: dict[int, InitialBlock], behind: Block) -> tuple[InitialBlock, Block] | None:
+    """Return the block before a free one, if it has been in use since before the history and its size is not known."""
+    live = behind.prev
+    if live is None or live.state not in (ALLOCATED, PENDING) or live.address in initial.extra:
+        return None
+    block = unsure.get(live.address)
+    return None if block is None or live.requested != block.requested else (block, live)
+
+
+def _set(allocator: Allocator, initial: Initial, block: InitialBlock, live: Block, extra: int) -> None:
     initial.extra[block.address] = extra
     behind = live.next
     assert behind is not None
@@ -51,4 +93,3 @@ def _set(allocator: Allocator, initial: Initial, block: InitialBlock, live: Bloc
     behind.pool.insert(behind)
     allocator.active_bytes += extra
     allocator.allocated_bytes += extra
-    return True

@@ -93,6 +93,8 @@ def read_recording(rank: RankTrace, device: str, *, as_cuda: bool = False) -> Re
     prepared = prepare(rank, device)
     replay = replay_prepared(prepared)
     if isinstance(prepared, Prepared):
+        if not replay.fidelity.replayable:
+            raise MemtraceError(f"{device}: {replay.fidelity.reason}", slug="not-replayable")
         requests = read_requests(rank, prepared.history, prepared.initial)
         initial: Initial | None = prepared.initial
         history, settings = prepared.history, prepared.settings

@@ -96,6 +96,7 @@ def check(
     """
     from memtrace.analysis.asked.check import check as hold_against
     from memtrace.analysis.report import analyze
+    from memtrace.cli.left_out import say_left_out
     from memtrace.report.output import check_output
     from memtrace.store.reading.read import read_trace
 
@@ -107,6 +108,8 @@ def check(
         if path is not None:
             check_output(path, force=force)
     before = None if baseline is None else analyze(read_trace([baseline]))
+    if before is not None:
+        say_left_out(before.warnings, of=before.title)
     tolerance_pct = 1.0 if tolerance is None else tolerance
     result = hold_against(analyze(read_trace(trace)), budgets, baseline=before, tolerance_pct=tolerance_pct)
     _show(result, as_json=as_json, junit=junit, markdown=markdown, force=force)

@@ -25,13 +25,17 @@ def diff(a: Path, b: Path, html: Path | None, as_json: bool, force: bool) -> Non
     """
     from memtrace.analysis.asked.diff import compare
     from memtrace.analysis.report import analyze
+    from memtrace.cli.left_out import say_left_out
     from memtrace.report.answers.diff import diff_json, diff_text
     from memtrace.report.output import check_output, write_diff
     from memtrace.store.reading.read import read_trace
 
     if html is not None:
         check_output(html, force=force)
-    result = compare(*(analyze(read_trace([path])) for path in (a, b)))
+    reports = [analyze(read_trace([path])) for path in (a, b)]
+    for report in reports:
+        say_left_out(report.warnings, of=report.title)
+    result = compare(*reports)
     if html is not None:
         write_diff(result, html, force=force)
     click.echo(diff_json(result) if as_json else diff_text(result), nl=False)

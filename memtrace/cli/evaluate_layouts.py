@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from memtrace.cli.model_options import named_model, names_a_model
+from memtrace.cli.options.model_options import named_model, names_a_model
 from memtrace.errors import MemtraceError
 
 _DEFAULTS = (

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memtrace.cli.numbers import RANK
+from memtrace.cli.options.numbers import RANK
 
 if TYPE_CHECKING:
-    from memtrace.store.trace import Trace
+    from collections.abc import Iterable
+
+    from memtrace.analysis.results.report import Note
+    from memtrace.store.trace import LoadWarning, Trace
 
 _SUFFIXES = {
     "perfetto": ".perfetto.json",
@@ -43,31 +46,45 @@ def export(
       memtrace export run/ --to memory-viz --rank 3 -o rank3.pickle
       memtrace export trace.json --to csv --table steps -o steps.csv
     """
+    from memtrace.cli.left_out import say_left_out
     from memtrace.report.output import check_output, write_bytes
     from memtrace.store.reading.read import read_trace
 
     path = output or Path(trace[0].name.split(".")[0] + _SUFFIXES[target])
     check_output(path, force=force)
-    write_bytes(_content(read_trace(trace), target, rank, table), path, force=force)
+    content, warnings = _content(read_trace(trace), target, rank, table)
+    say_left_out(warnings)
+    write_bytes(content, path, force=force)
     click.echo(f"Wrote {path}")
 
 
-def _content(trace: Trace, target: str, rank: int | None, table: str) -> bytes:
+def _content(trace: Trace, target: str, rank: int | None, table: str) -> tuple[bytes, Iterable[LoadWarning | Note]]:
+    """Return the content of the file, and what is to be said of ranks that it may lack."""
+    from memtrace.analysis.asked.dataframes import ALLOCATIONS, allocations_frame, table_frame
+
     if target == "perfetto":
         from memtrace.analysis.asked.tracks import rank_tracks
+        from memtrace.analysis.each_rank import of_each_rank
         from memtrace.report.exchange.perfetto import perfetto_json
 
-        return perfetto_json([rank_tracks(one) for one in trace.ranks])
+        tracks, left_out = of_each_rank(trace, rank_tracks)
+        return perfetto_json(tracks), [*trace.warnings, *left_out]
     if target == "memory-viz":
         from memtrace.store.writing.snapshot import snapshot_pickle
 
-        return snapshot_pickle(trace, rank=rank)
+        return snapshot_pickle(trace, rank=rank), trace.warnings
+    if target != "speedscope" and table != ALLOCATIONS:
+        from memtrace.store.writing.table import table_bytes
+
+        return table_bytes(table_frame(trace, table), target), trace.warnings
+
+    from memtrace.analysis.report import analyze
+
+    report = analyze(trace, with_map=target != "speedscope")
     if target == "speedscope":
-        from memtrace.analysis.report import analyze
         from memtrace.report.exchange.speedscope import speedscope_json
 
-        return speedscope_json(analyze(trace))
-    from memtrace.analysis.asked.dataframes import frame_of
+        return speedscope_json(report), report.warnings
     from memtrace.store.writing.table import table_bytes
 
-    return table_bytes(frame_of(trace, table), target)
+    return table_bytes(allocations_frame(report), target), report.warnings

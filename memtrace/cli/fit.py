@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memtrace.cli.numbers import COUNT, Size
+from memtrace.cli.options.numbers import COUNT, Size
 
 if TYPE_CHECKING:
     from memtrace.forecast.fitting.results import FitRun, Measured

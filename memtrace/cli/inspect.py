@@ -32,10 +32,13 @@ def inspect(traces: tuple[Path, ...], table: str, head: int, as_json: bool) -> N
     """
     import json
 
+    from memtrace.cli.left_out import say_left_out
     from memtrace.store.reading.inspection import inspect_document
     from memtrace.store.reading.read import read_trace
 
-    document = inspect_document(read_trace(traces), table=table, head=head)
+    trace = read_trace(traces)
+    say_left_out(trace.warnings)
+    document = inspect_document(trace, table=table, head=head)
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return

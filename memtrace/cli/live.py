@@ -7,7 +7,7 @@ import time
 
 import click
 
-from memtrace.cli.numbers import Number
+from memtrace.cli.options.numbers import Number
 
 
 @click.command()

@@ -27,6 +27,7 @@ def merge(folder: Path, output: Path | None, force: bool) -> None:
       memtrace merge trace.json.parts
       memtrace merge run -o trace.json.gz
     """
+    from memtrace.cli.left_out import say_left_out
     from memtrace.launch.gather import merge_folder
     from memtrace.launch.output import check_free, merged_path
     from memtrace.units import format_bytes
@@ -34,6 +35,7 @@ def merge(folder: Path, output: Path | None, force: bool) -> None:
     path = output or merged_path(folder)
     check_free(path, force=force)
     written = merge_folder(folder, path, force=force)
+    say_left_out(written.warnings)
     click.echo(
         f"Wrote {written.path} ({format_bytes(written.num_bytes)}, "
         f"{written.num_processes} process{'es' if written.num_processes > 1 else ''})",

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from memtrace.cli.model_options import model_options, named_model, run_options
-from memtrace.cli.numbers import COUNT, FEW, CountText, Number
+from memtrace.cli.options.model_options import model_options, named_model, run_options
+from memtrace.cli.options.numbers import COUNT, FEW, CountText, Number
 
 EXIT_NOTHING_FITS = 3
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from memtrace.cli.numbers import Size
+from memtrace.cli.options.numbers import Size
 from memtrace.printable import LINES, clean
 from memtrace.schema.findings import SLUGS
 

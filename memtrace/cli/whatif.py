@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from memtrace.cli.numbers import Size
+from memtrace.cli.options.numbers import Size
 from memtrace.cli.report import Progress
 
 
@@ -51,6 +51,7 @@ def whatif(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: boo
       memtrace whatif trace.json --recompute full --capacity 24GiB
     """
     from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
+    from memtrace.cli.left_out import say_left_out
     from memtrace.report.answers.whatif import whatif_json, whatif_text
     from memtrace.report.output import check_output, write_whatif
     from memtrace.store.reading.read import read_trace
@@ -73,7 +74,8 @@ def whatif(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: boo
         as_cuda=options["as_device"] is not None,
         advise=options["advise"],
     )
-    results = try_what_ifs(read, asked)
+    results, left_out = try_what_ifs(read, asked)
+    say_left_out([*read.warnings, *left_out])
     if html is not None:
         write_whatif(results, html, title=", ".join(path.name for path in trace), force=force)
     click.echo(whatif_json(results) if as_json else whatif_text(results), nl=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from memtrace import __version__
 from memtrace.errors import OutputError, RecordError
 from memtrace.launch.output import LAUNCHER_FILE, Output, rank_file_name, read_launcher
 from memtrace.schema.options import RecordOptions
-from memtrace.schema.records import PARTS_SUFFIX
+from memtrace.schema.records import PARTS_SUFFIX, UNRECORDED_SUFFIX
 from memtrace.schema.secret_arguments import masked_arguments
 from memtrace.store.parts.folder import part_names, read_parts
 from memtrace.store.reading.merge import merge_traces
@@ -38,6 +38,10 @@ class Written:
     """Processes that were recorded."""
     is_complete: bool
     """Whether all of them ended in order."""
+    warnings: tuple[LoadWarning, ...]
+    """What the trace says of files and ranks that are missing."""
+    num_unrecorded: int = 0
+    """Forked processes that trained and were not recorded."""
     other_names: tuple[Path, ...] = ()
     """Files that got another name, since theirs was taken."""
 
@@ -70,18 +74,21 @@ def gather(output: Output, header: Mapping[str, Any], *, killed: str | None = No
     if not part_names(output.parts_dir):
         drop_parts(output)
         return None
-    ranks = read_parts(output.parts_dir)
+    ranks, warnings = read_parts(output.parts_dir)
     if header.get("redacted"):
         ranks = [without_paths(rank) for rank in ranks]
-    warnings = []
     if killed is not None and not all(rank.complete for rank in ranks):
         warnings.append(LoadWarning(slug="host-kill-possible", message=killed))
+    num_unrecorded = len(list(output.parts_dir.glob(f"*{UNRECORDED_SUFFIX}")))
+    if num_unrecorded:
+        message = "Forked processes trained and were not recorded; those that spawn or forkserver start are."
+        warnings.append(LoadWarning(slug="forks-not-recorded", message=message, count=num_unrecorded))
     trace = Trace(header=header, ranks=tuple(ranks), path=str(output.path), warnings=tuple(warnings))
     trace = merge_traces([trace], path=str(output.path))
     is_folder = output.launcher_rank is not None or output.path.is_dir() or num_ranks(trace) > MAX_RANKS_IN_FILE
     written = _write_folder(trace, output) if is_folder else _write_file(trace, output.path, force=output.force)
     drop_parts(output)
-    return written
+    return replace(written, num_unrecorded=num_unrecorded)
 
 
 def merge_folder(folder: Path, path: Path, *, force: bool) -> Written:
@@ -180,6 +187,7 @@ def _written(trace: Trace, path: Path, files: Sequence[Path], other_names: tuple
         num_bytes=sum(file.stat().st_size for file in files),
         num_processes=len(trace.ranks),
         is_complete=all(rank.complete for rank in trace.ranks),
+        warnings=trace.warnings,
         other_names=other_names,
     )
 

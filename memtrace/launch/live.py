@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ class Watch:
                 self._parts.setdefault((folder, name), RunningPart(folder, name))
         found: list[LiveRank] = []
         for (folder, _), part in self._parts.items():
-            part.look()
-            found.append(_live_rank(part, launchers.get(folder, {}), now_ns))
+            found.append(_looked_at(part, launchers.get(folder, {}), now_ns))
         trains = [one for one in found if one.rank is not None or (one.step or 0) > 0] or found
         in_order = sorted(trains, key=lambda one: (one.rank is None, one.rank or 0, one.pid or 0))
         at_work = {RankState.STARTING, RankState.RUNNING, RankState.SILENT}
@@ -67,6 +67,19 @@ class Watch:
             for folder in candidate_folders(self._run)
             if os.path.isfile(folder / LAUNCHER_FILE) or part_names(folder)
         ]
+
+
+def _looked_at(part: RunningPart, launcher: Mapping[str, Any], now_ns: int) -> LiveRank:
+    """Return a process as it is now; one whose files are damaged is named, and must not cost the others."""
+    try:
+        part.look()
+        return _live_rank(part, launcher, now_ns)
+    except Exception as error:
+        message = f"{part.name} could not be read ({type(error).__name__}: {str(error)!r})"
+        warning = LiveWarning(slug="file-unreadable", message=message)
+        nothing = dict.fromkeys(field.name for field in fields(LiveRank))
+        known = {"rank": _number(part.header, "rank"), "pid": _number(part.header, "pid"), "state": RankState.SILENT}
+        return LiveRank(**{**nothing, **known, "by_category": {}, "warnings": (warning,)})  # type: ignore[arg-type]
 
 
 def _live_rank(part: RunningPart, launcher: Mapping[str, Any], now_ns: int) -> LiveRank:

@@ -21,6 +21,7 @@ from typing import Any
 
 from memtrace.errors import OutputError
 from memtrace.schema.records import PARTS_SUFFIX
+from memtrace.store.opening import read_small
 from memtrace.whole_files import is_replaceable
 
 LAUNCHER_FILE = "launcher.json"
@@ -31,6 +32,8 @@ MAX_PID = 2**31 - 1
 _OUTER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 _SPECIAL_STEPS = 0xFFFFFFF0
 """Slurm numbers its batch, extern and interactive steps from here: each is one task, and no parallel run."""
+_MAX_LAUNCHER_BYTES = 16 << 20
+"""Several times what a system takes as a command line."""
 _STALE_AFTER_S = 600.0
 """Parts of another host's recording that have not changed for so long may be replaced with --force."""
 _TRACE_NAME = re.compile(r"(rank|process)-.*\.json(\.gz)?")
@@ -252,8 +255,8 @@ def write_launcher(output: Output, facts: Mapping[str, Any]) -> None:
 def read_launcher(parts_dir: Path) -> dict[str, Any]:
     """Return what the launcher wrote; empty if it left nothing that can be read."""
     try:
-        content = json.loads((parts_dir / LAUNCHER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_small(parts_dir / LAUNCHER_FILE, max_bytes=_MAX_LAUNCHER_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

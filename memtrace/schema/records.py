@@ -32,6 +32,9 @@ PARTS_SUFFIX = ".parts"
 TRIGGER_FILE = "trigger.json"
 """File in the folder of parts by which `memtrace trigger` asks for the next steps; read at each step end."""
 
+UNRECORDED_SUFFIX = ".unrecorded"
+"""Suffix of an empty file in the folder of parts that a process leaves which trained and was not recorded."""
+
 HEADER = "header"
 FACTS = "facts"
 DEVICE = "device"

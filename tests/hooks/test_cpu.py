@@ -14,7 +14,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from memtrace.hooks.parts.chunk import EventBatch  # noqa: E402
-from memtrace.hooks.sources.cpu_profiler import SOURCE, CpuSource, _TreeWalk  # noqa: E402
+from memtrace.hooks.sources.cpu_profiler import SOURCE, CpuSource  # noqa: E402
+from memtrace.hooks.sources.event_tree import TreeWalk  # noqa: E402
 
 
 @pytest.fixture
@@ -108,12 +109,15 @@ def test_a_function_that_seems_to_be_called_by_itself_has_one_frame() -> None:
         fields = SimpleNamespace(caller=SimpleNamespace(line_number=from_line), callsite=callsite)
         return SimpleNamespace(tag=kinds.PyCall, children=children, extra_fields=fields, name=name)
 
-    fields = SimpleNamespace(device=SimpleNamespace(type="cpu"), ptr=512, alloc_size=64, total_allocated=64)
-    allocation = SimpleNamespace(tag=kinds.Allocation, children=(), extra_fields=fields, start_time_ns=1)
+    class Allocation:
+        device, ptr, alloc_size, total_allocated = torch.device("cpu"), 512, 64, 64
+
+    profiler = SimpleNamespace(_EventType=kinds, _ExtraFields_Allocation=Allocation)
+    allocation = SimpleNamespace(tag=kinds.Allocation, children=(), extra_fields=Allocation(), start_time_ns=1)
     doubled = call("<function train at 0x7f00>", 20, call("allocate", 30, allocation))
     doubled.tag = kinds.PyCCall
     batch = EventBatch(SOURCE)
-    _TreeWalk(kinds, batch, "/memtrace/hooks").run([call("train", 10, doubled)])
+    TreeWalk(profiler, batch, "/memtrace/hooks").run([call("train", 10, doubled)])
     (stack,) = batch.columns["stack"]
     assert stack_of(batch, stack) == [("train.py", 1, "allocate"), ("train.py", 30, "train")]
 

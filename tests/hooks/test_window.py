@@ -80,3 +80,10 @@ def test_nothing_is_dropped_once_a_step_could_not_be_written(window: Window, spo
     for step in range(4, 9):
         end_step(window, step)
     assert chunks(parts) == kept
+
+
+def test_a_chunk_of_nothing_but_our_own_work_is_written(window: Window, parts: Path) -> None:
+    window.worked(1)
+    window.drain("switch")
+    (path,) = chunks(parts)
+    assert '"own_work"' in (parts / path).read_text()

@@ -7,7 +7,7 @@ In: the decoded JSON. Out: a spec. One reader an architecture; what a configurat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
@@ -28,11 +28,11 @@ def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelS
     if not isinstance(config, Mapping):
         raise MemtraceError("config: not a JSON object")
     inner = config.get("text_config")
-    if isinstance(inner, Mapping) and inner.get("model_type") in READERS:
+    if isinstance(inner, Mapping) and _is_known(inner.get("model_type")):
         # A model of text and images: memtrace estimates its language model.
         config = inner
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in READERS:
+    if not _is_known(kind):
         hint = SUPPORTED_HINT.format(", ".join(sorted(READERS)))
         raise MemtraceError(f"config: the architecture {shown(kind)} is not known", hint=hint)
     return ModelSpec(
@@ -40,6 +40,11 @@ def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelS
         architecture=kind,
         **READERS[kind](ConfigFields(config)),
     )
+
+
+def _is_known(kind: Any) -> TypeGuard[str]:
+    """Return whether a value names an architecture; not every value may even be looked up."""
+    return isinstance(kind, str) and kind in READERS
 
 
 def _gpt2(get: ConfigFields) -> dict[str, Any]:

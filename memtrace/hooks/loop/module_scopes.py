@@ -11,6 +11,7 @@ from collections.abc import Callable, Container
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.failure.tracebacks import shorten_module_call
 from memtrace.hooks.parts.chunk import Row
 
 _Label = tuple[str, str]
@@ -74,6 +75,9 @@ class ModuleScopes:
     def after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook: close the scope, and those inside it that an exception left open."""
         now = time_ns()
+        if output is None:
+            # The module has failed, or returns nothing.
+            shorten_module_call()
         open_calls = self._calls.open
         key = id(module)
         while open_calls:

@@ -8,8 +8,8 @@ from typing import Any
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.sources import device
 from memtrace.hooks.sources.accelerator_history import HistorySource
-from memtrace.hooks.sources.cpu_profiler import DEVICE as CPU
 from memtrace.hooks.sources.cpu_profiler import CpuSource
+from memtrace.hooks.sources.event_tree import DEVICE as CPU
 from memtrace.hooks.sources.kernels import KernelSource
 from memtrace.schema.options import PredictOptions, RecordOptions
 from memtrace.schema.records import KINETO_SUFFIX, SNAPSHOT_SUFFIX

@@ -26,12 +26,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from memtrace.hooks.parts.chunk import EventBatch, StackTable
+from memtrace.hooks.parts.chunk import EventBatch
+from memtrace.hooks.sources.event_tree import TreeWalk
 from memtrace.hooks.sources.native_log import NativeLog
+from memtrace.paused_gc import paused_gc
 
 SOURCE = "cpu_profiler"
-_OWN_SHORT = os.path.join("memtrace", "hooks", "")
-DEVICE = "cpu"
+_ABSENT_ACTIVITIES = ("MTIA", "HPU")
+"""Kinds of accelerators that torch's profiler knows by name, and that its own builds cannot record."""
 
 
 class CpuSource:
@@ -45,7 +47,6 @@ class CpuSource:
         self._warn = warn
         self._engine = torch._C._autograd
         self._graph_task = torch._C._current_graph_task_id
-        self._kinds = torch._C._profiler._EventType
         self._profiler = torch._C._profiler
         self._profile = profile
         self._with_operators = stacks == "all" or profile
@@ -58,6 +59,10 @@ class CpuSource:
         self.result: Any = None
         """The last profile that was stopped, to be saved natively, when a profile was asked for."""
         self._log = NativeLog(torch)
+        self._prepared = {self._profiler.ProfilerActivity.CPU}
+        """What the profiler's library is told to collect."""
+        if not profile and self._log.can_be_quiet:
+            self._spare_library(torch)
         self._log.track_all_blocks(torch, self._with_profiler)
 
     @property
@@ -93,8 +98,9 @@ class CpuSource:
             self._thread = None
             with self._log.quiet():
                 result = self._engine._disable_profiler()
-                roots = result.experimental_event_tree()
-            _TreeWalk(self._kinds, batch, self._own_folder).run(roots)
+            # Objects of the tree are made by the million here, and none is part of a cycle.
+            with paused_gc():
+                TreeWalk(self._profiler, batch, self._own_folder).run(result.experimental_event_tree())
             self.result = result if self._profile else None
         return batch
 
@@ -109,10 +115,29 @@ class CpuSource:
             self._warn("calls-wrapped", "the program wraps the calls of torch's modules: stacks are not recorded")
         return self.has_frames
 
-    def _with_profiler(self, action: Callable[[], None]) -> None:
+    def _spare_library(self, torch: Any) -> None:
+        """Let the profiler's library collect what there is none of, if torch's own tree of events is whole without it.
+
+        The library makes an object with texts of every event, for a file that nobody wants: more than half of what
+        a stop takes, in time and memory. That it found nothing is what the log says of it.
+        """
+        kinds = self._profiler.ProfilerActivity
+        possible = {one.name for one in self._engine._supported_activities()}
+        absent = [kinds.__members__[name] for name in _ABSENT_ACTIVITIES if name in kinds.__members__]
+        before = self._prepared
+        self._prepared = {next((one for one in absent if one.name not in possible), kinds.CPU)}
+        kept: list[Any] = []
+        with self._log.quiet():
+            result = self._with_profiler(lambda: kept.append(torch.empty(1)))
+        batch = EventBatch(SOURCE)
+        TreeWalk(self._profiler, batch, self._own_folder).run(result.experimental_event_tree())
+        if list(batch.columns.get("address", ())) != [kept[0].data_ptr()]:
+            self._prepared = before
+
+    def _with_profiler(self, action: Callable[[], None]) -> Any:
         self._enable(with_frames=False)
         action()
-        self._engine._disable_profiler()
+        return self._engine._disable_profiler()
 
     def _enable(self, *, with_frames: bool) -> None:
         profiler = self._profiler
@@ -130,7 +155,7 @@ class CpuSource:
             scopes.add(profiler.RecordScope.FUNCTION)
         activities = {profiler.ProfilerActivity.CPU}
         with silent_kineto():
-            self._engine._prepare_profiler(config, activities)
+            self._engine._prepare_profiler(config, self._prepared)
             self._engine._enable_profiler(config, activities, scopes)
 
 
@@ -154,138 +179,3 @@ def silent_kineto() -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
-
-
-class _TreeWalk:
-    """Turns the profiler's event tree into columns: allocations with the stack of frames above them.
-
-    A Python call carries the line its function starts at and the line of its caller at the call. So the line that a
-    frame was executing is known from the call below it; where memory was allocated with no call in between (an
-    operator such as `a + b`), it is the first line of the function.
-    """
-
-    def __init__(self, kinds: Any, batch: EventBatch, own_folder: str) -> None:
-        self._kinds = kinds
-        self._batch = batch
-        self._own_folder = own_folder
-        self._rows: list[_Row] = []
-
-    def run(self, roots: list[Any]) -> None:
-        """Fill the batch from the roots of the tree."""
-        self._walk(roots)
-        # Roots of several threads follow one another; events must be in the order of time. The sort is stable.
-        rows = sorted(self._rows, key=lambda row: row[0])
-        if rows:
-            self._batch.columns = self._columns(rows)
-            self._batch.initial_bytes = next((row[4] - row[2] for row in rows if _has_total(row)), None)
-
-    def _columns(self, rows: list[_Row]) -> dict[str, Any]:
-        times, addresses, sizes, stacks, _ = zip(*rows, strict=True)
-        alloc, free = (self._batch.strings.id_of(name) for name in ("alloc", "free_completed"))
-        return {
-            "time_ns": times,
-            "action": [alloc if size > 0 else free for size in sizes],
-            "device": self._batch.strings.id_of(DEVICE),
-            "address": addresses,
-            "size_bytes": [abs(size) for size in sizes],
-            "stream": 0,
-            "stack": stacks,
-            "total_bytes": [row[4] if _has_total(row) else None for row in rows],
-            "device_free_bytes": None,
-        }
-
-    def _walk(self, roots: list[Any]) -> None:
-        stacks, rows, kinds = self._batch.stacks, self._rows, self._kinds
-        allocation = kinds.Allocation
-        # Parents wait with their children still to come; the innermost frame so far goes along. Few calls lead to an
-        # allocation, so what a frame is gets read from it only then: reading costs more than all the rest.
-        pending: list[tuple[Any, _Frame | None]] = [(root, None) for root in reversed(roots)]
-        pop = pending.pop
-        while pending:
-            node, frame = pop()
-            children = node.children
-            if not children and node.tag == allocation:
-                fields = node.extra_fields
-                if fields.device.type == DEVICE:
-                    stack = None if frame is None else frame.stack(stacks, None)
-                    rows.append((node.start_time_ns, fields.ptr, fields.alloc_size, stack, fields.total_allocated))
-                continue
-            if children:
-                inner = _Frame(frame, node, self)
-                pending.extend([(child, inner) for child in reversed(children)])
-
-    def place(self, node: Any) -> _Place:
-        """Return where a call or operator is."""
-        kinds, fields = self._kinds, node.extra_fields
-        try:
-            if node.tag == kinds.PyCCall:
-                name = node.name
-                if name.startswith("<function "):
-                    return _SAME
-                return fields.caller.line_number, "", 0, _built_in_name(name)
-            if node.tag != kinds.PyCall:
-                return None, "", 0, node.name
-            called = fields.callsite
-            # Our own wrappers are not the user's; what they were called from goes on below them.
-            if called.file_name.startswith((self._own_folder, _OWN_SHORT)):
-                return fields.caller.line_number, "", 0, None
-            return fields.caller.line_number, called.file_name, called.line_number, called.function_name
-        except UnicodeDecodeError:
-            # The profiler keeps pointers into code objects; those of generated code may be gone by now.
-            return None, "", 0, None
-
-
-_Row = tuple[int, int, int, "int | None", int]
-"""Time, address, signed size, stack, total after it."""
-
-
-def _has_total(row: _Row) -> bool:
-    """Return whether an event carries the allocator's total: memory shared between processes is reported without."""
-    return row[4] >= max(row[2], 0) and (row[4] > 0 or row[2] < 0)
-
-
-def _built_in_name(name: str) -> str:
-    """Return the name of a built-in without the address of its object, which differs from run to run.
-
-    >>> _built_in_name("<built-in method pow of Tensor object at 0x7f00>"), _built_in_name("<built-in function next>")
-    ('Tensor.pow', 'next')
-    """
-    if not name.startswith("<built-in "):
-        return name
-    words = name.removeprefix("<built-in ").rstrip(">").split(" ")
-    # "function next", "method pow of Tensor object at 0x…", "method ones of type object at 0x…"
-    owner = words[3] if len(words) > 3 and words[2] == "of" else ""
-    return f"{owner}.{words[1]}" if owner and owner != "type" else words[1]
-
-
-_Place = tuple["int | None", str, int, "str | None"]
-"""Line of the caller, file, line and function. Without a function it is no frame of its own."""
-_SAME: _Place = (None, "", 0, None)
-"""Stands for the frame around it. torch 2.8 puts a call of `<function f at 0x…>`, as if f were built in, into each
-function f that runs already when the profiler starts. What seems to be called there is called by f itself."""
-
-
-class _Frame:
-    """A call or operator and what led to it. Becomes a stack only where memory is allocated below it."""
-
-    __slots__ = ("_node", "_outer", "_outer_stack", "_place", "_walk")
-
-    def __init__(self, outer: _Frame | None, node: Any, walk: _TreeWalk) -> None:
-        self._outer = outer
-        self._node = node
-        self._walk = walk
-        self._place: _Place | None = None
-        self._outer_stack: int | None = None
-
-    def stack(self, stacks: StackTable, line: int | None) -> int | None:
-        """Return the stack that ends in this frame, at the line of a call or, without one, at the function's start."""
-        if self._place is None:
-            self._place = self._walk.place(self._node)
-            if self._outer is not None and self._place is not _SAME:
-                self._outer_stack = self._outer.stack(stacks, self._place[0])
-        if self._place is _SAME:
-            return None if self._outer is None else self._outer.stack(stacks, line)
-        _, file, first_line, function = self._place
-        if function is None:
-            return self._outer_stack
-        return stacks.push(self._outer_stack, file, line or first_line, function)

@@ -29,6 +29,11 @@ class NativeLog:
         except (OSError, ValueError):
             return
 
+    @property
+    def can_be_quiet(self) -> bool:
+        """Whether warnings can be kept from being printed."""
+        return self._level is not None
+
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Print no warning meanwhile: the profiler warns of frames that begin within the clock's doubt of its stop."""
@@ -41,7 +46,7 @@ class NativeLog:
         finally:
             self._level.value = before
 
-    def track_all_blocks(self, torch: Any, with_profiler: Callable[[Callable[[], None]], None]) -> None:
+    def track_all_blocks(self, torch: Any, with_profiler: Callable[[Callable[[], None]], object]) -> None:
         """Make the CPU allocator remember every block from now on, so that a free is known whoever allocated the block.
 
         Its flag for that also logs each event at the level INFO, so it is left alone where that level would be shown.

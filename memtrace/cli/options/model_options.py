@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from memtrace.cli.numbers import COUNT, FEW, CountText, Number
+from memtrace.cli.options.numbers import COUNT, FEW, CountText, Number
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
@@ -134,12 +134,14 @@ def _of_file(path: Path) -> ModelSpec:
     import json
 
     from memtrace.forecast.model.config import read_config
+    from memtrace.store.opening import read_small
 
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise MemtraceError(f"{path} is too large for a config.json")
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = json.loads(read_small(path, max_bytes=MAX_CONFIG_BYTES).decode("utf-8"))
+    except OSError as error:
+        hint = "give --config a file of its own, not a pipe or a device"
+        raise MemtraceError(f"{path}: {error.strerror or error}", hint=hint) from None
+    except (ValueError, RecursionError) as error:
         raise MemtraceError(f"{path} is not JSON that can be read: {error}"[:300]) from error
     return read_config(config, name=path.parent.name if path.name == "config.json" and path.parent.name else path.stem)
 
