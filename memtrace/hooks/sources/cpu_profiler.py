@@ -81,6 +81,11 @@ class CpuSource:
         """
         return self._thread in (None, threading.get_ident()) and self._graph_task() == -1
 
+    @property
+    def observes_calls(self) -> bool:
+        """Whether calls or operators are recorded, one of which may have begun and not ended where it is stopped."""
+        return self.frames or self._with_operators
+
     def start(self, *, frames: bool) -> None:
         """Start recording on this thread, with Python frames or without; nothing happens if it runs already.
 
@@ -104,7 +109,7 @@ class CpuSource:
                 result = self._engine._disable_profiler()
             # Objects of the tree are made by the million here, and none is part of a cycle.
             with paused_gc():
-                TreeWalk(self._profiler, batch, self._own_folder).run(result.experimental_event_tree())
+                self._walk(result, batch)
             self.result = result if self._profile else None
         return batch
 
@@ -134,9 +139,13 @@ class CpuSource:
         with self._log.quiet():
             result = self._with_profiler(lambda: kept.append(torch.empty(1)))
         batch = EventBatch(SOURCE)
-        TreeWalk(self._profiler, batch, self._own_folder).run(result.experimental_event_tree())
+        self._walk(result, batch)
         if list(batch.columns.get("address", ())) != [kept[0].data_ptr()]:
             self._prepared = before
+
+    def _walk(self, result: Any, batch: EventBatch) -> None:
+        walk = TreeWalk(self._profiler, batch, self._own_folder)
+        walk.run(result.experimental_event_tree(), with_calls=self.observes_calls)
 
     def _with_profiler(self, action: Callable[[], None]) -> Any:
         self._enable(with_frames=False)
