@@ -214,9 +214,12 @@ class Window:
         """Drop all but the last steps that have ended. Once a write has failed they are the last there will be."""
         if self._spool.broken:
             return
-        for step, number, _ in self._rolling:
-            if step < self._oldest:
-                self._spool.drop_chunk(number)
+        old = [number for step, number, _ in self._rolling if step < self._oldest]
+        if old:
+            # That the new step has ended must be known before an old one goes.
+            self._spool.flush()
+        for number in old:
+            self._spool.drop_chunk(number)
         self._rolling = [entry for entry in self._rolling if entry[0] >= self._oldest]
 
     def _native_path(self, suffix: str) -> str:

@@ -13,6 +13,14 @@ from memtrace.hooks.parts.chunk import Row
 from memtrace.schema.names import Category
 from memtrace.schema.shapes import shape_text
 
+_PARTS_OF_LAYOUTS = {
+    "torch.sparse_coo": ("_indices", "_values"),
+    **dict.fromkeys(("torch.sparse_csr", "torch.sparse_bsr"), ("crow_indices", "col_indices", "values")),
+    **dict.fromkeys(("torch.sparse_csc", "torch.sparse_bsc"), ("ccol_indices", "row_indices", "values")),
+    "torch._mkldnn": (),
+}
+"""Tensors without a storage of their own, and the methods that give the tensors which they consist of."""
+
 Owned = tuple[Category, str, Any]
 """What a tensor is, its name, and the tensor."""
 
@@ -180,7 +188,11 @@ def plain_tensors(tensor: Any) -> Iterator[Any]:
         for attribute in flatten()[0]:
             yield from plain_tensors(getattr(tensor, attribute))
     elif tensor.device.type != "meta" and getattr(tensor, "fake_mode", None) is None:
-        yield tensor
+        parts = _PARTS_OF_LAYOUTS.get(str(getattr(tensor, "layout", None)))
+        if parts is None:
+            yield tensor
+        else:
+            yield from (getattr(tensor, name)() for name in parts)
 
 
 def device_name(device: Any) -> str:

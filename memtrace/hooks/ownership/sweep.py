@@ -33,9 +33,17 @@ class _Looked:
         if not plain.issuperset(map(type, self.parts)):
             self._wholes, self.parts = _plain(found.tensors)
         self._found = found
+        try:
+            self._look()
+        except NotImplementedError:
+            # A sparse tensor is of the plain kind, too, and has no storage of its own.
+            self._wholes, self.parts = _plain(found.tensors)
+            self._look()
+
+    def _look(self) -> None:
+        """Note addresses and facts. Each tensor once: most of the time goes into fetching it into the processor."""
         self.addresses: list[int] = []
         self.facts: list[_Facts] = []
-        # Each tensor once: most of what this takes is that a tensor is no longer in the processor's cache.
         for part in self.parts:
             storage = part.untyped_storage()
             self.addresses.append(storage.data_ptr())
