@@ -157,7 +157,10 @@ def _work(pipe: Connection, seed: int) -> None:
         while True:
             number = pipe.recv()
             with tempfile.TemporaryDirectory(prefix="memtrace-fuzz-") as folder:
+                # What has no folder in its name is written here.
+                os.chdir(folder)
                 pipe.send(try_input(seed, number, Path(folder)))
+                os.chdir("/")
 
 
 def try_input(seed: int, number: int, folder: Path) -> Outcome:
