@@ -63,6 +63,12 @@ class RankAnalysis:
     """Advice for it, by device."""
 
 
+_SHOWN_FACTS = (
+    *("world_size", "local_rank", "host", "pid", "versions", "exception", "original_path", "autocast_dtypes"),
+    *("uses_grad_scaler", "peak_host_rss_bytes", "sources", "environment"),
+)
+
+
 def analyze_rank(
     rank: RankTrace, run: Mapping[str, Any], *, capacity_bytes: int | None = None, with_map: bool = False
 ) -> RankAnalysis:
@@ -198,8 +204,7 @@ def _capacity(rank: RankTrace, device: str) -> int | None:
 
 def _facts(run: Mapping[str, Any], rank: RankTrace) -> dict[str, Any]:
     """Return the header facts worth showing; those that were not recorded are absent."""
-    names = ("world_size", "local_rank", "host", "pid", "versions", "exception", "original_path", "autocast_dtypes")
-    facts = {name: rank.header.get(name) for name in (*names, "uses_grad_scaler", "peak_host_rss_bytes", "sources")}
+    facts = {name: rank.header.get(name) for name in _SHOWN_FACTS}
     facts |= {name: run.get(name) for name in ("command", "exit_status")}
     facts["optimizers"] = [_optimizer(rank, at, row) for at, row in enumerate(rank.table("optimizers").rows())]
     return {name: value for name, value in facts.items() if value not in (None, [], {})}

@@ -84,7 +84,7 @@ def _claim_default(command: Sequence[str], *, force: bool) -> Output:
         with _as_unwritable(path):
             _check_writable(path)
             try:
-                parts_dir.mkdir()
+                parts_dir.mkdir(mode=0o700)
             except FileExistsError:
                 # Another process was quicker, unless there is no free name at all.
                 if path == default_path(command):
@@ -200,7 +200,8 @@ def prepare_parts(output: Output) -> None:
             if not output.force or _is_at_work(parts_dir):
                 raise _parts_in_the_way(output)
             shutil.rmtree(parts_dir)
-        parts_dir.mkdir(parents=output.launcher_rank is not None, exist_ok=True)
+        # What torch writes into it natively has the rights of any new file.
+        parts_dir.mkdir(mode=0o700, parents=output.launcher_rank is not None, exist_ok=True)
         _check_writable(output.path)
 
 

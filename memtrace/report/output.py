@@ -52,8 +52,8 @@ def write_bytes(content: bytes, path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} cannot be written: {reason}", slug="output-unwritable") from error
 
 
-def write_html(report: Report, path: Path, *, force: bool, with_source: bool = True) -> None:
-    """Write the report as one HTML file; without `with_source`, without paths and source lines.
+def write_html(report: Report, path: Path, *, force: bool) -> None:
+    """Write the report as one HTML file.
 
     Raises:
         OutputError: as `write_text`.
@@ -61,7 +61,7 @@ def write_html(report: Report, path: Path, *, force: bool, with_source: bool = T
     from memtrace.report.page.report import render_html
 
     check_output(path, force=force)
-    write_text(render_html(report, with_source=with_source), path, force=force)
+    write_text(render_html(report), path, force=force)
 
 
 def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bool) -> None:

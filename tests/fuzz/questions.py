@@ -38,6 +38,12 @@ _TRACE = (
     "export {input} --to speedscope -o {output} --force",
     "export {input} --to csv -o {output} --force",
     "export {input} --to csv --table {table} -o {output} --force",
+    "export {input} --to trace -o {output} --force",
+    "export {input} --to trace --redact -o {output}.gz",
+    "export {input} --to trace --no-source -o {output} --force",
+    "report {input} --redact --json",
+    "whatif {input} --no-source --as cuda",
+    "diff {input} {sound} --no-source --json",
     "inspect {input} --table {table} --head 1000000",
     "inspect {input} --table {table} --json",
     "inspect {input}",
@@ -54,7 +60,11 @@ _TRACE = (
     "show {input}",
 )
 _RUNNING = ("live {input} --once", "trigger {input}")
-_FOLDER = ("merge {input} -o {output}.json", "merge {input} -o {output}.d --force", "merge {input} -o {output}.json.gz")
+_FOLDER = (
+    "merge {input} -o {output}.json",
+    "merge {input} -o {output}.d --force",
+    "merge {input} -o {output}.json.gz --redact",
+)
 _CONFIG = (
     "estimate --config {input}",
     "estimate --config {input} --json --gpu 24GiB --recompute full --dp 8 --zero 3",

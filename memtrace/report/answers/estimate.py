@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from memtrace.forecast.results import Comparison, Estimate, PhaseEstimate
-from memtrace.report.answers.columns import aligned
 from memtrace.report.drawing.palette import category_ink, stack_order
+from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-estimate"

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from memtrace.forecast.results import EvaluatedLayout
-from memtrace.report.answers.columns import aligned
+from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes, format_ns
 
 FORMAT = "memtrace-plan-evaluation"

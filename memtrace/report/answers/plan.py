@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from memtrace.forecast.results import Plan, PlanRow
-from memtrace.report.answers.columns import aligned
+from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes, format_ns
 
 FORMAT = "memtrace-plan"

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from memtrace.allocator.results import Fidelity, SimulatedOom, WhatIf, WhatIfRow
-from memtrace.report.answers.columns import aligned
+from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-whatif"
