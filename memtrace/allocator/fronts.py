@@ -1,8 +1,8 @@
 """Where an expandable segment begins that had no memory at its front when the history began.
 
-A flush may have unmapped the front of a segment. No mapped range shows it then, but torch maps the lowest space that has
-room, so that it is what is mapped next where it is large enough. A range that is mapped below all others of its stream
-and pool, while the segment is there, is such a front: a segment that has room never gets a second one beside it.
+A flush may have unmapped the front of a segment. No mapped range shows it then, but torch maps the lowest space that
+has room, so that it is what is mapped next where it is large enough. A range that is mapped below all others of its
+stream and pool, while the segment is there, is such a front: a segment that has room never gets a second one beside it.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ import numpy as np
 
 from memtrace.allocator import expandable
 from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, Expandable
+from memtrace.allocator.fronts import find_fronts
 from memtrace.allocator.history import (
     ALLOC,
     FREE_COMPLETED,
@@ -33,7 +34,6 @@ from memtrace.allocator.history import (
     Segment,
     reserved_deltas,
 )
-from memtrace.allocator.fronts import find_fronts
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import Settings
 from memtrace.allocator.sizes import MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, round_size
