@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from memtrace.allocator import expandable
-from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, Expandable
+from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, UNKNOWN_AGE, Block, Driver, Expandable
 from memtrace.allocator.fronts import find_fronts
 from memtrace.allocator.history import (
     ALLOC,
@@ -236,6 +236,9 @@ def build(initial: Initial, settings: Settings, driver: Driver) -> Allocator:
             allocator.heads[segment.address] = block
             allocator.reserved_bytes += segment.size
         _carve(allocator, block, blocks, initial.extra)
+    for pool in [allocator.small, allocator.large, *(one for pair in allocator.private.values() for one in pair)]:
+        for block in pool.free_blocks():
+            block.age_base = UNKNOWN_AGE
     return allocator
 
 
