@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import orjson
 
+from memtrace.report.json.plain import plain, plain_fields
 from memtrace.report.json.report import report_document, report_json
 from tests.fake_report import gpt_report, hostile_report, ranks_report
 from tests.report.contract import check_report
@@ -39,3 +40,11 @@ def test_ranks_written_one_by_one_are_the_document_as_a_whole() -> None:
 
 def test_same_report_gives_the_same_bytes() -> None:
     assert report_json(gpt_report()) == report_json(gpt_report())
+
+
+def test_results_stand_under_the_names_of_their_fields() -> None:
+    finding = gpt_report().findings[0]
+    shown = plain({"findings": (finding,), "name": "a\udc80b"})
+    assert shown["name"] == "a?b"
+    assert list(shown["findings"][0]) == [one.name for one in fields(finding)]
+    assert plain_fields(finding, without=("cost",)).keys() == shown["findings"][0].keys() - {"cost"}
