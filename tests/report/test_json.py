@@ -9,7 +9,7 @@ import orjson
 
 from memtrace.report.json.plain import plain, plain_fields
 from memtrace.report.json.report import report_document, report_json
-from tests.fake_report import gpt_report, hostile_report, ranks_report
+from tests.fake_report import finding, gpt_report, hostile_report, ranks_report
 from tests.report.contract import check_report
 
 
@@ -43,8 +43,8 @@ def test_same_report_gives_the_same_bytes() -> None:
 
 
 def test_results_stand_under_the_names_of_their_fields() -> None:
-    finding = gpt_report().findings[0]
-    shown = plain({"findings": (finding,), "name": "a\udc80b"})
+    one_finding = finding()
+    shown = plain({"findings": (one_finding,), "name": "a\udc80b"})
     assert shown["name"] == "a?b"
-    assert list(shown["findings"][0]) == [one.name for one in fields(finding)]
-    assert plain_fields(finding, without=("cost",)).keys() == shown["findings"][0].keys() - {"cost"}
+    assert list(shown["findings"][0]) == [one.name for one in fields(one_finding)]
+    assert plain_fields(one_finding, without=("cost",)).keys() == shown["findings"][0].keys() - {"cost"}
