@@ -39,8 +39,8 @@ from memtrace.store.trace import RankTrace
 
 _Reports = list[tuple[RankReport, tuple[Finding, ...]]]
 """The report of each device of a rank, with the advice for it."""
-_IDENTITY = ("host", "pid", "start_ns", "world_size")
-"""Header facts by which the processes of a run are told apart and counted."""
+_IDENTITY = ("host", "pid", "start_ns", "end_ns", "world_size", "original_path")
+"""Header facts by which the processes of a run are told apart, counted, and told from those of another run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,7 +56,7 @@ class RankAnalysis:
     num_events: int
     """Events of all its devices."""
     header: Mapping[str, Any]
-    """host, pid, start_ns and world_size, those that were recorded."""
+    """host, pid, start_ns, end_ns, world_size and original_path, those that were recorded."""
     devices: tuple[RankReport, ...]
     """One a device; one for a rank that recorded no memory at all."""
     findings: tuple[Finding, ...]

@@ -9,7 +9,17 @@ from typing import Any
 from memtrace.cli.options.model_options import named_model, names_a_model
 from memtrace.errors import MemtraceError
 
-_DEFAULTS = ("gpu", "sequence", "gpus_per_node", "intra_gbs", "inter_gbs", "precision", "optimizer", "attention")
+_DEFAULTS = (
+    "gpu",
+    "sequence",
+    "gpus_per_node",
+    "intra_gbs",
+    "inter_gbs",
+    "precision",
+    "optimizer",
+    "attention",
+    "framework",
+)
 """Options that stand in for empty cells."""
 
 

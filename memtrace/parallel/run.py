@@ -21,6 +21,7 @@ from memtrace.parallel.sources import Source, find_sources
 from memtrace.schema.redaction import UNNAMED, Redaction, without_places
 from memtrace.store.files import Progress
 from memtrace.store.reading.merge import join_processes, unreadable_files
+from memtrace.store.reading.one_run import check_one_run
 from memtrace.store.reading.read import no_trace_in, run_name
 from memtrace.store.redaction.redact import redacted_warnings
 from memtrace.store.trace import LoadWarning
@@ -47,7 +48,8 @@ def report_of(
     do the reading. Where at least one file can be read, those that cannot are warnings.
 
     Raises:
-        TraceReadError: nothing readable is there. TraceVersionError: a newer memtrace wrote a file.
+        TraceReadError: nothing readable is there, or it is not of one run.
+        TraceVersionError: a newer memtrace wrote a file.
         MemtraceError: the cluster cannot be reached, or an optional package is absent.
     """
     sources = find_sources(paths)
@@ -57,6 +59,7 @@ def report_of(
     is_few = len(sources) <= MAX_FILES
     outcomes = _outcomes(run, functools.partial(work, with_map=with_map and is_few), sources, progress)
     files, warnings = _read(sources, outcomes, title)
+    check_one_run([(sources[at].name, ranks) for at, ranks in files.items()], title=title)
     warnings = redacted_warnings(warnings, redaction, names=[source.name for source in sources])
     report = _combined(files, warnings, title, redaction)
     if is_few or not with_map:

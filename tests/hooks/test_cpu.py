@@ -102,22 +102,27 @@ def test_stacks_name_the_line_that_called(source: CpuSource) -> None:
 
 def test_a_function_that_seems_to_be_called_by_itself_has_one_frame() -> None:
     # As torch 2.8 tells of functions that run already when its profiler starts.
-    kinds = SimpleNamespace(Allocation="allocation", PyCall="call", PyCCall="built-in call")
-
-    def call(name: str, from_line: int, *children: object) -> SimpleNamespace:
-        callsite = SimpleNamespace(file_name="train.py", line_number=1, function_name=name)
-        fields = SimpleNamespace(caller=SimpleNamespace(line_number=from_line), callsite=callsite)
-        return SimpleNamespace(tag=kinds.PyCall, children=children, extra_fields=fields, name=name)
-
     class Allocation:
         device, ptr, alloc_size, total_allocated = torch.device("cpu"), 512, 64, 64
 
-    profiler = SimpleNamespace(_EventType=kinds, _ExtraFields_Allocation=Allocation)
-    allocation = SimpleNamespace(tag=kinds.Allocation, children=(), extra_fields=Allocation(), start_time_ns=1)
-    doubled = call("<function train at 0x7f00>", 20, call("allocate", 30, allocation))
-    doubled.tag = kinds.PyCCall
+    class Call(SimpleNamespace):
+        pass
+
+    class BuiltInCall(Call):
+        pass
+
+    def call(kind: type[Call], name: str, from_line: int, *children: object) -> SimpleNamespace:
+        callsite = SimpleNamespace(file_name="train.py", line_number=1, function_name=name)
+        fields = kind(caller=SimpleNamespace(line_number=from_line), callsite=callsite)
+        return SimpleNamespace(children=children, extra_fields=fields, name=name)
+
+    profiler = SimpleNamespace(
+        _ExtraFields_Allocation=Allocation, _ExtraFields_PyCall=Call, _ExtraFields_PyCCall=BuiltInCall
+    )
+    allocation = SimpleNamespace(children=(), extra_fields=Allocation(), start_time_ns=1, duration_time_ns=0)
+    doubled = call(BuiltInCall, "<function train at 0x7f00>", 20, call(Call, "allocate", 30, allocation))
     batch = EventBatch(SOURCE)
-    TreeWalk(profiler, batch, "/memtrace/hooks").run([call("train", 10, doubled)])
+    TreeWalk(profiler, batch, "/memtrace/hooks").run([call(Call, "train", 10, doubled)], with_calls=True)
     (stack,) = batch.columns["stack"]
     assert stack_of(batch, stack) == [("train.py", 1, "allocate"), ("train.py", 30, "train")]
 

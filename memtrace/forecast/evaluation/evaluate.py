@@ -20,11 +20,11 @@ from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.costs import Costs, StageMemory, costs, stage_memory
-from memtrace.forecast.planning.step_time import Speed
 from memtrace.forecast.results import EvaluatedLayout
+from memtrace.forecast.step_time.speed import Speed, speed_of
 
 _RUN_COLUMNS = ("micro_batch", "sequence", "accumulation", "recompute")
-_LAYOUT_COLUMNS = ("dp", "tp", "pp", "cp", "ep", "zero")
+_LAYOUT_COLUMNS = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero", "reshard")
 _Key = tuple[ModelSpec, Gpu, Run, Layout]
 
 
@@ -53,7 +53,7 @@ def evaluate_layouts(given: Sequence[GivenLayout], speed: Speed | None = None) -
         together = _columns(run, [given[at].run for at in places], _RUN_COLUMNS)
         layouts = _columns(layout, [given[at].layout for at in places], _LAYOUT_COLUMNS)
         try:
-            known = costs(spec, together, layouts, gpu, speed or Speed())
+            known = costs(spec, together, layouts, gpu, speed or speed_of(run.framework))
             stages = stage_memory(spec, together, layouts)
         except OverflowError:
             raise MemtraceError(f"row {places[0] + 1:,}: its numbers are more than can be counted") from None

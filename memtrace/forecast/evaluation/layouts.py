@@ -15,6 +15,7 @@ from memtrace.forecast.evaluation.columns import MODEL_COLUMNS, wrong
 from memtrace.forecast.gpus import Gpu, gpu_named
 from memtrace.forecast.memory.layout import RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
+from memtrace.forecast.memory.stages import head_layers
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import preset
 from memtrace.forecast.model.spec import ModelSpec
@@ -53,9 +54,21 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
             raise wrong(number, name, f"is empty, and {hint} gives no default")
     assumed: list[str] = []
     spec = _spec(cells, number, assumed)
-    layout = Layout(**{axis: cells.get(axis, 1) for axis in AXES}, zero=cells.get("zero", 0))
+    layout = _layout(cells, spec)
     _check(spec, layout, cells, number)
     return GivenLayout(spec=spec, gpu=_gpu(cells, number), run=_run(cells), layout=layout, assumed=tuple(assumed))
+
+
+def _layout(cells: Mapping[str, Any], spec: ModelSpec) -> Layout:
+    framework = cells.get("framework", "none")
+    in_pipeline = cells.get("pp", 1) > 1
+    return Layout(
+        **{axis: cells.get(axis, 1) for axis in AXES},
+        virtual_stages=cells.get("virtual_stages", 1),
+        zero=cells.get("zero", 0),
+        reshard=int(cells.get("reshard", not (framework == "torchtitan" and in_pipeline))),
+        head_layers=head_layers(spec) if framework == "nanotron" else 0.0,
+    )
 
 
 def _run(cells: Mapping[str, Any]) -> Run:
@@ -67,6 +80,8 @@ def _run(cells: Mapping[str, Any]) -> Run:
         precision=PRECISIONS[cells.get("precision", "bf16-mixed")],
         optimizer=OPTIMIZERS[cells.get("optimizer", "adamw")],
         attention=cells.get("attention", "flash"),
+        loss=cells.get("loss", "plain"),
+        framework=cells.get("framework", "none"),
         is_fused=True,
     )
 

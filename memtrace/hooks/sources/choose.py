@@ -231,6 +231,11 @@ class Sources:
         """Return whether the CPU source runs and may not be stopped here, so that a drain leaves its events in it."""
         return self._cpu is not None and self._cpu.running and not self._cpu.can_switch
 
+    def may_stop_anywhere(self) -> bool:
+        """Return whether the CPU source runs and may be stopped whatever the program is doing: no call is observed."""
+        cpu = self._cpu if self._fake is None else None
+        return cpu is not None and cpu.running and cpu.can_switch and not cpu.observes_calls
+
     def blocks_fork(self) -> bool:
         """Return whether a profiler of this thread runs, which a forked child would crash with."""
         running = [source for source in (self._cpu, self._kernels) if source is not None and source.running]
