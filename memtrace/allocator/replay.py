@@ -194,6 +194,7 @@ class Replayer:
     def _run(self, stop: int) -> None:
         """The hot loop: about half a µs an event beside what the allocator itself costs."""
         history, allocator, waiting = self.history, self.allocator, self.device.waiting
+        # Most frees complete at once, and torch writes two rows: request and completion. The model needs the second.
         at_once = freed_at_once(history)
         retries = flushed_retries(history, at_once)
         chosen = np.flatnonzero(~at_once[:stop])
@@ -229,6 +230,7 @@ class Replayer:
                 waiting.append(at)
             elif action <= SEGMENT_UNMAP:
                 self._released(at)
+        # The row of the request, which the loop left out, is about the same block as the row below it.
         for at in np.flatnonzero(at_once[: stop - 1]).tolist():
             block_bytes[at] = block_bytes[at + 1]
 

@@ -154,15 +154,15 @@ def _join(first: _Rows, second: _Rows) -> _Rows:
 def _pair(rows: _Rows, moments: Moments) -> Lifetimes:
     """Return the allocations that sorted rows make.
 
-    Rows of one address stand below each other in time, so that all of an allocation's life is its alloc and the two rows
-    below. In an epoch of 9 moments, of a device whose frees are requested first:
+    Rows of one address stand below each other in time, so that the life of an allocation is its alloc and the two rows
+    below it. In an epoch of 9 moments, of a device whose frees are requested first:
 
         row  address  kind       moment   first      second     start  in_use_end  end
         0    64       alloc      2        requested  completed  2      3           5
         1    64       requested  3
         2    64       completed  5
         3    64       alloc      6        -          -          6      9           9    lives on
-        4    96       completed  4        completed  -          0      0           4    an orphan: older than the history
+        4    96       completed  4        completed  -          0      0           4    an orphan: older than it all
     """
     num_moments, kind = len(moments), rows.kind
     # Whether a row goes on with the address above it; what is at an address in another epoch is another allocation.
