@@ -61,8 +61,11 @@ class Prepared:
     """A history that can be replayed."""
 
     history: History
+    """The events of one device."""
     initial: Initial
+    """What was there before the first of them."""
     settings: Settings
+    """How the allocator was set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,9 @@ class Refused:
     """A history that cannot be replayed, and why: one sentence."""
 
     history: History
+    """The events of one device."""
     reason: str
+    """Why they cannot be replayed, in a sentence."""
 
 
 def replay_device(rank: RankTrace, device: str, *, infer_share: float = 1.0) -> Replay:
