@@ -22,13 +22,14 @@ WIDTH = 100
 
 
 COMMANDS_IN_A_SENTENCE = """
-Two commands do most of the work: `memtrace record -- python train.py` runs your training program and writes down where its
-memory goes, and `memtrace report` shows it. The others look at the same file in other ways, or ask what a run would need
-before it runs.
+Two commands do most of the work: `memtrace record -- python train.py` runs your training program and writes down where
+its memory goes, and `memtrace report` shows it. The others look at the same file in other ways, or say what a run would
+need before it runs.
 """.strip()
 TRACE_IN_A_SENTENCE = """
-A *trace* is the file that `memtrace record` writes of a training run: every piece of memory that PyTorch handed out, and what
-the program was doing meanwhile. `memtrace report` shows it to people; this page is for programs that read it themselves.
+A *trace* is the file that `memtrace record` writes of a training run: every piece of memory that PyTorch handed out,
+and what the program was doing meanwhile. `memtrace report` shows it to people; this page is for programs that read it
+themselves.
 """.strip()
 
 
