@@ -23,7 +23,8 @@ from memtrace.forecast.model.parameters import active_parameters, num_parameter_
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import PRESETS, preset
 from memtrace.forecast.model.spec import ModelSpec
-from memtrace.forecast.planning.step_time import Speed, step_time
+from memtrace.forecast.step_time.speed import Speed
+from memtrace.forecast.step_time.step import step_time
 
 SMALL = {
     "hidden_size": 64,
