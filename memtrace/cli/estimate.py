@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memtrace.cli.model_options import NamedModel, model_options, named_model, run_options
-from memtrace.cli.numbers import COUNT, FEW
+from memtrace.cli.options.model_options import NamedModel, model_options, named_model, run_options
+from memtrace.cli.options.numbers import COUNT, FEW
 
 if TYPE_CHECKING:
     from memtrace.forecast.memory.layout import Layout, Run

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from memtrace.cli.numbers import COUNT, FEW, CountText, Number
+from memtrace.cli.options.numbers import COUNT, FEW, CountText, Number
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
