@@ -74,6 +74,7 @@ FLAGS = (
     *("_remove_final_layer_norm", "new_decoder_architecture", "parallel_attn", "bias"),
 )
 CONFIGS = {
+    "nothing": {},
     "defaults": SMALL,
     **{
         f"all {str(flag).lower()}": FULL
