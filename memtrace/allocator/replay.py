@@ -61,8 +61,11 @@ class Prepared:
     """A history that can be replayed."""
 
     history: History
+    """The events of one device."""
     initial: Initial
+    """What was there before the first of them."""
     settings: Settings
+    """How the allocator was set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,9 @@ class Refused:
     """A history that cannot be replayed, and why: one sentence."""
 
     history: History
+    """The events of one device."""
     reason: str
+    """Why they cannot be replayed, in a sentence."""
 
 
 def replay_device(rank: RankTrace, device: str, *, infer_share: float = 1.0) -> Replay:
@@ -196,6 +201,7 @@ class Replayer:
     def _run(self, stop: int) -> None:
         """The hot loop: about half a µs an event beside what the allocator itself costs."""
         history, allocator, waiting = self.history, self.allocator, self.device.waiting
+        # Most frees complete at once, and torch writes two rows: request and completion. The model needs the second.
         at_once = freed_at_once(history)
         retries = flushed_retries(history, at_once)
         chosen = np.flatnonzero(~at_once[:stop])
@@ -231,6 +237,7 @@ class Replayer:
                 waiting.append(at)
             elif action <= SEGMENT_UNMAP:
                 self._released(at)
+        # The row of the request, which the loop left out, is about the same block as the row below it.
         for at in np.flatnonzero(at_once[: stop - 1]).tolist():
             block_bytes[at] = block_bytes[at + 1]
 

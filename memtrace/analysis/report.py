@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from memtrace.analysis.advice.find import in_order
 from memtrace.analysis.diagnosis.notes import notes_of_trace
+from memtrace.analysis.each_rank import of_each_rank
 from memtrace.analysis.rank_analysis import RankAnalysis, analyze_rank
 from memtrace.analysis.ranks.compare import compare_ranks
 from memtrace.analysis.ranks.findings import findings_of_run
@@ -35,21 +36,9 @@ def analyze_ranks(
     Raises:
         Exception: what the first rank came to, where none could be analysed.
     """
-    analyses: list[RankAnalysis] = []
-    failed: list[LoadWarning] = []
-    first_error: Exception | None = None
-    for at, rank in enumerate(trace.ranks):
-        try:
-            analyses.append(analyze_rank(rank, trace.header, capacity_bytes=capacity_bytes, with_map=with_map))
-        except Exception as error:
-            # One damaged rank of many must not cost the others.
-            first_error = first_error or error
-            name = f"rank {rank.rank}" if rank.rank is not None else f"process {at + 1}"
-            message = f"{name} could not be analysed ({type(error).__name__}: {str(error)!r})"
-            failed.append(LoadWarning(slug="file-unreadable", message=message))
-    if first_error is not None and not analyses:
-        raise first_error
-    return analyses, failed
+    return of_each_rank(
+        trace, lambda rank: analyze_rank(rank, trace.header, capacity_bytes=capacity_bytes, with_map=with_map)
+    )
 
 
 def combine(analyses: Sequence[RankAnalysis], *, title: str, warnings: Iterable[LoadWarning] = ()) -> Report:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from memtrace import __version__
-from memtrace.cli.numbers import Number
+from memtrace.cli.options.numbers import Number
 from memtrace.schema.version import TRACE_VERSION
 
 DEPENDENCIES = ("click", "numpy", "orjson", "pandas", "plotly", "rich")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memtrace.cli.model_options import NamedModel, model_options, named_model, run_options
-from memtrace.cli.numbers import COUNT, FEW
+from memtrace.cli.options.model_options import NamedModel, model_options, named_model, run_options
+from memtrace.cli.options.numbers import COUNT, FEW
 
 if TYPE_CHECKING:
     from memtrace.forecast.memory.layout import Layout, Run
@@ -123,10 +123,12 @@ def _layout(options: dict[str, Any]) -> Layout:
 def _against(result: Estimate, spec: ModelSpec, run: Run, layout: Layout, path: Path) -> Comparison:
     """Return the estimate beside the rank of a recording that its report is about."""
     from memtrace.analysis.report import analyze
+    from memtrace.cli.left_out import say_left_out
     from memtrace.forecast.estimation.against import compare
     from memtrace.forecast.estimation.rank_states import for_rank
     from memtrace.store.reading.read import read_trace
 
     report = analyze(read_trace((path,)))
+    say_left_out(report.warnings)
     recorded = report.ranks[report.main_rank or 0]
     return compare(for_rank(result, spec, run, layout, recorded.rank), recorded)

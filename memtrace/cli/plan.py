@@ -7,21 +7,33 @@ from typing import Any
 
 import click
 
-from memtrace.cli.model_options import model_options, named_model, run_options
-from memtrace.cli.numbers import COUNT, FEW, CountText, Number
+from memtrace.cli.options.model_options import model_options, named_model, run_options
+from memtrace.cli.options.numbers import COUNT, FEW, CountText, Number
 
 EXIT_NOTHING_FITS = 3
 
 
 @click.command()
 @model_options
-@click.option("--gpus", type=FEW, required=True, help="How many GPUs there are.")
-@click.option("--gpu", required=True, metavar="GPU", help="Which: h100-80gb, a100-40gb … or a size, as 24GiB.")
+@click.option("--gpus", type=FEW, help="How many GPUs there are.")
+@click.option("--gpu", metavar="GPU", help="Which: h100-80gb, a100-40gb … or a size, as 24GiB.")
+@click.option("--gbs-tokens", type=CountText(), metavar="COUNT", help="Tokens of one optimizer step; 4M is 4·2²⁰.")
+@click.option("--sequence", "--seq", type=COUNT, help="Tokens of a sequence.")
 @click.option(
-    "--gbs-tokens", required=True, type=CountText(), metavar="COUNT", help="Tokens of one optimizer step; 4M is 4·2²⁰."
+    "--evaluate",
+    "table",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="TABLE",
+    help="Evaluate the layouts of a CSV or JSON file (- is standard input) instead of searching; see docs/plan.md.",
 )
-@click.option("--sequence", "--seq", type=COUNT, required=True, help="Tokens of a sequence.")
 @run_options
+@click.option(
+    "--framework",
+    type=click.Choice(["none", "megatron", "torchtitan", "nanotron", "deepspeed", "fsdp"]),
+    default="none",
+    show_default=True,
+    help="What trains: its kernels, its speed, and what it keeps.",
+)
 @click.option("--gpus-per-node", type=FEW, help="GPUs that fast links connect.  [default: 8]")
 @click.option(
     "--intra-gbs",
@@ -32,16 +44,16 @@ EXIT_NOTHING_FITS = 3
 @click.option(
     "--compute-share",
     type=Number(0, 1, min_open=True),
-    default=0.55,
-    show_default=True,
-    help="Share of the data sheet's FLOP/s in use.",
+    help="Share of the data sheet's FLOP/s that large matrix products reach.  [default: the framework's]",
 )
 @click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Layouts to list.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 @click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
 @click.pass_context
-def plan(ctx: click.Context, /, html: Path | None, as_json: bool, force: bool, **options: Any) -> None:
+def plan(
+    ctx: click.Context, /, table: Path | None, html: Path | None, as_json: bool, force: bool, **options: Any
+) -> None:
     """Search parallel layouts for those that fit, and rank them.
 
     All combinations of data, tensor, pipeline, context and expert parallelism, ZeRO stage, recomputation and
@@ -51,7 +63,18 @@ def plan(ctx: click.Context, /, html: Path | None, as_json: bool, force: bool, *
     Example:
       memtrace plan --preset llama-3-8b --gpus 512 --gpu h100-80gb --gbs-tokens 4M --sequence 4096
       memtrace plan --config config.json --gpus 8 --gpu 24GiB --gbs-tokens 512K --sequence 2048 --html plan.html
+      memtrace plan --evaluate layouts.csv --gpu h100-80gb --json
     """
+    if table is not None:
+        if html is not None:
+            raise click.UsageError("--html draws a search, not the layouts of --evaluate")
+        from memtrace.cli.evaluate_layouts import evaluated
+
+        click.echo(evaluated(table, options, as_json=as_json), nl=False)
+        return
+    for name in ("gpus", "gpu", "gbs_tokens", "sequence"):
+        if options[name] is None:
+            raise click.UsageError(f"Missing option '--{name.replace('_', '-')}'.")
     from memtrace.forecast.planning.plan import make_plan
     from memtrace.report.answers.plan import plan_json, plan_text
     from memtrace.report.output import check_output, write_text
@@ -79,7 +102,7 @@ def _question(options: dict[str, Any]) -> Any:
     from memtrace.forecast.model.from_parameter_count import parse_count
     from memtrace.forecast.model.precision import precision_named
     from memtrace.forecast.planning.plan import Question
-    from memtrace.forecast.planning.step_time import Speed
+    from memtrace.forecast.step_time.speed import speed_of
 
     given = {
         "gpus_per_node": options["gpus_per_node"],
@@ -95,5 +118,6 @@ def _question(options: dict[str, Any]) -> Any:
         optimizer=optimizer_named(options["optimizer"]),
         attention=options["attention"],
         dropout=options["dropout"],
-        speed=Speed(compute_share=options["compute_share"]),
+        framework=options["framework"],
+        speed=speed_of(options["framework"], options["compute_share"]),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from memtrace.cli.numbers import COUNT, FEW
+from memtrace.cli.options.numbers import COUNT, FEW
 
 EXIT_DOES_NOT_FIT = 3
 """The prediction succeeded, and says that the program will run out of memory."""

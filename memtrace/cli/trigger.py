@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from memtrace.cli.numbers import COUNT
+from memtrace.cli.options.numbers import COUNT
 
 
 @click.command()

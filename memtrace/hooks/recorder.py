@@ -21,6 +21,7 @@ from memtrace.hooks.torch_side.attach import Attachments
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.symbolic import symbolic_check
 from memtrace.hooks.torch_side.yield_to_program import Yielding
+from memtrace.hooks.workers import tell_of_training
 from memtrace.schema.names import Source
 from memtrace.schema.options import RecordOptions
 
@@ -41,6 +42,14 @@ def uninstall() -> None:
     recorder, _current = _current, None
     if recorder is not None:
         recorder.finish()
+
+
+def end_worker() -> None:
+    """End the recording of a worker whose function has ended; what it raised is on its way out to multiprocessing."""
+    kind, error, tb = sys.exc_info()
+    if _current is not None and kind is not None and isinstance(error, Exception):
+        _current.on_exception(kind, error, tb)
+    uninstall()
 
 
 def is_recording() -> bool:
@@ -73,7 +82,9 @@ class Recorder:
         self._facts = ranks.rank_facts()
         spool = Spool(options.parts_dir, rank=self._facts["rank"])
         self._writer = Writer(spool, redact=options.redact)
-        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch))
+        # The functions of a predicted GPU are such a mode themselves.
+        unseen = torch._C.DisableTorchFunction if options.predict is None else None
+        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch), unseen)
         with self._guard.quiet():
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources
@@ -92,7 +103,7 @@ class Recorder:
             source = Source.RECORDED if self._options.predict is None else Source.PREDICTED
             self._writer.header(source=source, facts=self._facts, start_ns=self._start_ns, sources=described)
             self._note_unseen_allocators()
-            self._uninstall_crash = crash.install(self._on_exception, self.finish)
+            self._uninstall_crash = crash.install(self.on_exception, self.finish)
             self._attachments.add()
             self._attachments.add_module_hooks()
             self._loop.on_window = self._on_window
@@ -117,6 +128,7 @@ class Recorder:
             self._writer.note_distributed(self._torch)
             self._writer.end()
             self._status.close()
+            self._window.close()
         self._uninstall_crash()
 
     def follow_marks(self) -> None:
@@ -149,7 +161,8 @@ class Recorder:
         if environ.get("PYTORCH_NO_CUDA_MEMORY_CACHING") == "1":
             self._writer.note("caching-off", "caching is off (PYTORCH_NO_CUDA_MEMORY_CACHING): no events are made")
 
-    def _on_exception(self, kind: type[BaseException], error: BaseException, tb: Any) -> None:
+    def on_exception(self, kind: type[BaseException], error: BaseException, tb: Any) -> None:
+        """Note an exception that nobody caught."""
         if self._finished:
             return
         with self._guard.quiet():
@@ -186,11 +199,13 @@ class Recorder:
 
     def after_fork_in_child(self) -> None:
         """Switch everything off: forked children, data loading workers mostly, are not recorded."""
-        self._finished = True
+        was_recording, self._finished = not self._finished, True
         # Or a child that forks in turn would take itself for the parent, and start a profiler that it never stops.
         self._forking = False
         self._attachments.remove()
         self._uninstall_crash()
+        if was_recording:
+            tell_of_training(self._torch, self._options.parts_dir)
 
 
 def _watch_forks(recorder: Recorder) -> None:

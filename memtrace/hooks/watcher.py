@@ -5,11 +5,9 @@ Launchers, compile workers and data loading workers import torch as well, and ha
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from memtrace.schema.options import RecordOptions
 
@@ -26,10 +24,11 @@ _LAUNCHER_MODULES = (
 )
 _HELPER_MODULES = ("torch._inductor.compile_worker", "torch._inductor.autotune_process")
 _HELPER_FOLDER = "/torch/_inductor/"
+_STARTS_WORKERS = ("spawn_main", "multiprocessing.forkserver")
 _MULTIPROCESSING = ("from multiprocessing.", "import multiprocessing.")
 
-RECORD, SKIP, RANK_FUNCTION = "record", "skip", "rank_function"
-"""Roles of a process; `RANK_FUNCTION` is a spawned child, which is worth recording only under torch's own `spawn`."""
+RECORD, SKIP, WORKER = "record", "skip", "worker"
+"""Roles of a process; `WORKER` is a child of multiprocessing, or a fork server: worth recording only if it trains."""
 
 
 def start(options_json: str) -> None:
@@ -42,8 +41,8 @@ def start(options_json: str) -> None:
     if role == SKIP:
         return
     options = RecordOptions.from_json(options_json)
-    if role == RANK_FUNCTION:
-        _install_in_rank_function(options)
+    if role == WORKER:
+        _install_once_it_trains(options)
     else:
         _install(options)
 
@@ -60,7 +59,7 @@ def process_role(argv: Sequence[str]) -> str:
     if kind == "-c":
         if not program.startswith(_MULTIPROCESSING):
             return RECORD
-        return RANK_FUNCTION if "spawn_main" in program else SKIP
+        return WORKER if any(name in program for name in _STARTS_WORKERS) else SKIP
     if kind == "-m":
         serves = program.startswith(_HELPER_MODULES) or program in _LAUNCHER_MODULES
         return SKIP if serves or program == "accelerate" else RECORD
@@ -102,23 +101,13 @@ def _install(options: RecordOptions) -> None:
     install(options)
 
 
-def _install_in_rank_function(options: RecordOptions) -> None:
-    """Record a spawned child if, and when, it turns out to be a rank of `torch.multiprocessing.spawn`.
+def _install_once_it_trains(options: RecordOptions) -> None:
+    from memtrace.hooks.workers import record_once_it_trains
 
-    Children find that function's wrapper by its name, after torch is there; data loading workers run another one.
-    """
-    module: Any = sys.modules.get("torch.multiprocessing.spawn")
-    wrapped: Callable[..., object] | None = getattr(module, "_wrap", None)
-    if wrapped is None:
-        return
+    record_once_it_trains(lambda: _install(options), _end_worker)
 
-    @functools.wraps(wrapped)
-    def run(*args: Any, **kwargs: Any) -> object:
-        try:
-            _install(options)
-        except Exception as error:
-            if sys.stderr is not None:
-                print(f"memtrace: not recorded: {type(error).__name__}: {error}", file=sys.stderr)
-        return wrapped(*args, **kwargs)
 
-    module._wrap = run
+def _end_worker() -> None:
+    from memtrace.hooks.recorder import end_worker
+
+    end_worker()

@@ -75,8 +75,9 @@ def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOption
             hint="the command after -- is what you would type on the machine with the GPU",
             slug="predict-no-gpu",
         )
-    ranks = tuple(read_parts(parts))
-    trace = Trace(header=trace_header(command, options, status), ranks=ranks, path=str(path))
+    ranks, left_out = read_parts(parts)
+    header = trace_header(command, options, status)
+    trace = Trace(header=header, ranks=tuple(ranks), path=str(path), warnings=tuple(left_out))
     refused = next((one for rank in ranks for one in rank.warnings if one.slug == REFUSED), None)
     if refused is not None:
         # Whatever the program made of it: from there on, sizes are not known.

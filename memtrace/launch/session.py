@@ -98,6 +98,9 @@ def _finish(
     processes = f"{written.num_processes} process{'es' if written.num_processes > 1 else ''}"
     ending = "" if written.is_complete else ", incomplete: the program did not end in order"
     say(f"Wrote {written.path} ({format_bytes(written.num_bytes)}, {processes}{ending})")
+    if written.num_unrecorded:
+        some = "process" if written.num_unrecorded == 1 else "processes"
+        say(f"memtrace: {written.num_unrecorded} forked {some} trained and left no record (spawn and forkserver do).")
     say(f"Next: {_own_command('report', written.path)}")
 
 

@@ -69,7 +69,7 @@ def _parts_in_environment(pid: int) -> Path | None:
         entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         value = next(entry.removeprefix(start) for entry in entries if entry.startswith(start))
         return Path(json.loads(value)["parts_dir"])
-    except (OSError, StopIteration, ValueError, KeyError, TypeError):
+    except (OSError, StopIteration, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -40,6 +40,16 @@ def is_url(path: str | Path) -> bool:
     return isinstance(path, str) and "://" in path
 
 
+def local_path(url: str) -> Path | None:
+    """Return the path that a URL names on this machine, `None` if it names another place.
+
+    >>> local_path("file:///run/trace.json"), local_path("s3://bucket/run")
+    (PosixPath('/run/trace.json'), None)
+    """
+    scheme, _, path = url.partition("://")
+    return Path(path) if scheme in ("file", "local") and path else None
+
+
 def remote_files(url: str) -> list[RemoteFile]:
     """Return what may be a trace at a URL: the file itself, a folder of parts, or what lies in a run folder.
 
@@ -48,8 +58,12 @@ def remote_files(url: str) -> list[RemoteFile]:
     """
     with _told(url):
         system, root = _file_system(url)
-        if system.info(root)["type"] != "directory":
-            return [RemoteFile(url=url, size_bytes=_size_bytes(system.info(root)))]
+        entry = system.info(root)
+        if entry["type"] == "file":
+            return [RemoteFile(url=url, size_bytes=_size_bytes(entry))]
+        if entry["type"] != "directory":
+            # A pipe or a device of a machine that is reached through another file system.
+            raise TraceReadError(f"{url}: not a regular file", hint="copy it to a file first", slug="wrong-kind")
         children = [(_base_name(entry), entry) for entry in system.ls(root, detail=True)]
         if any(name.endswith(PART_SUFFIX) for name, _ in children):
             return [RemoteFile(url=url, size_bytes=0)]
@@ -71,7 +85,9 @@ def read_remote(url: str) -> Trace:
         system, root = _file_system(url)
         if system.isdir(root):
             with tempfile.TemporaryDirectory(prefix="memtrace-") as folder:
-                system.get(root.rstrip("/") + "/", folder, recursive=True)
+                for entry in system.ls(root, detail=True):
+                    if entry["type"] == "file":
+                        system.get_file(entry["name"], str(Path(folder) / _base_name(entry)))
                 return read_file(Path(folder), where=url)
         with system.open(root, "rb") as file:
             return read_stream(file, where=url, size_bytes=_size_bytes(system.info(root)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memtrace.errors import TraceReadError
-from memtrace.parallel.remote import is_url, read_remote, remote_files
+from memtrace.parallel.remote import is_url, local_path, read_remote, remote_files
 from memtrace.store.files import Progress
 from memtrace.store.reading.read import files_in, is_run_folder, read_file
 from memtrace.store.trace import Trace
@@ -38,7 +38,12 @@ def find_sources(paths: Sequence[str | Path]) -> list[Source]:
     """
     if not paths:
         raise TraceReadError("no trace was named", hint="name a trace.json, a snapshot, a profile or a folder")
-    return [source for path in paths for source in (_remote(str(path)) if is_url(path) else _local(Path(path)))]
+    return [source for path in paths for source in _named(path)]
+
+
+def _named(path: str | Path) -> list[Source]:
+    here = local_path(str(path)) if is_url(path) else Path(path)
+    return _remote(str(path)) if here is None else _local(here)
 
 
 def read_source(source: Source, progress: Progress | None = None) -> Trace:

@@ -52,6 +52,9 @@ def open_regular(path: Path) -> BinaryIO:
         raise _absent(path)
     try:
         number = os.open(path, _FLAGS)
+    except ValueError:
+        # A name that no file can have.
+        raise _absent(path) from None
     except OSError as error:
         # What opening a socket ends in.
         if error.errno == errno.ENXIO:
@@ -66,6 +69,20 @@ def open_regular(path: Path) -> BinaryIO:
     except BaseException:
         os.close(number)
         raise
+
+
+def read_small(path: Path, *, max_bytes: int) -> bytes:
+    """Return the content of a regular file that is known to be small.
+
+    Raises:
+        NotRegularError: it is something else. FileNotFoundError: it is not there, or lies outside.
+        OSError: unreadable, or larger.
+    """
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes} bytes", str(path))
+    return content
 
 
 def _is_opened_within_reach(number: int, path: Path) -> bool:

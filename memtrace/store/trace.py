@@ -21,6 +21,16 @@ class LoadWarning:
     """How often it happened."""
 
 
+def rank_left_out(rank: object, at: int, why: str) -> LoadWarning:
+    """Return the warning for a rank of several that is left out: it is named, or the process at this position is.
+
+    >>> rank_left_out(3, 0, "cannot be read").message, rank_left_out(None, 0, "cannot be read").message
+    ('rank 3 cannot be read and is left out', 'process 1 cannot be read and is left out')
+    """
+    name = f"rank {rank}" if type(rank) is int else f"process {at + 1}"
+    return LoadWarning(slug="file-unreadable", message=f"{name} {why} and is left out")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RankTrace:
     """What one process left behind: header facts and column tables (see `memtrace.schema.tables`)."""

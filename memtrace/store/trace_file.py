@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from memtrace.errors import TraceReadError, TraceVersionError
+from memtrace.printable import escaped
 from memtrace.schema.tables import TABLES, WARNINGS, Column, Table
 from memtrace.schema.version import TRACE_VERSION
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, check_sizes, dtype_of, int_column
 from memtrace.store.header import check_rank_header, check_trace_header
-from memtrace.store.trace import LoadWarning, RankTrace, Trace
+from memtrace.store.trace import LoadWarning, RankTrace, Trace, rank_left_out
 
 
 def check_version(version: Any, *, where: str) -> None:
@@ -49,16 +50,38 @@ def read_trace_document(document: Mapping[str, Any], *, where: str) -> Trace:
     ranks = document.get("ranks")
     if not isinstance(ranks, list):
         raise TraceReadError(f"{where}: ranks is not a list", slug="file-damaged")
-    strings = tuple(texts)
     noted = header.get("warnings") or []
     if not isinstance(noted, list):
         raise TraceReadError(f"{where}: warnings is not a list", slug="file-damaged")
+    read, left_out = _read_ranks(ranks, tuple(texts), where)
     return Trace(
         header={name: value for name, value in header.items() if name != "warnings"},
-        ranks=tuple(_read_rank(rank, strings, f"{where}: ranks[{at}]") for at, rank in enumerate(ranks)),
+        ranks=tuple(read),
         path=where,
-        warnings=tuple(_noted(one, where) for one in noted),
+        warnings=(*(_noted(one, where) for one in noted), *left_out),
     )
+
+
+def _read_ranks(ranks: list[Any], strings: tuple[str, ...], where: str) -> tuple[list[RankTrace], list[LoadWarning]]:
+    """Return the ranks of a file, and a warning for each damaged one: it must not cost the others.
+
+    Raises:
+        TraceReadError: all of them are damaged.
+    """
+    read: list[RankTrace] = []
+    left_out: list[LoadWarning] = []
+    first_error: TraceReadError | None = None
+    for at, rank in enumerate(ranks):
+        try:
+            read.append(_read_rank(rank, strings, f"{where}: ranks[{at}]"))
+        except TraceReadError as error:
+            first_error = first_error or error
+            header = rank.get("header") if isinstance(rank, dict) else None
+            number = header.get("rank") if isinstance(header, dict) else None
+            left_out.append(rank_left_out(number, at, f"cannot be read ({escaped(error.message)})"))
+    if first_error is not None and not read:
+        raise first_error
+    return read, left_out
 
 
 def _read_rank(rank: Any, strings: tuple[str, ...], where: str) -> RankTrace:

@@ -16,6 +16,9 @@ CASES = [
     ("Adam", {"amsgrad": True}),
     ("AdamW", {"foreach": True}),
     ("AdamW", {"fused": True}),
+    ("AdamW", {"weight_decay": 0.0, "maximize": True}),
+    ("Adam", {"maximize": True}),
+    ("Adam", {"maximize": True, "weight_decay": 0.1}),
     ("NAdam", {}),
     ("RAdam", {}),
     ("SGD", {}),
@@ -29,6 +32,11 @@ CASES = [
     ("Rprop", {}),
     ("ASGD", {}),
     ("Adafactor", {}),
+    ("SGD", {"maximize": True}),
+    ("RMSprop", {"weight_decay": 0.1}),
+    ("Adagrad", {"weight_decay": 0.1}),
+    ("NAdam", {"weight_decay": 0.1}),
+    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
 ]
 
 

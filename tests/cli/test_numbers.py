@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from memtrace.cli import COMMANDS, LazyGroup, group
 from memtrace.cli.check import Percent
-from memtrace.cli.numbers import CountText, Size
+from memtrace.cli.options.numbers import CountText, Size
 
 NUMBERS = (click.types.IntParamType, click.types.FloatParamType, Size, CountText, Percent)
 HOSTILE = ("-1", "nan", "inf", "-inf", "9" * 400, "1e400", "", "0x10", "1;2")

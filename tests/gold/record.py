@@ -1,7 +1,8 @@
-"""Record the samples again for the gold files: `python tests/gold/record.py`, from the repository root. Needs torch.
+"""Record programs again for the gold files: `python tests/gold/record.py [NAME…]`, from the root. Needs torch.
 
-Writes `traces/`. What tells of a machine or a moment is replaced here and nowhere else: host and process, paths,
-resident memory, and times, which become their order (10 µs from one distinct time of a rank to the next).
+Writes `traces/`: all of them, or those that are named. What tells of a machine or a moment is replaced here and
+nowhere else: host and process, paths, resident memory, and times, which become their order (10 µs from one distinct
+time of a rank to the next).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,22 @@ from tests.gold.rendered import NUM_STEPS, PREDICTED_ON, TRACES
 
 ROOT = Path(__file__).parents[2]
 SMALL_GPT = "--layers 2 --hidden 64 --micro-batch 4 --steps 3"
+CPU = "--device cpu"
+TWO_RANKS = "-m torch.distributed.run --nproc-per-node 2"
+STEPS = "benchmarks/programs/train_steps.py --hidden 64 --sequence 32 --vocabulary 300 --steps 3"
 RUNS = {
-    "gpt": f"train_gpt.py {SMALL_GPT}",
-    "accumulation-checkpointing": f"train_gpt.py {SMALL_GPT} --accumulation 2 --checkpointing",
-    "oom": "oom_step_two.py",
-    "leak": "leak_losses.py --steps 6",
-    "ddp": f"-m torch.distributed.run --nproc-per-node 2 samples/train_ddp.py {SMALL_GPT} --accumulate 2",
+    "gpt": f"samples/train_gpt.py {SMALL_GPT} {CPU}",
+    "accumulation-checkpointing": f"samples/train_gpt.py {SMALL_GPT} --accumulation 2 --checkpointing {CPU}",
+    "oom": f"samples/oom_step_two.py {CPU}",
+    "leak": f"samples/leak_losses.py --steps 6 {CPU}",
+    "ddp": f"{TWO_RANKS} samples/train_ddp.py {SMALL_GPT} --accumulate 2 {CPU}",
+    "resnet": f"samples/train_resnet.py --width 4 --image-size 16 --micro-batch 8 --steps 3 {CPU}",
+    "logits": f"samples/big_logits.py --vocabulary 4096 --sequence 64 --steps 3 {CPU}",
+    "foreach": f"samples/foreach_peak.py --hidden 128 --layers 4 --steps 3 {CPU}",
+    "kept-gradients": f"{STEPS} --bf16 --keep-gradients --attention explicit --dropout 0.1 --zero-grad first",
+    "adafactor": f"{STEPS} --optimizer adafactor --implementation foreach --accumulation 2 --zero-grad before-backward",
+    "fsdp": f"{TWO_RANKS} samples/train_fsdp2.py {SMALL_GPT} --checkpointing {CPU}",
+    "tp": f"{TWO_RANKS} samples/train_tp.py {SMALL_GPT} --sequence-parallel {CPU}",
 }
 """What each recording runs, on the CPU."""
 
@@ -58,20 +70,20 @@ PATHS = {
 }
 
 
-def main() -> None:
-    """Record every run."""
+def main(names: Sequence[str]) -> None:
+    """Record these runs, or every one."""
     os.chdir(ROOT)
     TRACES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for name, options in RUNS.items():
+        for name in [one for one in RUNS if not names or one in names]:
             path = Path(folder) / f"{name}.json"
-            program = options if options.startswith("-m") else f"samples/{options}"
-            command = [sys.executable, *program.split(), "--device", "cpu"]
+            command = [sys.executable, *RUNS[name].split()]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
             recorder = [sys.executable, "-m", "memtrace", "record", "--force", "-o", str(path), "--"]
             subprocess.run([*recorder, *command], check=True, env=environment)
             _keep(path, name)
-        _predict(Path(folder) / "prediction.json")
+        if not names or "prediction" in names:
+            _predict(Path(folder) / "prediction.json")
 
 
 def _predict(path: Path) -> None:
@@ -136,4 +148,4 @@ def _without_paths(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -14,12 +14,15 @@ import hashlib
 import json
 import math
 import os
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from unittest import mock
 
 import numpy as np
 import orjson
@@ -34,11 +37,13 @@ from memtrace.report.json.report import report_json
 from memtrace.report.page.data.packed_map import PackedMap
 from memtrace.report.page.data.payload import report_payload
 from memtrace.report.page.report import packed_maps
-from memtrace.report.terminal.report import render_text
+from memtrace.report.terminal.report import print_report, render_text
 from memtrace.store.reading.read import read_trace
 
 FOLDER = Path(__file__).parent
 TRACES = FOLDER / "traces"
+ANSWERS = "answers"
+"""The folder of gold files that are not of a report."""
 ACTUAL = FOLDER / "actual"
 """Where a failing test leaves what came out instead; git ignores it."""
 VERSION = "VERSION"
@@ -77,14 +82,14 @@ PREDICT_FILES = ("prediction.command.txt", "prediction.command.json")
 
 def names_of(case: str) -> tuple[str, ...]:
     """Return the names of a case's gold files."""
-    own = tuple(f"{case}.{kind}" for kind in ("txt", "json", "page.json"))
+    own = tuple(f"{case}.{kind}" for kind in ("txt", "terminal.txt", "json", "page.json"))
     return (*own, *PREDICT_FILES) if case == "prediction" else own
 
 
 def rendered(case: str) -> dict[str, str]:
     """Return the content of each gold file of a case by its name."""
     asked = CASES[case]
-    with _inside(TRACES):
+    with inside(TRACES):
         contents = _predicted(asked.trace) if case == "prediction" else _reported(_report_of(asked))
     return dict(zip(names_of(case), contents, strict=True))
 
@@ -97,7 +102,33 @@ def _reported(report: Report) -> list[str]:
     """Return the text, the JSON and the page of a report."""
     maps = packed_maps(report)
     page = report_payload(report, version=VERSION, maps=maps)
-    return [render_text(report), _pretty(json.loads(report_json(report))), _pretty(_unpacked(page, maps))]
+    return [
+        render_text(report),
+        in_terminal(lambda file: print_report(report, file=file)),
+        pretty(json.loads(report_json(report))),
+        pretty(unpacked(page, maps)),
+    ]
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def in_terminal(show: Callable[[IO[str]], None]) -> str:
+    """Return what is written to a terminal of 80 columns and 256 colours, a change of style as `‹1;31›`."""
+    file = _Terminal()
+    with mock.patch.dict(os.environ, TERM="xterm-256color", COLUMNS="80", LINES="50"):
+        for name in ("COLORTERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            os.environ.pop(name, None)
+        show(file)
+    # Spaces have a style too, which nobody sees.
+    text = _STYLE.sub(r"‹\1›", _STYLED_SPACES.sub(r"\1", file.getvalue()))
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+_STYLED_SPACES = re.compile(r"\x1b\[[0-9;]*m( +)\x1b\[0m")
+_STYLE = re.compile(r"\x1b\[([0-9;]*)m")
 
 
 def _predicted(trace: str) -> list[str]:
@@ -106,11 +137,12 @@ def _predicted(trace: str) -> list[str]:
     placed, verdict = placed_trace(raw, gpu)
     others = judge_all(raw, [one for one in gpus_named("all") if one.capability == gpu.capability], gpu)
     result = prediction_of(placed, verdict, others, refused=(), num_steps=NUM_STEPS, world_size=1)
-    return [*_reported(analyze(placed, with_map=True)), predict_text(result), _pretty(json.loads(predict_json(result)))]
+    return [*_reported(analyze(placed, with_map=True)), predict_text(result), pretty(json.loads(predict_json(result)))]
 
 
 @contextmanager
-def _inside(folder: Path) -> Iterator[None]:
+def inside(folder: Path) -> Iterator[None]:
+    """Work from inside a folder for a while, so that no absolute path is shown."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -119,7 +151,7 @@ def _inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _unpacked(page: Mapping[str, Any], maps: Mapping[int, PackedMap]) -> dict[str, Any]:
+def unpacked(page: Mapping[str, Any], maps: Mapping[int, PackedMap]) -> dict[str, Any]:
     """Return a payload with its arrays in the places that refer to them, and the columns of its maps beside it."""
     arrays = [np.frombuffer(base64.b64decode(one), "<f8") for one in page["arrays"]]
     # orjson turns tuples and numpy's numbers into what JSON holds, as the page does.
@@ -131,7 +163,7 @@ def _unpacked(page: Mapping[str, Any], maps: Mapping[int, PackedMap]) -> dict[st
 def _filled(value: Any, arrays: list[Any]) -> Any:
     if isinstance(value, dict):
         if set(value) == {"$array"}:
-            return _told(arrays[value["$array"]])
+            return told(arrays[value["$array"]])
         return {key: _filled(one, arrays) for key, one in value.items()}
     if isinstance(value, list):
         return [_filled(one, arrays) for one in value]
@@ -146,13 +178,13 @@ def _columns(packed: PackedMap) -> dict[str, Any]:
         end = start + spec["length"] * kind.itemsize
         planes = np.frombuffer(data[start:end], "u1").reshape(kind.itemsize, -1)
         stored = np.ascontiguousarray(planes.T).view(kind).ravel()
-        columns[spec["name"]] = _told(np.cumsum(stored.astype("f8")) if spec["ascending"] else stored)
+        columns[spec["name"]] = told(np.cumsum(stored.astype("f8")) if spec["ascending"] else stored)
         start = end
     assert start == len(data)
     return columns
 
 
-def _told(values: Any) -> Any:
+def told(values: Any) -> Any:
     """Return a column as a list, or a long one as what identifies it: any changed value changes the hash."""
     numbers = [None if np.isnan(one) else int(one) if one == int(one) else float(one) for one in values.astype("f8")]
     if len(numbers) <= LONGEST:
@@ -170,7 +202,7 @@ def _told(values: Any) -> Any:
     }
 
 
-def _pretty(value: Any) -> str:
+def pretty(value: Any) -> str:
     """Return JSON with sorted keys; a list of numbers stands on one line."""
     return f"{_lines(value, '')}\n"
 

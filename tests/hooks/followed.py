@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.parts.chunk import EventBatch, Row
-from memtrace.hooks.parts.spool import Spool
+from memtrace.hooks.parts.spool import Spool, encode
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.torch_side.attach import Attachments
 from memtrace.hooks.torch_side.guard import Guard
@@ -39,7 +40,8 @@ class MemorySpool(Spool):
 
     def write_chunk(self, number: int, records: Any) -> bool:
         """Keep a chunk."""
-        self.chunks[number] = list(records)
+        lines = [record if isinstance(record, bytes) else encode(record) for record in records]
+        self.chunks[number] = [json.loads(line) for line in b"".join(lines).splitlines()]
         return True
 
     def drop_chunk(self, number: int) -> None:
@@ -140,7 +142,8 @@ class Followed:
         return [row for row in found if all(row[name] == value for name, value in having.items())]
 
     def _pending(self, table: str) -> list[Row]:
-        return list(getattr(self.window.chunk, table))
+        sweeps: list[Any] = self.window.chunk.sweeps if table == "owners" else []
+        return [*getattr(self.window.chunk, table), *(row for sweep in sweeps for row in sweep)]
 
     def phases(self, **having: object) -> list[tuple[str, int, int]]:
         """Return phase, step and microbatch of each phase that has ended."""
@@ -168,13 +171,19 @@ class Followed:
 
 
 def _chunk_rows(chunk: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
-    strings = next(record["values"] for record in chunk if record["k"] == "strings")
     texts = {column.name for column in _TABLES[table].columns if column.kind == "string"}
     rows = []
+    strings: list[str] = []
     for record in chunk:
-        if record["k"] == table:
-            for values in zip(*record["columns"].values(), strict=True):
-                row = dict(zip(record["columns"], values, strict=True))
+        if record["k"] == "strings":
+            strings = record["values"]
+        elif record["k"] == table:
+            columns = record["columns"]
+            num_rows = next(len(values) for values in columns.values() if isinstance(values, list))
+            # One value may stand for all rows.
+            lists = [values if isinstance(values, list) else [values] * num_rows for values in columns.values()]
+            for values in zip(*lists, strict=True):
+                row = dict(zip(columns, values, strict=True))
                 rows.append({name: _text(value, strings) if name in texts else value for name, value in row.items()})
     return rows
 

@@ -228,7 +228,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_children_of_multiprocessing_are_not_recorded(world: World, method: str) -> None:
+def test_children_of_multiprocessing_that_do_not_train_are_not_recorded(world: World, method: str) -> None:
     (world.folder / "spawn.py").write_text(SPAWN)
     result = world.run("spawn.py", method)
     assert (result.stdout, result.stderr) == (f"{CALLED}worker\n", "")
@@ -255,10 +255,10 @@ def test_children_of_multiprocessing_are_not_recorded(world: World, method: str)
         ("python -m torch._inductor.compile_worker", "skip"),
         ("python -m torch._inductor.autotune_process", "skip"),
         ("python -c 'from multiprocessing.resource_tracker import main;main(5)'", "skip"),
-        ("python -c 'from multiprocessing.forkserver import main; main(5, 6, [])'", "skip"),
+        ("python -c 'from multiprocessing.forkserver import main; main(5, 6, [])'", "worker"),
         (
             "python -c 'from multiprocessing.spawn import spawn_main; spawn_main()' --multiprocessing-fork",
-            "rank_function",
+            "worker",
         ),
     ],
 )

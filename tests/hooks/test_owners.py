@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.ownership.owners import Owned, OwnerSweep  # noqa: E402
+from memtrace.hooks.ownership.owners import Owned, OwnerRows  # noqa: E402
+from memtrace.hooks.ownership.sweep import OwnerSweep  # noqa: E402
 from memtrace.schema import tables  # noqa: E402
 from memtrace.schema.names import Category  # noqa: E402
 
 
-def table(rows: list[tuple[object, ...]]) -> list[dict[str, object]]:
+def table(rows: Iterable[tuple[object, ...]]) -> list[dict[str, object]]:
     """Return rows as dictionaries."""
     return [dict(zip(tables.OWNERS.column_names(), row, strict=True)) for row in rows]
 
 
+def sweeper() -> OwnerSweep:
+    """Return what sweeps, and has not yet."""
+    return OwnerSweep(torch, OwnerRows(torch))
+
+
 def sweep(*roots: object, held: Sequence[Owned] = (), optimizers: Sequence[object] = ()) -> list[dict[str, object]]:
     """Return the rows of one sweep."""
-    return table(OwnerSweep(torch).rows(roots, optimizers, held=held, names=[], now_ns=1, step=1))
+    return table(sweeper().sweep(roots, optimizers, held=held, names=[], now_ns=1, step=1))
 
 
 def test_gradients_that_share_a_storage_have_a_row_each() -> None:
@@ -64,8 +70,8 @@ def test_a_gathered_parameter_is_no_parameter() -> None:
 def test_names_are_known_of_parameters_that_no_module_holds() -> None:
     shard = torch.nn.Parameter(torch.zeros(4))
     optimizer = torch.optim.SGD([shard], lr=0.1)
-    rows = OwnerSweep(torch).rows([], [optimizer], held=[], names=[(id(shard), "blocks.0.weight")], now_ns=1, step=1)
-    assert [row["name"] for row in table(rows)] == ["blocks.0.weight"]
+    found = sweeper().sweep([], [optimizer], held=[], names=[(id(shard), "blocks.0.weight")], now_ns=1, step=1)
+    assert [row["name"] for row in table(found)] == ["blocks.0.weight"]
 
 
 def test_emptied_storages_have_no_row() -> None:
@@ -81,5 +87,5 @@ def test_inputs_are_looked_for_in_containers_three_deep(wrap: object, depth: int
     value: object = tensor
     for _ in range(depth):
         value = wrap(value)  # type: ignore[operator]
-    rows = table(OwnerSweep(torch).of_inputs(value, now_ns=1, step=1))  # type: ignore[arg-type]
+    rows = table(OwnerRows(torch).of_inputs(value, now_ns=1, step=1))  # type: ignore[arg-type]
     assert [row["address"] for row in rows] == [tensor.untyped_storage().data_ptr()] * is_found

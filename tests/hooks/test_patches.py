@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +19,11 @@ class Parent:
         if number < 0:
             raise ValueError(number)
         return 2 * number
+
+    def warn_and_fail(self) -> None:
+        """Warn of the line that called, and fail."""
+        warnings.warn("of the caller", stacklevel=2)
+        raise ValueError
 
 
 class Child(Parent):
@@ -73,3 +80,23 @@ def test_a_missing_attribute_is_skipped() -> None:
     patches = Patches()
     patches.around(namespace, "absent")
     assert not hasattr(namespace, "absent")
+
+
+def test_an_exception_and_a_warning_show_nothing_of_a_wrapper() -> None:
+    def look() -> tuple[list[str], str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                Parent().warn_and_fail()
+            except ValueError as error:
+                names = [entry.name for entry in traceback.extract_tb(error.__traceback__)]
+        return names, f"{caught[0].filename}:{caught[0].lineno}"
+
+    bare = look()
+    patches = Patches()
+    patches.around(Parent, "warn_and_fail", before=lambda *args: None, after=lambda *args: None)
+    try:
+        assert look() == bare
+    finally:
+        patches.undo()
+    assert bare[0] == ["look", "warn_and_fail"]

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -188,3 +189,31 @@ def test_what_json_cannot_say_does_not_cost_the_record(value: object, expected: 
     assert json.loads(line, parse_constant=lambda name: pytest.fail(name)) == {"k": "x", "v": expected}
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
+
+
+def test_a_main_part_whose_folder_was_removed_is_begun_again(spool: Spool, tmp_path: Path, warned: list[str]) -> None:
+    spool.write({"k": "header", "rank": 3})
+    spool.write({"k": "step", "step": 1})
+    spool.flush()
+    shutil.rmtree(tmp_path / "t.json.parts")
+    spool.write({"k": "facts", "exit": 0})
+    spool.write({"k": "step", "step": 2})
+    spool.flush()
+    assert [record.get("step", record["k"]) for record in lines(spool.main_path)] == ["header", "facts", WARNING, 2]
+    assert spool.write_chunk(0, [{"k": CHUNK}])
+    assert warned == []
+
+
+def test_a_folder_of_the_program_that_it_removed_is_not_made_again(tmp_path: Path, warned: list[str]) -> None:
+    spool = Spool(str(tmp_path / "runs" / "t.json.parts"), rank=3, warn_once=warned.append)
+    (tmp_path / "runs").mkdir()
+    spool.write({"k": "header"})
+    spool.flush()
+    shutil.rmtree(tmp_path / "runs")
+    for step in (1, 2):
+        spool.write({"k": "step", "step": step})
+        spool.flush()
+        assert not spool.write_chunk(step, [{"k": CHUNK}])
+    spool.close()
+    assert len(warned) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,10 @@ def faults_of(source: Source, known: KnownNames) -> Iterator[Fault]:
 def _changes(source: Source, place: Place, known: KnownNames) -> Iterator[operators.Change]:
     yield from operators.statements(source, place)
     for expression in expressions(place.node):
+        kept = _kept(expression)
         for node in nodes_of(source, expression):
+            if id(node) in kept:
+                continue
             yield from operators.comparisons(source, node)
             # `A | B` at the top of a module is a type.
             if place.function is not None or not isinstance(getattr(node, "op", None), ast.BitOr):
@@ -64,6 +67,20 @@ def _changes(source: Source, place: Place, known: KnownNames) -> Iterator[operat
             yield from operators.opposites(source, node)
             yield from operators.dropped_keywords(source, node, known)
             yield from operators.sibling_fields(source, node, place, known)
+
+
+def _kept(expression: ast.expr) -> set[int]:
+    """Return the nodes that stay as they are: values of keywords that no test holds, and columns that are measured.
+
+    All columns of a table are equally long, so that the length of another is the same.
+    """
+    found = set()
+    for node in ast.walk(expression):
+        if isinstance(node, ast.keyword) and node.arg in operators.NOT_TESTED and isinstance(node.value, ast.Constant):
+            found.add(id(node.value))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len":
+            found |= {id(one) for one in node.args if isinstance(one, ast.Attribute)}
+    return found
 
 
 def sample_of(faults: Iterable[Fault], size: int, seed: int) -> Sequence[Fault]:

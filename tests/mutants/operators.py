@@ -38,6 +38,9 @@ ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
 }
 EMPTY = {"list": "[]", "dict": "{}", "tuple": "()", "Sequence": "()", "int": "0", "str": "''"}
 """What a function may return in place of its result, by the beginning of its return type."""
+NOT_TESTED = frozenset({"strict", "kind"})
+"""Keywords that stay as they are: `strict` of `zip` is an assertion, and in which order an unstable sort leaves equals
+is no rule that a test could hold it to."""
 OPPOSITES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -103,7 +106,7 @@ def dropped_keywords(source: Source, node: ast.expr, known: KnownNames) -> Itera
     name = getattr(node.func, "id", getattr(node.func, "attr", ""))
     arguments = sorted([*node.args, *node.keywords], key=source.start)
     for position, argument in enumerate(arguments):
-        if not isinstance(argument, ast.keyword) or argument.arg in {None, *known.required.get(name, ())}:
+        if not isinstance(argument, ast.keyword) or argument.arg in {None, *NOT_TESTED, *known.required.get(name, ())}:
             continue
         if position + 1 < len(arguments):
             yield source.start(argument), source.start(arguments[position + 1]), ""

@@ -60,6 +60,8 @@ def test_each_kind_of_fault_changes_what_it_says(line: str, changed: set[str]) -
         "x = 'a' + b",
         "x = f'{a:>10}'",
         "X = A | B",
+        "def f():\n    x = zip(a, b, strict=True)",
+        "def f():\n    x = sort(a, kind='stable')",
     ],
 )
 def test_words_types_and_messages_hold_no_faults(text: str) -> None:
@@ -73,6 +75,12 @@ def test_a_field_is_swapped_with_the_next_of_its_type_only() -> None:
         "print(row.steps, row.name)",
         "pass",
     }
+
+
+def test_the_length_of_another_column_is_no_fault() -> None:
+    before = "@dataclass\nclass Rows:\n    start: IntArray\n    end: IntArray\n"
+
+    assert new_lines("def f(rows: Rows):\n    x = len(rows.start)\n    y = rows.end\n", before) == {"y = rows.start"}
 
 
 def test_a_keyword_that_a_call_needs_stays() -> None:

@@ -1,6 +1,7 @@
 """Tables of a run for pandas: every allocation with all that is known of it, or any table of the trace.
 
-In: `Trace`. Out: one frame for all ranks. Bytes are ints, times Unix ns; what is not known is missing (`<NA>`).
+In: `Trace`, or the `Report` of one. Out: one frame for all ranks. Bytes are ints, times Unix ns; what is not known is
+missing (`<NA>`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from memtrace.analysis.report import analyze
-from memtrace.analysis.results.report import AllocationMap, IntArray, RankReport
+from memtrace.analysis.results.report import AllocationMap, IntArray, RankReport, Report
 from memtrace.errors import MemtraceError
 from memtrace.schema.tables import TABLES
 from memtrace.store.trace import Trace
@@ -24,16 +24,17 @@ NAMES = (ALLOCATIONS, *(table.name for table in TABLES))
 """Tables by name."""
 
 
-def frame_of(trace: Trace, name: str) -> pd.DataFrame:
-    """Return one table of a run, a column `rank` in front.
+def allocations_frame(report: Report) -> pd.DataFrame:
+    """Return every allocation of a report that was made with them, a column `rank` in front."""
+    return _stacked([_allocations(rank, rank.allocation_map) for rank in report.ranks if rank.allocation_map])
+
+
+def table_frame(trace: Trace, name: str) -> pd.DataFrame:
+    """Return one table of a trace, a column `rank` in front.
 
     Raises:
         MemtraceError: there is no table of this name.
     """
-    if name == ALLOCATIONS:
-        reports = analyze(trace, with_map=True).ranks
-        frames = [_allocations(report, report.allocation_map) for report in reports if report.allocation_map]
-        return _stacked(frames)
     if name not in NAMES:
         raise MemtraceError(f"there is no table {name}", hint=f"the tables are {', '.join(NAMES)}")
     frames = []

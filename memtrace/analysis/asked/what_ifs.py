@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from memtrace.allocator.results import WhatIf
 from memtrace.allocator.settings import parse_settings
 from memtrace.allocator.whatif import Change, read_recording, what_if
+from memtrace.analysis.each_rank import of_each_rank
 from memtrace.analysis.what_if.recompute import recomputed
 from memtrace.analysis.what_if.request_sizes import Edit, checked_category, edited_sizes
 from memtrace.errors import MemtraceError
-from memtrace.store.trace import RankTrace, Trace
+from memtrace.store.trace import LoadWarning, RankTrace, Trace
 from memtrace.units import format_bytes
 
 
@@ -41,24 +42,30 @@ class Asked:
     """Whether the standard settings are tried, and the best one is named."""
 
 
-def try_what_ifs(trace: Trace, asked: Asked) -> list[WhatIf]:
-    """Return what the changes make of each rank and device.
+def try_what_ifs(trace: Trace, asked: Asked) -> tuple[list[WhatIf], list[LoadWarning]]:
+    """Return what the changes make of each rank and device, and a warning for each rank that could not be analysed.
 
     Raises:
         MemtraceError: a change makes no sense, or no device can be replayed.
     """
-    results: list[WhatIf] = []
-    refused: MemtraceError | None = None
-    for rank in trace.ranks:
+    refused: list[MemtraceError] = []
+
+    def of_rank(rank: RankTrace) -> list[WhatIf]:
+        found: list[WhatIf] = []
         for device in _devices(rank, as_cuda=asked.as_cuda):
             try:
-                results.append(_of_device(rank, device, asked))
+                found.append(_of_device(rank, device, asked))
             except MemtraceError as error:
                 # Of several devices one may hold nothing to replay.
-                refused = refused or error
+                refused.append(error)
+        return found
+
+    of_ranks, left_out = of_each_rank(trace, of_rank)
+    results = [one for found in of_ranks for one in found]
     if not results:
-        raise refused or MemtraceError("no memory of a GPU was recorded", hint="for a recording of the CPU, --as cuda")
-    return results
+        hint = "for a recording of the CPU, --as cuda"
+        raise refused[0] if refused else MemtraceError("no memory of a GPU was recorded", hint=hint)
+    return results, left_out
 
 
 def _devices(rank: RankTrace, *, as_cuda: bool) -> list[str]:

@@ -12,6 +12,6 @@ def options_of(rank: RankTrace, row: int) -> dict[str, Any]:
     """Return the options of a row of the optimizers table; none where what was recorded is damaged."""
     try:
         options = json.loads(rank.text(int(rank.table("optimizers")["options"][row])) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return options if isinstance(options, dict) else {}

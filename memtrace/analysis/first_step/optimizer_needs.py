@@ -179,13 +179,18 @@ def _step_of(group: Group, parameters: Sequence[Parameter], *, is_cpu: bool) -> 
     new_gradients = _new_gradients(group)
     if implementation == "foreach":
         # Adam deletes the decayed gradients before it takes roots; Adagrad reuses them for the numerator.
-        reuses = group.class_name in ("Adam", "Adagrad")
+        reuses = group.class_name in ("Adam", "AdamW", "Adagrad")
         count = max(rule.foreach, new_gradients) if reuses else rule.foreach + new_gradients
         return count * sum(one.num_bytes for one in parameters)
     sizes = [one.num_bytes for one in parameters]
     before = [0, *sizes[:-1]]
     in_turn = rule.loop + new_gradients + _nesterov(group)
-    return max(in_turn * size + rule.carried * last for size, last in zip(sizes, before, strict=True))
+    turns = list(zip(sizes, before, strict=True))
+    held = max(in_turn * size + rule.carried * last for size, last in turns)
+    if group.options.get("maximize"):
+        # A negative gradient is made while its variable still holds that of the turn before.
+        held = max(held, *(size + (rule.carried + 1) * last for size, last in turns))
+    return held
 
 
 def _adafactor_step(parameters: Sequence[Parameter], *, foreach: bool) -> int:

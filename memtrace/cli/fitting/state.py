@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".state"
 FORMAT = "memtrace-fit-state"
+MAX_BYTES = 64 << 20
+"""A search of a few dozen runs takes some kilobytes."""
 
 
 class State:
@@ -31,18 +34,22 @@ class State:
             MemtraceError: it is of another search, or cannot be read.
         """
         from memtrace.errors import MemtraceError
+        from memtrace.store.opening import read_small
 
         path = output.with_name(output.name + SUFFIX)
         if force:
-            path.unlink(missing_ok=True)
-        if not path.exists():
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise MemtraceError(f"{path} cannot be removed: {error.strerror or error}") from None
+        if not os.path.lexists(path):
             return cls(path, search, [])
         hint = "finish it with its own command, choose another -o, or start over with --force"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_small(path, max_bytes=MAX_BYTES).decode("utf-8"))
             runs = [(_size(one["micro_batch"]), _measured(one)) for one in content["runs"]]
-            found = content["search"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = dict(content["search"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise MemtraceError(f"{path} is no state of a search: {type(error).__name__}", hint=hint) from None
         if found != search:
             different = ", ".join(name for name in search if found.get(name) != search[name])

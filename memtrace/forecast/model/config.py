@@ -7,7 +7,7 @@ In: the decoded JSON. Out: a spec. One reader an architecture; what a configurat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
@@ -28,11 +28,11 @@ def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelS
     if not isinstance(config, Mapping):
         raise MemtraceError("config: not a JSON object")
     inner = config.get("text_config")
-    if isinstance(inner, Mapping) and inner.get("model_type") in READERS:
+    if isinstance(inner, Mapping) and _is_known(inner.get("model_type")):
         # A model of text and images: memtrace estimates its language model.
         config = inner
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in READERS:
+    if not _is_known(kind):
         hint = SUPPORTED_HINT.format(", ".join(sorted(READERS)))
         raise MemtraceError(f"config: the architecture {shown(kind)} is not known", hint=hint)
     return ModelSpec(
@@ -42,11 +42,16 @@ def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelS
     )
 
 
+def _is_known(kind: Any) -> TypeGuard[str]:
+    """Return whether a value names an architecture; not every value may even be looked up."""
+    return isinstance(kind, str) and kind in READERS
+
+
 def _gpt2(get: ConfigFields) -> dict[str, Any]:
     hidden, heads = get.integer("n_embd", "hidden_size", default=768), get.integer("n_head", default=12)
     positions = get.integer("n_positions", default=1024)
     return {
-        "num_layers": get.integer("n_layer", default=12),
+        "num_layers": get.layers("n_layer", default=12),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
@@ -84,7 +89,7 @@ def _llama(get: ConfigFields) -> dict[str, Any]:
     mlp_bias = get.flag("mlp_bias", default=False)
     head_dim = get.integer("head_dim", default=None)
     return {
-        "num_layers": get.integer("num_hidden_layers"),
+        "num_layers": get.layers("num_hidden_layers"),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": get.integer("num_key_value_heads", default=heads),
@@ -242,7 +247,7 @@ def _bert(get: ConfigFields) -> dict[str, Any]:
     is_tied = get.flag("tie_word_embeddings", default=True)
     dropout = get.number("hidden_dropout_prob", default=0.1)
     return {
-        "num_layers": get.integer("num_hidden_layers", default=12),
+        "num_layers": get.layers("num_hidden_layers", default=12),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
@@ -271,7 +276,7 @@ def _opt(get: ConfigFields) -> dict[str, Any]:
     is_normed = get.flag("do_layer_norm_before", default=True)
     affine, dropout = get.flag("layer_norm_elementwise_affine", default=True), get.number("dropout", default=0.1)
     return {
-        "num_layers": get.integer("num_hidden_layers", default=12),
+        "num_layers": get.layers("num_hidden_layers", default=12),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
@@ -305,7 +310,7 @@ def _falcon(get: ConfigFields) -> dict[str, Any]:
     num_norms = get.integer("num_ln_in_parallel_attn", default=2 if is_new else 1)
     has_two = (is_new and num_norms == 2) or not (is_new or is_parallel)
     return {
-        "num_layers": get.integer("num_hidden_layers", "n_layer"),
+        "num_layers": get.layers("num_hidden_layers", "n_layer"),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": kv_heads,
@@ -328,7 +333,7 @@ def _falcon(get: ConfigFields) -> dict[str, Any]:
 def _bloom(get: ConfigFields) -> dict[str, Any]:
     hidden, heads = get.integer("hidden_size", "n_embed"), get.integer("n_head", "num_attention_heads")
     return {
-        "num_layers": get.integer("n_layer", "num_hidden_layers"),
+        "num_layers": get.layers("n_layer", "num_hidden_layers"),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,

@@ -44,6 +44,11 @@ class Precision:
         return self.compute_bytes if self.matmul_input_bytes is None else self.matmul_input_bytes
 
     @property
+    def reduced_bytes(self) -> int:
+        """Bytes an element of the gradients that data parallelism reduces: of the wider copy where there is one."""
+        return self.accumulation_bytes or self.gradient_bytes
+
+    @property
     def adam_state_bytes(self) -> int:
         """Bytes a parameter of both states of Adam."""
         return self.state_bytes + (self.state_bytes if self.second_state_bytes is None else self.second_state_bytes)

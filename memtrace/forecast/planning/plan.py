@@ -6,7 +6,7 @@ In: `ModelSpec`, a `Question`. Out: `Plan`. Memory and time of all layouts are e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,29 +16,23 @@ from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.memory.layout import RECOMPUTE, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
-from memtrace.forecast.memory.phases import ACTIVATION, TEMPORARY, largest, moments
 from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.precision import PRECISIONS, Precision
 from memtrace.forecast.model.spec import ModelSpec
+from memtrace.forecast.planning.costs import RESERVE_PCT, Costs, costs, joined
 from memtrace.forecast.planning.launch_settings import launch_settings
-from memtrace.forecast.planning.layouts import Grid, IntArray, layout_grid
+from memtrace.forecast.planning.layouts import Grid, layout_grid
 from memtrace.forecast.planning.reasons import reasons
-from memtrace.forecast.planning.step_time import Speed, step_time
 from memtrace.forecast.results import Plan, PlanCloud, PlanRow
+from memtrace.forecast.step_time.speed import Speed, speed_of
+from memtrace.forecast.step_time.step import COMMUNICATION, COMPUTATION
 
-RESERVE_PCT = 8
-"""By how much the allocator may reserve more than is allocated, of activations and temporaries, which come and go.
-
-With expandable segments, as large runs use them; without, the model of the allocator says 5 to 20 % of the peak.
-"""
 MAX_DRAWN = 4000
 """Layouts in the chart: as many as the playbook's sweep had."""
 EQUAL_SPEED = 0.005
 """Share by which two throughputs may differ and count as equal."""
 _CHUNK = 1 << 16
 """Layouts evaluated at once: more would leave the caches."""
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,29 +48,21 @@ class Question:
     optimizer: Optimizer = OPTIMIZERS["adamw"]
     attention: str = "flash"
     dropout: float | None = None
-    speed: Speed = field(default_factory=Speed)
+    framework: str = "none"
+    loss: str | None = None
+    """How the loss is computed; `None` is the framework's way."""
+    speed: Speed | None = None
+    """`None` is the framework's."""
+
+    @property
+    def used_speed(self) -> Speed:
+        """The speed that is given, or else that of the framework."""
+        return speed_of(self.framework) if self.speed is None else self.speed
 
     @property
     def global_sequences(self) -> int:
         """Sequences of one optimizer step."""
         return self.global_tokens // self.sequence
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Evaluated:
-    """Memory and time of a grid of layouts, a number a layout."""
-
-    peak: IntArray
-    """Bytes of the steady-state peak of the fullest pipeline stage."""
-    needed: IntArray
-    """The same with what the allocator may reserve beyond it."""
-    seconds: FloatArray
-    compute: FloatArray
-    communication: FloatArray
-    bubble: FloatArray
-    throughput: FloatArray
-    """Tokens a second and GPU."""
-    mfu: FloatArray
 
 
 def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
@@ -116,33 +102,11 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
     )
 
 
-def evaluate(spec: ModelSpec, question: Question, grid: Grid) -> Evaluated:
+def evaluate(spec: ModelSpec, question: Question, grid: Grid) -> Costs:
     """Return memory and time of every layout of a grid."""
-    chunks = [
-        _evaluate(spec, question, grid.take(np.arange(start, min(start + _CHUNK, len(grid)))))
-        for start in range(0, len(grid), _CHUNK)
-    ]
-    names = [one.name for one in fields(Evaluated)]
-    return Evaluated(**{name: np.concatenate([getattr(one, name) for one in chunks]) for name in names})
-
-
-def _evaluate(spec: ModelSpec, question: Question, grid: Grid) -> Evaluated:
-    run, layout = run_of(question, grid), grid.layout()
-    points = [one for is_last in (False, True) for one in moments(spec, run, layout, is_last=is_last, steady=True)]
-    peak = largest(one.num_bytes for one in points)
-    reserved = (one.by_category[ACTIVATION] + one.by_category.get(TEMPORARY, 0) for one in points)
-    needed = largest(one.num_bytes + RESERVE_PCT * moving // 100 for one, moving in zip(points, reserved, strict=True))
-    time = step_time(spec, run, layout, question.gpu, question.speed)
-    like = np.zeros(len(grid))
-    return Evaluated(
-        peak=np.asarray(peak, np.int64),
-        needed=np.asarray(needed, np.int64),
-        seconds=time.total + like,
-        compute=time.compute + like,
-        communication=time.communication + like,
-        bubble=time.bubble + like,
-        throughput=time.tokens_per_second_per_gpu + like,
-        mfu=time.mfu + like,
+    chunks = [grid.take(np.arange(start, min(start + _CHUNK, len(grid)))) for start in range(0, len(grid), _CHUNK)]
+    return joined(
+        [costs(spec, run_of(question, one), one.layout(), question.gpu, question.used_speed) for one in chunks]
     )
 
 
@@ -173,7 +137,7 @@ def _check(question: Question) -> None:
         )
 
 
-def _ranked(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+def _ranked(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """Return the layouts, best first: those that fit, by throughput, and of equally fast ones the simplest.
 
     Throughputs within half a per cent of each other count as equal: the model of time knows no better. Then fewer
@@ -187,7 +151,7 @@ def _ranked(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_]) -> npt.ND
     return np.lexsort((found.peak, grid.zero > 1, grid.accumulation, kinds, -speed, ~fits))
 
 
-def _pareto(found: Evaluated, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+def _pareto(found: Costs, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """Return the fitting layouts that no other beats in both memory and throughput, least memory first."""
     rows = np.flatnonzero(fits)
     rows = rows[np.lexsort((-found.throughput[rows], found.peak[rows]))]
@@ -197,7 +161,7 @@ def _pareto(found: Evaluated, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.int
     return rows[found.throughput[rows] > before]
 
 
-def _row(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_], at: int, question: Question) -> PlanRow:
+def _row(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], at: int, question: Question) -> PlanRow:
     numbers = {one.name: int(getattr(grid, one.name)[at]) for one in fields(Grid)}
     recompute = RECOMPUTE[numbers.pop("recompute")]
     more = {"sequence": question.sequence, "global_sequences": question.global_sequences}
@@ -206,9 +170,9 @@ def _row(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_], at: int, que
         recompute=recompute,
         peak_bytes=int(found.peak[at]),
         step_time_ns=_ns(found.seconds[at]),
-        compute_ns=_ns(found.compute[at]),
-        communication_ns=_ns(found.communication[at]),
-        bubble_ns=_ns(found.bubble[at]),
+        compute_ns=_ns(sum(found.time[name][at] for name in COMPUTATION)),
+        communication_ns=_ns(sum(found.time[name][at] for name in COMMUNICATION)),
+        bubble_ns=_ns(found.time["bubble"][at]),
         tokens_per_second_per_gpu=round(float(found.throughput[at]), 3),
         mfu=round(float(found.mfu[at]), 5),
         fits=bool(fits[at]),
@@ -223,7 +187,7 @@ def _ns(seconds: float) -> int:
     return round(float(seconds) * 1e9)
 
 
-def _cloud(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_], order: npt.NDArray[np.intp]) -> PlanCloud:
+def _cloud(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], order: npt.NDArray[np.intp]) -> PlanCloud:
     """Return the layouts of the chart: the best, and evenly many of those below."""
     if len(order) > MAX_DRAWN:
         best = order[: MAX_DRAWN // 2]
@@ -244,15 +208,16 @@ def _cloud(grid: Grid, found: Evaluated, fits: npt.NDArray[np.bool_], order: npt
 
 
 def _assumptions(question: Question) -> tuple[str, ...]:
-    gpu, speed = question.gpu, question.speed
+    gpu, speed = question.gpu, question.used_speed
+    later = speed.later_share if gpu.capability >= (9, 0) else 1.0
     return (
-        f"Kernels reach {speed.compute_share:.0%} of {gpu.flops / 1e12:.0f} TFLOP/s, whatever their sizes.",
+        f"Large matrix products reach {speed.compute_share * later:.0%} of {gpu.flops / 1e12:.0f} TFLOP/s; "
+        f"{speed.half_tokens:.0f} tokens a micro-batch, or matrices {speed.half_width:.0f} wide, half of that.",
         f"Collectives reach {speed.bandwidth_share:.0%} of {gpu.intra_bytes_s / 1e9:.0f} GB/s inside a node of "
-        f"{gpu.gpus_per_node} and of {gpu.inter_bytes_s / 1e9:.0f} GB/s between nodes, one way and per GPU.",
-        "Tensor-parallel communication is not hidden; data-parallel is hidden behind backward, FSDP's behind the layer "
-        "before, context-parallel behind attention.",
-        "The schedule is 1F1B with equally many layers a stage; the optimizer runs fused, its time is not counted.",
+        f"{gpu.gpus_per_node}, and of {gpu.inter_bytes_s / 1e9:.0f} GB/s between nodes for each GPU of a group.",
+        "Tensor-parallel communication is not hidden; of what data and context parallelism could hide behind "
+        f"computation {speed.overlap:.0%} is.",
+        "The schedule is 1F1B; the optimizer runs fused.",
         "Without ZeRO, gradients are views of the communication buckets.",
         f"A layout fits if its peak and {RESERVE_PCT} % of what comes and goes, for the allocator, fit.",
-        "The step time ranks layouts; it has not been compared with measured runs.",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dis
 import linecache
 import os
+import sys
 from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -53,6 +54,21 @@ def strip_own_frames(tb: TracebackType | None) -> TracebackType | None:
             entry.tb_next = following
         following = entry
     return following
+
+
+def shorten_module_call() -> None:
+    """Let the exception that torch passes on from a module's `forward` look as if there were no hooks of ours.
+
+    Called by a hook that torch runs on the way out, before the program can see the exception.
+    """
+    error = sys.exc_info()[1]
+    tb = None if error is None else error.__traceback__
+    if error is None or tb is None or tb.tb_next is None:
+        return
+    short = _short_call(tb, tb.tb_next)
+    if short is not None:
+        short.tb_next = tb.tb_next.tb_next
+        error.__traceback__ = short
 
 
 def is_own(frame: FrameType) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Container
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.failure.tracebacks import shorten_module_call
+from memtrace.hooks.ownership.module_tree import modules_in
 from memtrace.hooks.parts.chunk import Row
 
 _Label = tuple[str, str]
@@ -74,6 +76,9 @@ class ModuleScopes:
     def after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook: close the scope, and those inside it that an exception left open."""
         now = time_ns()
+        if output is None:
+            # The module has failed, or returns nothing.
+            shorten_module_call()
         open_calls = self._calls.open
         key = id(module)
         while open_calls:
@@ -110,7 +115,7 @@ class ModuleScopes:
         # A second model must not share paths with the first: its own start with its class.
         own = type(root).__name__
         prefix = f"{own}." if len(self.roots()) > 1 else ""
-        for name, module in root.named_modules():
+        for name, module in modules_in(root):
             self._labels[id(module)] = (f"{prefix}{name}" if name else own, type(module).__name__)
 
     def _label_late(self, module: Any) -> _Label:

@@ -105,6 +105,14 @@ class PhaseClock:
             self._backward_done = True
         self._changed(now_ns)
 
+    def abandon(self, phase: Phase, now_ns: int) -> None:
+        """Close the innermost span of a phase, which an exception has ended, and all that it left open inside."""
+        while any(span.phase is phase for span in self._spans):
+            is_last = self._spans[-1].phase is phase
+            self.end(now_ns)
+            if is_last:
+                return
+
     def flush(self) -> None:
         """Emit every open phase with the end unknown: the program ends here, or its recording does."""
         for span in self._spans:

@@ -13,15 +13,19 @@ from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.module_scopes import ModuleScopes
 from memtrace.hooks.loop.named_ranges import Annotations
 from memtrace.hooks.loop.phases import PhaseClock
+from memtrace.hooks.loop.step_calls import StepCalls
 from memtrace.hooks.loop.steps import StepEnd, StepTracker
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.ownership.communication_buffers import Communication
 from memtrace.hooks.ownership.ddp_buckets import Replicas
-from memtrace.hooks.ownership.owners import Owned, OwnerSweep
+from memtrace.hooks.ownership.owners import Owned, OwnerRows
 from memtrace.hooks.ownership.saved import SavedWalk
+from memtrace.hooks.ownership.sweep import OwnerSweep
 from memtrace.hooks.parts.chunk import Row
+from memtrace.hooks.parts.owner_rows import Sweep
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
+from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Phase
 
 
@@ -57,8 +61,10 @@ class TrainingLoop:
             watched=self.replicas.watched,
             on_watched=self._replica_began,
         )
+        self._step_calls = StepCalls()
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
-        self._owners = OwnerSweep(torch)
+        self._owners = OwnerRows(torch)
+        self._sweep = OwnerSweep(torch, self._owners)
         self.communication = Communication(
             torch,
             emit=self._own,
@@ -145,16 +151,25 @@ class TrainingLoop:
         elif self._phases.has_backward and not self._live_optimizers():
             self.steps.mark(time_ns())
 
+    def many_objects(self) -> None:
+        """Very many objects were made since this was last called, tensors perhaps."""
+        if self.is_current_thread:
+            self._window.bound_events()
+
     # Named ranges
 
     def range_began(self, named_range: Any, *_args: Any) -> None:
         """The program enters a `record_function`."""
-        if self._window.is_open and self.is_current_thread:
-            self._annotations.enter(named_range)
+        if self.is_current_thread:
+            self._step_calls.enter(str(named_range.name))
+            if self._window.is_open:
+                self._annotations.enter(named_range)
 
     def range_ended(self, named_range: Any, *_args: Any) -> None:
         """It leaves one."""
         if self.is_current_thread:
+            if self._step_calls.leave(str(named_range.name)):
+                self._phases.abandon(Phase.OPTIMIZER, time_ns())
             self._annotations.leave(named_range)
 
     # Backward and data
@@ -217,6 +232,8 @@ class TrainingLoop:
         if _is_cold(optimizer):
             self._window.wants_frames(False)
         self._phases.begin(Phase.OPTIMIZER, time_ns(), type(optimizer).__name__)
+        if self.is_current_thread:
+            self._step_calls.begin()
 
     def after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """An optimizer step has ended."""
@@ -224,6 +241,8 @@ class TrainingLoop:
             return
         now = time_ns()
         self._phases.end(now)
+        if self.is_current_thread:
+            self._step_calls.end()
         self._writer.describe_optimizer(optimizer)
         if self._window.is_open and self._in_backward():
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
@@ -296,17 +315,18 @@ class TrainingLoop:
             recording_ns=self._window.spent_ns,
         )
 
-    def _sweep_owners(self) -> list[Row]:
-        rows = self._owners.rows(
-            [*self.modules.roots(), *self._averages],
-            self._live_optimizers(),
-            held=self.communication.held(),
-            names=self.communication.names(),
-            now_ns=time_ns(),
-            step=self._step,
-        )
-        self._window.chunk.owners += rows
-        return rows
+    def _sweep_owners(self) -> Sweep:
+        with paused_gc():
+            sweep = self._sweep.sweep(
+                [*self.modules.roots(), *self._averages],
+                self._live_optimizers(),
+                held=self.communication.held(),
+                names=self.communication.names(),
+                now_ns=time_ns(),
+                step=self._step,
+            )
+        self._window.chunk.sweeps.append(sweep)
+        return sweep
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from time import time_ns
 
 from memtrace.hooks.parts.chunk import Chunk, EventBatch
+from memtrace.hooks.parts.room import Room
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.sources.choose import Sources
 from memtrace.schema.options import RecordOptions, StepSelection
@@ -23,6 +24,8 @@ from memtrace.schema.records import TRIGGER_FILE
 # out before it takes much memory: the CPU source holds every event until it is stopped.
 _MAX_MARKS = 200_000
 _MAX_CHUNK_NS = 2 * 10**9
+# In which no more events are made than memory can hold, and beside which the few ms of a chunk are nothing.
+_MIN_CHUNK_NS = 2 * 10**8
 _NUM_LAST_CHUNKS = 4
 
 
@@ -49,6 +52,8 @@ class Window:
         self._spool = spool
         self._sources = sources
         self._lock = threading.RLock()
+        self._room = Room()
+        self._room.reserve()
         self._number = 0
         self._rolling: list[tuple[int, int, int]] = []
         self._oldest = 0
@@ -80,9 +85,15 @@ class Window:
         if self.is_open and (is_long or self.chunk.num_marks > _MAX_MARKS):
             self.drain("ring", frames=self._sources.has_frames_on)
 
+    def bound_events(self) -> None:
+        """Write the chunk early, between any two steps of the interpreter, where it may hold very many events."""
+        is_long = time_ns() - self.chunk.start_ns > _MIN_CHUNK_NS
+        if self.is_open and is_long and self._sources.may_stop_anywhere():
+            self.drain("ring")
+
     def take_events(self) -> None:
         """Take the events so far, ahead of the drain that writes them. On the CPU, none are recorded in between."""
-        with self._lock:
+        with self._lock, self._room:
             if self._taken is not None:
                 return
             began_ns = time_ns()
@@ -108,7 +119,7 @@ class Window:
         self, next_reason: str, *, resume: bool = True, frames: bool = False, next_step: int | None = None
     ) -> None:
         """Write everything since the last drain as one chunk and begin the next, which starts for `next_reason`."""
-        with self._lock:
+        with self._lock, self._room:
             began_ns = time_ns()
             chunk = self.chunk
             keep = self.keeps(chunk.step)
@@ -139,6 +150,10 @@ class Window:
             self._write(chunk, self._sources.dump_history(self._native_path))
             self.chunk = Chunk(step=chunk.step, reason="oom", start_ns=time_ns())
 
+    def close(self) -> None:
+        """Let go of what is held in reserve: nothing is written any more."""
+        self._room.let_go()
+
     def end_step(self, step: int) -> None:
         """Write the step that ended, drop what leaves the rolling window, and open or close it for the next step."""
         self._oldest = step - self._selection.last + 1
@@ -164,18 +179,18 @@ class Window:
         if self._spool.broken:
             return
         try:
-            self._sources.start(frames=frames)
+            with self._room:
+                self._sources.start(frames=frames)
         except OSError as error:
             self._spool.give_up(error)
 
     def _write(self, chunk: Chunk, batch: EventBatch) -> None:
-        if not (chunk.num_marks or batch.columns or batch.is_native):
+        if not (chunk.num_rows or batch.columns or batch.is_native):
             return
-        lines = chunk.records(self._number, time_ns(), batch)
         rolling_ns = [start_ns for step, _, start_ns in self._rolling if step >= self._oldest]
-        if batch.is_native and rolling_ns:
-            lines[0]["keep_from_ns"] = min(rolling_ns)
+        keep_from_ns = min(rolling_ns) if batch.is_native and rolling_ns else None
         number = self._number
+        lines = chunk.records(number, time_ns(), batch, keep_from_ns=keep_from_ns)
         # A number that is missing among the parts is a chunk that could not be written.
         self._number += 1
         if not self._spool.write_chunk(number, lines):
@@ -199,9 +214,12 @@ class Window:
         """Drop all but the last steps that have ended. Once a write has failed they are the last there will be."""
         if self._spool.broken:
             return
-        for step, number, _ in self._rolling:
-            if step < self._oldest:
-                self._spool.drop_chunk(number)
+        old = [number for step, number, _ in self._rolling if step < self._oldest]
+        if old:
+            # That the new step has ended must be known before an old one goes.
+            self._spool.flush()
+        for number in old:
+            self._spool.drop_chunk(number)
         self._rolling = [entry for entry in self._rolling if entry[0] >= self._oldest]
 
     def _native_path(self, suffix: str) -> str:

@@ -13,117 +13,166 @@ from memtrace.hooks.parts.chunk import Row
 from memtrace.schema.names import Category
 from memtrace.schema.shapes import shape_text
 
+_PARTS_OF_LAYOUTS = {
+    "torch.sparse_coo": ("_indices", "_values"),
+    **dict.fromkeys(("torch.sparse_csr", "torch.sparse_bsr"), ("crow_indices", "col_indices", "values")),
+    **dict.fromkeys(("torch.sparse_csc", "torch.sparse_bsc"), ("ccol_indices", "row_indices", "values")),
+    "torch._mkldnn": (),
+}
+"""Tensors without a storage of their own, and the methods that give the tensors which they consist of."""
+
 Owned = tuple[Category, str, Any]
 """What a tensor is, its name, and the tensor."""
 
-_PARAMETER = str(Category.PARAMETER)
+Label = tuple[Category, str, "str | tuple[Any, ...] | None"]
+"""Category, name of a parameter or other thing, and what of it is meant: several tensors have one label together."""
+
+_PARAMETER, _GRADIENT, _STATE = Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE
+_MAX_DEPTH = 3
+"""So deep containers are looked through."""
 
 
-class OwnerSweep:
-    """Reads the addresses of everything that modules and optimizers own, at one moment."""
+class Found:
+    """Tensors with an owner, in the order of their rows; a parameter that is met again was there already.
+
+    It is made at each step for everything there is, so labels are what costs least: names are put together for rows.
+    """
+
+    def __init__(self, torch: Any, names: Mapping[int, str]) -> None:
+        """Begin; `names` are of parameters, by identity."""
+        self.labels: list[Label] = []
+        self.tensors: list[Any] = []
+        self._tensor = torch.Tensor
+        self._plain_kinds = plain_kinds(torch)
+        self._names = names
+        self._met: set[int] = set()
+
+    def names(self) -> Iterator[tuple[Category, str]]:
+        """Yield category and name of each tensor."""
+        for category, name, keys in self.labels:
+            if isinstance(keys, tuple):
+                for key in keys:
+                    yield category, f"{key} of {name}"
+            else:
+                yield category, name if keys is None else f"{keys} of {name}"
+
+    def add(self, category: Category, name: str, tensor: Any, key: str | None = None) -> None:
+        """Add a tensor; with a key, it is that of what has the name."""
+        self.labels.append((category, name, key))
+        self.tensors.append(tensor)
+
+    def add_parameters(self, parameters: Iterable[tuple[str, Any]]) -> None:
+        """Add parameters and their gradients."""
+        labels, tensors, met = self.labels, self.tensors, self._met
+        for name, parameter in parameters:
+            if (key := id(parameter)) in met:
+                continue
+            met.add(key)
+            labels.append((_PARAMETER, name, None))
+            tensors.append(parameter)
+            # `.grad` of a tensor that is not a leaf warns on stderr; parameters are leaves unless swapped out.
+            if parameter.is_leaf and (gradient := parameter.grad) is not None:
+                labels.append((_GRADIENT, name, None))
+                tensors.append(gradient)
+
+    def add_optimizer(self, optimizer: Any) -> None:
+        """Add what an optimizer steps, and its states."""
+        states, plain_kinds = optimizer.state, self._plain_kinds
+        for name, parameter in self._stepped(optimizer):
+            if id(parameter) not in self._met:
+                self.add_parameters([(name, parameter)])
+            state = states.get(parameter)
+            if not state:
+                continue
+            if type(state) is dict and plain_kinds.issuperset(map(type, state.values())):
+                self.labels.append((_STATE, name, tuple(state)))
+                self.tensors += state.values()
+            else:
+                self._add_state(name, state)
+
+    def _stepped(self, optimizer: Any) -> Iterator[tuple[str, Any]]:
+        names = self._names
+        for group_number, group in enumerate(optimizer.param_groups):
+            for number, parameter in enumerate(group["params"]):
+                name = names.get(id(parameter))
+                yield f"group {group_number} parameter {number}" if name is None else name, parameter
+
+    def _add_state(self, name: str, state: Any) -> None:
+        for key, tensor in tensors_in(state, "state", self._tensor):
+            self.add(_STATE, name, tensor, key)
+
+
+class OwnerRows:
+    """Rows of the `owners` table for a few tensors: inputs, what is held for communication, one optimizer."""
 
     def __init__(self, torch: Any) -> None:
-        self._tensor = torch.Tensor
-        self._names: dict[int, str] = {}
-
-    def rows(
-        self,
-        roots: Iterable[Any],
-        optimizers: Iterable[Any],
-        *,
-        held: Iterable[Owned],
-        names: Iterable[tuple[int, str]],
-        now_ns: int,
-        step: int,
-    ) -> list[Row]:
-        """Return rows of the `owners` table for all roots and optimizers, and for what is held for communication.
-
-        `names` are of parameters, by identity, that no root may hold now.
-        """
-        roots, optimizers, held = list(roots), list(optimizers), list(held)
-        self._names = dict(names) | _parameter_names(roots)
-        # A gathered parameter takes the place of its shard in the module.
-        gathered = {address for owned in held for address in _communication_addresses(owned)}
-        found = (*held, *self._of_roots(roots), *self._of_optimizers(optimizers))
-        rows = self._rows(found, now_ns, step)
-        return [row for row in rows if not (row[3] in gathered and row[6] == _PARAMETER)]
+        self._torch = torch
+        self.names: dict[int, str] = {}
+        """Names of parameters by identity, from the last sweep."""
 
     def rows_of(self, found: Iterable[Owned], *, now_ns: int, step: int) -> list[Row]:
         """Return rows for tensors that somebody else found."""
-        return list(self._rows(found, now_ns, step))
+        return list(_rows(found, now_ns, step))
 
     def of_optimizer(self, optimizer: Any, *, now_ns: int, step: int) -> list[Row]:
         """Return rows for the gradients and states of one optimizer, under the names known from the last sweep."""
-        return list(self._rows(self._of_optimizers([optimizer]), now_ns, step))
+        found = Found(self._torch, self.names)
+        found.add_optimizer(optimizer)
+        owned = ((*named, tensor) for named, tensor in zip(found.names(), found.tensors, strict=True))
+        return list(_rows(owned, now_ns, step))
 
     def of_inputs(self, values: Iterable[Any], *, now_ns: int, step: int) -> list[Row]:
         """Return rows for the tensors among the arguments of a root module."""
-        found = ((Category.INPUT, name, tensor) for name, tensor in self._tensors(values, "input"))
-        return list(self._rows(found, now_ns, step))
+        found = ((Category.INPUT, name, tensor) for name, tensor in tensors_in(values, "input", self._torch.Tensor))
+        return list(_rows(found, now_ns, step))
 
-    def _rows(self, found: Iterable[Owned], now_ns: int, step: int) -> Iterator[Row]:
-        seen: set[tuple[int, int, str]] = set()
-        placements = Placements()
-        for category, name, tensor in found:
-            # What is held for communication is so with its whole storage, whoever else has views of it.
-            is_whole = category is Category.COMMUNICATION
-            whole_shape, placement = placements.of(tensor)
-            for part in plain_tensors(tensor):
-                storage = part.untyped_storage()
-                address, size = storage.data_ptr(), storage.nbytes()
-                # Tied parameters are one tensor: it is owned once, by its first name.
-                key = address, 0 if is_whole else part.storage_offset(), str(category)
-                if not address or not size or key in seen:
-                    continue
+
+def _rows(found: Iterable[Owned], now_ns: int, step: int) -> Iterator[Row]:
+    seen: set[tuple[int, int, Category]] = set()
+    placements = Placements()
+    for category, name, tensor in found:
+        whole_shape, placement = placements.of(tensor)
+        for part in plain_tensors(tensor):
+            storage = part.untyped_storage()
+            address, size = storage.data_ptr(), storage.nbytes()
+            key = address, 0 if category is Category.COMMUNICATION else part.storage_offset(), category
+            # Tied parameters are one tensor: it is owned once, by its first name.
+            if address and size and key not in seen:
                 seen.add(key)
-                yield (
-                    now_ns,
-                    step,
-                    device_name(part.device),
-                    address,
-                    size,
-                    size if is_whole else part.numel() * part.element_size(),
-                    str(category),
-                    name,
-                    dtype_name(part.dtype),
-                    None if is_whole else shape_text(part.shape),
-                    whole_shape,
-                    placement,
-                )
+                device, *others = lasting_row(category, name, part, size)
+                yield (now_ns, step, device, address, *others, whole_shape, placement)
 
-    def _of_roots(self, roots: Iterable[Any]) -> Iterator[Owned]:
-        for root in roots:
-            for parameter in root.parameters():
-                yield from self._of_parameter(parameter, self._names.get(id(parameter), "parameter"))
-            for name, buffer in root.named_buffers():
-                yield Category.BUFFER, name, buffer
 
-    def _of_parameter(self, parameter: Any, name: str) -> Iterator[Owned]:
-        yield Category.PARAMETER, name, parameter
-        # `.grad` of a tensor that is not a leaf warns on stderr; parameters are leaves unless swapped out.
-        if parameter.is_leaf and parameter.grad is not None:
-            yield Category.GRADIENT, name, parameter.grad
+def lasting_row(category: Category, name: str, part: Any, size: int) -> Row:
+    """Return a row of owners without time, step, address and placement, for a tensor whose storage has such a size."""
+    # What is held for communication is so with its whole storage, whoever else has views of it.
+    is_whole = category is Category.COMMUNICATION
+    return (
+        device_name(part.device),
+        size,
+        size if is_whole else part.numel() * part.element_size(),
+        str(category),
+        name,
+        dtype_name(part.dtype),
+        None if is_whole else shape_text(part.shape),
+    )
 
-    def _of_optimizers(self, optimizers: Iterable[Any]) -> Iterator[Owned]:
-        for optimizer in optimizers:
-            for group_number, group in enumerate(optimizer.param_groups):
-                for number, parameter in enumerate(group["params"]):
-                    name = self._names.get(id(parameter), f"group {group_number} parameter {number}")
-                    yield from self._of_parameter(parameter, name)
-                    state = optimizer.state.get(parameter)
-                    if state:
-                        for key, tensor in self._tensors(state, "state"):
-                            yield Category.OPTIMIZER_STATE, f"{key} of {name}", tensor
 
-    def _tensors(self, value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, self._tensor):
-            yield name, value
-        elif depth < 3 and isinstance(value, Mapping):
-            for key, item in value.items():
-                yield from self._tensors(item, str(key), depth + 1)
-        elif depth < 3 and isinstance(value, (list, tuple)):
-            for item in value:
-                yield from self._tensors(item, name, depth + 1)
+def tensors_in(value: Any, name: str, kind: type, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors in a container, each with the last key that led to it."""
+    if isinstance(value, kind):
+        yield name, value
+    elif depth < _MAX_DEPTH and isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from tensors_in(item, str(key), kind, depth + 1)
+    elif depth < _MAX_DEPTH and isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item, name, kind, depth + 1)
+
+
+def plain_kinds(torch: Any) -> frozenset[type]:
+    """Return the classes of tensors that `plain_tensors` yields as they are, wherever they have a storage."""
+    return frozenset({torch.Tensor, getattr(torch.nn, "Parameter", torch.Tensor)})
 
 
 def plain_tensors(tensor: Any) -> Iterator[Any]:
@@ -139,7 +188,11 @@ def plain_tensors(tensor: Any) -> Iterator[Any]:
         for attribute in flatten()[0]:
             yield from plain_tensors(getattr(tensor, attribute))
     elif tensor.device.type != "meta" and getattr(tensor, "fake_mode", None) is None:
-        yield tensor
+        parts = _PARTS_OF_LAYOUTS.get(str(getattr(tensor, "layout", None)))
+        if parts is None:
+            yield tensor
+        else:
+            yield from (getattr(tensor, name)() for name in parts)
 
 
 def device_name(device: Any) -> str:
@@ -150,17 +203,3 @@ def device_name(device: Any) -> str:
 def dtype_name(dtype: Any) -> str:
     """Return a dtype without its module: "bfloat16"."""
     return str(dtype).removeprefix("torch.")
-
-
-def _communication_addresses(owned: Owned) -> Iterator[int]:
-    if owned[0] is Category.COMMUNICATION:
-        for part in plain_tensors(owned[2]):
-            yield part.untyped_storage().data_ptr()
-
-
-def _parameter_names(roots: Iterable[Any]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for root in roots:
-        for name, parameter in root.named_parameters():
-            names.setdefault(id(parameter), name)
-    return names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from memtrace.schema import records, tables
 from memtrace.schema.records import Record
@@ -49,6 +49,16 @@ class StackTable:
         return [columns_record(tables.FRAMES, frames), columns_record(tables.STACKS, list(self._stacks))]
 
 
+class Lines(Protocol):
+    """Rows that know their own lines of a chunk."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+
+    def lines(self) -> bytes:
+        """Return whole lines."""
+
+
 class Chunk:
     """Rows of one chunk. Callbacks append tuples in the order of the table's columns; strings are still strings."""
 
@@ -59,6 +69,8 @@ class Chunk:
         self.phases: list[Row] = []
         self.scopes: list[Row] = []
         self.owners: list[Row] = []
+        self.sweeps: list[Lines] = []
+        """All owners at a moment, beside the rows of some."""
         self.saved: list[Row] = []
         self.replica_forwards: list[Row] = []
         self.reducer_timings: list[Row] = []
@@ -68,15 +80,26 @@ class Chunk:
     @property
     def num_marks(self) -> int:
         """Rows collected so far."""
-        return sum(map(len, (self.phases, self.scopes, self.owners, self.saved, self.annotations)))
+        tables_of_rows = (self.phases, self.scopes, self.owners, self.saved, self.annotations)
+        return sum(map(len, tables_of_rows)) + sum(len(sweep) for sweep in self.sweeps)
 
-    def records(self, number: int, end_ns: int, events: EventBatch) -> list[Record]:
-        """Return all records of the chunk, in the order that readers expect."""
+    @property
+    def num_rows(self) -> int:
+        """All rows, also those that do not call for an early write."""
+        return self.num_marks + sum(map(len, (self.replica_forwards, self.reducer_timings, self.own_work)))
+
+    def records(
+        self, number: int, end_ns: int, events: EventBatch, *, keep_from_ns: int | None = None
+    ) -> list[Record | bytes]:
+        """Return all records of the chunk, in the order that readers expect; some as lines already.
+
+        Before `keep_from_ns`, the events of a native dump are not wanted.
+        """
         strings = events.strings
         body = [
             *events.records(),
             *(
-                _encoded(table, rows, strings)
+                {"k": table.name, "columns": encoded_columns(table, rows, strings)}
                 for table, rows in (
                     (tables.PHASES, self.phases),
                     (tables.SCOPES, self.scopes),
@@ -90,7 +113,7 @@ class Chunk:
                 if rows
             ),
         ]
-        head = {
+        head: Record = {
             "k": records.CHUNK,
             "number": number,
             "step": self.step,
@@ -103,7 +126,11 @@ class Chunk:
             "max_entries": events.max_entries,
             "continues": self.reason in _WITHOUT_GAP,
         }
-        return [head, strings.record(), *body, {"k": records.CHUNK_END}]
+        if keep_from_ns is not None:
+            head["keep_from_ns"] = keep_from_ns
+        # A sweep brings strings of its own, which from there on are those that ids mean.
+        lines = [sweep.lines() for sweep in self.sweeps]
+        return [head, strings.record(), *body, *lines, {"k": records.CHUNK_END}]
 
 
 class EventBatch:
@@ -131,11 +158,10 @@ def columns_record(table: tables.Table, rows: Sequence[Row]) -> Record:
     return {"k": table.name, "columns": dict(zip(table.column_names(), columns, strict=True))}
 
 
-def _encoded(table: tables.Table, rows: Sequence[Row], strings: StringTable) -> Record:
-    id_of = strings.id_of
-    record = columns_record(table, rows)
+def encoded_columns(table: tables.Table, rows: Sequence[Row], strings: StringTable) -> dict[str, Sequence[Any]]:
+    """Return the columns of rows, with the id of each string in its place."""
+    columns: dict[str, Sequence[Any]] = columns_record(table, rows)["columns"]
     for column in table.columns:
         if column.kind == "string":
-            values = record["columns"][column.name]
-            record["columns"][column.name] = [None if value is None else id_of(value) for value in values]
-    return record
+            columns[column.name] = [None if text is None else strings.id_of(text) for text in columns[column.name]]
+    return columns

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import IO
 
 try:
     import fcntl
+    import resource
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]
 
 _LOWEST = (1024, 512, 200)
-"""Where descriptors are moved, the first that the limit of open files allows."""
+"""Where descriptors are moved, the first that the limit of open files allows; below the last, half the limit."""
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 
@@ -29,8 +31,8 @@ class OwnFile:
 
     def __init__(self, path: str, *, append: bool = False) -> None:
         """Open or create it. Raises OSError where that fails."""
-        self._number = _moved_up(os.open(path, _FLAGS | (os.O_APPEND if append else 0), 0o600))
-        self._identity = _identity(os.fstat(self._number))
+        self._number = moved_up(os.open(path, _FLAGS | (os.O_APPEND if append else 0), 0o600))
+        self._identity = identity_of(os.fstat(self._number))
 
     def check(self) -> None:
         """Raise FileLost where the descriptor was closed, taken by another file, or its file removed."""
@@ -38,7 +40,7 @@ class OwnFile:
             found = os.fstat(self._number)
         except OSError:
             raise FileLost(errno.EBADF, "the program closed the file of the recording") from None
-        if _identity(found) != self._identity:
+        if identity_of(found) != self._identity:
             raise FileLost(errno.EBADF, "the program took the descriptor of the recording")
         if found.st_nlink == 0:
             raise FileLost(errno.ENOENT, "the files of the recording were removed")
@@ -64,11 +66,7 @@ class OwnFile:
 
     def close(self) -> None:
         """Close it; a descriptor that is the program's by now is left alone."""
-        try:
-            if _identity(os.fstat(self._number)) == self._identity:
-                os.close(self._number)
-        except OSError:
-            return
+        close_own(self._number, self._identity)
 
     def _cut(self, size: int) -> None:
         try:
@@ -78,16 +76,31 @@ class OwnFile:
             return
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
+def open_private(path: str) -> IO[bytes]:
+    """Return a new file that its owner alone may read: stacks name folders, and an exception may quote anything."""
+    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def close_own(number: int, identity: tuple[int, int]) -> None:
+    """Close a descriptor if it still leads to this file."""
+    try:
+        if identity_of(os.fstat(number)) == identity:
+            os.close(number)
+    except OSError:
+        return
+
+
+def identity_of(found: os.stat_result) -> tuple[int, int]:
+    """Return what tells a file from every other."""
     return found.st_dev, found.st_ino
 
 
-def _moved_up(number: int) -> int:
+def moved_up(number: int) -> int:
     """Return a descriptor of the same file out of the way of the program's own, and close the low one."""
     command = getattr(fcntl, "F_DUPFD_CLOEXEC", None)
     if command is None:
         return number
-    for lowest in _LOWEST:
+    for lowest in (*_LOWEST, *_half_the_limit()):
         try:
             high = fcntl.fcntl(number, command, lowest)
         except OSError:
@@ -96,3 +109,8 @@ def _moved_up(number: int) -> int:
         os.close(number)
         return high
     return number
+
+
+def _half_the_limit() -> tuple[int, ...]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return () if soft == resource.RLIM_INFINITY else (soft // 2,)

@@ -7,6 +7,7 @@ warning is given, nothing more is written, and the program goes on.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -15,12 +16,15 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from memtrace.hooks.parts.own_file import OwnFile
+from memtrace.hooks.parts.own_file import FileLost, OwnFile, open_private
 from memtrace.hooks.parts.stderr import WarningLine
 from memtrace.schema.records import (
+    END,
     KINETO_SUFFIX,
+    LOST,
     PART_SUFFIX,
     SNAPSHOT_SUFFIX,
+    STEP,
     WARNING,
     Record,
     chunk_name,
@@ -33,6 +37,8 @@ MAX_PENDING_BYTES = 1 << 20
 WRITE_FAILED = "write-failed"
 """Slug of the warning that the disk was full or not writable."""
 
+_PARTS_REMOVED = "the files of the recording were removed while the program ran: steps before that are missing"
+_OF_STEPS = frozenset({STEP, LOST, END})
 _CHUNK_SUFFIXES = (PART_SUFFIX, SNAPSHOT_SUFFIX, KINETO_SUFFIX)
 
 
@@ -53,6 +59,9 @@ class Spool:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._written_bytes = 0
+        self._lasting: list[bytes] = []
+        """What a main part holds beside steps, to begin it again should its file be removed."""
+        self._lasting_bytes = 0
         self._file: OwnFile | None = None
         # Re-entrant, since a garbage collection inside a write can run a callback that writes.
         self._lock = threading.RLock()
@@ -68,6 +77,9 @@ class Spool:
             return
         line = encode(record)
         with self._lock:
+            if record["k"] not in _OF_STEPS and self._lasting_bytes < MAX_PENDING_BYTES:
+                self._lasting.append(line)
+                self._lasting_bytes += len(line)
             self._pending.append(line)
             self._pending_bytes += len(line)
             if self._pending_bytes > MAX_PENDING_BYTES:
@@ -81,24 +93,27 @@ class Spool:
             if not self._pending:
                 return
             try:
-                self._append(b"".join(self._pending))
+                self._append_pending()
             except OSError as error:
                 self._main_broken = True
                 self._give_up(error)
             self._pending.clear()
             self._pending_bytes = 0
 
-    def write_chunk(self, number: int, records: Iterable[Record]) -> bool:
-        """Write a chunk as a whole; return whether it is there. A chunk that fails leaves no file behind."""
+    def write_chunk(self, number: int, records: Iterable[Record | bytes]) -> bool:
+        """Write a chunk as a whole, records or their lines; return whether it is there.
+
+        A chunk that fails leaves no file behind.
+        """
         if self.broken or self._foreign():
             return False
         path = self.chunk_path(number, PART_SUFFIX)
         unfinished = f"{path}.tmp"
         try:
-            os.makedirs(self._parts_dir, exist_ok=True)
-            with open(unfinished, "wb") as file:
+            self._make_folder()
+            with open_private(unfinished) as file:
                 for record in records:
-                    file.write(encode(record))
+                    file.write(record if isinstance(record, bytes) else encode(record))
             os.replace(unfinished, path)
         except OSError as error:
             _remove(unfinished)
@@ -139,9 +154,27 @@ class Spool:
         """Whether this is a forked child, whose records would tear the parent's file."""
         return os.getpid() != self._pid
 
+    def _append_pending(self) -> None:
+        try:
+            self._append(b"".join(self._pending))
+        except FileLost as error:
+            if error.errno != errno.ENOENT or self._file is None:
+                raise
+            # Somebody cleaned up while the program runs: what is still to come is worth a new file.
+            self._file.close()
+            self._file, self._written_bytes = None, 0
+            warning = {"k": WARNING, "slug": "parts-removed", "message": _PARTS_REMOVED, "count": 1}
+            pending = [line for line in self._pending if line not in self._lasting]
+            self._append(b"".join([*self._lasting, encode(warning), *pending]))
+
+    def _make_folder(self) -> None:
+        """Make the folder of parts if it is missing, and none that it lies in: that one is the program's."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._parts_dir, 0o700)
+
     def _append(self, data: bytes) -> None:
         if self._file is None:
-            os.makedirs(self._parts_dir, exist_ok=True)
+            self._make_folder()
             self._file = OwnFile(self.main_path, append=True)
         self._file.append(data, size_before=self._written_bytes)
         self._written_bytes += len(data)

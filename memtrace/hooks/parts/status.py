@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from memtrace.hooks.parts.chunk import Row
@@ -62,7 +62,7 @@ class Status:
             self._now |= {"phase": str(phase), "since_ns": now_ns}
             self._write()
 
-    def step_ended(self, step: int, owned: Sequence[Row] | None, now_ns: int) -> None:
+    def step_ended(self, step: int, owned: Iterable[Row] | None, now_ns: int) -> None:
         """Note that a step has ended, with rows of the `owners` table if somebody looked."""
         self._num_phases = 0
         self._now |= {"step": step + 1, "phase": str(Phase.OTHER), "since_ns": now_ns, "ended_step": step}
@@ -70,7 +70,7 @@ class Status:
             self._measure(step, owned)
         self._write()
 
-    def _measure(self, step: int, owned: Sequence[Row] | None) -> None:
+    def _measure(self, step: int, owned: Iterable[Row] | None) -> None:
         began_ns = self._clock()
         try:
             levels = self._levels()
@@ -116,7 +116,7 @@ def _encoded(fields: dict[str, Any]) -> bytes:
     return _encode(fields).encode()
 
 
-def bytes_by_category(rows: Sequence[Row], device: str | None) -> dict[str, int]:
+def bytes_by_category(rows: Iterable[Row], device: str | None) -> dict[str, int]:
     """Return the bytes of the storages on a device by category, each storage once."""
     storages: dict[int, tuple[int, str]] = {}
     for row in rows:

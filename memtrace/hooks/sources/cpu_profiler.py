@@ -22,16 +22,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from memtrace.hooks.parts.chunk import EventBatch, StackTable
+from memtrace.hooks.parts.chunk import EventBatch
+from memtrace.hooks.sources.event_tree import TreeWalk
+from memtrace.hooks.sources.kineto_log import KinetoLog
 from memtrace.hooks.sources.native_log import NativeLog
+from memtrace.paused_gc import paused_gc
 
 SOURCE = "cpu_profiler"
-_OWN_SHORT = os.path.join("memtrace", "hooks", "")
-DEVICE = "cpu"
+_ABSENT_ACTIVITIES = ("MTIA", "HPU")
+"""Kinds of accelerators that torch's profiler knows by name, and that its own builds cannot record."""
 
 
 class CpuSource:
@@ -45,8 +47,8 @@ class CpuSource:
         self._warn = warn
         self._engine = torch._C._autograd
         self._graph_task = torch._C._current_graph_task_id
-        self._kinds = torch._C._profiler._EventType
         self._profiler = torch._C._profiler
+        self._num_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
         self._profile = profile
         self._with_operators = stacks == "all" or profile
         self.has_frames = stacks != "none"
@@ -57,7 +59,12 @@ class CpuSource:
         self._own_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self.result: Any = None
         """The last profile that was stopped, to be saved natively, when a profile was asked for."""
+        self._kineto_log = KinetoLog(torch)
         self._log = NativeLog(torch)
+        self._prepared = {self._profiler.ProfilerActivity.CPU}
+        """What the profiler's library is told to collect."""
+        if not profile and self._log.can_be_quiet:
+            self._spare_library(torch)
         self._log.track_all_blocks(torch, self._with_profiler)
 
     @property
@@ -74,6 +81,11 @@ class CpuSource:
         """
         return self._thread in (None, threading.get_ident()) and self._graph_task() == -1
 
+    @property
+    def observes_calls(self) -> bool:
+        """Whether calls or operators are recorded, one of which may have begun and not ended where it is stopped."""
+        return self.frames or self._with_operators
+
     def start(self, *, frames: bool) -> None:
         """Start recording on this thread, with Python frames or without; nothing happens if it runs already.
 
@@ -81,8 +93,10 @@ class CpuSource:
         """
         if not self.running and self.can_switch:
             os.close(os.open(os.devnull, os.O_RDONLY))
-            # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own.
-            self.frames = frames and self._may_have_frames() and sys.getprofile() is None
+            # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own. And with them
+            # torch reads gradients in Python, which a mode of the user's would see.
+            is_watched = sys.getprofile() is not None or self._num_modes() > 0
+            self.frames = frames and self._may_have_frames() and not is_watched
             self._enable(with_frames=self.frames)
             self._thread = threading.get_ident()
 
@@ -91,10 +105,11 @@ class CpuSource:
         batch = EventBatch(SOURCE)
         if self.running and self.can_switch:
             self._thread = None
-            with self._log.quiet():
+            with self._log.quiet(), self._kineto_log.quiet():
                 result = self._engine._disable_profiler()
-                roots = result.experimental_event_tree()
-            _TreeWalk(self._kinds, batch, self._own_folder).run(roots)
+            # Objects of the tree are made by the million here, and none is part of a cycle.
+            with paused_gc():
+                self._walk(result, batch)
             self.result = result if self._profile else None
         return batch
 
@@ -109,10 +124,35 @@ class CpuSource:
             self._warn("calls-wrapped", "the program wraps the calls of torch's modules: stacks are not recorded")
         return self.has_frames
 
-    def _with_profiler(self, action: Callable[[], None]) -> None:
+    def _spare_library(self, torch: Any) -> None:
+        """Let the profiler's library collect what there is none of, if torch's own tree of events is whole without it.
+
+        The library makes an object with texts of every event, for a file that nobody wants: more than half of what
+        a stop takes, in time and memory. That it found nothing is what the log says of it.
+        """
+        kinds = self._profiler.ProfilerActivity
+        possible = {one.name for one in self._engine._supported_activities()}
+        absent = [kinds.__members__[name] for name in _ABSENT_ACTIVITIES if name in kinds.__members__]
+        before = self._prepared
+        self._prepared = {next((one for one in absent if one.name not in possible), kinds.CPU)}
+        addresses: list[int] = []
+        with self._log.quiet():
+            # Freed as well while it is seen, or the allocator's total would count it for ever.
+            result = self._with_profiler(lambda: addresses.append(torch.empty(1).data_ptr()))
+        batch = EventBatch(SOURCE)
+        self._walk(result, batch)
+        if list(batch.columns.get("address", ())) != 2 * addresses:
+            self._prepared = before
+
+    def _walk(self, result: Any, batch: EventBatch) -> None:
+        walk = TreeWalk(self._profiler, batch, self._own_folder)
+        walk.run(result.experimental_event_tree(), with_calls=self.observes_calls)
+
+    def _with_profiler(self, action: Callable[[], None]) -> Any:
         self._enable(with_frames=False)
         action()
-        self._engine._disable_profiler()
+        with self._kineto_log.quiet():
+            return self._engine._disable_profiler()
 
     def _enable(self, *, with_frames: bool) -> None:
         profiler = self._profiler
@@ -129,8 +169,8 @@ class CpuSource:
         if self._with_operators:
             scopes.add(profiler.RecordScope.FUNCTION)
         activities = {profiler.ProfilerActivity.CPU}
-        with silent_kineto():
-            self._engine._prepare_profiler(config, activities)
+        self._kineto_log.prepare(self._engine, config, self._prepared)
+        with self._kineto_log.quiet():
             self._engine._enable_profiler(config, activities, scopes)
 
 
@@ -140,152 +180,3 @@ def _is_function_of_torch(owner: Any, name: str) -> bool:
     code = getattr(found, "__code__", None)
     is_own = getattr(found, "__globals__", None) is vars(sys.modules[owner.__module__])
     return is_own and code is not None and code.co_varnames[:1] == ("self",)
-
-
-@contextmanager
-def silent_kineto() -> Iterator[None]:
-    """Keep the profiler's library from announcing each start on stderr: it reads its log level when it is prepared."""
-    name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
-class _TreeWalk:
-    """Turns the profiler's event tree into columns: allocations with the stack of frames above them.
-
-    A Python call carries the line its function starts at and the line of its caller at the call. So the line that a
-    frame was executing is known from the call below it; where memory was allocated with no call in between (an
-    operator such as `a + b`), it is the first line of the function.
-    """
-
-    def __init__(self, kinds: Any, batch: EventBatch, own_folder: str) -> None:
-        self._kinds = kinds
-        self._batch = batch
-        self._own_folder = own_folder
-        self._rows: list[_Row] = []
-
-    def run(self, roots: list[Any]) -> None:
-        """Fill the batch from the roots of the tree."""
-        self._walk(roots)
-        # Roots of several threads follow one another; events must be in the order of time. The sort is stable.
-        rows = sorted(self._rows, key=lambda row: row[0])
-        if rows:
-            self._batch.columns = self._columns(rows)
-            self._batch.initial_bytes = next((row[4] - row[2] for row in rows if _has_total(row)), None)
-
-    def _columns(self, rows: list[_Row]) -> dict[str, Any]:
-        times, addresses, sizes, stacks, _ = zip(*rows, strict=True)
-        alloc, free = (self._batch.strings.id_of(name) for name in ("alloc", "free_completed"))
-        return {
-            "time_ns": times,
-            "action": [alloc if size > 0 else free for size in sizes],
-            "device": self._batch.strings.id_of(DEVICE),
-            "address": addresses,
-            "size_bytes": [abs(size) for size in sizes],
-            "stream": 0,
-            "stack": stacks,
-            "total_bytes": [row[4] if _has_total(row) else None for row in rows],
-            "device_free_bytes": None,
-        }
-
-    def _walk(self, roots: list[Any]) -> None:
-        stacks, rows, kinds = self._batch.stacks, self._rows, self._kinds
-        allocation = kinds.Allocation
-        # Parents wait with their children still to come; the innermost frame so far goes along. Few calls lead to an
-        # allocation, so what a frame is gets read from it only then: reading costs more than all the rest.
-        pending: list[tuple[Any, _Frame | None]] = [(root, None) for root in reversed(roots)]
-        pop = pending.pop
-        while pending:
-            node, frame = pop()
-            children = node.children
-            if not children and node.tag == allocation:
-                fields = node.extra_fields
-                if fields.device.type == DEVICE:
-                    stack = None if frame is None else frame.stack(stacks, None)
-                    rows.append((node.start_time_ns, fields.ptr, fields.alloc_size, stack, fields.total_allocated))
-                continue
-            if children:
-                inner = _Frame(frame, node, self)
-                pending.extend([(child, inner) for child in reversed(children)])
-
-    def place(self, node: Any) -> _Place:
-        """Return where a call or operator is."""
-        kinds, fields = self._kinds, node.extra_fields
-        try:
-            if node.tag == kinds.PyCCall:
-                name = node.name
-                if name.startswith("<function "):
-                    return _SAME
-                return fields.caller.line_number, "", 0, _built_in_name(name)
-            if node.tag != kinds.PyCall:
-                return None, "", 0, node.name
-            called = fields.callsite
-            # Our own wrappers are not the user's; what they were called from goes on below them.
-            if called.file_name.startswith((self._own_folder, _OWN_SHORT)):
-                return fields.caller.line_number, "", 0, None
-            return fields.caller.line_number, called.file_name, called.line_number, called.function_name
-        except UnicodeDecodeError:
-            # The profiler keeps pointers into code objects; those of generated code may be gone by now.
-            return None, "", 0, None
-
-
-_Row = tuple[int, int, int, "int | None", int]
-"""Time, address, signed size, stack, total after it."""
-
-
-def _has_total(row: _Row) -> bool:
-    """Return whether an event carries the allocator's total: memory shared between processes is reported without."""
-    return row[4] >= max(row[2], 0) and (row[4] > 0 or row[2] < 0)
-
-
-def _built_in_name(name: str) -> str:
-    """Return the name of a built-in without the address of its object, which differs from run to run.
-
-    >>> _built_in_name("<built-in method pow of Tensor object at 0x7f00>"), _built_in_name("<built-in function next>")
-    ('Tensor.pow', 'next')
-    """
-    if not name.startswith("<built-in "):
-        return name
-    words = name.removeprefix("<built-in ").rstrip(">").split(" ")
-    # "function next", "method pow of Tensor object at 0x…", "method ones of type object at 0x…"
-    owner = words[3] if len(words) > 3 and words[2] == "of" else ""
-    return f"{owner}.{words[1]}" if owner and owner != "type" else words[1]
-
-
-_Place = tuple["int | None", str, int, "str | None"]
-"""Line of the caller, file, line and function. Without a function it is no frame of its own."""
-_SAME: _Place = (None, "", 0, None)
-"""Stands for the frame around it. torch 2.8 puts a call of `<function f at 0x…>`, as if f were built in, into each
-function f that runs already when the profiler starts. What seems to be called there is called by f itself."""
-
-
-class _Frame:
-    """A call or operator and what led to it. Becomes a stack only where memory is allocated below it."""
-
-    __slots__ = ("_node", "_outer", "_outer_stack", "_place", "_walk")
-
-    def __init__(self, outer: _Frame | None, node: Any, walk: _TreeWalk) -> None:
-        self._outer = outer
-        self._node = node
-        self._walk = walk
-        self._place: _Place | None = None
-        self._outer_stack: int | None = None
-
-    def stack(self, stacks: StackTable, line: int | None) -> int | None:
-        """Return the stack that ends in this frame, at the line of a call or, without one, at the function's start."""
-        if self._place is None:
-            self._place = self._walk.place(self._node)
-            if self._outer is not None and self._place is not _SAME:
-                self._outer_stack = self._outer.stack(stacks, self._place[0])
-        if self._place is _SAME:
-            return None if self._outer is None else self._outer.stack(stacks, line)
-        _, file, first_line, function = self._place
-        if function is None:
-            return self._outer_stack
-        return stacks.push(self._outer_stack, file, line or first_line, function)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.torch_side.guard import Guard
-from memtrace.hooks.torch_side.patches import Patches
+from memtrace.hooks.torch_side.object_surges import ObjectSurges
+from memtrace.hooks.torch_side.patches import Patches, stand_for_builtin
 from memtrace.hooks.torch_side.yield_to_program import Yielding
 
 
@@ -23,6 +23,7 @@ class Attachments:
         self._patches = Patches()
         self._handles: list[Any] = []
         self._module_handles: list[Any] = []
+        self._surges = ObjectSurges(guard.wrap(loop.many_objects, name="after a collection"))
 
     def add(self) -> None:
         """Attach everything but the module hooks."""
@@ -33,6 +34,7 @@ class Attachments:
         self._add_yielding()
         self._loop.communication.attach(self._around_both)
         self._loop.on_root = lambda: self._loop.communication.attach_late(self._around_both)
+        self._surges.attach()
         averages = getattr(getattr(self._torch.optim, "swa_utils", None), "AveragedModel", None)
         if averages is not None:
             self._around(averages, "__init__", None, self._loop.average_created)
@@ -40,6 +42,7 @@ class Attachments:
     def remove(self) -> None:
         """Take off everything, in reverse order."""
         self.remove_module_hooks()
+        self._surges.detach()
         self._patches.undo()
         while self._handles:
             self._handles.pop().remove()
@@ -87,7 +90,7 @@ class Attachments:
         for name in ("backward", "grad"):
             original = getattr(autograd, name)
             self._around(autograd, name, self._loop.before_backward, self._loop.after_span)
-            _stand_for_builtin(original, getattr(autograd, name))
+            stand_for_builtin(original, getattr(autograd, name))
 
     def _add_data_hooks(self) -> None:
         from torch.utils.data import dataloader
@@ -128,19 +131,3 @@ class Attachments:
             before=before and self._wrap(before, name=f"before {label}"),
             after=after and self._wrap(after, name=f"after {label}"),
         )
-
-
-def _stand_for_builtin(original: Any, wrapper: Any) -> None:
-    """Let TorchScript take a wrapper for the built-in that it wraps, which it knows by the identity of the function.
-
-    What is added stays, and the wrapper with it: its identity must not become another function's.
-    """
-    module: Any = sys.modules.get("torch.jit._builtins")
-    operators = getattr(module, "_builtin_ops", None)
-    name = next((name for function, name in operators or () if function is original), None)
-    if operators is None or name is None:
-        return
-    operators.append((wrapper, name))
-    # The list becomes a table at its first use.
-    if (table := getattr(module, "_builtin_table", None)) is not None:
-        table[id(wrapper)] = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,14 @@ class Patches:
                 before(*args, **kwargs)
             try:
                 return original(*args, **kwargs)
+            except BaseException as error:
+                forget_frame(error)
+                raise
             finally:
                 if after is not None:
                     after(*args, **kwargs)
 
+        hide_from_warnings(wrapper)
         self.replace(owner, name, wrapper)
 
     def replace(self, owner: Any, name: str, replacement: Any) -> None:
@@ -53,6 +58,40 @@ class Patches:
                 delattr(owner, name)
             else:
                 setattr(owner, name, own)
+
+
+def forget_frame(error: BaseException) -> None:
+    """Leave the frame that has just caught an exception out of its traceback; a bare `raise` adds it no more.
+
+    What the program prints or sends of an exception that it catches is then what it would be without memtrace.
+    """
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+
+
+def hide_from_warnings(wrapper: Any) -> None:
+    """Let `warnings.warn(…, stacklevel=…)` count as if the frame of a wrapper were not there.
+
+    Python does not count frames of its import system, which it knows by words in the name of their file.
+    """
+    code = wrapper.__code__
+    wrapper.__code__ = code.replace(co_filename=f"{code.co_filename} (importlib._bootstrap)")
+
+
+def stand_for_builtin(original: Any, wrapper: Any) -> None:
+    """Let TorchScript take a wrapper for the built-in that it wraps, which it knows by the identity of the function.
+
+    What is added stays, and the wrapper with it: its identity must not become another function's.
+    """
+    module: Any = sys.modules.get("torch.jit._builtins")
+    operators = getattr(module, "_builtin_ops", None)
+    name = next((name for function, name in operators or () if function is original), None)
+    if operators is None or name is None:
+        return
+    operators.append((wrapper, name))
+    # The list becomes a table at its first use.
+    if (table := getattr(module, "_builtin_table", None)) is not None:
+        table[id(wrapper)] = name
 
 
 _MISSING = object()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from memtrace.analysis.results import report as results
     from memtrace.analysis.results.check import Check
     from memtrace.analysis.results.diff import Diff, NamedDiff
+    from memtrace.store.trace import LoadWarning
 
 _NUM_LINES = 8
 _NUM_FRAMES = 5
@@ -96,8 +97,9 @@ def _some(name: str, found: Sequence[str], room: Room) -> list[str]:
     return texts(room.first(name, found, _NUM_LINES, where="memtrace with --json has all"))
 
 
-def findings(found: Sequence[results.Finding], room: Room) -> answers.Findings:
-    """Return the answer on what to change."""
+def findings(found: Sequence[results.Finding], room: Room, *, missing: Sequence[results.Note] = ()) -> answers.Findings:
+    """Return the answer on what to change; `missing` tells of ranks that could not be read."""
+    room.say_missing(missing)
     return answers.Findings(
         num_findings=len(found),
         findings=[_finding(one) for one in room.rows("findings", found)],
@@ -167,8 +169,9 @@ def peak(found: AtMoment, room: Room, *, moment: str, rank: int | None, device: 
     )
 
 
-def diff(found: Diff, room: Room, *, at: int) -> answers.Diff:
+def diff(found: Diff, room: Room, *, at: int, missing: Sequence[results.Note] = ()) -> answers.Diff:
     """Return the answer on two runs, for the rank at this position of the comparison."""
+    room.say_missing(missing)
     from memtrace.schema.frames import own_frames
 
     rank = found.ranks[at]
@@ -212,8 +215,11 @@ def _change(name: str | None, a_bytes: int | None, b_bytes: int | None) -> answe
     return answers.Change(name=name, a_bytes=a_bytes, b_bytes=b_bytes, delta_bytes=delta)
 
 
-def what_if(found: Sequence[WhatIf], room: Room, *, as_cuda: bool) -> answers.WhatIf:
-    """Return the answer on other settings."""
+def what_if(
+    found: Sequence[WhatIf], room: Room, *, as_cuda: bool, missing: Sequence[results.Note | LoadWarning] = ()
+) -> answers.WhatIf:
+    """Return the answer on other settings; `missing` tells of ranks that could not be read."""
+    room.say_missing(missing)
     from memtrace.report.answers.whatif import failure_text, proof_text
 
     return answers.WhatIf(

@@ -50,6 +50,11 @@ class Room:
             self.left_out.append(f"{name}: the first {most} of {len(found)}; {where}")
         return list(found[:most])
 
+    def say_missing(self, warnings: Iterable[Any]) -> None:
+        """Say which files and ranks of the run could not be read, of the warnings of a run."""
+        named = dict.fromkeys(one.message for one in warnings if one.slug == "file-unreadable")
+        self.left_out += texts(named)
+
 
 def fitting(make: Callable[[Room], Shown], limit: int, offset: int) -> Shown:
     """Return the answer with as many rows as were asked for; with fewer where it would not fit otherwise."""

@@ -14,10 +14,11 @@ from memtrace.errors import MemtraceError
 from memtrace.integrations.mcp import answers, build
 from memtrace.integrations.mcp.shorten import DEFAULT_ROWS, MAX_ROWS, Room, fitting
 from memtrace.integrations.mcp.traces import Loaded, Traces
+from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
-    from memtrace.analysis.results.report import RankReport, Report
-    from memtrace.store.trace import RankTrace
+    from memtrace.analysis.results.report import Note, RankReport, Report
+    from memtrace.store.trace import LoadWarning, RankTrace
 
 Files = Annotated[
     str | list[str],
@@ -39,9 +40,9 @@ Texts = Annotated[tuple[str, ...], Field(max_length=20)]
 class Tools:
     """The questions that an agent may ask."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        """Answer about files below a folder only, if one is given."""
-        self._traces = Traces(root)
+    def __init__(self, root: Path | None = None, redaction: Redaction = Redaction.NOTHING) -> None:
+        """Answer about files below a folder only, if one is given, and without what is not to be seen."""
+        self._traces = Traces(root, redaction)
 
     def summary(
         self, trace: Files, capacity: Capacity = None, limit: Limit = DEFAULT_ROWS, offset: Offset = 0
@@ -71,7 +72,7 @@ class Tools:
         with self._traces.lock:
             report = self._report(self._traces.load(trace), capacity)
         found = [one for one in report.findings if severity in (None, one.severity)]
-        return fitting(lambda room: build.findings(found, room), limit, offset)
+        return fitting(lambda room: build.findings(found, room, missing=report.warnings), limit, offset)
 
     def peak(
         self,
@@ -107,12 +108,13 @@ class Tools:
         from memtrace.analysis.asked.diff import compare
 
         with self._traces.lock:
-            found = compare(self._traces.load(a).report(), self._traces.load(b).report())
+            reports = self._traces.load(a).report(), self._traces.load(b).report()
+        found, missing = compare(*reports), [note for one in reports for note in one.warnings]
         places = [at for at, one in enumerate(found.ranks) if rank is None or one.rank == rank]
         if not places:
             known = ", ".join(str(one.rank) for one in found.ranks)[:200]
             raise MemtraceError("the two runs have no such rank in common", hint=f"in both: {known or 'none'}")
-        return fitting(lambda room: build.diff(found, room, at=places[0]), limit, offset)
+        return fitting(lambda room: build.diff(found, room, at=places[0], missing=missing), limit, offset)
 
     def what_if(
         self,
@@ -155,8 +157,9 @@ class Tools:
                 as_cuda=as_cuda,
                 advise=advise,
             )
-            found = try_what_ifs(loaded.trace, asked)
-        return fitting(lambda room: build.what_if(found, room, as_cuda=as_cuda), limit, offset)
+            found, failed = try_what_ifs(loaded.trace, asked)
+        missing: list[Note | LoadWarning] = [*loaded.report().warnings, *failed]
+        return fitting(lambda room: build.what_if(found, room, as_cuda=as_cuda, missing=missing), limit, offset)
 
     def check(
         self,

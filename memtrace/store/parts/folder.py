@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from memtrace.errors import TraceReadError, TraceVersionError
+from memtrace.printable import escaped
 from memtrace.schema.records import CHUNK_INFIX, KINETO_SUFFIX, PART_SUFFIX
 from memtrace.schema.tables import ANNOTATIONS, BUCKETS, COLLECTIVES, KERNELS, OPTIMIZERS, STEPS
 from memtrace.store.build import build_rank, concatenated
@@ -33,14 +34,17 @@ def part_names(folder: Path) -> list[str]:
     return sorted(set(names))
 
 
-def read_parts(folder: Path, *, progress: Progress | None = None) -> list[RankTrace]:
+def read_parts(folder: Path, *, progress: Progress | None = None) -> tuple[list[RankTrace], list[LoadWarning]]:
     """Return the trace of every process that left a part in a folder, in the order of their names.
+
+    Of a process whose part is damaged there is a warning that names it.
 
     Raises:
         TraceReadError: not one of them can be read. TraceVersionError: written by a newer memtrace.
     """
     names = part_names(folder)
     ranks: list[RankTrace] = []
+    left_out: list[LoadWarning] = []
     first_error: TraceReadError | None = None
     for at, name in enumerate(names):
         if progress is not None:
@@ -51,9 +55,11 @@ def read_parts(folder: Path, *, progress: Progress | None = None) -> list[RankTr
             raise
         except TraceReadError as error:
             first_error = first_error or error
+            message = f"{name} cannot be read ({escaped(error.message)}) and is left out"
+            left_out.append(LoadWarning(slug="file-unreadable", message=message))
     if first_error is not None and not ranks:
         raise first_error
-    return ranks
+    return ranks, left_out
 
 
 def _read_process(folder: Path, name: str) -> RankTrace:

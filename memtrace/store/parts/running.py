@@ -27,6 +27,8 @@ class RunningPart:
     """Follows the files of one process."""
 
     def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        """What its files begin with."""
         self._main = folder / f"{name}{PART_SUFFIX}"
         self._status = folder / f"{name}{STATUS_SUFFIX}"
         self._offset = 0
@@ -88,7 +90,7 @@ class RunningPart:
                 content = file.read(STATUS_BYTES)
             changed_ns = self._status.stat().st_mtime_ns
             status = json.loads(content)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             # Not there yet, or read while it was written: the one before still says something.
             return None
         if isinstance(status, dict):

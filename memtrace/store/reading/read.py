@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -32,7 +33,8 @@ def read_trace(paths: str | Path | Sequence[str | Path], *, progress: Progress |
     files, or the parts of a recording. In a folder, files that cannot be read become warnings.
 
     Raises:
-        TraceReadError: nothing readable is there. TraceVersionError: a newer memtrace wrote it.
+        TraceReadError: nothing readable is there, or it is not of one run.
+        TraceVersionError: a newer memtrace wrote it.
     """
     given = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not given:
@@ -50,7 +52,7 @@ def run_name(paths: Sequence[str | Path]) -> str:
 
 def is_run_folder(path: Path) -> bool:
     """Return whether a path is a folder of traces: not a file, and not the parts of one recording."""
-    return path.is_dir() and not part_names(path)
+    return os.path.isdir(path) and not part_names(path)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -97,8 +99,9 @@ def read_file(path: Path, *, where: str | None = None, progress: Progress | None
     Raises:
         TraceReadError: it cannot be read. TraceVersionError: a newer memtrace wrote it.
     """
-    if path.is_dir():
-        return Trace(header={}, ranks=tuple(read_parts(path, progress=progress)), path=where or str(path))
+    if os.path.isdir(path):
+        ranks, left_out = read_parts(path, progress=progress)
+        return Trace(header={}, ranks=tuple(ranks), path=where or str(path), warnings=tuple(left_out))
     with paused_gc():
         opened = open_file(path, where=where, progress=progress)
         if progress is not None:

@@ -61,6 +61,7 @@ def find_runs(scan: Scan) -> Runs:
     kept = length >= _LEAST_RUN
     first, length = first[kept], length[kept]
     offset = np.concatenate([[0], np.cumsum(length)])
+    # All events of all runs: those that begin at 10 and 50 and have 3 and 2 are 10 11 12 50 51.
     events = np.repeat(first - offset[:-1], length) + np.arange(offset[-1])
     remembered = np.concatenate([[0], np.cumsum(scan.num_remembered[events])])
     total = remembered[offset[1:]] - remembered[offset[:-1]]

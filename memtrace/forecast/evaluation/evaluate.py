@@ -1,0 +1,95 @@
+"""What given layouts need and how long their steps take: those of one model and GPU at once, as a plan does it.
+
+In: `GivenLayout`s. Out: `EvaluatedLayout`s in the same order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from memtrace.errors import MemtraceError
+from memtrace.forecast.evaluation.columns import read_cells
+from memtrace.forecast.evaluation.layouts import GivenLayout, given_layout
+from memtrace.forecast.evaluation.table import read_table
+from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.model.spec import ModelSpec
+from memtrace.forecast.planning.costs import Costs, StageMemory, costs, stage_memory
+from memtrace.forecast.results import EvaluatedLayout
+from memtrace.forecast.step_time.speed import Speed, speed_of
+
+_RUN_COLUMNS = ("micro_batch", "sequence", "accumulation", "recompute")
+_LAYOUT_COLUMNS = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero", "reshard")
+_Key = tuple[ModelSpec, Gpu, Run, Layout]
+
+
+def evaluate_table(text: str, defaults: Mapping[str, Any], speed: Speed | None = None) -> tuple[EvaluatedLayout, ...]:
+    """Return what each layout of a table needs and takes; `defaults` stand in for empty cells.
+
+    >>> text = "model,gpu,sequence,dp,zero\\nllama-3-8b,h100-80gb,4096,8,3\\n"
+    >>> [(row.fits, row.peak_bytes > 2**34) for row in evaluate_table(text, {})]
+    [('yes', True)]
+
+    Raises:
+        MemtraceError: the text is no table, or a row of it cannot be.
+    """
+    rows = [read_cells(cells, number) for number, cells in enumerate(read_table(text), start=1)]
+    given = [given_layout(values, number, defaults) for number, values in enumerate(rows, start=1)]
+    return evaluate_layouts(given, speed)
+
+
+def evaluate_layouts(given: Sequence[GivenLayout], speed: Speed | None = None) -> tuple[EvaluatedLayout, ...]:
+    """Return what each layout needs and takes."""
+    groups: defaultdict[_Key, list[int]] = defaultdict(list)
+    for at, one in enumerate(given):
+        groups[_key(one)].append(at)
+    found: list[EvaluatedLayout | None] = [None] * len(given)
+    for (spec, gpu, run, layout), places in groups.items():
+        together = _columns(run, [given[at].run for at in places], _RUN_COLUMNS)
+        layouts = _columns(layout, [given[at].layout for at in places], _LAYOUT_COLUMNS)
+        try:
+            known = costs(spec, together, layouts, gpu, speed or speed_of(run.framework))
+            stages = stage_memory(spec, together, layouts)
+        except OverflowError:
+            raise MemtraceError(f"row {places[0] + 1:,}: its numbers are more than can be counted") from None
+        for index, at in enumerate(places):
+            found[at] = _evaluated(given[at], known, stages, index)
+    return tuple(one for one in found if one is not None)
+
+
+def _key(one: GivenLayout) -> _Key:
+    """Return what layouts must share to be evaluated at once: all that is no column of numbers."""
+    alike: dict[str, Any] = dict.fromkeys(_RUN_COLUMNS, 1)
+    alike_layout: dict[str, Any] = dict.fromkeys(_LAYOUT_COLUMNS, 1)
+    return one.spec, one.gpu, replace(one.run, **alike), replace(one.layout, **alike_layout)
+
+
+def _columns(first: Any, ones: Sequence[Any], names: Sequence[str]) -> Any:
+    return replace(first, **{name: np.array([getattr(one, name) for one in ones], np.int64) for name in names})
+
+
+def _evaluated(given: GivenLayout, known: Costs, stages: Mapping[str, StageMemory], at: int) -> EvaluatedLayout:
+    capacity = given.gpu.memory_bytes
+    needed = int(known.needed[at])
+    return EvaluatedLayout(
+        gpus=int(given.layout.world_size),
+        step_seconds=float(known.seconds[at]),
+        time_seconds={name: float(column[at]) for name, column in known.time.items()},
+        tokens_per_second_per_gpu=float(known.throughput[at]),
+        mfu=float(known.mfu[at]),
+        peak_bytes=int(known.peak[at]),
+        reserved_bytes=needed,
+        capacity_bytes=capacity,
+        fits="yes" if needed <= capacity else "no",
+        stages={name: _by_category(stage, at) for name, stage in stages.items()},
+        assumed=given.assumed,
+    )
+
+
+def _by_category(stage: StageMemory, at: int) -> dict[str, int]:
+    return {name: int(column[at]) for name, column in stage.by_category.items() if column[at]}

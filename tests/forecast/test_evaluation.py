@@ -1,0 +1,190 @@
+"""Tables of layouts: what is read, what is refused and where, and that a row is evaluated as a plan evaluates it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtrace.errors import MemtraceError
+from memtrace.forecast.evaluation.columns import COLUMNS, MAX_CELL, read_cells
+from memtrace.forecast.evaluation.evaluate import evaluate_table
+from memtrace.forecast.evaluation.layouts import GivenLayout, given_layout
+from memtrace.forecast.evaluation.table import read_table
+from memtrace.forecast.gpus import gpu_named
+from memtrace.forecast.model.parameters import num_parameters
+from memtrace.forecast.model.presets import preset
+from memtrace.forecast.planning.plan import Question, evaluate
+from memtrace.forecast.results import EvaluatedLayout
+from tests.forecast.test_plan import grid_of
+
+ROW = {"model": "gpt2", "gpu": "24GiB", "sequence": 512}
+
+
+def one(**cells: Any) -> EvaluatedLayout:
+    (found,) = evaluate_table(json.dumps([ROW | cells]), {})
+    return found
+
+
+def placed(**cells: Any) -> GivenLayout:
+    return given_layout(read_cells(cells, 1), 1, {"gpu": "24GiB", "sequence": 512})
+
+
+def test_rows_are_answered_in_the_order_in_which_they_are_given() -> None:
+    # Two models alternate, so that rows evaluated at once do not lie together.
+    rows = [ROW | {"model": name, "dp": dp} for dp in (1, 2, 4) for name in ("gpt2", "gpt2-xl")]
+    together = evaluate_table(json.dumps(rows), {})
+    assert [row.gpus for row in together] == [1, 1, 2, 2, 4, 4]
+    assert list(together) == [one(**row) for row in rows]
+
+
+def test_a_row_is_evaluated_as_a_plan_evaluates_that_layout() -> None:
+    question = Question(gpus=16, gpu=gpu_named("h100-80gb"), global_tokens=2**19, sequence=4096)
+    grid = grid_of("llama-3-8b", question)
+    found = evaluate(preset("llama-3-8b"), question, grid)
+    for at in range(0, len(grid), 23):
+        names = ("dp", "tp", "pp", "cp", "ep", "zero", "micro_batch", "accumulation")
+        cells = {name: int(getattr(grid, name)[at]) for name in names}
+        cells["recompute"] = ("none", "selective", "full")[grid.recompute[at]]
+        row = one(model="llama-3-8b", gpu="h100-80gb", sequence=4096, **cells)
+        assert (row.peak_bytes, row.reserved_bytes) == (found.peak[at], found.needed[at])
+        assert row.step_seconds == pytest.approx(float(found.seconds[at]), rel=1e-12)
+
+
+def test_terms_of_the_time_add_up_and_stages_hold_the_peak() -> None:
+    row = one(model="llama-3-8b", gpu="h100-80gb", dp=2, tp=2, pp=4, accumulation=8, sequence=4096)
+    assert sum(row.time_seconds.values()) == pytest.approx(row.step_seconds, rel=1e-12)
+    assert max(sum(stage.values()) for stage in row.stages.values()) == row.peak_bytes
+    tokens = 2 * 8 * 4096
+    assert row.tokens_per_second_per_gpu == pytest.approx(tokens / row.step_seconds / 16)
+
+
+def test_csv_and_json_say_the_same() -> None:
+    csv = "\ufeffmodel,gpu, dp ,sequence,zero\r\ngpt2,24GiB,8,512,1\r\n\r\ngpt2,24GiB,4,512,\r\n"
+    rows = [ROW | {"dp": 8, "zero": 1}, ROW | {"dp": 4, "zero": None}]
+    assert evaluate_table(csv, {}) == evaluate_table(json.dumps(rows), {})
+    assert evaluate_table(json.dumps({"rows": rows}), {}) == evaluate_table(csv, {})
+
+
+def test_an_empty_cell_takes_the_default_that_is_given_and_a_cell_overrides_it() -> None:
+    defaults = {"spec": preset("gpt2-xl"), "gpu": "24GiB", "sequence": 512}
+    given_row, own = evaluate_table("dp,model\n1,\n1,gpt2\n", defaults)
+    assert given_row == one(model="gpt2-xl")
+    assert own == one()
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "gated", "tied"),
+    [
+        ({"hidden": 768, "layers": 12, "heads": 12}, False, True),
+        ({"hidden": 768, "layers": 12, "heads": 12, "ffn": 2048}, True, True),
+        ({"hidden": 2048, "layers": 16, "heads": 32, "ffn": 8192, "framework": "nanotron"}, True, True),
+        ({"hidden": 4096, "layers": 32, "heads": 32, "ffn": 14336}, True, False),
+        ({"hidden": 12288, "layers": 96, "heads": 96}, False, True),
+        ({"hidden": 4096, "layers": 32, "heads": 32, "ffn": 14336, "gated": "no", "tied": "yes"}, False, True),
+    ],
+)
+def test_dimensions_make_a_gpt_or_a_llama(dimensions: dict[str, Any], gated: bool, tied: bool) -> None:
+    spec = placed(**dimensions).spec
+    assert (spec.gated, spec.tied) == (gated, tied)
+    hidden, ffn = spec.hidden, dimensions.get("ffn", 4 * spec.hidden)
+    matrices = spec.num_layers * (4 * hidden**2 + (3 if gated else 2) * hidden * ffn) + (2 - tied) * 50257 * hidden
+    # Norms and biases are less than a hundredth.
+    assert matrices <= num_parameters(spec) < 1.01 * matrices
+
+
+def test_what_a_row_leaves_out_of_its_model_is_said() -> None:
+    assert placed(hidden=768, layers=12, heads=12).assumed == (
+        *("kv_heads 12", "ffn 3072", "vocabulary 50257"),
+        *("gated no", "tied yes"),
+    )
+    assert placed(model="gpt2").assumed == ()
+
+
+def test_links_and_gpus_of_a_node_replace_those_of_the_data_sheet() -> None:
+    gpu = placed(model="gpt2", gpu="A100_80GB", gpus_per_node=4, intra_gbs=100, inter_gbs="6.25").gpu
+    expected = replace(gpu_named("a100-80gb"), gpus_per_node=4, intra_bytes_s=100e9, inter_bytes_s=6.25e9)
+    assert gpu == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no rows"),
+        ("model,dp\n", "no rows"),
+        ("[]", "no rows"),
+        ("model,colour\ngpt2,red\n", "no column 'colour'"),
+        ('[{"model": "gpt2", "colour": 1}]', "row 1: there is no column 'colour'"),
+        ("model,model\na,b\n", "column model is there twice"),
+        ("model,dp\ngpt2,1,2\n", "row 1 has 3 cells for 2 columns"),
+        ('model,dp\n"gpt2,1\n', "cannot be read as CSV"),
+        ("[1]", "row 1 is no object"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"rows": 3}', "not a list"),
+    ],
+)
+def test_what_is_no_table_is_refused(text: str, words: str) -> None:
+    with pytest.raises(MemtraceError, match=words):
+        read_table(text)
+
+
+@pytest.mark.parametrize(
+    ("cells", "column"),
+    [
+        ({"dp": 0}, "dp"),
+        ({"dp": "2.5"}, "dp"),
+        ({"dp": True}, "dp"),
+        ({"dp": "nan"}, "dp"),
+        ({"dp": "9" * 400}, "dp"),
+        ({"dp": [1]}, "dp"),
+        ({"dp": "=1+1"}, "dp"),
+        ({"zero": 4}, "zero"),
+        ({"zero": "none"}, "zero"),
+        ({"inter_gbs": -1}, "inter_gbs"),
+        ({"inter_gbs": "inf"}, "inter_gbs"),
+        ({"reshard": "perhaps"}, "reshard"),
+        ({"recompute": "some"}, "recompute"),
+        ({"precision": 16}, "precision"),
+        ({"framework": "\x00"}, "framework"),
+        ({"model": "gpt-99"}, "model"),
+        ({"model": "x" * (MAX_CELL + 1)}, "model"),
+        ({"gpu": "toaster"}, "gpu"),
+        ({"gpu": None}, "gpu"),
+        ({"sequence": ""}, "sequence"),
+        ({"model": None, "layers": 3}, "hidden"),
+        ({"model": None, "hidden": 10, "layers": 3, "heads": 3}, "heads"),
+        ({"tp": 7}, "tp"),
+        ({"pp": 13}, "pp"),
+        ({"pp": 4, "virtual_stages": 4}, "virtual_stages"),
+        ({"virtual_stages": 2}, "virtual_stages"),
+        ({"ep": 2}, "ep"),
+        ({"cp": 3}, "cp"),
+        ({"dp": 10**6, "cp": 512}, "dp"),
+        ({"micro_batch": 10**6, "sequence": 10**6}, "micro_batch"),
+    ],
+)
+def test_a_broken_row_is_refused_by_its_number_and_column(cells: dict[str, Any], column: str) -> None:
+    with pytest.raises(MemtraceError, match=f"row 2, column {column}: "):
+        evaluate_table(json.dumps([ROW, ROW | cells]), {})
+
+
+@given(
+    name=st.sampled_from(list(COLUMNS)), cell=st.one_of(st.text(max_size=20), st.floats(), st.integers(), st.booleans())
+)
+def test_a_cell_is_a_value_or_an_error_that_names_it(name: str, cell: object) -> None:
+    with contextlib.suppress(MemtraceError):
+        assert set(read_cells({name: cell}, 3)) <= {name}
+        return
+    with pytest.raises(MemtraceError, match=f"row 3, column {name}: "):
+        read_cells({name: cell}, 3)
+
+
+def test_the_documentation_lists_every_column(repo_root: Any) -> None:
+    page = (repo_root / "docs/plan.md").read_text(encoding="utf-8")
+    for name, column in COLUMNS.items():
+        assert f"| `{name}` | {column.meaning} |" in page
