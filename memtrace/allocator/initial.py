@@ -259,7 +259,7 @@ def _mapped_range(allocator: Allocator, segment: Segment, initial: Initial) -> B
         # Unmapped space in front: cut it off, so that what is mapped starts where the range does.
         pool.remove_unmapped(holder)
         rest = Block(segment.address, holder.address + holder.size - segment.address, pool, holder.stream, holder.state)
-        rest.expandable = holder.expandable
+        rest.expandable, rest.made, rest.order = holder.expandable, holder.made, holder.made + segment.address
         holder.size = segment.address - holder.address
         holder.insert_after(rest)
         pool.insert_unmapped(holder)
@@ -299,7 +299,7 @@ def _carve(allocator: Allocator, block: Block, used: list[InitialBlock], extra: 
 
 def _split(allocator: Allocator, block: Block, size: int, *, keep_front: bool = False) -> Block:
     """Split a block in two and return the hind one; the front goes to its pool, unless it is to be kept."""
-    rest = Block(block.address + size, block.size - size, block.pool, block.stream, FREE, block.expandable)
+    rest = Block(block.address + size, block.size - size, block.pool, block.stream, FREE, block.expandable, block.made)
     block.size = size
     block.insert_after(rest)
     if not keep_front:

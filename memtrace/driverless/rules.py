@@ -204,9 +204,7 @@ LIBRARIES = (
         file="libnccl.so",
         names=r"nccl\w+",
         refusal=5,
-        rules=(
-            Rule(names=r"nccl(GroupStart|GroupEnd|RedOpDestroy)", effect=";"),
-        ),
+        rules=(Rule(names=r"nccl(GroupStart|GroupEnd|RedOpDestroy)", effect=";"),),
     ),
     Library(
         file="libcupti.so",
