@@ -12,7 +12,7 @@ from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, E
 from memtrace.allocator.settings import LOWEST_ADDRESS, OLDEST_BLOCK, Settings
 from memtrace.schema.names import DEFAULT_POOL
 
-_ABOVE_ADDRESSES = 64
+ABOVE_ADDRESSES = 64
 """Bits of an address."""
 
 
@@ -100,7 +100,7 @@ class DeviceMemory:
     def next_made(self) -> int:
         """Return what tells what is made now from what is older; 0 where only addresses count."""
         self._num_made += self._counts_made
-        return self._num_made << _ABOVE_ADDRESSES
+        return self._num_made << ABOVE_ADDRESSES
 
     def remove_segment(self, block: Block) -> None:
         """Give back a segment that is one free block in its pool."""

@@ -16,25 +16,29 @@ that was freed on the way the history tells only what was requested. Its size fo
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
 from memtrace.allocator import expandable
 from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, Expandable
+from memtrace.allocator.device_memory import ABOVE_ADDRESSES
 from memtrace.allocator.history import (
     ALLOC,
     FREE_COMPLETED,
     FREE_REQUESTED,
     SEGMENT_ALLOC,
     SEGMENT_FREE,
+    SEGMENT_MAP,
     SEGMENT_UNMAP,
     History,
     Segment,
     reserved_deltas,
 )
 from memtrace.allocator.model import Allocator
-from memtrace.allocator.settings import Settings
+from memtrace.allocator.settings import OLDEST_SEGMENT, Settings
 from memtrace.allocator.sizes import MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, round_size
 from memtrace.schema.names import DEFAULT_POOL
 
@@ -68,6 +72,10 @@ class Initial:
     """For each segment its blocks in use."""
     extra: dict[int, int] = field(default_factory=dict)
     """What was inferred: by address of a block, the bytes by which it is larger than its request."""
+    space_from: dict[int, int] = field(default_factory=dict)
+    """Where the address space of a mapped range begins, by the address of the range, if that is before it."""
+    older: list[tuple[int, int]] = field(default_factory=list)
+    """What was inferred: addresses of two segments, of which the first is the older one."""
 
 
 def find_initial(history: History, settings: Settings) -> Initial:
@@ -80,7 +88,29 @@ def find_initial(history: History, settings: Settings) -> Initial:
     blocks = _blocks_of_segments(segments, _used_blocks(history))
     for segment, used in zip(segments, blocks, strict=True):
         _size_blocks(segment, used, settings)
-    return Initial(segments=segments, blocks=blocks)
+    return Initial(segments=segments, blocks=blocks, space_from=_space_in_front(segments, history, settings))
+
+
+def _space_in_front(segments: list[Segment], history: History, settings: Settings) -> dict[int, int]:
+    """Return for mapped ranges where their address space begins: where the history first maps before them.
+
+    torch maps unmapped space from its start, so that what is mapped in front is the start. Where nothing is, it was too
+    small for every request, or there is none.
+    """
+    maps = history.action == SEGMENT_MAP
+    found, end = {}, 0
+    for segment in segments:
+        if segment.is_expandable:
+            granule = SMALL_SEGMENT if segment.is_small else settings.large_segment_size
+            # The small pool maps one granule at a time, the large one several that no small one could be.
+            sizes = history.size == granule if segment.is_small else history.size % granule == 0
+            fits = maps & sizes & (history.stream == segment.stream)
+            fits &= (history.address >= end) & (history.address < segment.address)
+            fits &= (segment.address - history.address) % granule == 0
+            if fits.any():
+                found[segment.address] = int(history.address[fits].min())
+        end = segment.end
+    return found
 
 
 def check_possible(history: History, initial: Initial) -> None:
@@ -221,12 +251,35 @@ def _size_blocks(segment: Segment, blocks: list[InitialBlock], settings: Setting
                 block.slack = min(SMALL_SIZE, gap - SMALL_SIZE - MIN_BLOCK)
 
 
+def ages(initial: Initial) -> dict[int, int] | None:
+    """Return the rank of each segment by age: as it was inferred, else by address. `None` if that is a circle."""
+    younger_than: dict[int, set[int]] = {}
+    waits_for: Counter[int] = Counter()
+    for older, younger in set(initial.older):
+        younger_than.setdefault(older, set()).add(younger)
+        waits_for[younger] += 1
+    ready = [segment.address for segment in initial.segments if not waits_for[segment.address]]
+    heapify(ready)
+    ranks: dict[int, int] = {}
+    while ready:
+        address = heappop(ready)
+        ranks[address] = len(ranks)
+        for younger in younger_than.get(address, ()):
+            waits_for[younger] -= 1
+            if not waits_for[younger]:
+                heappush(ready, younger)
+    return ranks if len(ranks) == len(initial.segments) else None
+
+
 def build(initial: Initial, settings: Settings, driver: Driver) -> Allocator:
     """Return an allocator in the initial state."""
     allocator = Allocator(settings, driver, has_limit=True)
+    ranks = (ages(initial) if settings.equal_sizes == OLDEST_SEGMENT else None) or {}
     for segment, blocks in zip(initial.segments, initial.blocks, strict=True):
         pool = allocator.pools(segment.pool_id)[not segment.is_small]
-        block = Block(segment.address, segment.size, pool, segment.stream)
+        # Older than all that will be made.
+        made = (ranks[segment.address] - len(ranks)) << ABOVE_ADDRESSES if ranks else 0
+        block = Block(segment.address, segment.size, pool, segment.stream, made=made)
         if segment.is_expandable:
             block = _mapped_range(allocator, segment, initial)
         else:
@@ -254,7 +307,9 @@ def _mapped_range(allocator: Allocator, segment: Segment, initial: Initial) -> B
         others = [one.address for one in initial.segments if one.address > segment.address and not _same(one, segment)]
         space = min([*others, segment.address + _SPACE]) - segment.address
         space = max(space // granule * granule, segment.size)
-        holder = expandable.add_expandable(allocator, Expandable(segment.address, space, granule), pool, segment.stream)
+        start = initial.space_from.get(segment.address, segment.address)
+        one = Expandable(start, segment.address - start + space, granule)
+        holder = expandable.add_expandable(allocator, one, pool, segment.stream)
     if holder.address < segment.address:
         # Unmapped space in front: cut it off, so that what is mapped starts where the range does.
         pool.remove_unmapped(holder)

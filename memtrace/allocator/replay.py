@@ -44,7 +44,7 @@ from memtrace.allocator.recorded_releases import predicted_releases
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounding
-from memtrace.allocator.slack import infer_slack, open_blocks
+from memtrace.allocator.slack import infer_age, infer_slack, open_blocks
 from memtrace.allocator.state import state_of
 from memtrace.allocator.unsure import unsure_levels
 from memtrace.schema.names import DEFAULT_POOL
@@ -277,8 +277,9 @@ class Replayer:
         if block is not None:
             allocator.complete_free(block.address)
         stream = int(self.history.stream[at])
-        if at < self.infer_until and infer_slack(
-            allocator, self.initial, self._unsure, size=size, predicted=block, recorded=recorded
+        if at < self.infer_until and (
+            infer_slack(allocator, self.initial, self._unsure, size=size, predicted=block, recorded=recorded)
+            or infer_age(allocator, self.initial, size=size, predicted=block, recorded=recorded)
         ):
             self.told_by.add(at)
             self.wrong.add(at)
@@ -315,7 +316,7 @@ def _result(prepared: Prepared, replayer: Replayer, first_scored: int) -> Replay
             allocations_matched=int((is_alloc & ~wrong).sum()),
             segment_events=int(is_segment.sum()),
             segment_events_matched=int((is_segment & ~wrong).sum()),
-            num_inferred_blocks=len(prepared.initial.extra),
+            num_inferred_blocks=len(prepared.initial.extra) + len(prepared.initial.older),
             first_divergence=divergence,
             replayable=True,
             reason=history.note,
