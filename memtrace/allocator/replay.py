@@ -44,7 +44,7 @@ from memtrace.allocator.recorded_releases import predicted_releases
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounded_sizes, rounding
-from memtrace.allocator.slack import infer_slack, open_blocks
+from memtrace.allocator.slack import infer_age, infer_slack, open_blocks
 from memtrace.allocator.state import state_of
 from memtrace.allocator.unsure import unsure_levels
 from memtrace.schema.names import DEFAULT_POOL
@@ -169,7 +169,8 @@ class Replayer:
         self.allocator = build(self.initial, self.settings, self.device)
         self.infer_until = infer_until
         self.told_by: dict[int, int] = {}
-        """By address of a block whose size was inferred in this pass, the last alloc that told it."""
+        """By address of a block whose size was inferred in this pass, the last alloc that told it; by a number below 0
+        for which of two segments is older."""
         self.wrong: set[int] = set()
         """Events that the model did not predict, and that nothing explains."""
         self.explained: set[int] = set()
@@ -289,11 +290,13 @@ class Replayer:
         told = None
         if at < self.infer_until:
             told = infer_slack(allocator, self.initial, self._unsure, size=size, predicted=block, recorded=recorded)
+            if told is None:
+                told = infer_age(allocator, self.initial, size=size, predicted=block, recorded=recorded)
         if told is None:
             chosen = "finds no free block" if predicted is None else f"takes {predicted:#x}"
             self._diverge(at, chosen, f"has {recorded:#x} for {requested} bytes", _UNKNOWN_BLOCK)
         else:
-            if told in self.told_by:
+            if told < 0 or told in self.told_by:
                 self._effort.look_at(num_free_blocks(allocator))
             self.told_by[told] = at
             self.explained.add(at)
@@ -327,7 +330,7 @@ def _result(prepared: Prepared, replayer: Replayer, first_scored: int) -> Replay
             allocations_matched=int((is_alloc & ~wrong).sum()),
             segment_events=int(is_segment.sum()),
             segment_events_matched=int((is_segment & ~wrong).sum()),
-            num_inferred_blocks=len(prepared.initial.extra),
+            num_inferred_blocks=len(prepared.initial.extra) + len(prepared.initial.older),
             first_divergence=divergence,
             replayable=True,
             reason=history.note,

@@ -4,18 +4,50 @@ A remainder of up to 1 MiB that was not split off belongs to its block (torch's 
 two ways: an alloc starts behind it, inside what the model takes for free, which tells the remainder; or a free block
 that is shorter than the model takes it for is passed over, which tells how large it is at least, until more is told.
 Either way the block lies right before the free one.
+
+It also tells, where torch takes the oldest of equal blocks, which of two segments was made first.
 """
 
 from __future__ import annotations
 
 from memtrace.allocator.blocks import ALLOCATED, PENDING, Block
-from memtrace.allocator.initial import Initial, InitialBlock
+from memtrace.allocator.initial import Initial, InitialBlock, ages
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.recorded import free_block_at
 from memtrace.allocator.sizes import MIN_BLOCK
 
 Found = tuple[InitialBlock, Block, int, bool]
 """A block of the initial state, the same in the model, bytes to add to its remainder, and whether that may be more."""
+
+
+def infer_age(
+    allocator: Allocator, initial: Initial, *, size: int, predicted: Block | None, recorded: int
+) -> int | None:
+    """Note which of two segments is older, if that explains why an alloc is at `recorded` and not in `predicted`.
+
+    Both hold a free block of one size, and both were there before the history, which does not tell when they were made.
+    Return a number of its own, below 0, if it was learned now. Affects: `initial.older`, which the next replay starts
+    with.
+    """
+    other = None if predicted is None else free_block_at(allocator, recorded, size)
+    if predicted is None or other is None or other.address != recorded or other.size != predicted.size:
+        return None
+    if max(predicted.made, other.made) >= 0 or predicted.made == other.made:
+        return None
+    pair = (_segment_of(other), _segment_of(predicted))
+    if pair in initial.older:
+        return None
+    initial.older.append(pair)
+    if ages(initial) is None:
+        initial.older.pop()
+        return None
+    return -len(initial.older)
+
+
+def _segment_of(block: Block) -> int:
+    while block.prev is not None:
+        block = block.prev
+    return block.address
 
 
 def open_blocks(initial: Initial) -> dict[int, InitialBlock]:
