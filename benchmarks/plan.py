@@ -30,7 +30,7 @@ from memtrace.forecast.memory.phases import moments  # noqa: E402
 from memtrace.forecast.model.presets import preset  # noqa: E402
 from memtrace.forecast.planning.layouts import Grid, layout_grid  # noqa: E402
 from memtrace.forecast.planning.plan import Question, evaluate  # noqa: E402
-from memtrace.forecast.planning.step_time import step_time  # noqa: E402
+from memtrace.forecast.step_time.step import step_time  # noqa: E402
 
 MIN_RATIO = 50
 """How many times faster than the loop."""
@@ -53,7 +53,7 @@ def loop(question: Question, grid: Grid, rows: list[int]) -> list[tuple[int, flo
         )
         layout = Layout(**{name: number[name] for name in ("dp", "tp", "pp", "cp", "ep", "zero")})
         points = [one for is_last in (False, True) for one in moments(SPEC, run, layout, is_last=is_last, steady=True)]
-        seconds = step_time(SPEC, run, layout, question.gpu, question.speed).total
+        seconds = step_time(SPEC, run, layout, question.gpu, question.used_speed).total
         found.append((max(int(one.num_bytes) for one in points), float(seconds)))
     return found
 

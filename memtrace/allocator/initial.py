@@ -23,15 +23,15 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 
 from memtrace.allocator import expandable
-from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, Expandable
+from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, UNKNOWN_AGE, Block, Driver, Expandable
 from memtrace.allocator.device_memory import ABOVE_ADDRESSES
+from memtrace.allocator.fronts import find_fronts
 from memtrace.allocator.history import (
     ALLOC,
     FREE_COMPLETED,
     FREE_REQUESTED,
     SEGMENT_ALLOC,
     SEGMENT_FREE,
-    SEGMENT_MAP,
     SEGMENT_UNMAP,
     History,
     Segment,
@@ -70,10 +70,10 @@ class Initial:
     segments: list[Segment]
     blocks: list[list[InitialBlock]]
     """For each segment its blocks in use."""
+    fronts: dict[int, int] = field(default_factory=dict)
+    """By address of the first mapped range of an expandable segment, where the segment begins, if that is lower."""
     extra: dict[int, int] = field(default_factory=dict)
     """What was inferred: by address of a block, the bytes by which it is larger than its request."""
-    space_from: dict[int, int] = field(default_factory=dict)
-    """Where the address space of a mapped range begins, by the address of the range, if that is before it."""
     older: list[tuple[int, int]] = field(default_factory=list)
     """What was inferred: addresses of two segments, of which the first is the older one."""
 
@@ -88,29 +88,7 @@ def find_initial(history: History, settings: Settings) -> Initial:
     blocks = _blocks_of_segments(segments, _used_blocks(history))
     for segment, used in zip(segments, blocks, strict=True):
         _size_blocks(segment, used, settings)
-    return Initial(segments=segments, blocks=blocks, space_from=_space_in_front(segments, history, settings))
-
-
-def _space_in_front(segments: list[Segment], history: History, settings: Settings) -> dict[int, int]:
-    """Return for mapped ranges where their address space begins: where the history first maps before them.
-
-    torch maps unmapped space from its start, so that what is mapped in front is the start. Where nothing is, it was too
-    small for every request, or there is none.
-    """
-    maps = history.action == SEGMENT_MAP
-    found, end = {}, 0
-    for segment in segments:
-        if segment.is_expandable:
-            granule = SMALL_SEGMENT if segment.is_small else settings.large_segment_size
-            # The small pool maps one granule at a time, the large one several that no small one could be.
-            sizes = history.size == granule if segment.is_small else history.size % granule == 0
-            fits = maps & sizes & (history.stream == segment.stream)
-            fits &= (history.address >= end) & (history.address < segment.address)
-            fits &= (segment.address - history.address) % granule == 0
-            if fits.any():
-                found[segment.address] = int(history.address[fits].min())
-        end = segment.end
-    return found
+    return Initial(segments=segments, blocks=blocks, fronts=find_fronts(history, segments, settings))
 
 
 def check_possible(history: History, initial: Initial) -> None:
@@ -286,6 +264,9 @@ def build(initial: Initial, settings: Settings, driver: Driver) -> Allocator:
             allocator.heads[segment.address] = block
             allocator.reserved_bytes += segment.size
         _carve(allocator, block, blocks, initial.extra)
+    for pool in [allocator.small, allocator.large, *(one for pair in allocator.private.values() for one in pair)]:
+        for block in pool.free_blocks():
+            block.age_base = UNKNOWN_AGE
     return allocator
 
 
@@ -307,9 +288,9 @@ def _mapped_range(allocator: Allocator, segment: Segment, initial: Initial) -> B
         others = [one.address for one in initial.segments if one.address > segment.address and not _same(one, segment)]
         space = min([*others, segment.address + _SPACE]) - segment.address
         space = max(space // granule * granule, segment.size)
-        start = initial.space_from.get(segment.address, segment.address)
-        one = Expandable(start, segment.address - start + space, granule)
-        holder = expandable.add_expandable(allocator, one, pool, segment.stream)
+        front = initial.fronts.get(segment.address, segment.address)
+        whole = Expandable(front, space + segment.address - front, granule)
+        holder = expandable.add_expandable(allocator, whole, pool, segment.stream)
     if holder.address < segment.address:
         # Unmapped space in front: cut it off, so that what is mapped starts where the range does.
         pool.remove_unmapped(holder)

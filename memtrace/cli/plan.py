@@ -27,6 +27,13 @@ EXIT_NOTHING_FITS = 3
     help="Evaluate the layouts of a CSV or JSON file (- is standard input) instead of searching; see docs/plan.md.",
 )
 @run_options
+@click.option(
+    "--framework",
+    type=click.Choice(["none", "megatron", "torchtitan", "nanotron", "deepspeed", "fsdp"]),
+    default="none",
+    show_default=True,
+    help="What trains: its kernels, its speed, and what it keeps.",
+)
 @click.option("--gpus-per-node", type=FEW, help="GPUs that fast links connect.  [default: 8]")
 @click.option(
     "--intra-gbs",
@@ -37,9 +44,7 @@ EXIT_NOTHING_FITS = 3
 @click.option(
     "--compute-share",
     type=Number(0, 1, min_open=True),
-    default=0.55,
-    show_default=True,
-    help="Share of the data sheet's FLOP/s in use.",
+    help="Share of the data sheet's FLOP/s that large matrix products reach.  [default: the framework's]",
 )
 @click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Layouts to list.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
@@ -95,9 +100,9 @@ def _question(options: dict[str, Any]) -> Any:
     from memtrace.forecast.gpus import gpu_named
     from memtrace.forecast.memory.optimizers import optimizer_named
     from memtrace.forecast.model.from_parameter_count import parse_count
-    from memtrace.forecast.model.precision import precision_named
+    from memtrace.forecast.model.precision import precision_in
     from memtrace.forecast.planning.plan import Question
-    from memtrace.forecast.planning.step_time import Speed
+    from memtrace.forecast.step_time.speed import speed_of
 
     given = {
         "gpus_per_node": options["gpus_per_node"],
@@ -109,9 +114,10 @@ def _question(options: dict[str, Any]) -> Any:
         gpu=replace(gpu_named(options["gpu"]), **{name: value for name, value in given.items() if value is not None}),
         global_tokens=parse_count(options["gbs_tokens"], unit=1024),
         sequence=options["sequence"],
-        precision=precision_named(options["precision"]),
+        precision=precision_in(options["precision"], options["framework"]),
         optimizer=optimizer_named(options["optimizer"]),
         attention=options["attention"],
         dropout=options["dropout"],
-        speed=Speed(compute_share=options["compute_share"]),
+        framework=options["framework"],
+        speed=speed_of(options["framework"], options["compute_share"]),
     )

@@ -1,4 +1,4 @@
-"""GPUs by name: memory, dense 16-bit throughput, bandwidth to other GPUs, compute capability, per vendor's data sheet.
+"""GPUs by name: memory, dense throughput, bandwidth of memory and links, compute capability, per vendor's data sheet.
 
 In: a name, or a size such as "24GiB". Out: a `Gpu`. What the driver says of a card is in `schema/gpu_cards.py`;
 bandwidths are one way, per GPU.
@@ -7,7 +7,7 @@ bandwidths are one way, per GPU.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memtrace.errors import MemtraceError
 from memtrace.schema.gpu_cards import CARDS, is_amd
@@ -23,29 +23,45 @@ class Gpu:
     """One kind of GPU in its usual machine."""
 
     name: str
+    """As it is named on the command line."""
     memory_bytes: int
+    """What the driver says it has."""
     flops: float
     """Dense 16-bit floating point operations a second, without sparsity."""
+    flops_8bit: float | None = None
+    """The same of FP8; `None` where the GPU has none."""
+    memory_bytes_s: float = 2.0e12
+    """Bytes a second of the GPU's own memory."""
     intra_bytes_s: float
     """Bytes a second to GPUs of the same machine, one way: NVLink, Infinity Fabric, or PCIe."""
     inter_bytes_s: float
     """Bytes a second to other machines. Assumed: the network card that usual machines have for each GPU."""
     gpus_per_node: int = 8
+    """GPUs of a usual machine."""
     capability: tuple[int, int] = (8, 0)
     """Compute capability, which decides the kernels that torch chooses."""
     is_amd: bool = False
+    """Whether ROCm drives it."""
 
 
-def _gpu(name: str, intra_gb: float, inter_gb: float) -> Gpu:
+_Sheet = tuple[float, float, float]
+"""GB/s of the GPU's memory, to GPUs of the same machine and to others."""
+
+
+def _gpu(name: str, sheet: _Sheet, gpus_per_node: int = 8) -> Gpu:
     card = CARDS[name]
     flops = peak_flops(card.name, "float16")
     assert flops is not None, f"no data sheet for {card.name}"
+    memory_gb, intra_gb, inter_gb = sheet
     return Gpu(
         name=name,
         memory_bytes=card.memory_bytes,
         flops=float(flops),
+        flops_8bit=peak_flops(card.name, "float8"),
+        memory_bytes_s=memory_gb * _GB_S,
         intra_bytes_s=intra_gb * _GB_S,
         inter_bytes_s=inter_gb * _GB_S,
+        gpus_per_node=gpus_per_node,
         capability=card.capability,
         is_amd=is_amd(card),
     )
@@ -54,21 +70,30 @@ def _gpu(name: str, intra_gb: float, inter_gb: float) -> Gpu:
 GPUS = {
     one.name: one
     for one in (
-        _gpu("v100-16gb", 150, 12.5),
-        _gpu("v100-32gb", 150, 12.5),
-        _gpu("t4-16gb", 16, 6.25),
-        _gpu("a10g-24gb", 32, 6.25),
-        _gpu("l4-24gb", 32, 6.25),
-        _gpu("l40s-48gb", 32, 12.5),
-        _gpu("rtx3090-24gb", 32, 6.25),
-        _gpu("rtx4090-24gb", 32, 6.25),
-        _gpu("a100-40gb", 300, 25),
-        _gpu("a100-80gb", 300, 25),
-        _gpu("h100-80gb", 450, 50),
-        _gpu("h200-141gb", 450, 50),
-        _gpu("b200-192gb", 900, 50),
-        _gpu("mi250x-64gb", 100, 25),
-        _gpu("mi300x-192gb", 448, 50),
+        _gpu("v100-16gb", (900, 150, 12.5)),
+        _gpu("v100-32gb", (900, 150, 12.5)),
+        _gpu("t4-16gb", (320, 16, 6.25)),
+        _gpu("a10g-24gb", (600, 32, 6.25)),
+        _gpu("l4-24gb", (300, 32, 6.25)),
+        _gpu("l40s-48gb", (864, 32, 12.5)),
+        _gpu("rtx3090-24gb", (936, 32, 6.25)),
+        _gpu("rtx4090-24gb", (1008, 32, 6.25)),
+        _gpu("rtx5090-32gb", (1792, 64, 12.5)),
+        _gpu("a100-40gb", (1555, 300, 25)),
+        _gpu("a100-80gb", (2039, 300, 25)),
+        _gpu("h20-96gb", (4000, 450, 50)),
+        _gpu("h100-80gb", (3350, 450, 50)),
+        _gpu("h100-96gb", (2400, 450, 50)),
+        _gpu("h100-pcie-80gb", (2000, 64, 50)),
+        _gpu("h200-141gb", (4800, 450, 50)),
+        _gpu("b200-192gb", (7700, 900, 50)),
+        _gpu("b300-288gb", (7700, 900, 100)),
+        _gpu("gb200-186gb", (8000, 900, 50), 72),
+        _gpu("gb300-288gb", (8000, 900, 100), 72),
+        _gpu("mi250x-64gb", (1638, 100, 25)),
+        _gpu("mi300x-192gb", (5300, 448, 50)),
+        _gpu("mi325x-256gb", (6000, 448, 50)),
+        _gpu("mi355x-288gb", (8000, 537, 50)),
     )
 }
 """By the name that `--gpu` takes."""
@@ -108,11 +133,4 @@ def gpu_named(text: str) -> Gpu:
         raise MemtraceError(
             f"there is no GPU {text[:60]!r}", hint=f"try {', '.join(near)}, or a size such as 24GiB"
         ) from None
-    like = GPUS["a100-80gb"]
-    return Gpu(
-        name=text,
-        memory_bytes=memory,
-        flops=like.flops,
-        intra_bytes_s=like.intra_bytes_s,
-        inter_bytes_s=like.inter_bytes_s,
-    )
+    return replace(GPUS["a100-80gb"], name=text, memory_bytes=memory)

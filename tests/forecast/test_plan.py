@@ -18,9 +18,11 @@ from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import preset
 from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
-from memtrace.forecast.planning.plan import EQUAL_SPEED, MAX_DRAWN, Question, evaluate, make_plan
-from memtrace.forecast.planning.step_time import Speed, flops_per_token, step_time
+from memtrace.forecast.planning.plan import EQUAL_SPEED, MAX_DRAWN, Question, _row, evaluate, make_plan
 from memtrace.forecast.results import PlanRow
+from memtrace.forecast.step_time.computation import flops_per_token
+from memtrace.forecast.step_time.speed import Speed
+from memtrace.forecast.step_time.step import step_time
 
 LLAMA = Question(gpus=64, gpu=gpu_named("h100-80gb"), global_tokens=2**21, sequence=4096)
 
@@ -70,16 +72,16 @@ def test_a_layout_among_many_is_evaluated_as_alone(name: str, draw: object) -> N
     alone = estimate(spec, run, layout)
     steady = max(one.peak_bytes for one in alone.phases if one.step == "steady")
     assert int(found.peak[at]) == steady
-    time = step_time(spec, run, layout, LLAMA.gpu, LLAMA.speed)
+    time = step_time(spec, run, layout, LLAMA.gpu, LLAMA.used_speed)
     assert float(found.seconds[at]) == pytest.approx(float(time.total), rel=1e-12)
     assert float(found.throughput[at]) == pytest.approx(float(time.tokens_per_second_per_gpu), rel=1e-12)
 
 
 def test_no_layout_beats_what_the_kernels_reach() -> None:
     found = evaluate(preset("llama-3-8b"), LLAMA, grid_of("llama-3-8b", LLAMA))
-    assert (found.time["communication"] >= -1e-9).all()
+    assert all((term >= -1e-9).all() for term in found.time.values())
     assert (found.mfu > 0).all()
-    assert (found.mfu <= LLAMA.speed.compute_share * (1 + 1e-9)).all()
+    assert (found.mfu <= LLAMA.used_speed.compute_share * (1 + 1e-9)).all()
 
 
 def test_a_row_of_the_plan_shows_the_time_of_its_own_layout() -> None:
@@ -88,19 +90,26 @@ def test_a_row_of_the_plan_shows_the_time_of_its_own_layout() -> None:
     at = next(at for at in range(len(grid)) if grid.pp[at] == 2 and grid.tp[at] == 2 and grid.accumulation[at] > 1)
     run, layout = only(grid, at)
     found = evaluate(preset("gpt2"), LLAMA, grid)
-    time = step_time(preset("gpt2"), run, layout, LLAMA.gpu, LLAMA.speed)
-    terms = (found.time[name] for name in ("compute", "communication", "bubble"))
-    columns = (*terms, found.throughput, found.mfu)
-    names = ("compute", "communication", "bubble", "tokens_per_second_per_gpu", "mfu")
-    assert [float(column[at]) for column in columns] == [pytest.approx(float(getattr(time, name))) for name in names]
-    assert len({round(float(column[at]), 9) for column in columns}) == 5
+    time = step_time(preset("gpt2"), run, layout, LLAMA.gpu, LLAMA.used_speed)
+    assert [float(found.time[name][at]) for name in time.terms] == [
+        pytest.approx(float(one)) for one in time.terms.values()
+    ]
+    assert [float(found.throughput[at]), float(found.mfu[at])] == [
+        pytest.approx(float(time.tokens_per_second_per_gpu)),
+        pytest.approx(float(time.mfu)),
+    ]
+    row = _row(grid, found, found.needed > 0, at, LLAMA)
+    nanoseconds = (row.compute_ns, row.communication_ns, row.bubble_ns)
+    assert nanoseconds == tuple(round(1e9 * float(one)) for one in (time.compute, time.communication, time.bubble))
+    assert len(set(nanoseconds)) == 3
 
 
 def test_without_communication_and_bubble_utilisation_is_that_of_the_kernels() -> None:
     question = replace(LLAMA, gpus=1)
-    spec = preset("gpt2")
     run, layout = only(grid_of("gpt2", question), 0)
-    assert step_time(spec, run, layout, LLAMA.gpu, Speed(compute_share=0.4)).mfu == pytest.approx(0.4)
+    ideal = Speed(compute_share=0.4, attention_share=0.2, layer_bytes=0)
+    gpu = replace(LLAMA.gpu, memory_bytes_s=1e30)
+    assert step_time(preset("gpt2"), run, layout, gpu, ideal).mfu == pytest.approx(0.4)
 
 
 def test_flops_of_a_token_are_six_a_parameter_and_attention() -> None:

@@ -9,10 +9,11 @@ import pytest
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.spec import ModelSpec
-from memtrace.forecast.planning.step_time import StepTime, flops_per_token, step_time
-from tests.forecast.tiny_model import GPU, HALF, PARAMETERS, RUN, TINY, TOKEN_FLOPS, TOKENS
+from memtrace.forecast.step_time.computation import flops_per_token
+from memtrace.forecast.step_time.step import StepTime, step_time
+from tests.forecast.tiny_model import GPU, HALF, HEAD, LAYER, PARAMETERS, RUN, TINY, TOKEN_FLOPS, TOKENS
 
-INSTANT = replace(GPU, flops=1e30)
+INSTANT = replace(GPU, flops=1e30, memory_bytes_s=1e60)
 """Computation takes no time, so that nothing hides behind it."""
 PATIENT = replace(GPU, flops=GPU.flops / 1000)
 """Computation takes a thousand seconds, so that all that can be hidden is."""
@@ -56,8 +57,13 @@ def test_micro_batches_follow_one_another() -> None:
     assert time.tokens_per_second_per_gpu == seconds(16.0)
 
 
-@pytest.mark.parametrize("axis", ["tp", "pp", "cp"])
-def test_computation_is_divided_by_tensor_pipeline_and_context_parallelism(axis: str) -> None:
+LAST = (6 * (LAYER + HEAD) + 12 * 4 * 8) / TOKEN_FLOPS
+"""Seconds of the last of two stages for a micro-batch: a layer, and the head that makes it the slowest."""
+FIRST = (6 * LAYER + 12 * 4 * 8) / TOKEN_FLOPS
+
+
+@pytest.mark.parametrize("axis", ["tp", "cp"])
+def test_computation_is_divided_by_tensor_and_context_parallelism(axis: str) -> None:
     assert timed(Layout(**{axis: 2})).compute == seconds(0.5)
 
 
@@ -109,24 +115,44 @@ def test_a_repeated_forward_pass_reduces_twice_more(recompute: int, rounds: int)
 
 def test_a_stage_sends_values_forward_and_gradients_back() -> None:
     time = timed(Layout(pp=2), replace(RUN, accumulation=3))
-    # 128 bytes each way: a quarter of a second beside half a second of computation.
+    # 128 bytes each way: a quarter of a second beside the computation of the slower stage.
     assert time.communication == seconds(3 * 0.25)
-    assert time.compute == seconds(3 * 0.5)
-    # The last stage waits for one micro-batch of the first.
-    assert time.bubble == seconds(0.75)
-    assert time.total == seconds(3.0)
-    assert time.tokens_per_second_per_gpu == seconds(3 * 16 / 3.0 / 2)
+    assert time.compute == seconds(3 * LAST)
+    # While the pipeline fills and drains, a stage waits for one micro-batch of a stage in the mean.
+    assert time.bubble == seconds((LAST + 0.25) * (FIRST + LAST) / 2 / LAST)
+    assert time.total == seconds(time.communication + time.compute + time.bubble)
+    assert time.tokens_per_second_per_gpu == seconds(3 * 16 / time.total / 2)
+
+
+def test_the_first_stage_is_the_slowest_where_it_has_a_layer_more() -> None:
+    # Three layers on two stages: two, and one with the head.
+    time = timed(Layout(pp=2), replace(RUN, accumulation=3), spec=replace(TINY, num_layers=3))
+    assert time.compute == seconds(3 * 2 * FIRST)
+
+
+def test_an_interleaved_schedule_waits_less_and_sends_more_often() -> None:
+    four = replace(TINY, num_layers=4)
+    plain, interleaved = (
+        timed(Layout(pp=2, virtual_stages=number), replace(RUN, accumulation=4), spec=four) for number in (1, 2)
+    )
+    assert interleaved.communication == seconds(2 * plain.communication)
+    assert interleaved.compute == plain.compute
+    stages = [2 * FIRST, FIRST + LAST]
+    for time, number in ((plain, 1), (interleaved, 2)):
+        one = max(stages) + number * 0.25
+        assert time.bubble == seconds(one * sum(stages) / 2 / max(stages) / number)
 
 
 def test_each_further_stage_waits_for_one_micro_batch_more() -> None:
-    time = timed(Layout(pp=4))
-    assert time.total / 4 == seconds(0.25 + 0.25)
-    assert time.bubble == seconds(3 * 0.5)
+    four = replace(TINY, num_layers=4)
+    time = timed(Layout(pp=4), spec=four)
+    slowest, mean = LAST, (3 * FIRST + LAST) / 4
+    assert time.bubble == seconds(3 * (slowest + 0.25) * mean / slowest)
 
 
 def test_stages_of_several_machines_use_the_links_between_them() -> None:
-    # Eight ranks: 256 bytes at 128 bytes/s; eight stages have an eighth of a second of computation.
-    assert timed(Layout(pp=8)).bubble == seconds(7 * (0.125 + 2.0))
+    # Eight ranks: 256 bytes at 128 bytes/s.
+    assert timed(Layout(pp=8), spec=replace(TINY, num_layers=8)).communication == seconds(2.0)
 
 
 def test_tensor_parallel_ranks_share_what_a_stage_sends_and_have_half_the_layers() -> None:
@@ -197,8 +223,8 @@ def test_context_parallel_ranks_share_values_between_layers_and_heads_of_keys() 
 def test_gradients_are_reduced_once_a_step_beside_two_thirds_of_a_backward_pass() -> None:
     found = [timed(Layout(dp=2), replace(RUN, accumulation=n), INSTANT).communication for n in (1, 3)]
     assert found == [seconds(648 / 1024), seconds(648 / 1024)]
-    # Of five GPUs, one more than a machine: 2 x 4 / 5 of 648 bytes at 128 bytes/s, less two thirds of a second.
-    assert timed(Layout(dp=5)).communication == seconds(2 * 0.8 * 648 / 128 - 2 / 3)
+    # Of five GPUs, one more than a machine: 2 x 4 / 5 of 648 bytes over four cards, less two thirds of a second.
+    assert timed(Layout(dp=5)).communication == seconds(2 * 0.8 * 648 / (4 * 128) - 2 / 3)
     assert timed(Layout(dp=2)).communication == seconds(0.0)
 
 
@@ -216,8 +242,8 @@ def test_the_third_stage_gathers_weights_twice_and_scatters_gradients_each_micro
     # Half of 648 bytes comes from the other rank: forward, backward, and gradients once.
     found = [timed(Layout(dp=2, zero=3), replace(RUN, accumulation=number), INSTANT).communication for number in (1, 3)]
     assert found == [seconds(3 * 324 / 1024), seconds(3 * 3 * 324 / 1024)]
-    # Of five GPUs four fifths come from others, over links between machines.
-    assert timed(Layout(dp=5, zero=3), gpu=INSTANT).communication == seconds(3 * 0.8 * 648 / 128)
+    # Of five GPUs four fifths come from others, over the network cards of four.
+    assert timed(Layout(dp=5, zero=3), gpu=INSTANT).communication == seconds(3 * 0.8 * 648 / (4 * 128))
 
 
 def test_gathering_hides_behind_all_of_the_computation() -> None:
@@ -239,7 +265,10 @@ def test_tensor_and_pipeline_parallelism_divide_what_is_reduced() -> None:
     assert timed(Layout(dp=2, tp=2), gpu=INSTANT).communication == seconds(1.0 + 324 / 1024)
     # The bubble is no communication: one micro-batch of 256 bytes.
     time = timed(Layout(dp=2, pp=2), gpu=INSTANT)
-    assert (time.communication, time.bubble) == (seconds(0.25 + 324 / 1024), seconds(0.25))
+    assert (time.communication, time.bubble) == (
+        seconds(0.25 + 324 / 1024),
+        pytest.approx(0.25 * (FIRST + LAST) / 2 / LAST),
+    )
 
 
 def test_tokens_of_all_data_parallel_ranks_count() -> None:
@@ -255,3 +284,90 @@ def test_a_machine_holds_exactly_its_gpus(layout: Layout, near: bool) -> None:
     # With links that take no time inside a machine, only what leaves it is left.
     fast = replace(INSTANT, intra_bytes_s=1e30)
     assert bool(timed(layout, gpu=fast).communication < 1e-6) is near
+
+
+LATE = replace(HALF, overlap=0.5)
+
+
+def test_what_could_be_hidden_is_hidden_in_part() -> None:
+    # 972 bytes at 1024 bytes/s, beside a second: half of it is hidden, half is not.
+    found = step_time(TINY, RUN, Layout(dp=2, zero=3), GPU, LATE)
+    assert found.communication == seconds(0.5 * 3 * 324 / 1024)
+    # Beside little computation, what half of that hides.
+    fast = step_time(TINY, RUN, Layout(dp=2, zero=3), replace(GPU, flops=10 * GPU.flops), LATE)
+    assert fast.communication == seconds(3 * 324 / 1024 - 0.5 * 0.1)
+
+
+def test_weights_that_stay_after_forward_are_gathered_once() -> None:
+    found = [timed(Layout(dp=2, zero=3, reshard=flag), gpu=INSTANT).communication for flag in (1, 0)]
+    assert found == [seconds(3 * 324 / 1024), seconds(2 * 324 / 1024)]
+
+
+@pytest.mark.parametrize(("ranks", "times"), [(2, 1), (4, 1), (8, 2), (16, 3)])
+def test_a_collective_takes_its_latency_and_one_more_a_doubling_of_machines(ranks: int, times: int) -> None:
+    slow = replace(HALF, latency_s=10.0)
+    found = step_time(TINY, RUN, Layout(tp=ranks), GPU, slow).communication - timed(Layout(tp=ranks)).communication
+    # Four all-reduces in each of two layers.
+    assert found == seconds(8 * times * 10.0)
+
+
+def test_gradients_are_reduced_a_bucket_at_a_time() -> None:
+    speed = replace(HALF, latency_s=10.0, bucket_bytes=81.0)
+    found = step_time(TINY, RUN, Layout(dp=2), INSTANT, speed).communication
+    assert found == seconds(648 / 1024 + 648 / 81 * 10.0)
+
+
+def test_computation_is_no_faster_than_the_code_that_launches_it() -> None:
+    speed = replace(HALF, launch_s=0.7, crowded_launch_s=0.4)
+    alone = step_time(TINY, RUN, Layout(), GPU, speed)
+    assert (alone.total, alone.terms["launch"]) == (seconds(1.4), seconds(0.4))
+    # Recomputation launches a forward pass more; two stages of two tensor-parallel ranks are in each other's way.
+    again = step_time(TINY, replace(RUN, recompute=2), Layout(), INSTANT, speed)
+    assert again.total == seconds(1.4 * 4 / 3)
+    crowded = step_time(TINY, RUN, Layout(tp=2, pp=2), INSTANT, speed)
+    assert crowded.terms["launch"] == seconds(2 * 0.4 - crowded.terms["tensor"])
+
+
+def test_small_micro_batches_and_narrow_matrices_are_slower() -> None:
+    speed = replace(HALF, half_tokens=16, attention_share=1e30)
+    products = (TOKEN_FLOPS - 2 * 384) / TOKEN_FLOPS
+    assert step_time(TINY, RUN, Layout(), GPU, speed).total == seconds(2 * products)
+    # Width 6 is the mean of 4 and 8; the head is not cut along it.
+    narrow = replace(HALF, half_width=6, attention_share=1e30)
+    in_layers = 6 * 2 * LAYER / TOKEN_FLOPS
+    assert step_time(TINY, RUN, Layout(), GPU, narrow).total == seconds(products + in_layers)
+
+
+def test_values_that_are_only_moved_take_the_time_of_the_memory() -> None:
+    slow = replace(INSTANT, memory_bytes_s=1000.0)
+    speed = replace(HALF, layer_bytes=10, memory_share=0.5)
+    found = step_time(TINY, RUN, Layout(), slow, speed)
+    layers, loss = 2 * 10 * 4 * TOKENS, 30 * 10 * TOKENS
+    assert found.terms["compute"] == seconds((layers + loss) / 500)
+    assert found.terms["optimizer"] == seconds(30 * PARAMETERS / 500)
+    fused = step_time(TINY, replace(RUN, loss="fused"), Layout(dp=2, zero=1), slow, speed)
+    assert fused.terms["compute"] == seconds((layers + loss / 3) / 500)
+    assert fused.terms["optimizer"] == seconds(30 * PARAMETERS / 2 / 500)
+
+
+def test_eight_bit_products_are_faster_where_the_gpu_has_them() -> None:
+    run = replace(RUN, precision=PRECISIONS["fp8-mixed"])
+    speed = replace(HALF, attention_share=1e30, share_8bit=0.75)
+    eight = step_time(TINY, run, Layout(), replace(GPU, flops_8bit=2 * GPU.flops), speed).total
+    layers, head = 6 * 2 * LAYER / TOKEN_FLOPS, 6 * HEAD / TOKEN_FLOPS
+    assert eight == seconds(layers / 1.5 + head)
+    assert step_time(TINY, run, Layout(), GPU, speed).total == seconds(layers + head)
+
+
+def test_heads_that_are_no_multiple_of_eight_wide_and_scores_that_are_written_out_are_slow() -> None:
+    speed = replace(HALF, unaligned_share=0.25)
+    # Heads of two: attention, 768 of 2472 operations, takes four times as long.
+    assert step_time(TINY, RUN, Layout(), GPU, speed).total == seconds(1 + 3 * 768 / TOKEN_FLOPS)
+    explicit = step_time(TINY, replace(RUN, attention="explicit"), Layout(), replace(INSTANT, memory_bytes_s=1e3), HALF)
+    written = 2 * 13 * RUN.micro_batch * 2 * 8 * 8
+    assert explicit.terms["compute"] == seconds((written + 30 * 10 * TOKENS) / 1e3)
+
+
+def test_later_gpus_reach_less_of_their_data_sheet() -> None:
+    later = step_time(TINY, RUN, Layout(), replace(GPU, capability=(9, 0)), replace(HALF, later_share=0.8))
+    assert later.total == seconds(1 / 0.8)

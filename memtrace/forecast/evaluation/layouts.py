@@ -13,9 +13,10 @@ from typing import Any
 from memtrace.errors import MemtraceError
 from memtrace.forecast.evaluation.columns import MODEL_COLUMNS, wrong
 from memtrace.forecast.gpus import Gpu, gpu_named
-from memtrace.forecast.memory.layout import RECOMPUTE, Layout, Run
+from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
-from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.memory.stages import head_layers
+from memtrace.forecast.model.precision import precision_in
 from memtrace.forecast.model.presets import preset
 from memtrace.forecast.model.spec import ModelSpec
 
@@ -53,22 +54,45 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
             raise wrong(number, name, f"is empty, and {hint} gives no default")
     assumed: list[str] = []
     spec = _spec(cells, number, assumed)
-    layout = Layout(**{axis: cells.get(axis, 1) for axis in AXES}, zero=cells.get("zero", 0))
+    layout = _layout(cells, spec)
     _check(spec, layout, cells, number)
     return GivenLayout(spec=spec, gpu=_gpu(cells, number), run=_run(cells), layout=layout, assumed=tuple(assumed))
 
 
+def _layout(cells: Mapping[str, Any], spec: ModelSpec) -> Layout:
+    framework = cells.get("framework", "none")
+    in_pipeline = cells.get("pp", 1) > 1
+    return Layout(
+        **{axis: cells.get(axis, 1) for axis in AXES},
+        virtual_stages=cells.get("virtual_stages", 1),
+        zero=cells.get("zero", 0),
+        reshard=int(cells.get("reshard", not (framework == "torchtitan" and in_pipeline))),
+        # Megatron-DeepSpeed branched off before Megatron-LM had sequence parallelism.
+        sequence_parallel=framework != "deepspeed",
+        head_layers=head_layers(spec) if framework == "nanotron" else 0.0,
+    )
+
+
 def _run(cells: Mapping[str, Any]) -> Run:
+    framework = cells.get("framework", "none")
     return Run(
         micro_batch=cells.get("micro_batch", 1),
         accumulation=cells.get("accumulation", 1),
         sequence=cells["sequence"],
         recompute=RECOMPUTE.index(cells.get("recompute", "none")),
-        precision=PRECISIONS[cells.get("precision", "bf16-mixed")],
+        precision=precision_in(cells.get("precision", "bf16-mixed"), framework),
         optimizer=OPTIMIZERS[cells.get("optimizer", "adamw")],
-        attention=cells.get("attention", "flash"),
+        attention=cells.get("attention", _attention(cells)),
+        loss=cells.get("loss", FRAMEWORK_LOSSES.get(framework, "plain")),
+        framework=framework,
         is_fused=True,
     )
+
+
+def _attention(cells: Mapping[str, Any]) -> str:
+    """Return the attention of a row that names none: Megatron's selective recomputation is of written-out scores."""
+    is_core = cells.get("framework") in ("megatron", "deepspeed") and cells.get("recompute") == "selective"
+    return "explicit" if is_core else "flash"
 
 
 def _gpu(cells: Mapping[str, Any], number: int) -> Gpu:

@@ -17,8 +17,11 @@ ATTENTION = ("flash", "sdpa", "explicit")
 BACKENDS = ("cuda", "cpu")
 FRAMEWORKS = ("none", "megatron", "torchtitan", "nanotron", "deepspeed", "fsdp")
 """Programs that train; none is a plain loop."""
-LOSSES = ("plain", "fused", "chunked")
-"""How the loss is computed: in float32 beside the logits, in place of them, or a part of the tokens at a time."""
+LOSSES = ("plain", "parallel", "fused", "chunked")
+"""How the loss is computed: in float32 beside the logits; the same over tensor-parallel parts of the vocabulary, whose
+softmax becomes its gradient; in place of the logits; or a part of the tokens at a time."""
+FRAMEWORK_LOSSES = {"megatron": "parallel", "deepspeed": "parallel", "nanotron": "parallel"}
+"""What a framework has unless told otherwise; the others have the plain one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +33,17 @@ class Layout:
     pp: Size = 1
     cp: Size = 1
     ep: Size = 1
+    virtual_stages: Size = 1
+    """Stages of the model that one rank of the pipeline has, in an interleaved schedule."""
+    head_layers: float = 0.0
+    """How many layers the head counts as where stages are balanced by cost; 0 where stages have equally many layers."""
     zero: Size = 0
     """ZeRO stage: 0 shards nothing, 1 states, 2 gradients too, 3 weights too (FSDP)."""
     sequence_parallel: bool = True
     """Whether tensor parallelism also divides, along the sequence, what it leaves whole."""
 
+    reshard: Size = 1
+    """Whether ZeRO-3 gives a layer's weights back after forward and gathers them again for backward: 1 or 0."""
     bucket_view: bool = True
     """Whether gradients are views of the buckets of DistributedDataParallel, rather than copied into them."""
 
@@ -67,6 +76,10 @@ class Run:
     """Place in `RECOMPUTE`."""
     backend: str = "cuda"
     """cuda or cpu: kernels save different things."""
+    loss: str = "plain"
+    """One of `LOSSES`."""
+    framework: str = "none"
+    """One of `FRAMEWORKS`."""
     is_fused: bool = False
     """Whether the optimizer runs in one kernel, without temporaries as large as the model (`fused=True`)."""
     dropout: float | None = None
@@ -76,6 +89,8 @@ class Run:
         """Refuse names that no formula knows."""
         if self.attention not in ATTENTION or self.backend not in BACKENDS:
             raise MemtraceError(f"attention is one of {ATTENTION} and backend one of {BACKENDS}")
+        if self.loss not in LOSSES or self.framework not in FRAMEWORKS:
+            raise MemtraceError(f"loss is one of {LOSSES} and framework one of {FRAMEWORKS}")
 
 
 def ceil_div(numerator: Size, denominator: Size) -> Size:

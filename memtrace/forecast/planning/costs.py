@@ -17,7 +17,8 @@ from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.memory.phases import ACTIVATION, TEMPORARY, Moment, largest, moments
 from memtrace.forecast.model.spec import ModelSpec
-from memtrace.forecast.planning.step_time import Speed, step_time
+from memtrace.forecast.step_time.speed import Speed
+from memtrace.forecast.step_time.step import step_time
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

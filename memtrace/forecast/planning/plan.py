@@ -6,7 +6,7 @@ In: `ModelSpec`, a `Question`. Out: `Plan`. Memory and time of all layouts are e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
-from memtrace.forecast.memory.layout import RECOMPUTE, Run
+from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
 from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.precision import PRECISIONS, Precision
@@ -23,8 +23,9 @@ from memtrace.forecast.planning.costs import RESERVE_PCT, Costs, costs, joined
 from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
 from memtrace.forecast.planning.reasons import reasons
-from memtrace.forecast.planning.step_time import Speed
 from memtrace.forecast.results import Plan, PlanCloud, PlanRow
+from memtrace.forecast.step_time.speed import Speed, speed_of
+from memtrace.forecast.step_time.step import COMMUNICATION, COMPUTATION
 
 MAX_DRAWN = 4000
 """Layouts in the chart: as many as the playbook's sweep had."""
@@ -47,7 +48,16 @@ class Question:
     optimizer: Optimizer = OPTIMIZERS["adamw"]
     attention: str = "flash"
     dropout: float | None = None
-    speed: Speed = field(default_factory=Speed)
+    framework: str = "none"
+    loss: str | None = None
+    """How the loss is computed; `None` is the framework's way."""
+    speed: Speed | None = None
+    """`None` is the framework's."""
+
+    @property
+    def used_speed(self) -> Speed:
+        """The speed that is given, or else that of the framework."""
+        return speed_of(self.framework) if self.speed is None else self.speed
 
     @property
     def global_sequences(self) -> int:
@@ -95,7 +105,9 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
 def evaluate(spec: ModelSpec, question: Question, grid: Grid) -> Costs:
     """Return memory and time of every layout of a grid."""
     chunks = [grid.take(np.arange(start, min(start + _CHUNK, len(grid)))) for start in range(0, len(grid), _CHUNK)]
-    return joined([costs(spec, run_of(question, one), one.layout(), question.gpu, question.speed) for one in chunks])
+    return joined(
+        [costs(spec, run_of(question, one), one.layout(), question.gpu, question.used_speed) for one in chunks]
+    )
 
 
 def run_of(question: Question, grid: Grid) -> Run:
@@ -109,6 +121,8 @@ def run_of(question: Question, grid: Grid) -> Run:
         optimizer=question.optimizer,
         attention=question.attention,
         dropout=question.dropout,
+        loss=question.loss or FRAMEWORK_LOSSES.get(question.framework, "plain"),
+        framework=question.framework,
         is_fused=True,
     )
 
@@ -158,8 +172,8 @@ def _row(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], at: int, questio
         recompute=recompute,
         peak_bytes=int(found.peak[at]),
         step_time_ns=_ns(found.seconds[at]),
-        compute_ns=_ns(found.time["compute"][at]),
-        communication_ns=_ns(found.time["communication"][at]),
+        compute_ns=_ns(sum(found.time[name][at] for name in COMPUTATION)),
+        communication_ns=_ns(sum(found.time[name][at] for name in COMMUNICATION)),
         bubble_ns=_ns(found.time["bubble"][at]),
         tokens_per_second_per_gpu=round(float(found.throughput[at]), 3),
         mfu=round(float(found.mfu[at]), 5),
@@ -196,15 +210,16 @@ def _cloud(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], order: npt.NDA
 
 
 def _assumptions(question: Question) -> tuple[str, ...]:
-    gpu, speed = question.gpu, question.speed
+    gpu, speed = question.gpu, question.used_speed
+    later = speed.later_share if gpu.capability >= (9, 0) else 1.0
     return (
-        f"Kernels reach {speed.compute_share:.0%} of {gpu.flops / 1e12:.0f} TFLOP/s, whatever their sizes.",
+        f"Large matrix products reach {speed.compute_share * later:.0%} of {gpu.flops / 1e12:.0f} TFLOP/s; "
+        f"{speed.half_tokens:.0f} tokens a micro-batch, or matrices {speed.half_width:.0f} wide, half of that.",
         f"Collectives reach {speed.bandwidth_share:.0%} of {gpu.intra_bytes_s / 1e9:.0f} GB/s inside a node of "
-        f"{gpu.gpus_per_node} and of {gpu.inter_bytes_s / 1e9:.0f} GB/s between nodes, one way and per GPU.",
-        "Tensor-parallel communication is not hidden; data-parallel is hidden behind backward, FSDP's behind the layer "
-        "before, context-parallel behind attention.",
-        "The schedule is 1F1B with equally many layers a stage; the optimizer runs fused, its time is not counted.",
+        f"{gpu.gpus_per_node}, and of {gpu.inter_bytes_s / 1e9:.0f} GB/s between nodes for each GPU of a group.",
+        "Tensor-parallel communication is not hidden; of what data and context parallelism could hide behind "
+        f"computation {speed.overlap:.0%} is.",
+        "The schedule is 1F1B; the optimizer runs fused.",
         "Without ZeRO, gradients are views of the communication buckets.",
         f"A layout fits if its peak and {RESERVE_PCT} % of what comes and goes, for the allocator, fit.",
-        "The step time ranks layouts; it has not been compared with measured runs.",
     )

@@ -1,0 +1,67 @@
+"""Links between the ranks of an axis: how fast a ring of them is, and how long a message of no bytes takes.
+
+Ranks are placed with tensor parallelism innermost, then context, then data, then pipeline parallelism. A group that
+fits into a machine uses its fast links. One that does not has as many network cards in each machine as it has ranks
+there, since every GPU has its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.formulas import Size
+from memtrace.forecast.step_time.speed import Speed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """The links of one cluster."""
+
+    gpu: Gpu
+    speed: Speed
+
+    def bandwidth(self, inner: Size, ranks: Size) -> Size:
+        """Return bytes a second and rank, one way, of a ring of ranks that lie `inner` GPUs apart.
+
+        Of eight GPUs a machine a data-parallel group with tp = 2 holds four in each, which share four network cards:
+        200 GB/s of 4 x 50, where one alone would have 50. Inside a machine it is NVLink's 450, of which a share is
+        reached.
+
+        >>> from memtrace.forecast.gpus import gpu_named
+        >>> links = Links(gpu=gpu_named("h100-80gb"), speed=Speed(bandwidth_share=1.0))
+        >>> [float(links.bandwidth(2, ranks)) / 1e9 for ranks in (4, 32)]
+        [450.0, 200.0]
+        """
+        near = inner * ranks <= self.gpu.gpus_per_node
+        of_machine = np.maximum(
+            1, np.minimum(ranks, self.gpu.gpus_per_node // np.minimum(inner, self.gpu.gpus_per_node))
+        )
+        across = np.minimum(self.gpu.intra_bytes_s, of_machine * self.gpu.inter_bytes_s)
+        return self.speed.bandwidth_share * np.where(near, self.gpu.intra_bytes_s, across)
+
+    def one_to_one(self, span: Size) -> Size:
+        """Return bytes a second of a rank that shares no network card: among `span` neighbouring GPUs.
+
+        Of stages and all-to-alls each rank sends on its own; of tensor parallelism across machines published runs show
+        the same.
+        """
+        across = min(self.gpu.inter_bytes_s, self.gpu.intra_bytes_s)
+        return self.speed.bandwidth_share * np.where(span <= self.gpu.gpus_per_node, self.gpu.intra_bytes_s, across)
+
+    def latency(self, inner: Size, ranks: Size) -> Size:
+        """Return the seconds of a collective whatever its size: one inside a machine, one more a doubling of machines.
+
+        >>> from memtrace.forecast.gpus import gpu_named
+        >>> links = Links(gpu=gpu_named("h100-80gb"), speed=Speed(latency_s=10e-6))
+        >>> [round(1e6 * float(links.latency(1, ranks))) for ranks in (1, 8, 16, 64)]
+        [0, 10, 20, 40]
+        """
+        machines = np.maximum(1, inner * ranks / self.gpu.gpus_per_node)
+        return self.speed.latency_s * (ranks > 1) * (1 + np.log2(machines))
+
+    def collective(self, inner: Size, ranks: Size, num_bytes: Size, messages: Size = 1) -> Size:
+        """Return the seconds in which a ring passes `num_bytes` from each rank to the next, in so many messages."""
+        return num_bytes / self.bandwidth(inner, ranks) + messages * self.latency(inner, ranks)

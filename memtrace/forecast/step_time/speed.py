@@ -1,0 +1,118 @@
+"""What hardware and a framework's kernels reach, in few numbers.
+
+Each number is fitted to published runs by benchmarks/plan_published.py, which also says how well runs that the fit did
+not see agree; what is read from source code or a data sheet says so. A framework differs from another in a factor of
+its kernels, in how long its Python takes for a layer, and in what it overlaps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """What is assumed of hardware in use and of the program that uses it."""
+
+    compute_share: float = 0.75
+    """Share of the data sheet's throughput that a large matrix product reaches."""
+    later_share: float = 1.0
+    """What GPUs after the A100 reach of their data sheets, as a share of what the A100 reaches of its own."""
+    half_tokens: float = 0.0
+    """Tokens of a micro-batch on a rank with which a product reaches half of that."""
+    half_width: float = 0.0
+    """Width of a rank's part of a matrix with which it does."""
+    attention_share: float = 0.5
+    """Share of the data sheet's throughput that a fused attention kernel reaches."""
+    memory_share: float = 0.8
+    """Share of the memory's bandwidth that kernels reach which only move values."""
+    layer_bytes: float = 60.0
+    """Bytes that such kernels (norms, rotations, activations, residuals) move a token and element of the hidden size,
+    in forward and backward of a layer."""
+    launch_s: float = 0.0
+    """Seconds that the program's own code takes for forward and backward of a layer; computation cannot be faster."""
+    crowded_launch_s: float = 0.0
+    """The same of a pipeline's stage, for each of the tensor-parallel ranks, which get into each other's way."""
+    unaligned_share: float = 1.0
+    """Share of its speed that attention keeps where a head's width is no multiple of 8."""
+    share_8bit: float = 0.75
+    """Share of what 16-bit products reach of their data sheet, that FP8 products with their casts reach of theirs."""
+    bandwidth_share: float = 0.75
+    """Share of a link's bandwidth that collectives reach."""
+    latency_s: float = 0.0
+    """Seconds of a collective inside a machine whatever its size; twice as long for each doubling of machines."""
+    bucket_bytes: float = 25 * 1024**2
+    """Bytes of gradients that are reduced in one message: torch's `bucket_cap_mb`, Megatron's `--ddp-bucket-size`."""
+    overlap: float = 1.0
+    """Share of communication that could be hidden behind computation which is."""
+    send_s: float = 0.0
+    """Seconds in which a pipeline stage hands on a micro-batch, whatever its size."""
+
+
+_PLAIN = Speed(
+    compute_share=0.8,
+    later_share=0.8,
+    half_tokens=400,
+    half_width=700,
+    layer_bytes=130,
+    attention_share=0.27,
+    unaligned_share=0.11,
+    share_8bit=0.79,
+    launch_s=0.7e-3,
+    bandwidth_share=0.85,
+    latency_s=20e-6,
+    overlap=0.45,
+    send_s=0.2e-3,
+)
+
+SPEEDS: dict[str, Speed] = {
+    "none": _PLAIN,
+    # 139 runs of llm-foundry, 125M to 70B on 8 to 128 A100.
+    "fsdp": replace(_PLAIN, compute_share=0.81, half_width=840, layer_bytes=153, bandwidth_share=0.84),
+    # 68 runs of BLOOM's search with Megatron-DeepSpeed, which was Megatron-LM of 2021.
+    "deepspeed": replace(
+        _PLAIN,
+        compute_share=0.60,
+        bucket_bytes=10**9,
+        half_tokens=340,
+        half_width=140,
+        layer_bytes=100,
+        attention_share=0.34,
+        bandwidth_share=1.0,
+        overlap=0.7,
+    ),
+    # 8 runs of Korthikanti et al. on A100, and 38 of NVIDIA's collection on H100.
+    "megatron": replace(
+        _PLAIN,
+        compute_share=1.0,
+        half_tokens=380,
+        half_width=1100,
+        layer_bytes=62,
+        attention_share=0.40,
+        bucket_bytes=160 * 10**6,
+    ),
+    # 440 runs of the playbook on up to 8 nodes.
+    "nanotron": replace(
+        _PLAIN,
+        compute_share=0.75,
+        half_tokens=900,
+        half_width=340,
+        layer_bytes=176,
+        launch_s=4.6e-3,
+        crowded_launch_s=2.8e-3,
+        bandwidth_share=0.98,
+    ),
+    # 4 runs of torchtitan, two of them compiled: too few to fit more than one number.
+    "torchtitan": replace(_PLAIN, compute_share=0.65, layer_bytes=100),
+}
+"""By framework; benchmarks/results/plan-published has what each came to."""
+
+
+def speed_of(framework: str, compute_share: float | None = None) -> Speed:
+    """Return the speed of a framework; a given share replaces that of its matrix products.
+
+    >>> speed_of("none", 0.5).compute_share
+    0.5
+    """
+    speed = SPEEDS.get(framework, SPEEDS["none"])
+    return speed if compute_share is None else replace(speed, compute_share=compute_share)
