@@ -18,6 +18,8 @@ PENDING = 2
 """Freed by the program, but another stream may still use it."""
 UNMAPPED = 3
 """Address space of an expandable segment without memory behind it."""
+UNKNOWN_AGE = -1
+"""`Block.age_base` of what was free before a history: older than all that became free in it."""
 
 
 class Expandable:

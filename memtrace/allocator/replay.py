@@ -43,7 +43,7 @@ from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_eve
 from memtrace.allocator.recorded_releases import predicted_releases
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
-from memtrace.allocator.sizes import SMALL_SIZE, rounding
+from memtrace.allocator.sizes import SMALL_SIZE, rounded_sizes, rounding
 from memtrace.allocator.slack import infer_slack, open_blocks
 from memtrace.allocator.state import state_of
 from memtrace.allocator.unsure import unsure_levels
@@ -204,14 +204,14 @@ class Replayer:
         retries = flushed_retries(history, at_once)
         chosen = np.flatnonzero(~at_once[:stop])
         columns = (history.action, history.address, history.size, history.stream)
-        events = zip(chosen.tolist(), *(column[chosen].tolist() for column in columns), strict=True)
+        sizes = rounded_sizes(history.size[chosen], self.settings)
+        events = zip(chosen.tolist(), sizes, *(column[chosen].tolist() for column in columns), strict=True)
         pool_ids = history.pool_ids
-        block_bytes, round_size = self.block_bytes, rounding(self.settings)
+        block_bytes = self.block_bytes
         small, large, live = allocator.small, allocator.large, allocator.live
         find, hand_out, complete = allocator.find, allocator.hand_out, allocator.complete_free
-        for at, action, address, requested, stream in events:
+        for at, size, action, address, requested, stream in events:
             if action == ALLOC:
-                size = round_size(requested)
                 pool = small if size <= SMALL_SIZE else large
                 if pool_ids is not None:
                     pool = allocator.pools(pool_ids[at] or DEFAULT_POOL)[size > SMALL_SIZE]

@@ -148,9 +148,11 @@ class EvaluatedLayout:
     mfu: float
     """Model FLOPs utilisation."""
     peak_bytes: int
-    """Of the fullest pipeline stage, context and communicators included."""
+    """Largest allocation of the fullest pipeline stage, as `torch.cuda.max_memory_allocated` tells it."""
     reserved_bytes: int
-    """The same with what the allocator may reserve beyond it."""
+    """The same with what the allocator may reserve beyond it, as `torch.cuda.max_memory_reserved` tells it."""
+    process_bytes: int
+    """The same with context and communicators, as `nvidia-smi` tells it: what must fit."""
     capacity_bytes: int
     """Memory of the GPU."""
     fits: str

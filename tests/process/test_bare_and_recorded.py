@@ -6,13 +6,16 @@ compared are exit status or signal, stdout (losses to the bit), stderr, and ever
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from memtrace.store.parts.folder import read_parts
+from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
+from tests.process.conftest import split_said
 from tests.process.programs import (
     checkpoints,
     descriptors,
@@ -32,6 +35,7 @@ GROUPS = (
     *(endings, descriptors, forks, workers, starts, python_state, process_state, wrapped_calls, symbolic),
     *(loops, checkpoints),
 )
+LAUNCHER = (sys.executable, "-m", "memtrace", "record", "-o", "t.json", "--")
 ROWS = [row for group in GROUPS for row in group.ROWS]
 
 
@@ -46,6 +50,32 @@ def test_recorded_is_bare(tmp_path: Path, row: Row) -> None:
     assert len(ranks) == row.num_processes or row.num_processes is None
     assert any(1 in rank.table("steps")["step"] for rank in ranks) or not row.trains
     assert [one for rank in ranks for one in failures(rank)] == []
+
+
+BY_A_LAUNCHER = [
+    *("returns", "exits-hard", "raises-in-torch", "is-terminated", "aborts", "reads-stdin"),
+    *("its-folder-removed", "umask", "every-descriptor-closed-and-stderr-a-file"),
+]
+
+
+@pytest.mark.parametrize("name", BY_A_LAUNCHER)
+def test_the_launcher_adds_its_own_last_lines_and_nothing_else(tmp_path: Path, name: str) -> None:
+    (row,) = [row for row in ROWS if row.name == name]
+    bare = run(tmp_path / "bare", row, is_recorded=False)
+    recorded = run(tmp_path / "recorded", row, is_recorded=True, launcher=LAUNCHER)
+    own, said = split_said(recorded.stderr.encode())
+    assert replace(recorded, stderr=own.decode()) == bare
+    assert said.startswith("Wrote t.json")
+
+
+def test_forks_that_train_are_counted(tmp_path: Path) -> None:
+    source = "import os\ntrain(1)\nfor number in range(3):\n    if os.fork() == 0:\n"
+    source += "        train(number)\n        os._exit(0)\n    os.wait()"
+    recorded = run(tmp_path / "recorded", Row("forks", source), is_recorded=True, launcher=LAUNCHER)
+    # The first of them makes no step.
+    assert "\nmemtrace: 2 forked processes trained and left no record" in recorded.stderr
+    (warning,) = read_trace(tmp_path / "recorded/t.json").warnings
+    assert (warning.slug, warning.count) == ("forks-not-recorded", 2)
 
 
 def failures(rank: RankTrace) -> list[str]:

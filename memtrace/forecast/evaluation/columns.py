@@ -122,10 +122,18 @@ COLUMNS: dict[str, Column] = {
         read=_flag, meaning="whether FSDP gives weights back after forward; no in torchtitan's pipelines, else yes"
     ),
     "recompute": Column(read=_one_of(RECOMPUTE), meaning="none, selective or full; none"),
-    "precision": Column(read=_one_of(PRECISIONS), meaning="a recipe, as `--precision`; bf16-mixed"),
-    "loss": Column(read=_one_of(LOSSES), meaning="plain, fused or chunked; what the framework has"),
+    "precision": Column(
+        read=_one_of(PRECISIONS), meaning="a recipe, as `--precision`; bf16-mixed, which is the framework's own"
+    ),
+    "loss": Column(
+        read=_one_of(LOSSES),
+        meaning="plain, parallel, fused or chunked; plain, and parallel with megatron, deepspeed and nanotron",
+    ),
     "framework": Column(read=_one_of(FRAMEWORKS), meaning="megatron, torchtitan, nanotron, deepspeed or fsdp; none"),
-    "attention": Column(read=_one_of(ATTENTION), meaning="flash, sdpa or explicit; flash"),
+    "attention": Column(
+        read=_one_of(ATTENTION),
+        meaning="flash, sdpa or explicit; flash, but explicit where Megatron recomputes selectively",
+    ),
     "optimizer": Column(read=_one_of(OPTIMIZERS), meaning="as `--optimizer`; adamw"),
 }
 """By name, in the order of the documentation."""

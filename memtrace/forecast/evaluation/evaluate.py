@@ -18,10 +18,12 @@ from memtrace.forecast.evaluation.layouts import GivenLayout, given_layout
 from memtrace.forecast.evaluation.table import read_table
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.memory.sharding import context_bytes
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.costs import Costs, StageMemory, costs, stage_memory
 from memtrace.forecast.results import EvaluatedLayout
 from memtrace.forecast.step_time.speed import Speed, speed_of
+from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
 
 _RUN_COLUMNS = ("micro_batch", "sequence", "accumulation", "recompute")
 _LAYOUT_COLUMNS = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero", "reshard")
@@ -75,20 +77,26 @@ def _columns(first: Any, ones: Sequence[Any], names: Sequence[str]) -> Any:
 
 def _evaluated(given: GivenLayout, known: Costs, stages: Mapping[str, StageMemory], at: int) -> EvaluatedLayout:
     capacity = given.gpu.memory_bytes
-    needed = int(known.needed[at])
+    needed, outside = int(known.needed[at]), outside_torch(given)
     return EvaluatedLayout(
         gpus=int(given.layout.world_size),
         step_seconds=float(known.seconds[at]),
         time_seconds={name: float(column[at]) for name, column in known.time.items()},
         tokens_per_second_per_gpu=float(known.throughput[at]),
         mfu=float(known.mfu[at]),
-        peak_bytes=int(known.peak[at]),
-        reserved_bytes=needed,
+        peak_bytes=int(known.peak[at]) - outside,
+        reserved_bytes=needed - outside,
+        process_bytes=needed,
         capacity_bytes=capacity,
         fits="yes" if needed <= capacity else "no",
         stages={name: _by_category(stage, at) for name, stage in stages.items()},
         assumed=given.assumed,
     )
+
+
+def outside_torch(given: GivenLayout) -> int:
+    """Return what the process holds that torch does not allocate: context, loaded kernels, communicators."""
+    return int(context_bytes(given.run, given.layout)) - LARGE_CUBLAS_BYTES
 
 
 def _by_category(stage: StageMemory, at: int) -> dict[str, int]:

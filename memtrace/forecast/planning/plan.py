@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
-from memtrace.forecast.memory.layout import RECOMPUTE, Run
+from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
 from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.precision import PRECISIONS, Precision
@@ -121,6 +121,8 @@ def run_of(question: Question, grid: Grid) -> Run:
         optimizer=question.optimizer,
         attention=question.attention,
         dropout=question.dropout,
+        loss=question.loss or FRAMEWORK_LOSSES.get(question.framework, "plain"),
+        framework=question.framework,
         is_fused=True,
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memtrace.hooks.ownership.dtensor_layout import Placements
+from memtrace.hooks.ownership.module_tree import buffers_in, parameters_in
 from memtrace.hooks.ownership.owners import Found, Owned, OwnerRows, lasting_row, plain_kinds, plain_tensors
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.owner_rows import OwnerLayout, Sweep
@@ -166,7 +167,7 @@ class OwnerSweep:
     ) -> Found:
         # All names first: a parameter that two roots share has the one that it has in the first.
         of_roots: dict[int, str] = {}
-        modules = [(root, list(root.named_parameters())) for root in roots]
+        modules = [(root, list(parameters_in(root))) for root in roots]
         for _, parameters in modules:
             for name, parameter in parameters:
                 of_roots.setdefault(id(parameter), name)
@@ -176,7 +177,7 @@ class OwnerSweep:
             found.add(category, name, tensor)
         for root, parameters in modules:
             found.add_parameters((of_roots[id(parameter)], parameter) for _, parameter in parameters)
-            for name, buffer in root.named_buffers():
+            for name, buffer in buffers_in(root):
                 found.add(Category.BUFFER, name, buffer)
         for optimizer in optimizers:
             found.add_optimizer(optimizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.sources import device
 from memtrace.hooks.sources.accelerator_history import HistorySource
@@ -111,7 +112,7 @@ class Sources:
         """
         if self._chosen or self._fake is not None:
             return
-        first = next(iter(module.parameters()), None)
+        _, first = next(parameters_in(module), ("", None))
         if first is None:
             return
         self._chosen = True

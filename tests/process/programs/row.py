@@ -69,19 +69,19 @@ class Ended:
     """Mode and content by name."""
 
 
-def run(folder: Path, row: Row, *, is_recorded: bool) -> Ended:
-    """Run a program in a folder of its own; return how it ended."""
+def run(folder: Path, row: Row, *, is_recorded: bool, launcher: tuple[str, ...] = ()) -> Ended:
+    """Run a program in a folder of its own, recorded by a launcher or as one would; return how it ended."""
     folder.mkdir()
     for name, text in {"train.py": TRAIN + row.source, **row.more_files}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     environ = {**os.environ, "OMP_NUM_THREADS": "1"} | ({ENDS_IN_FULL: "1"} if row.ends_in_full else {})
-    if is_recorded:
+    if is_recorded and not launcher:
         (folder / PARTS).mkdir()
         fields = dict(row.options)
         options = RecordOptions(parts_dir=str(folder / PARTS), package_dir=str(PACKAGE_DIR), **fields)  # type: ignore[arg-type]
         environ = build_environment(options, environ)
-    return ended([sys.executable if row.is_cold else warm_python(), *row.words], folder, environ, row.stdin)
+    return ended([*launcher, sys.executable if row.is_cold else warm_python(), *row.words], folder, environ, row.stdin)
 
 
 def ended(command: list[str], folder: Path, environ: dict[str, str], stdin: str = "") -> Ended:
