@@ -49,14 +49,13 @@ def evaluate_layouts(given: Sequence[GivenLayout], speed: Speed | None = None) -
     """Return what each layout needs and takes."""
     groups: defaultdict[_Key, list[int]] = defaultdict(list)
     for at, one in enumerate(given):
-        groups[_key(one)].append(at)
+        groups[alike(one)].append(at)
     found: list[EvaluatedLayout | None] = [None] * len(given)
-    for (spec, gpu, run, layout), places in groups.items():
-        together = _columns(run, [given[at].run for at in places], _RUN_COLUMNS)
-        layouts = _columns(layout, [given[at].layout for at in places], _LAYOUT_COLUMNS)
+    for (spec, gpu, run, _), places in groups.items():
+        runs, layouts = together([given[at] for at in places])
         try:
-            known = costs(spec, together, layouts, gpu, speed or speed_of(run.framework))
-            stages = stage_memory(spec, together, layouts)
+            known = costs(spec, runs, layouts, gpu, speed or speed_of(run.framework))
+            stages = stage_memory(spec, runs, layouts)
         except OverflowError:
             raise MemtraceError(f"row {places[0] + 1:,}: its numbers are more than can be counted") from None
         for index, at in enumerate(places):
@@ -64,11 +63,18 @@ def evaluate_layouts(given: Sequence[GivenLayout], speed: Speed | None = None) -
     return tuple(one for one in found if one is not None)
 
 
-def _key(one: GivenLayout) -> _Key:
+def alike(one: GivenLayout) -> _Key:
     """Return what layouts must share to be evaluated at once: all that is no column of numbers."""
-    alike: dict[str, Any] = dict.fromkeys(_RUN_COLUMNS, 1)
-    alike_layout: dict[str, Any] = dict.fromkeys(_LAYOUT_COLUMNS, 1)
-    return one.spec, one.gpu, replace(one.run, **alike), replace(one.layout, **alike_layout)
+    of_run: dict[str, Any] = dict.fromkeys(_RUN_COLUMNS, 1)
+    of_layout: dict[str, Any] = dict.fromkeys(_LAYOUT_COLUMNS, 1)
+    return one.spec, one.gpu, replace(one.run, **of_run), replace(one.layout, **of_layout)
+
+
+def together(given: Sequence[GivenLayout]) -> tuple[Run, Layout]:
+    """Return layouts that are alike as one, whose sizes are arrays."""
+    run: Run = _columns(given[0].run, [one.run for one in given], _RUN_COLUMNS)
+    layout: Layout = _columns(given[0].layout, [one.layout for one in given], _LAYOUT_COLUMNS)
+    return run, layout
 
 
 def _columns(first: Any, ones: Sequence[Any], names: Sequence[str]) -> Any:
