@@ -16,7 +16,7 @@ TORCH_STAMPS := $(TORCHES:%=.venv-torch-%/installed-$(INPUTS))
 TORCH_TESTS := tests/torches tests/hooks/test_cpu.py tests/hooks/test_owners.py tests/hooks/test_saved.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-torches gold check mutants faults docs bench accuracy gpu clean
+.PHONY: help demo test test-fast test-torches gold check mutants faults fuzz docs bench accuracy gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -74,6 +74,9 @@ mutants: $(DEV_STAMP) ## put 300 random faults into memtrace, one at a time, and
 faults: $(DEV_STAMP) ## put each named fault of tests/faults/table.py into a copy of memtrace, and run the tests that must find it
 	$(BIN)/python -m tests.faults
 
+fuzz: $(DEV_STAMP) ## break inputs for an hour and ask every command about them (ARGS='--inputs 50000 --seed 1')
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the picture of the README
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/screenshot.py demo/report.html docs/images/report.png --view 'view=map&axis=event' --height 830
@@ -90,4 +93,4 @@ gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTH
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py
 
 clean: ## remove the environments, caches and demo output
-	rm -rf $(VENV) .venv-torch-* demo build dist .mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-torch-* demo build dist .mutants .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,7 +4,10 @@ Bare and recorded processes are all started first and then take turns, one train
 So every ratio is between steps that ran within seconds of each other, and nothing that a recording leaves behind in
 its process can flatter the bare step. A recorded process is one as `memtrace record` would start it.
 
-    python benchmarks/overhead.py                  # about four minutes on two cores
+Beside a GPT stand the two programs that a recording costs most: a model of very many tiny parameters, and a step that
+allocates very often and computes nothing.
+
+    python benchmarks/overhead.py                  # about ten minutes on two cores
     python benchmarks/overhead.py --seconds 40     # shorter, noisier
 """
 
@@ -15,6 +18,7 @@ import json
 import os
 import platform
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "samples")]
 WARM_UP_STEPS = 3
 NUM_IDENTITIES = 2000
 MIN_ROUNDS = 5
+NUM_PARAMETERS = 10_000
+NUM_ALLOCATIONS = 300_000
+_NUM_ALIVE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +98,23 @@ VARIANTS = (
     Variant(name="profiler-stack", label="torch.profiler, profile_memory, with_stack", stacks="python", profiler=True),
 )
 
+EXTREMES = {"parameters": 1.15, "allocations": 2.0}
+"""Programs that a recording costs most, and the target for what their recorded step may cost, over the bare one."""
+
+
+def variants_of(program: str) -> tuple[Variant, ...]:
+    """Return the processes that are compared for a program."""
+    if program not in EXTREMES:
+        return VARIANTS
+    chosen = ("bare", "control", "idle", "rolling", "events", "frames", "profiler")
+    target = EXTREMES[program]
+    # A step that torch's profiler would take minutes for is no yardstick.
+    return tuple(
+        replace(variant, against="bare", target=1.15 if variant.name == "idle" else target if variant.steps else None)
+        for variant in VARIANTS
+        if variant.name in chosen
+    )
+
 
 # The process that trains
 
@@ -136,63 +160,52 @@ class Stopwatch:
 
 
 class Trainer:
-    """The training loop of samples/train_gpt.py, one step at a time."""
+    """A training loop, one step at a time."""
 
     def __init__(self, device: str, variant: Variant) -> None:
         import torch
-        import train_gpt
-        from torch.nn import functional
 
-        model = MODELS[device]
-        self._torch, self._sample, self._functional = torch, train_gpt, functional
+        self._torch = torch
         self._device = torch.device(device)
         self._variant = variant
-        self._args = argparse.Namespace(
-            **vars(model), micro_batch=model.batch, dropout=0.0, attention="sdpa", checkpointing=False
-        )
         torch.manual_seed(0)
-        self.model = train_gpt.GPT(65, self._args).to(self._device)
-        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
-        self._data = torch.randint(65, (100_000,))
+        self.model: Any = None
         self._identities = torch.nn.Sequential(*(torch.nn.Identity() for _ in range(NUM_IDENTITIES)))
 
     def facts(self) -> dict[str, Any]:
         """Return what the table says about the model and machine."""
         torch = self._torch
         on_gpu = self._device.type == "cuda"
+        parameters = list(self.model.parameters())
         return {
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "tensors": len(parameters),
+            "parameters": sum(parameter.numel() for parameter in parameters),
             "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {os.cpu_count()} cores ({platform.machine()})",
         }
 
     def step(self) -> None:
         """Train one step, with the variant's profiler round it."""
         if not self._variant.profiler:
-            self._train()
+            self.train()
             return
         from torch.profiler import ProfilerActivity, profile
 
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._device.type == "cuda" else [])]
         with_stack = self._variant.stacks != "none"
         with profile(activities=activities, profile_memory=True, with_stack=with_stack) as profiler:
-            self._train()
+            self.train()
         with tempfile.TemporaryDirectory() as folder:
             profiler.export_chrome_trace(os.path.join(folder, "trace.json"))
 
-    def _train(self) -> None:
-        inputs, targets = self._sample.draw_batch(self._data, self._args, self._device)
-        logits = self.model(inputs)
-        loss = self._functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        loss.backward()
-        loss.item()
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+    def train(self) -> None:
+        """Train one step."""
+        raise NotImplementedError
 
     def call_modules(self) -> None:
         """Call a module that calls many modules which do nothing."""
-        self._identities(self._data[:1])
+        self._identities(self._torch.ones(1))
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -200,7 +213,79 @@ class Trainer:
             self._torch.cuda.synchronize()
 
 
-def work(device: str, variant: Variant, threads: int) -> None:
+class GptTrainer(Trainer):
+    """The training loop of samples/train_gpt.py."""
+
+    def __init__(self, device: str, variant: Variant) -> None:
+        super().__init__(device, variant)
+        import train_gpt
+
+        model = MODELS[device]
+        self._sample = train_gpt
+        self._args = argparse.Namespace(
+            **vars(model), micro_batch=model.batch, dropout=0.0, attention="sdpa", checkpointing=False
+        )
+        self.model = train_gpt.GPT(65, self._args).to(self._device)
+        self._optimizer = self._torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+        self._data = self._torch.randint(65, (100_000,))
+
+    def train(self) -> None:
+        """Train one step."""
+        inputs, targets = self._sample.draw_batch(self._data, self._args, self._device)
+        logits = self.model(inputs)
+        loss = self._torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss.backward()
+        loss.item()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+
+class ManyParameters(Trainer):
+    """A model of 10,000 parameters of four numbers, each of which an optimizer's loop steps by itself."""
+
+    def __init__(self, device: str, variant: Variant) -> None:
+        super().__init__(device, variant)
+        nn = self._torch.nn
+        tensors = nn.ParameterList([nn.Parameter(self._torch.randn(4)) for _ in range(NUM_PARAMETERS)])
+        self.model = nn.Module()
+        self.model.tensors = tensors
+        self.model.forward = lambda: self._torch.stack(list(tensors)).square().sum()
+        self._optimizer = self._torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+
+    def train(self) -> None:
+        """Train one step."""
+        self._optimizer.zero_grad()
+        self.model().backward()
+        self._optimizer.step()
+
+
+class ManyAllocations(Trainer):
+    """A tiny model, and 300,000 allocations in a step that compute nothing."""
+
+    def __init__(self, device: str, variant: Variant) -> None:
+        super().__init__(device, variant)
+        self.model = self._torch.nn.Linear(8, 4)
+        self._optimizer = self._torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+
+    def train(self) -> None:
+        """Train one step."""
+        empty = self._torch.empty
+        for _ in range(NUM_ALLOCATIONS // _NUM_ALIVE):
+            kept = [empty(1) for _ in range(_NUM_ALIVE)]
+            kept.clear()
+        self._optimizer.zero_grad()
+        self.model(self._torch.ones(4, 8)).sum().backward()
+        self._optimizer.step()
+
+
+TRAINERS: dict[str, type[Trainer]] = {
+    "gpt": GptTrainer,
+    "parameters": ManyParameters,
+    "allocations": ManyAllocations,
+}
+
+
+def work(program: str, device: str, variant: Variant, threads: int) -> None:
     """Serve one variant: a line on stdin asks for a step, an answer on stdout tells what it took."""
     stopwatch = Stopwatch()
     if variant.steps is not None:
@@ -212,7 +297,7 @@ def work(device: str, variant: Variant, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    trainer = Trainer(device, variant)
+    trainer = TRAINERS[program](device, variant)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     print(json.dumps(trainer.facts()), file=answers)
     actions = {"step": trainer.step, "modules": trainer.call_modules}
@@ -224,7 +309,11 @@ def work(device: str, variant: Variant, threads: int) -> None:
         action()
         trainer.synchronize()
         taken = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - began_cpu}
-        print(json.dumps({**taken, **stopwatch.take()}), file=answers)
+        print(json.dumps({**taken, **stopwatch.take(), "peak_bytes": _peak_bytes()}), file=answers)
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 # The process that measures
@@ -233,10 +322,11 @@ def work(device: str, variant: Variant, threads: int) -> None:
 class Worker:
     """A process that trains when it is told to."""
 
-    def __init__(self, variant: Variant, device: str, threads: int, folder: Path) -> None:
+    def __init__(self, program: str, variant: Variant, device: str, threads: int, folder: Path) -> None:
         self.variant = variant
         self._errors = folder / f"{variant.name}.stderr"
-        command = [sys.executable, __file__, "--worker", variant.name, "--device", device, "--threads", str(threads)]
+        command = [sys.executable, __file__, "--worker", variant.name, "--program", program]
+        command += ["--device", device, "--threads", str(threads)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -306,12 +396,12 @@ def recorded_environment(environ: dict[str, str], parts: Path, **options: str) -
 
 
 @contextmanager
-def all_workers(device: str, threads: int) -> Iterator[dict[str, Worker]]:
+def all_workers(program: str, device: str, threads: int) -> Iterator[dict[str, Worker]]:
     """Yield one warm process a variant."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         workers = {}
-        for variant in VARIANTS:
-            workers[variant.name] = worker = Worker(variant, device, threads, Path(folder))
+        for variant in variants_of(program):
+            workers[variant.name] = worker = Worker(program, variant, device, threads, Path(folder))
             stack.callback(worker.close)
         for worker in workers.values():
             worker.await_facts()
@@ -375,32 +465,34 @@ def paired(rounds: Rounds, what: str, name: str, against: str) -> Estimate:
     return Estimate.of([one[name][what] / one[against][what] for one in rounds])
 
 
-def step_table(rounds: Rounds) -> list[str]:
+def step_table(rounds: Rounds, variants: Sequence[Variant]) -> list[str]:
     """Return the table of step times."""
     lines = [
-        "| variant | step ms | ratio to bare, wall | ratio to bare, CPU time | of that drain ms | memtrace's code ms |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| variant | step ms | ratio to bare, wall | ratio to bare, CPU time | of that drain ms | memtrace's code ms "
+        "| peak RSS MiB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for variant in VARIANTS:
-        median = {key: 1e3 * statistics.median(one[variant.name][key] for one in rounds) for key in rounds[0]["bare"]}
+    for variant in variants:
+        median = {key: statistics.median(one[variant.name][key] for one in rounds) for key in rounds[0]["bare"]}
         ratios = (
             ["1", "1"] if variant.name == "bare" else [str(paired(rounds, w, variant.name, "bare")) for w in CLOCKS]
         )
-        ours = [f"{median[key]:.1f}" if variant.steps else "–" for key in ("drain_s", "inside_s")]
-        lines.append(f"| {variant.label} | {median['wall_s']:.0f} | {' | '.join(ratios)} | {' | '.join(ours)} |")
+        ours = [f"{1e3 * median[key]:.1f}" if variant.steps else "–" for key in ("drain_s", "inside_s")]
+        cells = [f"{1e3 * median['wall_s']:.0f}", *ratios, *ours, f"{median['peak_bytes'] / 2**20:.0f}"]
+        lines.append(f"| {variant.label} | {' | '.join(cells)} |")
     return lines
 
 
 CLOCKS = ("wall_s", "cpu_s")
 
 
-def target_table(rounds: Rounds) -> list[str]:
+def target_table(rounds: Rounds, variants: Sequence[Variant]) -> list[str]:
     """Return the table of targets. Events are compared with torch.profiler at the same setting of stacks."""
     lines = ["| target | wall | CPU time | by wall | by CPU time |", "|---|--:|--:|---|---|"]
-    for variant in VARIANTS:
+    for variant in variants:
         if variant.target is None:
             continue
-        against = next(other.label for other in VARIANTS if other.name == variant.against)
+        against = next(other.label for other in variants if other.name == variant.against)
         ratios = [paired(rounds, clock, variant.name, variant.against) for clock in CLOCKS]
         verdicts = " | ".join(ratio.verdict(variant.target) for ratio in ratios)
         lines.append(f"| {variant.label} ≤ {variant.target:.2f} × {against} | {ratios[0]} | {ratios[1]} | {verdicts} |")
@@ -435,7 +527,7 @@ def timer_cost_s() -> float:
 
 def measure_steps(device: str, threads: int, seconds: float) -> list[str]:
     """Return the section of one device."""
-    with all_workers(device, threads) as workers:
+    with all_workers("gpt", device, threads) as workers:
         facts = workers["bare"].facts
         rounds = take_turns(workers, "step", seconds=seconds, at_least=MIN_ROUNDS, at_most=200)
         modules = module_call_us(workers)
@@ -448,14 +540,32 @@ def measure_steps(device: str, threads: int, seconds: float) -> list[str]:
         f"Python {platform.python_version()}. Medians of {len(rounds)} rounds, in each of which every process trained "
         "one step in turn; ± is the 95% interval of the median.",
         "",
-        *step_table(rounds),
+        *step_table(rounds, VARIANTS),
         "",
-        *target_table(rounds),
+        *target_table(rounds, VARIANTS),
         "",
         "torch.profiler starts, stops and exports a Chrome trace at each step, as memtrace drains and writes at each "
         "kept step; that is in the step's time. What `memtrace record` does after the program ended is in neither.",
         "",
         modules,
+        "",
+    ]
+
+
+def measure_extreme(program: str, threads: int, seconds: float) -> list[str]:
+    """Return the section of a program that a recording costs most, on the CPU."""
+    with all_workers(program, "cpu", threads) as workers:
+        facts = workers["bare"].facts
+        rounds = take_turns(workers, "step", seconds=seconds, at_least=MIN_ROUNDS, at_most=50)
+    return [
+        f"## Steps with very many {program}, on {facts['device']}",
+        "",
+        f"{TRAINERS[program].__doc__} {facts['tensors']:,} parameter tensors; torch {facts['torch']}, "
+        f"{facts['threads']} thread(s). Medians of {len(rounds)} rounds.",
+        "",
+        *step_table(rounds, variants_of(program)),
+        "",
+        *target_table(rounds, variants_of(program)),
         "",
     ]
 
@@ -503,14 +613,23 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, help="file for the results instead of benchmarks/results/overhead-DATE.md"
     )
+    parser.add_argument(
+        "--programs", nargs="*", choices=list(TRAINERS), default=list(TRAINERS), help="programs that are trained"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--program", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker is not None:
-        work(args.device, next(one for one in VARIANTS if one.name == args.worker), args.threads)
+        variant = next(one for one in variants_of(args.program) if one.name == args.worker)
+        work(args.program, args.device, variant, args.threads)
         return
     lines = [f"# Overhead of recording, {date.today()}", "", *_explanation()]
-    for device in _devices(args.device):
-        lines += measure_steps(device, args.threads, args.seconds)
+    if "gpt" in args.programs:
+        for device in _devices(args.device):
+            lines += measure_steps(device, args.threads, args.seconds)
+    for program in EXTREMES:
+        if program in args.programs:
+            lines += measure_extreme(program, args.threads, args.seconds)
     if args.start_ups:
         lines += measure_start_up(args.start_ups)
     text = "\n".join(lines).rstrip() + "\n"

@@ -42,7 +42,7 @@ class ReadTrace(Trace):
         Args:
             height: Pixels.
             capacity: Memory of the device, as "24GiB", in place of what the trace says.
-            with_source: Whether paths and source lines are shown.
+            with_source: Whether files, lines, host, arguments and messages of errors are shown.
 
         Raises:
             MemtraceError: the page would be too large for a notebook.

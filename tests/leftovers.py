@@ -52,7 +52,6 @@ _SIGNALS = (
 )
 _TORCH_STATES = (
     ("profiler of torch", "torch._C._autograd", "_profiler_enabled"),
-    ("memory history of torch", "torch._C", "_cuda_isHistoryEnabled"),
     ("function modes of torch", "torch._C", "_len_torch_function_stack"),
     ("dispatch modes of torch", "torch._C", "_len_torch_dispatch_stack"),
 )
@@ -72,7 +71,7 @@ def look() -> dict[str, object]:
     """Return what is there now, by the name of the place; of modules that are not loaded, nothing."""
     found = {name: state() for name, state in _PYTHON_STATES}
     if "torch" in sys.modules:
-        found |= {name: _asked(state) for name, state in _torch_states()}
+        found |= {name: state() for name, state in _torch_states()}
         found |= dict(_hooks())
         found |= {f"{place}.{name}": vars(owner).get(name, _MISSING) for place, owner, name in patched()}
     return found
@@ -93,14 +92,13 @@ def _torch_states() -> Iterator[tuple[str, Callable[[], object]]]:
     for name, module, function in _TORCH_STATES:
         if (state := getattr(sys.modules.get(module), function, None)) is not None:
             yield name, state
+    yield "memory history of torch", _memory_history
 
 
-def _asked(state: Callable[[], object]) -> object:
-    try:
-        return state()
-    except RuntimeError:
-        # Built for CUDA and on a machine without a driver, torch cannot say whether it records a history: it does not.
-        return 0
+def _memory_history() -> object:
+    torch: Any = sys.modules["torch"]
+    # Before the device is initialised there is none, and to ask would end the process.
+    return torch._C._cuda_isHistoryEnabled() if torch.cuda.is_initialized() else 0
 
 
 def _hooks() -> Iterator[tuple[str, object]]:

@@ -77,6 +77,8 @@ PARTS = {
         outside=frozenset({"orjson", "plotly", "rich"}),
         not_calls=TALK,
     ),
+    # It builds libraries and starts a Python to find its torch; neither torch nor anything else is imported.
+    "driverless": part("schema", not_calls=frozenset({"print", "input"})),
     "parallel": part("schema store analysis", "distributed fsspec", not_calls=TALK | {"open"}),
     "cli": part(
         "schema launch store allocator analysis forecast report parallel integrations.mcp.server", "click", lazily=True
@@ -435,6 +437,12 @@ def test_no_file_is_named_after_nothing() -> None:
         ("integrations/pytest_plugin.py", "def f():\n    import torch", "integrations imports torch"),
         ("units.py", "import numpy", "units.py imports numpy"),
         ("__init__.py", "from memtrace.hooks import api", "__init__.py imports memtrace.hooks.api"),
+        ("driverless/build.py", "import torch", "driverless imports torch"),
+        (
+            "driverless/environment.py",
+            "from memtrace.forecast.gpus import GPUS",
+            "driverless imports memtrace.forecast.gpus.GPUS",
+        ),
         ("extras/more.py", "", "extras is not a part"),
     ],
 )
@@ -537,7 +545,15 @@ def silent_fields(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.startswith("analysis/results/")])
+SPEAKING = [
+    path
+    for path in SOURCES
+    if path.startswith("analysis/results/") or path.endswith("results.py") or path == "schema/tables.py"
+]
+"""Files whose classes others read: results, and the words of the trace."""
+
+
+@pytest.mark.parametrize("path", SPEAKING)
 def test_every_field_of_a_result_says_what_it_means(path: str) -> None:
     assert silent_fields(SOURCES[path]) == []
 

@@ -156,9 +156,15 @@ def test_a_look_takes_microseconds() -> None:
     assert min(timeit.repeat(look, number=10, repeat=5)) / 10 < 1e-3
 
 
-def test_a_torch_that_cannot_ask_its_driver_records_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_driver() -> bool:
-        raise RuntimeError("CUDA driver version is insufficient for CUDA runtime version")
+def test_the_memory_history_of_a_device_is_asked_for_only_once_it_is_initialised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked_too_early() -> bool:
+        # On a machine without a driver this raises; with one, torch reads beyond a table and the process ends.
+        raise AssertionError("asked before the device was initialised")
 
-    monkeypatch.setattr(torch._C, "_cuda_isHistoryEnabled", without_driver, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_isHistoryEnabled", asked_too_early, raising=False)
     assert look()["memory history of torch"] == 0
+    monkeypatch.setattr(torch._C, "_cuda_isHistoryEnabled", lambda: True, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert look()["memory history of torch"] is True

@@ -18,6 +18,8 @@ PENDING = 2
 """Freed by the program, but another stream may still use it."""
 UNMAPPED = 3
 """Address space of an expandable segment without memory behind it."""
+UNKNOWN_AGE = -1
+"""`Block.age_base` of what was free before a history: older than all that became free in it."""
 
 
 class Expandable:
@@ -109,6 +111,7 @@ class Pool:
     def remove(self, block: Block) -> None:
         """Take out a free block."""
         entries = self.free[block.stream]
+        # (512, 64) sorts before (512, 64, block), so that the search ends there without comparing blocks.
         del entries[bisect_left(entries, (block.size, block.address))]
 
     def insert_unmapped(self, block: Block) -> None:
@@ -166,6 +169,7 @@ class Device:
 
     def reserve(self, granule: int) -> tuple[int, int]:
         """Return fresh address space: 9/8 of the capacity in whole granules, as torch reserves."""
+        # Without a capacity, room for more than any device has: 4 TiB of addresses cost nothing.
         capacity = self.capacity_bytes if self.capacity_bytes is not None else 1 << 42
         size = -(-(capacity + capacity // 8) // granule) * granule
         address = self._next

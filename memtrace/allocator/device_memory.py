@@ -75,8 +75,12 @@ class DeviceMemory:
             block = before
         after = block.next
         if after is not None and after.state == FREE:
+            # As `absorb_next`, which most frees would spend a tenth of their time on calling.
             del free[bisect_left(free, (after.size, after.address))]
-            block.absorb_next()
+            block.size += after.size
+            block.next = behind = after.next
+            if behind is not None:
+                behind.prev = block
         block.age_base = block.pool.searches
         insort(free, (block.size, block.address, block))
         return size

@@ -14,7 +14,8 @@ def best_of(free: list[Entry], at: int, *, is_on: bool) -> int | None:
     """Return which free block a search takes that came upon one of an expandable segment; `None` for none.
 
     While expandable segments are on, a block counts with the unmapped space behind it, so that what can grow is kept
-    for large requests. While they are off, such blocks are passed over.
+    for large requests: of 4 MiB with 60 MiB of space behind them and 6 MiB with none, the 6 MiB are taken. While they
+    are off, such blocks are passed over.
     """
     if not is_on:
         return next((n for n in range(at, len(free)) if free[n][2].expandable is None), None)
@@ -110,7 +111,11 @@ def put_memory(memory: DeviceMemory, block: Block, size: int) -> Block:
 
 
 def unmap(memory: DeviceMemory, block: Block) -> None:
-    """Unmap the granules that lie wholly inside a free block."""
+    """Unmap the granules that lie wholly inside a free block.
+
+    Of a block from 1 to 7 MiB of its segment, with granules of 2 MiB, those from 2 to 6 MiB; 1 to 2 and 6 to 7 MiB stay
+    free, since the other half of their granules is in use.
+    """
     segment = block.expandable
     assert segment is not None
     start = segment.address + round_up(block.address - segment.address, segment.granule)

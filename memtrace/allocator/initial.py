@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from memtrace.allocator import expandable
-from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, Expandable
+from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, UNKNOWN_AGE, Block, Driver, Expandable
+from memtrace.allocator.fronts import find_fronts
 from memtrace.allocator.history import (
     ALLOC,
     FREE_COMPLETED,
@@ -66,6 +67,8 @@ class Initial:
     segments: list[Segment]
     blocks: list[list[InitialBlock]]
     """For each segment its blocks in use."""
+    fronts: dict[int, int] = field(default_factory=dict)
+    """By address of the first mapped range of an expandable segment, where the segment begins, if that is lower."""
     extra: dict[int, int] = field(default_factory=dict)
     """What was inferred: by address of a block, the bytes by which it is larger than its request."""
 
@@ -80,7 +83,7 @@ def find_initial(history: History, settings: Settings) -> Initial:
     blocks = _blocks_of_segments(segments, _used_blocks(history))
     for segment, used in zip(segments, blocks, strict=True):
         _size_blocks(segment, used, settings)
-    return Initial(segments=segments, blocks=blocks)
+    return Initial(segments=segments, blocks=blocks, fronts=find_fronts(history, segments, settings))
 
 
 def check_possible(history: History, initial: Initial) -> None:
@@ -233,6 +236,9 @@ def build(initial: Initial, settings: Settings, driver: Driver) -> Allocator:
             allocator.heads[segment.address] = block
             allocator.reserved_bytes += segment.size
         _carve(allocator, block, blocks, initial.extra)
+    for pool in [allocator.small, allocator.large, *(one for pair in allocator.private.values() for one in pair)]:
+        for block in pool.free_blocks():
+            block.age_base = UNKNOWN_AGE
     return allocator
 
 
@@ -254,7 +260,9 @@ def _mapped_range(allocator: Allocator, segment: Segment, initial: Initial) -> B
         others = [one.address for one in initial.segments if one.address > segment.address and not _same(one, segment)]
         space = min([*others, segment.address + _SPACE]) - segment.address
         space = max(space // granule * granule, segment.size)
-        holder = expandable.add_expandable(allocator, Expandable(segment.address, space, granule), pool, segment.stream)
+        front = initial.fronts.get(segment.address, segment.address)
+        whole = Expandable(front, space + segment.address - front, granule)
+        holder = expandable.add_expandable(allocator, whole, pool, segment.stream)
     if holder.address < segment.address:
         # Unmapped space in front: cut it off, so that what is mapped starts where the range does.
         pool.remove_unmapped(holder)

@@ -43,7 +43,7 @@ from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_eve
 from memtrace.allocator.recorded_releases import predicted_releases
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
-from memtrace.allocator.sizes import SMALL_SIZE, rounding
+from memtrace.allocator.sizes import SMALL_SIZE, rounded_sizes, rounding
 from memtrace.allocator.slack import infer_slack, open_blocks
 from memtrace.allocator.state import state_of
 from memtrace.allocator.unsure import unsure_levels
@@ -61,8 +61,11 @@ class Prepared:
     """A history that can be replayed."""
 
     history: History
+    """The events of one device."""
     initial: Initial
+    """What was there before the first of them."""
     settings: Settings
+    """How the allocator was set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,9 @@ class Refused:
     """A history that cannot be replayed, and why: one sentence."""
 
     history: History
+    """The events of one device."""
     reason: str
+    """Why they cannot be replayed, in a sentence."""
 
 
 def replay_device(rank: RankTrace, device: str, *, infer_share: float = 1.0) -> Replay:
@@ -194,18 +199,19 @@ class Replayer:
     def _run(self, stop: int) -> None:
         """The hot loop: about half a µs an event beside what the allocator itself costs."""
         history, allocator, waiting = self.history, self.allocator, self.device.waiting
+        # Most frees complete at once, and torch writes two rows: request and completion. The model needs the second.
         at_once = freed_at_once(history)
         retries = flushed_retries(history, at_once)
         chosen = np.flatnonzero(~at_once[:stop])
         columns = (history.action, history.address, history.size, history.stream)
-        events = zip(chosen.tolist(), *(column[chosen].tolist() for column in columns), strict=True)
+        sizes = rounded_sizes(history.size[chosen], self.settings)
+        events = zip(chosen.tolist(), sizes, *(column[chosen].tolist() for column in columns), strict=True)
         pool_ids = history.pool_ids
-        block_bytes, round_size = self.block_bytes, rounding(self.settings)
+        block_bytes = self.block_bytes
         small, large, live = allocator.small, allocator.large, allocator.live
         find, hand_out, complete = allocator.find, allocator.hand_out, allocator.complete_free
-        for at, action, address, requested, stream in events:
+        for at, size, action, address, requested, stream in events:
             if action == ALLOC:
-                size = round_size(requested)
                 pool = small if size <= SMALL_SIZE else large
                 if pool_ids is not None:
                     pool = allocator.pools(pool_ids[at] or DEFAULT_POOL)[size > SMALL_SIZE]
@@ -229,6 +235,7 @@ class Replayer:
                 waiting.append(at)
             elif action <= SEGMENT_UNMAP:
                 self._released(at)
+        # The row of the request, which the loop left out, is about the same block as the row below it.
         for at in np.flatnonzero(at_once[: stop - 1]).tolist():
             block_bytes[at] = block_bytes[at + 1]
 

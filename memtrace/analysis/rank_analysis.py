@@ -39,8 +39,8 @@ from memtrace.store.trace import RankTrace
 
 _Reports = list[tuple[RankReport, tuple[Finding, ...]]]
 """The report of each device of a rank, with the advice for it."""
-_IDENTITY = ("host", "pid", "start_ns", "world_size")
-"""Header facts by which the processes of a run are told apart and counted."""
+_IDENTITY = ("host", "pid", "start_ns", "end_ns", "world_size", "original_path")
+"""Header facts by which the processes of a run are told apart, counted, and told from those of another run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,11 +56,17 @@ class RankAnalysis:
     num_events: int
     """Events of all its devices."""
     header: Mapping[str, Any]
-    """host, pid, start_ns and world_size, those that were recorded."""
+    """host, pid, start_ns, end_ns, world_size and original_path, those that were recorded."""
     devices: tuple[RankReport, ...]
     """One a device; one for a rank that recorded no memory at all."""
     findings: tuple[Finding, ...]
     """Advice for it, by device."""
+
+
+_SHOWN_FACTS = (
+    *("world_size", "local_rank", "host", "pid", "versions", "exception", "original_path", "autocast_dtypes"),
+    *("uses_grad_scaler", "peak_host_rss_bytes", "sources", "environment"),
+)
 
 
 def analyze_rank(
@@ -198,8 +204,7 @@ def _capacity(rank: RankTrace, device: str) -> int | None:
 
 def _facts(run: Mapping[str, Any], rank: RankTrace) -> dict[str, Any]:
     """Return the header facts worth showing; those that were not recorded are absent."""
-    names = ("world_size", "local_rank", "host", "pid", "versions", "exception", "original_path", "autocast_dtypes")
-    facts = {name: rank.header.get(name) for name in (*names, "uses_grad_scaler", "peak_host_rss_bytes", "sources")}
+    facts = {name: rank.header.get(name) for name in _SHOWN_FACTS}
     facts |= {name: run.get(name) for name in ("command", "exit_status")}
     facts["optimizers"] = [_optimizer(rank, at, row) for at, row in enumerate(rank.table("optimizers").rows())]
     return {name: value for name, value in facts.items() if value not in (None, [], {})}

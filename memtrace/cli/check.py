@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.errors import MemtraceError
+from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
     from memtrace.analysis.results.check import Budget, Check
@@ -71,6 +73,7 @@ class Percent(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--markdown", type=click.Path(path_type=Path), metavar="PATH", help="Write Markdown, for a pull request's comment."
 )
+@redaction_options
 @click.option("--force", is_flag=True, help="Overwrite the files if they exist.")
 @click.pass_context
 def check(
@@ -83,6 +86,7 @@ def check(
     junit: Path | None,
     markdown: Path | None,
     force: bool,
+    redaction: Redaction,
 ) -> None:
     """Check a run against budgets, or against an earlier run.
 
@@ -98,7 +102,9 @@ def check(
     from memtrace.analysis.report import analyze
     from memtrace.cli.left_out import say_left_out
     from memtrace.report.output import check_output
+    from memtrace.schema.redaction import without_places
     from memtrace.store.reading.read import read_trace
+    from memtrace.store.redaction.redact import redacted
 
     if not budgets and baseline is None:
         raise click.UsageError("nothing to check: give a --budget or a --baseline")
@@ -107,11 +113,13 @@ def check(
     for path in (junit, markdown):
         if path is not None:
             check_output(path, force=force)
-    before = None if baseline is None else analyze(read_trace([baseline]))
+    before = None if baseline is None else analyze(redacted(read_trace([baseline]), redaction, name="BASELINE"))
     if before is not None:
         say_left_out(before.warnings, of=before.title)
     tolerance_pct = 1.0 if tolerance is None else tolerance
-    result = hold_against(analyze(read_trace(trace)), budgets, baseline=before, tolerance_pct=tolerance_pct)
+    run = analyze(redacted(read_trace(trace), redaction))
+    result = hold_against(run, budgets, baseline=before, tolerance_pct=tolerance_pct)
+    result = without_places(result) if redaction is Redaction.SOURCE else result
     _show(result, as_json=as_json, junit=junit, markdown=markdown, force=force)
     if not result.passed:
         context.exit(EXIT_FAILED)

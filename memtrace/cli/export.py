@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from memtrace.cli.options.numbers import RANK
+from memtrace.cli.options.redaction import redaction_options
+from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +23,7 @@ _SUFFIXES = {
     "speedscope": ".speedscope.json",
     "csv": ".csv",
     "parquet": ".parquet",
+    "trace": ".trace.json",
 }
 
 
@@ -30,31 +33,47 @@ _SUFFIXES = {
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PATH", help="The file to write.")
 @click.option("--rank", type=RANK, help="The rank to export, where the format holds one only (memory-viz).")
 @click.option("--table", default="allocations", show_default=True, help="The table, for csv and parquet.")
+@redaction_options
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def export(
-    trace: tuple[Path, ...], target: str, output: Path | None, rank: int | None, table: str, force: bool
+    trace: tuple[Path, ...],
+    target: str,
+    output: Path | None,
+    rank: int | None,
+    table: str,
+    force: bool,
+    redaction: Redaction,
 ) -> None:
     """Write a trace in the format of another tool.
 
     perfetto: counters by category, slices for steps, phases, modules and kernels (ui.perfetto.dev). memory-viz: a
     memory snapshot of torch (pytorch.org/memory_viz). speedscope: the stacks at the peak. csv, parquet: a table for
-    pandas. In csv a text that a spreadsheet would run as a formula has a ' in front.
+    pandas. In csv a text that a spreadsheet would run as a formula has a ' in front. trace: the trace itself, to share
+    it with --redact.
 
     \b
     Example:
       memtrace export trace.json --to perfetto
       memtrace export run/ --to memory-viz --rank 3 -o rank3.pickle
       memtrace export trace.json --to csv --table steps -o steps.csv
+      memtrace export trace.json --to trace --redact -o to-share.json.gz
     """
     from memtrace.cli.left_out import say_left_out
     from memtrace.report.output import check_output, write_bytes
     from memtrace.store.reading.read import read_trace
+    from memtrace.store.redaction.redact import shareable
+    from memtrace.store.writing.trace import write_trace
 
     path = output or Path(trace[0].name.split(".")[0] + _SUFFIXES[target])
     check_output(path, force=force)
-    content, warnings = _content(read_trace(trace), target, rank, table)
-    say_left_out(warnings)
-    write_bytes(content, path, force=force)
+    shown = shareable(read_trace(trace), redaction)
+    if target == "trace":
+        say_left_out(shown.warnings)
+        write_trace(shown, path)
+    else:
+        content, warnings = _content(shown, target, rank, table)
+        say_left_out(warnings)
+        write_bytes(content, path, force=force)
     click.echo(f"Wrote {path}")
 
 

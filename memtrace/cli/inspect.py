@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from memtrace.cli.options.redaction import redaction_options
+from memtrace.schema.redaction import Redaction
+
 
 @click.command()
 @click.argument("traces", nargs=-1, required=True, metavar="TRACE…", type=click.Path(exists=True, path_type=Path))
@@ -20,7 +23,8 @@ import click
     help="How many records to show.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def inspect(traces: tuple[Path, ...], table: str, head: int, as_json: bool) -> None:
+@redaction_options
+def inspect(traces: tuple[Path, ...], table: str, head: int, as_json: bool, redaction: Redaction) -> None:
     """Show the raw records of a trace.
 
     Prints the header, how many records each table holds, and the first records of one table. TRACE is what
@@ -35,8 +39,9 @@ def inspect(traces: tuple[Path, ...], table: str, head: int, as_json: bool) -> N
     from memtrace.cli.left_out import say_left_out
     from memtrace.store.reading.inspection import inspect_document
     from memtrace.store.reading.read import read_trace
+    from memtrace.store.redaction.redact import shareable
 
-    trace = read_trace(traces)
+    trace = shareable(read_trace(traces), redaction)
     say_left_out(trace.warnings)
     document = inspect_document(trace, table=table, head=head)
     if as_json:

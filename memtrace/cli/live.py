@@ -8,6 +8,8 @@ import time
 import click
 
 from memtrace.cli.options.numbers import Number
+from memtrace.cli.options.redaction import redaction_options
+from memtrace.schema.redaction import Redaction
 
 
 @click.command()
@@ -21,7 +23,8 @@ from memtrace.cli.options.numbers import Number
     metavar="SECONDS",
     help="Time between two looks.",
 )
-def live(run: str, once: bool, interval: float) -> None:
+@redaction_options
+def live(run: str, once: bool, interval: float, redaction: Redaction) -> None:
     """Watch a running recording: steps, phases and memory of every rank.
 
     RUN is the output of the recording (as given to `record -o`), its .parts folder, or a process id of it. It ends when
@@ -36,7 +39,7 @@ def live(run: str, once: bool, interval: float) -> None:
     from memtrace.launch.live import Watch
     from memtrace.report.terminal.live import print_frame, screen
 
-    watch = Watch(run)
+    watch = Watch(run, redaction=redaction)
     if once:
         print_frame(watch.look(time.time_ns()), sys.stdout)
         return

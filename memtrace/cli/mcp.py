@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.errors import MemtraceError
+from memtrace.schema.redaction import Redaction
 
 
 @click.command()
@@ -16,7 +18,8 @@ from memtrace.errors import MemtraceError
     metavar="FOLDER",
     help="Read below this folder only.",
 )
-def mcp(root: Path | None) -> None:
+@redaction_options
+def mcp(root: Path | None, redaction: Redaction) -> None:
     """Answer the questions of coding agents about traces.
 
     It is a server over stdio (Model Context Protocol). An agent starts this command itself, once it is told to; typed
@@ -33,4 +36,4 @@ def mcp(root: Path | None) -> None:
         if (error.name or "").partition(".")[0] not in ("mcp", "pydantic"):
             raise
         raise MemtraceError("the server needs the package mcp, version 2", hint="pip install 'memtrace[mcp]'") from None
-    serve(root)
+    serve(root, redaction)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from memtrace.cli.options.redaction import redaction_options
+from memtrace.schema.redaction import Redaction
+
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -15,8 +18,9 @@ import click
     type=click.Path(path_type=Path),
     help="Trace to write: .json or .json.gz, or a folder for a file a rank. Default: DIR without .parts.",
 )
+@redaction_options
 @click.option("--force", is_flag=True, help="Replace an output that exists.")
-def merge(folder: Path, output: Path | None, force: bool) -> None:
+def merge(folder: Path, output: Path | None, force: bool, redaction: Redaction) -> None:
     """Assemble the parts of a recording into a trace.
 
     DIR is a folder of parts that was left behind (`memtrace record` was killed), or a run folder, whose ranks become
@@ -26,6 +30,7 @@ def merge(folder: Path, output: Path | None, force: bool) -> None:
     Example:
       memtrace merge trace.json.parts
       memtrace merge run -o trace.json.gz
+      memtrace merge run -o to-share.json.gz --redact
     """
     from memtrace.cli.left_out import say_left_out
     from memtrace.launch.gather import merge_folder
@@ -34,7 +39,7 @@ def merge(folder: Path, output: Path | None, force: bool) -> None:
 
     path = output or merged_path(folder)
     check_free(path, force=force)
-    written = merge_folder(folder, path, force=force)
+    written = merge_folder(folder, path, force=force, redaction=redaction)
     say_left_out(written.warnings)
     click.echo(
         f"Wrote {written.path} ({format_bytes(written.num_bytes)}, "

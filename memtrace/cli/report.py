@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from memtrace.cli.options.numbers import Size
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.printable import LINES, clean
 from memtrace.schema.findings import SLUGS
+from memtrace.schema.redaction import Redaction
 
 EXIT_FAILED_ON = 3
 """Exit code where the report has a finding that `--fail-on` names."""
@@ -61,10 +63,8 @@ class Progress:
 @click.option(
     "--open", "opens", is_flag=True, help="Open the page in a browser; --html is a temporary file by default."
 )
-@click.option(
-    "--no-source", is_flag=True, help="Leave paths, lines, host, arguments and messages of errors out of the HTML file."
-)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
+@redaction_options
 @click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
 @click.option("--capacity", type=Size(), help="Memory of the device, as in 24GiB, in place of what the trace says.")
 @click.option(
@@ -86,12 +86,12 @@ def report(
     trace: tuple[Path | str, ...],
     html: Path | None,
     opens: bool,
-    no_source: bool,
     as_json: bool,
     force: bool,
     capacity: int | None,
     cluster: str | None,
     fail_on: tuple[str, ...],
+    redaction: Redaction,
 ) -> None:
     """Report where the memory of a recorded run went.
 
@@ -105,13 +105,14 @@ def report(
       memtrace report snapshot.pickle --html report.html --capacity 24GiB
       memtrace report trace.json --open
       memtrace report run/ --json > report.json
+      memtrace report trace.json --redact --html to-share.html
       memtrace report trace.json --capacity 80GiB --fail-on oom --fail-on leak
       memtrace report s3://bucket/run --cluster tcp://scheduler:8786
     """
     from memtrace.analysis.advice.find import failing
     from memtrace.parallel.run import report_of
+    from memtrace.report.answers.personal import personal_line
     from memtrace.report.output import check_output, write_html
-    from memtrace.report.page.data.personal import personal_facts
 
     if html is None and opens:
         html = Path(tempfile.mkdtemp(prefix="memtrace-")) / "report.html"
@@ -120,12 +121,17 @@ def report(
     progress = Progress()
     try:
         result = report_of(
-            trace, capacity_bytes=capacity, with_map=html is not None, cluster=cluster, progress=progress
+            trace,
+            capacity_bytes=capacity,
+            with_map=html is not None,
+            redaction=redaction,
+            cluster=cluster,
+            progress=progress,
         )
     finally:
         progress.clear()
     if html is not None:
-        write_html(result, html, force=force, with_source=not no_source)
+        write_html(result, html, force=force)
     if as_json:
         from memtrace.report.json.report import report_json
 
@@ -135,10 +141,10 @@ def report(
 
         print_report(result)
     if html is not None:
-        held = () if no_source else personal_facts(result)
         click.echo(f"Wrote {html}", err=as_json)
-        if held:
-            click.echo(f"Before you share it: it holds {', '.join(held)}; --no-source leaves them out.", err=as_json)
+    held = personal_line(result) if redaction is Redaction.NOTHING else None
+    if held is not None:
+        click.echo(click.style(held, dim=True), err=as_json)
     if html is not None and opens:
         webbrowser.open(html.resolve().as_uri())
     failed = failing(result.findings, fail_on)

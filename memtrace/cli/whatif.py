@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from memtrace.cli.options.numbers import Size
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.cli.report import Progress
+from memtrace.schema.redaction import Redaction
 
 
 @click.command()
@@ -35,8 +37,11 @@ from memtrace.cli.report import Progress
 @click.option("--advise", is_flag=True, help="Try the standard settings and name the best one.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
+@redaction_options
 @click.option("--force", is_flag=True, help="Overwrite the HTML file if it exists.")
-def whatif(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: bool, **options: Any) -> None:
+def whatif(
+    trace: tuple[Path, ...], html: Path | None, as_json: bool, force: bool, redaction: Redaction, **options: Any
+) -> None:
     """Replay a recording under other settings and capacities.
 
     The first row is the recording itself, with how far the model reproduces its addresses. Sizes that are scaled,
@@ -54,13 +59,15 @@ def whatif(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: boo
     from memtrace.cli.left_out import say_left_out
     from memtrace.report.answers.whatif import whatif_json, whatif_text
     from memtrace.report.output import check_output, write_whatif
+    from memtrace.schema.redaction import without_places
     from memtrace.store.reading.read import read_trace
+    from memtrace.store.redaction.redact import redacted
 
     if html is not None:
         check_output(html, force=force)
     progress = Progress()
     try:
-        read = read_trace(trace, progress=progress)
+        read = redacted(read_trace(trace, progress=progress), redaction)
     finally:
         progress.clear()
     asked = Asked(
@@ -76,8 +83,10 @@ def whatif(trace: tuple[Path, ...], html: Path | None, as_json: bool, force: boo
     )
     results, left_out = try_what_ifs(read, asked)
     say_left_out([*read.warnings, *left_out])
+    results = without_places(results) if redaction is Redaction.SOURCE else results
+    title = ", ".join(path.name for path in trace) if redaction is Redaction.NOTHING else read.path
     if html is not None:
-        write_whatif(results, html, title=", ".join(path.name for path in trace), force=force)
+        write_whatif(results, html, title=title, force=force)
     click.echo(whatif_json(results) if as_json else whatif_text(results), nl=False)
     if html is not None:
         click.echo(f"Wrote {html}", err=as_json)

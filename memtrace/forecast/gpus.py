@@ -1,7 +1,7 @@
 """GPUs by name: memory, dense throughput, bandwidth of memory and links, compute capability, per vendor's data sheet.
 
-In: a name, or a size such as "24GiB". Out: a `Gpu`. Memory is what a process can get of a card of that size, as
-`torch.cuda.get_device_properties` reports it, to a tenth of a GiB; bandwidths are one way, per GPU.
+In: a name, or a size such as "24GiB". Out: a `Gpu`. What the driver says of a card is in `schema/gpu_cards.py`;
+bandwidths are one way, per GPU.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import difflib
 from dataclasses import dataclass, replace
 
 from memtrace.errors import MemtraceError
+from memtrace.schema.gpu_cards import CARDS, is_amd
 from memtrace.schema.gpu_data_sheets import peak_flops
 from memtrace.units import parse_bytes
 
@@ -22,7 +23,9 @@ class Gpu:
     """One kind of GPU in its usual machine."""
 
     name: str
+    """As it is named on the command line."""
     memory_bytes: int
+    """What the driver says it has."""
     flops: float
     """Dense 16-bit floating point operations a second, without sparsity."""
     flops_8bit: float | None = None
@@ -34,61 +37,63 @@ class Gpu:
     inter_bytes_s: float
     """Bytes a second to other machines. Assumed: the network card that usual machines have for each GPU."""
     gpus_per_node: int = 8
+    """GPUs of a usual machine."""
     capability: tuple[int, int] = (8, 0)
     """Compute capability, which decides the kernels that torch chooses."""
     is_amd: bool = False
+    """Whether ROCm drives it."""
 
 
-_Sheet = tuple[float, float, float, float]
-"""GiB of memory, GB/s of it, GB/s to GPUs of the same machine and to others."""
+_Sheet = tuple[float, float, float]
+"""GB/s of the GPU's memory, to GPUs of the same machine and to others."""
 
 
-def _gpu(name: str, device: str, sheet: _Sheet, capability: tuple[int, int], gpus_per_node: int = 8) -> Gpu:
-    flops = peak_flops(device, "float16")
-    assert flops is not None, f"no data sheet for {device}"
-    gib, memory_gb, intra_gb, inter_gb = sheet
+def _gpu(name: str, sheet: _Sheet, gpus_per_node: int = 8) -> Gpu:
+    card = CARDS[name]
+    flops = peak_flops(card.name, "float16")
+    assert flops is not None, f"no data sheet for {card.name}"
+    memory_gb, intra_gb, inter_gb = sheet
     return Gpu(
         name=name,
-        memory_bytes=round(gib * GIB),
+        memory_bytes=card.memory_bytes,
         flops=float(flops),
-        flops_8bit=peak_flops(device, "float8"),
+        flops_8bit=peak_flops(card.name, "float8"),
         memory_bytes_s=memory_gb * _GB_S,
         intra_bytes_s=intra_gb * _GB_S,
         inter_bytes_s=inter_gb * _GB_S,
         gpus_per_node=gpus_per_node,
-        capability=capability,
-        is_amd=name.startswith("mi"),
+        capability=card.capability,
+        is_amd=is_amd(card),
     )
 
 
 GPUS = {
     one.name: one
     for one in (
-        _gpu("v100-16gb", "Tesla V100-SXM2-16GB", (15.8, 900, 150, 12.5), (7, 0)),
-        _gpu("v100-32gb", "Tesla V100-SXM2-32GB", (31.7, 900, 150, 12.5), (7, 0)),
-        _gpu("t4-16gb", "Tesla T4", (14.6, 320, 16, 6.25), (7, 5)),
-        _gpu("a10g-24gb", "NVIDIA A10G", (22.1, 600, 32, 6.25), (8, 6)),
-        _gpu("l4-24gb", "NVIDIA L4", (22.0, 300, 32, 6.25), (8, 9)),
-        _gpu("l40s-48gb", "NVIDIA L40S", (44.4, 864, 32, 12.5), (8, 9)),
-        _gpu("rtx3090-24gb", "NVIDIA GeForce RTX 3090", (23.6, 936, 32, 6.25), (8, 6)),
-        _gpu("rtx4090-24gb", "NVIDIA GeForce RTX 4090", (23.5, 1008, 32, 6.25), (8, 9)),
-        _gpu("rtx5090-32gb", "NVIDIA GeForce RTX 5090", (31.4, 1792, 64, 12.5), (12, 0)),
-        _gpu("a100-40gb", "NVIDIA A100-SXM4-40GB", (39.4, 1555, 300, 25), (8, 0)),
-        _gpu("a100-80gb", "NVIDIA A100-SXM4-80GB", (79.1, 2039, 300, 25), (8, 0)),
-        _gpu("h20-96gb", "NVIDIA H20", (95.0, 4000, 450, 50), (9, 0)),
-        _gpu("h100-80gb", "NVIDIA H100 80GB HBM3", (79.1, 3350, 450, 50), (9, 0)),
-        # Meta's H100 with HBM2e, of torchtitan's benchmarks: 2.4 TB/s.
-        _gpu("h100-96gb", "NVIDIA H100", (95.0, 2400, 450, 50), (9, 0)),
-        _gpu("h100-pcie-80gb", "NVIDIA H100 PCIe", (79.1, 2000, 64, 50), (9, 0)),
-        _gpu("h200-141gb", "NVIDIA H200", (139.8, 4800, 450, 50), (9, 0)),
-        _gpu("b200-192gb", "NVIDIA B200", (178.3, 7700, 900, 50), (10, 0)),
-        _gpu("b300-288gb", "NVIDIA B300", (267.7, 7700, 900, 100), (10, 3)),
-        _gpu("gb200-186gb", "NVIDIA GB200", (184.0, 8000, 900, 50), (10, 0), 72),
-        _gpu("gb300-288gb", "NVIDIA GB300", (276.0, 8000, 900, 100), (10, 3), 72),
-        _gpu("mi250x-64gb", "AMD Instinct MI250X", (64.0, 1638, 100, 25), (9, 0)),
-        _gpu("mi300x-192gb", "AMD Instinct MI300X", (191.9, 5300, 448, 50), (9, 4)),
-        _gpu("mi325x-256gb", "AMD Instinct MI325X", (255.9, 6000, 448, 50), (9, 4)),
-        _gpu("mi355x-288gb", "AMD Instinct MI355X", (287.9, 8000, 537, 50), (9, 5)),
+        _gpu("v100-16gb", (900, 150, 12.5)),
+        _gpu("v100-32gb", (900, 150, 12.5)),
+        _gpu("t4-16gb", (320, 16, 6.25)),
+        _gpu("a10g-24gb", (600, 32, 6.25)),
+        _gpu("l4-24gb", (300, 32, 6.25)),
+        _gpu("l40s-48gb", (864, 32, 12.5)),
+        _gpu("rtx3090-24gb", (936, 32, 6.25)),
+        _gpu("rtx4090-24gb", (1008, 32, 6.25)),
+        _gpu("rtx5090-32gb", (1792, 64, 12.5)),
+        _gpu("a100-40gb", (1555, 300, 25)),
+        _gpu("a100-80gb", (2039, 300, 25)),
+        _gpu("h20-96gb", (4000, 450, 50)),
+        _gpu("h100-80gb", (3350, 450, 50)),
+        _gpu("h100-96gb", (2400, 450, 50)),
+        _gpu("h100-pcie-80gb", (2000, 64, 50)),
+        _gpu("h200-141gb", (4800, 450, 50)),
+        _gpu("b200-192gb", (7700, 900, 50)),
+        _gpu("b300-288gb", (7700, 900, 100)),
+        _gpu("gb200-186gb", (8000, 900, 50), 72),
+        _gpu("gb300-288gb", (8000, 900, 100), 72),
+        _gpu("mi250x-64gb", (1638, 100, 25)),
+        _gpu("mi300x-192gb", (5300, 448, 50)),
+        _gpu("mi325x-256gb", (6000, 448, 50)),
+        _gpu("mi355x-288gb", (8000, 537, 50)),
     )
 }
 """By the name that `--gpu` takes."""

@@ -51,14 +51,18 @@ def page_of(trace: Trace, *, height: int, capacity: str | None, with_source: boo
     """
     from memtrace.analysis.report import analyze
     from memtrace.report.page.report import render_html
+    from memtrace.schema.redaction import Redaction, without_places
+    from memtrace.store.redaction.redact import redacted
     from memtrace.units import parse_bytes
 
     capacity_bytes = None if capacity is None else parse_bytes(capacity)
-    report = analyze(trace, capacity_bytes=capacity_bytes, with_map=True)
-    content, remark = render_html(report, with_source=with_source), None
+    redaction = Redaction.NOTHING if with_source else Redaction.SOURCE
+    report = analyze(redacted(trace, redaction), capacity_bytes=capacity_bytes, with_map=True)
+    report = report if with_source else without_places(report)
+    content, remark = render_html(report), None
     if len(content) > MAX_PAGE_CHARS:
         smaller = [dataclasses.replace(rank, allocation_map=None) for rank in report.ranks]
-        content = render_html(dataclasses.replace(report, ranks=tuple(smaller)), with_source=with_source)
+        content = render_html(dataclasses.replace(report, ranks=tuple(smaller)))
         remark = f"The map of every allocation is left out here; it is in the file of: {_as_file(trace)}"
     if len(content) > MAX_PAGE_CHARS:
         raise MemtraceError("the page is too large for a notebook", hint=f"write it to a file: {_as_file(trace)}")

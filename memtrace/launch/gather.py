@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,11 +15,12 @@ from memtrace.errors import OutputError, RecordError
 from memtrace.launch.output import LAUNCHER_FILE, Output, rank_file_name, read_launcher
 from memtrace.schema.options import RecordOptions
 from memtrace.schema.records import PARTS_SUFFIX, UNRECORDED_SUFFIX
+from memtrace.schema.redaction import Redaction
 from memtrace.schema.secret_arguments import masked_arguments
 from memtrace.store.parts.folder import part_names, read_parts
 from memtrace.store.reading.merge import merge_traces
 from memtrace.store.reading.read import read_trace
-from memtrace.store.redact import without_paths
+from memtrace.store.redaction.redact import redacted, shareable
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
 from memtrace.store.writing.trace import write_trace
 
@@ -75,8 +77,6 @@ def gather(output: Output, header: Mapping[str, Any], *, killed: str | None = No
         drop_parts(output)
         return None
     ranks, warnings = read_parts(output.parts_dir)
-    if header.get("redacted"):
-        ranks = [without_paths(rank) for rank in ranks]
     if killed is not None and not all(rank.complete for rank in ranks):
         warnings.append(LoadWarning(slug="host-kill-possible", message=killed))
     num_unrecorded = len(list(output.parts_dir.glob(f"*{UNRECORDED_SUFFIX}")))
@@ -84,14 +84,16 @@ def gather(output: Output, header: Mapping[str, Any], *, killed: str | None = No
         message = "Forked processes trained and were not recorded; those that spawn or forkserver start are."
         warnings.append(LoadWarning(slug="forks-not-recorded", message=message, count=num_unrecorded))
     trace = Trace(header=header, ranks=tuple(ranks), path=str(output.path), warnings=tuple(warnings))
+    if header.get("redacted"):
+        trace = redacted(trace, Redaction.PERSONAL)
     trace = merge_traces([trace], path=str(output.path))
-    is_folder = output.launcher_rank is not None or output.path.is_dir() or num_ranks(trace) > MAX_RANKS_IN_FILE
+    is_folder = output.launcher_rank is not None or os.path.isdir(output.path) or num_ranks(trace) > MAX_RANKS_IN_FILE
     written = _write_folder(trace, output) if is_folder else _write_file(trace, output.path, force=output.force)
     drop_parts(output)
     return replace(written, num_unrecorded=num_unrecorded)
 
 
-def merge_folder(folder: Path, path: Path, *, force: bool) -> Written:
+def merge_folder(folder: Path, path: Path, *, force: bool, redaction: Redaction = Redaction.NOTHING) -> Written:
     """Assemble a folder by hand: parts of one launcher, or a run folder with parts and traces of several.
 
     Ranks beyond `MAX_RANKS_IN_FILE` become a run folder unless the name asks for a file. The parts stay.
@@ -106,9 +108,11 @@ def merge_folder(folder: Path, path: Path, *, force: bool) -> Written:
     launchers = [launcher.get("header") for launcher in map(read_launcher, [folder, *_part_folders(folder)])]
     known = next((header for header in launchers if isinstance(header, dict)), None)
     header = trace.header or known or {"memtrace": __version__, "command": None, "exit_status": None}
-    ranks = tuple(map(without_paths, trace.ranks)) if header.get("redacted") else trace.ranks
-    trace = Trace(header=header, ranks=ranks, path=str(path), warnings=trace.warnings)
-    if path.is_dir() or (num_ranks(trace) > MAX_RANKS_IN_FILE and not path.name.endswith((".json", ".json.gz"))):
+    if header.get("redacted") and redaction is Redaction.NOTHING:
+        redaction = Redaction.PERSONAL
+    trace = Trace(header=header, ranks=trace.ranks, path=str(path), warnings=trace.warnings)
+    trace = shareable(trace, redaction)
+    if os.path.isdir(path) or (num_ranks(trace) > MAX_RANKS_IN_FILE and not path.name.endswith((".json", ".json.gz"))):
         return _write_folder(trace, Output(path=path, parts_dir=folder, launcher_rank=None, force=force))
     return _write_file(trace, path, force=force)
 
@@ -135,7 +139,7 @@ def _has_launcher(folder: Path) -> bool:
 
 
 def _write_file(trace: Trace, path: Path, *, force: bool) -> Written:
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise OutputError(f"{path}: exists already", hint="choose another name, or add --force", slug="output-exists")
     write_trace(trace, path)
     return _written(trace, path, [path])
@@ -145,7 +149,7 @@ def _write_folder(trace: Trace, output: Output) -> Written:
     """Write a file a rank. Affects: files of earlier runs with other ranks, which `force` removes at the end."""
     folder = output.path
     with _as_output_error(folder):
-        if output.force and folder.exists() and not folder.is_dir():
+        if output.force and os.path.lexists(folder) and not os.path.isdir(folder):
             folder.unlink()
         folder.mkdir(exist_ok=True)
     files: list[Path] = []

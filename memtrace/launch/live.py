@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from memtrace.launch.live_results import LiveRank, LiveRun, LiveWarning, RankSta
 from memtrace.launch.output import LAUNCHER_FILE, MAX_PID, is_running, read_launcher
 from memtrace.launch.trigger import candidate_folders
 from memtrace.schema.names import Category
+from memtrace.schema.redaction import UNNAMED, Redaction
 from memtrace.store.parts.folder import part_names
 from memtrace.store.parts.running import RunningPart
+from memtrace.store.redaction.redact import redacted_warnings
+from memtrace.store.trace import LoadWarning
 
 _SILENT_NS = 30 * 10**9
 _GONE_AFTER_NS = 2 * 10**9
@@ -25,13 +28,16 @@ _GONE_AFTER_NS = 2 * 10**9
 class Watch:
     """Looks at a recording again and again."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, *, redaction: Redaction = Redaction.NOTHING) -> None:
         """Find the recording of an output, a run folder, a folder of parts or a process id.
+
+        `redaction` says what is left out of what is seen of it.
 
         Raises:
             RecordError: none is there.
         """
         self._run = run
+        self._redaction = redaction
         self._parts: dict[tuple[Path, str], RunningPart] = {}
         if not self._folders():
             hint = "name the output (-o) of a `memtrace record` that runs, its .parts folder or a process id"
@@ -48,12 +54,13 @@ class Watch:
                 self._parts.setdefault((folder, name), RunningPart(folder, name))
         found: list[LiveRank] = []
         for (folder, _), part in self._parts.items():
-            found.append(_looked_at(part, launchers.get(folder, {}), now_ns))
+            rank = _looked_at(part, launchers.get(folder, {}), now_ns)
+            found.append(replace(rank, warnings=_redacted(rank.warnings, part, self._redaction)))
         trains = [one for one in found if one.rank is not None or (one.step or 0) > 0] or found
         in_order = sorted(trains, key=lambda one: (one.rank is None, one.rank or 0, one.pid or 0))
         at_work = {RankState.STARTING, RankState.RUNNING, RankState.SILENT}
         return LiveRun(
-            title=self._run,
+            title=self._run if self._redaction is Redaction.NOTHING else UNNAMED,
             ranks=tuple(in_order),
             num_others=len(found) - len(trains),
             is_over=not folders
@@ -110,6 +117,13 @@ def _live_rank(part: RunningPart, launcher: Mapping[str, Any], now_ns: int) -> L
         by_category=_sizes(by_category) if isinstance(by_category, dict) else {},
         warnings=tuple(LiveWarning(slug=slug, message=message) for slug, message in part.warnings),
     )
+
+
+def _redacted(warnings: Iterable[LiveWarning], part: RunningPart, redaction: Redaction) -> tuple[LiveWarning, ...]:
+    found = [LoadWarning(slug=one.slug, message=one.message) for one in warnings]
+    hosts, paths = ([str(part.header.get(name) or "")] for name in ("host", "original_path"))
+    shown = redacted_warnings(found, redaction, names=[part.name], hosts=hosts, paths=paths)
+    return tuple(LiveWarning(slug=one.slug, message=one.message) for one in shown)
 
 
 def _state(part: RunningPart, launcher: Mapping[str, Any], age_ns: int | None) -> RankState:

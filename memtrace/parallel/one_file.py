@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from memtrace.analysis.rank_analysis import RankAnalysis
 from memtrace.analysis.report import analyze_ranks
 from memtrace.parallel.sources import Source, read_source
+from memtrace.schema.redaction import Redaction
 from memtrace.store.files import Progress
+from memtrace.store.redaction.redact import redacted
 from memtrace.store.trace import LoadWarning
 
 
@@ -36,14 +38,15 @@ def analyze_file(
     *,
     capacity_bytes: int | None = None,
     with_map: bool = False,
+    redaction: Redaction = Redaction.NOTHING,
     progress: Progress | None = None,
 ) -> FileAnalysis:
-    """Return the analysis of every rank in a file; options are those of `analyze_rank`.
+    """Return the analysis of every rank in a file; options are those of `analyze_rank` and `redacted`.
 
     Raises:
         TraceReadError: it cannot be read. TraceVersionError: a newer memtrace wrote it.
     """
-    trace = read_source(source, progress)
+    trace = redacted(read_source(source, progress), redaction)
     ranks, failed = analyze_ranks(trace, capacity_bytes=capacity_bytes, with_map=with_map)
     return FileAnalysis(ranks=tuple(ranks), warnings=(*trace.warnings, *failed))
 

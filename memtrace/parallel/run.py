@@ -18,9 +18,12 @@ from memtrace.parallel.maps import MAX_FILES, Ranks, files_with_maps, left_out, 
 from memtrace.parallel.one_file import FileAnalysis, Outcome, Runner, Work, analyze_file, analyze_in_turn
 from memtrace.parallel.processes import analyze_in_processes, num_processors
 from memtrace.parallel.sources import Source, find_sources
+from memtrace.schema.redaction import UNNAMED, Redaction, without_places
 from memtrace.store.files import Progress
 from memtrace.store.reading.merge import join_processes, unreadable_files
+from memtrace.store.reading.one_run import check_one_run
 from memtrace.store.reading.read import no_trace_in, run_name
+from memtrace.store.redaction.redact import redacted_warnings
 from memtrace.store.trace import LoadWarning
 
 SMALL_BYTES = 8 << 20
@@ -34,27 +37,31 @@ def report_of(
     *,
     capacity_bytes: int | None = None,
     with_map: bool = False,
+    redaction: Redaction = Redaction.NOTHING,
     cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Return the report of the files and folders at these paths and URLs, read as one run.
 
     `capacity_bytes` stands in for the total memory of the devices. `with_map` adds every allocation, of a large run
-    those of some ranks. `cluster` is the address of a Dask scheduler whose workers do the reading. Where at least one
-    file can be read, those that cannot are warnings.
+    those of some ranks. `redaction` says what is left out. `cluster` is the address of a Dask scheduler whose workers
+    do the reading. Where at least one file can be read, those that cannot are warnings.
 
     Raises:
-        TraceReadError: nothing readable is there. TraceVersionError: a newer memtrace wrote a file.
+        TraceReadError: nothing readable is there, or it is not of one run.
+        TraceVersionError: a newer memtrace wrote a file.
         MemtraceError: the cluster cannot be reached, or an optional package is absent.
     """
     sources = find_sources(paths)
-    title = run_name(paths)
+    title = run_name(paths) if redaction is Redaction.NOTHING else UNNAMED
     run = _runner(sources, cluster, progress)
-    work = functools.partial(analyze_file, capacity_bytes=capacity_bytes)
+    work = functools.partial(analyze_file, capacity_bytes=capacity_bytes, redaction=redaction)
     is_few = len(sources) <= MAX_FILES
     outcomes = _outcomes(run, functools.partial(work, with_map=with_map and is_few), sources, progress)
     files, warnings = _read(sources, outcomes, title)
-    report = _combined(files, warnings, title)
+    check_one_run([(sources[at].name, ranks) for at, ranks in files.items()], title=title)
+    warnings = redacted_warnings(warnings, redaction, names=[source.name for source in sources])
+    report = _combined(files, warnings, title, redaction)
     if is_few or not with_map:
         return report
     chosen = files_with_maps(report, files)
@@ -63,7 +70,7 @@ def report_of(
     if len(mapped) < len(files):
         warnings.append(left_out(files, list(mapped)))
     every = {at: mapped[at] if at in mapped else without_maps(ranks) for at, ranks in files.items()}
-    return _combined(every, warnings, title)
+    return _combined(every, warnings, title, redaction)
 
 
 def _read(
@@ -85,9 +92,10 @@ def _read(
     return {at: file.ranks for at, file in files.items()}, warnings
 
 
-def _combined(files: Mapping[int, Ranks], warnings: Sequence[LoadWarning], title: str) -> Report:
+def _combined(files: Mapping[int, Ranks], warnings: Sequence[LoadWarning], title: str, redaction: Redaction) -> Report:
     ranks, notes = join_processes([rank for ranks in files.values() for rank in ranks], warnings)
-    return combine(ranks, title=title, warnings=notes)
+    report = combine(ranks, title=title, warnings=notes)
+    return without_places(report) if redaction is Redaction.SOURCE else report
 
 
 def _runner(sources: Sequence[Source], cluster: str | None, progress: Progress | None) -> Runner:

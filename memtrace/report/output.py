@@ -5,6 +5,7 @@ In: text and a path. Out: the file. It is written under a name of its own and mo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from memtrace.whole_files import write_whole
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Raise `OutputError` if the file may not be written; asked before the work, so that none is done in vain."""
-    if path.is_dir():
+    """Raise `OutputError` if the file may not be written; asked before the work, so that none is done in vain.
+
+    `os.path` asks, which takes a name that no file can have for one that is not there; writing says what is wrong.
+    """
+    if os.path.isdir(path):
         raise OutputError(f"{path} is a folder", hint="name a file, as in report.html", slug="output-unwritable")
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise OutputError(f"{path} exists", hint="choose another name, or add --force", slug="output-exists")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(f"{path.parent} is not a folder", hint="make the folder first", slug="output-unwritable")
 
 
@@ -48,8 +52,8 @@ def write_bytes(content: bytes, path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} cannot be written: {reason}", slug="output-unwritable") from error
 
 
-def write_html(report: Report, path: Path, *, force: bool, with_source: bool = True) -> None:
-    """Write the report as one HTML file; without `with_source`, without paths and source lines.
+def write_html(report: Report, path: Path, *, force: bool) -> None:
+    """Write the report as one HTML file.
 
     Raises:
         OutputError: as `write_text`.
@@ -57,7 +61,7 @@ def write_html(report: Report, path: Path, *, force: bool, with_source: bool = T
     from memtrace.report.page.report import render_html
 
     check_output(path, force=force)
-    write_text(render_html(report, with_source=with_source), path, force=force)
+    write_text(render_html(report), path, force=force)
 
 
 def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bool) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 # Cells of a notebook are files in Jupyter, and have a name like <ipython-input-3-0123abcd> in a terminal.
 _PYTHON = re.compile(r"(?:\.py|^<ipython-input-[^>]*>):\d+(?: |$)")
 _LIBRARY = re.compile(
-    r"[/\\](?:site-packages|dist-packages|torch)[/\\]|[/\\]lib[/\\]python3[^/\\]*[/\\]|^<(?!ipython-input-)|^torch[/\\]"
-    r"|(?:^|[/\\])memtrace[/\\]integrations[/\\]"
+    r"(?:^|[/\\])(?:(?:site-packages|dist-packages|torch|memtrace[/\\]integrations)|lib[/\\]python3[^/\\]*)[/\\]"
+    r"|^<(?!ipython-input-)"
 )
 # How the recorder walked the stack, which is the same for every allocation.
 _RECORDER = re.compile(r"torch::unwind|CapturedTraceback|gather_with_cpp|CachingAllocator")

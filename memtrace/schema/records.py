@@ -9,10 +9,12 @@ Chunk, in order:       chunk (once) · strings · frames · stacks · events · 
                        replica_forwards · reducer_timings · own_work · annotations · chunk_end (once, last: a chunk
                        without it was cut off)
 
-Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; string columns hold indices
-into the `strings` record of the same chunk. `facts` and `end` hold fields of a rank's header that became known later;
-a reader merges them into the header. A chunk's `keep_from_ns`, where present, is the time before which the events of a
-native dump are not wanted (they left the rolling window). Unknown kinds and fields are ignored and counted by readers.
+Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; one value that is no list
+stands for all rows. String columns hold indices into the `strings` record of the same chunk that came last: all owners
+at a moment have strings of their own before them. `facts` and `end` hold fields of a rank's header that became known
+later; a reader merges them into the header. A chunk's `keep_from_ns`, where present, is the time before which the
+events of a native dump are not wanted (they left the rolling window). Unknown kinds and fields are ignored and counted
+by readers.
 """
 
 from __future__ import annotations

@@ -202,6 +202,14 @@ def test_nothing_is_called_a_copy_where_layers_are_divided_out_of_sight() -> Non
     assert flat.savings == ()
 
 
+@pytest.mark.parametrize(
+    "how", [{"optimizer": "DeepSpeedZeroOptimizer"}, {"classes": ("ColumnParallelLinear",)}], ids=str
+)
+def test_ranks_whose_parts_nothing_tells_are_not_said_to_hold_the_same(how: dict[str, Any]) -> None:
+    report = report_of(*(made_rank(rank, 2, copies(GPT), **how) for rank in range(2)))
+    assert not named(report, "state-on-every-rank")
+
+
 def test_pipeline_stages_are_inferred_and_the_fuller_one_is_named() -> None:
     def stage(number: int) -> dict[str, Part]:
         layers = {f"blocks.{at}.w": (16, 16) for at in (2 * number, 2 * number + 1)}
@@ -209,6 +217,7 @@ def test_pipeline_stages_are_inferred_and_the_fuller_one_is_named() -> None:
 
     report = report_of(*(made_rank(rank, 2, stage(rank)) for rank in range(2)))
     assert told(report) == [("pp", None, 2, True)]
+    assert not named(report, "state-on-every-rank")
     (finding,) = named(report, "rank-imbalance")
     assert finding.rank == 0
     # Parameter, gradient and two moments of the embedding, and the count of its steps.

@@ -81,14 +81,26 @@ def test_open_shows_the_page_in_a_browser(snapshot: Path, tmp_path: Path, monkey
     assert len(list(tmp_path.glob("memtrace-*/report.html"))) == 1
 
 
-def test_no_source_keeps_paths_out_of_the_page(snapshot: Path, tmp_path: Path) -> None:
-    assert run(snapshot, "--html", tmp_path / "report.html", "--no-source").exit_code == 0
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert snapshot.name not in page
-    shown = run(snapshot, "--html", tmp_path / "report.html", "--force")
-    assert shown.exit_code == 0
-    assert "Before you share it: it holds paths; --no-source leaves them out." in shown.stdout
-    assert snapshot.name in (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_a_report_says_what_it_tells_of_a_person(tmp_path: Path) -> None:
+    path = build_snapshot().alloc(4096, 512, frames=[("/home/me/loop.py", 3, "train")]).write(tmp_path / "s.pickle")
+    told = (
+        "Before you share it: it holds the user's name and paths and source lines; "
+        "--redact leaves them out, --no-source also files and lines.\n"
+    )
+    assert run(path).stdout.endswith(told)
+    as_json = run(path, "--json")
+    assert json.loads(as_json.stdout)
+    assert as_json.stderr == told
+    for option in ("--redact", "--no-source"):
+        shown = run(path, option)
+        assert "Before you share" not in shown.output
+        assert "TRACE" in shown.output
+    assert "loop.py:3" in run(path, "--redact").output
+    assert "loop.py" not in run(path, "--no-source").output
+
+
+def test_a_report_of_nobody_says_nothing_of_it(snapshot: Path) -> None:
+    assert "Before you share" not in run(snapshot).output
 
 
 @pytest.mark.parametrize("place", ["missing/report.html", "."])

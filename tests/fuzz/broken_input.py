@@ -12,19 +12,22 @@ from typing import Any
 
 from tests.fuzz import corpus
 from tests.fuzz.raw_bytes import break_bytes, compressed
+from tests.fuzz.rows import break_rows
 from tests.fuzz.special_files import put_special_file
 from tests.fuzz.values import break_values
 
 SOUND = 0.03
 """Share of the files that are left as they are."""
-IN_BYTES = 0.2
+IN_BYTES = 0.1
 """Share of those that are broken as bytes, and not where their structure can be."""
+IN_FORM = 0.4
+"""Share of those broken in structure whose form is broken; of the others it is what they say."""
 SPECIAL = 0.04
 """Share of those that are no files at all."""
 NAMES = ("rank-00000.json.gz", "trace.json", "snapshot.pickle", "a b.json", "-x.json", "é\u202e.json", "x" * 200)
 KINDS = (
     *(*["trace"] * 4, *["snapshot"] * 3, *["profile"] * 2, *["run"] * 2, *["parts"] * 4),
-    *("config", "config", "state", "arguments"),
+    *("config", "config", "layouts", "state", "arguments"),
 )
 """Of what kind an input is; the more often one stands here, the more often."""
 
@@ -34,7 +37,7 @@ class BrokenInput:
     """One input: a file or a folder, and what may be asked about it."""
 
     kind: str
-    """trace, snapshot, profile, run, parts, config, state, or arguments."""
+    """trace, snapshot, profile, run, parts, config, layouts, state, or arguments."""
     path: Path
     what: list[str] = field(default_factory=list)
     """What was done to it, in words."""
@@ -61,6 +64,7 @@ _DOCUMENTS: dict[str, Callable[[random.Random], Any]] = {
     "snapshot": corpus.snapshot_document,
     "profile": corpus.profile_document,
     "config": corpus.config_document,
+    "layouts": corpus.layouts_document,
     "state": corpus.search_state,
 }
 
@@ -73,8 +77,7 @@ def _write_broken(random_: random.Random, made: BrokenInput, path: Path, kind: s
         return
     document = _DOCUMENTS[kind](random_)
     if SPECIAL + IN_BYTES <= how < 1 - SOUND:
-        made.what.append(f"{path.name}: {kind}, values")
-        document = break_values(random_, document)
+        document = _break(random_, made, document, path)
     content = _as_bytes(random_, document, is_pickle=kind == "snapshot")
     if kind in ("trace", "snapshot", "profile"):
         content = compressed(random_, content)
@@ -82,6 +85,13 @@ def _write_broken(random_: random.Random, made: BrokenInput, path: Path, kind: s
         made.what.append(f"{path.name}: {kind}, bytes")
         content = break_bytes(random_, content)
     path.write_bytes(content)
+
+
+def _break(random_: random.Random, made: BrokenInput, document: Any, path: Path) -> Any:
+    """Return a document broken in its form, or in what it says."""
+    in_form = random_.random() < IN_FORM
+    made.what.append(f"{path.name}: {'form' if in_form else 'rows'}")
+    return break_values(random_, document) if in_form else break_rows(random_, document)
 
 
 def _as_bytes(random_: random.Random, document: Any, *, is_pickle: bool) -> bytes:
@@ -102,8 +112,7 @@ def _write_run(random_: random.Random, made: BrokenInput) -> None:
         path = made.path / f"rank-{at:05d}.json"
         own: Any = {**document, "ranks": [rank]}
         if random_.random() < 0.4:
-            made.what.append(f"{path.name}: values")
-            own = break_values(random_, own)
+            own = _break(random_, made, own, path)
         path.write_bytes(_as_bytes(random_, own, is_pickle=False))
     if random_.random() < 0.5:
         kind = random_.choice(list(_DOCUMENTS))
@@ -129,8 +138,7 @@ def _write_lines(random_: random.Random, made: BrokenInput, path: Path, records:
         made.what.append(f"{path.name}: {put_special_file(random_, path)}")
         return
     if is_broken and how > IN_BYTES:
-        made.what.append(f"{path.name}: values")
-        records = break_values(random_, records)
+        records = _break(random_, made, records, path)
     lines = records if isinstance(records, list) else [records]
     content = b"".join(_as_bytes(random_, line, is_pickle=False) + b"\n" for line in lines)
     if is_broken and how <= IN_BYTES:

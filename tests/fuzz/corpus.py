@@ -23,15 +23,15 @@ from tests.builders import rank_trace, snapshot, trace_of
 Document = dict[str, Any]
 
 RECORDED = Path(__file__).parent.parent / "gold" / "traces"
-PREDICTED = ("prediction", "snapshot", "oom-snapshot")
-"""Recordings of the gold files that name a GPU."""
+SMALL = 3
+"""Inputs made from a small recording for each made from a whole one: they are asked about many times as fast."""
 
 
 @functools.cache
 def _trace_texts() -> tuple[bytes, ...]:
     """Return the trace documents: those of the gold files, and a small one of every table, which is broken quickly."""
     recorded = [gzip.decompress(path.read_bytes()) for path in sorted(RECORDED.glob("*.json.gz"))]
-    return (*recorded, *[_small_trace()] * len(recorded))
+    return (*recorded, *[_small_trace()] * SMALL * len(recorded))
 
 
 def _small_trace() -> bytes:
@@ -98,7 +98,7 @@ def _snapshot_pickles() -> tuple[bytes, ...]:
     small.alloc(8192, 100, frames=[("a.py", 2, "g"), ("a.py", 1, "f")]).free(4096).annotate("step 1", "END")
     small.oom(2**30, device_free=2**20)
     recorded = [path.read_bytes() for path in sorted(RECORDED.glob("*.pickle"))]
-    return (*recorded, *[pickle.dumps(small.build())] * len(recorded))
+    return (*recorded, *[pickle.dumps(small.build())] * SMALL * len(recorded))
 
 
 def snapshot_document(random_: random.Random) -> Document:
@@ -179,12 +179,23 @@ _CONFIGS: tuple[Document, ...] = (
         **{"num_experts_per_tok": 2, "max_position_embeddings": 2048, "sliding_window": None},
     },
     {
-        **{"model_type": "deepseek_v3", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8},
-        **{"num_key_value_heads": 8, "intermediate_size": 512, "moe_intermediate_size": 64, "vocab_size": 1000},
-        **{"n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
-        **{"q_lora_rank": 64, "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32},
+        **{"model_type": "qwen2_moe", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8},
+        **{"num_key_value_heads": 4, "intermediate_size": 512, "moe_intermediate_size": 64, "vocab_size": 1000},
+        **{"num_experts": 8, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128, "qkv_bias": True},
+        **{"decoder_sparse_step": 2, "mlp_only_layers": [0], "max_position_embeddings": 2048},
     },
-    {"model_type": "gemma3", "text_config": {"model_type": "gemma", "hidden_size": 256, "num_hidden_layers": 4}},
+    {
+        **{"model_type": "falcon", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8},
+        **{"num_kv_heads": 4, "vocab_size": 1000, "new_decoder_architecture": True, "ffn_hidden_size": 512},
+    },
+    {"model_type": "bert", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "vocab_size": 1000},
+    {
+        "model_type": "gemma3",
+        "text_config": {
+            **{"model_type": "gemma3_text", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8},
+            **{"num_key_value_heads": 4, "head_dim": 64, "intermediate_size": 512, "vocab_size": 1000},
+        },
+    },
 )
 
 
@@ -192,6 +203,13 @@ def config_document(random_: random.Random) -> Document:
     """Return a model's config.json."""
     config: Document = orjson.loads(orjson.dumps(random_.choice(_CONFIGS)))
     return config
+
+
+def layouts_document(_: random.Random) -> list[Document]:
+    """Return a table of layouts to evaluate."""
+    row = {"model": "gpt2", "gpu": "24GiB", "sequence": 512, "dp": 8, "tp": 1, "micro_batch": 2, "zero": 1}
+    other = {"model": "llama-3-8b", "gpu": "h100-80gb", "sequence": 2048, "pp": 2, "cp": 2, "recompute": "full"}
+    return [row, other, {**row, "zero": 3, "precision": "bf16", "optimizer": "lion"}]
 
 
 def search_state(_: random.Random) -> Document:

@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
+from tests.gold.made_runs import MADE_RUNS
 from tests.gold.rendered import ACTUAL, CASES, FOLDER, rendered
 from tests.gold.tables import TABLES, worked_out
-from tests.gold.views import VIEWS, viewed
+from tests.gold.views import VIEWS, made_run, viewed
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def _everything() -> Iterator[dict[str, str]]:
     yield from map(answered, COMMANDS)
     yield from map(worked_out, TABLES)
     yield from map(viewed, VIEWS)
+    yield from map(made_run, MADE_RUNS)
 
 
 if __name__ == "__main__":

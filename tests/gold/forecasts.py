@@ -128,6 +128,7 @@ def _models() -> dict[str, Any]:
     specs = {f"{kind}, {name}": _read(kind, config) for kind in READERS for name, config in CONFIGS.items()}
     counted = {name: preset(name) for name in PRESETS} | {name: one for name, one in specs.items() if one is not None}
     return {
+        "presets": {name: _own_fields(preset(name)) for name in PRESETS},
         "read": {name: "refused" if one is None else _own_fields(one) for name, one in specs.items()},
         "parameters, those of a token, tensors": {
             name: [num_parameters(one), active_parameters(one), num_parameter_tensors(one)]
@@ -190,9 +191,8 @@ def _of_run(spec: ModelSpec, run: Run, layout: Layout) -> dict[str, Any]:
 
 def _step_times() -> dict[str, Any]:
     """Return the time of a step in ns: in all, and each of its terms."""
-    found: dict[str, Any] = {
-        "columns": ["total", *step_time(preset("gpt2"), RUN, Layout(), GPUS["a100-80gb"], speed_of("none")).terms]
-    }
+    terms = step_time(preset("gpt2"), RUN, Layout(), GPUS["a100-80gb"], speed_of("none")).terms
+    found: dict[str, Any] = {"columns": ["total", *terms]}
     gpu = replace(GPUS["h100-80gb"], gpus_per_node=NUM_GPUS_OF_A_NODE)
     for model in ("gpt2", "mixtral-8x7b"):
         spec = preset(model)

@@ -1,15 +1,17 @@
-"""The tables that stand in gold files of their own: the arithmetic of forecasts, and rules.
+"""The tables that stand in gold files of their own: the arithmetic of forecasts, rules, and what is asked by name.
 
 In: the name of a table. Out: the content of its gold file.
 """
 
 from __future__ import annotations
 
+from tests.gold.asked import ASKED
 from tests.gold.forecasts import FORECASTS
+from tests.gold.layouts_of_ranks import layouts
 from tests.gold.rendered import ANSWERS, pretty
 from tests.gold.rules import RULES
 
-TABLES = FORECASTS | RULES
+TABLES = FORECASTS | RULES | ASKED | {"made-layouts": layouts}
 """Each table by the name of its gold file."""
 
 

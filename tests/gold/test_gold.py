@@ -6,9 +6,10 @@ import pytest
 
 from tests.gold.commands import COMMANDS, answered
 from tests.gold.difference import difference
+from tests.gold.made_runs import MADE_RUNS
 from tests.gold.rendered import ACTUAL, ANSWERS, CASES, FOLDER, TRACES, names_of, rendered
 from tests.gold.tables import TABLES, worked_out
-from tests.gold.views import MORE, VIEWS, viewed
+from tests.gold.views import MORE, VIEWS, made_run, viewed
 
 SHOWN = 60
 """Lines of a difference in the message of a test."""
@@ -34,6 +35,11 @@ def test_a_recording_seen_in_another_way_is_reported_as_its_gold_files_say(view:
     compare(viewed(view))
 
 
+@pytest.mark.parametrize("number", MADE_RUNS)
+def test_a_run_that_is_made_up_is_reported_as_its_gold_file_says(number: int) -> None:
+    compare(made_run(number))
+
+
 def compare(contents: dict[str, str]) -> None:
     """Fail where the content of a gold file is another, and leave what came out instead."""
     shown = []
@@ -49,6 +55,11 @@ def compare(contents: dict[str, str]) -> None:
 def test_every_gold_file_and_every_recording_is_read() -> None:
     known = {name for case in CASES for name in names_of(case)}
     assert {path.name for path in FOLDER.iterdir() if path.suffix in {".txt", ".json"}} == known
-    assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == {*COMMANDS, *TABLES, *VIEWS}
+    assert {path.name.split(".")[0] for path in (FOLDER / ANSWERS).iterdir()} == {
+        *COMMANDS,
+        *TABLES,
+        *VIEWS,
+        *(f"made-run-{number:02}" for number in MADE_RUNS),
+    }
     traces = {*(case.trace for case in CASES.values()), *(f"{name}.json.gz" for name in MORE)}
     assert {path.name for path in TRACES.iterdir()} == traces

@@ -8,6 +8,7 @@ Without hooks all is inferred; `benchmarks/blind.py` says how far that is from t
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from benchmarks.blindfold.accelerator import DEVICE, as_on_accelerator
 from benchmarks.blindfold.strip import as_recorded, late, without_stacks
 from benchmarks.steady.cut import Cut, cut_rank, time_of
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results.report import AllocationMap, Report
+from memtrace.analysis.results.report import AllocationMap, RankReport, Report
 from memtrace.report.json.report import report_json
 from memtrace.report.page.data.payload import report_payload
 from memtrace.report.page.report import packed_maps
@@ -26,6 +27,7 @@ from memtrace.report.terminal.report import render_text
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace, Trace
 from tests.generated_ranks import generated_rank
+from tests.gold.made_runs import ranks_of
 from tests.gold.rendered import ANSWERS, TRACES, VERSION, inside, pretty, told, unpacked
 from tests.timed_reports import time_alone_report, timed_report
 
@@ -94,17 +96,39 @@ VIEWS: dict[str, Callable[[], Report]] = {
 """Each way of seeing a run by the name of its gold files."""
 
 
+def made_run(number: int) -> dict[str, str]:
+    """Return the content of the gold file of a made-up run: its plan, its report, and what identifies all the rest."""
+    plan, ranks = ranks_of(number)
+    report = analyze(Trace(header={}, ranks=ranks, path="run"), with_map=True)
+    document = report_json(report).decode() + json.dumps([told_map(rank) for rank in report.ranks], sort_keys=True)
+    facts = "\n".join(f"{name}: {value}" for name, value in dataclasses.asdict(plan).items())
+    page = pretty(_page(report))
+    hashes = f"JSON and maps: {_hash(document)}\nPage: {_hash(page)}\n"
+    return {f"{ANSWERS}/made-run-{number:02}.txt": f"{facts}\n\n{render_text(report)}\n{hashes}"}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _page(report: Report) -> dict[str, Any]:
+    packed = packed_maps(report)
+    return unpacked(report_payload(report, version=VERSION, maps=packed), packed)
+
+
+def told_map(rank: RankReport) -> dict[str, Any] | None:
+    """Return the columns of a rank's map; `None` where it has none."""
+    return None if rank.allocation_map is None else _columns(rank.allocation_map)
+
+
 def viewed(name: str) -> dict[str, str]:
     """Return the content of each gold file of a view by its name."""
     report = VIEWS[name]()
     document: dict[str, Any] = json.loads(report_json(report))
-    maps = [rank.allocation_map for rank in report.ranks]
-    document["every allocation"] = [None if one is None else _columns(one) for one in maps]
+    document["every allocation"] = [told_map(rank) for rank in report.ranks]
     contents = {f"{ANSWERS}/{name}.txt": render_text(report), f"{ANSWERS}/{name}.json": pretty(document)}
     if name.startswith("made"):
-        packed = packed_maps(report)
-        page = unpacked(report_payload(report, version=VERSION, maps=packed), packed)
-        contents[f"{ANSWERS}/{name}.page.json"] = pretty(page)
+        contents[f"{ANSWERS}/{name}.page.json"] = pretty(_page(report))
     return contents
 
 

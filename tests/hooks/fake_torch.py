@@ -211,32 +211,26 @@ class Module:
                     hook(self, args, result)
             raise
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Yield the module and those inside it, by their paths."""
-        yield prefix, self
-        for name, member in self._members.items():
-            if isinstance(member, Module):
-                yield from member.named_modules(f"{prefix}.{name}" if prefix else name)
+    def _table(self, holds: Callable[[str, object], bool]) -> dict[str, Any]:
+        return {name: member for name, member in self._members.items() if holds(name, member)}
 
-    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the tensors, each once under its first path."""
-        yield from self._named_tensors(buffers=False)
+    @property
+    def _modules(self) -> dict[str, Module]:
+        return self._table(lambda _, member: isinstance(member, Module))
+
+    @property
+    def _parameters(self) -> dict[str, Tensor]:
+        return self._table(lambda name, member: isinstance(member, Tensor) and not name.startswith("buffer"))
+
+    @property
+    def _buffers(self) -> dict[str, Tensor]:
+        return self._table(lambda name, member: isinstance(member, Tensor) and name.startswith("buffer"))
 
     def parameters(self) -> Iterator[Tensor]:
-        """Yield the tensors that are trained, each once."""
-        return (parameter for _, parameter in self.named_parameters())
-
-    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the tensors that are not trained."""
-        yield from self._named_tensors(buffers=True)
-
-    def _named_tensors(self, *, buffers: bool) -> Iterator[tuple[str, Tensor]]:
-        seen: set[int] = set()
-        for path, module in self.named_modules():
-            for name, member in module._members.items():
-                if isinstance(member, Tensor) and name.startswith("buffer") is buffers and id(member) not in seen:
-                    seen.add(id(member))
-                    yield (f"{path}.{name}" if path else name), member
+        """Yield the tensors that are trained."""
+        yield from self._parameters.values()
+        for module in self._modules.values():
+            yield from module.parameters()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or keep them."""

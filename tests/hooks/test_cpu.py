@@ -102,22 +102,27 @@ def test_stacks_name_the_line_that_called(source: CpuSource) -> None:
 
 def test_a_function_that_seems_to_be_called_by_itself_has_one_frame() -> None:
     # As torch 2.8 tells of functions that run already when its profiler starts.
-    kinds = SimpleNamespace(Allocation="allocation", PyCall="call", PyCCall="built-in call")
-
-    def call(name: str, from_line: int, *children: object) -> SimpleNamespace:
-        callsite = SimpleNamespace(file_name="train.py", line_number=1, function_name=name)
-        fields = SimpleNamespace(caller=SimpleNamespace(line_number=from_line), callsite=callsite)
-        return SimpleNamespace(tag=kinds.PyCall, children=children, extra_fields=fields, name=name)
-
     class Allocation:
         device, ptr, alloc_size, total_allocated = torch.device("cpu"), 512, 64, 64
 
-    profiler = SimpleNamespace(_EventType=kinds, _ExtraFields_Allocation=Allocation)
-    allocation = SimpleNamespace(tag=kinds.Allocation, children=(), extra_fields=Allocation(), start_time_ns=1)
-    doubled = call("<function train at 0x7f00>", 20, call("allocate", 30, allocation))
-    doubled.tag = kinds.PyCCall
+    class Call(SimpleNamespace):
+        pass
+
+    class BuiltInCall(Call):
+        pass
+
+    def call(kind: type[Call], name: str, from_line: int, *children: object) -> SimpleNamespace:
+        callsite = SimpleNamespace(file_name="train.py", line_number=1, function_name=name)
+        fields = kind(caller=SimpleNamespace(line_number=from_line), callsite=callsite)
+        return SimpleNamespace(children=children, extra_fields=fields, name=name)
+
+    profiler = SimpleNamespace(
+        _ExtraFields_Allocation=Allocation, _ExtraFields_PyCall=Call, _ExtraFields_PyCCall=BuiltInCall
+    )
+    allocation = SimpleNamespace(children=(), extra_fields=Allocation(), start_time_ns=1, duration_time_ns=0)
+    doubled = call(BuiltInCall, "<function train at 0x7f00>", 20, call(Call, "allocate", 30, allocation))
     batch = EventBatch(SOURCE)
-    TreeWalk(profiler, batch, "/memtrace/hooks").run([call("train", 10, doubled)])
+    TreeWalk(profiler, batch, "/memtrace/hooks").run([call(Call, "train", 10, doubled)], with_calls=True)
     (stack,) = batch.columns["stack"]
     assert stack_of(batch, stack) == [("train.py", 1, "allocate"), ("train.py", 30, "train")]
 
@@ -149,6 +154,45 @@ before.clear()
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_total_counts_nothing_of_what_is_tried_out_before() -> None:
+    text = """
+import torch
+from memtrace.hooks.sources.cpu_profiler import CpuSource
+source = CpuSource(torch, stacks="none", profile=False, warn=print)
+source.start(frames=False)
+kept = torch.empty(1000)
+batch = source.stop()
+assert (batch.initial_bytes, batch.columns["total_bytes"]) == (0, [4000]), (batch.initial_bytes, batch.columns)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("stacks", ["none", "python", "all"])
+def test_a_library_that_is_spared_changes_no_event(stacks: str) -> None:
+    source = CpuSource(torch, stacks=stacks, profile=False, warn=print)
+    spared, whole = source._prepared, {torch._C._profiler.ProfilerActivity.CPU}
+    found = []
+    for prepared in (spared, whole):
+        source._prepared = prepared
+        work()
+        source.start(frames=stacks != "none")
+        work()
+        batch = source.stop()
+        places = [stack_of(batch, stack) for stack in batch.columns["stack"]]
+        found.append((batch.columns["action"], batch.columns["size_bytes"], places))
+    assert found[0] == found[1]
+    assert len(found[0][0]) > 20
+
+
+def work() -> None:
+    """Allocate in forward, backward and a loop of Python."""
+    weight = torch.ones(3, 3, requires_grad=True)
+    torch.relu(weight @ weight).sum().backward()
+    for size in range(5):
+        torch.empty(size + 1)
 
 
 STOPS_INSIDE_A_RANGE = """

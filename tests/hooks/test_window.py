@@ -57,16 +57,20 @@ def test_a_step_is_written_before_the_oldest_is_dropped(
     window: Window, spool: Spool, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_drops: list[int] = []
+    is_told: list[bool] = []
     drop = spool.drop_chunk
 
     def seen(number: int) -> None:
         at_drops.append(len(chunks(parts)))
+        is_told.append(f'"step":{step}}}' in Path(spool.main_path).read_text())
         drop(number)
 
     monkeypatch.setattr(spool, "drop_chunk", seen)
     num_steps = 6
     for step in range(num_steps):
+        spool.write({"k": "step", "step": step})
         end_step(window, step)
+    assert all(is_told)
     # Step 0 is kept for good, and while a step is dropped the one that takes its place is there.
     assert at_drops == [1 + LAST + 1] * (num_steps - 1 - LAST)
     assert len(chunks(parts)) == 1 + LAST

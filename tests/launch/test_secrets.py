@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.hooks.failure.crash import MAX_MESSAGE_CHARS, describe
 from memtrace.launch.output import LAUNCHER_FILE, plan_output, write_launcher
 from memtrace.schema.secret_arguments import MASK, masked_arguments
 from memtrace.store.writing.trace import write_trace
@@ -36,6 +37,11 @@ BY_LOOK = [
     f"github_pat_{SECRET}",
     "AKIA" + SECRET.upper(),
     f"xoxb-{SECRET}",
+    f"glpat-{SECRET}",
+    f"nvapi-{SECRET}",
+    f"sk_live_{SECRET}",
+    f"AIza{SECRET}{SECRET}",
+    f"eyJhbGciOiJI.eyJzdWIiOiIx.{SECRET}",
 ]
 
 
@@ -70,6 +76,46 @@ def test_passwords_in_urls() -> None:
     assert shown == [f"postgres://me:{MASK}@host:5432/runs", f"--db=https://me:{MASK}@host/"]
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "python train.py --token {} --lr 1",
+        'python train.py --password "{}" --lr 1',
+        "export HF_TOKEN={}; python train.py",
+        "HF_TOKEN={}",
+        "--set=hub.token={}",
+        "hub:\n  token: {}\n",
+        "Authorization: Basic {}",
+        "curl -H 'authorization: bearer {}'",
+        "DefaultEndpointsProtocol=https;AccountKey={};EndpointSuffix=x",
+        "https://account.blob.core.windows.net/c/b?sv=1&sig={}&se=2",
+        "https://hooks.slack.com/services/{}",
+        "https://me:{}@host/x",
+    ],
+)
+def test_a_secret_inside_an_argument(argument: str) -> None:
+    (shown,) = masked_arguments([argument.format(SECRET)])
+    assert SECRET not in shown
+    assert shown.replace('"', "") == argument.format(MASK).replace('"', "")
+
+
+def test_a_message_that_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "orig_argv", ["python", "t.py", "--hub-token", SECRET, "--sort-key", "memory", "--key", "sequence"]
+    )
+    monkeypatch.setenv("WANDB_API_KEY", SECRET[::-1])
+    error = ValueError(f"{SECRET!r} is not {SECRET[::-1]}; out of memory in {SECRET}x, sequences")
+    message = describe(type(error), error, None)["message"]
+    assert message == f"'{MASK}' is not {MASK}; out of memory in {MASK}x, sequences"
+
+
+def test_a_secret_is_not_cut_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ValueError("." * (MAX_MESSAGE_CHARS - 10) + f" hf_{SECRET}")
+    message = describe(type(error), error, None)["message"]
+    assert SECRET[:4] not in message
+    assert len(message) <= MAX_MESSAGE_CHARS
+
+
 def test_other_arguments_stay() -> None:
     command = "torchrun --nproc-per-node 8 -m pkg.train --gbs-tokens 4000000 --keyframes=3 tcp://host:29500 user@host"
     assert masked_arguments(command.split()) == command.split()
@@ -82,6 +128,27 @@ def test_files_are_their_owners_alone(tmp_path: Path) -> None:
     write_trace(trace_of(rank_trace()), tmp_path / "trace.json.gz")
     for path in (output.parts_dir / LAUNCHER_FILE, tmp_path / "trace.json.gz"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_nobody_else_can_read_a_recording_while_it_runs(tmp_path: Path, run_memtrace: RunMemtrace, umask: int) -> None:
+    (tmp_path / "train.py").write_text(
+        "import glob, json, os, torch\n"
+        "model = torch.nn.Linear(2, 2)\n"
+        "optimizer = torch.optim.SGD(model.parameters())\n"
+        "for _ in range(3):\n"
+        "    model(torch.ones(1, 2)).sum().backward(); optimizer.step()\n"
+        "paths = [*glob.glob('*.parts'), *glob.glob('*.parts/*')]\n"
+        "print(json.dumps({path: os.stat(path).st_mode for path in paths}))\n"
+    )
+    command = ("record", "-o", "t.json", "--profile", "--", sys.executable, "train.py")
+    done = run_memtrace(*command, cwd=tmp_path, umask=umask)
+    modes = json.loads(done.stdout)
+    # What torch writes itself lies in a folder that only its owner may enter.
+    assert {stat.S_IMODE(modes.pop("t.json.parts"))} == {0o700}
+    ours = {path: mode for path, mode in modes.items() if not path.endswith(".kineto.json")}
+    assert len(ours) >= 4
+    assert {stat.S_IMODE(mode) for mode in ours.values()} == {0o600}
 
 
 def test_a_recording_holds_no_secret(tmp_path: Path, run_memtrace: RunMemtrace) -> None:

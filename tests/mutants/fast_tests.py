@@ -7,6 +7,7 @@ process and notes the test that tried.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ class ReachedByTest:
 
     nodeid: str
     seconds: float = 0.0
+    """Time of the processor, which a busy machine does not lengthen."""
     passed: bool = False
     starts_process: bool = False
     contexts: list[str] = field(default_factory=list)
@@ -89,9 +91,11 @@ class ReachCollector:
         """Give the test a context of its own."""
         self.current = self.tests[item.nodeid] = ReachedByTest(item.nodeid, contexts=[item.nodeid])
         self.coverage.switch_context(item.nodeid)
+        began = time.process_time()
         try:
             return (yield)
         finally:
+            self.current.seconds = time.process_time() - began
             self.current.contexts += _contexts_of_fixtures(item)
             self.current = None
 
@@ -107,9 +111,8 @@ class ReachCollector:
             self.coverage.switch_context(self.current.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note how long the test took, and whether it passed."""
+        """Note whether the test passed."""
         test = self.tests[report.nodeid]
-        test.seconds += report.duration
         if report.when == "call":
             test.passed = report.outcome == "passed"
         elif report.failed:

@@ -17,8 +17,10 @@ from tests.mutants.faults import Fault
 from tests.mutants.fork import fork, replace_module, run_pytest
 
 Verdict = Literal["killed", "timed out", "survived", "not reached"]
-START_S = 20.0
-"""What a run may take beyond ten times its tests: the imports, on a busy machine."""
+START_S = 30.0
+"""What a run may take beyond twenty times its tests: the imports, on a busy machine."""
+FIRST_FILES = 6
+"""Files of tests that are imported first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +74,30 @@ def start_tests(copy: Path, fault: Fault | None, nodeids: Sequence[str], killer_
     def work() -> int:
         if fault is not None:
             replace_module(copy, fault.source.path, fault.text)
-        files = list(dict.fromkeys(nodeid.split("::")[0] for nodeid in nodeids))
         stop = [] if fault is None else ["-x"]
-        return run_pytest(copy, [*stop, *files], ChosenTests(nodeids, killer_file))
+        status = int(pytest.ExitCode.OK)
+        for part in _parts(nodeids):
+            status = run_pytest(copy, [*stop, *_files(part)], ChosenTests(part, killer_file))
+            if status != pytest.ExitCode.OK:
+                break
+        return status
 
     return fork(copy, killer_file.with_suffix(".log"), work)
+
+
+def _parts(nodeids: Sequence[str]) -> list[Sequence[str]]:
+    """Return the tests of the first few files, and the rest: most faults are found before all files are imported."""
+    first = _files(nodeids)[:FIRST_FILES]
+    count = next((at for at, nodeid in enumerate(nodeids) if _file_of(nodeid) not in first), len(nodeids))
+    return [part for part in (nodeids[:count], nodeids[count:]) if part]
+
+
+def _files(nodeids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(map(_file_of, nodeids)))
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.split("::")[0]
 
 
 def try_faults(copy: Path, chosen: Sequence[tuple[Fault, list[str], float]], jobs: int) -> Iterator[Trial]:
@@ -91,7 +112,7 @@ def try_faults(copy: Path, chosen: Sequence[tuple[Fault, list[str], float]], job
                 continue
             killer_file = copy.parent / f"fault-{number}.killer"
             process = start_tests(copy, fault, nodeids, killer_file)
-            deadline = time.monotonic() + START_S + 10 * seconds
+            deadline = time.monotonic() + START_S + 20 * seconds
             running[process] = _Running(fault=fault, num_tests=len(nodeids), deadline=deadline, killer_file=killer_file)
         yield from _ended(running)
         time.sleep(0.02)

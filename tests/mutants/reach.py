@@ -20,13 +20,15 @@ from tests.mutants.fork import fork, run_pytest
 
 LONGEST_S = 20
 """A test that takes longer under coverage is not used: a fault must cost seconds."""
+ENDLESS_S = 200
+"""A test that has not ended by then, on however busy a machine, never will."""
 
 
 class Reach:
     """The fast tests, and which of them reach which line."""
 
     def __init__(self, tests: Iterable[ReachedByTest], lines: CoverageData) -> None:
-        self.tests = {test.nodeid: test for test in tests if test.passed and not test.starts_process}
+        self.tests = {test.nodeid: test for test in tests if _is_usable(test)}
         self.users: dict[str, set[str]] = defaultdict(set)
         """Which tests have a context."""
         for test in self.tests.values():
@@ -45,6 +47,10 @@ class Reach:
     def fastest_first(self, tests: Iterable[str]) -> list[str]:
         """Return tests in the order in which they should run."""
         return sorted(tests, key=lambda nodeid: (self.tests[nodeid].seconds, nodeid))
+
+
+def _is_usable(test: ReachedByTest) -> bool:
+    return test.passed and not test.starts_process and test.seconds <= LONGEST_S
 
 
 def base_hash(checkout: Path) -> str:
@@ -122,7 +128,7 @@ def _observe_share(copy: Path, part: Path, files: list[str], share: int, jobs: i
     coverage.set_option("run:disable_warnings", ["module-not-imported", "no-data-collected", "module-not-measured"])
     collector = ReachCollector(coverage, share, jobs)
     coverage.start()
-    status = run_pytest(copy, [f"--timeout={LONGEST_S}", *files], collector)
+    status = run_pytest(copy, [f"--timeout={ENDLESS_S}", *files], collector)
     coverage.stop()
     coverage.save()
     part.with_suffix(".json").write_text(json.dumps([asdict(test) for test in collector.tests.values()]))

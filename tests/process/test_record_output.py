@@ -71,7 +71,7 @@ train(3, at=call)
 
 def test_the_disk_fills_while_training(work, python):
     """A limit on file sizes: real failing writes in the program's process, from the first chunk on."""
-    work.write("train.py", "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n" + MUCH)
+    work.write("train.py", "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n" + MUCH)
     bare, recorded = work.bare(python, "train.py"), work.record(python, "train.py")
     assert (recorded.stdout, recorded.returncode) == (bare.stdout, 0)
     assert recorded.stderr.decode().splitlines() == [

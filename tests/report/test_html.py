@@ -20,14 +20,11 @@ from memtrace.analysis.results.report import Report
 from memtrace.report.drawing.markup import visible
 from memtrace.report.drawing.palette import CATEGORIES, category_ink, stack_order
 from memtrace.report.page.assets import joined_modules, viewers_folder
-from memtrace.report.page.data.hidden_paths import hidden_source
 from memtrace.report.page.data.payload import report_payload
-from memtrace.report.page.data.personal import personal_facts, without_personal_facts
 from memtrace.report.page.figures.plotly import plotly_script
 from memtrace.report.page.report import render_html, script_json
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
-from tests.browser.map_runs import host_report
 from tests.fake_report import HOSTILE, finding, gpt_report, hostile_report, ranks_report
 
 PLOTLY_MARK = "Copyright 2012-20"
@@ -322,50 +319,3 @@ def test_without_steps_the_timeline_has_no_lanes() -> None:
     figure = report_payload(replace(report, ranks=(rank,)), version="0")["ranks"][0]["timeline"]["figures"]["wall"]
     assert "yaxis2" not in figure["layout"]
     assert figure["layout"]["yaxis"]["domain"] == [0, 1]
-
-
-# Without source
-
-
-def test_without_source_no_path_and_no_line_is_in_the_page() -> None:
-    report = host_report()
-    where = {"file": "/home/me/secret/train.py", "line": 7, "function": "train", "module": "head"}
-    rank = replace(
-        report.ranks[0],
-        top_stacks=gpt_report().ranks[0].top_stacks,
-        facts={"command": ["python", "secret_train.py"], "exception": {"message": r"C:\secret\a.py:3 failed"}},
-    )
-    report = replace(
-        report, title="/home/secret/trace.json", ranks=(rank,), findings=(replace(finding(), where=where),)
-    )
-    page = render_html(report, with_source=False)
-    data = page[page.index('id="data">') : page.index("</script", page.index('id="data">'))]
-    data += page[: page.index("<style>")]
-    assert "secret" in render_html(report)
-    assert not re.search(r"secret|\.py|/home|site-packages", data)
-    assert "train" in data
-    # The frames of the map keep their functions.
-    assert data_of(page)["ranks"][0]["stacks"]["rows"][0]["headline"]
-
-
-def test_without_source_no_host_no_argument_and_no_message_is_in_the_page() -> None:
-    report = host_report()
-    personal = {
-        "host": "node-of-amelie",
-        "command": ["python", "t.py", "--run", "amelie-private"],
-        "exception": {"type": "ValueError", "message": "amelie has no access"},
-    }
-    note = replace(report.ranks[0].warnings[0], message="On node-of-amelie: amelie has no access (twice).")
-    rank = replace(report.ranks[0], facts={**report.ranks[0].facts, **personal}, warnings=(note,))
-    report = replace(report, ranks=(rank,))
-    assert "node-of-amelie" in render_html(report)
-    assert "amelie" not in render_html(report, with_source=False)
-    assert personal_facts(report) == ("the message of an error", "the host's name", "paths", "arguments")
-    assert personal_facts(without_personal_facts(report)) in ((), ("paths",))
-
-
-def test_hiding_leaves_what_is_no_path() -> None:
-    for text in ("3.5 GiB/s", "blocks.0.attn", "1/2 of it", "at::empty(long)", "x < y and a/b", "float32"):
-        assert hidden_source(text) == text
-    assert hidden_source("/a/b/model.py:12 forward") == "forward"
-    assert hidden_source(r"D:\my code\model.py:12 forward") == "forward"

@@ -116,7 +116,11 @@ def _how_to_balance(overview: RanksResult, highest: Outlier) -> str:
 
 
 def _copies(overview: RanksResult, of_ranks: Sequence[Finding]) -> Iterator[Finding]:
-    """Yield one piece of advice to share out copies: that of the rank which it helps most, with what ZeRO saves."""
+    """Yield one piece of advice to share out copies: that of the rank which it helps most, with what ZeRO saves.
+
+    A rank alone knows only how many there are. Nothing is said where the ranks side by side do not show copies: stages
+    of a pipeline, parts that nothing recorded names.
+    """
     savings = {one.rank: one for one in overview.savings}
     if not of_ranks:
         yield from _copies_of_shards(overview)
@@ -124,7 +128,6 @@ def _copies(overview: RanksResult, of_ranks: Sequence[Finding]) -> Iterator[Find
     finding = max(of_ranks, key=lambda one: one.saves_bytes or 0)
     saving = savings.get(-1 if finding.rank is None else finding.rank)
     if saving is None:
-        yield finding
         return
     yield dataclasses.replace(
         finding,

@@ -51,7 +51,7 @@ def _gpt2(get: ConfigFields) -> dict[str, Any]:
     hidden, heads = get.integer("n_embd", "hidden_size", default=768), get.integer("n_head", default=12)
     positions = get.integer("n_positions", default=1024)
     return {
-        "num_layers": get.integer("n_layer", default=12),
+        "num_layers": get.layers("n_layer", default=12),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
@@ -89,7 +89,7 @@ def _llama(get: ConfigFields) -> dict[str, Any]:
     mlp_bias = get.flag("mlp_bias", default=False)
     head_dim = get.integer("head_dim", default=None)
     return {
-        "num_layers": get.integer("num_hidden_layers"),
+        "num_layers": get.layers("num_hidden_layers"),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": get.integer("num_key_value_heads", default=heads),
@@ -247,7 +247,7 @@ def _bert(get: ConfigFields) -> dict[str, Any]:
     is_tied = get.flag("tie_word_embeddings", default=True)
     dropout = get.number("hidden_dropout_prob", default=0.1)
     return {
-        "num_layers": get.integer("num_hidden_layers", default=12),
+        "num_layers": get.layers("num_hidden_layers", default=12),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
@@ -276,7 +276,7 @@ def _opt(get: ConfigFields) -> dict[str, Any]:
     is_normed = get.flag("do_layer_norm_before", default=True)
     affine, dropout = get.flag("layer_norm_elementwise_affine", default=True), get.number("dropout", default=0.1)
     return {
-        "num_layers": get.integer("num_hidden_layers", default=12),
+        "num_layers": get.layers("num_hidden_layers", default=12),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,
@@ -310,7 +310,7 @@ def _falcon(get: ConfigFields) -> dict[str, Any]:
     num_norms = get.integer("num_ln_in_parallel_attn", default=2 if is_new else 1)
     has_two = (is_new and num_norms == 2) or not (is_new or is_parallel)
     return {
-        "num_layers": get.integer("num_hidden_layers", "n_layer"),
+        "num_layers": get.layers("num_hidden_layers", "n_layer"),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": kv_heads,
@@ -333,7 +333,7 @@ def _falcon(get: ConfigFields) -> dict[str, Any]:
 def _bloom(get: ConfigFields) -> dict[str, Any]:
     hidden, heads = get.integer("hidden_size", "n_embed"), get.integer("n_head", "num_attention_heads")
     return {
-        "num_layers": get.integer("n_layer", "num_hidden_layers"),
+        "num_layers": get.layers("n_layer", "num_hidden_layers"),
         "hidden": hidden,
         "num_heads": heads,
         "num_kv_heads": heads,

@@ -10,6 +10,8 @@ from typing import Any
 
 from memtrace.errors import MemtraceError
 
+MAX_LAYERS = 10_000
+"""As --layers allows."""
 _MISSING = object()
 
 
@@ -26,6 +28,13 @@ class ConfigFields:
             return value
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise MemtraceError(f"config: {names[0]} must be a whole number, not {shown(value)}")
+        return value
+
+    def layers(self, *names: str, default: int | object = _MISSING) -> int:
+        """Return a number of layers, as `integer`, that a model may have: some readers go through them one by one."""
+        value: int = self.integer(*names, default=default)
+        if value > MAX_LAYERS:
+            raise MemtraceError(f"config: {names[0]} must be at most {MAX_LAYERS}, not {shown(value)}")
         return value
 
     def flag(self, *names: str, default: bool) -> bool:

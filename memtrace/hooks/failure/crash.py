@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from memtrace.hooks.failure.tracebacks import is_own, strip_exception, strip_own_frames
-from memtrace.schema.secret_arguments import masked_text
+from memtrace.schema.secret_arguments import masked_text, secret_values
 
 OnException = Callable[[type[BaseException], BaseException, "TracebackType | None"], None]
 
@@ -138,7 +138,9 @@ def _stripped(error: BaseException, tb: TracebackType | None) -> TracebackType |
 
 def _message(error: BaseException) -> str:
     try:
-        return masked_text(str(error)[:MAX_MESSAGE_CHARS])
+        # Masked before it is cut: half a secret has no longer the look of one.
+        known = secret_values(getattr(sys, "orig_argv", sys.argv) + sys.argv, os.environ)
+        return masked_text(str(error)[: 2 * MAX_MESSAGE_CHARS], known)[:MAX_MESSAGE_CHARS]
     except Exception:
         return ""
 

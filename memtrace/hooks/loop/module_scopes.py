@@ -12,6 +12,7 @@ from time import time_ns
 from typing import Any
 
 from memtrace.hooks.failure.tracebacks import shorten_module_call
+from memtrace.hooks.ownership.module_tree import modules_in
 from memtrace.hooks.parts.chunk import Row
 
 _Label = tuple[str, str]
@@ -114,7 +115,7 @@ class ModuleScopes:
         # A second model must not share paths with the first: its own start with its class.
         own = type(root).__name__
         prefix = f"{own}." if len(self.roots()) > 1 else ""
-        for name, module in root.named_modules():
+        for name, module in modules_in(root):
             self._labels[id(module)] = (f"{prefix}{name}" if name else own, type(module).__name__)
 
     def _label_late(self, module: Any) -> _Label:

@@ -151,6 +151,11 @@ class TrainingLoop:
         elif self._phases.has_backward and not self._live_optimizers():
             self.steps.mark(time_ns())
 
+    def many_objects(self) -> None:
+        """Very many objects were made since this was last called, tensors perhaps."""
+        if self.is_current_thread:
+            self._window.bound_events()
+
     # Named ranges
 
     def range_began(self, named_range: Any, *_args: Any) -> None:

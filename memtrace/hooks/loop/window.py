@@ -24,6 +24,8 @@ from memtrace.schema.records import TRIGGER_FILE
 # out before it takes much memory: the CPU source holds every event until it is stopped.
 _MAX_MARKS = 200_000
 _MAX_CHUNK_NS = 2 * 10**9
+# In which no more events are made than memory can hold, and beside which the few ms of a chunk are nothing.
+_MIN_CHUNK_NS = 2 * 10**8
 _NUM_LAST_CHUNKS = 4
 
 
@@ -82,6 +84,12 @@ class Window:
         is_long = self._sources.uses_profiler() and time_ns() - self.chunk.start_ns > _MAX_CHUNK_NS
         if self.is_open and (is_long or self.chunk.num_marks > _MAX_MARKS):
             self.drain("ring", frames=self._sources.has_frames_on)
+
+    def bound_events(self) -> None:
+        """Write the chunk early, between any two steps of the interpreter, where it may hold very many events."""
+        is_long = time_ns() - self.chunk.start_ns > _MIN_CHUNK_NS
+        if self.is_open and is_long and self._sources.may_stop_anywhere():
+            self.drain("ring")
 
     def take_events(self) -> None:
         """Take the events so far, ahead of the drain that writes them. On the CPU, none are recorded in between."""
@@ -206,9 +214,12 @@ class Window:
         """Drop all but the last steps that have ended. Once a write has failed they are the last there will be."""
         if self._spool.broken:
             return
-        for step, number, _ in self._rolling:
-            if step < self._oldest:
-                self._spool.drop_chunk(number)
+        old = [number for step, number, _ in self._rolling if step < self._oldest]
+        if old:
+            # That the new step has ended must be known before an old one goes.
+            self._spool.flush()
+        for number in old:
+            self._spool.drop_chunk(number)
         self._rolling = [entry for entry in self._rolling if entry[0] >= self._oldest]
 
     def _native_path(self, suffix: str) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.ownership.ddp_buckets import Replicas
 from memtrace.hooks.ownership.owners import Owned
 from memtrace.hooks.parts.chunk import Row
@@ -114,7 +115,7 @@ class Communication:
 
     def _of_replica(self, replica: Any) -> Iterator[Owned]:
         if getattr(replica, "gradient_as_bucket_view", False):
-            for parameter in replica.parameters():
+            for _, parameter in parameters_in(replica):
                 if parameter.is_leaf and parameter.grad is not None:
                     yield Category.COMMUNICATION, "bucket", parameter.grad
 

@@ -13,81 +13,93 @@ from memtrace.hooks.parts.chunk import Row
 from memtrace.schema.names import Category
 from memtrace.schema.shapes import shape_text
 
+_PARTS_OF_LAYOUTS = {
+    "torch.sparse_coo": ("_indices", "_values"),
+    **dict.fromkeys(("torch.sparse_csr", "torch.sparse_bsr"), ("crow_indices", "col_indices", "values")),
+    **dict.fromkeys(("torch.sparse_csc", "torch.sparse_bsc"), ("ccol_indices", "row_indices", "values")),
+    "torch._mkldnn": (),
+}
+"""Tensors without a storage of their own, and the methods that give the tensors which they consist of."""
+
 Owned = tuple[Category, str, Any]
 """What a tensor is, its name, and the tensor."""
 
-Label = tuple[Category, str, "str | None", "str | None", "str | None"]
-"""Category, name of a parameter or other thing, what of it is meant, and shape and placement of a distributed whole."""
+Label = tuple[Category, str, "str | tuple[Any, ...] | None"]
+"""Category, name of a parameter or other thing, and what of it is meant: several tensors have one label together."""
 
-_PARAMETER, _BUFFER, _GRADIENT, _STATE = (
-    Category.PARAMETER,
-    Category.BUFFER,
-    Category.GRADIENT,
-    Category.OPTIMIZER_STATE,
-)
+_PARAMETER, _GRADIENT, _STATE = Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE
 _MAX_DEPTH = 3
 """So deep containers are looked through."""
 
 
 class Found:
-    """Tensors with an owner, in the order of their rows; a parameter that is met again was there already."""
+    """Tensors with an owner, in the order of their rows; a parameter that is met again was there already.
+
+    It is made at each step for everything there is, so labels are what costs least: names are put together for rows.
+    """
 
     def __init__(self, torch: Any, names: Mapping[int, str]) -> None:
         """Begin; `names` are of parameters, by identity."""
         self.labels: list[Label] = []
         self.tensors: list[Any] = []
         self._tensor = torch.Tensor
+        self._plain_kinds = plain_kinds(torch)
         self._names = names
         self._met: set[int] = set()
 
-    def add(self, category: Category, name: str, tensor: Any, of: str | None = None) -> None:
-        """Add a tensor; with `of`, it is that of what has the name."""
-        self.labels.append((category, name, of, None, None))
+    def names(self) -> Iterator[tuple[Category, str]]:
+        """Yield category and name of each tensor."""
+        for category, name, keys in self.labels:
+            if isinstance(keys, tuple):
+                for key in keys:
+                    yield category, f"{key} of {name}"
+            else:
+                yield category, name if keys is None else f"{keys} of {name}"
+
+    def add(self, category: Category, name: str, tensor: Any, key: str | None = None) -> None:
+        """Add a tensor; with a key, it is that of what has the name."""
+        self.labels.append((category, name, key))
         self.tensors.append(tensor)
 
-    def add_parameter(self, name: str, parameter: Any) -> None:
-        """Add a parameter and its gradient."""
-        key = id(parameter)
-        if key in self._met:
-            return
-        self._met.add(key)
-        self.labels.append((_PARAMETER, name, None, None, None))
-        self.tensors.append(parameter)
-        # `.grad` of a tensor that is not a leaf warns on stderr; parameters are leaves unless swapped out.
-        if parameter.is_leaf and (gradient := parameter.grad) is not None:
-            self.labels.append((_GRADIENT, name, None, None, None))
-            self.tensors.append(gradient)
-
-    def add_root(self, root: Any) -> None:
-        """Add the parameters, gradients and buffers of a module."""
-        for name, parameter in root.named_parameters():
-            self.add_parameter(self._names.get(id(parameter), name), parameter)
-        for name, buffer in root.named_buffers():
-            self.add(_BUFFER, name, buffer)
+    def add_parameters(self, parameters: Iterable[tuple[str, Any]]) -> None:
+        """Add parameters and their gradients."""
+        labels, tensors, met = self.labels, self.tensors, self._met
+        for name, parameter in parameters:
+            if (key := id(parameter)) in met:
+                continue
+            met.add(key)
+            labels.append((_PARAMETER, name, None))
+            tensors.append(parameter)
+            # `.grad` of a tensor that is not a leaf warns on stderr; parameters are leaves unless swapped out.
+            if parameter.is_leaf and (gradient := parameter.grad) is not None:
+                labels.append((_GRADIENT, name, None))
+                tensors.append(gradient)
 
     def add_optimizer(self, optimizer: Any) -> None:
         """Add what an optimizer steps, and its states."""
-        names, states = self._names, optimizer.state
+        states, plain_kinds = optimizer.state, self._plain_kinds
+        for name, parameter in self._stepped(optimizer):
+            if id(parameter) not in self._met:
+                self.add_parameters([(name, parameter)])
+            state = states.get(parameter)
+            if not state:
+                continue
+            if type(state) is dict and plain_kinds.issuperset(map(type, state.values())):
+                self.labels.append((_STATE, name, tuple(state)))
+                self.tensors += state.values()
+            else:
+                self._add_state(name, state)
+
+    def _stepped(self, optimizer: Any) -> Iterator[tuple[str, Any]]:
+        names = self._names
         for group_number, group in enumerate(optimizer.param_groups):
             for number, parameter in enumerate(group["params"]):
                 name = names.get(id(parameter))
-                if name is None:
-                    name = f"group {group_number} parameter {number}"
-                self.add_parameter(name, parameter)
-                if state := states.get(parameter):
-                    self._add_state(name, state)
+                yield f"group {group_number} parameter {number}" if name is None else name, parameter
 
     def _add_state(self, name: str, state: Any) -> None:
-        labels, tensors, kind = self.labels, self.tensors, self._tensor
-        if not isinstance(state, Mapping):
-            state = {"state": state}
-        for key, value in state.items():
-            if isinstance(value, kind):
-                labels.append((_STATE, name, str(key), None, None))
-                tensors.append(value)
-            elif isinstance(value, (Mapping, list, tuple)):
-                for inner, tensor in tensors_in(value, str(key), kind, depth=1):
-                    self.add(_STATE, name, tensor, inner)
+        for key, tensor in tensors_in(state, "state", self._tensor):
+            self.add(_STATE, name, tensor, key)
 
 
 class OwnerRows:
@@ -106,7 +118,7 @@ class OwnerRows:
         """Return rows for the gradients and states of one optimizer, under the names known from the last sweep."""
         found = Found(self._torch, self.names)
         found.add_optimizer(optimizer)
-        owned = ((label[0], name_of(label), tensor) for label, tensor in zip(found.labels, found.tensors, strict=True))
+        owned = ((*named, tensor) for named, tensor in zip(found.names(), found.tensors, strict=True))
         return list(_rows(owned, now_ns, step))
 
     def of_inputs(self, values: Iterable[Any], *, now_ns: int, step: int) -> list[Row]:
@@ -127,13 +139,12 @@ def _rows(found: Iterable[Owned], now_ns: int, step: int) -> Iterator[Row]:
             # Tied parameters are one tensor: it is owned once, by its first name.
             if address and size and key not in seen:
                 seen.add(key)
-                device, *others = lasting_row((category, name, None, whole_shape, placement), part, size)
-                yield (now_ns, step, device, address, *others)
+                device, *others = lasting_row(category, name, part, size)
+                yield (now_ns, step, device, address, *others, whole_shape, placement)
 
 
-def lasting_row(label: Label, part: Any, size: int) -> Row:
-    """Return a row of owners without time, step and address, for a tensor whose storage has so many bytes."""
-    category, _, _, whole_shape, placement = label
+def lasting_row(category: Category, name: str, part: Any, size: int) -> Row:
+    """Return a row of owners without time, step, address and placement, for a tensor whose storage has such a size."""
     # What is held for communication is so with its whole storage, whoever else has views of it.
     is_whole = category is Category.COMMUNICATION
     return (
@@ -141,17 +152,10 @@ def lasting_row(label: Label, part: Any, size: int) -> Row:
         size,
         size if is_whole else part.numel() * part.element_size(),
         str(category),
-        name_of(label),
+        name,
         dtype_name(part.dtype),
         None if is_whole else shape_text(part.shape),
-        whole_shape,
-        placement,
     )
-
-
-def name_of(label: Label) -> str:
-    """Return the name in a row: that of the thing, or "state of thing"."""
-    return label[1] if label[2] is None else f"{label[2]} of {label[1]}"
 
 
 def tensors_in(value: Any, name: str, kind: type, depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -164,6 +168,11 @@ def tensors_in(value: Any, name: str, kind: type, depth: int = 0) -> Iterator[tu
     elif depth < _MAX_DEPTH and isinstance(value, (list, tuple)):
         for item in value:
             yield from tensors_in(item, name, kind, depth + 1)
+
+
+def plain_kinds(torch: Any) -> frozenset[type]:
+    """Return the classes of tensors that `plain_tensors` yields as they are, wherever they have a storage."""
+    return frozenset({torch.Tensor, getattr(torch.nn, "Parameter", torch.Tensor)})
 
 
 def plain_tensors(tensor: Any) -> Iterator[Any]:
@@ -179,7 +188,11 @@ def plain_tensors(tensor: Any) -> Iterator[Any]:
         for attribute in flatten()[0]:
             yield from plain_tensors(getattr(tensor, attribute))
     elif tensor.device.type != "meta" and getattr(tensor, "fake_mode", None) is None:
-        yield tensor
+        parts = _PARTS_OF_LAYOUTS.get(str(getattr(tensor, "layout", None)))
+        if parts is None:
+            yield tensor
+        else:
+            yield from (getattr(tensor, name)() for name in parts)
 
 
 def device_name(device: Any) -> str:

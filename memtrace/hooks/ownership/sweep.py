@@ -1,8 +1,8 @@
 """A sweep: everything that modules and optimizers own, with its address, at one moment.
 
 Nearly all of it is as the sweep before found it. What each tensor is, is compared, and so is each address; rows are
-made, and encoded, only of what is not known yet. Nothing is taken on trust: an address may belong to another tensor
-by now, and a tensor to another storage.
+made, and encoded, only when something is not as it was. Nothing is taken on trust: an address may belong to another
+tensor by now, and a tensor to another storage.
 """
 
 from __future__ import annotations
@@ -11,33 +11,84 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memtrace.hooks.ownership.dtensor_layout import Placements
-from memtrace.hooks.ownership.owners import Found, Label, Owned, OwnerRows, lasting_row, plain_tensors
+from memtrace.hooks.ownership.module_tree import buffers_in, parameters_in
+from memtrace.hooks.ownership.owners import Found, Owned, OwnerRows, lasting_row, plain_kinds, plain_tensors
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.owner_rows import OwnerLayout, Sweep
 from memtrace.schema.names import Category
 
-_Facts = tuple[int, int, Any, Any, Any]
-"""Bytes of the storage, offset in it, dtype, shape and device of a tensor."""
+_Whole = tuple[int, "str | None", "str | None"]
+"""Which of the tensors found a tensor with storage is a part of, and shape and placement of that one over a mesh."""
+_Facts = tuple[int, int, Any, Any]
+"""Bytes of the storage, offset in it, dtype and shape of a tensor."""
+_Key = tuple[int, int, Category]
+"""Address and offset of a tensor, and what it is."""
+
+
+class _Looked:
+    """What was found, looked at: the address of each tensor with storage, and what else a row says of it."""
+
+    def __init__(self, found: Found, plain: frozenset[type]) -> None:
+        self.parts: Sequence[Any] = found.tensors
+        self._wholes: Sequence[_Whole] | None = None
+        if not plain.issuperset(map(type, self.parts)):
+            self._wholes, self.parts = _plain(found.tensors)
+        self._found = found
+        try:
+            self._look()
+        except NotImplementedError:
+            # A sparse tensor is of the plain kind, too, and has no storage of its own.
+            self._wholes, self.parts = _plain(found.tensors)
+            self._look()
+
+    def _look(self) -> None:
+        """Note addresses and facts. Each tensor once: most of the time goes into fetching it into the processor."""
+        self.addresses: list[int] = []
+        self.facts: list[_Facts] = []
+        for part in self.parts:
+            storage = part.untyped_storage()
+            self.addresses.append(storage.data_ptr())
+            self.facts.append((storage.nbytes(), part.storage_offset(), part.dtype, part.shape))
+
+    def forget_tensors(self) -> None:
+        """Keep what is compared, and no tensor."""
+        self.parts = ()
+        self._found.tensors = []
+
+    def is_same(self, other: _Looked) -> bool:
+        """Return whether these are the same tensors, wherever they are."""
+        return self.facts == other.facts and self._wholes == other._wholes and self._found.labels == other._found.labels
+
+    def named(self) -> list[tuple[Category, str]]:
+        """Return category and name of each tensor with storage."""
+        named = list(self._found.names())
+        return named if self._wholes is None else [named[at] for at, _, _ in self._wholes]
+
+    def placed(self, at: int) -> tuple[str | None, str | None]:
+        """Return shape and placement of the distributed tensor that a tensor is this rank's part of."""
+        return (None, None) if self._wholes is None else self._wholes[at][1:]
 
 
 class _Known:
-    """What the last sweep found, without addresses, and which of it has a row."""
+    """What the last sweep found, and which of it has a row."""
 
-    def __init__(self, labels: Sequence[Label], facts: Sequence[_Facts]) -> None:
-        self._labels = labels
-        self._facts = facts
-        self.layout = OwnerLayout(())
+    def __init__(self, looked: _Looked) -> None:
+        self._looked = looked
+        self._named = looked.named()
         self._kept: list[int] = []
         self._again: list[int] = []
         self._first: list[int] = []
         """Of each tensor in `_again` the one that has the row of both."""
         self._nowhere: list[int] = []
-        self._is_gathered = False
+        self._has_gathered = False
+        self.layout = OwnerLayout(self._choose())
+        looked.forget_tensors()
 
-    def is_same(self, labels: Sequence[Label], facts: Sequence[_Facts], addresses: Sequence[int]) -> bool:
-        """Return whether a sweep found the same tensors, and the same of them have rows at these addresses."""
-        if self._is_gathered or self._labels != labels or self._facts != facts:
+    def is_same(self, looked: _Looked) -> bool:
+        """Return whether the same tensors have been found, and the same of them have rows."""
+        if self._has_gathered or not self._looked.is_same(looked):
             return False
+        addresses = looked.addresses
         chosen = self.chosen(addresses)
         distinct = set(chosen)
         return (
@@ -51,16 +102,17 @@ class _Known:
         """Return the addresses of the tensors that have a row."""
         return addresses if len(self._kept) == len(addresses) else [addresses[at] for at in self._kept]
 
-    def choose(self, parts: Sequence[Any], addresses: Sequence[int]) -> None:
-        """Make rows: of tensors with bytes, each once, and of no parameter that is gathered."""
-        rows: list[Row] = []
+    def _choose(self) -> list[Row]:
+        """Return rows of tensors with bytes, each once, and of no parameter that is gathered."""
+        looked, rows = self._looked, list[Row]()
         firsts: dict[_Key, int] = {}
-        held = [at for at, label in enumerate(self._labels) if label[0] is Category.COMMUNICATION]
+        held = [at for at, (category, _) in enumerate(self._named) if category is Category.COMMUNICATION]
         # A gathered parameter takes the place of its shard in the module.
-        gathered = {addresses[at] for at in held}
-        self._is_gathered = bool(held)
-        for at, (label, facts, address) in enumerate(zip(self._labels, self._facts, addresses, strict=True)):
-            if not facts[0]:
+        gathered = {looked.addresses[at] for at in held}
+        self._has_gathered = bool(held)
+        for at, (category, name) in enumerate(self._named):
+            address, size = looked.addresses[at], looked.facts[at][0]
+            if not size:
                 continue
             if not address:
                 self._nowhere.append(at)
@@ -70,19 +122,15 @@ class _Known:
             if first != at:
                 self._again.append(at)
                 self._first.append(first)
-            elif not (label[0] is Category.PARAMETER and address in gathered):
+            elif not (category is Category.PARAMETER and address in gathered):
                 self._kept.append(at)
-                rows.append(lasting_row(label, parts[at], facts[0]))
-        self.layout = OwnerLayout(rows)
+                rows.append((*lasting_row(category, name, looked.parts[at], size), *looked.placed(at)))
+        return rows
 
     def _key(self, at: int, address: int) -> _Key:
         """Return what is the same of tensors that are one: what is held is so with its whole storage."""
-        category = self._labels[at][0]
-        return address, 0 if category is Category.COMMUNICATION else self._facts[at][1], category
-
-
-_Key = tuple[int, int, Category]
-"""Address and offset of a tensor, and what it is."""
+        category = self._named[at][0]
+        return address, 0 if category is Category.COMMUNICATION else self._looked.facts[at][1], category
 
 
 class OwnerSweep:
@@ -92,8 +140,8 @@ class OwnerSweep:
         """Prepare; the names of parameters are left with `rows`."""
         self._torch = torch
         self._rows = rows
-        self._known = _Known((), ())
-        self._plain_kinds = {torch.Tensor, getattr(torch.nn, "Parameter", torch.Tensor)}
+        self._plain = plain_kinds(torch)
+        self._known: _Known | None = None
 
     def sweep(
         self,
@@ -109,52 +157,41 @@ class OwnerSweep:
 
         `names` are of parameters, by identity, that no root may hold now.
         """
-        roots = list(roots)
-        self._rows.names = dict(names) | _parameter_names(roots)
+        looked = _Looked(self._find(roots, optimizers, held, dict(names)), self._plain)
+        if self._known is None or not self._known.is_same(looked):
+            self._known = _Known(looked)
+        return Sweep(self._known.layout, self._known.chosen(looked.addresses), now_ns=now_ns, step=step)
+
+    def _find(
+        self, roots: Iterable[Any], optimizers: Iterable[Any], held: Iterable[Owned], names: dict[int, str]
+    ) -> Found:
+        # All names first: a parameter that two roots share has the one that it has in the first.
+        of_roots: dict[int, str] = {}
+        modules = [(root, list(parameters_in(root))) for root in roots]
+        for _, parameters in modules:
+            for name, parameter in parameters:
+                of_roots.setdefault(id(parameter), name)
+        self._rows.names = names | of_roots
         found = Found(self._torch, self._rows.names)
         for category, name, tensor in held:
             found.add(category, name, tensor)
-        for root in roots:
-            found.add_root(root)
+        for root, parameters in modules:
+            found.add_parameters((of_roots[id(parameter)], parameter) for _, parameter in parameters)
+            for name, buffer in buffers_in(root):
+                found.add(Category.BUFFER, name, buffer)
         for optimizer in optimizers:
             found.add_optimizer(optimizer)
-        addresses = self._take(found)
-        known = self._known
-        return Sweep(known.layout, known.chosen(addresses), now_ns=now_ns, step=step)
-
-    def _take(self, found: Found) -> Sequence[int]:
-        """Return the addresses of what was found, which is known from then on."""
-        labels, parts = found.labels, found.tensors
-        if not self._plain_kinds.issuperset(map(type, parts)):
-            labels, parts = _plain(labels, parts)
-        storages = [part.untyped_storage() for part in parts]
-        addresses = [storage.data_ptr() for storage in storages]
-        facts = [
-            (storage.nbytes(), part.storage_offset(), part.dtype, part.shape, part.device)
-            for part, storage in zip(parts, storages, strict=True)
-        ]
-        if not self._known.is_same(labels, facts, addresses):
-            self._known = _Known(labels, facts)
-            self._known.choose(parts, addresses)
-        return addresses
+        return found
 
 
-def _plain(labels: Sequence[Label], tensors: Sequence[Any]) -> tuple[list[Label], list[Any]]:
-    """Return the tensors with storage behind tensors of any kind, with labels that say how these lie over a mesh."""
+def _plain(tensors: Sequence[Any]) -> tuple[list[_Whole], list[Any]]:
+    """Return the tensors with storage behind tensors of any kind, and what each is a part of."""
     placements = Placements()
-    found: list[Label] = []
+    wholes: list[_Whole] = []
     parts: list[Any] = []
-    for label, tensor in zip(labels, tensors, strict=True):
-        label = (*label[:3], *placements.of(tensor))
+    for at, tensor in enumerate(tensors):
+        placed = placements.of(tensor)
         for part in plain_tensors(tensor):
-            found.append(label)
+            wholes.append((at, *placed))
             parts.append(part)
-    return found, parts
-
-
-def _parameter_names(roots: Iterable[Any]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for root in roots:
-        for name, parameter in root.named_parameters():
-            names.setdefault(id(parameter), name)
-    return names
+    return wholes, parts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import IO
 
 try:
     import fcntl
@@ -73,6 +74,11 @@ class OwnFile:
             os.ftruncate(self._number, size)
         except OSError:
             return
+
+
+def open_private(path: str) -> IO[bytes]:
+    """Return a new file that its owner alone may read: stacks name folders, and an exception may quote anything."""
+    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def close_own(number: int, identity: tuple[int, int]) -> None:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from memtrace.hooks.parts.own_file import FileLost, OwnFile
+from memtrace.hooks.parts.own_file import FileLost, OwnFile, open_private
 from memtrace.hooks.parts.stderr import WarningLine
 from memtrace.schema.records import (
     END,
@@ -111,7 +111,7 @@ class Spool:
         unfinished = f"{path}.tmp"
         try:
             self._make_folder()
-            with open(unfinished, "wb") as file:
+            with open_private(unfinished) as file:
                 for record in records:
                     file.write(record if isinstance(record, bytes) else encode(record))
             os.replace(unfinished, path)
@@ -170,7 +170,7 @@ class Spool:
     def _make_folder(self) -> None:
         """Make the folder of parts if it is missing, and none that it lies in: that one is the program's."""
         with contextlib.suppress(FileExistsError):
-            os.mkdir(self._parts_dir)
+            os.mkdir(self._parts_dir, 0o700)
 
     def _append(self, data: bytes) -> None:
         if self._file is None:

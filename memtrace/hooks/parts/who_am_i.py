@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from memtrace.schema.environment import RECORDED_VARIABLES
+
 _LAUNCHERS: tuple[tuple[str, str, str], ...] = (
     ("RANK", "LOCAL_RANK", "WORLD_SIZE"),  # torchrun, accelerate, deepspeed
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
@@ -19,25 +21,6 @@ _LAUNCHERS: tuple[tuple[str, str, str], ...] = (
     ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"),  # srun
 )
 """Variables for rank, local rank and world size, the innermost launcher first: srun starts torchrun."""
-
-_RECORDED_VARIABLES = (
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "PYTORCH_HIP_ALLOC_CONF",
-    "PYTORCH_NO_CUDA_MEMORY_CACHING",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "CUBLASLT_WORKSPACE_SIZE",
-    "CUDA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "CUDA_LAUNCH_BLOCKING",
-    "CUDA_MODULE_LOADING",
-    "TORCH_CUDNN_V8_API_DISABLED",
-    "NCCL_BUFFSIZE",
-    "OMP_NUM_THREADS",
-    "MALLOC_ARENA_MAX",
-    "WORLD_SIZE",
-)
-"""The only environment values that a trace may hold; all of them change how much memory is taken."""
 
 _DEVICE_NAMES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
@@ -63,7 +46,7 @@ def environment_facts(redact: bool, environ: Mapping[str, str] | None = None) ->
     environ = os.environ if environ is None else environ
     return {
         name: environ[name]
-        for name in _RECORDED_VARIABLES
+        for name in RECORDED_VARIABLES
         if name in environ and not (redact and name in _DEVICE_NAMES and not _is_index_list(environ[name]))
     }
 

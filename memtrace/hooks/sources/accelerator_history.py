@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.parts.chunk import EventBatch
+from memtrace.hooks.parts.own_file import open_private
 
 SOURCE = "torch_snapshot"
 
@@ -96,7 +97,7 @@ class HistorySource:
         snapshot = self._memory._snapshot()
         unfinished = f"{path}.tmp"
         try:
-            with open(unfinished, "wb") as file:
+            with open_private(unfinished) as file:
                 pickle.dump(snapshot, file, protocol=_PICKLE_PROTOCOL)
             os.replace(unfinished, path)
         except BaseException:

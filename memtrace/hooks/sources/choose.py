@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.sources import device
 from memtrace.hooks.sources.accelerator_history import HistorySource
@@ -111,7 +112,7 @@ class Sources:
         """
         if self._chosen or self._fake is not None:
             return
-        first = next(iter(module.parameters()), None)
+        _, first = next(parameters_in(module), ("", None))
         if first is None:
             return
         self._chosen = True
@@ -230,6 +231,11 @@ class Sources:
     def cannot_switch(self) -> bool:
         """Return whether the CPU source runs and may not be stopped here, so that a drain leaves its events in it."""
         return self._cpu is not None and self._cpu.running and not self._cpu.can_switch
+
+    def may_stop_anywhere(self) -> bool:
+        """Return whether the CPU source runs and may be stopped whatever the program is doing: no call is observed."""
+        cpu = self._cpu if self._fake is None else None
+        return cpu is not None and cpu.running and cpu.can_switch and not cpu.observes_calls
 
     def blocks_fork(self) -> bool:
         """Return whether a profiler of this thread runs, which a forked child would crash with."""

@@ -22,12 +22,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.sources.event_tree import TreeWalk
+from memtrace.hooks.sources.kineto_log import KinetoLog
 from memtrace.hooks.sources.native_log import NativeLog
 from memtrace.paused_gc import paused_gc
 
@@ -48,6 +48,7 @@ class CpuSource:
         self._engine = torch._C._autograd
         self._graph_task = torch._C._current_graph_task_id
         self._profiler = torch._C._profiler
+        self._num_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
         self._profile = profile
         self._with_operators = stacks == "all" or profile
         self.has_frames = stacks != "none"
@@ -58,6 +59,7 @@ class CpuSource:
         self._own_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self.result: Any = None
         """The last profile that was stopped, to be saved natively, when a profile was asked for."""
+        self._kineto_log = KinetoLog(torch)
         self._log = NativeLog(torch)
         self._prepared = {self._profiler.ProfilerActivity.CPU}
         """What the profiler's library is told to collect."""
@@ -79,6 +81,11 @@ class CpuSource:
         """
         return self._thread in (None, threading.get_ident()) and self._graph_task() == -1
 
+    @property
+    def observes_calls(self) -> bool:
+        """Whether calls or operators are recorded, one of which may have begun and not ended where it is stopped."""
+        return self.frames or self._with_operators
+
     def start(self, *, frames: bool) -> None:
         """Start recording on this thread, with Python frames or without; nothing happens if it runs already.
 
@@ -86,8 +93,10 @@ class CpuSource:
         """
         if not self.running and self.can_switch:
             os.close(os.open(os.devnull, os.O_RDONLY))
-            # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own.
-            self.frames = frames and self._may_have_frames() and sys.getprofile() is None
+            # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own. And with them
+            # torch reads gradients in Python, which a mode of the user's would see.
+            is_watched = sys.getprofile() is not None or self._num_modes() > 0
+            self.frames = frames and self._may_have_frames() and not is_watched
             self._enable(with_frames=self.frames)
             self._thread = threading.get_ident()
 
@@ -96,11 +105,11 @@ class CpuSource:
         batch = EventBatch(SOURCE)
         if self.running and self.can_switch:
             self._thread = None
-            with self._log.quiet():
+            with self._log.quiet(), self._kineto_log.quiet():
                 result = self._engine._disable_profiler()
             # Objects of the tree are made by the million here, and none is part of a cycle.
             with paused_gc():
-                TreeWalk(self._profiler, batch, self._own_folder).run(result.experimental_event_tree())
+                self._walk(result, batch)
             self.result = result if self._profile else None
         return batch
 
@@ -126,18 +135,24 @@ class CpuSource:
         absent = [kinds.__members__[name] for name in _ABSENT_ACTIVITIES if name in kinds.__members__]
         before = self._prepared
         self._prepared = {next((one for one in absent if one.name not in possible), kinds.CPU)}
-        kept: list[Any] = []
+        addresses: list[int] = []
         with self._log.quiet():
-            result = self._with_profiler(lambda: kept.append(torch.empty(1)))
+            # Freed as well while it is seen, or the allocator's total would count it for ever.
+            result = self._with_profiler(lambda: addresses.append(torch.empty(1).data_ptr()))
         batch = EventBatch(SOURCE)
-        TreeWalk(self._profiler, batch, self._own_folder).run(result.experimental_event_tree())
-        if list(batch.columns.get("address", ())) != [kept[0].data_ptr()]:
+        self._walk(result, batch)
+        if list(batch.columns.get("address", ())) != 2 * addresses:
             self._prepared = before
+
+    def _walk(self, result: Any, batch: EventBatch) -> None:
+        walk = TreeWalk(self._profiler, batch, self._own_folder)
+        walk.run(result.experimental_event_tree(), with_calls=self.observes_calls)
 
     def _with_profiler(self, action: Callable[[], None]) -> Any:
         self._enable(with_frames=False)
         action()
-        return self._engine._disable_profiler()
+        with self._kineto_log.quiet():
+            return self._engine._disable_profiler()
 
     def _enable(self, *, with_frames: bool) -> None:
         profiler = self._profiler
@@ -154,8 +169,8 @@ class CpuSource:
         if self._with_operators:
             scopes.add(profiler.RecordScope.FUNCTION)
         activities = {profiler.ProfilerActivity.CPU}
-        with silent_kineto():
-            self._engine._prepare_profiler(config, self._prepared)
+        self._kineto_log.prepare(self._engine, config, self._prepared)
+        with self._kineto_log.quiet():
             self._engine._enable_profiler(config, activities, scopes)
 
 
@@ -165,17 +180,3 @@ def _is_function_of_torch(owner: Any, name: str) -> bool:
     code = getattr(found, "__code__", None)
     is_own = getattr(found, "__globals__", None) is vars(sys.modules[owner.__module__])
     return is_own and code is not None and code.co_varnames[:1] == ("self",)
-
-
-@contextmanager
-def silent_kineto() -> Iterator[None]:
-    """Keep the profiler's library from announcing each start on stderr: it reads its log level when it is prepared."""
-    name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
-    try:
-        yield
-    finally:
-        del os.environ[name]

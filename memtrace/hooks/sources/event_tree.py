@@ -28,15 +28,15 @@ class TreeWalk:
 
     def __init__(self, profiler: Any, batch: EventBatch, own_folder: str) -> None:
         """Prepare; `profiler` is torch's module with the kinds of nodes, `own_folder` holds code that is ours."""
-        self._kinds = profiler._EventType
         self._allocation = profiler._ExtraFields_Allocation
+        self._call, self._built_in_call = profiler._ExtraFields_PyCall, profiler._ExtraFields_PyCCall
         self._batch = batch
         self._own_folder = own_folder
         self._is_cpu: dict[Any, bool] = {}
 
-    def run(self, roots: Sequence[Any]) -> None:
-        """Fill the batch from the roots of the tree."""
-        times, addresses, sizes, stacks, totals = self._in_order(self._walk(roots))
+    def run(self, roots: Sequence[Any], *, with_calls: bool) -> None:
+        """Fill the batch from the roots of the tree, in which there may be many calls that allocate nothing."""
+        times, addresses, sizes, stacks, totals = self._in_order(self._walk(roots, with_calls))
         if not times:
             return
         alloc, free = (self._batch.strings.id_of(name) for name in ("alloc", "free_completed"))
@@ -71,7 +71,7 @@ class TreeWalk:
             [totals[at] for at in order],
         )
 
-    def _walk(self, roots: Sequence[Any]) -> _Columns:
+    def _walk(self, roots: Sequence[Any], with_calls: bool) -> _Columns:
         columns: _Columns = ([], [], [], [], [])
         times, addresses, sizes, stacks, totals = columns
         allocation, is_cpu = self._allocation, self._is_cpu
@@ -86,6 +86,9 @@ class TreeWalk:
                     waiting.append((nodes, frame))
                     nodes, frame = iter(children), _Frame(frame, node, self)
                     break
+                # An allocation takes no time. A call nearly always does, and this is the cheapest of its attributes.
+                if with_calls and node.duration_time_ns:
+                    continue
                 fields = node.extra_fields
                 if type(fields) is allocation and (is_cpu.get(device := fields.device) or self._learn(device)):
                     times.append(node.start_time_ns)
@@ -104,14 +107,15 @@ class TreeWalk:
 
     def place(self, node: Any) -> _Place:
         """Return where a call or operator is."""
-        kinds, fields = self._kinds, node.extra_fields
+        fields = node.extra_fields
+        kind = type(fields)
         try:
-            if node.tag == kinds.PyCCall:
+            if kind is self._built_in_call:
                 name = node.name
                 if name.startswith("<function "):
                     return _SAME
                 return fields.caller.line_number, "", 0, _built_in_name(name)
-            if node.tag != kinds.PyCall:
+            if kind is not self._call:
                 return None, "", 0, node.name
             called = fields.callsite
             # Our own wrappers are not the user's; what they were called from goes on below them.

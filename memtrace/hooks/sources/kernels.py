@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from memtrace.hooks.sources.cpu_profiler import silent_kineto
+from memtrace.hooks.sources.kineto_log import KinetoLog
 
 
 class KernelSource:
     """Runs the profiler without memory events; one profile a chunk."""
 
     def __init__(self, torch: Any) -> None:
+        self._log = KinetoLog(torch)
         self._engine = torch._C._autograd
         self._profiler = torch._C._profiler
         self._graph_task = torch._C._current_graph_task_id
@@ -38,8 +39,8 @@ class KernelSource:
         config = profiler.ProfilerConfig(state, False, False, False, False, False, experimental)
         # Named ranges may be open where we stop, and an open one is written to after it was freed: see cpu.py.
         scopes = {profiler.RecordScope.FUNCTION, profiler.RecordScope.BACKWARD_FUNCTION}
-        with silent_kineto():
-            self._engine._prepare_profiler(config, self._activities)
+        self._log.prepare(self._engine, config, self._activities)
+        with self._log.quiet():
             self._engine._enable_profiler(config, self._activities, scopes)
         self._thread = threading.get_ident()
 
@@ -54,4 +55,5 @@ class KernelSource:
         if not self.running or not self.can_switch:
             return None
         self._thread = None
-        return self._engine._disable_profiler()
+        with self._log.quiet():
+            return self._engine._disable_profiler()

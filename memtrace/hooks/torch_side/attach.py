@@ -7,6 +7,7 @@ from typing import Any
 
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.object_surges import ObjectSurges
 from memtrace.hooks.torch_side.patches import Patches, stand_for_builtin
 from memtrace.hooks.torch_side.yield_to_program import Yielding
 
@@ -22,6 +23,7 @@ class Attachments:
         self._patches = Patches()
         self._handles: list[Any] = []
         self._module_handles: list[Any] = []
+        self._surges = ObjectSurges(guard.wrap(loop.many_objects, name="after a collection"))
 
     def add(self) -> None:
         """Attach everything but the module hooks."""
@@ -32,6 +34,7 @@ class Attachments:
         self._add_yielding()
         self._loop.communication.attach(self._around_both)
         self._loop.on_root = lambda: self._loop.communication.attach_late(self._around_both)
+        self._surges.attach()
         averages = getattr(getattr(self._torch.optim, "swa_utils", None), "AveragedModel", None)
         if averages is not None:
             self._around(averages, "__init__", None, self._loop.average_created)
@@ -39,6 +42,7 @@ class Attachments:
     def remove(self) -> None:
         """Take off everything, in reverse order."""
         self.remove_module_hooks()
+        self._surges.detach()
         self._patches.undo()
         while self._handles:
             self._handles.pop().remove()

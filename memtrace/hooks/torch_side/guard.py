@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
+
+Unseen = Callable[[], AbstractContextManager[object]]
 
 MAX_FAILURES = 3
 """A callback that failed this often is broken, not unlucky; calling on would only cost time."""
@@ -26,15 +29,20 @@ class _ThreadState(threading.local):
 class _Quiet:
     """Marks memtrace as at work in this thread for a `with` block; blocks may nest."""
 
-    def __init__(self, state: _ThreadState) -> None:
+    def __init__(self, state: _ThreadState, unseen: Unseen | None) -> None:
         self._state = state
         self._before = False
+        self._unseen = None if unseen is None else unseen()
 
     def __enter__(self) -> None:
         self._before = self._state.active
         self._state.active = True
+        if self._unseen is not None:
+            self._unseen.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._unseen is not None:
+            self._unseen.__exit__(kind, error, tb)
         self._state.active = self._before
 
 
@@ -42,6 +50,7 @@ class Guard:
     """Wraps callbacks. `warn(slug, message)` is told once per kind of error.
 
     `is_compiling` is torch's own check, `is_symbolic` that of `symbolic.py`: while one says yes, callbacks do nothing.
+    `unseen` makes a context in which modes and subclasses of the program see nothing of the tensors that are looked at.
     """
 
     def __init__(
@@ -49,10 +58,12 @@ class Guard:
         warn: Callable[[str, str], None],
         is_compiling: Callable[[], bool],
         is_symbolic: Callable[[], bool] = lambda: False,
+        unseen: Unseen | None = None,
     ) -> None:
         self._warn = warn
         self._is_compiling = is_compiling
         self._is_symbolic = is_symbolic
+        self._unseen = unseen
         self._state = _ThreadState()
         self._warned: set[tuple[str, type[BaseException]]] = set()
 
@@ -63,7 +74,7 @@ class Guard:
 
     def quiet(self) -> _Quiet:
         """Return a context in which no wrapped hook of this thread does anything, for torch calls of our own."""
-        return _Quiet(self._state)
+        return _Quiet(self._state, self._unseen)
 
     def wrap(self, function: Callable[..., object], *, name: str) -> Callable[..., None]:
         """Return a callback that calls `function`, drops its result and never raises an `Exception`.
@@ -71,7 +82,7 @@ class Guard:
         `KeyboardInterrupt` and `SystemExit` pass: they are meant for the program, wherever they strike.
         """
         state = self._state
-        is_compiling, is_symbolic = self._is_compiling, self._is_symbolic
+        is_compiling, is_symbolic, unseen = self._is_compiling, self._is_symbolic, self._unseen
         num_failures = 0
 
         def guarded(*args: Any, **kwargs: Any) -> None:
@@ -84,7 +95,11 @@ class Guard:
                 return
             state.active = True
             try:
-                function(*args, **kwargs)
+                if unseen is None:
+                    function(*args, **kwargs)
+                else:
+                    with unseen():
+                        function(*args, **kwargs)
             except Exception as error:
                 num_failures += 1
                 self.report(name, error, switched_off=num_failures >= MAX_FAILURES)

@@ -17,6 +17,7 @@ from memtrace.errors import MemtraceError
 from memtrace.integrations.mcp.shorten import text
 from memtrace.integrations.mcp.time_limit import LIMIT_S, within
 from memtrace.integrations.mcp.tools import Tools
+from memtrace.schema.redaction import Redaction, without_places
 
 INSTRUCTIONS = """
 memtrace reads recordings of PyTorch training runs and says where the memory went. Start with `summary`, then `findings`
@@ -29,8 +30,11 @@ ask for it. A recording is made in a shell: `memtrace record -o trace.json -- py
 _log = logging.getLogger("memtrace.mcp")
 
 
-def make_server(root: Path | None = None) -> MCPServer[Any]:
-    """Return the server with its tools, which read below `root` only, if it is given, and nothing before a call."""
+def make_server(root: Path | None = None, redaction: Redaction = Redaction.NOTHING) -> MCPServer[Any]:
+    """Return the server with its tools, which read below `root` only, if it is given, and nothing before a call.
+
+    `redaction` says what is left out of their answers.
+    """
     server: MCPServer[Any] = MCPServer(
         "memtrace",
         title="memtrace: memory of PyTorch training",
@@ -38,10 +42,10 @@ def make_server(root: Path | None = None) -> MCPServer[Any]:
         version=__version__,
         log_level="ERROR",
     )
-    tools = Tools(root)
+    tools = Tools(root, redaction)
     for tool in (tools.summary, tools.findings, tools.peak, tools.diff, tools.what_if, tools.check):
         server.add_tool(
-            _answering(tool),
+            _answering(tool, redaction),
             name=tool.__name__,
             description=inspect.cleandoc(tool.__doc__ or ""),
             annotations=ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False),
@@ -49,12 +53,12 @@ def make_server(root: Path | None = None) -> MCPServer[Any]:
     return server
 
 
-def serve(root: Path | None = None) -> None:
+def serve(root: Path | None = None, redaction: Redaction = Redaction.NOTHING) -> None:
     """Answer on standard input and output until the client closes them."""
-    make_server(root).run("stdio")
+    make_server(root, redaction).run("stdio")
 
 
-def _answering(tool: Callable[..., Any]) -> Callable[..., CallToolResult]:
+def _answering(tool: Callable[..., Any], redaction: Redaction) -> Callable[..., CallToolResult]:
     """Return the tool as the server calls it: its answer once as text and once as data, never an exception."""
 
     @functools.wraps(tool)
@@ -69,6 +73,8 @@ def _answering(tool: Callable[..., Any]) -> Callable[..., CallToolResult]:
                 f"the tool {tool.__name__} failed ({type(error).__name__})",
                 "this is a bug in memtrace: report it with what is on stderr and `memtrace doctor` prints",
             )
+        if redaction is Redaction.SOURCE:
+            answer = type(answer).model_validate(without_places(answer.model_dump()))
         return CallToolResult(
             content=[TextContent(type="text", text=answer.model_dump_json())],
             structured_content=answer.model_dump(mode="json"),

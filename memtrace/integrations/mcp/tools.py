@@ -14,6 +14,7 @@ from memtrace.errors import MemtraceError
 from memtrace.integrations.mcp import answers, build
 from memtrace.integrations.mcp.shorten import DEFAULT_ROWS, MAX_ROWS, Room, fitting
 from memtrace.integrations.mcp.traces import Loaded, Traces
+from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
     from memtrace.analysis.results.report import Note, RankReport, Report
@@ -39,9 +40,9 @@ Texts = Annotated[tuple[str, ...], Field(max_length=20)]
 class Tools:
     """The questions that an agent may ask."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        """Answer about files below a folder only, if one is given."""
-        self._traces = Traces(root)
+    def __init__(self, root: Path | None = None, redaction: Redaction = Redaction.NOTHING) -> None:
+        """Answer about files below a folder only, if one is given, and without what is not to be seen."""
+        self._traces = Traces(root, redaction)
 
     def summary(
         self, trace: Files, capacity: Capacity = None, limit: Limit = DEFAULT_ROWS, offset: Offset = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memtrace.errors import TraceReadError
+from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
     from memtrace.analysis.results.report import Report
@@ -42,8 +43,9 @@ class Loaded:
 class Traces:
     """Reads traces, only ever from the paths that are given. Not more than `MAX_KEPT` runs are kept."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        """Read below a folder only, if one is given."""
+    def __init__(self, root: Path | None = None, redaction: Redaction = Redaction.NOTHING) -> None:
+        """Read below a folder only, if one is given; `redaction` says what is left out of what was read."""
+        self._redaction = redaction
         self._root = None if root is None else Path(os.path.realpath(root))
         self._kept: OrderedDict[tuple[str, ...], tuple[_Version, Loaded]] = OrderedDict()
         # A server may answer several questions at once, each in a thread of its own.
@@ -63,13 +65,14 @@ class Traces:
 
     def _load(self, paths: list[Path]) -> Loaded:
         from memtrace.store.reading.read import read_trace
+        from memtrace.store.redaction.redact import redacted
 
         key, version = tuple(str(path.absolute()) for path in paths), _version(paths)
         known = self._kept.pop(key, None)
         if known is None or known[0] != version:
             while len(self._kept) >= MAX_KEPT:
                 self._kept.popitem(last=False)
-            known = version, Loaded(read_trace(paths))
+            known = version, Loaded(redacted(read_trace(paths), self._redaction))
         self._kept[key] = known
         return known[1]
 

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from memtrace.analysis.results.check import BaselineResult, BudgetResult, ChangeResult, Check
-from memtrace.report.answers.columns import aligned
 from memtrace.report.drawing.markup import visible
+from memtrace.report.terminal.columns import aligned
 from memtrace.schema.frames import own_frames
 from memtrace.units import format_bytes
 

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepDiff
-from memtrace.report.answers.columns import aligned
 from memtrace.report.drawing.markup import visible
 from memtrace.report.json.report import peak_document
+from memtrace.report.terminal.columns import aligned
 from memtrace.schema.frames import own_frames
 from memtrace.units import format_bytes
 

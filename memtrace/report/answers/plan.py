@@ -5,12 +5,11 @@ In: `Plan`. Out: text, or JSON. Every number is a field.
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
 from memtrace.forecast.results import Plan, PlanRow
-from memtrace.report.answers.columns import aligned
+from memtrace.report.json.plain import plain
+from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes, format_ns
 
 FORMAT = "memtrace-plan"
@@ -35,36 +34,11 @@ def plan_json(plan: Plan) -> bytes:
         "sequence": plan.sequence,
         "num_layouts": plan.num_layouts,
         "num_fitting": plan.num_fitting,
-        "rows": [row_document(row) for row in plan.rows],
-        "pareto": [row_document(row) for row in plan.pareto],
+        "rows": plain(plan.rows),
+        "pareto": plain(plan.pareto),
         "assumptions": list(plan.assumptions),
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def row_document(row: PlanRow) -> dict[str, Any]:
-    """Return one layout as it stands in the document."""
-    return {
-        "dp": row.dp,
-        "tp": row.tp,
-        "pp": row.pp,
-        "cp": row.cp,
-        "ep": row.ep,
-        "zero": row.zero,
-        "recompute": row.recompute,
-        "micro_batch": row.micro_batch,
-        "accumulation": row.accumulation,
-        "peak_bytes": row.peak_bytes,
-        "step_time_ns": row.step_time_ns,
-        "compute_ns": row.compute_ns,
-        "communication_ns": row.communication_ns,
-        "bubble_ns": row.bubble_ns,
-        "tokens_per_second_per_gpu": row.tokens_per_second_per_gpu,
-        "mfu": row.mfu,
-        "fits": row.fits,
-        "reasons": list(row.reasons),
-        "settings": dict(row.settings),
-    }
 
 
 def verdict(plan: Plan) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from memtrace.forecast.prediction.results import Doubt, GpuVerdict, Interval, Prediction, Range, StepPeak
-from memtrace.report.answers.columns import aligned
 from memtrace.report.drawing.markup import visible
+from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-predict"

@@ -35,11 +35,11 @@ MAX_MAP_CHARS = 24_000_000
 """About the most that the maps of all ranks may add to a page; that of the main rank is always there."""
 
 
-def render_html(report: Report, *, with_source: bool = True) -> str:
-    """Return the page of a report, complete in itself; without `with_source`, without paths and source lines."""
+def render_html(report: Report) -> str:
+    """Return the page of a report, complete in itself."""
     plotly, modules = plotly_script(), joined_modules("main")
     maps = packed_maps(report)
-    payload = report_payload(report, version=__version__, maps=maps, with_source=with_source)
+    payload = report_payload(report, version=__version__, maps=maps)
     return filled(
         viewer_text("report.html"),
         {

@@ -24,7 +24,7 @@ from memtrace.store.opening import open_regular
 from memtrace.store.parts.chunk import Chunk
 from memtrace.store.reconcile import reconcile
 from memtrace.store.snapshots.history import History, SnapshotReading
-from memtrace.store.snapshots.restricted_pickle import load_plain_pickle
+from memtrace.store.snapshots.packed_events import load_snapshot
 from memtrace.store.snapshots.torch_snapshot import SnapshotTables, initial_block_columns, read_snapshot_tables
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
@@ -221,7 +221,7 @@ class _Dumps:
         )
         try:
             with paused_gc(), open_regular(path) as file:
-                data = load_plain_pickle(file, size_bytes=path.stat().st_size, where=path.name)
+                data = load_snapshot(file, size_bytes=path.stat().st_size, where=path.name)
                 snapshot = read_snapshot_tables(data, reading, where=path.name)
         except (TraceReadError, OSError) as error:
             message = error.message if isinstance(error, TraceReadError) else f"{path.name}: {error.strerror}"

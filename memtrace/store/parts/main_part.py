@@ -118,7 +118,7 @@ def steps_table(main: MainPart, strings: StringTable, *, chunk_steps: Collection
     """
     by_step: dict[int, Record] = {}
     for record in main.steps:
-        number = _number(record.get("step"))
+        number = _number(record.get("step"), "step")
         merged = {**by_step.get(number, {}), **record}
         by_step[number] = {**merged, "recorded": bool(merged.get("recorded")) and number in chunk_steps}
     return _table(STEPS, [by_step[number] for number in sorted(by_step)], strings)
@@ -150,13 +150,14 @@ def _cell(column: Column, row: Mapping[str, Any], strings: StringTable) -> int:
         return bool(value)
     if value is None and column.nullable:
         return NULL
-    return _number(value)
+    return _number(value, column.name)
 
 
-def _number(value: Any) -> int:
+def _number(value: Any, name: str) -> int:
     """Return an integer of a record; what is none is 0, since one odd field must not cost the whole recording."""
     if isinstance(value, int) and -(2**63) < value < 2**63:
         return int(value)
     if value is None:
         return 0
-    raise TraceReadError(f"a number was expected in a record where {type(value).__name__} stands", slug="file-damaged")
+    message = f"{name}: a number was expected in a record where {type(value).__name__} stands"
+    raise TraceReadError(message, slug="file-damaged")

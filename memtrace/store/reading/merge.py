@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from memtrace.errors import MemtraceError
 from memtrace.printable import escaped
+from memtrace.store.reading.one_run import check_one_run
+from memtrace.store.reading.process import Process
 from memtrace.store.trace import LoadWarning, Trace
 
 _MAX_NAMED = 8
 """Missing ranks, or unreadable files, that are named; of more, only these and the number of the rest are."""
 
 
-class Process(Protocol):
-    """What joining asks of a process of the run: of its trace, or of what was found in it."""
-
-    @property
-    def rank(self) -> int | None:
-        """Global rank, or `None` outside a distributed run."""
-
-    @property
-    def source(self) -> str:
-        """Where its trace came from."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether its recording ended in order."""
-
-    @property
-    def num_events(self) -> int:
-        """Events in its trace."""
-
-    @property
-    def header(self) -> Mapping[str, Any]:
-        """host, pid, start_ns and world_size, those that were recorded."""
-
-
 _P = TypeVar("_P", bound=Process)
 
 
 def merge_traces(traces: Sequence[Trace], *, path: str, warnings: Iterable[LoadWarning] = ()) -> Trace:
-    """Return one trace of all ranks; the header is that of the first trace that has one."""
+    """Return one trace of all ranks; the header is that of the first trace that has one.
+
+    Raises:
+        TraceReadError: the traces are not of one run.
+    """
+    check_one_run([(trace.path, trace.ranks) for trace in traces], title=path)
     ranks, notes = join_processes(
         [rank for trace in traces for rank in trace.ranks],
         [*warnings, *(warning for trace in traces for warning in trace.warnings)],

@@ -18,7 +18,7 @@ from memtrace.store.kineto.profile import is_profile, read_profile
 from memtrace.store.opening import is_within_reach, open_regular
 from memtrace.store.parts.folder import part_names, read_parts
 from memtrace.store.reading.merge import merge_traces, unreadable_files
-from memtrace.store.snapshots.restricted_pickle import load_plain_pickle
+from memtrace.store.snapshots.packed_events import load_snapshot
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace, Trace
 from memtrace.store.trace_file import read_trace_document
@@ -33,7 +33,8 @@ def read_trace(paths: str | Path | Sequence[str | Path], *, progress: Progress |
     files, or the parts of a recording. In a folder, files that cannot be read become warnings.
 
     Raises:
-        TraceReadError: nothing readable is there. TraceVersionError: a newer memtrace wrote it.
+        TraceReadError: nothing readable is there, or it is not of one run.
+        TraceVersionError: a newer memtrace wrote it.
     """
     given = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not given:
@@ -127,7 +128,7 @@ def _read_content(opened: Opened, content: bytes) -> Trace:
 
 
 def _read_pickle(file: IO[bytes], opened: Opened) -> Trace:
-    data = load_plain_pickle(file, size_bytes=opened.size_bytes, where=opened.where)
+    data = load_snapshot(file, size_bytes=opened.size_bytes, where=opened.where)
     return _alone(read_snapshot(data, where=opened.where), opened.where)
 
 

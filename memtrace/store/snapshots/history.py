@@ -1,7 +1,8 @@
 """The history in a torch snapshot: one device's list of event dicts as columns, what was live before it, and whether
 it can be true.
 
-One pass a column over the list; no Python object is kept.
+One pass a column over the list; no Python object is kept. A long history comes as columns (`packed_events`), with some
+events as dicts among them: it makes the same tables, row by row and number by number.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import numpy as np
 from memtrace.errors import TraceReadError
 from memtrace.schema.names import Action
 from memtrace.store.columns import NULL, IntArray, check_sizes, int_column
+from memtrace.store.snapshots.event_runs import first_uses
 from memtrace.store.snapshots.initial_state import InitialState, undo_history
+from memtrace.store.snapshots.packed_events import PackedEvents
 from memtrace.store.snapshots.segments import LiveBlocks, SegmentTables
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
@@ -67,13 +70,16 @@ class History:
     """Events dropped because they were older than wanted."""
 
 
-def read_history(reading: SnapshotReading, segments: SegmentTables, index: int, trace: list[Any]) -> History:
+def read_history(
+    reading: SnapshotReading, segments: SegmentTables, index: int, trace: list[Any] | PackedEvents
+) -> History:
     """Return the events of one device, and the blocks that were live before them.
 
     Raises:
         TraceReadError: an event is not what it should be.
     """
-    if not set(map(type, trace)) <= {dict}:
+    dicts = trace.dicts if isinstance(trace, PackedEvents) else trace
+    if not set(map(type, dicts)) <= {dict}:
         raise TraceReadError("an event of the history is not a dict", slug="file-damaged")
     whole = _event_columns(reading, index, trace)
     device_id = reading.device_id(index)
@@ -142,27 +148,55 @@ def _num_unwanted(keep_from_ns: int | None, times: IntArray) -> int:
     return 0 if keep_from_ns is None else int(np.searchsorted(times, keep_from_ns, side="left"))
 
 
-def _event_columns(reading: SnapshotReading, index: int, trace: list[Any]) -> dict[str, IntArray]:
+def _event_columns(reading: SnapshotReading, index: int, trace: list[Any] | PackedEvents) -> dict[str, IntArray]:
     """Return the columns of the events table for one device."""
     name = f"device_traces[{index}]"
+    packed = trace if isinstance(trace, PackedEvents) else None
+    dicts = trace.dicts if isinstance(trace, PackedEvents) else trace
     try:
-        actions = list(map(itemgetter("action"), trace))
-        sizes = int_column(list(map(itemgetter("size"), trace)), where=f"{name} size")
+        actions = list(map(itemgetter("action"), dicts))
+        sizes = int_column(list(map(itemgetter("size"), dicts)), where=f"{name} size")
     except KeyError as error:
         raise TraceReadError(f"{name}: an event without {error}", slug="file-damaged") from None
+    times = int_column(_optional(dicts, "time_us"), where=f"{name} time_us", nullable=True)
+    addresses = int_column(_optional(dicts, "addr"), where=f"{name} addr", nullable=True)
+    streams = int_column(_optional(dicts, "stream", 0), where=f"{name} stream")
+    frames = _optional(dicts, "frames")
+    free = _device_free(dicts, actions, where=f"{name} device_free")
+    action = _action_ids(reading, actions if packed is None else [*actions, *packed.actions], where=name)
+    if packed is not None:
+        # What was packed has known actions, each of which stands once behind those of the dicts.
+        action = packed.merged(action[: len(dicts)], action[len(dicts) :][packed.action])
+        sizes = packed.merged(sizes, packed.ints["size"])
+        times = packed.merged(times, packed.ints["time_us"])
+        addresses = packed.merged(addresses, packed.ints["addr"])
+        streams = packed.merged(streams, packed.ints["stream"])
+        free = packed.merged(free, np.full(len(packed.packed_at), NULL, np.int64))
     check_sizes(sizes, where=f"{name} size")
-    num = len(trace)
     return {
-        "time_ns": times_ns(_optional(trace, "time_us"), where=f"{name} time_us"),
-        "action": _action_ids(reading, actions, where=name),
-        "device": np.full(num, reading.device_id(index), np.int64),
-        "address": int_column(_optional(trace, "addr"), where=f"{name} addr", nullable=True),
+        "time_ns": _in_ns(times, where=f"{name} time_us"),
+        "action": action,
+        "device": np.full(len(sizes), reading.device_id(index), np.int64),
+        "address": addresses,
         "size_bytes": sizes,
-        "stream": int_column(_optional(trace, "stream", 0), where=f"{name} stream"),
-        "stack": reading.stacks.rows_of(_optional(trace, "frames")),
-        "total_bytes": np.full(num, NULL, np.int64),
-        "device_free_bytes": _device_free(trace, actions, where=f"{name} device_free"),
+        "stream": streams,
+        "stack": reading.stacks.rows_of(frames) if packed is None else _packed_stacks(reading, packed, frames),
+        "total_bytes": np.full(len(sizes), NULL, np.int64),
+        "device_free_bytes": free,
     }
+
+
+def _packed_stacks(reading: SnapshotReading, packed: PackedEvents, frames: list[Any]) -> IntArray:
+    """Return the stack row of each event; rows are given in the order of first use, as for a list of events."""
+    codes = np.flatnonzero(np.bincount(packed.stack, minlength=len(packed.stacks)))
+    first = first_uses(packed.stack, len(packed.stacks))[codes]
+    order = np.argsort(np.concatenate([packed.dict_at, packed.packed_at[first]]), kind="stable")
+    objects = [*frames, *(packed.stacks[code] for code in codes.tolist())]
+    rows = np.empty(len(order), np.int64)
+    rows[order] = reading.stacks.rows_of([objects[at] for at in order.tolist()])
+    of_code = np.full(len(packed.stacks), NULL, np.int64)
+    of_code[codes] = rows[len(frames) :]
+    return packed.merged(rows[: len(frames)], of_code[packed.stack])
 
 
 def _optional(trace: list[Any], key: str, default: Any = None) -> list[Any]:
@@ -189,7 +223,10 @@ def _action_ids(reading: SnapshotReading, actions: list[Any], *, where: str) -> 
 
 def times_ns(times_us: list[Any], *, where: str) -> IntArray:
     """Return microseconds as nanoseconds; null where torch (before 2.2) wrote none."""
-    times = int_column(times_us, where=where, nullable=True)
+    return _in_ns(int_column(times_us, where=where, nullable=True), where=where)
+
+
+def _in_ns(times: IntArray, *, where: str) -> IntArray:
     known = times != NULL
     if np.any(np.abs(times[known]) > _MAX_TIME_US):
         raise TraceReadError(f"{where}: a time beyond the year 2262", slug="file-damaged")

@@ -17,6 +17,7 @@ from memtrace.schema.tables import ANNOTATIONS, EVENTS, INITIAL_BLOCKS, WINDOWS
 from memtrace.store.build import build_rank, concatenated, table_of_rows
 from memtrace.store.columns import NULL, ColumnTable
 from memtrace.store.snapshots.history import History, SnapshotReading, read_history, times_ns
+from memtrace.store.snapshots.packed_events import PackedEvents
 from memtrace.store.snapshots.segments import SegmentTables, read_segments
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
@@ -82,7 +83,7 @@ def read_snapshot_tables(data: Any, reading: SnapshotReading, *, where: str) -> 
 def _read_tables(data: Mapping[Any, Any], reading: SnapshotReading) -> SnapshotTables:
     segments = read_segments(data["segments"], reading.strings, reading.stacks, device_name=reading.device_id)
     traces = data.get("device_traces") or []
-    if not isinstance(traces, list) or not all(isinstance(one, list) for one in traces):
+    if not isinstance(traces, list) or not all(isinstance(one, (list, PackedEvents)) for one in traces):
         raise TraceReadError("device_traces is not a list of lists", slug="file-damaged")
     return SnapshotTables(
         segments=segments,

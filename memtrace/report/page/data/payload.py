@@ -18,10 +18,8 @@ from memtrace.report.drawing.step_time_rows import throughput_sentences
 from memtrace.report.page.data.cards import cards, oom_view
 from memtrace.report.page.data.facts import facts_view
 from memtrace.report.page.data.findings import finding_view, notes_view
-from memtrace.report.page.data.hidden_paths import hidden_source
 from memtrace.report.page.data.packed_map import PackedMap
 from memtrace.report.page.data.peak import breakdown, changes, modules_view, stacks_view
-from memtrace.report.page.data.personal import personal_words, without_personal_facts, without_words
 from memtrace.report.page.data.ranks import detail_order, ranks_view
 from memtrace.report.page.data.steps import steps_view
 from memtrace.report.page.data.time import time_view
@@ -34,15 +32,8 @@ MAX_DETAIL_CHARS = 24_000_000
 """About the most that timelines, stacks and steps of all ranks may add to a page; the main rank's are always there."""
 
 
-def report_payload(
-    report: Report, *, version: str, maps: Mapping[int, PackedMap] = MappingProxyType({}), with_source: bool = True
-) -> View:
-    """Return everything that the page of a report shows; `maps` are those of the ranks at these positions.
-
-    Without `with_source` no path, no source line, no host, no argument and no message of an error is in it.
-    """
-    words = [] if with_source else personal_words(report)
-    report = report if with_source else without_personal_facts(report)
+def report_payload(report: Report, *, version: str, maps: Mapping[int, PackedMap] = MappingProxyType({})) -> View:
+    """Return everything that the page of a report shows; `maps` are those of the ranks at these positions."""
     arrays = Arrays()
     ranks = _rank_views(report, maps, arrays)
     view = {
@@ -57,8 +48,7 @@ def report_payload(
         "categories": {name: {"label": ink.label, "hatched": ink.hatched} for name, ink in CATEGORIES.items()},
         "ranks": ranks,
     }
-    shown = view if with_source else hidden_source(without_words(view, words))
-    return {**visible(shown), "arrays": arrays.encoded}
+    return {**visible(view), "arrays": arrays.encoded}
 
 
 def _rank_views(report: Report, maps: Mapping[int, PackedMap], arrays: Arrays) -> list[View]:

@@ -1,0 +1,49 @@
+"""The log of the profiler's library, kept from speaking of our profiles, and left as it is for the program's own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_LEVEL = "_ZN9libkineto6Logger14severityLevel_E"
+_VARIABLE = "KINETO_LOG_LEVEL"
+_NOTHING = 99
+
+
+class KinetoLog:
+    """The level of the library's log, one for the process. Where torch does not export it, a variable sets it once."""
+
+    def __init__(self, torch: Any) -> None:
+        self._level: ctypes.c_int | None = None
+        try:
+            library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
+            self._level = ctypes.c_int.in_dll(library, _LEVEL)
+        except (OSError, ValueError, AttributeError):
+            return
+
+    def prepare(self, engine: Any, *args: Any) -> None:
+        """Prepare a profile, which it does without a word. The first one in a process sets the level of the log."""
+        if self._level is not None or _VARIABLE in os.environ:
+            engine._prepare_profiler(*args)
+            return
+        os.environ[_VARIABLE] = str(_NOTHING)
+        try:
+            engine._prepare_profiler(*args)
+        finally:
+            del os.environ[_VARIABLE]
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Log nothing meanwhile: the start and the stop of a profile."""
+        level = self._level
+        if level is None:
+            yield
+            return
+        before, level.value = level.value, _NOTHING
+        try:
+            yield
+        finally:
+            level.value = before

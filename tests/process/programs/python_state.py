@@ -1,0 +1,168 @@
+"""What Python lets a program set and see: hooks, tracers, warnings, garbage, threads, random numbers."""
+
+from __future__ import annotations
+
+from tests.process.programs.row import Row
+
+RANDOM = """
+import hashlib, random
+import numpy
+def states():
+    texts = (repr(random.getstate()), repr(numpy.random.get_state()), repr(torch.get_rng_state().tolist()))
+    print([hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts], torch.initial_seed())
+random.seed(1); numpy.random.seed(2)
+dropped = torch.nn.Sequential(model, torch.nn.Dropout(0.5))
+for _ in range(3):
+    train(1, at=lambda step: (random.random(), numpy.random.rand()))
+    loss = dropped(torch.randn(2, 16)).sum(); loss.backward(); optimizer.step(); print(loss.item())
+    states()
+"""
+GARBAGE = """
+import gc, weakref
+seen = []
+gc.callbacks.append(lambda phase, info: seen.append(phase))
+gc.disable(); train(3); print(gc.isenabled(), gc.get_threshold(), seen)
+gc.enable(); gc.freeze(); frozen = gc.get_freeze_count() > 0; train(1); gc.unfreeze(); print(frozen)
+gc.set_threshold(1, 1, 1); train(2); gc.set_threshold(700, 10, 10)
+gc.set_debug(gc.DEBUG_SAVEALL); train(1); gc.set_debug(0); gc.garbage.clear()
+
+class Told(torch.nn.Linear):
+    def __del__(self):
+        print("del of", self.name)
+
+def make(name):
+    told = Told(16, 16); told.name = name
+    return told
+
+for name in "ab":
+    told = make(name)
+    sgd = torch.optim.SGD(told.parameters(), lr=0.1)
+    def told_of(one, what): return weakref.ref(one, lambda _: print("gone", what))
+    references = [told_of(told, "model"), told_of(told.weight, "weight"), told_of(sgd, "optimizer")]
+    out = told(torch.ones(1, 16)); loss = out.sum(); loss.backward(); sgd.step()
+    references += [told_of(out, "output"), told_of(told.weight.grad, "gradient")]
+    sgd.zero_grad(); print("zeroed")
+    del out, loss; print("no loss")
+    del told; print("no model")
+    del sgd; print("no optimizer")
+print([reference() is None for reference in references])
+last = make("at exit")
+"""
+TRACERS = """
+import threading
+lines, calls = [], []
+def trace(frame, event, arg):
+    if frame.f_code.co_filename == __file__:
+        lines.append((event, frame.f_lineno))
+        return trace
+def profile(frame, event, arg):
+    if frame.f_code.co_filename == __file__ and not event.startswith("c_"):
+        calls.append((event, frame.f_code.co_name))
+sys.settrace(trace); threading.settrace(trace); train(2); print(sys.gettrace() is trace); sys.settrace(None)
+sys.setprofile(profile); train(2); print(sys.getprofile() is profile); sys.setprofile(None)
+print(lines, calls, sys.gettrace(), sys.getprofile())
+train(1)
+"""
+PROFILERS = """
+import cProfile, pstats
+from torch.profiler import profile, record_function, ProfilerActivity, schedule
+train(1)
+with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as own:
+    with record_function("mine"):
+        train(2)
+rows = {row.key: row.count for row in own.key_averages()}
+print(rows)
+seen = []
+def ready(one): seen.append(len(one.events()))
+with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=ready) as own:
+    train(4, at=lambda step: own.step())
+print(seen)
+with torch.autograd.profiler.profile() as old:
+    train(1)
+print(len(old.function_events))
+with torch.autograd.profiler.emit_itt(enabled=False), torch.autograd.set_multithreading_enabled(False):
+    train(1)
+calls = cProfile.Profile(); calls.runcall(train, 2)
+print({name: stats[0] for (file, _, name), stats in pstats.Stats(calls).stats.items() if file == __file__})
+train(2)
+"""
+WARNINGS = """
+import logging, warnings
+def warn(step):
+    warnings.warn("of the program"); warnings.warn("of a caller", stacklevel=3)
+train(3, at=warn)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    train(2, at=warn)
+    torch.optim.lr_scheduler.StepLR(optimizer, 1).step()
+print([(one.filename == __file__, one.lineno, str(one.message)[:30]) for one in caught])
+warnings.simplefilter("error")
+train(1)
+scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1); train(2); scheduler.step(); print(scheduler.get_last_lr())
+logging.basicConfig(level=logging.DEBUG)
+try:
+    model(torch.ones(3, 3))
+except RuntimeError:
+    logging.exception("caught")
+import traceback
+for failing in (torch.ones(2).backward, lambda: optimizer.step(lambda: 1 / 0), lambda: torch.optim.SGD([], lr=1)):
+    try:
+        failing()
+    except Exception:
+        traceback.print_exc()
+print(len(traceback.format_stack()))
+"""
+THREADS = """
+import asyncio, concurrent.futures, contextvars, threading
+variable = contextvars.ContextVar("variable", default=0)
+
+def work(number):
+    own = torch.nn.Linear(8, 8); torch.nn.init.constant_(own.weight, number); torch.nn.init.zeros_(own.bias)
+    sgd = torch.optim.SGD(own.parameters(), lr=0.1)
+    given = torch.randn(2, 8, generator=torch.Generator().manual_seed(number))
+    losses = []
+    for _ in range(3):
+        loss = own(given).sum(); loss.backward(); sgd.step(); losses.append(loss.item())
+    return losses
+
+async def looped():
+    variable.set(3)
+    train(1)
+    await asyncio.sleep(0)
+    got = await asyncio.get_running_loop().run_in_executor(None, work, 5)
+    train(1)
+    return got, variable.get()
+
+train(1)
+with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    print(list(pool.map(work, range(3))))
+print(asyncio.run(looped()), variable.get())
+one = threading.Thread(target=train, args=(2,), daemon=True)
+one.start(); one.join()
+print([one.name for one in threading.enumerate() if one.name == "MainThread"], threading.active_count() < 4)
+local = threading.local(); local.value = 1
+timer = threading.Timer(0, print, ("timer",)); timer.start(); timer.join()
+train(1)
+"""
+LOOKS = """
+import inspect, pickle
+from torch.optim import SGD, Optimizer
+from torch.autograd import backward, grad
+for function in (backward, grad, Optimizer.__init__, SGD.zero_grad, torch.nn.Module.zero_grad):
+    print(function.__name__, function.__module__, inspect.signature(function), len(function.__doc__ or ""))
+print(pickle.loads(pickle.dumps(backward)) is backward is torch.autograd.backward)
+print(isinstance(optimizer, Optimizer), SGD.mro(), type(model).__call__ is torch.nn.Module.__call__)
+train(1)
+print(sorted(vars(model)), sorted(vars(optimizer)), model, optimizer)
+print([name for name in sys.modules if "sitecustomize" in name and name != "sitecustomize"], sys.argv, sys.path[0])
+print(sys.getrecursionlimit(), sys.getswitchinterval(), sys.dont_write_bytecode, torch.get_num_threads())
+"""
+ROWS = [
+    Row("random-states", RANDOM),
+    Row("garbage-and-finalizers", GARBAGE, ends_in_full=True),
+    Row("own-tracers", TRACERS),
+    Row("own-profilers", PROFILERS),
+    Row("warnings-and-tracebacks", WARNINGS),
+    Row("threads-and-coroutines", THREADS),
+    Row("looks-at-what-is-wrapped", LOOKS),
+]
