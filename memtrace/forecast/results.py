@@ -156,7 +156,13 @@ class EvaluatedLayout:
     capacity_bytes: int
     """Memory of the GPU."""
     fits: str
-    """yes, close or no."""
+    """yes, close or no: by the range of the process's bytes."""
+    tokens_per_second_per_gpu_range: tuple[float, float]
+    """Between which nine of ten published runs of the framework were, measured by what was predicted of them."""
+    process_bytes_range: tuple[int, int]
+    """The same of memory."""
+    beyond: tuple[str, ...]
+    """In which respects no published run is like this layout, in words."""
     stages: Mapping[str, Mapping[str, int]]
     """Bytes by category at the fullest moment of the first and of the last stage."""
     assumed: tuple[str, ...]

@@ -19,8 +19,10 @@ from memtrace.forecast.evaluation.table import read_table
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.memory.sharding import context_bytes
+from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.costs import Costs, StageMemory, costs, stage_memory
+from memtrace.forecast.planning.doubt import DOUBTS, beyond_published, verdicts
 from memtrace.forecast.results import EvaluatedLayout
 from memtrace.forecast.step_time.speed import Speed, speed_of
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
@@ -84,19 +86,38 @@ def _columns(first: Any, ones: Sequence[Any], names: Sequence[str]) -> Any:
 def _evaluated(given: GivenLayout, known: Costs, stages: Mapping[str, StageMemory], at: int) -> EvaluatedLayout:
     capacity = given.gpu.memory_bytes
     needed, outside = int(known.needed[at]), outside_torch(given)
+    doubt, throughput = DOUBTS[given.run.framework], float(known.throughput[at])
     return EvaluatedLayout(
         gpus=int(given.layout.world_size),
         step_seconds=float(known.seconds[at]),
         time_seconds={name: float(column[at]) for name, column in known.time.items()},
-        tokens_per_second_per_gpu=float(known.throughput[at]),
+        tokens_per_second_per_gpu=throughput,
         mfu=float(known.mfu[at]),
         peak_bytes=int(known.peak[at]) - outside,
         reserved_bytes=needed - outside,
         process_bytes=needed,
         capacity_bytes=capacity,
-        fits="yes" if needed <= capacity else "no",
+        fits=str(verdicts(needed, capacity, given.run.framework)),
+        tokens_per_second_per_gpu_range=(throughput * doubt.throughput[0], throughput * doubt.throughput[1]),
+        process_bytes_range=(round(needed * doubt.memory[0]), round(needed * doubt.memory[1])),
+        beyond=_beyond(given),
         stages={name: _by_category(stage, at) for name, stage in stages.items()},
         assumed=given.assumed,
+    )
+
+
+def _beyond(given: GivenLayout) -> tuple[str, ...]:
+    layout = given.layout
+    return beyond_published(
+        given.run.framework,
+        given.gpu,
+        parameters=num_parameters(given.spec),
+        gpus=int(layout.world_size),
+        sequence=int(given.run.sequence),
+        tp=int(layout.tp),
+        pp=int(layout.pp),
+        cp=int(layout.cp),
+        has_experts=bool(given.spec.num_moe_layers),
     )
 
 
