@@ -99,6 +99,8 @@ class PlanRow:
     """Tensor-parallel ranks."""
     pp: int
     """Pipeline stages."""
+    virtual_stages: int
+    """Stages of the model that a rank of the pipeline has, in an interleaved schedule."""
     cp: int
     """Context-parallel ranks."""
     ep: int
@@ -127,6 +129,8 @@ class PlanRow:
     """Model FLOPs utilisation: operations the model needs, over what the GPU could do in the time."""
     fits: bool
     """Whether the fullest rank fits its GPU."""
+    verdict: str
+    """fits, close or does not fit: by as much as published runs were off."""
     reasons: tuple[str, ...]
     """Why it stands where it stands, in words."""
     settings: Mapping[str, str]
