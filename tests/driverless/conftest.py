@@ -63,8 +63,8 @@ def run_driverless(cuda_python: str) -> Run:
 def ended_too_early(done: subprocess.CompletedProcess[str]) -> bool:
     """Return whether a program ended so soon after its last backward that torch's thread for it was still letting go.
 
-    That thread then asks for the lock of an interpreter that is gone, and the process aborts after all its work is done:
-    torch's own race, seen where the machine is busy.
+    That thread then asks for the lock of an interpreter that is gone, and the process aborts after all its work is
+    done: torch's own race, seen where the machine is busy.
     """
     return "terminate called without an active exception" in done.stderr + done.stdout
 
