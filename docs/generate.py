@@ -21,11 +21,24 @@ WIDTH = 100
 """Columns of the help texts. Fixed, since click would ask the terminal."""
 
 
+COMMANDS_IN_A_SENTENCE = """
+Two commands do most of the work: `memtrace record -- python train.py` runs your training program and writes down where
+its memory goes, and `memtrace report` shows it. The others look at the same file in other ways, or say what a run would
+need before it runs.
+""".strip()
+TRACE_IN_A_SENTENCE = """
+A *trace* is the file that `memtrace record` writes of a training run: every piece of memory that PyTorch handed out,
+and what the program was doing meanwhile. `memtrace report` shows it to people; this page is for programs that read it
+themselves.
+""".strip()
+
+
 def cli_reference() -> str:
     """Return docs/cli.md: the help of the group and of every command."""
     settings = {**group.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
     root = click.Context(group, info_name="memtrace", **settings)
-    sections = ["# Every command and option", generated_note("memtrace/cli"), help_block(group, root)]
+    sections = ["# Every command and option", generated_note("memtrace/cli"), COMMANDS_IN_A_SENTENCE]
+    sections.append(help_block(group, root))
     for name in COMMANDS:
         command = group.get_command(root, name)
         assert command is not None
@@ -45,6 +58,7 @@ def trace_format() -> str:
     sections = [
         f"# The trace format, version {TRACE_VERSION}",
         generated_note("memtrace/schema/tables.py"),
+        TRACE_IN_A_SENTENCE,
         "\n".join(introduction).strip(),
         "A reader refuses a newer version, upgrades an older one, and ignores and counts fields that it does not know.",
         "## Header",

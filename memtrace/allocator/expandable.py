@@ -14,7 +14,8 @@ def best_of(free: list[Entry], at: int, *, is_on: bool) -> int | None:
     """Return which free block a search takes that came upon one of an expandable segment; `None` for none.
 
     While expandable segments are on, a block counts with the unmapped space behind it, so that what can grow is kept
-    for large requests. While they are off, such blocks are passed over.
+    for large requests: of 4 MiB with 60 MiB of space behind them and 6 MiB with none, the 6 MiB are taken. While they
+    are off, such blocks are passed over.
     """
     if not is_on:
         return next((n for n in range(at, len(free)) if free[n][2].expandable is None), None)
@@ -62,7 +63,7 @@ def _candidate(memory: DeviceMemory, pool: Pool, size: int, stream: int) -> Bloc
 
 def add_expandable(memory: DeviceMemory, segment: Expandable, pool: Pool, stream: int) -> Block:
     """Add a segment of which nothing is mapped, and return the block that is all of it."""
-    block = Block(segment.address, segment.size, pool, stream, UNMAPPED, segment)
+    block = Block(segment.address, segment.size, pool, stream, UNMAPPED, segment, memory.next_made())
     segment.head = block
     memory.expandables.append(segment)
     pool.insert_unmapped(block)
@@ -91,7 +92,9 @@ def put_memory(memory: DeviceMemory, block: Block, size: int) -> Block:
     pool = block.pool
     pool.remove_unmapped(block)
     if size < block.size:
-        rest = Block(block.address + size, block.size - size, pool, block.stream, UNMAPPED, block.expandable)
+        rest = Block(
+            block.address + size, block.size - size, pool, block.stream, UNMAPPED, block.expandable, block.made
+        )
         block.size = size
         block.insert_after(rest)
         pool.insert_unmapped(rest)
@@ -110,7 +113,11 @@ def put_memory(memory: DeviceMemory, block: Block, size: int) -> Block:
 
 
 def unmap(memory: DeviceMemory, block: Block) -> None:
-    """Unmap the granules that lie wholly inside a free block."""
+    """Unmap the granules that lie wholly inside a free block.
+
+    Of a block from 1 to 7 MiB of its segment, with granules of 2 MiB, those from 2 to 6 MiB; 1 to 2 and 6 to 7 MiB stay
+    free, since the other half of their granules is in use.
+    """
     segment = block.expandable
     assert segment is not None
     start = segment.address + round_up(block.address - segment.address, segment.granule)
@@ -127,13 +134,13 @@ def take_memory(memory: DeviceMemory, block: Block, start: int, stop: int) -> No
     pool.remove(block)
     memory.reserved_bytes -= stop - start
     if start > block.address:
-        gone = Block(start, end - start, pool, block.stream, UNMAPPED, block.expandable)
+        gone = Block(start, end - start, pool, block.stream, UNMAPPED, block.expandable, block.made)
         block.size = start - block.address
         block.insert_after(gone)
         pool.insert(block)
         block = gone
     if stop < end:
-        rest = Block(stop, end - stop, pool, block.stream, FREE, block.expandable)
+        rest = Block(stop, end - stop, pool, block.stream, FREE, block.expandable, block.made)
         block.size = stop - block.address
         block.insert_after(rest)
         pool.insert(rest)

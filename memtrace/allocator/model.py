@@ -48,12 +48,13 @@ class Allocator(DeviceMemory):
         return None if block is None else self.hand_out(block, size, requested)
 
     def find(self, pool: Pool, size: int, stream: int) -> Block | None:
-        """Take the best fitting free block out of its pool: of this stream, the smallest, and the lowest of those."""
+        """Take the best fitting free block out of its pool: of this stream, the smallest, and the first of those."""
         if self._collects:
             pool.searches += 1
         free = pool.free.get(stream)
         if free is None:
             return None
+        # (size,) sorts before every (size, address, block): the first entry from here on is the best fit.
         at = bisect_left(free, (size,))
         if at == len(free):
             return None
@@ -63,7 +64,9 @@ class Allocator(DeviceMemory):
             if found is None:
                 return None
             at, block = found, free[found][2]
-        # One candidate is looked at and no further one: a large block is kept for large requests.
+        # With max_split_size 128 MiB a request of 20 MiB does not get a block of 200 MiB, which is kept for large ones.
+        # One of 150 MiB does not get 180 MiB either, unless max_non_split_rounding is more than 30 MiB. Only this one
+        # candidate is looked at.
         if self._limits_split and (
             block.size >= self._max_split
             if size < self._max_split
@@ -79,17 +82,22 @@ class Allocator(DeviceMemory):
         if pool.is_small or self._splits_all:
             splits = rest >= MIN_BLOCK
         else:
+            # A request of 19.5 MiB has the 20 MiB of its segment whole: what is left would be no use to a large one.
             splits = rest > SMALL_SIZE and size < self._max_split
         if splits and not pool.no_split:
+            # As `Block.insert_after` and `Pool.insert` do, without two calls for each of millions of requests.
             after = block.next
-            left = Block(block.address + size, rest, pool, block.stream, FREE, block.expandable)
+            left = Block(block.address + size, rest, pool, block.stream, FREE, block.expandable, block.made)
             left.prev, left.next = block, after
             if after is not None:
                 after.prev = left
             block.next = left
             block.size = size
+            if self._blocks_age:
+                # torch keeps the old block for what is left, and makes a new one that it hands out.
+                block.set_made(self.next_made())
             left.age_base = pool.searches
-            insort(pool.free[block.stream], (rest, left.address, left))
+            insort(pool.free[block.stream], (rest, left.order, left))
         block.state = ALLOCATED
         block.requested = requested
         self.live[block.address] = block

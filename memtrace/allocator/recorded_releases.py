@@ -3,13 +3,18 @@
 Why memory went back is not recorded: the program emptied the cache, or a request collected garbage, freed just enough,
 or flushed. Which of these it was hangs on limits that no recording holds, so each is predicted whole, and the one that
 the record agrees with is taken; if none, the flush.
+
+Garbage collection goes by age, and two ages are not recorded. A free that waited for a stream and completes right
+before may have done so before the request searched, or after: both are tried. How long a segment had been free when the
+history began nobody knows: which of these are collected is taken from the record, as long as no segment stays that is
+known to be as old as one that goes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memtrace.allocator.blocks import Block, Pool
+from memtrace.allocator.blocks import UNKNOWN_AGE, Block, Pool
 from memtrace.allocator.history import ALLOC, OOM, SEGMENT_UNMAP, History
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import UNLIMITED
@@ -26,7 +31,7 @@ def predicted_releases(allocator: Allocator, history: History, start: int, stop:
         ("unmap" if action == SEGMENT_UNMAP else "free", size) for action, size in zip(actions, sizes, strict=True)
     ]
     flush = _flush(allocator, [])
-    for first in _partial(allocator, history, stop):
+    for first in _partial(allocator, history, start, stop):
         freed = [("free", block.size) for block in first]
         for candidate in (freed, freed + _flush(allocator, first)):
             if candidate == recorded:
@@ -56,26 +61,55 @@ def _releases_of(pool: Pool, gone: list[Block]) -> list[Release]:
     return found
 
 
-def _partial(allocator: Allocator, history: History, stop: int) -> Iterator[list[Block]]:
+def _partial(allocator: Allocator, history: History, start: int, stop: int) -> Iterator[list[Block]]:
     """Yield the segments that a request may have given back before it flushed, or without a flush."""
     if allocator.settings.garbage_collection_threshold > 0:
-        yield from _collected(allocator)
+        yield from _collected(allocator, youngest=0)
+        yield from _collected(allocator, youngest=1)
+        yield from _collected_by_record(allocator, history.address[start:stop].tolist())
     if allocator.settings.max_split_size != UNLIMITED:
         after = next((at for at in range(stop, len(history.action)) if history.action[at] in (ALLOC, OOM)), None)
         if after is not None:
             yield _just_enough(allocator, int(history.size[after]), int(history.stream[after]))
 
 
-def _collected(allocator: Allocator) -> Iterator[list[Block]]:
-    """Yield what one round of garbage collection frees, what two free, and so on (see `release.collect_garbage`)."""
-    left = [block for block in allocator.large.free_blocks() if block.is_whole_segment and block.expandable is None]
+def _collected(allocator: Allocator, *, youngest: int) -> Iterator[list[Block]]:
+    """Yield what one round of garbage collection frees, what two free, and so on (see `release.collect_garbage`).
+
+    What became free last counts as of this age: 0 if the request had searched before, 1 if it did after.
+    """
+    left = _collectable(allocator)
     found: list[Block] = []
     while left:
-        ages = [allocator.large.searches - block.age_base for block in left]
+        ages = [max(_age(block), youngest) for block in left]
         average = sum(ages) / len(ages)
         found = found + [block for block, age in zip(left, ages, strict=True) if age >= average]
         left = [block for block, age in zip(left, ages, strict=True) if age < average]
         yield found
+
+
+def _collected_by_record(allocator: Allocator, addresses: list[int]) -> Iterator[list[Block]]:
+    """Yield ever fewer of the segments that were given back first, where some are older than the history."""
+    left = {block.address: block for block in _collectable(allocator)}
+    if all(block.age_base != UNKNOWN_AGE for block in left.values()):
+        return
+    found: list[Block] = []
+    while len(found) < len(addresses) and addresses[len(found)] in left:
+        found.append(left.pop(addresses[len(found)]))
+    while found:
+        stay = max((_age(block) for block in left.values() if block.age_base != UNKNOWN_AGE), default=-1)
+        if all(_age(block) > stay for block in found):
+            yield list(found)
+        last = found.pop()
+        left[last.address] = last
+
+
+def _collectable(allocator: Allocator) -> list[Block]:
+    return [block for block in allocator.large.free_blocks() if block.is_whole_segment and block.expandable is None]
+
+
+def _age(block: Block) -> int:
+    return block.pool.searches - block.age_base
 
 
 def _just_enough(allocator: Allocator, requested: int, stream: int) -> list[Block]:

@@ -14,12 +14,14 @@ def collect_garbage(memory: DeviceMemory) -> None:
     """Free unused segments of the large pool, those that no search took for longest first.
 
     Above the threshold only, and in rounds: each frees every segment of at least the average age, so that more may go
-    than is needed and this need not happen again soon (torch's `garbage_collect_cached_blocks`).
+    than is needed and this need not happen again soon (torch's `garbage_collect_cached_blocks`). Of three segments of
+    ages 9, 5 and 1, of which any would do, the first round frees two: the average is 5.
     """
     assert memory.limit_bytes is not None
     threshold = int(memory.settings.garbage_collection_threshold * memory.limit_bytes)
     wanted = memory.reserved_bytes - threshold
     pool = memory.large
+    # Expandable segments count for the average, as in torch, and are not freed here.
     unsplit = [block for block in pool.free_blocks() if block.is_whole_segment]
     total_age, count, freed_any = sum(_age(block) for block in unsplit), len(unsplit), True
     while wanted > 0 and freed_any and count > 0:
@@ -51,6 +53,8 @@ def release_available(memory: DeviceMemory, pool: Pool, size: int, stream: int) 
     if at < len(free) and free[at][2].expandable is None:
         memory.remove_segment(free[at][2])
         return True
+    # None is large enough alone: from the largest down, and only segments that nothing small may have been put into.
+    # With max_split_size 100 MiB a request of 300 MiB frees 200 and 150 MiB, and leaves 120 MiB.
     released = 0
     while at > 0 and released < key and free[at - 1][0] >= settings.max_split_size:
         at -= 1
@@ -63,6 +67,7 @@ def release_available(memory: DeviceMemory, pool: Pool, size: int, stream: int) 
 
 def release_cached(memory: DeviceMemory) -> None:
     """Wait for all streams, then free every segment that is one free block, and unmap what is free in others."""
+    # The list first: completing a free takes its block out of `live`.
     for address in [address for address, block in memory.live.items() if block.state == PENDING]:
         memory.complete_free(address)
     _release_pool(memory, memory.large)

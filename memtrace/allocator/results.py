@@ -62,6 +62,7 @@ class BlockState:
     """One block at a moment."""
 
     address: int
+    """Where it begins."""
     size_bytes: int
     """The whole block."""
     requested_bytes: int | None
@@ -75,12 +76,19 @@ class SegmentState:
     """One segment (of an expandable one, a mapped range) at a moment, and the blocks that tile it."""
 
     address: int
+    """Where it begins."""
     size_bytes: int
+    """All of it, in use or not."""
     stream: int
+    """Handle of the stream that its blocks serve."""
     is_small: bool
+    """Whether it serves requests of up to 1 MiB only."""
     pool_id: str
+    """The pool that it belongs to, as torch writes it; "0,0" is the usual one."""
     is_expandable: bool
+    """Whether it is a mapped range of an expandable segment."""
     blocks: tuple[BlockState, ...]
+    """In the order of addresses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +96,7 @@ class AllocatorState:
     """Segments, blocks and levels of one device at a moment."""
 
     segments: tuple[SegmentState, ...]
+    """In the order of addresses."""
     allocated_bytes: int
     """Whole blocks in use."""
     active_bytes: int
@@ -101,6 +110,7 @@ class AllocatorState:
     inactive_split_bytes: int
     """Free pieces of segments that are partly in use: cannot be given back to the device."""
     num_free_blocks: int
+    """Blocks that a request could get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +119,9 @@ class Replay:
     replayable."""
 
     device: str
+    """The device whose history it is."""
     fidelity: Fidelity
+    """How far the model reproduced it."""
     rows: IntArray
     """Rows of the events table that were replayed, ascending."""
     block_bytes: IntArray
@@ -156,6 +168,7 @@ class WhatIfRow:
     """What one configuration would have done with the requests of a recording."""
 
     name: str
+    """What was changed, in words; "baseline" where nothing was."""
     peak_allocated_bytes: int
     """Largest bytes of whole blocks in use."""
     max_reserved_bytes: int
@@ -186,8 +199,12 @@ class WhatIf:
     """A recording under several configurations; the first row is the recording itself."""
 
     rank: int | None
+    """Global rank; `None` outside a distributed run."""
     device: str
+    """The device whose requests were replayed."""
     fidelity: Fidelity
+    """How far the model reproduces the recording itself."""
     rows: tuple[WhatIfRow, ...]
+    """A row a configuration, in the order in which they were asked for."""
     advice: str | None
     """What to set for this trace, with its number; `None` if nothing was tried or nothing helps."""

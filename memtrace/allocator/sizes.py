@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+
 from memtrace.allocator.settings import MIB, NUM_DIVISIONS, Settings
 
 MIN_BLOCK = 512
@@ -58,6 +61,16 @@ def rounding(settings: Settings) -> Callable[[int], int]:
         # A request of 0 bytes never reaches the allocator, but profiles of the CPU hold them.
         return lambda requested: (requested + 511) & -512 or MIN_BLOCK
     return lambda requested: round_size(requested, settings)
+
+
+def rounded_sizes(requested: npt.NDArray[np.int64], settings: Settings) -> list[int]:
+    """Return `round_size` of many requests."""
+    if max(settings.roundup_power2_divisions) <= 1:
+        whole: list[int] = np.maximum((requested + 511) & -512, MIN_BLOCK).tolist()
+        return whole
+    distinct, which = np.unique(requested, return_inverse=True)
+    rounded: list[int] = np.array([round_size(one, settings) for one in distinct.tolist()], np.int64)[which].tolist()
+    return rounded
 
 
 def segment_size(size: int, settings: Settings) -> int:

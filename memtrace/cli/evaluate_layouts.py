@@ -38,16 +38,19 @@ def evaluated(table: Path, options: dict[str, Any], *, as_json: bool) -> bytes |
 
 def _text(table: Path) -> str:
     from memtrace.forecast.evaluation.table import MAX_BYTES
+    from memtrace.store.opening import NotRegularError, open_regular
 
     try:
         if str(table) == "-":
             raw = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:
-            with table.open("rb") as file:
+            with open_regular(table) as file:
                 raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise MemtraceError(f"{table} is larger than {MAX_BYTES // 1024**2} MiB", hint="evaluate it in parts")
         return raw.decode("utf-8")
+    except NotRegularError:
+        raise MemtraceError(f"{table}: not a regular file", hint="a pipe is read as `--evaluate -`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise MemtraceError(f"{table} is not text that can be read: {error}"[:300]) from None
 

@@ -68,6 +68,7 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     from memtrace.cli.fitting.predicted import gpu_of, predict_run
     from memtrace.cli.fitting.recorded import measure_run
     from memtrace.cli.fitting.state import State
+    from memtrace.errors import OutputError
     from memtrace.forecast.fitting.search import Question, find_fit
     from memtrace.launch.output import script_name
     from memtrace.report.answers.fit import fit_json, fit_text, run_line
@@ -106,6 +107,10 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     except KeyboardInterrupt:
         click.echo(f"\n{len(state.runs)} runs are kept: the same command goes on after them.", err=True)
         raise
+    except OSError as error:
+        # The log of a run, and its trace, lie beside the output.
+        message = f"nothing can be written beside {output}: {error.strerror or error}"
+        raise OutputError(message, slug="output-unwritable") from None
     write_bytes(fit_json(result), output, force=options["force"])
     state.remove()
     click.echo(fit_json(result) if as_json else fit_text(result), nl=False)

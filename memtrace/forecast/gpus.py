@@ -23,7 +23,9 @@ class Gpu:
     """One kind of GPU in its usual machine."""
 
     name: str
+    """As it is named on the command line."""
     memory_bytes: int
+    """What the driver says it has."""
     flops: float
     """Dense 16-bit floating point operations a second, without sparsity."""
     flops_8bit: float | None = None
@@ -35,9 +37,11 @@ class Gpu:
     inter_bytes_s: float
     """Bytes a second to other machines. Assumed: the network card that usual machines have for each GPU."""
     gpus_per_node: int = 8
+    """GPUs of a usual machine."""
     capability: tuple[int, int] = (8, 0)
     """Compute capability, which decides the kernels that torch chooses."""
     is_amd: bool = False
+    """Whether ROCm drives it."""
 
 
 _Sheet = tuple[float, float, float]

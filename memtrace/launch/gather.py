@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -86,7 +87,7 @@ def gather(output: Output, header: Mapping[str, Any], *, killed: str | None = No
     if header.get("redacted"):
         trace = redacted(trace, Redaction.PERSONAL)
     trace = merge_traces([trace], path=str(output.path))
-    is_folder = output.launcher_rank is not None or output.path.is_dir() or num_ranks(trace) > MAX_RANKS_IN_FILE
+    is_folder = output.launcher_rank is not None or os.path.isdir(output.path) or num_ranks(trace) > MAX_RANKS_IN_FILE
     written = _write_folder(trace, output) if is_folder else _write_file(trace, output.path, force=output.force)
     drop_parts(output)
     return replace(written, num_unrecorded=num_unrecorded)
@@ -111,7 +112,7 @@ def merge_folder(folder: Path, path: Path, *, force: bool, redaction: Redaction 
         redaction = Redaction.PERSONAL
     trace = Trace(header=header, ranks=trace.ranks, path=str(path), warnings=trace.warnings)
     trace = shareable(trace, redaction)
-    if path.is_dir() or (num_ranks(trace) > MAX_RANKS_IN_FILE and not path.name.endswith((".json", ".json.gz"))):
+    if os.path.isdir(path) or (num_ranks(trace) > MAX_RANKS_IN_FILE and not path.name.endswith((".json", ".json.gz"))):
         return _write_folder(trace, Output(path=path, parts_dir=folder, launcher_rank=None, force=force))
     return _write_file(trace, path, force=force)
 
@@ -138,7 +139,7 @@ def _has_launcher(folder: Path) -> bool:
 
 
 def _write_file(trace: Trace, path: Path, *, force: bool) -> Written:
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise OutputError(f"{path}: exists already", hint="choose another name, or add --force", slug="output-exists")
     write_trace(trace, path)
     return _written(trace, path, [path])
@@ -148,7 +149,7 @@ def _write_folder(trace: Trace, output: Output) -> Written:
     """Write a file a rank. Affects: files of earlier runs with other ranks, which `force` removes at the end."""
     folder = output.path
     with _as_output_error(folder):
-        if output.force and folder.exists() and not folder.is_dir():
+        if output.force and os.path.lexists(folder) and not os.path.isdir(folder):
             folder.unlink()
         folder.mkdir(exist_ok=True)
     files: list[Path] = []

@@ -25,7 +25,9 @@ class LiveWarning:
     """Something that the recording says it does not see, or that went wrong."""
 
     slug: str
+    """Its short name in docs/messages.md."""
     message: str
+    """What is not seen, in a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,9 @@ class LiveRank:
     rank: int | None
     """Global rank, or `None` outside a distributed run."""
     pid: int | None
+    """Process id on its host."""
     state: RankState
+    """Whether it trains, hangs, has ended or is gone."""
     age_ns: int | None
     """Time since it last wrote anything."""
     step: int | None
@@ -47,13 +51,17 @@ class LiveRank:
     step_ns: int | None
     """Mean time of the last few steps."""
     measured_step: int | None
+    """Step at whose end the bytes were read."""
     device: str | None
+    """The device that they are of."""
     capacity_bytes: int | None
     """Total memory of the device."""
     allocated_bytes: int | None
+    """Allocated then."""
     peak_allocated_bytes: int | None
     """The most that was allocated so far; on the CPU, as far as events were recorded."""
     reserved_bytes: int | None
+    """Reserved then; `None` on the CPU."""
     num_alloc_retries: int | None
     """Times that the allocator ran out of memory, emptied its cache and tried again."""
     host_rss_bytes: int | None
@@ -63,6 +71,7 @@ class LiveRank:
     by_category: Mapping[str, int]
     """Bytes that owners held then; empty where none was recorded yet."""
     warnings: tuple[LiveWarning, ...]
+    """What the recording does not see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

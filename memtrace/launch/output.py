@@ -159,7 +159,7 @@ def check_free(path: Path, *, force: bool) -> None:
     Raises:
         OutputError: something is there.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         names = os.listdir(path)
         if any(not _TRACE_NAME.fullmatch(name) for name in names):
             raise OutputError(f"{path}: is a folder with other things in it", hint="name a file", slug="output-exists")
@@ -175,7 +175,7 @@ def check_free(path: Path, *, force: bool) -> None:
 
 def _check_shared(folder: Path, rank: int, *, force: bool) -> None:
     """Check a run folder for this launcher only: others may have begun before it, or ended already."""
-    if _exists(folder) and not folder.is_dir():
+    if _exists(folder) and not os.path.isdir(folder):
         message = f"{folder}: is a file, and several launchers need a folder"
         raise OutputError(message, hint="choose another name", slug="output-exists")
     own = folder / rank_file_name(rank)
@@ -196,7 +196,7 @@ def prepare_parts(output: Output) -> None:
     """
     parts_dir = output.parts_dir
     with _as_unwritable(output.path):
-        if parts_dir.is_dir() and any(parts_dir.iterdir()):
+        if os.path.isdir(parts_dir) and any(parts_dir.iterdir()):
             if not output.force or _is_at_work(parts_dir):
                 raise _parts_in_the_way(output)
             shutil.rmtree(parts_dir)

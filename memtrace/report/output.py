@@ -5,6 +5,7 @@ In: text and a path. Out: the file. It is written under a name of its own and mo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from memtrace.whole_files import write_whole
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Raise `OutputError` if the file may not be written; asked before the work, so that none is done in vain."""
-    if path.is_dir():
+    """Raise `OutputError` if the file may not be written; asked before the work, so that none is done in vain.
+
+    `os.path` asks, which takes a name that no file can have for one that is not there; writing says what is wrong.
+    """
+    if os.path.isdir(path):
         raise OutputError(f"{path} is a folder", hint="name a file, as in report.html", slug="output-unwritable")
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise OutputError(f"{path} exists", hint="choose another name, or add --force", slug="output-exists")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(f"{path.parent} is not a folder", hint="make the folder first", slug="output-unwritable")
 
 

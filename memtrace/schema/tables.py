@@ -19,10 +19,15 @@ class Column:
     """One column: its kind ("int", "string" or "bool"), unit, meaning, and whether it may hold null."""
 
     name: str
+    """Its key in a trace file."""
     kind: str
+    """int, string or bool."""
     unit: str
+    """bytes, ns, or what an index points into; empty for texts and flags."""
     meaning: str
+    """One line for docs/trace-format.md."""
     nullable: bool = False
+    """Whether it may hold null, for what was not recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +35,11 @@ class Table:
     """One table: its name, what a row is, and its columns."""
 
     name: str
+    """Its key in a trace file."""
     row: str
+    """What one row is."""
     columns: tuple[Column, ...]
+    """In the order in which a trace file holds them."""
 
     def column_names(self) -> tuple[str, ...]:
         """Return the names of the columns in order."""
@@ -392,8 +400,11 @@ class Field:
     """One field of a header: its JSON type and meaning."""
 
     name: str
+    """Its key in a header."""
     kind: str
+    """What JSON holds, as "int or null"."""
     meaning: str
+    """One line for docs/trace-format.md."""
 
 
 TRACE_HEADER: tuple[Field, ...] = (

@@ -29,7 +29,9 @@ class ColumnTable:
     """Columns of one table, all of one length: integers and strings (their ids) are int64, flags are bool."""
 
     table: Table
+    """The columns that it has, from the schema."""
     columns: Mapping[str, Array]
+    """By name; all of the same length."""
 
     @classmethod
     def empty(cls, table: Table) -> ColumnTable:

@@ -209,7 +209,7 @@ def _memory_limit_bytes() -> int | None:
 
 
 def _hint_for_missing(path: Path) -> str | None:
-    parts = path.with_name(path.name + ".parts")
-    if not path.exists() and parts.is_dir():
+    parts = f"{path}.parts"
+    if not os.path.exists(path) and os.path.isdir(parts):
         return f"a recording was interrupted here: read or merge {parts}"
     return None

@@ -47,7 +47,13 @@ class RecordingDevice(Device):
 
     def unmap(self, address: int, size: int) -> None:
         super().unmap(address, size)
-        self.note("segment_unmap", address, size, self.stream)
+        # As torch: the stream of the memory, whichever one asks for the flush.
+        mapped = next(
+            one
+            for one in reversed(self.events)
+            if one["action"] == "segment_map" and one["addr"] <= address < one["addr"] + one["size"]
+        )
+        self.note("segment_unmap", address, size, mapped["stream"])
 
     @property
     def stream_of(self) -> dict[int, int]:

@@ -356,3 +356,35 @@ def test_a_damaged_recording_is_refused_or_diverges_but_never_breaks() -> None:
 def test_a_profile_has_no_segments_to_replay(shared_data: Path) -> None:
     rank = read_trace(shared_data / "kineto" / "bert-inference-h100.json.gz").ranks[0]
     assert "no segments" in (replay_device(rank, "cuda:0").fidelity.reason or "")
+
+
+@pytest.mark.parametrize("size", [3 * MIB, 700])
+def test_the_unmapped_front_of_an_expandable_segment_is_found_where_it_is_mapped_again(size: int) -> None:
+    granule = 20 * MIB if size > MIB else 2 * MIB
+    recorder = Recorder(parse_settings("expandable_segments:True"))
+    front, kept = recorder.malloc(granule // 2 if size < MIB else granule), recorder.malloc(size)
+    assert front is not None
+    assert kept is not None
+    while kept < front + granule:
+        kept = recorder.malloc(size)
+        assert kept is not None
+    for address in [one for one in recorder.allocator.live if one != kept]:
+        recorder.free(address)
+    recorder.empty_cache()
+    recorder.forget()
+    # What is mapped lies below all that is mapped already, where nothing shows that the segment reaches.
+    address = recorder.malloc(granule - MIB if size > MIB else MIB)
+    while address is not None and address > kept:
+        address = recorder.malloc(granule - MIB if size > MIB else MIB)
+    assert address == front
+    replay = replay_device(read(recorder.snapshot()), "cuda:0")
+    assert replay.fidelity.is_exact, str(replay.fidelity.first_divergence)
+    check_end(read(recorder.snapshot()), replay)
+
+
+@pytest.mark.parametrize("conf", ["expandable_segments:True", "expandable_segments:True,roundup_power2_divisions:4"])
+@pytest.mark.parametrize("seed", range(4, 40))
+def test_late_recordings_of_expandable_segments_that_were_flushed_are_reproduced(conf: str, seed: int) -> None:
+    rank = read(random_recording(conf, seed, warm=True).snapshot())
+    fidelity = replay_device(rank, "cuda:0").fidelity
+    assert fidelity.is_exact, str(fidelity.first_divergence)

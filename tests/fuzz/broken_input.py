@@ -27,7 +27,7 @@ SPECIAL = 0.04
 NAMES = ("rank-00000.json.gz", "trace.json", "snapshot.pickle", "a b.json", "-x.json", "é\u202e.json", "x" * 200)
 KINDS = (
     *(*["trace"] * 4, *["snapshot"] * 3, *["profile"] * 2, *["run"] * 2, *["parts"] * 4),
-    *("config", "config", "state", "arguments"),
+    *("config", "config", "layouts", "state", "arguments"),
 )
 """Of what kind an input is; the more often one stands here, the more often."""
 
@@ -37,7 +37,7 @@ class BrokenInput:
     """One input: a file or a folder, and what may be asked about it."""
 
     kind: str
-    """trace, snapshot, profile, run, parts, config, state, or arguments."""
+    """trace, snapshot, profile, run, parts, config, layouts, state, or arguments."""
     path: Path
     what: list[str] = field(default_factory=list)
     """What was done to it, in words."""
@@ -64,6 +64,7 @@ _DOCUMENTS: dict[str, Callable[[random.Random], Any]] = {
     "snapshot": corpus.snapshot_document,
     "profile": corpus.profile_document,
     "config": corpus.config_document,
+    "layouts": corpus.layouts_document,
     "state": corpus.search_state,
 }
 

@@ -205,6 +205,13 @@ def config_document(random_: random.Random) -> Document:
     return config
 
 
+def layouts_document(_: random.Random) -> list[Document]:
+    """Return a table of layouts to evaluate."""
+    row = {"model": "gpt2", "gpu": "24GiB", "sequence": 512, "dp": 8, "tp": 1, "micro_batch": 2, "zero": 1}
+    other = {"model": "llama-3-8b", "gpu": "h100-80gb", "sequence": 2048, "pp": 2, "cp": 2, "recompute": "full"}
+    return [row, other, {**row, "zero": 3, "precision": "bf16", "optimizer": "lion"}]
+
+
 def search_state(_: random.Random) -> Document:
     """Return what `memtrace fit` keeps of a search."""
     measured = {"peak_bytes": 2**20, "needed_bytes": 2**21, "first_step_peak_bytes": 2**20, "device_bytes": None}

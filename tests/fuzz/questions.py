@@ -38,6 +38,12 @@ _TRACE = (
     "export {input} --to speedscope -o {output} --force",
     "export {input} --to csv -o {output} --force",
     "export {input} --to csv --table {table} -o {output} --force",
+    "export {input} --to trace -o {output} --force",
+    "export {input} --to trace --redact -o {output}.gz",
+    "export {input} --to trace --no-source -o {output} --force",
+    "report {input} --redact --json",
+    "whatif {input} --no-source --as cuda",
+    "diff {input} {sound} --no-source --json",
     "inspect {input} --table {table} --head 1000000",
     "inspect {input} --table {table} --json",
     "inspect {input}",
@@ -54,7 +60,11 @@ _TRACE = (
     "show {input}",
 )
 _RUNNING = ("live {input} --once", "trigger {input}")
-_FOLDER = ("merge {input} -o {output}.json", "merge {input} -o {output}.d --force", "merge {input} -o {output}.json.gz")
+_FOLDER = (
+    "merge {input} -o {output}.json",
+    "merge {input} -o {output}.d --force",
+    "merge {input} -o {output}.json.gz --redact",
+)
 _CONFIG = (
     "estimate --config {input}",
     "estimate --config {input} --json --gpu 24GiB --recompute full --dp 8 --zero 3",
@@ -64,6 +74,7 @@ _CONFIG = (
     "report {input}",
     "doctor --python {input} --timeout 5",
 )
+_LAYOUTS = ("plan --evaluate {input} --json", "plan --evaluate {input} --gpu 24GiB --sequence 128 --preset gpt2")
 _ARGUMENTS = (
     *_TRACE,
     "estimate --preset gpt2 --micro-batch 2 --sequence 128 --gpu 24GiB",
@@ -79,12 +90,15 @@ _BY_KIND = {
     "run": (*_TRACE, *_FOLDER * 4, *_RUNNING),
     "parts": (*_TRACE, *_FOLDER * 4, *_RUNNING * 8),
     "config": _CONFIG,
+    "layouts": _LAYOUTS,
     "state": ("fit-state {input}",),
 }
 NUM_ASKED = 2
 """Questions about one input."""
-ODD = ("9" * 400, "a" * 300, "-1", "1e999", "0", "nan", "٣", "1" * 30, "\x1b[31m", "--", "")
+ODD = ("9" * 400, "a" * 300, "-1", "1e999", "0", "nan", "٣", "1" * 30, "1000000", "1000000000", "\x1b[31m", "--", "")
 """What a word of a command line may be replaced by."""
+OUTPUTS = ("a" * 300, "", ".", "/", "/dev/full", "/dev/null", "/proc/x", "missing/x", "input", "a/" * 3000)
+"""What the name of an output may be replaced by."""
 _POSSIBLE = tuple(text for text in TEXTS if text.isascii() and "\0" not in text)
 """Texts that a system takes as words of a command line."""
 
@@ -106,8 +120,11 @@ def _filled(
 
 
 def _odd(random_: random.Random, words: list[str]) -> list[str]:
-    """Return words with one value that nobody expects; never the name of the command, nor what it writes."""
-    after = [at for at in range(1, len(words)) if words[at - 1] not in ("-o", "--html", "--junit", "--markdown")]
+    """Return words with one value that nobody expects; never the name of the command."""
+    writes = [at for at in range(1, len(words)) if words[at - 1] in ("-o", "--html", "--junit", "--markdown")]
+    if writes and random_.random() < 0.2:
+        return [*words[: writes[0]], random_.choice(OUTPUTS), *words[writes[0] + 1 :]]
+    after = [at for at in range(1, len(words)) if at not in writes]
     after = [at for at in after if words[at - 1] != "mcp"]
     at = random_.choice([one for one in after if not words[one].startswith("-")] or after)
     if words[0] in ("live", "trigger"):

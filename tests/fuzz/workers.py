@@ -147,6 +147,7 @@ class _Worker:
 
 def _work(pipe: Connection, seed: int) -> None:
     """Ask about the inputs whose numbers come, until the pipe ends."""
+    parent = os.getppid()
     limit = _status_bytes("VmSize") + _MORE_ADDRESSES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     # A process of this kind may start no others, as a large run would.
@@ -155,9 +156,16 @@ def _work(pipe: Connection, seed: int) -> None:
     warnings.simplefilter("error")
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
+            while not pipe.poll(5):
+                if os.getppid() != parent:
+                    # Whoever gave the numbers was killed.
+                    return
             number = pipe.recv()
             with tempfile.TemporaryDirectory(prefix="memtrace-fuzz-") as folder:
+                # What has no folder in its name is written here.
+                os.chdir(folder)
                 pipe.send(try_input(seed, number, Path(folder)))
+                os.chdir("/")
 
 
 def try_input(seed: int, number: int, folder: Path) -> Outcome:

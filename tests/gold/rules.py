@@ -1,4 +1,4 @@
-"""What rules answer for inputs on both sides of each of their boundaries, whole: optimizers, sizes, settings, counts.
+"""What rules answer for inputs on both sides of their boundaries, whole: optimizers, sizes, settings, counts, GPUs.
 
 In: nothing. Out: what stands in the gold file of each. tests/analysis/test_optimizer_needs.py and
 tests/allocator/test_settings.py hold some of it against torch itself.
@@ -6,6 +6,7 @@ tests/allocator/test_settings.py hold some of it against torch itself.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from memtrace.allocator.settings import MIB, Settings, parse_settings
 from memtrace.allocator.sizes import round_size, rounding, segment_size
 from memtrace.analysis.first_step.optimizer_needs import Group, Parameter, state_bytes, step_bytes
 from memtrace.errors import MemtraceError
+from memtrace.forecast.gpus import GPUS, gpu_named
 from memtrace.forecast.model.from_parameter_count import parse_count, spec_of_size
 
 PARAMETERS = (Parameter((96, 10), 4), Parameter((7,), 4), Parameter((8, 3, 5, 2), 4), Parameter((20, 11), 2))
@@ -79,6 +81,7 @@ COUNTS = (
     "7 B",
     "7BB",
 )
+GPU_TEXTS = ("24GiB", "0.5", "1023", "80GB", "0", "h100", "H100-80GB", "a100-40gb ", "abacus", "")
 NUMBERS = (9_999, 10_000, 50_000, 1_000_000, 60_000_000, 124_000_000, 1_300_000_000, 7_000_000_000, 70_000_000_000)
 
 
@@ -137,6 +140,12 @@ def _shape(number: int) -> list[int]:
     return [spec.num_layers, spec.hidden, spec.num_heads, spec.ffn, spec.vocabulary, spec.extra_parameters]
 
 
+def _gpus() -> dict[str, Any]:
+    """Return the data sheet of each GPU: throughput and bandwidths in whole numbers a second."""
+    sheets = {name: dataclasses.asdict(gpu) for name, gpu in GPUS.items()}
+    return sheets | {text: _or_error(lambda text=text: dataclasses.asdict(gpu_named(text))) for text in GPU_TEXTS}
+
+
 def _or_error(answer: Callable[[], Any]) -> Any:
     try:
         return answer()
@@ -149,5 +158,6 @@ RULES: dict[str, Callable[[], dict[str, Any]]] = {
     "rule-sizes": _sizes,
     "rule-settings": _settings,
     "rule-counts": _counts,
+    "rule-gpus": _gpus,
 }
 """Each table of answers by the name of its gold file."""

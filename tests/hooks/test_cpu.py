@@ -156,6 +156,45 @@ before.clear()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_the_total_counts_nothing_of_what_is_tried_out_before() -> None:
+    text = """
+import torch
+from memtrace.hooks.sources.cpu_profiler import CpuSource
+source = CpuSource(torch, stacks="none", profile=False, warn=print)
+source.start(frames=False)
+kept = torch.empty(1000)
+batch = source.stop()
+assert (batch.initial_bytes, batch.columns["total_bytes"]) == (0, [4000]), (batch.initial_bytes, batch.columns)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("stacks", ["none", "python", "all"])
+def test_a_library_that_is_spared_changes_no_event(stacks: str) -> None:
+    source = CpuSource(torch, stacks=stacks, profile=False, warn=print)
+    spared, whole = source._prepared, {torch._C._profiler.ProfilerActivity.CPU}
+    found = []
+    for prepared in (spared, whole):
+        source._prepared = prepared
+        work()
+        source.start(frames=stacks != "none")
+        work()
+        batch = source.stop()
+        places = [stack_of(batch, stack) for stack in batch.columns["stack"]]
+        found.append((batch.columns["action"], batch.columns["size_bytes"], places))
+    assert found[0] == found[1]
+    assert len(found[0][0]) > 20
+
+
+def work() -> None:
+    """Allocate in forward, backward and a loop of Python."""
+    weight = torch.ones(3, 3, requires_grad=True)
+    torch.relu(weight @ weight).sum().backward()
+    for size in range(5):
+        torch.empty(size + 1)
+
+
 STOPS_INSIDE_A_RANGE = """
 import torch
 from memtrace.hooks.sources.cpu_profiler import CpuSource

@@ -21,13 +21,16 @@ def train():
     model(batch).sum().backward()
     optimizer.step()
 train()
+import warnings
+warnings.simplefilter("error")
 for _ in range({NUM_ALLOCATIONS // 1000}):
     kept = [torch.empty(11) for _ in range(1000)]
     kept.clear()
 train()
 """
     recorded = run_recorded(run_memtrace, tmp_path, text, "--steps", "last2")
-    assert recorded.done.returncode == 0, recorded.done.stderr
+    assert (recorded.done.returncode, recorded.done.stdout) == (0, "")
+    assert "Warning" not in recorded.done.stderr
     events, windows = recorded.trace.table("events"), recorded.trace.table("windows")
     of_surge = events["size_bytes"] == 4 * 11
     actions, counts = np.unique(events["action"][of_surge], return_counts=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import orjson
 
-from memtrace.report.json import report as to_json
+from memtrace.report.json.plain import plain, plain_fields
 from memtrace.report.json.report import report_document, report_json
-from tests.fake_report import gpt_report, hostile_report, ranks_report
+from tests.fake_report import finding, gpt_report, hostile_report, ranks_report
 from tests.report.contract import check_report
 
 
@@ -35,8 +35,16 @@ def test_ranks_written_one_by_one_are_the_document_as_a_whole() -> None:
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     whole = ranks_report()
     for report in (whole, replace(whole, ranks=whole.ranks[:1]), replace(whole, ranks=())):
-        assert report_json(report) == orjson.dumps(to_json._encodable(report_document(report)), option=options)
+        assert report_json(report) == orjson.dumps(report_document(report), option=options)
 
 
 def test_same_report_gives_the_same_bytes() -> None:
     assert report_json(gpt_report()) == report_json(gpt_report())
+
+
+def test_results_stand_under_the_names_of_their_fields() -> None:
+    one_finding = finding()
+    shown = plain({"findings": (one_finding,), "name": "a\udc80b"})
+    assert shown["name"] == "a?b"
+    assert list(shown["findings"][0]) == [one.name for one in fields(one_finding)]
+    assert plain_fields(one_finding, without=("cost",)).keys() == shown["findings"][0].keys() - {"cost"}

@@ -45,6 +45,7 @@ def run(words: str) -> tuple[int, str]:
     [
         "estimate --config {0}",
         "plan --config {0} --gpus 8 --gpu 24GiB --gbs-tokens 64K --sequence 512",
+        "plan --evaluate {0}",
         "report file://{0}",
         "report {0}",
         "diff {0} {0}",

@@ -72,6 +72,7 @@ def _held(case: Case, rows: IntArray, passes: Sequence[Pass]) -> Cut:
     first = np.searchsorted(forward, lifetimes.start[rows], side="right")
     count = np.maximum(np.searchsorted(forward, lifetimes.in_use_end[rows]) - first, 0)
     held, at = np.repeat(rows, count), np.repeat(first, count)
+    # Counted up within each gradient: of counts 2, 0, 3 the passes are first + 0, 1 and first + 0, 1, 2.
     at = at + np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
     ends = np.minimum(lifetimes.in_use_end[held], backward[at])
     made = np.searchsorted(backward, lifetimes.start[held], side="right") - 1
@@ -105,11 +106,13 @@ def _made_again(
 def _twins(case: Case, rows: IntArray, old: IntArray, new: IntArray) -> IntArray:
     """Return for allocations of one backward those that another backward makes in their place; -1 where not known.
 
-    `old` and `new` are what the two make, ordered by size, then by time.
+    `old` and `new` are what the two make, ordered by size, then by time. Where both make as many of a size, the third
+    of them takes the place of the third: a backward runs in the same order each time.
     """
     sizes = case.lifetimes.size_bytes
     old_first, old_last = (np.searchsorted(sizes[old], sizes[rows], side=side) for side in ("left", "right"))
     new_first, new_last = (np.searchsorted(sizes[new], sizes[rows], side=side) for side in ("left", "right"))
+    # Where in `old` each row stands, less where its size begins: how many of its size were made before it.
     by_row = np.argsort(old)
     place = by_row[np.searchsorted(old[by_row], rows)] - old_first
     same = (old_last - old_first) == (new_last - new_first)

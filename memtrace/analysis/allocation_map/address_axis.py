@@ -49,10 +49,12 @@ def build_axis(address: IntArray, size_bytes: IntArray, segments: SegmentSpans, 
     sizes = np.zeros(len(starts), np.int64)
     np.maximum.at(sizes, np.searchsorted(starts, address), size_bytes)
     np.maximum.at(sizes, np.searchsorted(starts, segments.address), segments.size_bytes)
+    # An address is used again and again, by smaller ones too: what counts is how far anything before it reaches.
     ends = np.maximum.accumulate(starts + sizes)
     begins = np.ones(len(starts), np.bool_)
     begins[1:] = starts[1:] > ends[:-1] + (_KEPT_GAP if is_cpu else 0)
     begins |= np.isin(starts, segments.address) & np.concatenate([[True], starts[1:] >= ends[:-1]])
+    # Each range follows the one before without the gap between them: 0-100 and 5000-5050 are put at 0 and 100.
     first = np.flatnonzero(begins)
     last_end = ends[np.append(first[1:], len(starts)) - 1]
     lengths = last_end - starts[first]

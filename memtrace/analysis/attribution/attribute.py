@@ -108,7 +108,12 @@ def _unmatched(owners: ColumnTable, absent: npt.NDArray[np.bool_]) -> tuple[int,
 
 
 class _Finder:
-    """Finds the allocation that was live at an address at a time: one search over (address, start)."""
+    """Finds the allocation that was live at an address at a time: one search over (address, start).
+
+    Both are one number: the place of the address among all, times more than there are moments, plus the moment. Of 10
+    moments, what began at moment 4 at the second address has the key 1 * 11 + 4 = 15. Asked for moment 7 there, the
+    search for 18 ends at it; no start at the first address, 10 at most, is reached.
+    """
 
     ABSENT = -1
     OTHER_DEVICE = -2

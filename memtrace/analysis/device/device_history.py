@@ -27,15 +27,23 @@ class DeviceHistory:
     """One device: its allocations, its levels over its moments, and the marks to place them by."""
 
     rank: RankTrace
+    """The trace that it is part of."""
     device: str
+    """As "cuda:0" or "cpu"."""
     moments: Moments
+    """The clock: one moment an event."""
     lifetimes: Lifetimes
+    """When each allocation began and ended."""
     attribution: Attribution
+    """What each of them was for."""
     levels: Levels
+    """Bytes at each moment."""
     replayed: Replayed | None
     """What the model of the caching allocator says; `None` where it does not apply."""
     phases: Spans
+    """Which phase ran when."""
     scopes: Spans
+    """Which module ran when."""
     num_allocs: int
     """Allocs in the history."""
     has_history: bool

@@ -7,7 +7,8 @@ moments of a step for its peak. Step 0, before training began, is no step of its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -101,16 +102,17 @@ def _step_result(
 
 def _end_of_step(history: DeviceHistory, span: StepSpan, values: dict[str, int | None]) -> State:
     """Return the state at the end of a step, with what torch and the driver said then."""
-    state = asdict(state_at(history, span.last))
+    state = state_at(history, span.last)
+    changed: dict[str, Any] = {}
     if history.owns_marks and not history.is_cpu:
         used, reserved = values["device_used_bytes"], values["reserved_bytes"]
-        state["device_used_bytes"] = used
+        changed["device_used_bytes"] = used
         if values["allocated_bytes"] is not None:
-            state["allocated_bytes"] = values["allocated_bytes"]
+            changed["allocated_bytes"] = values["allocated_bytes"]
         if reserved is not None:
-            state["reserved_bytes"] = reserved
-            state["non_torch_bytes"] = None if used is None else used - reserved
-    return State(**state)
+            changed["reserved_bytes"] = reserved
+            changed["non_torch_bytes"] = None if used is None else used - reserved
+    return replace(state, **changed)
 
 
 def _growths(history: DeviceHistory) -> IntArray:

@@ -22,9 +22,13 @@ class Diagnosis:
     """What was diagnosed on one device."""
 
     oom: OomResult | None
+    """Where memory ran out; `None` if it did not."""
     leaks: tuple[Leak, ...]
+    """What grows step by step."""
     fragmentation: FragmentationResult | None
+    """What is reserved and cannot be used; `None` without segments."""
     findings: tuple[Finding, ...]
+    """What follows from these."""
 
 
 def diagnose(history: DeviceHistory, *, capacity_bytes: int | None, judged_by: int | None) -> Diagnosis:

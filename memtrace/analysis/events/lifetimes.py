@@ -152,15 +152,28 @@ def _join(first: _Rows, second: _Rows) -> _Rows:
 
 
 def _pair(rows: _Rows, moments: Moments) -> Lifetimes:
-    """Return the allocations that sorted rows make."""
+    """Return the allocations that sorted rows make.
+
+    Rows of one address stand below each other in time, so that the life of an allocation is its alloc and the two rows
+    below it. In an epoch of 9 moments, of a device whose frees are requested first:
+
+        row  address  kind       moment   first      second     start  in_use_end  end
+        0    64       alloc      2        requested  completed  2      3           5
+        1    64       requested  3
+        2    64       completed  5
+        3    64       alloc      6        -          -          6      9           9    lives on
+        4    96       completed  4        completed  -          0      0           4    an orphan: older than it all
+    """
     num_moments, kind = len(moments), rows.kind
+    # Whether a row goes on with the address above it; what is at an address in another epoch is another allocation.
     epoch_end = _epoch_ends(rows.moment, moments)
     same = np.zeros(len(kind), np.bool_)
     same[1:] = (rows.address[1:] == rows.address[:-1]) & (epoch_end[1:] == epoch_end[:-1])
-    # Two rows of nothing at the end, so that the next two rows can always be looked at.
+    # Two rows of nothing at the end: also below the last alloc the two rows that follow can be looked at.
     padded_kind = np.concatenate([kind, [0, 0]])
     padded_same = np.concatenate([same, [False, False]])
     padded_moment = np.concatenate([rows.moment, [0, 0]])
+    # What happened at the address just before; `roll` brings the last row to the first, which `same` is false for.
     before = np.where(same, np.roll(kind, 1), 0).astype(np.int8)
 
     has_requests = bool(np.any(kind == _REQUESTED))
@@ -172,12 +185,12 @@ def _pair(rows: _Rows, moments: Moments) -> Lifetimes:
     first = begins + np.where(orphan, 0, 1)
     first_kind = np.where(orphan | padded_same[first], padded_kind[first], 0)
     second = first + 1
-    second_kind = np.where(
-        (first_kind > 0) & padded_same[np.minimum(second, len(kind))], padded_kind[np.minimum(second, len(kind))], 0
-    )
+    second_kind = np.where((first_kind > 0) & padded_same[second], padded_kind[second], 0)
+    # An alloc straight after an alloc is no free, and yet ends the first: two blocks cannot be at one address.
     open_end = epoch_end[begins]
     in_use_end = np.where(first_kind > 0, padded_moment[first], open_end)
-    end_of_request = np.where(second_kind > 0, padded_moment[np.minimum(second, len(kind))], open_end)
+    end_of_request = np.where(second_kind > 0, padded_moment[second], open_end)
+    # Where frees are not requested first (on the CPU), being in use and being there end together.
     end = np.where(first_kind == _REQUESTED, end_of_request, in_use_end)
 
     initial = orphan | rows.initial[begins]

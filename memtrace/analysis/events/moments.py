@@ -100,7 +100,8 @@ def build_moments(rank: RankTrace, device: str) -> Moments:
     windows = _windows_of(rank, device, of_device)
     first_windows = _epoch_windows(rank, windows)
     boundaries = np.array([rank.table("windows")["first_event"][group[0]] for group in first_windows[1:]], np.int64)
-    # Events before boundary number i belong to epochs up to i; each epoch adds one moment of its own in front.
+    # Each epoch has a moment of its own in front of its events: how things stood before them. Of the events 0 to 5 with
+    # a boundary before event 4 the moments are 1 2 3 4 and 6 7; those of the two epochs are 0 and 5.
     of_event = np.arange(1, len(rows) + 1) + np.searchsorted(boundaries, rows, side="right")
     starts = np.concatenate([[0], np.searchsorted(rows, boundaries) + np.arange(1, len(boundaries) + 1)]).astype(
         np.int64

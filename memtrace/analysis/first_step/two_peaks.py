@@ -71,7 +71,9 @@ def _has_end(history: DeviceHistory, span: StepSpan) -> bool:
 
 
 def _largest(history: DeviceHistory, spans: list[StepSpan]) -> Peak | None:
-    return max((peak_between(history, span.first, span.last) for span in spans), key=_height, default=None)
+    level = history.levels.requested if history.levels.allocated is None else history.levels.allocated
+    highest = max(spans, key=lambda span: int(level[span.first : span.last + 1].max()), default=None)
+    return None if highest is None else peak_between(history, highest.first, highest.last)
 
 
 def _height(peak: Peak) -> int:

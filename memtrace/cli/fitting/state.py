@@ -38,7 +38,10 @@ class State:
 
         path = output.with_name(output.name + SUFFIX)
         if force:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise MemtraceError(f"{path} cannot be removed: {error.strerror or error}") from None
         if not os.path.lexists(path):
             return cls(path, search, [])
         hint = "finish it with its own command, choose another -o, or start over with --force"

@@ -14,6 +14,7 @@ class Measured:
     needed_bytes: int | None
     """What a device must have for it: the peak; on an accelerator what its allocator reserved, and what others hold."""
     first_step_peak_bytes: int | None
+    """Largest of the first step; `None` where the run did not get so far."""
     device_bytes: int | None
     """Memory of the device that it ran on; `None` on the CPU."""
     out_of_memory: bool
@@ -25,8 +26,11 @@ class FitRun:
     """One run, judged."""
 
     micro_batch: int
+    """The size that was tried."""
     measured: Measured
+    """What the run said."""
     fits: bool
+    """Whether it needs no more than there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,9 @@ class Fit:
     micro_batch: int | None
     """`None` where not even the smallest fits."""
     steady_state_peak_bytes: int | None
+    """Of the run with that micro-batch; `None` where none fits."""
     capacity_bytes: int
+    """What there is."""
     runs: tuple[FitRun, ...]
     """In the order in which they were made."""
     notes: tuple[str, ...]

@@ -13,8 +13,11 @@ class Range:
     """A predicted number of bytes and how far off it may be."""
 
     low_bytes: int
+    """Least that it may turn out to be."""
     predicted_bytes: int
+    """What is predicted."""
     high_bytes: int
+    """Most that it may turn out to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class Doubt:
     """One reason for which a prediction may be off."""
 
     slug: str
+    """Its short name in docs/messages.md."""
     message: str
     """A sentence."""
     less_bytes: int | None
@@ -43,6 +47,7 @@ class Interval:
     device: Range
     """Reserved bytes and context together: what the GPU must have."""
     doubts: tuple[Doubt, ...]
+    """What makes the range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +55,13 @@ class FailedRequest:
     """The request that finds no memory."""
 
     time_ns: int
+    """When it was made, by the clock of the prediction."""
     size_bytes: int
+    """What was asked for."""
     allocated_bytes: int
+    """Allocated at that moment."""
     reserved_bytes: int
+    """Reserved at that moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +69,29 @@ class GpuVerdict:
     """Whether a run fits on a GPU."""
 
     gpu: Gpu
+    """The GPU that is judged."""
     ran_as: Gpu
     """The GPU that the program was told of: one of the same compute capability."""
     capacity_bytes: int
     """Memory that torch can take: all but the context."""
     fits: bool
+    """Whether no request fails."""
     is_close: bool
     """Whether the memory of the GPU lies within the range, so that it may turn out the other way."""
     peak_allocated_bytes: int
     """Of the whole run if it fits, else what it would need on a device without end."""
     max_reserved_bytes: int
+    """The same of reserved bytes."""
     context_bytes: int
+    """What the process holds beside torch's allocator."""
     headroom_bytes: int
     """Capacity less reserved bytes; below zero it is what is missing."""
     failed: FailedRequest | None
+    """The first request that finds no memory; `None` if the run fits."""
     failed_step: int | None
     """Step in which the request failed."""
     interval: Interval
+    """How far the figures may be off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +99,11 @@ class StepPeak:
     """The largest allocated bytes of the first step, or of those after it."""
 
     step: int | None
+    """Step in which it was."""
     phase: str | None
+    """Phase in which it was."""
     allocated_bytes: int
+    """The peak itself."""
     reserved_bytes: int | None
     """Reserved bytes at that moment."""
     by_category: Mapping[str, int]
@@ -97,12 +115,15 @@ class Prediction:
     """Everything that is said of a predicted run."""
 
     command: tuple[str, ...]
+    """What was run."""
     trace_path: str
+    """The trace that was written."""
     torch_version: str | None
     """The one whose operators ran."""
     num_steps: int
     """Steps that the run was given; the last may not have ended."""
     world_size: int
+    """Ranks that the program was told of."""
     chosen: GpuVerdict
     """Of the GPU that the trace is of."""
     others: tuple[GpuVerdict, ...]
@@ -110,6 +131,7 @@ class Prediction:
     refused: tuple[tuple[str, str], ...]
     """Name of each GPU that the program cannot be predicted on, and why: it may itself refuse that GPU."""
     first_step: StepPeak | None
+    """The peak of the first step; `None` where none ended."""
     steady_state: StepPeak | None
     """`None` where no second step was run."""
     warnings: tuple[tuple[str, str], ...]

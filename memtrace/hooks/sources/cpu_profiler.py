@@ -137,12 +137,13 @@ class CpuSource:
         absent = [kinds.__members__[name] for name in _ABSENT_ACTIVITIES if name in kinds.__members__]
         before = self._prepared
         self._prepared = {next((one for one in absent if one.name not in possible), kinds.CPU)}
-        kept: list[Any] = []
+        addresses: list[int] = []
         with self._log.quiet():
-            result = self._with_profiler(lambda: kept.append(torch.empty(1)))
+            # Freed as well while it is seen, or the allocator's total would count it for ever.
+            result = self._with_profiler(lambda: addresses.append(torch.empty(1).data_ptr()))
         batch = EventBatch(SOURCE)
         self._walk(result, batch)
-        if list(batch.columns.get("address", ())) != [kept[0].data_ptr()]:
+        if list(batch.columns.get("address", ())) != 2 * addresses:
             self._prepared = before
 
     def _walk(self, result: Any, batch: EventBatch) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 
-from memtrace.forecast.results import Comparison, Estimate, PhaseEstimate
+from memtrace.forecast.results import Comparison, Estimate
 from memtrace.report.drawing.palette import category_ink, stack_order
+from memtrace.report.json.plain import plain
 from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes
 
@@ -37,7 +38,7 @@ def estimate_json(estimate: Estimate, comparison: Comparison | None = None) -> b
             "gradient_bytes": estimate.gradient_bytes,
             "optimizer_state_bytes": estimate.state_bytes,
         },
-        "phases": [_phase(one) for one in estimate.phases],
+        "phases": plain(estimate.phases),
         "layer_activations": dict(estimate.layer_terms),
         "capacity_bytes": estimate.capacity_bytes,
         "fits": estimate.fits,
@@ -46,16 +47,6 @@ def estimate_json(estimate: Estimate, comparison: Comparison | None = None) -> b
     if comparison is not None:
         document["against"] = _against(comparison)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def _phase(phase: PhaseEstimate) -> dict[str, Any]:
-    return {
-        "step": phase.step,
-        "phase": phase.phase,
-        "where": phase.where,
-        "peak_bytes": phase.peak_bytes,
-        "by_category": dict(phase.by_category),
-    }
 
 
 def _against(comparison: Comparison) -> dict[str, Any]:

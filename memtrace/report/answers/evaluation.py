@@ -6,11 +6,11 @@ In: `EvaluatedLayout`s in the order of the table. Out: text, or JSON with one ob
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
 from memtrace.forecast.results import EvaluatedLayout
+from memtrace.report.json.plain import plain
 from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes, format_ns
 
@@ -21,24 +21,8 @@ HEADINGS = ("row", "GPUs", "step", "tok/s/GPU", "MFU", "peak", "reserved", "fits
 
 def evaluation_json(rows: Sequence[EvaluatedLayout]) -> bytes:
     """Return the document as indented UTF-8 JSON with a newline at its end."""
-    document = {"format": FORMAT, "version": VERSION, "rows": [_document(row) for row in rows]}
+    document = {"format": FORMAT, "version": VERSION, "rows": plain(rows)}
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def _document(row: EvaluatedLayout) -> dict[str, Any]:
-    return {
-        "gpus": row.gpus,
-        "step_seconds": row.step_seconds,
-        "time_seconds": dict(row.time_seconds),
-        "tokens_per_second_per_gpu": row.tokens_per_second_per_gpu,
-        "mfu": row.mfu,
-        "peak_bytes": row.peak_bytes,
-        "reserved_bytes": row.reserved_bytes,
-        "capacity_bytes": row.capacity_bytes,
-        "fits": row.fits,
-        "stages": {name: dict(by_category) for name, by_category in row.stages.items()},
-        "assumed": list(row.assumed),
-    }
 
 
 def evaluation_text(rows: Sequence[EvaluatedLayout]) -> str:

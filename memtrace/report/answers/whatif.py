@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from memtrace.allocator.results import Fidelity, SimulatedOom, WhatIf, WhatIfRow
+from memtrace.report.json.plain import plain
 from memtrace.report.terminal.columns import aligned
 from memtrace.units import format_bytes
 
@@ -31,30 +32,9 @@ def _rank(result: WhatIf) -> dict[str, Any]:
     return {
         "rank": result.rank,
         "device": result.device,
-        "fidelity": _fidelity(result.fidelity),
+        "fidelity": plain(result.fidelity),
         "rows": [_row(row) for row in result.rows],
         "advice": result.advice,
-    }
-
-
-def _fidelity(fidelity: Fidelity) -> dict[str, Any]:
-    divergence = fidelity.first_divergence
-    return {
-        "allocations": fidelity.allocations,
-        "allocations_matched": fidelity.allocations_matched,
-        "segment_events": fidelity.segment_events,
-        "segment_events_matched": fidelity.segment_events_matched,
-        "num_inferred_blocks": fidelity.num_inferred_blocks,
-        "first_divergence": None
-        if divergence is None
-        else {
-            "event": divergence.event,
-            "expected": divergence.expected,
-            "recorded": divergence.recorded,
-            "cause": divergence.cause,
-        },
-        "replayable": fidelity.replayable,
-        "reason": fidelity.reason,
     }
 
 

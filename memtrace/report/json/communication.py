@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from memtrace.analysis.results.communication import CommunicationResult, ReplicaResult
+from memtrace.report.json.plain import plain
 
 
 def communication_document(communication: CommunicationResult) -> dict[str, Any]:
     """Return the value of `communication` of a rank."""
     return {
         "replicas": [_replica(one) for one in communication.replicas],
-        "shard_groups": [asdict(one) for one in communication.shard_groups],
+        "shard_groups": plain(communication.shard_groups),
         "num_shard_steps": communication.num_shard_steps,
-        "collectives": [asdict(one) for one in communication.collectives],
+        "collectives": plain(communication.collectives),
     }
 
 
@@ -33,5 +33,5 @@ def _replica(replica: ReplicaResult) -> dict[str, Any]:
         "num_needless": replica.num_needless,
         "needless_bytes": replica.needless_bytes if replica.bucket_bytes else None,
         "unused_bytes": replica.unused_bytes,
-        "time": None if replica.time is None else asdict(replica.time),
+        "time": plain(replica.time),
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memtrace.analysis.results.time import CollectiveTime, TimeResult, TimeSplit
+from memtrace.analysis.results.time import TimeResult, TimeSplit
+from memtrace.report.json.plain import plain
 
 
 def time_document(time: TimeResult) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def time_document(time: TimeResult) -> dict[str, Any]:
         "num_unlinked": time.num_unlinked,
         "num_outside_steps": time.num_outside_steps,
         "num_devices": time.num_devices,
-        "collectives": [_collective(one) for one in time.collectives],
+        "collectives": plain(time.collectives),
     }
 
 
@@ -43,7 +44,3 @@ def _split(split: TimeSplit) -> dict[str, Any]:
         "allocator_ns": split.allocator_ns,
         "allocator_stall_ns": split.allocator_stall_ns,
     }
-
-
-def _collective(one: CollectiveTime) -> dict[str, Any]:
-    return {"name": one.name, "num_kernels": one.num_kernels, "time_ns": one.time_ns, "exposed_ns": one.exposed_ns}

@@ -36,6 +36,7 @@ class Texts:
     """Takes out of texts what is not to be seen."""
 
     redaction: Redaction
+    """What is left out."""
     file_name: Callable[[str], str]
     """What a file of a stack is called."""
     words: re.Pattern[str] | None = None

@@ -61,6 +61,7 @@ def find_runs(scan: Scan) -> Runs:
     kept = length >= _LEAST_RUN
     first, length = first[kept], length[kept]
     offset = np.concatenate([[0], np.cumsum(length)])
+    # All events of all runs: those that begin at 10 and 50 and have 3 and 2 are 10 11 12 50 51.
     events = np.repeat(first - offset[:-1], length) + np.arange(offset[-1])
     remembered = np.concatenate([[0], np.cumsum(scan.num_remembered[events])])
     total = remembered[offset[1:]] - remembered[offset[:-1]]
@@ -107,6 +108,8 @@ def _memo_bases(offset: IntArray, reference: IntArray, list_at: IntArray) -> Int
     run = np.searchsorted(offset, shares, side="right") - 1
     in_run = offset[run] < shares
     shares, run = shares[in_run], run[in_run]
+    # An event that refers to number 107, below one whose list has number 7 in the run, tells the base 100. One that
+    # refers to an older list tells another number: what at least half of them say is the base.
     told = reference[shares] - list_at[shares - 1]
     edges = np.searchsorted(run, np.arange(len(offset)))
     bases = np.full(len(offset) - 1, ABSENT, np.int64)
@@ -154,6 +157,7 @@ def _resolved(
         raise UnlikeError
     refers = np.flatnonzero(reference != ABSENT)
     number = reference[refers]
+    # The run with the last base at or below a number is the one that remembers it, unless that run is over by then.
     at = np.searchsorted(base[known], number, side="right") - 1
     inside = at >= 0
     inside[inside] = number[inside] < (base + total)[known][at[inside]]
