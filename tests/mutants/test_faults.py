@@ -60,6 +60,8 @@ def test_each_kind_of_fault_changes_what_it_says(line: str, changed: set[str]) -
         "x = 'a' + b",
         "x = f'{a:>10}'",
         "X = A | B",
+        'def f() -> str:\n    return ""',
+        "def f():\n    x = a * 1",
         "def f():\n    x = zip(a, b, strict=True)",
         "def f():\n    x = sort(a, kind='stable')",
     ],
