@@ -35,6 +35,10 @@ what, path = sys.argv[1:]
 if what == "pickle.load":
     import pickle
     work = lambda: pickle.load(open(path, "rb"))
+elif what == "pickle.load without gc":
+    import gc, pickle
+    gc.disable()
+    work = lambda: pickle.load(open(path, "rb"))
 elif what == "orjson.loads":
     import orjson
     work = lambda: orjson.loads(open(path, "rb").read())

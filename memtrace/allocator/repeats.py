@@ -56,6 +56,8 @@ def _longest(columns: tuple[IntArray, ...], period: int) -> Repeat:
     for column in columns:
         same &= column[period:] == column[:-period]
     edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
+    if not len(edges):
+        return Repeat(period, period, period)
     starts, stops = edges[::2] + period, edges[1::2] + period
     longest = int(np.argmax(stops - starts))
     return Repeat(int(starts[longest]), int(stops[longest]), period)
