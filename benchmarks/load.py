@@ -50,8 +50,11 @@ elif what == "read and summarise":
     from memtrace.store.reading.read import read_trace
     work = lambda: analyze(read_trace(path))
 else:
+    from memtrace.allocator import replay
     from memtrace.analysis.report import analyze
     from memtrace.report.terminal.report import render_text
+    if what == "report, each event replayed":
+        replay.find_repeat = lambda history: None
     from memtrace.store.reading.read import read_trace
     work = lambda: render_text(analyze(read_trace(path)))
 start = time.perf_counter()
