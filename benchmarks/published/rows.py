@@ -89,7 +89,7 @@ def bloom(folder: Path) -> Iterator[PublishedRun]:
     for row in _rows(folder / "bloom_prequel.csv"):
         names = ("hidden", "layers", "heads")
         cells = {name: row[name] for name in names} | {"vocabulary": row["vocab"], "gpu": "a100-80gb", "sequence": 2048}
-        cells |= {"inter_gbs": 6.25, "micro_batch": row["mbs"], "attention": "explicit", "framework": "megatron"}
+        cells |= {"inter_gbs": 6.25, "micro_batch": row["mbs"], "attention": "explicit", "framework": "deepspeed"}
         number = int(row["gbs"]) // (int(row["mbs"]) * int(row["dp"]))
         cells |= {
             "accumulation": number,

@@ -100,7 +100,7 @@ def _question(options: dict[str, Any]) -> Any:
     from memtrace.forecast.gpus import gpu_named
     from memtrace.forecast.memory.optimizers import optimizer_named
     from memtrace.forecast.model.from_parameter_count import parse_count
-    from memtrace.forecast.model.precision import precision_named
+    from memtrace.forecast.model.precision import precision_in
     from memtrace.forecast.planning.plan import Question
     from memtrace.forecast.step_time.speed import speed_of
 
@@ -114,7 +114,7 @@ def _question(options: dict[str, Any]) -> Any:
         gpu=replace(gpu_named(options["gpu"]), **{name: value for name, value in given.items() if value is not None}),
         global_tokens=parse_count(options["gbs_tokens"], unit=1024),
         sequence=options["sequence"],
-        precision=precision_named(options["precision"]),
+        precision=precision_in(options["precision"], options["framework"]),
         optimizer=optimizer_named(options["optimizer"]),
         attention=options["attention"],
         dropout=options["dropout"],

@@ -74,13 +74,13 @@ def test_each_device_has_memory_of_its_own(ask_driverless: Ask) -> None:
     program = """
 import json, torch
 first = torch.arange(4.0).to("cuda:0")
-second = first.to("cuda:1")
+second = first.to("cuda:1").tolist()
 torch.cuda.set_device(1)
 third = torch.zeros(1000, device="cuda")
-model = torch.nn.DataParallel(torch.nn.Linear(4, 4).to("cuda:0"))
+model = torch.nn.DataParallel(torch.nn.Linear(4, 4).to("cuda:0"), device_ids=[0, 1])
 model(torch.randn(6, 4, device="cuda:0")).sum().backward()
 print(json.dumps([
-    second.tolist(), str(third.device), torch.cuda.memory_reserved(0) > 0, torch.cuda.memory_reserved(1) > 0,
+    second, str(third.device), torch.cuda.memory_reserved(0) > 0, torch.cuda.memory_reserved(1) > 0,
     torch.cuda.memory_allocated(2), [torch.cuda.mem_get_info(device)[0] for device in range(3)],
 ]))
 """

@@ -156,9 +156,9 @@ def test_a_tied_head_has_its_gradient_pending() -> None:
 
 def test_zero_3_holds_gathered_weights_in_forward_and_gradients_to_scatter_in_backward() -> None:
     layout = Layout(dp=2, zero=3)
-    gathered = 2 * (2 * 162 + EMBEDDING + HEAD)
+    gathered = 2 * (2 * LAYER + EMBEDDING + HEAD)
     assert at("at the loss", layout)["communication"] == gathered
-    assert at("in the loss", layout)["communication"] == gathered + 2 * 162
+    assert at("in the loss", layout)["communication"] == gathered + 2 * (LAYER + EMBEDDING + HEAD)
     assert at("in the optimizer", layout)["communication"] == 0
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from memtrace.forecast.memory.layout import Layout
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
-from memtrace.forecast.memory.sharding import RankModel, context_bytes, in_flight, layers_of_stage, rank_model
+from memtrace.forecast.memory.sharding import RankModel, context_bytes, held_by_stage, in_flight, rank_model
+from memtrace.forecast.memory.stages import layers_of_stage
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.spec import ModelSpec
 from tests.forecast.tiny_model import EMBEDDING, HEAD, LAYER, PARAMETERS, RUN, TINY
@@ -68,16 +69,50 @@ def test_context_parallel_ranks_share_states_as_data_parallel_ones_do() -> None:
 
 def test_zero_3_gathers_two_layers_with_embedding_and_head() -> None:
     model = held(Layout(dp=2, zero=3))
-    # A layer counts as the model over its layers: 162 of 324; beside two of them embedding and head, 84.
-    assert model.gathered == 2 * (2 * 162 + EMBEDDING + HEAD)
-    assert model.reduced == 2 * 162
+    # Beside two layers embedding and head, FSDP2's root group, which keeps its whole gradients until backward ends.
+    assert model.gathered == 2 * (2 * LAYER + EMBEDDING + HEAD)
+    assert model.reduced == 2 * (LAYER + EMBEDDING + HEAD)
     for layout in (Layout(zero=3), Layout(dp=2, zero=2)):
         assert (held(layout).gathered, held(layout).reduced) == (0, 0)
 
 
+def test_without_resharding_all_weights_of_a_stage_stay_and_in_a_pipeline_whole_gradients_too() -> None:
+    model = held(Layout(dp=2, zero=3, reshard=0))
+    assert (model.gathered, model.reduced) == (2 * PARAMETERS, 2 * (LAYER + EMBEDDING + HEAD))
+    first = held(Layout(dp=2, pp=2, zero=3, reshard=0), accumulation=2)
+    # Micro-batches are added up in float32.
+    assert (first.gathered, first.reduced) == (2 * (EMBEDDING + LAYER), 4 * (EMBEDDING + LAYER))
+
+
+def test_frameworks_hold_buckets_of_their_own_size() -> None:
+    assert held(Layout(dp=2, zero=1)).buckets == 2 * 25 * MIB
+    # Half a billion elements of two bytes, to reduce and to gather.
+    assert held(Layout(dp=2, zero=1), framework="deepspeed").buckets == 2 * 10**9
+
+
+@pytest.mark.parametrize(("head", "first", "last"), [(0.0, 3, 2), (0.5, 3, 2), (1.2, 4, 1), (3.0, 5, 0)])
+def test_stages_that_are_balanced_by_cost_end_with_the_layer_that_passes_their_part(
+    head: float, first: int, last: int
+) -> None:
+    # Of five layers and a head: half of 5.5 is passed by the third layer, half of 6.2 by the fourth, of 8 by the fifth.
+    five = replace(TINY, num_layers=5)
+    layout = Layout(pp=2, head_layers=head)
+    assert [layers_of_stage(five, layout, is_last=is_last) for is_last in (False, True)] == [first, last]
+    assert held(layout, spec=five).elements.total == EMBEDDING + first * LAYER
+    assert held(layout, spec=five, is_last=True).elements.total == HEAD + last * LAYER
+
+
+def test_an_interleaved_schedule_holds_more_than_as_many_micro_batches_as_stages() -> None:
+    # Two stages of two parts each: the first has 2 + 2 + 1 parts in flight, which are two and a half micro-batches.
+    run, layout = replace(RUN, accumulation=8), Layout(pp=2, virtual_stages=2)
+    assert [held_by_stage(100, run, layout, is_last=is_last) for is_last in (False, True)] == [250, 150]
+    assert held_by_stage(100, replace(run, accumulation=1), layout, is_last=False) == 100
+    assert held_by_stage(100, run, Layout(pp=2), is_last=False) == 200
+
+
 def test_gathered_weights_are_as_wide_as_products_and_scattered_gradients_as_gradients() -> None:
     model = held(Layout(dp=2, zero=3), precision=PRECISIONS["autocast"])
-    assert (model.gathered, model.reduced) == (2 * (2 * 162 + 84), 4 * 162)
+    assert (model.gathered, model.reduced) == (2 * (2 * LAYER + 84), 4 * (LAYER + 84))
 
 
 def test_gradients_of_a_layer_and_of_the_embedding() -> None:

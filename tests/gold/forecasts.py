@@ -15,7 +15,7 @@ from memtrace.errors import MemtraceError
 from memtrace.forecast.estimation.estimate import estimate
 from memtrace.forecast.gpus import GPUS, Gpu
 from memtrace.forecast.memory.activations import activation_terms
-from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.memory.layout import FRAMEWORKS, Layout, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
 from memtrace.forecast.memory.phases import moments
 from memtrace.forecast.model.config import READERS, read_config
@@ -23,7 +23,7 @@ from memtrace.forecast.model.parameters import active_parameters, num_parameter_
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import PRESETS, preset
 from memtrace.forecast.model.spec import ModelSpec
-from memtrace.forecast.step_time.speed import Speed
+from memtrace.forecast.step_time.speed import speed_of
 from memtrace.forecast.step_time.step import step_time
 
 SMALL = {
@@ -74,6 +74,7 @@ FLAGS = (
     *("_remove_final_layer_norm", "new_decoder_architecture", "parallel_attn", "bias"),
 )
 CONFIGS = {
+    "nothing": {},
     "defaults": SMALL,
     **{
         f"all {str(flag).lower()}": FULL
@@ -128,7 +129,6 @@ def _models() -> dict[str, Any]:
     specs = {f"{kind}, {name}": _read(kind, config) for kind in READERS for name, config in CONFIGS.items()}
     counted = {name: preset(name) for name in PRESETS} | {name: one for name, one in specs.items() if one is not None}
     return {
-        "presets": {name: _own_fields(preset(name)) for name in PRESETS},
         "read": {name: "refused" if one is None else _own_fields(one) for name, one in specs.items()},
         "parameters, those of a token, tensors": {
             name: [num_parameters(one), active_parameters(one), num_parameter_tensors(one)]
@@ -190,8 +190,9 @@ def _of_run(spec: ModelSpec, run: Run, layout: Layout) -> dict[str, Any]:
 
 
 def _step_times() -> dict[str, Any]:
-    """Return the time of a step in ns: in all, computing, communicating, idle."""
-    found: dict[str, Any] = {"columns": ["total", "computing", "communicating", "idle"]}
+    """Return the time of a step in ns: in all, and each of its terms."""
+    terms = step_time(preset("gpt2"), RUN, Layout(), GPUS["a100-80gb"], speed_of("none")).terms
+    found: dict[str, Any] = {"columns": ["total", *terms]}
     gpu = replace(GPUS["h100-80gb"], gpus_per_node=NUM_GPUS_OF_A_NODE)
     for model in ("gpt2", "mixtral-8x7b"):
         spec = preset(model)
@@ -201,12 +202,15 @@ def _step_times() -> dict[str, Any]:
         for recompute in (1, 2):
             run = replace(RUN, recompute=recompute, precision=PRECISIONS["fp32"])
             found[f"{model}, recompute {recompute}"] = _time_of(spec, run, Layout(), gpu)
+        for framework in FRAMEWORKS:
+            run = replace(RUN, framework=framework, accumulation=8)
+            found[f"{model}, {framework}"] = _time_of(spec, run, Layout(dp=4, tp=2, pp=2), gpu)
     return found
 
 
 def _time_of(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu) -> list[int]:
-    time = step_time(spec, run, layout, gpu, Speed())
-    return [round(1e9 * float(one)) for one in (time.total, time.compute, time.communication, time.bubble)]
+    time = step_time(spec, run, layout, gpu, speed_of(run.framework))
+    return [round(1e9 * float(one)) for one in (time.total, *time.terms.values())]
 
 
 FORECASTS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -13,10 +13,10 @@ from typing import Any
 from memtrace.errors import MemtraceError
 from memtrace.forecast.evaluation.columns import MODEL_COLUMNS, wrong
 from memtrace.forecast.gpus import Gpu, gpu_named
-from memtrace.forecast.memory.layout import RECOMPUTE, Layout, Run
+from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
-from memtrace.forecast.memory.stages import head_layers
-from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.memory.stages import in_framework
+from memtrace.forecast.model.precision import precision_in
 from memtrace.forecast.model.presets import preset
 from memtrace.forecast.model.spec import ModelSpec
 
@@ -60,30 +60,31 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
 
 
 def _layout(cells: Mapping[str, Any], spec: ModelSpec) -> Layout:
-    framework = cells.get("framework", "none")
-    in_pipeline = cells.get("pp", 1) > 1
-    return Layout(
-        **{axis: cells.get(axis, 1) for axis in AXES},
-        virtual_stages=cells.get("virtual_stages", 1),
-        zero=cells.get("zero", 0),
-        reshard=int(cells.get("reshard", not (framework == "torchtitan" and in_pipeline))),
-        head_layers=head_layers(spec) if framework == "nanotron" else 0.0,
-    )
+    axes = {axis: cells.get(axis, 1) for axis in (*AXES, "virtual_stages")}
+    layout = in_framework(Layout(**axes, zero=cells.get("zero", 0)), spec, cells.get("framework", "none"))
+    return replace(layout, reshard=int(cells["reshard"])) if "reshard" in cells else layout
 
 
 def _run(cells: Mapping[str, Any]) -> Run:
+    framework = cells.get("framework", "none")
     return Run(
         micro_batch=cells.get("micro_batch", 1),
         accumulation=cells.get("accumulation", 1),
         sequence=cells["sequence"],
         recompute=RECOMPUTE.index(cells.get("recompute", "none")),
-        precision=PRECISIONS[cells.get("precision", "bf16-mixed")],
+        precision=precision_in(cells.get("precision", "bf16-mixed"), framework),
         optimizer=OPTIMIZERS[cells.get("optimizer", "adamw")],
-        attention=cells.get("attention", "flash"),
-        loss=cells.get("loss", "plain"),
-        framework=cells.get("framework", "none"),
+        attention=cells.get("attention", _attention(cells)),
+        loss=cells.get("loss", FRAMEWORK_LOSSES.get(framework, "plain")),
+        framework=framework,
         is_fused=True,
     )
+
+
+def _attention(cells: Mapping[str, Any]) -> str:
+    """Return the attention of a row that names none: Megatron's selective recomputation is of written-out scores."""
+    is_core = cells.get("framework") in ("megatron", "deepspeed") and cells.get("recompute") == "selective"
+    return "explicit" if is_core else "flash"
 
 
 def _gpu(cells: Mapping[str, Any], number: int) -> Gpu:

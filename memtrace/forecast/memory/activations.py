@@ -31,7 +31,11 @@ class ActivationTerms:
     layer_input: Size
     """What full recomputation keeps of a layer."""
     attention_core: Size
-    """What selective recomputation drops of a layer: everything between the scores and their product with values."""
+    """Everything of a layer between the scores and their product with values."""
+    dropped: Size
+    """What selective recomputation drops of a dense layer: the attention core, or all but some products."""
+    dropped_of_experts: Size
+    """The same of a layer with experts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +69,41 @@ def activation_terms(spec: ModelSpec, run: Run, layout: Layout) -> ActivationTer
     )
     attention = _attention(spec, run, kernels, shape) | _norms(spec, kernels, shape)
     core = sum(size for name, size in attention.items() if name.startswith("attention: weights"))
+    dense = attention | _mlp(spec, run, kernels, shape, spec.ffn, 1) if spec.ffn else attention
+    experts = attention | _mixture(spec, run, kernels, shape) if spec.num_moe_layers else {}
+    by_operator = run.framework in BY_OPERATOR
     return ActivationTerms(
-        dense_layer=attention | _mlp(spec, run, kernels, shape, spec.ffn, 1) if spec.ffn else attention,
-        moe_layer=attention | _mixture(spec, run, kernels, shape) if spec.num_moe_layers else {},
+        dense_layer=dense,
+        moe_layer=experts,
+        dropped=total(dense) - _kept_products(spec, run, shape, spec.ffn) if by_operator else core,
+        dropped_of_experts=total(experts) - _kept_products(spec, run, shape, spec.expert_ffn * spec.experts_per_token)
+        if by_operator and experts
+        else core,
         embedding=_embedding(spec, run, kernels, shape),
         head=_head(spec, run, kernels, shape),
         layer_input=shape.whole * spec.hidden * run.precision.residual_bytes,
         attention_core=core,
     )
+
+
+def _kept_products(spec: ModelSpec, run: Run, shape: _Shape, ffn: int) -> Size:
+    """Return what torchtitan's selective recomputation keeps of a layer: of its products each second one.
+
+    Source: torchtitan `activation_checkpoint.py`: `mm` is kept where its count is odd, attention's output always.
+    Of a Llama those are queries, values, the gate and the down projection, beside the layer's input.
+    """
+    compute = run.precision.compute_bytes
+    widths = 2 * spec.query_width + spec.kv_width + ffn
+    whole = shape.whole * spec.hidden * (run.precision.residual_bytes + compute)
+    return (
+        whole
+        + ceil_div(shape.tokens * widths, shape.tp) * compute
+        + 4 * ceil_div(spec.num_heads, shape.tp) * shape.tokens
+    )
+
+
+BY_OPERATOR = frozenset({"torchtitan"})
+"""Frameworks whose selective recomputation chooses operators."""
 
 
 def total(terms: Terms) -> Size:
@@ -111,6 +142,11 @@ def _attention(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
         terms["attention: log-sum-exp"] = 4 * heads * shape.tokens
     if kernels.keeps_fused_qkv:
         terms["attention: queries and keys before rotation"] = (query + kv) * kernels.value
+    if run.framework == "nanotron":
+        # Rotation and the joining of keys and values copy; published peaks also say that the fused projection stays.
+        terms["attention: fused projection"] = (query + 2 * kv) * kernels.value
+        returned = 2 * shape.whole * spec.hidden * run.precision.compute_bytes
+        terms["tensor parallel: what collectives returned"] = (shape.tp > 1) * returned
     if kernels.copies_output:
         terms["attention: output of the kernel"] = query * kernels.value
     if kernels.keeps_weights:
@@ -187,7 +223,7 @@ def _head(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
         return terms
     vocabulary = ceil_div(spec.vocabulary, shape.tp)
     terms["head: input"] = shape.whole * spec.hidden * kernels.projection_input
-    terms["head: logits"] = shape.tokens * vocabulary * run.precision.compute_bytes
+    terms["head: logits"] = shape.tokens * vocabulary * kernels.logits
     terms["loss: log-probabilities"] = shape.tokens * vocabulary * kernels.log_probabilities
     if spec.caps_logits:
         terms["head: capped logits"] = shape.tokens * vocabulary * run.precision.compute_bytes

@@ -36,6 +36,10 @@ ROTARY = frozenset(
     | {"qwen3", "qwen3_moe", "starcoder2"}
 )
 """Architectures that keep one cosine and one sine for each position and element of a head."""
+FUSED = frozenset({"megatron", "nanotron", "torchtitan"})
+"""Frameworks whose norms are one kernel, which keeps its input in the type that it has."""
+FUSED_GATE = frozenset({"megatron"})
+"""Frameworks whose SwiGLU is one kernel, which keeps gate and up projection alone (`bias_swiglu_fusion`)."""
 FLOAT32_SCORES = frozenset({"gptj"})
 """Architectures that turn queries and keys to float32 before they are multiplied."""
 PARTIAL_ROTARY = frozenset({"gpt_neox", "phi", "phi3", "stablelm"})
@@ -76,8 +80,10 @@ class Kernels:
     """Whether the output of the attention kernel and the input of the next matrix are two tensors."""
     qk_norm_input: int
     """Of the input of a norm of queries and keys, and of the normalized values."""
+    logits: int
+    """Of the logits; 0 where the loss makes them a part of the tokens at a time, and again in backward."""
     log_probabilities: int
-    """Of the loss's log-softmax."""
+    """Of the loss's log-softmax; 0 where it works in place of the logits, or on parts of them."""
     expands_kv: bool
     """Whether keys and values are repeated for all query heads."""
     keeps_weights: bool
@@ -115,7 +121,12 @@ def kernels_of(spec: ModelSpec, run: Run) -> Kernels:
         value=4 if falls_back else compute,
         keeps_fused_qkv=not keeps_weights and spec.has_fused_qkv and spec.architecture in PARTIAL_ROTARY,
         copies_output=not keeps_weights and spec.architecture in PARTIAL_ROTARY,
-        log_probabilities=compute if spec.architecture in BIDIRECTIONAL and not precision.is_autocast else 4,
+        logits=0 if run.loss == "chunked" else compute,
+        log_probabilities=0
+        if run.loss in ("fused", "chunked")
+        else compute
+        if spec.architecture in BIDIRECTIONAL and not precision.is_autocast
+        else 4,
         expands_kv=keeps_weights,
         keeps_weights=keeps_weights,
         causal_mask=1 if spec.architecture == PLAIN and run.attention == "explicit" else 0,
@@ -131,7 +142,7 @@ def dropout_of(probability: float, run: Run) -> float:
 
 def _norm_bytes(spec: ModelSpec, run: Run, given: int) -> int:
     """Return the bytes an element of what a norm saves of its width, where its input has `given` bytes."""
-    if spec.norm == "layer" or spec.architecture == PLAIN:
+    if spec.norm == "layer" or spec.architecture == PLAIN or run.framework in FUSED:
         return given
     # An RMS norm of `transformers` is written out in float32: it saves its input so, and the normalized values.
     return 4 + (4 if spec.architecture in FLOAT32_NORM else given)
@@ -158,6 +169,8 @@ def _weight_mask_bytes(spec: ModelSpec, run: Run, weights: int) -> int:
 
 def _activation_bytes(spec: ModelSpec, run: Run) -> int:
     compute = run.precision.compute_bytes
+    if spec.gated and run.framework in FUSED_GATE:
+        return 0
     if run.precision.is_autocast and run.backend == "cuda" and spec.activation == "gelu_new":
         # CUDA's autocast has pow on its list of float32: the input is cast, and all that follows is float32.
         return 3 * 4 + compute

@@ -17,8 +17,11 @@ ATTENTION = ("flash", "sdpa", "explicit")
 BACKENDS = ("cuda", "cpu")
 FRAMEWORKS = ("none", "megatron", "torchtitan", "nanotron", "deepspeed", "fsdp")
 """Programs that train; none is a plain loop."""
-LOSSES = ("plain", "fused", "chunked")
-"""How the loss is computed: in float32 beside the logits, in place of them, or a part of the tokens at a time."""
+LOSSES = ("plain", "parallel", "fused", "chunked")
+"""How the loss is computed: in float32 beside the logits; the same over tensor-parallel parts of the vocabulary, whose
+softmax becomes its gradient; in place of the logits; or a part of the tokens at a time."""
+FRAMEWORK_LOSSES = {"megatron": "parallel", "deepspeed": "parallel", "nanotron": "parallel"}
+"""What a framework has unless told otherwise; the others have the plain one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ falls evenly, since all layers are alike, so the largest of them is the peak. Si
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 from memtrace.forecast.memory.activations import ActivationTerms, activation_terms, total
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
-from memtrace.forecast.memory.sharding import RankModel, context_bytes, in_flight, rank_model
+from memtrace.forecast.memory.sharding import RankModel, context_bytes, held_by_stage, rank_model
+from memtrace.forecast.memory.stages import layers_of_stage
 from memtrace.forecast.model.parameter_tensors import Division, Place, parameter_tensors
 from memtrace.forecast.model.parameters import autocast_copies
 from memtrace.forecast.model.spec import ModelSpec
@@ -78,6 +79,19 @@ class _Stage:
     """Gradient of the head's matrix."""
     down_gradient: Size
     """Gradient of the down projection of one layer, which backward makes first."""
+
+
+LOSS_COPIES: dict[str, Callable[[Size], Size]] = {
+    "plain": lambda logits: logits,
+    "parallel": lambda logits: logits,
+    "fused": lambda logits: 0 * logits,
+    "chunked": lambda logits: ceil_div(logits, CHUNKS),
+}
+"""A float32 copy of the logits as each loss makes it: of all, of none, or of a part of the tokens."""
+LOSS_GRADIENTS = {"plain": 2, "parallel": 1, "fused": 0, "chunked": 2}
+"""Such copies that are there at once in its backward pass, beside what it kept."""
+CHUNKS = 8
+"""Parts in which a loss goes through the tokens: torchtune's and Liger's default."""
 
 
 def largest(values: Iterable[Size]) -> Size:
@@ -159,7 +173,8 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
     in_attention = 2 * stage.scores + 2 * stage.hidden + pending
     down = is_fresh * (1 - is_autocast) * stage.down_gradient
     before_first = is_fresh * (model.gradients - model.embedding_gradients - model.layer_gradients)
-    narrow = stage.logits if run.precision.compute_bytes < 4 else 0
+    keeps_copy = run.loss in ("plain", "parallel")
+    narrow = stage.logits if run.precision.compute_bytes < 4 and keeps_copy else 0
     at_head = stage.log_probabilities + narrow + stage.hidden + pending
 
     def at(where: str, activations: Size, temporary: Size, gradients: Size) -> Moment:
@@ -168,8 +183,8 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
 
     return [
         # Two gradients of the logits in float32; the first is given back before the head's begins.
-        at("in the loss", at_loss, 2 * stage.log_probabilities, 0),
-        at("in the head", at_loss - stage.log_probabilities, at_head, of_head),
+        at("in the loss", at_loss, LOSS_GRADIENTS[run.loss] * stage.log_probabilities, 0),
+        at("in the head", at_loss - keeps_copy * stage.log_probabilities, at_head, of_head),
         at("in the MLP of the last layer", last_layer, in_mlp, of_head + down),
         at("in the attention of the last layer", last_layer - stage.mlp, in_attention, of_head + down),
         at("in the MLP of the first layer", first_layer, in_mlp, before_first + down),
@@ -210,6 +225,7 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
     only = (layout.pp == 1) * 1
     has_head = 1 if is_last else only
     layer = total(terms.moe_layer or terms.dense_layer)
+    dropped = terms.dropped_of_experts if terms.moe_layer else terms.dropped
     compute, residual = run.precision.compute_bytes, run.precision.residual_bytes
     tokens = run.micro_batch * ceil_div(run.sequence, layout.cp)
     ffn = max(spec.ffn if spec.num_moe_layers < spec.num_layers else 0, spec.expert_ffn * spec.experts_per_token)
@@ -217,15 +233,17 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
     width = spec.embedding_dim or spec.hidden
     return _Stage(
         model=model,
-        layers=_layers(spec, terms, run, layout) * in_flight(run, layout, is_last=is_last),
+        layers=held_by_stage(_layers(spec, terms, run, layout, is_last=is_last), run, layout, is_last=is_last),
         layer=layer,
-        recomputed=(run.recompute == 2) * (layer - terms.layer_input) + (run.recompute == 1) * terms.attention_core,
+        recomputed=(run.recompute == 2) * (layer - terms.layer_input) + (run.recompute == 1) * dropped,
         mlp=mlp,
         scores=terms.attention_core // 2 if run.attention == "explicit" else 0 * tokens,
         embedding=total(terms.embedding) * (only if is_last else 1),
         head=total(terms.head) * has_head,
         logits=terms.head.get("head: logits", 0) * has_head,
-        log_probabilities=4 * tokens * ceil_div(spec.vocabulary, layout.tp) * has_head * spec.has_head,
+        log_probabilities=LOSS_COPIES[run.loss](4 * tokens * ceil_div(spec.vocabulary, layout.tp))
+        * has_head
+        * spec.has_head,
         head_casts=ceil_div(copies.head, layout.tp) * has_head,
         casts=ceil_div(copies.layers, layout.tp * layout.pp),
         inner=ceil_div(tokens * ffn, layout.tp) * compute,
@@ -247,15 +265,18 @@ def _down_gradient(spec: ModelSpec, run: Run, layout: Layout) -> Size:
     return elements * run.precision.gradient_bytes
 
 
-def _layers(spec: ModelSpec, terms: ActivationTerms, run: Run, layout: Layout) -> Size:
+def _layers(spec: ModelSpec, terms: ActivationTerms, run: Run, layout: Layout, *, is_last: bool) -> Size:
     """Return what one micro-batch leaves for backward in all layers of a stage."""
     sums: Size = 0
-    for of_layer, number in (
-        (terms.dense_layer, spec.num_layers - spec.num_moe_layers),
-        (terms.moe_layer, spec.num_moe_layers),
+    for of_layer, number, dropped in (
+        (terms.dense_layer, spec.num_layers - spec.num_moe_layers, terms.dropped),
+        (terms.moe_layer, spec.num_moe_layers, terms.dropped_of_experts),
     ):
         if number:
             whole = total(of_layer)
-            kept = (run.recompute == 0) * whole + (run.recompute == 1) * (whole - terms.attention_core)
-            sums = sums + ceil_div(number, layout.pp) * (kept + (run.recompute == 2) * terms.layer_input)
+            kept = (run.recompute == 0) * whole + (run.recompute == 1) * (whole - dropped)
+            here = ceil_div(number, layout.pp)
+            if number == spec.num_layers:
+                here = layers_of_stage(spec, layout, is_last=is_last)
+            sums = sums + here * (kept + (run.recompute == 2) * terms.layer_input)
     return sums

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from memtrace.forecast.memory.formulas import Size, in_flight_microbatches
+from memtrace.forecast.memory.formulas import Size, in_flight_microbatches, interleaved_parts
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.memory.optimizers import STEP_BYTES
+from memtrace.forecast.memory.stages import layers_of_stage
 from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place, parameter_tensors
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
@@ -23,6 +24,9 @@ NCCL_BYTES = 256 * MIB
 """Buffers of one communicator. Assumed: NCCL_BUFFSIZE is 4 MiB a channel and direction, with up to 32 channels."""
 BUCKET_BYTES = 25 * MIB
 """A bucket of gradients, as large as `bucket_cap_mb` of torch; one is reduced while the next is filled."""
+
+BUCKETS = {"deepspeed": 10**9}
+"""Of frameworks where it differs: DeepSpeed's `reduce_bucket_size` and `allgather_bucket_size` are 5e8 elements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +69,9 @@ class RankModel:
     states: Size
     """States of the optimizer and the master copy of the weights."""
     gathered: Size
-    """Weights that ZeRO-3 holds whole for a moment: a layer, the next one, embedding and head."""
+    """Weights that ZeRO-3 holds whole: a layer, the next one, embedding and head; all where they stay after forward."""
     reduced: Size
-    """Whole gradients of a layer that ZeRO-3 is about to scatter."""
+    """Whole gradients that ZeRO-3 is about to scatter: of a layer, embedding and head, or of all layers of a stage."""
     buckets: Size
     """Communication buffers of data parallelism."""
     layers: Size
@@ -86,22 +90,29 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
     elements = _with_extra(spec, layout, _on_stage(spec, tensors, _numel, layout, is_last=is_last), 1)
     root = _on_stage(spec, _at(tensors, *_ROOT), _numel, layout, is_last=is_last)
     embedding = _on_stage(spec, _at(tensors, Place.EMBEDDING), _numel, layout, is_last=is_last)
-    per_layer = ceil_div(elements.total, layers_of_stage(spec, layout))
+    number = layers_of_stage(spec, layout, is_last=is_last)
+    layers = number + (number == 0)
+    per_layer = ceil_div(elements.total - root.total, layers)
     gathers = (layout.zero >= 3) & (layout.shards > 1)
+    # FSDP2's root, embedding and head, keeps its whole weights and gradients until backward ends.
+    gathered = layout.reshard * 2 * per_layer + (1 - layout.reshard) * (elements.total - root.total) + root.total
+    # A pipeline adds whole gradients up until the last micro-batch, where weights stay too.
+    adds_up = (layout.pp > 1) * (1 - layout.reshard)
+    reduced = adds_up * (elements.total - root.total) + (1 - adds_up) * per_layer + root.total
     gradients = elements.over(layout, 2) * precision.gradient_bytes
     in_layers = gradients - root.over(layout, 2) * precision.gradient_bytes
     return RankModel(
         elements=elements,
         weights=elements.over(layout, 3) * (precision.weight_bytes + precision.weight_copy_bytes),
         gradients=gradients,
-        layer_gradients=in_layers // layers_of_stage(spec, layout),
+        layer_gradients=in_layers // layers,
         embedding_gradients=embedding.over(layout, 2) * precision.gradient_bytes,
         accumulated_gradients=elements.over(layout, 2) * precision.accumulation_bytes,
         states=_states(spec, run, layout, is_last=is_last) + elements.over(layout, 1) * precision.master_bytes,
-        gathered=gathers * (2 * per_layer + root.total) * precision.compute_bytes,
-        reduced=gathers * per_layer * precision.gradient_bytes,
+        gathered=gathers * gathered * precision.compute_bytes,
+        reduced=gathers * reduced * (precision.gradient_bytes + adds_up * (4 - precision.gradient_bytes)),
         buckets=_buckets(run, layout, elements),
-        layers=layers_of_stage(spec, layout),
+        layers=layers,
     )
 
 
@@ -113,7 +124,7 @@ def _buckets(run: Run, layout: Layout, elements: Shard) -> Size:
     """
     copies = 0 if layout.bucket_view else elements.total * run.precision.gradient_bytes
     is_flat = (layout.zero >= 1) & (layout.zero < 3)
-    return (layout.shards > 1) * ((layout.zero < 1) * copies + is_flat * 2 * BUCKET_BYTES)
+    return (layout.shards > 1) * ((layout.zero < 1) * copies + is_flat * 2 * BUCKETS.get(run.framework, BUCKET_BYTES))
 
 
 def _states(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> Size:
@@ -145,15 +156,21 @@ def _at(tensors: list[ParameterTensor], *places: Place) -> list[ParameterTensor]
     return [one for one in tensors if one.place in places]
 
 
-def layers_of_stage(spec: ModelSpec, layout: Layout) -> Size:
-    """Return the layers of the fullest stage."""
-    return ceil_div(spec.num_layers, layout.pp)
-
-
 def in_flight(run: Run, layout: Layout, *, is_last: bool) -> Size:
     """Return for how many micro-batches a stage holds activations under 1F1B."""
-    stage = layout.pp - 1 if is_last else 0 * layout.pp
-    return in_flight_microbatches(layout.pp, stage, run.accumulation)
+    return in_flight_microbatches(layout.pp, _stage_number(layout, is_last=is_last), run.accumulation)
+
+
+def held_by_stage(num_bytes: Size, run: Run, layout: Layout, *, is_last: bool) -> Size:
+    """Return what the layers of a stage hold at most, where one micro-batch leaves `num_bytes` in them."""
+    plain = num_bytes * in_flight(run, layout, is_last=is_last)
+    virtual, stage = layout.virtual_stages, _stage_number(layout, is_last=is_last)
+    parts = interleaved_parts(layout.pp, stage, run.accumulation, virtual)
+    return (virtual == 1) * plain + (virtual > 1) * ceil_div(num_bytes * parts, virtual)
+
+
+def _stage_number(layout: Layout, *, is_last: bool) -> Size:
+    return layout.pp - 1 if is_last else 0 * layout.pp
 
 
 def context_bytes(run: Run, layout: Layout) -> Size:
@@ -204,4 +221,6 @@ def _copies_on_stage(spec: ModelSpec, tensor: ParameterTensor, layout: Layout, *
         # A tied head of its own stage has a copy of the matrix.
         has_copy = is_last and spec.tied and spec.has_head and tensor.name == "embedding"
         return 1 if not is_last or has_copy else (layout.pp == 1) * 1
+    if tensor.copies == spec.num_layers:
+        return layers_of_stage(spec, layout, is_last=is_last)
     return ceil_div(tensor.copies, layout.pp)

@@ -5,6 +5,8 @@ In: `ModelSpec`, `Layout`. Out: numbers of layers. Sizes may be arrays, one numb
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from memtrace.forecast.memory.formulas import Size
@@ -15,25 +17,29 @@ from memtrace.forecast.model.spec import ModelSpec
 def layers_of_stage(spec: ModelSpec, layout: Layout, *, is_last: bool = False) -> Size:
     """Return the layers of the first stage, which is the fullest, or of the last.
 
-    Equally many, and what does not divide is missing at the end, as in Llama 3 405B (126 layers: 15 stages of 8, and 6
-    with the head). Where the head counts as layers do, a stage ends with the layer that passes its part of the cost, so
-    that the first has one layer more than the mean (nanotron, `build_and_set_rank`).
+    Equally many, and where they do not divide the last has fewer, as in Llama 3 405B (126 layers on 16 stages: the last
+    has 7). Where the head counts as layers do, a stage ends with the layer that passes its part of the
+    cost, so that the first has one layer more than the mean (nanotron, `build_and_set_rank`).
 
     >>> from memtrace.forecast.model.presets import preset
-    >>> [int(layers_of_stage(preset("llama-3.1-405b"), Layout(pp=16), is_last=last)) for last in (False, True)]
-    [8, 6]
+    >>> [layers_of_stage(preset("llama-3.1-405b"), Layout(pp=16), is_last=is_last) for is_last in (False, True)]
+    [8, 7]
     >>> balanced = Layout(pp=16, head_layers=2.2)
-    >>> [int(layers_of_stage(preset("llama-3-8b"), balanced, is_last=last)) for last in (False, True)]
+    >>> [int(layers_of_stage(preset("llama-3-8b"), balanced, is_last=is_last)) for is_last in (False, True)]
     [3, 0]
     """
-    even = ceil_div(spec.num_layers, layout.pp)
-    mean = (spec.num_layers + layout.head_layers) / layout.pp
+    if layout.head_layers and not (isinstance(layout.pp, int) and layout.pp == 1):
+        return _balanced(spec, layout, is_last=is_last)
+    return spec.num_layers // layout.pp if is_last else ceil_div(spec.num_layers, layout.pp)
+
+
+def _balanced(spec: ModelSpec, layout: Layout, *, is_last: bool) -> Size:
+    number, several = spec.num_layers, layout.pp > 1
+    mean = (number + layout.head_layers) / layout.pp
     if is_last:
-        before = np.minimum(spec.num_layers, np.floor(mean * (layout.pp - 1)).astype(np.int64) + 1) * (layout.pp > 1)
-        left = spec.num_layers - even * (layout.pp - 1)
-        return np.where(layout.head_layers > 0, spec.num_layers - before, np.maximum(left, 0))
-    fullest = np.minimum(spec.num_layers, np.floor(mean).astype(np.int64) + 1)
-    return np.where((layout.head_layers > 0) & (layout.pp > 1), fullest, even)
+        before = np.minimum(number, np.floor(mean * (layout.pp - 1)).astype(np.int64) + 1)
+        return number - several * before
+    return np.where(several, np.minimum(number, np.floor(mean).astype(np.int64) + 1), number)
 
 
 def head_layers(spec: ModelSpec) -> float:
@@ -48,3 +54,18 @@ def head_layers(spec: ModelSpec) -> float:
     matrices = 3 if spec.gated else 2
     layer = spec.hidden * (4 * spec.query_width + matrices * (spec.ffn or spec.expert_ffn))
     return spec.vocabulary * spec.hidden / layer
+
+
+def in_framework(layout: Layout, spec: ModelSpec, framework: str) -> Layout:
+    """Return a layout as a framework runs it, apart from what the layout says itself.
+
+    nanotron balances stages by cost; Megatron-DeepSpeed branched off before Megatron-LM had sequence parallelism;
+    torchtitan keeps weights gathered after forward in a pipeline (`fsdp_reshard_after_forward` default).
+    """
+    if framework == "nanotron":
+        return replace(layout, head_layers=head_layers(spec))
+    if framework == "deepspeed":
+        return replace(layout, sequence_parallel=False)
+    if framework == "torchtitan":
+        return replace(layout, reshard=(layout.pp == 1) * 1)
+    return layout

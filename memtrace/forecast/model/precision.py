@@ -46,12 +46,25 @@ class Precision:
     @property
     def reduced_bytes(self) -> int:
         """Bytes an element of the gradients that data parallelism reduces: of the wider copy where there is one."""
-        return self.accumulation_bytes or self.gradient_bytes
+        return max(self.accumulation_bytes, self.gradient_bytes)
 
     @property
     def adam_state_bytes(self) -> int:
         """Bytes a parameter of both states of Adam."""
         return self.state_bytes + (self.state_bytes if self.second_state_bytes is None else self.second_state_bytes)
+
+
+FRAMEWORK_RECIPES = {"nanotron": "bf16-mixed-fp32-grad", "deepspeed": "deepspeed-zero"}
+"""What a framework means by 16-bit mixed precision, where it is not `bf16-mixed`."""
+
+
+def precision_in(name: str, framework: str) -> Precision:
+    """Return a recipe as a framework has it: `bf16-mixed` is its own way of mixed precision.
+
+    >>> precision_in("bf16-mixed", "nanotron").name, precision_in("fp32", "nanotron").name
+    ('bf16-mixed-fp32-grad', 'fp32')
+    """
+    return precision_named(FRAMEWORK_RECIPES.get(framework, name) if name == "bf16-mixed" else name)
 
 
 def precision_named(name: str) -> Precision:
@@ -109,6 +122,29 @@ PRECISIONS = {
             compute_bytes=2,
             residual_bytes=2,
             source=f"{_PLAYBOOK}: its table of 20 bytes a parameter",
+        ),
+        Precision(
+            name="bf16-main-grad",
+            weight_bytes=2,
+            gradient_bytes=4,
+            master_bytes=4,
+            state_bytes=4,
+            compute_bytes=2,
+            residual_bytes=2,
+            source="Megatron-LM `main_grad`: 16-bit gradients are added to float32 ones as they are made: 18 bytes a "
+            "parameter",
+        ),
+        Precision(
+            name="deepspeed-zero",
+            weight_bytes=2,
+            gradient_bytes=2,
+            accumulation_bytes=2,
+            master_bytes=8,
+            state_bytes=4,
+            compute_bytes=2,
+            residual_bytes=2,
+            source="DeepSpeed stage_1_and_2.py: gradients once more in one flat buffer, float32 ones beside the master "
+            "copy",
         ),
         Precision(
             name="bf16",

@@ -22,7 +22,7 @@ Forward writes and reads the product, writes and reads what the softmax made of 
 the softmax and moves its gradient and that of the product: about 13 with the mask's one byte, fused as Megatron-LM's
 softmax kernel is.
 """
-LOSS_BYTES = {"plain": 30, "fused": 10, "chunked": 10}
+LOSS_BYTES = {"plain": 30, "parallel": 30, "fused": 10, "chunked": 10}
 """Bytes that the loss moves a logit: written once and read by two products in 16 bits, and float32 copies of it, its
 log-softmax and its gradient; fused kernels work in place."""
 

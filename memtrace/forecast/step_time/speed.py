@@ -74,12 +74,12 @@ SPEEDS: dict[str, Speed] = {
         _PLAIN,
         compute_share=0.60,
         bucket_bytes=10**9,
-        half_tokens=480,
-        half_width=250,
+        half_tokens=340,
+        half_width=140,
         layer_bytes=100,
         attention_share=0.34,
         bandwidth_share=1.0,
-        overlap=0.58,
+        overlap=0.7,
     ),
     # 8 runs of Korthikanti et al. on A100, and 38 of NVIDIA's collection on H100.
     "megatron": replace(
