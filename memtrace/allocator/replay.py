@@ -12,7 +12,7 @@ Where a prediction fails and such a remainder explains it, it is inferred, the a
 matched, and the replay starts again with it.
 
 A history that does not follow from its start (events are missing, files were joined) contradicts the model again and
-again: its proof is given up once looking for explanations has cost as much as `effort` allows.
+again: its proof is given up once looking for explanations has cost as much as `Effort` allows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from memtrace.allocator.blocks import Block, Pool
-from memtrace.allocator.effort import Effort, GivenUpError
 from memtrace.allocator.history import (
     ALLOC,
     FREE_COMPLETED,
@@ -39,7 +38,14 @@ from memtrace.allocator.history import (
     reserved_deltas,
 )
 from memtrace.allocator.initial import InconsistentHistoryError, Initial, build, check_possible, find_initial
-from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_event, num_free_blocks
+from memtrace.allocator.recorded import (
+    Effort,
+    GivenUpError,
+    RecordedDevice,
+    adopt,
+    apply_segment_event,
+    num_free_blocks,
+)
 from memtrace.allocator.recorded_releases import predicted_releases
 from memtrace.allocator.repeats import find_repeat, repeat_values, state_key
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
