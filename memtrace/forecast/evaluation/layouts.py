@@ -82,9 +82,13 @@ def _run(cells: Mapping[str, Any]) -> Run:
 
 
 def _attention(cells: Mapping[str, Any]) -> str:
-    """Return the attention of a row that names none: Megatron's selective recomputation is of written-out scores."""
-    is_core = cells.get("framework") in ("megatron", "deepspeed") and cells.get("recompute") == "selective"
-    return "explicit" if is_core else "flash"
+    """Return the attention of a row that names none.
+
+    Megatron-LM's selective recomputation is of scores that are written out; Megatron-DeepSpeed always writes them out.
+    """
+    framework = cells.get("framework")
+    is_core = framework == "megatron" and cells.get("recompute") == "selective"
+    return "explicit" if is_core or framework == "deepspeed" else "flash"
 
 
 def _gpu(cells: Mapping[str, Any], number: int) -> Gpu:
