@@ -15,8 +15,14 @@ TORCH_STAMPS := $(TORCHES:%=.venv-torch-%/installed-$(INPUTS))
 # Tests of what memtrace does with torch's own objects, and that one recording from end to end.
 TORCH_TESTS := tests/torches tests/hooks/test_cpu.py tests/hooks/test_owners.py tests/hooks/test_saved.py
 
+# torch's CUDA build without NVIDIA's libraries (0.5 GB), and what it and memtrace import: see docs/driverless.md.
+DRIVERLESS := .venv-driverless
+DRIVERLESS_STAMP := $(DRIVERLESS)/installed-$(INPUTS)
+DRIVERLESS_TORCH := 2.13.0
+DRIVERLESS_NEEDS := typing-extensions sympy networkx jinja2 fsspec filelock numpy click orjson pandas plotly rich pytest
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-torches gold check mutants faults fuzz docs bench accuracy gpu clean
+.PHONY: help demo driverless test test-fast test-torches gold check mutants faults fuzz docs bench accuracy gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,7 +44,17 @@ demo: $(RUN_STAMP) ## record a small GPT on the CPU and write an HTML report
 	$(BIN)/memtrace report demo/trace.json --html demo/report.html --force
 	@echo "The report is $(CURDIR)/demo/report.html: open it in a browser."
 
-test: $(DEV_STAMP) ## run every test
+# Where it cannot be installed, its tests say why, and fail in CI; all others still run.
+$(DRIVERLESS_STAMP): | $(BIN)/python
+	@rm -rf $(DRIVERLESS) && $(PYTHON) -m venv $(DRIVERLESS)
+	@echo "== installing torch for CUDA into $(DRIVERLESS): half a gigabyte"
+	@timeout 900 sh -c '$(DRIVERLESS)/bin/python -m pip install --quiet --no-deps torch===$(DRIVERLESS_TORCH) && \
+		$(DRIVERLESS)/bin/python -m pip install --quiet $(DRIVERLESS_NEEDS)' 2>$(DRIVERLESS)/said.txt \
+		&& touch $@ || tail -3 $(DRIVERLESS)/said.txt | tee $(DRIVERLESS)/why-not.txt
+
+driverless: $(DRIVERLESS_STAMP) ## install torch for CUDA into an environment of its own, for tests without a GPU
+
+test: $(DEV_STAMP) $(DRIVERLESS_STAMP) ## run every test
 	$(BIN)/python tests/ensure_browser.py
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations=15
 
@@ -93,4 +109,4 @@ gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTH
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py
 
 clean: ## remove the environments, caches and demo output
-	rm -rf $(VENV) .venv-torch-* demo build dist .mutants .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DRIVERLESS) .venv-torch-* demo build dist .mutants .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

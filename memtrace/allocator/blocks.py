@@ -1,7 +1,8 @@
 """Blocks, the pools that keep free ones, and the driver that gives memory: what the model of the allocator is made of.
 
 Blocks of a segment form a doubly linked list in address order and tile it. A pool keeps its free blocks sorted by size,
-then address, apart for each stream: torch has one set ordered by (stream, size, address), which is the same.
+then address, apart for each stream: torch has one set ordered by (stream, size, address), which is the same. Between
+size and address newer versions look at an age, that of the block (torch 2.12) or of its segment (since 2.13).
 """
 
 from __future__ import annotations
@@ -37,12 +38,36 @@ class Expandable:
 class Block:
     """A piece of a segment. Sizes in bytes."""
 
-    __slots__ = ("address", "age_base", "expandable", "next", "pool", "prev", "requested", "size", "state", "stream")
+    __slots__ = (
+        "address",
+        "age_base",
+        "expandable",
+        "made",
+        "next",
+        "order",
+        "pool",
+        "prev",
+        "requested",
+        "size",
+        "state",
+        "stream",
+    )
 
     def __init__(
-        self, address: int, size: int, pool: Pool, stream: int, state: int = FREE, expandable: Expandable | None = None
+        self,
+        address: int,
+        size: int,
+        pool: Pool,
+        stream: int,
+        state: int = FREE,
+        expandable: Expandable | None = None,
+        made: int = 0,
     ) -> None:
         self.address = address
+        self.made = made
+        """When it or its segment was made, a number larger than all addresses; 0 where only addresses count."""
+        self.order = made + address
+        """What decides between blocks of one size."""
         self.size = size
         self.pool = pool
         self.stream = stream
@@ -59,6 +84,11 @@ class Block:
     def __lt__(self, other: Block) -> bool:
         # Two blocks have one size and address only in a damaged recording: their order then does not matter.
         return False
+
+    def set_made(self, made: int) -> None:
+        """Change the age of a block that is in no pool."""
+        self.made = made
+        self.order = made + self.address
 
     @property
     def is_whole_segment(self) -> bool:
@@ -83,7 +113,7 @@ class Block:
 
 
 Entry = tuple[int, int, Block]
-"""Size, address and block of a free block, in the order of the search."""
+"""Size, order and block of a free block, in the order of the search."""
 
 
 class Pool:
@@ -106,13 +136,13 @@ class Pool:
     def insert(self, block: Block) -> None:
         """Add a free block."""
         block.age_base = self.searches
-        insort(self.free[block.stream], (block.size, block.address, block))
+        insort(self.free[block.stream], (block.size, block.order, block))
 
     def remove(self, block: Block) -> None:
         """Take out a free block."""
         entries = self.free[block.stream]
         # (512, 64) sorts before (512, 64, block), so that the search ends there without comparing blocks.
-        del entries[bisect_left(entries, (block.size, block.address))]
+        del entries[bisect_left(entries, (block.size, block.order))]
 
     def insert_unmapped(self, block: Block) -> None:
         """Add address space without memory."""
@@ -124,7 +154,7 @@ class Pool:
         del entries[bisect_left(entries, (block.address,))]
 
     def free_blocks(self) -> list[Block]:
-        """Return all free blocks in torch's order: by stream, size and address."""
+        """Return all free blocks in torch's order: by stream, size and what decides between equal sizes."""
         return [block for stream in sorted(self.free) for _, _, block in self.free[stream]]
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, Block, Driver, Expandable, Pool
-from memtrace.allocator.settings import Settings
+from memtrace.allocator.settings import LOWEST_ADDRESS, OLDEST_BLOCK, Settings
 from memtrace.schema.names import DEFAULT_POOL
+
+ABOVE_ADDRESSES = 64
+"""Bits of an address."""
 
 
 class DeviceMemory:
@@ -40,6 +43,9 @@ class DeviceMemory:
         """Segments taken from the device; of expandable segments, times that memory was mapped."""
         self.num_alloc_retries = 0
         self.num_ooms = 0
+        self._num_made = 0
+        self._counts_made = settings.equal_sizes != LOWEST_ADDRESS
+        self._blocks_age = settings.equal_sizes == OLDEST_BLOCK
 
     def pools(self, pool_id: str) -> tuple[Pool, Pool]:
         """Return the small and the large pool of this id; a private one is made when it is first used."""
@@ -70,28 +76,35 @@ class DeviceMemory:
         block.state = FREE
         before = block.prev
         if before is not None and before.state == FREE:
-            del free[bisect_left(free, (before.size, before.address))]
+            del free[bisect_left(free, (before.size, before.order))]
             before.absorb_next()
+            if self._blocks_age:
+                before.set_made(block.made)
             block = before
         after = block.next
         if after is not None and after.state == FREE:
             # As `absorb_next`, which most frees would spend a tenth of their time on calling.
-            del free[bisect_left(free, (after.size, after.address))]
+            del free[bisect_left(free, (after.size, after.order))]
             block.size += after.size
             block.next = behind = after.next
             if behind is not None:
                 behind.prev = block
         block.age_base = block.pool.searches
-        insort(free, (block.size, block.address, block))
+        insort(free, (block.size, block.order, block))
         return size
 
     def add_segment(self, address: int, size: int, pool: Pool, stream: int) -> Block:
         """Return a new segment as one free block that is in no pool yet."""
-        block = Block(address, size, pool, stream)
+        block = Block(address, size, pool, stream, made=self.next_made())
         self.heads[address] = block
         self.reserved_bytes += size
         self.num_device_mallocs += 1
         return block
+
+    def next_made(self) -> int:
+        """Return what tells what is made now from what is older; 0 where only addresses count."""
+        self._num_made += self._counts_made
+        return self._num_made << ABOVE_ADDRESSES
 
     def remove_segment(self, block: Block) -> None:
         """Give back a segment that is one free block in its pool."""

@@ -63,7 +63,7 @@ def _candidate(memory: DeviceMemory, pool: Pool, size: int, stream: int) -> Bloc
 
 def add_expandable(memory: DeviceMemory, segment: Expandable, pool: Pool, stream: int) -> Block:
     """Add a segment of which nothing is mapped, and return the block that is all of it."""
-    block = Block(segment.address, segment.size, pool, stream, UNMAPPED, segment)
+    block = Block(segment.address, segment.size, pool, stream, UNMAPPED, segment, memory.next_made())
     segment.head = block
     memory.expandables.append(segment)
     pool.insert_unmapped(block)
@@ -92,7 +92,9 @@ def put_memory(memory: DeviceMemory, block: Block, size: int) -> Block:
     pool = block.pool
     pool.remove_unmapped(block)
     if size < block.size:
-        rest = Block(block.address + size, block.size - size, pool, block.stream, UNMAPPED, block.expandable)
+        rest = Block(
+            block.address + size, block.size - size, pool, block.stream, UNMAPPED, block.expandable, block.made
+        )
         block.size = size
         block.insert_after(rest)
         pool.insert_unmapped(rest)
@@ -132,13 +134,13 @@ def take_memory(memory: DeviceMemory, block: Block, start: int, stop: int) -> No
     pool.remove(block)
     memory.reserved_bytes -= stop - start
     if start > block.address:
-        gone = Block(start, end - start, pool, block.stream, UNMAPPED, block.expandable)
+        gone = Block(start, end - start, pool, block.stream, UNMAPPED, block.expandable, block.made)
         block.size = start - block.address
         block.insert_after(gone)
         pool.insert(block)
         block = gone
     if stop < end:
-        rest = Block(stop, end - stop, pool, block.stream, FREE, block.expandable)
+        rest = Block(stop, end - stop, pool, block.stream, FREE, block.expandable, block.made)
         block.size = stop - block.address
         block.insert_after(rest)
         pool.insert(rest)

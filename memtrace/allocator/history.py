@@ -112,24 +112,28 @@ def read_history(rank: RankTrace, device: str) -> History:
         stream=events["stream"][rows],
         segments=segments,
         blocks=blocks,
-        pool_ids=_pool_ids(segments, address),
+        pool_ids=_pool_ids(segments, action, address),
         problem=problem,
         note="Only the events after the last gap are replayed." if is_cut else None,
     )
     return history
 
 
-def _pool_ids(segments: tuple[Segment, ...], address: IntArray) -> list[str | None] | None:
+def _pool_ids(segments: tuple[Segment, ...], action: IntArray, address: IntArray) -> list[str | None] | None:
     """Return for each event its private pool, by the segment that its address lies in; `None` if there is none.
 
     Which pool a request goes to is an input of the model, and torch before 2.12 wrote it down only with the segment.
+    The driver gives addresses again: what happened at them before the segment was made is of another.
     """
     if all(segment.pool_id == DEFAULT_POOL for segment in segments):
         return None
     starts = np.array([segment.address for segment in segments], np.int64)
     ends = np.array([segment.end for segment in segments], np.int64)
     at = np.searchsorted(starts, address, side="right") - 1
-    inside = (at >= 0) & (address < ends[at])
+    made = np.zeros(len(segments), np.int64)
+    for event in np.flatnonzero(action == SEGMENT_ALLOC):
+        made[at[event]] = event
+    inside = (at >= 0) & (address < ends[at]) & (np.arange(len(address)) >= made[at])
     ids = [None if segment.pool_id == DEFAULT_POOL else segment.pool_id for segment in segments]
     return [ids[n] if known else None for n, known in zip(at.tolist(), inside.tolist(), strict=True)]
 

@@ -16,12 +16,15 @@ that was freed on the way the history tells only what was requested. Its size fo
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
 from memtrace.allocator import expandable
 from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, UNKNOWN_AGE, Block, Driver, Expandable
+from memtrace.allocator.device_memory import ABOVE_ADDRESSES
 from memtrace.allocator.fronts import find_fronts
 from memtrace.allocator.history import (
     ALLOC,
@@ -35,7 +38,7 @@ from memtrace.allocator.history import (
     reserved_deltas,
 )
 from memtrace.allocator.model import Allocator
-from memtrace.allocator.settings import Settings
+from memtrace.allocator.settings import OLDEST_SEGMENT, Settings
 from memtrace.allocator.sizes import MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, round_size
 from memtrace.schema.names import DEFAULT_POOL
 
@@ -71,6 +74,10 @@ class Initial:
     """By address of the first mapped range of an expandable segment, where the segment begins, if that is lower."""
     extra: dict[int, int] = field(default_factory=dict)
     """What was inferred: by address of a block, the bytes by which it is larger than its request."""
+    at_least: set[int] = field(default_factory=set)
+    """Blocks of which that is only a lower bound: the free block behind them was too short for a request."""
+    older: list[tuple[int, int]] = field(default_factory=list)
+    """What was inferred: addresses of two segments, of which the first is the older one."""
 
 
 def find_initial(history: History, settings: Settings) -> Initial:
@@ -224,12 +231,35 @@ def _size_blocks(segment: Segment, blocks: list[InitialBlock], settings: Setting
                 block.slack = min(SMALL_SIZE, gap - SMALL_SIZE - MIN_BLOCK)
 
 
+def ages(initial: Initial) -> dict[int, int] | None:
+    """Return the rank of each segment by age: as it was inferred, else by address. `None` if that is a circle."""
+    younger_than: dict[int, set[int]] = {}
+    waits_for: Counter[int] = Counter()
+    for older, younger in set(initial.older):
+        younger_than.setdefault(older, set()).add(younger)
+        waits_for[younger] += 1
+    ready = [segment.address for segment in initial.segments if not waits_for[segment.address]]
+    heapify(ready)
+    ranks: dict[int, int] = {}
+    while ready:
+        address = heappop(ready)
+        ranks[address] = len(ranks)
+        for younger in younger_than.get(address, ()):
+            waits_for[younger] -= 1
+            if not waits_for[younger]:
+                heappush(ready, younger)
+    return ranks if len(ranks) == len(initial.segments) else None
+
+
 def build(initial: Initial, settings: Settings, driver: Driver) -> Allocator:
     """Return an allocator in the initial state."""
     allocator = Allocator(settings, driver, has_limit=True)
+    ranks = (ages(initial) if settings.equal_sizes == OLDEST_SEGMENT else None) or {}
     for segment, blocks in zip(initial.segments, initial.blocks, strict=True):
         pool = allocator.pools(segment.pool_id)[not segment.is_small]
-        block = Block(segment.address, segment.size, pool, segment.stream)
+        # Older than all that will be made.
+        made = (ranks[segment.address] - len(ranks)) << ABOVE_ADDRESSES if ranks else 0
+        block = Block(segment.address, segment.size, pool, segment.stream, made=made)
         if segment.is_expandable:
             block = _mapped_range(allocator, segment, initial)
         else:
@@ -267,7 +297,7 @@ def _mapped_range(allocator: Allocator, segment: Segment, initial: Initial) -> B
         # Unmapped space in front: cut it off, so that what is mapped starts where the range does.
         pool.remove_unmapped(holder)
         rest = Block(segment.address, holder.address + holder.size - segment.address, pool, holder.stream, holder.state)
-        rest.expandable = holder.expandable
+        rest.expandable, rest.made, rest.order = holder.expandable, holder.made, holder.made + segment.address
         holder.size = segment.address - holder.address
         holder.insert_after(rest)
         pool.insert_unmapped(holder)
@@ -307,7 +337,7 @@ def _carve(allocator: Allocator, block: Block, used: list[InitialBlock], extra: 
 
 def _split(allocator: Allocator, block: Block, size: int, *, keep_front: bool = False) -> Block:
     """Split a block in two and return the hind one; the front goes to its pool, unless it is to be kept."""
-    rest = Block(block.address + size, block.size - size, block.pool, block.stream, FREE, block.expandable)
+    rest = Block(block.address + size, block.size - size, block.pool, block.stream, FREE, block.expandable, block.made)
     block.size = size
     block.insert_after(rest)
     if not keep_front:

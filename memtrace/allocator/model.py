@@ -48,7 +48,7 @@ class Allocator(DeviceMemory):
         return None if block is None else self.hand_out(block, size, requested)
 
     def find(self, pool: Pool, size: int, stream: int) -> Block | None:
-        """Take the best fitting free block out of its pool: of this stream, the smallest, and the lowest of those."""
+        """Take the best fitting free block out of its pool: of this stream, the smallest, and the first of those."""
         if self._collects:
             pool.searches += 1
         free = pool.free.get(stream)
@@ -87,14 +87,17 @@ class Allocator(DeviceMemory):
         if splits and not pool.no_split:
             # As `Block.insert_after` and `Pool.insert` do, without two calls for each of millions of requests.
             after = block.next
-            left = Block(block.address + size, rest, pool, block.stream, FREE, block.expandable)
+            left = Block(block.address + size, rest, pool, block.stream, FREE, block.expandable, block.made)
             left.prev, left.next = block, after
             if after is not None:
                 after.prev = left
             block.next = left
             block.size = size
+            if self._blocks_age:
+                # torch keeps the old block for what is left, and makes a new one that it hands out.
+                block.set_made(self.next_made())
             left.age_base = pool.searches
-            insort(pool.free[block.stream], (rest, left.address, left))
+            insort(pool.free[block.stream], (rest, left.order, left))
         block.state = ALLOCATED
         block.requested = requested
         self.live[block.address] = block

@@ -122,8 +122,8 @@ def free_block_at(allocator: Allocator, address: int, size: int) -> Block | None
     pools = [pool for pair in [(allocator.large, allocator.small), *allocator.private.values()] for pool in pair]
     for pool in pools:
         for entries in pool.free.values():
-            for free_bytes, start, block in entries:
-                if start <= address and address + size <= start + free_bytes:
+            for free_bytes, _, block in entries:
+                if block.address <= address and address + size <= block.address + free_bytes:
                     return block
     return None
 
@@ -142,7 +142,7 @@ def adopt(allocator: Allocator, address: int, size: int, requested: int, stream:
     pool = block.pool
     pool.remove(block)
     if block.address < address:
-        rest = Block(address, block.address + block.size - address, pool, block.stream, FREE)
+        rest = Block(address, block.address + block.size - address, pool, block.stream, FREE, made=block.made)
         rest.expandable = block.expandable
         block.size = address - block.address
         block.insert_after(rest)

@@ -10,7 +10,7 @@ later setting wins, and what a list of divisions does not mention keeps its valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from memtrace.errors import MemtraceError
@@ -18,6 +18,13 @@ from memtrace.errors import MemtraceError
 MIB = 1 << 20
 UNLIMITED = 2**64 - 1
 """torch's value of `max_split_size` when it is not set (SIZE_MAX), in bytes."""
+
+LOWEST_ADDRESS = "lowest address"
+"""Of equal blocks, that of the lowest address is taken: before torch 2.12."""
+OLDEST_BLOCK = "oldest block"
+"""Of equal blocks, the one that was made first, a split making a new one of its front: torch 2.12."""
+OLDEST_SEGMENT = "oldest segment"
+"""Of equal blocks, that in the segment that was made first: since torch 2.13."""
 
 NUM_DIVISIONS = 16
 """Entries of `roundup_power2_divisions`: for sizes from 1 MiB, 2 MiB … 32 GiB on."""
@@ -63,6 +70,9 @@ class Settings:
     """Whether a request above the memory limit fails at once, without freeing anything (torch 2.12)."""
     backend: str = "native"
     """`native`, or `cudaMallocAsync`, which has none of this and cannot be replayed."""
+
+    equal_sizes: str = field(default=LOWEST_ADDRESS, compare=False)
+    """Which of free blocks of one size is taken: no setting, but told by the version of torch."""
 
     def __str__(self) -> str:
         return print_settings(self)
@@ -352,6 +362,9 @@ def _reported(facts: Mapping[str, Any]) -> dict[str, Any]:
     found = {one.name: facts[one.name] for one in fields(Settings) if isinstance(facts.get(one.name), (int, float))}
     if found.get("max_split_size") == -1:
         found["max_split_size"] = UNLIMITED
+    if facts.get("events_name_pool"):
+        # Both came with the version of torch that changed the order: 2.12 and 2.13.
+        found["equal_sizes"] = OLDEST_SEGMENT if "max_round_threshold" in facts else OLDEST_BLOCK
     divisions = facts.get("roundup_power2_divisions")
     if isinstance(divisions, Mapping) and all(str(key).isdigit() for key in divisions):
         by_start = {int(key): value for key, value in divisions.items() if isinstance(value, int)}

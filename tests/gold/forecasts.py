@@ -74,6 +74,7 @@ FLAGS = (
     *("_remove_final_layer_norm", "new_decoder_architecture", "parallel_attn", "bias"),
 )
 CONFIGS = {
+    "nothing": {},
     "defaults": SMALL,
     **{
         f"all {str(flag).lower()}": FULL
@@ -128,7 +129,6 @@ def _models() -> dict[str, Any]:
     specs = {f"{kind}, {name}": _read(kind, config) for kind in READERS for name, config in CONFIGS.items()}
     counted = {name: preset(name) for name in PRESETS} | {name: one for name, one in specs.items() if one is not None}
     return {
-        "presets": {name: _own_fields(preset(name)) for name in PRESETS},
         "read": {name: "refused" if one is None else _own_fields(one) for name, one in specs.items()},
         "parameters, those of a token, tensors": {
             name: [num_parameters(one), active_parameters(one), num_parameter_tensors(one)]

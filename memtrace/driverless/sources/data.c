@@ -141,25 +141,35 @@ void dl_handed(uint64_t address) {
     if (count && dl_is_device((void *)address)) dl_forget(address, 1);
 }
 
-/* The arguments of a launch lie on the stack of the thread that launches; how many there are is not told, so that what
- * lies near is looked at too. At most, a copy is forgotten that the kernel would only have read. */
-#define LOOKED_AT 16384
+/* Where arguments of a launch can lie: on the stack of the thread that launches, near the call. */
+#define NEAR 16384
+/* What the last argument may take: its size is not told. At most, a copy is forgotten that the kernel would have read. */
+#define LAST 4096
 
-static uint64_t *stack_end(void) {
-    static __thread uint64_t *end;
+static uintptr_t stack_end(void) {
+    static __thread uintptr_t end;
     if (end) return end;
     pthread_attr_t attributes;
     void *low;
     size_t bytes;
-    if (pthread_getattr_np(pthread_self(), &attributes)) return NULL;
+    if (pthread_getattr_np(pthread_self(), &attributes)) return 0;
     pthread_attr_getstack(&attributes, &low, &bytes);
     pthread_attr_destroy(&attributes);
-    return end = (uint64_t *)((char *)low + bytes);
+    return end = (uintptr_t)low + bytes;
 }
 
-void dl_handed_stack(void) {
-    if (!count) return;
-    uint64_t *at = __builtin_frame_address(0), *end = stack_end();
-    if (end && end - at > (long)(LOOKED_AT / sizeof *at)) end = at + LOOKED_AT / sizeof *at;
-    for (; at < end && count; at++) dl_handed(*at);
+/* How many arguments there are is not told either: as long as their addresses lie near. */
+void dl_handed_arguments(void **arguments) {
+    if (!count || !arguments) return;
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0), end = stack_end(), first = here + NEAR, last = 0;
+    if (!end) return;
+    for (; (uintptr_t)(arguments + 1) <= end || (uintptr_t)arguments < here; arguments++) {
+        uintptr_t one = (uintptr_t)*arguments;
+        if (one < here || one >= here + NEAR || one >= end) break;
+        if (one < first) first = one;
+        if (one > last) last = one;
+    }
+    if (!last) return;
+    if (last + LAST < end) end = last + LAST;
+    for (uintptr_t at = first & ~(uintptr_t)7; at + 8 <= end && count; at += 8) dl_handed(*(uint64_t *)at);
 }

@@ -84,9 +84,9 @@ int dl_is_pinned(const void *pointer);
 void dl_copy(void *to, const void *from, uint64_t bytes);
 void dl_set(void *to, int value, uint64_t bytes);
 void dl_forget(uint64_t address, uint64_t bytes);
-/* A kernel or library call was handed these addresses, or what lies on the stack of the call. */
+/* A kernel or library call was handed this address, or arguments that hold addresses. */
 void dl_handed(uint64_t address);
-void dl_handed_stack(void);
+void dl_handed_arguments(void **arguments);
 
 /* ---- streams.c: nothing runs, so everything has ended when it is asked; captures follow the stream rules ---- */
 

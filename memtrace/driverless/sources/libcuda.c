@@ -361,8 +361,8 @@ int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
                    unsigned block_y, unsigned block_z, unsigned shared, struct stream *stream, void **arguments,
                    void **extra) {
     (void)function, (void)grid_x, (void)grid_y, (void)grid_z, (void)block_x, (void)block_y, (void)block_z;
-    (void)shared, (void)arguments, (void)extra;
-    dl_handed_stack();
+    (void)shared, (void)extra;
+    dl_handed_arguments(arguments);
     dl_work(stream);
     return OK;
 }
@@ -379,8 +379,8 @@ struct launch_config {
 };
 
 int cuLaunchKernelEx(const struct launch_config *config, void *function, void **arguments, void **extra) {
-    (void)function, (void)arguments, (void)extra;
-    dl_handed_stack();
+    (void)function, (void)extra;
+    dl_handed_arguments(arguments);
     dl_work(config->stream);
     return OK;
 }

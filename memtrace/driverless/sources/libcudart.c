@@ -836,23 +836,23 @@ int __cudaPopCallConfiguration(struct dim3 *grid, struct dim3 *block, size_t *sh
     return OK;
 }
 
-static int launch(struct stream *stream) {
+static int launch(void **arguments, struct stream *stream) {
     int error = enter();
-    dl_handed_stack();
+    dl_handed_arguments(arguments);
     dl_work(stream);
     return done(error);
 }
 
 int cudaLaunchKernel(const void *function, struct dim3 grid, struct dim3 block, void **arguments, size_t shared,
                      struct stream *stream) {
-    (void)function, (void)grid, (void)block, (void)arguments, (void)shared;
-    return launch(stream);
+    (void)function, (void)grid, (void)block, (void)shared;
+    return launch(arguments, stream);
 }
 
 int cudaLaunchCooperativeKernel(const void *function, struct dim3 grid, struct dim3 block, void **arguments,
                                 size_t shared, struct stream *stream) {
-    (void)function, (void)grid, (void)block, (void)arguments, (void)shared;
-    return launch(stream);
+    (void)function, (void)grid, (void)block, (void)shared;
+    return launch(arguments, stream);
 }
 
 struct launch_config {
@@ -862,8 +862,8 @@ struct launch_config {
 };
 
 int cudaLaunchKernelExC(const struct launch_config *config, const void *function, void **arguments) {
-    (void)function, (void)arguments;
-    return launch(config->stream);
+    (void)function;
+    return launch(arguments, config->stream);
 }
 
 int __cudaGetKernel(void **kernel, const void *function) {

@@ -17,6 +17,7 @@ from memtrace.forecast.evaluation.columns import read_cells
 from memtrace.forecast.evaluation.layouts import GivenLayout, given_layout
 from memtrace.forecast.evaluation.table import read_table
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.memory.sharding import context_bytes
 from memtrace.forecast.model.parameters import num_parameters
@@ -57,6 +58,15 @@ def evaluate_layouts(given: Sequence[GivenLayout], known: Calibration | None = N
         groups[alike(one)].append(at)
     found: list[EvaluatedLayout | None] = [None] * len(given)
     for (spec, gpu, run, _), places in groups.items():
+        fullest = max(places, key=lambda at: given[at].run.micro_batch * given[at].run.sequence)
+        largest = given[fullest].run
+        check_countable(
+            spec,
+            tokens=largest.micro_batch * largest.sequence,
+            sequence=max(given[at].run.sequence for at in places),
+            has_scores=run.attention != "flash",
+            where=f"row {fullest + 1:,}",
+        )
         runs, layouts = together([given[at] for at in places])
         try:
             speed = scaled(speed_of(run.framework), factors[0])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
 from memtrace.forecast.model.parameters import num_parameters
@@ -76,6 +77,8 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
         MemtraceError: the question has no layout.
     """
     _check(question)
+    tokens, has_scores = question.global_sequences * question.sequence, question.attention != "flash"
+    check_countable(spec, tokens=tokens, sequence=question.sequence, has_scores=has_scores)
     grid = layout_grid(
         spec,
         gpus=question.gpus,

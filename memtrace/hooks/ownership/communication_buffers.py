@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from time import time_ns
 from typing import Any
 
-from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.ownership.ddp_buckets import Replicas
+from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.ownership.owners import Owned
 from memtrace.hooks.parts.chunk import Row
 from memtrace.schema.names import Category

@@ -16,7 +16,7 @@ from memtrace.units import format_bytes, format_ns
 
 FORMAT = "memtrace-plan-evaluation"
 VERSION = 1
-HEADINGS = ("row", "GPUs", "step", "tok/s/GPU", "MFU", "peak", "process", "fits", "where the time goes")
+HEADINGS = ("row", "GPUs", "step", "tok/s/GPU", "MFU", "peak", "reserved", "fits", "where the time goes")
 
 
 def evaluation_json(rows: Sequence[EvaluatedLayout]) -> bytes:
@@ -42,7 +42,7 @@ def _cells(number: int, row: EvaluatedLayout) -> tuple[str, ...]:
         f"{row.tokens_per_second_per_gpu:,.0f}",
         f"{row.mfu:.1%}",
         format_bytes(row.peak_bytes),
-        format_bytes(row.process_bytes),
+        format_bytes(row.reserved_bytes),
         row.fits,
         ", ".join(told),
     )

@@ -88,7 +88,6 @@ def gather_events(
     gathered.tables |= _tables(windows, strings)
     if dumps.last is not None:
         gathered.tables |= dumps.last.segments.tables
-        gathered.allocator_settings = dumps.last.allocator_settings
     return gathered
 
 
@@ -240,6 +239,7 @@ class _Dumps:
             if len(history.columns["action"])
         ]
         self.last, self.last_number = snapshot, chunk.number
+        self.gathered.allocator_settings |= snapshot.allocator_settings
         self.previous |= {one.device_id: one for one in snapshot.histories if len(one.columns["action"])}
         return found
 

@@ -89,8 +89,15 @@ def _read_tables(data: Mapping[Any, Any], reading: SnapshotReading) -> SnapshotT
         segments=segments,
         histories=tuple(read_history(reading, segments, index, trace) for index, trace in enumerate(traces) if trace),
         annotations=_annotations(reading, data.get("external_annotations") or []),
-        allocator_settings=_plain_settings(data.get("allocator_settings")),
+        allocator_settings=_format_facts(traces) | _plain_settings(data.get("allocator_settings")),
     )
+
+
+def _format_facts(traces: list[list[Any] | PackedEvents]) -> dict[str, bool]:
+    """Return what the form of the events tells of the version of torch, which no snapshot holds."""
+    first = (trace.first_keys if isinstance(trace, PackedEvents) else trace[0] for trace in traces if len(trace))
+    entry = next((one for one in first if isinstance(one, (dict, frozenset))), None)
+    return {} if entry is None else {"events_name_pool": "pool_id" in entry}
 
 
 def initial_block_columns(history: History) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""Peaks that others measured on real GPUs against torch's own CUDA build on a GPU that is not there.
+
+Reads `../shared/data/published/gpu_peaks.csv` and runs the programs of those rows for a T4 that say what torch counted
+as allocated and reserved. Needs a Python whose torch is built for CUDA, with transformers, peft and torchvision:
+
+    python benchmarks/driverless.py --python .venv-driverless/bin/python [--only resnet50] [--output FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(ROOT))
+
+from memtrace.driverless.environment import Devices, environment  # noqa: E402
+
+MIB = 1024**2
+T4_CONTEXT_BYTES = 135 * MIB
+"""What the rows themselves say: process less reserved."""
+RUN = """
+import json, runpy, sys, torch
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print(json.dumps([torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()]))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A measured peak and the program that it is of."""
+
+    name: str
+    command: tuple[str, ...]
+    allocated_bytes: int
+    reserved_bytes: int
+
+
+def rows() -> Iterator[Row]:
+    """Yield the rows that say what torch counted."""
+    with (SHARED / "data" / "published" / "gpu_peaks.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["gpu"] == "T4" and row["true_allocated"]:
+                yield Row(
+                    name=row["id"],
+                    command=command_of(row["id"]),
+                    allocated_bytes=int(row["true_allocated"]),
+                    reserved_bytes=int(row["true_reserved"]),
+                )
+
+
+def command_of(name: str) -> tuple[str, ...]:
+    """Return the program of a row and its arguments.
+
+    >>> command_of("lora-SmolLM2-135M-sdpa-b2-s512")[1:]
+    ('--model', 'SmolLM2-135M', '--batch', '2', '--seq', '512', '--attn', 'sdpa')
+    """
+    folder = SHARED / "cases" / "predict" / "published"
+    found = re.fullmatch(r"(pf|lora)-(.+?)(?:-(sdpa|eager))?-b(\d+)-s(\d+)", name)
+    assert found is not None, name
+    kind, model, attention, batch, length = found.groups()
+    sizes = ("--model", model, "--batch", batch, "--seq", length)
+    if kind == "lora":
+        return (str(folder / "lora_row.py"), *sizes, "--attn", attention)
+    return (str(folder / "preflight_row.py"), *sizes, "--bf16")
+
+
+def peaks(row: Row, python: str) -> tuple[int, int] | str:
+    """Return allocated and reserved bytes of a run, or the last line of its error."""
+    added = environment(Devices(gpu="t4-16gb", context_bytes=T4_CONTEXT_BYTES), python=python)
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", RUN, *row.command],
+        env={**os.environ, **added, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        return next(reversed(done.stderr.strip().splitlines()), "no word")
+    allocated, reserved = json.loads(done.stdout.splitlines()[-1])
+    return allocated, reserved
+
+
+def line_of(row: Row, found: tuple[int, int] | str) -> str:
+    """Return a row of the table."""
+    if isinstance(found, str):
+        return f"| {row.name} | **failed**: {found[:100]} | | | |"
+    pairs = zip((row.allocated_bytes, row.reserved_bytes), found, strict=True)
+    cells = [f"{true / MIB:,.2f} | {ours / MIB:,.2f} ({100 * (ours - true) / true:+.3f} %)" for true, ours in pairs]
+    return f"| {row.name} | {cells[0]} | {cells[1]} |"
+
+
+def main() -> None:
+    """Run the rows and print the table, in MiB."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", default=str(ROOT / ".venv-driverless" / "bin" / "python"))
+    parser.add_argument("--only", default="", help="rows whose names hold this")
+    parser.add_argument("--output", type=Path)
+    asked = parser.parse_args()
+    lines = [
+        "| run on a T4 | allocated, measured | driverless | reserved, measured | driverless |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows():
+        if asked.only in row.name:
+            lines.append(line_of(row, peaks(row, asked.python)))
+            print(lines[-1], flush=True)
+    if asked.output is not None:
+        asked.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""memtrace on CUDA: its own GPU tests, unchanged, and that it never starts CUDA before the program does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.driverless.conftest import ROOT, Run, ended_too_early
+
+PYTEST = ("-m", "pytest", "-c", "/dev/null", "--rootdir", ROOT, "-p", "no:cacheprovider", "-q", "-m", "gpu", "-rs")
+
+FORKING = """
+import os, torch
+def child():
+    pid = os.fork()
+    if pid == 0:
+        torch.zeros(3).cuda()
+        os._exit(5)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+model = torch.nn.Linear(8, 8)
+assert child() == 5
+assert not torch.cuda.is_initialized()
+model.cuda()(torch.randn(2, 8, device="cuda")).sum().backward()
+"""
+
+
+@pytest.mark.parametrize("file", ["test_gpu_allocator.py", "test_gpu_record.py"])
+@pytest.mark.timeout(300)
+def test_what_is_tested_on_a_gpu_holds_without_one(run_driverless: Run, file: str) -> None:
+    done = run_driverless(*PYTEST, f"tests/gpu/{file}", gpu="a100-80gb")
+    if ended_too_early(done):
+        done = run_driverless(*PYTEST, f"tests/gpu/{file}", gpu="a100-80gb")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout
+
+
+def test_recording_does_not_start_cuda(run_driverless: Run, cuda_python: str, tmp_path: Path) -> None:
+    """A driver that is started before a fork is lost to the child: the child of this program uses CUDA all the same."""
+    trace = tmp_path / "trace.json"
+    done = run_driverless("-m", "memtrace", "record", "-o", trace, "--", cuda_python, "-c", FORKING)
+    assert done.returncode == 0, done.stderr
+    report = run_driverless("-m", "memtrace", "report", "--json", trace)
+    assert [rank["device"] for rank in json.loads(report.stdout)["ranks"]] == ["cuda:0"]
