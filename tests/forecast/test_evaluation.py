@@ -197,6 +197,8 @@ def test_a_cell_is_a_value_or_an_error_that_names_it(name: str, cell: object) ->
         ({"framework": "deepspeed"}, ("deepspeed-zero", "parallel", "explicit", False)),
         ({"framework": "megatron", "recompute": "selective"}, ("bf16-mixed", "parallel", "explicit", True)),
         ({"framework": "megatron", "recompute": "full"}, ("bf16-mixed", "parallel", "flash", True)),
+        ({"framework": "torchtitan", "precision": "fp8-mixed"}, ("fp8-dynamic", "plain", "flash", True)),
+        ({"framework": "megatron", "precision": "fp8-mixed"}, ("fp8-mixed", "parallel", "flash", True)),
         ({"framework": "fsdp"}, ("bf16-mixed", "plain", "flash", True)),
         ({}, ("bf16-mixed", "plain", "flash", True)),
     ],

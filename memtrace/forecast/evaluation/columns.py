@@ -124,7 +124,8 @@ COLUMNS: dict[str, Column] = {
     ),
     "recompute": Column(read=_one_of(RECOMPUTE), meaning="none, selective or full; none"),
     "precision": Column(
-        read=_one_of(PRECISIONS), meaning="a recipe, as `--precision`; bf16-mixed, which is the framework's own"
+        read=_one_of(PRECISIONS),
+        meaning="a recipe, as `--precision`; bf16-mixed, which as fp8-mixed is the framework's own",
     ),
     "loss": Column(
         read=_one_of(LOSSES),
