@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.activations import BY_OPERATOR
 from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
@@ -31,6 +32,8 @@ from memtrace.forecast.step_time.step import COMMUNICATION, COMPUTATION
 
 MAX_DRAWN = 4000
 """Layouts in the chart: as many as the playbook's sweep had."""
+INTERLEAVE = frozenset({"none", "megatron", "torchtitan"})
+"""Frameworks that have interleaved schedules."""
 EQUAL_SPEED = 0.005
 """Share by which two throughputs may differ and count as equal."""
 _CHUNK = 1 << 16
@@ -84,7 +87,8 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
         gpus=question.gpus,
         global_sequences=question.global_sequences,
         sequence=question.sequence,
-        has_quadratic=question.attention == "explicit",
+        has_quadratic=question.attention == "explicit" or question.framework in BY_OPERATOR,
+        interleaves=question.framework in INTERLEAVE,
         gpus_per_node=question.gpu.gpus_per_node,
     )
     found = evaluate(spec, question, grid)
