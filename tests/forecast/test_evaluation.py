@@ -103,12 +103,17 @@ def test_dimensions_make_a_gpt_or_a_llama(dimensions: dict[str, Any], gated: boo
     assert matrices <= num_parameters(spec) < 1.01 * matrices
 
 
-def test_what_a_row_leaves_out_of_its_model_is_said() -> None:
+def test_what_a_row_leaves_out_is_said() -> None:
     assert placed(hidden=768, layers=12, heads=12).assumed == (
         *("kv_heads 12", "ffn 3072", "vocabulary 50257"),
         *("gated no", "tied yes"),
+        *("precision bf16-mixed", "loss plain", "attention flash"),
     )
-    assert placed(model="gpt2").assumed == ()
+    said = {"precision": "fp32", "loss": "fused", "attention": "flash"}
+    assert placed(model="gpt2", **said).assumed == ()
+    # nanotron's mixed precision is not that of the cell.
+    own = said | {"precision": "bf16-mixed", "framework": "nanotron"}
+    assert placed(model="gpt2", **own).assumed == ("precision bf16-mixed-fp32-grad",)
 
 
 def test_links_and_gpus_of_a_node_replace_those_of_the_data_sheet() -> None:
