@@ -44,7 +44,7 @@ def run_driverless(cuda_python: str) -> Run:
     """A function that runs arguments of that Python on some devices and returns what came of it."""
 
     def run(
-        *arguments: str | Path, environ: dict[str, str] | None = None, cwd: Path = ROOT, **devices: Any
+        *arguments: str | Path, environ: dict[str, str] | None = None, timeout_s: int = 280, **devices: Any
     ) -> subprocess.CompletedProcess[str]:
         added = environment(Devices(**devices), python=cuda_python)
         return subprocess.run(
@@ -52,8 +52,8 @@ def run_driverless(cuda_python: str) -> Run:
             env={**os.environ, "PYTHONPATH": str(ROOT), **added, **(environ or {})},
             capture_output=True,
             text=True,
-            timeout=280,
-            cwd=cwd,
+            timeout=timeout_s,
+            cwd=ROOT,
             check=False,
         )
 
@@ -63,8 +63,8 @@ def run_driverless(cuda_python: str) -> Run:
 def ended_too_early(done: subprocess.CompletedProcess[str]) -> bool:
     """Return whether a program ended so soon after its last backward that torch's thread for it was still letting go.
 
-    That thread then asks for the lock of an interpreter that is gone, and the process aborts after all its work is done:
-    torch's own race, seen where the machine is busy.
+    That thread then asks for the lock of an interpreter that is gone, and the process aborts after all its work is
+    done: torch's own race, seen where the machine is busy.
     """
     return "terminate called without an active exception" in done.stderr + done.stdout
 
