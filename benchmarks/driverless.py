@@ -1,7 +1,7 @@
 """Peaks that others measured on real GPUs against torch's own CUDA build on a GPU that is not there.
 
-Reads `../shared/data/published/gpu_peaks.csv` and runs the programs of those rows for a T4 that say what torch counted as
-allocated and reserved. Needs a Python whose torch is built for CUDA, with transformers, peft and torchvision:
+Reads `../shared/data/published/gpu_peaks.csv` and runs the programs of those rows for a T4 that say what torch counted
+as allocated and reserved. Needs a Python whose torch is built for CUDA, with transformers, peft and torchvision:
 
     python benchmarks/driverless.py --python .venv-driverless/bin/python [--only resnet50] [--output FILE]
 """

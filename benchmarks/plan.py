@@ -51,7 +51,7 @@ def loop(question: Question, grid: Grid, rows: list[int]) -> list[tuple[int, flo
             attention=question.attention,
             is_fused=True,
         )
-        layout = Layout(**{name: number[name] for name in ("dp", "tp", "pp", "cp", "ep", "zero")})
+        layout = Layout(**{name: number[name] for name in ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero")})
         points = [one for is_last in (False, True) for one in moments(SPEC, run, layout, is_last=is_last, steady=True)]
         seconds = step_time(SPEC, run, layout, question.gpu, question.used_speed).total
         found.append((max(int(one.num_bytes) for one in points), float(seconds)))

@@ -74,6 +74,8 @@ class Initial:
     """By address of the first mapped range of an expandable segment, where the segment begins, if that is lower."""
     extra: dict[int, int] = field(default_factory=dict)
     """What was inferred: by address of a block, the bytes by which it is larger than its request."""
+    at_least: set[int] = field(default_factory=set)
+    """Blocks of which that is only a lower bound: the free block behind them was too short for a request."""
     older: list[tuple[int, int]] = field(default_factory=list)
     """What was inferred: addresses of two segments, of which the first is the older one."""
 

@@ -132,7 +132,7 @@ def state_at(rank: RankTrace, device: str, row: int) -> AllocatorState | None:
 
 def _with_inference(prepared: Prepared, *, infer_until: int) -> Replayer:
     """Return the replay with everything inferred that can be. Affects: `initial.extra`."""
-    told_by: set[int] = set()
+    told_by: dict[int, int] = {}
     effort, fewest = Effort(len(prepared.history.rows)), len(prepared.history.rows) + 1
     for _ in range(_MAX_PASSES):
         replayer = Replayer(prepared, infer_until=infer_until, effort=effort)
@@ -141,7 +141,7 @@ def _with_inference(prepared: Prepared, *, infer_until: int) -> Replayer:
             break
         told_by |= replayer.told_by
         # What is inferred is to explain what was not: where as much is left of that, one more pass will not do it.
-        unexplained = len(replayer.wrong - replayer.told_by)
+        unexplained = len(replayer.wrong)
         if unexplained >= fewest:
             break
         fewest = max(unexplained, 1)
@@ -168,10 +168,13 @@ class Replayer:
         self.device = RecordedDevice(self.history)
         self.allocator = build(self.initial, self.settings, self.device)
         self.infer_until = infer_until
-        self.told_by: set[int] = set()
-        """Allocs from which a size was inferred in this pass."""
+        self.told_by: dict[int, int] = {}
+        """By address of a block whose size was inferred in this pass, the last alloc that told it; by a number below 0
+        for which of two segments is older."""
         self.wrong: set[int] = set()
-        """Events that the model did not predict."""
+        """Events that the model did not predict, and that nothing explains."""
+        self.explained: set[int] = set()
+        """Allocs that it did not predict in this pass, because it did not know a size that they told."""
         self.first_divergence: Divergence | None = None
         self.given_up_at: int | None = None
         """How many events had been replayed when the proof was given up; `None` if it was not."""
@@ -284,15 +287,19 @@ class Replayer:
         if block is not None:
             allocator.complete_free(block.address)
         stream = int(self.history.stream[at])
-        if at < self.infer_until and (
-            infer_slack(allocator, self.initial, self._unsure, size=size, predicted=block, recorded=recorded)
-            or infer_age(allocator, self.initial, size=size, predicted=block, recorded=recorded)
-        ):
-            self.told_by.add(at)
-            self.wrong.add(at)
-        else:
+        told = None
+        if at < self.infer_until:
+            told = infer_slack(allocator, self.initial, self._unsure, size=size, predicted=block, recorded=recorded)
+            if told is None:
+                told = infer_age(allocator, self.initial, size=size, predicted=block, recorded=recorded)
+        if told is None:
             chosen = "finds no free block" if predicted is None else f"takes {predicted:#x}"
             self._diverge(at, chosen, f"has {recorded:#x} for {requested} bytes", _UNKNOWN_BLOCK)
+        else:
+            if told < 0 or told in self.told_by:
+                self._effort.look_at(num_free_blocks(allocator))
+            self.told_by[told] = at
+            self.explained.add(at)
         return adopt(allocator, recorded, size, requested, stream)
 
     def _diverge(self, at: int, expected: str, recorded: str, cause: str) -> None:
@@ -312,7 +319,7 @@ def _result(prepared: Prepared, replayer: Replayer, first_scored: int) -> Replay
     is_alloc = scored & (action == ALLOC)
     is_segment = scored & (action >= SEGMENT_ALLOC) & (action <= SEGMENT_UNMAP)
     wrong = np.zeros(len(action), np.bool_)
-    wrong[list(replayer.wrong | replayer.told_by)] = True
+    wrong[[*replayer.wrong, *replayer.explained, *replayer.told_by.values()]] = True
     divergence = replayer.first_divergence
     if divergence is not None and divergence.event < history.rows[min(first_scored, len(history.rows) - 1)]:
         divergence = None

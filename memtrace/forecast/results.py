@@ -99,6 +99,8 @@ class PlanRow:
     """Tensor-parallel ranks."""
     pp: int
     """Pipeline stages."""
+    virtual_stages: int
+    """Stages of the model that a rank of the pipeline has, in an interleaved schedule."""
     cp: int
     """Context-parallel ranks."""
     ep: int
@@ -127,6 +129,8 @@ class PlanRow:
     """Model FLOPs utilisation: operations the model needs, over what the GPU could do in the time."""
     fits: bool
     """Whether the fullest rank fits its GPU."""
+    verdict: str
+    """fits, close or does not fit: by as much as published runs were off."""
     reasons: tuple[str, ...]
     """Why it stands where it stands, in words."""
     settings: Mapping[str, str]
@@ -156,7 +160,13 @@ class EvaluatedLayout:
     capacity_bytes: int
     """Memory of the GPU."""
     fits: str
-    """yes, close or no."""
+    """yes, close or no: by the range of the process's bytes."""
+    tokens_per_second_per_gpu_range: tuple[float, float]
+    """Between which nine of ten published runs of the framework were, measured by what was predicted of them."""
+    process_bytes_range: tuple[int, int]
+    """The same of memory."""
+    beyond: tuple[str, ...]
+    """In which respects no published run is like this layout, in words."""
     stages: Mapping[str, Mapping[str, int]]
     """Bytes by category at the fullest moment of the first and of the last stage."""
     assumed: tuple[str, ...]

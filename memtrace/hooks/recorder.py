@@ -117,19 +117,26 @@ class Recorder:
         if self._finished or os.getpid() != self._pid:
             return
         with self._guard.quiet():
-            self._break_off()
-            self._finished = True
-            self._attachments.remove()
-            self._sources.stop()
-            for slug, message in self._sources.assumptions():
-                self._writer.warn(slug, message)
-            if facts := self._sources.predicted_facts():
-                self._writer.facts(**facts)
-            self._writer.note_distributed(self._torch)
-            self._writer.end()
-            self._status.close()
-            self._window.close()
+            # Each whatever became of the one before: the end record says that the program ended in order.
+            for end in (self._break_off, self._take_off, self._write_end, self._status.close, self._window.close):
+                try:
+                    end()
+                except Exception as error:
+                    self._guard.report("the end of the recording", error)
         self._uninstall_crash()
+
+    def _take_off(self) -> None:
+        self._finished = True
+        self._attachments.remove()
+        self._sources.stop()
+
+    def _write_end(self) -> None:
+        for slug, message in self._sources.assumptions():
+            self._writer.warn(slug, message)
+        if facts := self._sources.predicted_facts():
+            self._writer.facts(**facts)
+        self._writer.note_distributed(self._torch)
+        self._writer.end()
 
     def follow_marks(self) -> None:
         """Let only calls of `mark_step` end steps from now on."""

@@ -10,11 +10,11 @@ Chunk, in order:       chunk (once) · strings · frames · stacks · events · 
                        without it was cut off)
 
 Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; one value that is no list
-stands for all rows. String columns hold indices into the `strings` record of the same chunk that came last: all owners
-at a moment have strings of their own before them. `facts` and `end` hold fields of a rank's header that became known
-later; a reader merges them into the header. A chunk's `keep_from_ns`, where present, is the time before which the
-events of a native dump are not wanted (they left the rolling window). Unknown kinds and fields are ignored and counted
-by readers.
+stands for all rows, and an object `{"int64": "…"}` for a list of integers. String columns hold indices into the
+`strings` record of the same chunk that came last: all owners at a moment have strings of their own before them. `facts`
+and `end` hold fields of a rank's header that became known later; a reader merges them into the header. A chunk's
+`keep_from_ns`, where present, is the time before which the events of a native dump are not wanted (they left the
+rolling window). Unknown kinds and fields are ignored and counted by readers.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ END = "end"
 CHUNK = "chunk"
 STRINGS = "strings"
 CHUNK_END = "chunk_end"
+
+PACKED = "int64"
+"""Key of an object that stands for a column of integers: base64 of their little-endian 64-bit words."""
 
 MAIN_KINDS = frozenset({HEADER, FACTS, DEVICE, OPTIMIZER, BUCKET, STEP, WARNING, LOST, END})
 CHUNK_TABLES = (

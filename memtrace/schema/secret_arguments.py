@@ -24,7 +24,14 @@ _INSIDE = (
     re.compile(rf"(?P<name>(?<![\w.\-]){_NAME}[\"']?\s*[:=]\s*){_VALUE}", re.IGNORECASE),
     re.compile(rf"(?P<name>(?<![^\s\"'])--?{_NAME}\s+)(?!-){_VALUE}", re.IGNORECASE),
 )
-_IN_SENTENCES = re.compile(rf"(?P<name>(?<![\w.\-])[\w.\-]*?{_SURE}=){_VALUE}", re.IGNORECASE)
+_QUOTED = r"(?P<value>[^\"']+)"
+# A command that failed is quoted in the message of an error, as text or as a list; so is what a server was sent.
+_IN_SENTENCES = (
+    re.compile(rf"(?P<name>(?<![\w.\-])[\w.\-]*?{_SURE}=){_VALUE}", re.IGNORECASE),
+    re.compile(rf"(?P<name>(?<![^\s\"'])--?[\w.\-]*?{_SURE}\s+)(?!-){_VALUE}", re.IGNORECASE),
+    re.compile(rf"(?P<name>[\"']--?[\w.\-]*?{_SURE}[\"'],\s*[\"']){_QUOTED}", re.IGNORECASE),
+    re.compile(rf"(?P<name>[\"'][\w.\-]*?{_SURE}[\"']:\s*[\"']){_QUOTED}", re.IGNORECASE),
+)
 _PREFIX = (
     r"(?:hf_|api_org_|sk-|[sr]k_(?:live|test)_|gh[opusr]_|github_pat_|glpat-|gsk_|nvapi-|npm_|pypi-|r8_|dop_v1_|shpat_|whsec_"
     r"|lin_api_|ya29\.|xox[a-z]-|xapp-)"
@@ -92,7 +99,7 @@ def masked_text(text: str, known: Iterable[str] = ()) -> str:
         # What is a word may be part of another one.
         edge = r"\b" if value.isalpha() else ""
         text = re.sub(rf"{edge}{re.escape(value)}{edge}", MASK, text)
-    return _masked((*_ANYWHERE, _IN_SENTENCES), text, [])
+    return _masked((*_ANYWHERE, *_IN_SENTENCES), text, [])
 
 
 def _masked_arguments(arguments: Sequence[str], found: list[str]) -> list[str]:

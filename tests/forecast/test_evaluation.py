@@ -48,7 +48,7 @@ def test_a_row_is_evaluated_as_a_plan_evaluates_that_layout() -> None:
     grid = grid_of("llama-3-8b", question)
     found = evaluate(preset("llama-3-8b"), question, grid)
     for at in range(0, len(grid), 23):
-        names = ("dp", "tp", "pp", "cp", "ep", "zero", "micro_batch", "accumulation")
+        names = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero", "micro_batch", "accumulation")
         cells = {name: int(getattr(grid, name)[at]) for name in names}
         cells["recompute"] = ("none", "selective", "full")[grid.recompute[at]]
         row = one(model="llama-3-8b", gpu="h100-80gb", sequence=4096, **cells)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields, replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from memtrace.forecast.gpus import gpu_named
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import preset
+from memtrace.forecast.planning.doubt import DOUBTS
 from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
 from memtrace.forecast.planning.plan import EQUAL_SPEED, MAX_DRAWN, Question, _row, evaluate, make_plan
@@ -40,7 +43,9 @@ def grid_of(name: str, question: Question) -> Grid:
 
 def only(grid: Grid, at: int) -> tuple[Run, Layout]:
     """Return one layout of a grid in whole numbers."""
-    layout = Layout(**{name: int(getattr(grid, name)[at]) for name in ("dp", "tp", "pp", "cp", "ep", "zero")})
+    layout = Layout(
+        **{name: int(getattr(grid, name)[at]) for name in ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero")}
+    )
     run = Run(
         micro_batch=int(grid.micro_batch[at]),
         accumulation=int(grid.accumulation[at]),
@@ -98,7 +103,7 @@ def test_a_row_of_the_plan_shows_the_time_of_its_own_layout() -> None:
         pytest.approx(float(time.tokens_per_second_per_gpu)),
         pytest.approx(float(time.mfu)),
     ]
-    row = _row(grid, found, found.needed > 0, at, LLAMA)
+    row = _row(grid, found, np.full(len(grid), "yes"), at, preset("gpt2"), LLAMA)
     nanoseconds = (row.compute_ns, row.communication_ns, row.bubble_ns)
     assert nanoseconds == tuple(round(1e9 * float(one)) for one in (time.compute, time.communication, time.bubble))
     assert len(set(nanoseconds)) == 3
@@ -178,6 +183,59 @@ def test_reasons_about_neighbours_are_true() -> None:
     assert over.peak.peak_bytes + reserve > plan.capacity_bytes
 
 
+def test_of_equally_fast_layouts_the_one_with_less_memory_comes_first() -> None:
+    plan = make_plan(preset("llama-3-8b"), LLAMA, top=200)
+    for sooner, later in pairwise(row for row in plan.rows if row.verdict == "fits"):
+        speeds = [round(math.log(row.tokens_per_second_per_gpu) / EQUAL_SPEED) for row in (sooner, later)]
+        if speeds[0] == speeds[1]:
+            assert -(-sooner.peak_bytes // 2**30) <= -(-later.peak_bytes // 2**30)
+
+
+def test_layouts_that_surely_fit_come_before_those_that_may_and_those_that_do_not() -> None:
+    order = ["fits", "close", "does not fit"]
+    plan = make_plan(preset("llama-3-8b"), replace(LLAMA, gpus=8, gpu=gpu_named("24GiB")), top=1000)
+    words = [row.verdict for row in plan.rows]
+    assert words == sorted(words, key=order.index)
+    assert set(words) == set(order)
+    low, high = DOUBTS["none"].memory
+    for row in plan.rows:
+        # What the allocator may reserve beyond the peak is at most 8 % of it.
+        assert row.verdict != "fits" or row.peak_bytes * high <= plan.capacity_bytes
+        assert row.verdict != "does not fit" or row.peak_bytes * 1.08 * low > plan.capacity_bytes
+        assert row.fits or row.verdict != "fits"
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "layout"),
+    [
+        # BLOOM: 384 A100, 2,048 sequences of 2,048 (bigscience, tr11-176B-ml/README.md).
+        (
+            "bloom-176b",
+            Question(
+                gpus=384,
+                gpu=replace(gpu_named("a100-80gb"), inter_bytes_s=6.25e9),
+                global_tokens=2048 * 2048,
+                sequence=2048,
+                framework="deepspeed",
+            ),
+            {"dp": 8, "tp": 4, "pp": 12, "micro_batch": 2, "zero": 1},
+        ),
+        # Llama 3 405B, arXiv 2407.21783, table 4: 16,384 H100, 16M tokens of sequences of 8,192.
+        (
+            "llama-3.1-405b",
+            Question(gpus=16384, gpu=gpu_named("h100-80gb"), global_tokens=2**24, sequence=8192, framework="megatron"),
+            {"dp": 128, "tp": 8, "pp": 16, "micro_batch": 1, "zero": 1},
+        ),
+    ],
+)
+def test_real_layouts_are_in_the_grid(name: str, question: Question, layout: dict[str, int]) -> None:
+    grid = grid_of(name, question)
+    same = np.ones(len(grid), bool)
+    for axis, size in layout.items():
+        same &= getattr(grid, axis) == size
+    assert same.any()
+
+
 def test_a_chart_holds_a_bounded_number_of_layouts() -> None:
     plan = make_plan(preset("mixtral-8x7b"), replace(LLAMA, gpus=256, global_tokens=2**24))
     assert plan.num_layouts > MAX_DRAWN
@@ -191,7 +249,7 @@ def test_a_chart_holds_a_bounded_number_of_layouts() -> None:
     [
         (replace(LLAMA, gpus=0), "at least one GPU"),
         (replace(LLAMA, global_tokens=100), "holds no sequence"),
-        (replace(LLAMA, gpus=7, global_tokens=4096), "no layout"),
+        (replace(LLAMA, gpus=67, global_tokens=4096), "no layout"),
         (replace(LLAMA, gpus=2**40), "more than a plan can count"),
     ],
 )

@@ -95,7 +95,7 @@ _BY_KIND = {
 }
 NUM_ASKED = 2
 """Questions about one input."""
-ODD = ("9" * 400, "a" * 300, "-1", "1e999", "0", "nan", "٣", "1" * 30, "\x1b[31m", "--", "")
+ODD = ("9" * 400, "a" * 300, "-1", "1e999", "0", "nan", "٣", "1" * 30, "1000000", "1000000000", "\x1b[31m", "--", "")
 """What a word of a command line may be replaced by."""
 OUTPUTS = ("a" * 300, "", ".", "/", "/dev/full", "/dev/null", "/proc/x", "missing/x", "input", "a/" * 3000)
 """What the name of an output may be replaced by."""

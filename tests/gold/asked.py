@@ -7,27 +7,37 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
+from memtrace.allocator.results import WhatIf
 from memtrace.analysis.asked.at_moment import AtMoment, at_moment
 from memtrace.analysis.asked.dataframes import ALLOCATIONS, NAMES, allocations_frame, table_frame
+from memtrace.analysis.asked.diff import compare
 from memtrace.analysis.asked.peak_of_own_allocations import own_peak
 from memtrace.analysis.asked.tracks import rank_tracks
+from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
 from memtrace.analysis.device.device_history import device_names
 from memtrace.analysis.report import analyze
 from memtrace.errors import MemtraceError
 from memtrace.forecast.fitting.results import Fit, Measured
 from memtrace.forecast.fitting.search import Question, find_fit
+from memtrace.report.answers.diff import diff_json, diff_text
 from memtrace.report.answers.fit import fit_json, fit_text
 from memtrace.report.answers.limit import limit_text
+from memtrace.report.answers.whatif import whatif_json, whatif_text
+from memtrace.report.page.diff import render_diff
+from memtrace.report.page.whatif import render_whatif
 from memtrace.store.reading.inspection import inspect_document
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import Trace
-from tests.gold.made_runs import ranks_of
+from tests.gold.commands import own_part
+from tests.gold.made_runs import plan_of, ranks_of
 from tests.gold.rendered import TRACES, inside
 
 MIB = 1 << 20
@@ -88,7 +98,7 @@ def _tables() -> dict[str, Any]:
     """Return the rows, the first of them and a hash of each table that pandas can have."""
     found: dict[str, Any] = {}
     for name, trace in _traces().items():
-        for table in NAMES:
+        for table in NAMES if not name.startswith("run") or name == "run 3" else ():
             is_allocations = table == ALLOCATIONS
             frame = allocations_frame(analyze(trace, with_map=True)) if is_allocations else table_frame(trace, table)
             rows = frame.astype(object)
@@ -109,6 +119,47 @@ def _tracks() -> dict[str, Any]:
                 kind = f"{type(track).__name__} {track.name}"
                 found[f"{name}, rank {rank.rank}, {kind}"] = hashlib.sha256(text.encode()).hexdigest()
     return found
+
+
+def _diffs() -> dict[str, Any]:
+    """Return the comparisons of runs that are made up, each with the next."""
+    reports = [analyze(Trace(header={}, ranks=ranks_of(number)[1], path=f"run {number}")) for number in range(25)]
+    found: dict[str, Any] = {}
+    for number, (before, after) in enumerate(itertools.pairwise(reports)):
+        compared = compare(before, after)
+        found[f"run {number} and the next"] = diff_text(compared).splitlines()
+        found[f"run {number} and the next, JSON"] = _hash(diff_json(compared).decode())
+        found[f"run {number} and the next, page"] = _hash(own_part(render_diff(compared)))
+    return found
+
+
+def _what_ifs() -> dict[str, Any]:
+    """Return what runs that are made up come to with other settings, capacities and sizes."""
+    asked = {
+        "settings": Asked(alloc_confs=("expandable_segments:True", "roundup_power2_divisions:4"), as_cuda=True),
+        "sizes": Asked(scale=("activation=0.5", "gradient=3"), shard=("optimizer_state=2",), as_cuda=True),
+        "dropped": Asked(drop=("temporary",), recompute="full", as_cuda=True),
+        "little room": Asked(capacities_bytes=(2 * MIB, 4 * MIB), recompute="selective", as_cuda=True),
+        "emptied": Asked(empties_cache=True, advise=True, as_cuda=True),
+    }
+    found: dict[str, Any] = {}
+    for number in range(24):
+        trace = Trace(header={}, ranks=ranks_of(number)[1], path="run")
+        of_run = {name: replace(one, as_cuda=plan_of(number).device == "cpu") for name, one in asked.items()}
+        for name, question in of_run.items():
+            found[f"run {number}, {name}"] = _or_error(
+                lambda trace=trace, question=question: _what_if(try_what_ifs(trace, question)[0])
+            )
+    return found
+
+
+def _what_if(results: list[WhatIf]) -> list[str]:
+    page = _hash(own_part(render_whatif(results, title="run")))
+    return [*whatif_text(results).splitlines(), _hash(whatif_json(results).decode()), page]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _records() -> dict[str, Any]:
@@ -176,6 +227,8 @@ ASKED: dict[str, Callable[[], dict[str, Any]]] = {
     "asked-own-peaks": _own_peaks,
     "asked-tables": _tables,
     "asked-tracks": _tracks,
+    "asked-diffs": _diffs,
+    "asked-what-ifs": _what_ifs,
     "asked-records": _records,
     "asked-fits": _fits,
 }

@@ -99,7 +99,7 @@ def answered(name: str) -> dict[str, str]:
     return {
         f"{ANSWERS}/{name}.txt": shown,
         **({f"{ANSWERS}/{name}.json": pretty(json.loads(document.stdout))} if document.stdout else {}),
-        **{file: _own_part(content) if file.endswith(".html") else content for file, content in files.items()},
+        **{file: own_part(content) if file.endswith(".html") else content for file, content in files.items()},
     }
 
 
@@ -110,7 +110,7 @@ def _run(words: list[str]) -> Result:
     return result
 
 
-def _own_part(page: str) -> str:
+def own_part(page: str) -> str:
     """Return a page without what all pages share, an element a line."""
     page = _SCRIPT.sub(r"\1\2", _POLICY.sub("", page)).replace(css_variables(), "").replace(__version__, VERSION)
     for sheet in viewers_folder().glob("*.css"):

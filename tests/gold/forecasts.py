@@ -74,6 +74,7 @@ FLAGS = (
     *("_remove_final_layer_norm", "new_decoder_architecture", "parallel_attn", "bias"),
 )
 CONFIGS = {
+    "nothing": {},
     "defaults": SMALL,
     **{
         f"all {str(flag).lower()}": FULL
@@ -190,9 +191,8 @@ def _of_run(spec: ModelSpec, run: Run, layout: Layout) -> dict[str, Any]:
 
 def _step_times() -> dict[str, Any]:
     """Return the time of a step in ns: in all, and each of its terms."""
-    found: dict[str, Any] = {
-        "columns": ["total", *step_time(preset("gpt2"), RUN, Layout(), GPUS["a100-80gb"], speed_of("none")).terms]
-    }
+    terms = step_time(preset("gpt2"), RUN, Layout(), GPUS["a100-80gb"], speed_of("none")).terms
+    found: dict[str, Any] = {"columns": ["total", *terms]}
     gpu = replace(GPUS["h100-80gb"], gpus_per_node=NUM_GPUS_OF_A_NODE)
     for model in ("gpt2", "mixtral-8x7b"):
         spec = preset(model)

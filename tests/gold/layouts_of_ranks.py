@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from memtrace.report.terminal.report import render_text
 from memtrace.store.trace import RankTrace
 from tests.analysis.made_ranks import Part, Shape, copies, made_rank, report_of
 
@@ -132,4 +133,4 @@ def _said(ranks: list[RankTrace]) -> dict[str, Any]:
         option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS,
     )
     said: dict[str, Any] = json.loads(found)
-    return said
+    return {**said, "text": render_text(report).splitlines()}

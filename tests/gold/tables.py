@@ -8,10 +8,11 @@ from __future__ import annotations
 from tests.gold.asked import ASKED
 from tests.gold.forecasts import FORECASTS
 from tests.gold.layouts_of_ranks import layouts
+from tests.gold.odd_values import ODD_VALUES
 from tests.gold.rendered import ANSWERS, pretty
 from tests.gold.rules import RULES
 
-TABLES = FORECASTS | RULES | ASKED | {"made-layouts": layouts}
+TABLES = FORECASTS | RULES | ASKED | ODD_VALUES | {"made-layouts": layouts}
 """Each table by the name of its gold file."""
 
 

@@ -99,6 +99,36 @@ def test_a_secret_inside_an_argument(argument: str) -> None:
     assert shown.replace('"', "") == argument.format(MASK).replace('"', "")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Command '['curl', '--token', '{}', 'x']' returned non-zero exit status 1.",
+        "Command 'login --password {} --me' timed out",
+        "400: {{'user': 'me', 'api_key': '{}'}}",
+        "could not connect: host=db password={} dbname=x",
+        "https://me:{}@host/x: 401",
+        "bad header 'Authorization: Bearer {}'",
+    ],
+)
+def test_a_message_that_quotes_a_command_or_a_request(message: str) -> None:
+    error = ValueError(message.format(SECRET))
+    assert describe(type(error), error, None)["message"] == message.format(MASK)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Error(s) in loading state_dict for GPT:\n\tUnexpected key(s) in state_dict: 'token.weight'.",
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB",
+        "'hidden-size' is not a multiple of 'num-key-value-heads': 8",
+        "forward() got an unexpected keyword argument 'cache'",
+        "size mismatch for embed_tokens.weight: copying a param with shape torch.Size([8, 4])",
+    ],
+)
+def test_other_messages_stay(message: str) -> None:
+    assert describe(RuntimeError, RuntimeError(message), None)["message"] == message
+
+
 def test_a_message_that_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sys, "orig_argv", ["python", "t.py", "--hub-token", SECRET, "--sort-key", "memory", "--key", "sequence"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from pathlib import Path
 
 import pytest
@@ -289,3 +291,64 @@ def test_reconciled_events_never_free_twice_nor_allocate_twice(moves: list[tuple
         live ^= {address}
     added = whole.num_frees_not_seen + whole.num_allocs_not_seen
     assert len(whole.columns["action"]) == len(moves) + added
+
+
+def packed(values: list[int]) -> dict[str, str]:
+    """Return a column as the hooks write long ones."""
+    return {"int64": base64.b64encode(struct.pack(f"<{len(values)}q", *values)).decode()}
+
+
+def chunk_with(column: object) -> list[dict[str, object]]:
+    """Return the records of a chunk with two events, at these addresses."""
+    columns = {"time_ns": [START_NS, START_NS + 1], "action": [0, 1], "device": 2, "size_bytes": [64, 64], "stream": 0}
+    return [
+        {"k": "chunk", "number": 0, "step": 0, "reason": "start", "start_ns": START_NS, "end_ns": START_NS + 9},
+        {"k": "strings", "values": ["alloc", "free_completed", "cpu"]},
+        {"k": "events", "columns": {**columns, "address": column}},
+        {"k": "chunk_end"},
+    ]
+
+
+def test_columns_may_be_written_as_bytes(tmp_path: Path) -> None:
+    addresses = [2**46 + 512, 2**46 + 512]
+    for name, column in (("list", addresses), ("bytes", packed(addresses))):
+        parts(tmp_path / name).header().raw_chunk(chunk_with(column)).end()
+    as_list, as_bytes = (events_of(only(tmp_path / name)) for name in ("list", "bytes"))
+    assert as_bytes == as_list == [("alloc", addresses[0], 64), ("free_completed", addresses[0], 64)]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {},
+        {"int64": None},
+        {"int64": 5},
+        {"int64": "é"},
+        {"int64": "AAA"},
+        {"int64": "AAAA"},
+        {"int64": "????AAAA"},
+        {"int64": ["AAAA"]},
+        packed([1, 2, 3]),
+        {"int32": packed([1, 2])["int64"]},
+    ],
+)
+def test_damaged_bytes_of_a_column_cost_their_chunk(tmp_path: Path, column: object) -> None:
+    rank = only(parts(tmp_path).header().raw_chunk(chunk_with(column)).chunk([("alloc", 512, 8)]).end().folder)
+    assert slugs(rank) == ["chunk-unreadable"]
+    assert events_of(rank) == [("alloc", 512, 8)]
+
+
+def test_strings_that_come_again_are_those_of_what_follows(tmp_path: Path) -> None:
+    def owners(name: int) -> dict[str, object]:
+        columns = {"time_ns": START_NS, "step": 1, "device": 0, "address": [512], "size_bytes": 8, "tensor_bytes": 8}
+        return {"k": "owners", "columns": {**columns, "category": 1, "name": name}}
+
+    head, _, _, end = chunk_with([])
+    lines = [
+        {"k": "strings", "values": ["cpu", "parameter", "first"]},
+        owners(2),
+        {"k": "strings", "values": ["cpu", "parameter", "unused", "second"]},
+        owners(3),
+    ]
+    rank = only(parts(tmp_path).header().raw_chunk([head, *lines, end]).end().folder)
+    assert [row["name"] for row in contents(rank)["owners"]] == ["first", "second"]

@@ -37,7 +37,7 @@ _MODEL_OPTIONS = (
         help="A model of so many parameters, as 7B, of which no more is known.",
     ),
     click.option(
-        "--layers", type=click.IntRange(1, 10_000), help="With --hidden and --heads: a GPT of these dimensions."
+        "--layers", type=click.IntRange(1, 4_000), help="With --hidden and --heads: a GPT of these dimensions."
     ),
     click.option("--hidden", type=click.IntRange(1, 10**7), help="Hidden size."),
     click.option("--heads", type=FEW, help="Attention heads."),

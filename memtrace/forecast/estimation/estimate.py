@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.memory.activations import activation_terms
+from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.layout import RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.phases import ACTIVATION, TEMPORARY, Moment, moments
 from memtrace.forecast.memory.reserve import simulated_reserve
@@ -38,6 +39,8 @@ def estimate(
         MemtraceError: the layout cannot be, for this model.
     """
     check_layout(spec, run, layout)
+    tokens = run.micro_batch * run.sequence
+    check_countable(spec, tokens=tokens, sequence=run.sequence, has_scores=run.attention != "flash")
     stages = (False, True) if layout.pp > 1 else (False,)
     candidates = [_phases(spec, run, layout, is_last=is_last) for is_last in stages]
     phases = max(candidates, key=lambda found: max(one.peak_bytes for one in found))

@@ -15,6 +15,7 @@ from memtrace.errors import MemtraceError
 from memtrace.forecast.memory.layout import ATTENTION, FRAMEWORKS, LOSSES, RECOMPUTE
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
 from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.spec import MAX_LAYERS
 
 MAX_CELL = 200
 """Characters of a cell that are believed: no name is longer."""
@@ -92,7 +93,7 @@ MODEL_COLUMNS = ("model", "hidden", "layers", "heads", "kv_heads", "ffn", "vocab
 COLUMNS: dict[str, Column] = {
     "model": Column(read=_text, meaning="name of a preset, as `llama-3-8b`; or else dimensions"),
     "hidden": Column(read=_whole(10**7), meaning="hidden size"),
-    "layers": Column(read=_whole(10**4), meaning="layers"),
+    "layers": Column(read=_whole(MAX_LAYERS), meaning="layers"),
     "heads": Column(read=_FEW, meaning="attention heads"),
     "kv_heads": Column(read=_FEW, meaning="heads of keys and values; as many as heads"),
     "ffn": Column(read=_whole(10**7), meaning="inner width of the MLP; four times the hidden size"),

@@ -17,10 +17,13 @@ from memtrace.forecast.evaluation.columns import read_cells
 from memtrace.forecast.evaluation.layouts import GivenLayout, given_layout
 from memtrace.forecast.evaluation.table import read_table
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.memory.sharding import context_bytes
+from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.costs import Costs, StageMemory, costs, stage_memory
+from memtrace.forecast.planning.doubt import DOUBTS, beyond_published, verdicts
 from memtrace.forecast.results import EvaluatedLayout
 from memtrace.forecast.step_time.speed import Speed, speed_of
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
@@ -49,14 +52,22 @@ def evaluate_layouts(given: Sequence[GivenLayout], speed: Speed | None = None) -
     """Return what each layout needs and takes."""
     groups: defaultdict[_Key, list[int]] = defaultdict(list)
     for at, one in enumerate(given):
-        groups[_key(one)].append(at)
+        groups[alike(one)].append(at)
     found: list[EvaluatedLayout | None] = [None] * len(given)
-    for (spec, gpu, run, layout), places in groups.items():
-        together = _columns(run, [given[at].run for at in places], _RUN_COLUMNS)
-        layouts = _columns(layout, [given[at].layout for at in places], _LAYOUT_COLUMNS)
+    for (spec, gpu, run, _), places in groups.items():
+        fullest = max(places, key=lambda at: given[at].run.micro_batch * given[at].run.sequence)
+        largest = given[fullest].run
+        check_countable(
+            spec,
+            tokens=largest.micro_batch * largest.sequence,
+            sequence=max(given[at].run.sequence for at in places),
+            has_scores=run.attention != "flash",
+            where=f"row {fullest + 1:,}",
+        )
+        runs, layouts = together([given[at] for at in places])
         try:
-            known = costs(spec, together, layouts, gpu, speed or speed_of(run.framework))
-            stages = stage_memory(spec, together, layouts)
+            known = costs(spec, runs, layouts, gpu, speed or speed_of(run.framework))
+            stages = stage_memory(spec, runs, layouts)
         except OverflowError:
             raise MemtraceError(f"row {places[0] + 1:,}: its numbers are more than can be counted") from None
         for index, at in enumerate(places):
@@ -64,11 +75,18 @@ def evaluate_layouts(given: Sequence[GivenLayout], speed: Speed | None = None) -
     return tuple(one for one in found if one is not None)
 
 
-def _key(one: GivenLayout) -> _Key:
+def alike(one: GivenLayout) -> _Key:
     """Return what layouts must share to be evaluated at once: all that is no column of numbers."""
-    alike: dict[str, Any] = dict.fromkeys(_RUN_COLUMNS, 1)
-    alike_layout: dict[str, Any] = dict.fromkeys(_LAYOUT_COLUMNS, 1)
-    return one.spec, one.gpu, replace(one.run, **alike), replace(one.layout, **alike_layout)
+    of_run: dict[str, Any] = dict.fromkeys(_RUN_COLUMNS, 1)
+    of_layout: dict[str, Any] = dict.fromkeys(_LAYOUT_COLUMNS, 1)
+    return one.spec, one.gpu, replace(one.run, **of_run), replace(one.layout, **of_layout)
+
+
+def together(given: Sequence[GivenLayout]) -> tuple[Run, Layout]:
+    """Return layouts that are alike as one, whose sizes are arrays."""
+    run: Run = _columns(given[0].run, [one.run for one in given], _RUN_COLUMNS)
+    layout: Layout = _columns(given[0].layout, [one.layout for one in given], _LAYOUT_COLUMNS)
+    return run, layout
 
 
 def _columns(first: Any, ones: Sequence[Any], names: Sequence[str]) -> Any:
@@ -78,19 +96,38 @@ def _columns(first: Any, ones: Sequence[Any], names: Sequence[str]) -> Any:
 def _evaluated(given: GivenLayout, known: Costs, stages: Mapping[str, StageMemory], at: int) -> EvaluatedLayout:
     capacity = given.gpu.memory_bytes
     needed, outside = int(known.needed[at]), outside_torch(given)
+    doubt, throughput = DOUBTS[given.run.framework], float(known.throughput[at])
     return EvaluatedLayout(
         gpus=int(given.layout.world_size),
         step_seconds=float(known.seconds[at]),
         time_seconds={name: float(column[at]) for name, column in known.time.items()},
-        tokens_per_second_per_gpu=float(known.throughput[at]),
+        tokens_per_second_per_gpu=throughput,
         mfu=float(known.mfu[at]),
         peak_bytes=int(known.peak[at]) - outside,
         reserved_bytes=needed - outside,
         process_bytes=needed,
         capacity_bytes=capacity,
-        fits="yes" if needed <= capacity else "no",
+        fits=str(verdicts(needed, capacity, given.run.framework)),
+        tokens_per_second_per_gpu_range=(throughput * doubt.throughput[0], throughput * doubt.throughput[1]),
+        process_bytes_range=(round(needed * doubt.memory[0]), round(needed * doubt.memory[1])),
+        beyond=_beyond(given),
         stages={name: _by_category(stage, at) for name, stage in stages.items()},
         assumed=given.assumed,
+    )
+
+
+def _beyond(given: GivenLayout) -> tuple[str, ...]:
+    layout = given.layout
+    return beyond_published(
+        given.run.framework,
+        given.gpu,
+        parameters=num_parameters(given.spec),
+        gpus=int(layout.world_size),
+        sequence=int(given.run.sequence),
+        tp=int(layout.tp),
+        pp=int(layout.pp),
+        cp=int(layout.cp),
+        has_experts=bool(given.spec.num_moe_layers),
     )
 
 

@@ -15,7 +15,7 @@ from memtrace.forecast.evaluation.columns import MODEL_COLUMNS, wrong
 from memtrace.forecast.gpus import Gpu, gpu_named
 from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
-from memtrace.forecast.memory.stages import head_layers
+from memtrace.forecast.memory.stages import in_framework
 from memtrace.forecast.model.precision import precision_in
 from memtrace.forecast.model.presets import preset
 from memtrace.forecast.model.spec import ModelSpec
@@ -60,17 +60,9 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
 
 
 def _layout(cells: Mapping[str, Any], spec: ModelSpec) -> Layout:
-    framework = cells.get("framework", "none")
-    in_pipeline = cells.get("pp", 1) > 1
-    return Layout(
-        **{axis: cells.get(axis, 1) for axis in AXES},
-        virtual_stages=cells.get("virtual_stages", 1),
-        zero=cells.get("zero", 0),
-        reshard=int(cells.get("reshard", not (framework == "torchtitan" and in_pipeline))),
-        # Megatron-DeepSpeed branched off before Megatron-LM had sequence parallelism.
-        sequence_parallel=framework != "deepspeed",
-        head_layers=head_layers(spec) if framework == "nanotron" else 0.0,
-    )
+    axes = {axis: cells.get(axis, 1) for axis in (*AXES, "virtual_stages")}
+    layout = in_framework(Layout(**axes, zero=cells.get("zero", 0)), spec, cells.get("framework", "none"))
+    return replace(layout, reshard=int(cells["reshard"])) if "reshard" in cells else layout
 
 
 def _run(cells: Mapping[str, Any]) -> Run:

@@ -5,6 +5,8 @@ In: `ModelSpec`, `Layout`. Out: numbers of layers. Sizes may be arrays, one numb
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from memtrace.forecast.memory.formulas import Size
@@ -52,3 +54,18 @@ def head_layers(spec: ModelSpec) -> float:
     matrices = 3 if spec.gated else 2
     layer = spec.hidden * (4 * spec.query_width + matrices * (spec.ffn or spec.expert_ffn))
     return spec.vocabulary * spec.hidden / layer
+
+
+def in_framework(layout: Layout, spec: ModelSpec, framework: str) -> Layout:
+    """Return a layout as a framework runs it, apart from what the layout says itself.
+
+    nanotron balances stages by cost; Megatron-DeepSpeed branched off before Megatron-LM had sequence parallelism;
+    torchtitan keeps weights gathered after forward in a pipeline (`fsdp_reshard_after_forward` default).
+    """
+    if framework == "nanotron":
+        return replace(layout, head_layers=head_layers(spec))
+    if framework == "deepspeed":
+        return replace(layout, sequence_parallel=False)
+    if framework == "torchtitan":
+        return replace(layout, reshard=(layout.pp == 1) * 1)
+    return layout

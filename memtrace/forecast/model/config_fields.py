@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtrace.errors import MemtraceError
+from memtrace.forecast.model.spec import MAX_LAYERS
 
-MAX_LAYERS = 10_000
-"""As --layers allows."""
 _MISSING = object()
 
 

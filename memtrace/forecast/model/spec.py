@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 
 from memtrace.errors import MemtraceError
 
+MAX_LAYERS = 4_000
+"""Four times those of the deepest model: an estimate goes through a step layer by layer, and so many take seconds."""
 MAX_DIMENSION = 2**31
 """Largest dimension that is believed: beyond it sums of bytes would leave 64 bits."""
 
@@ -105,6 +107,8 @@ class ModelSpec:
             least = 1 if field.name in positive | optional else 0
             if field.name != "extra_parameters" and not least <= value < MAX_DIMENSION:
                 raise MemtraceError(f"{field.name} must be at least {least} and below 2^31, not {value!r}")
+        if self.num_layers > MAX_LAYERS:
+            raise MemtraceError(f"num_layers must be at most {MAX_LAYERS}, not {self.num_layers!r}")
         if self.num_heads % self.num_kv_heads:
             raise MemtraceError(f"{self.num_heads} heads cannot share {self.num_kv_heads} heads of keys and values")
         if self.num_dense_layers > self.num_layers or self.experts_per_token > self.num_experts:

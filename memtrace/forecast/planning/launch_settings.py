@@ -27,6 +27,10 @@ def launch_settings(numbers: Numbers, recompute: str) -> dict[str, str]:
     return found
 
 
+def _interleaves(numbers: Numbers) -> bool:
+    return numbers.get("virtual_stages", 1) > 1
+
+
 def _torchtitan(numbers: Numbers, recompute: str) -> str:
     """Return options of torchtitan, which shards weights, gradients and states together."""
     is_sharded = numbers["zero"] >= 1
@@ -44,6 +48,8 @@ def _torchtitan(numbers: Numbers, recompute: str) -> str:
         "parallelism.expert_parallel_degree": numbers["ep"],
         "activation_checkpoint.mode": mode,
     }
+    if _interleaves(numbers):
+        options["parallelism.pipeline_parallel_schedule"] = "Interleaved1F1B"
     return " ".join(f"--{name} {value}" for name, value in options.items())
 
 
@@ -57,6 +63,7 @@ def _megatron(numbers: Numbers, recompute: str) -> str:
         f"--seq-length {numbers['sequence']}",
         "--bf16",
     ]
+    words += [f"--num-virtual-stages-per-pipeline-rank {numbers['virtual_stages']}"] if _interleaves(numbers) else []
     words += ["--sequence-parallel"] if numbers["tp"] > 1 else []
     words += [f"--expert-model-parallel-size {numbers['ep']}"] if numbers["ep"] > 1 else []
     words += {

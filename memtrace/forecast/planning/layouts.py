@@ -14,6 +14,7 @@ import numpy.typing as npt
 from memtrace.errors import MemtraceError
 from memtrace.forecast.memory.formulas import accumulation_steps
 from memtrace.forecast.memory.layout import Layout
+from memtrace.forecast.memory.stages import in_framework
 from memtrace.forecast.model.spec import ModelSpec
 
 IntArray = npt.NDArray[np.int64]
@@ -22,6 +23,7 @@ MAX_TENSOR_PARALLEL = 16
 """Two nodes of eight: beyond that the links between nodes decide everything."""
 MAX_CONTEXT_PARALLEL = 32
 MAX_MICRO_BATCH = 64
+MAX_STAGES = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,6 +33,8 @@ class Grid:
     dp: IntArray
     tp: IntArray
     pp: IntArray
+    virtual_stages: IntArray
+    """Stages of the model that a rank of the pipeline has."""
     cp: IntArray
     ep: IntArray
     zero: IntArray
@@ -43,9 +47,11 @@ class Grid:
         """Return the number of layouts."""
         return len(self.dp)
 
-    def layout(self) -> Layout:
-        """Return the axes as one `Layout` of arrays."""
-        return Layout(dp=self.dp, tp=self.tp, pp=self.pp, cp=self.cp, ep=self.ep, zero=self.zero)
+    def layout(self, spec: ModelSpec, framework: str = "none") -> Layout:
+        """Return the axes as one `Layout` of arrays, of a framework's pipelines and sequence parallelism."""
+        names = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero")
+        axes = Layout(**{name: getattr(self, name) for name in names})
+        return in_framework(axes, spec, framework)
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Grid:
         """Return some of the layouts."""
@@ -57,7 +63,8 @@ def layout_grid(
 ) -> Grid:
     """Return every layout of a model on so many GPUs.
 
-    Tensor parallelism divides the heads; pipeline stages have equally many layers; ZeRO-2 and 3 go without pipeline
+    Tensor parallelism divides the heads; a pipeline has no more stages than layers, whether these divide or not, as 126
+    layers of Llama 3 405B on 16 stages do not; ZeRO-2 and 3 go without pipeline
     parallelism, since each micro-batch would reduce and gather again; selective recomputation is tried where attention
     weights are written out (`has_quadratic`).
 
@@ -66,11 +73,13 @@ def layout_grid(
     """
     recomputes = (0, 1, 2) if has_quadratic else (0, 2)
     rows = [
-        (dp, tp, pp, cp, ep, zero, recompute, micro_batch, accumulation_steps(global_sequences, micro_batch, dp))
+        (dp, tp, pp, virtual, cp, ep, zero, recompute, micro_batch, accumulation)
         for tp, pp, cp, dp in _meshes(spec, gpus, sequence, gpus_per_node)
+        for micro_batch in _micro_batches(global_sequences, dp)
+        for accumulation in (accumulation_steps(global_sequences, micro_batch, dp),)
+        for virtual in _virtual_stages(spec, pp, accumulation)
         for ep in _expert_sizes(spec, dp * cp)
-        for zero in _zero_stages(pp, dp * cp)
-        for recompute, micro_batch in itertools.product(recomputes, _micro_batches(global_sequences, dp))
+        for zero, recompute in itertools.product(_zero_stages(pp, dp * cp), recomputes)
     ]
     if not rows:
         raise MemtraceError(
@@ -88,8 +97,8 @@ def _meshes(spec: ModelSpec, gpus: int, sequence: int, gpus_per_node: int) -> li
         (tp, pp, cp, gpus // (tp * pp * cp))
         for tp in _divisors(spec.num_heads)
         if tp <= widest and gpus % tp == 0
-        for pp in _divisors(spec.num_layers)
-        if gpus % (tp * pp) == 0
+        for pp in _divisors(gpus // tp)
+        if pp <= min(spec.num_layers, MAX_STAGES)
         for cp in _divisors(sequence)
         # A ring of causal attention gives each rank two chunks of the sequence, so that all have equal work.
         if cp <= MAX_CONTEXT_PARALLEL and (cp == 1 or sequence % (2 * cp) == 0) and gpus % (tp * pp * cp) == 0
@@ -118,9 +127,16 @@ def _zero_stages(pp: int, shards: int) -> tuple[int, ...]:
     return (0, 1) if pp > 1 else (0, 1, 2, 3)
 
 
+def _virtual_stages(spec: ModelSpec, pp: int, accumulation: int) -> list[int]:
+    """Return how many stages a rank may have: Megatron-LM interleaves micro-batches in groups of as many as ranks."""
+    if pp == 1 or accumulation % pp:
+        return [1]
+    return [one for one in (1, 2, 4, 8) if one * pp <= spec.num_layers]
+
+
 def _micro_batches(global_sequences: int, dp: int) -> list[int]:
     """Return the micro-batches with which a rank's share of the batch is a whole number of them."""
     if global_sequences % dp:
         return []
     share = global_sequences // dp
-    return [one for one in _powers(share) if one <= MAX_MICRO_BATCH]
+    return [one for one in range(1, min(share, MAX_MICRO_BATCH) + 1) if share % one == 0]

@@ -6,7 +6,7 @@ In: `ModelSpec`, a `Question`. Out: `Plan`. Memory and time of all layouts are e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
 from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.precision import PRECISIONS, Precision
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.costs import RESERVE_PCT, Costs, costs, joined
+from memtrace.forecast.planning.doubt import NO, WORDS, YES, beyond_published, verdicts
 from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
 from memtrace.forecast.planning.reasons import reasons
@@ -72,6 +74,8 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
         MemtraceError: the question has no layout.
     """
     _check(question)
+    tokens, has_scores = question.global_sequences * question.sequence, question.attention != "flash"
+    check_countable(spec, tokens=tokens, sequence=question.sequence, has_scores=has_scores)
     grid = layout_grid(
         spec,
         gpus=question.gpus,
@@ -82,7 +86,8 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
     )
     found = evaluate(spec, question, grid)
     fits = found.needed <= question.gpu.memory_bytes
-    order = _ranked(grid, found, fits)
+    said = verdicts(found.needed, question.gpu.memory_bytes, question.framework)
+    order = _ranked(grid, found, fits, said)
     best = order[:top]
     frontier = _pareto(found, fits)
     return Plan(
@@ -95,18 +100,19 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
         sequence=question.sequence,
         num_layouts=len(grid),
         num_fitting=int(fits.sum()),
-        rows=tuple(_row(grid, found, fits, int(at), question) for at in best),
-        pareto=tuple(_row(grid, found, fits, int(at), question) for at in frontier),
+        rows=tuple(_row(grid, found, said, int(at), spec, question) for at in best),
+        pareto=tuple(_row(grid, found, said, int(at), spec, question) for at in frontier),
         cloud=_cloud(grid, found, fits, order),
-        assumptions=_assumptions(question),
+        assumptions=_assumptions(spec, question),
     )
 
 
 def evaluate(spec: ModelSpec, question: Question, grid: Grid) -> Costs:
     """Return memory and time of every layout of a grid."""
     chunks = [grid.take(np.arange(start, min(start + _CHUNK, len(grid)))) for start in range(0, len(grid), _CHUNK)]
+    speed, framework = question.used_speed, question.framework
     return joined(
-        [costs(spec, run_of(question, one), one.layout(), question.gpu, question.used_speed) for one in chunks]
+        [costs(spec, run_of(question, one), one.layout(spec, framework), question.gpu, speed) for one in chunks]
     )
 
 
@@ -139,18 +145,19 @@ def _check(question: Question) -> None:
         )
 
 
-def _ranked(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Return the layouts, best first: those that fit, by throughput, and of equally fast ones the simplest.
+def _ranked(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], said: npt.NDArray[np.str_]) -> npt.NDArray[np.intp]:
+    """Return the layouts, best first: those that surely fit, those that may, those that do not; each by throughput.
 
-    Throughputs within half a per cent of each other count as equal: the model of time knows no better. Then fewer
-    kinds of parallelism win, then less accumulation (the playbook prefers data parallelism), then ZeRO-0 or 1 over 2
-    or 3, then less memory.
+    Throughputs within half a per cent of each other count as equal: the model of time knows no better. Then less memory
+    wins, by whole GiB, then fewer kinds of parallelism, then less accumulation (the playbook prefers data parallelism),
+    then ZeRO-0 or 1 over 2 or 3.
     """
     speed = np.round(np.log(found.throughput) / EQUAL_SPEED)
     kinds = np.zeros(len(grid), np.int64)
-    for axis in (grid.cp, grid.ep, grid.pp, grid.tp):
+    for axis in (grid.cp, grid.ep, grid.pp, grid.tp, grid.virtual_stages):
         kinds += axis > 1
-    return np.lexsort((found.peak, grid.zero > 1, grid.accumulation, kinds, -speed, ~fits))
+    memory = -(-found.peak // 2**30)
+    return np.lexsort((grid.zero > 1, grid.accumulation, kinds, memory, -speed, said != YES, said == NO, ~fits))
 
 
 def _pareto(found: Costs, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -163,7 +170,7 @@ def _pareto(found: Costs, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     return rows[found.throughput[rows] > before]
 
 
-def _row(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], at: int, question: Question) -> PlanRow:
+def _row(grid: Grid, found: Costs, said: npt.NDArray[np.str_], at: int, spec: ModelSpec, question: Question) -> PlanRow:
     numbers = {one.name: int(getattr(grid, one.name)[at]) for one in fields(Grid)}
     recompute = RECOMPUTE[numbers.pop("recompute")]
     more = {"sequence": question.sequence, "global_sequences": question.global_sequences}
@@ -177,12 +184,12 @@ def _row(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], at: int, questio
         bubble_ns=_ns(found.time["bubble"][at]),
         tokens_per_second_per_gpu=round(float(found.throughput[at]), 3),
         mfu=round(float(found.mfu[at]), 5),
-        fits=bool(fits[at]),
+        fits=bool(found.needed[at] <= question.gpu.memory_bytes),
+        verdict=WORDS[str(said[at])],
         reasons=(),
         settings=launch_settings(numbers | more, recompute),
     )
-    words = reasons(row, grid, found.needed, at, question.gpu)
-    return PlanRow(**{one.name: getattr(row, one.name) for one in fields(PlanRow)} | {"reasons": words})
+    return replace(row, reasons=reasons(row, grid, found.needed, at, question.gpu, question.framework))
 
 
 def _ns(seconds: float) -> int:
@@ -209,7 +216,7 @@ def _cloud(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], order: npt.NDA
     return PlanCloud(columns=columns)
 
 
-def _assumptions(question: Question) -> tuple[str, ...]:
+def _assumptions(spec: ModelSpec, question: Question) -> tuple[str, ...]:
     gpu, speed = question.gpu, question.used_speed
     later = speed.later_share if gpu.capability >= (9, 0) else 1.0
     return (
@@ -219,7 +226,25 @@ def _assumptions(question: Question) -> tuple[str, ...]:
         f"{gpu.gpus_per_node}, and of {gpu.inter_bytes_s / 1e9:.0f} GB/s between nodes for each GPU of a group.",
         "Tensor-parallel communication is not hidden; of what data and context parallelism could hide behind "
         f"computation {speed.overlap:.0%} is.",
-        "The schedule is 1F1B; the optimizer runs fused.",
+        "The schedule is 1F1B, interleaved where a rank has several stages; the optimizer runs fused.",
         "Without ZeRO, gradients are views of the communication buckets.",
-        f"A layout fits if its peak and {RESERVE_PCT} % of what comes and goes, for the allocator, fit.",
+        f"A layout needs its peak and {RESERVE_PCT} % of what comes and goes, for the allocator; it is close where "
+        "that may fit or not, by as much as published runs were off.",
+        *_beyond(spec, question),
     )
+
+
+def _beyond(spec: ModelSpec, question: Question) -> tuple[str, ...]:
+    """Return the sentence that says in which respects no published run is like any layout of the plan."""
+    found = beyond_published(
+        question.framework,
+        question.gpu,
+        parameters=num_parameters(spec),
+        gpus=question.gpus,
+        sequence=question.sequence,
+        tp=1,
+        pp=1,
+        cp=1,
+        has_experts=bool(spec.num_moe_layers),
+    )
+    return (f"No published run that this was held against has {', '.join(found)}.",) if found else ()

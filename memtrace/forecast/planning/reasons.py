@@ -9,19 +9,23 @@ import numpy as np
 
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.memory.layout import RECOMPUTE
+from memtrace.forecast.planning.doubt import CLOSE, PUBLISHED, WORDS
 from memtrace.forecast.planning.layouts import Grid, IntArray
 from memtrace.forecast.results import PlanRow
 from memtrace.units import format_bytes
 
-AXES = ("dp", "tp", "pp", "cp", "ep", "zero")
+AXES = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero")
 
 
-def reasons(row: PlanRow, grid: Grid, needed: IntArray, at: int, gpu: Gpu) -> tuple[str, ...]:
+def reasons(row: PlanRow, grid: Grid, needed: IntArray, at: int, gpu: Gpu, framework: str) -> tuple[str, ...]:
     """Return what limits a layout, and what becomes of its neighbours: a larger micro-batch, less recomputation."""
-    found = [_time(row)]
+    found = [_time(row), *_unlike_published(row, framework)]
     if not row.fits:
         over = format_bytes(int(needed[at]) - gpu.memory_bytes)
         return (f"Does not fit: {over} more than the GPU has.", *found)
+    if row.verdict == WORDS[CLOSE]:
+        left = format_bytes(gpu.memory_bytes - int(needed[at]))
+        found.append(f"Close: {left} are left, less than published runs were off.")
     for name, words in (
         ("micro_batch", "The largest micro-batch that fits"),
         ("recompute", "The least recomputation that fits"),
@@ -31,6 +35,13 @@ def reasons(row: PlanRow, grid: Grid, needed: IntArray, at: int, gpu: Gpu) -> tu
         if sentence:
             found.append(sentence)
     return tuple(found)
+
+
+def _unlike_published(row: PlanRow, framework: str) -> list[str]:
+    known = PUBLISHED[framework]
+    axes = (("tp", row.tp, known.tp), ("pp", row.pp, known.pp), ("cp", row.cp, known.cp))
+    beyond = [f"{name} {value} (to {most})" for name, value, most in axes if value > most]
+    return [f"Beyond published runs: {', '.join(beyond)}."] if beyond else []
 
 
 def _time(row: PlanRow) -> str:

@@ -33,9 +33,9 @@ def stage_layers(spec: ModelSpec, run: Run, layout: Layout, parts: Kernels) -> S
     >>> from memtrace.forecast.model.presets import preset
     >>> model = preset("llama-3.1-405b")
     >>> parts = Kernels(layer=1.0, repeated=0.0, head=1.5)
-    >>> found = stage_layers(model, Run(), Layout(pp=16), parts)  # 15 stages of 8 layers, and 6 with the head
-    >>> int(found.layers), int(found.heads), round(float(found.mean_share), 3)
-    (8, 0, 0.996)
+    >>> found = stage_layers(model, Run(), Layout(pp=16), parts)  # 126 layers: 8 or 7 a stage
+    >>> int(found.layers), int(found.heads), round(float(found.mean_share), 4)
+    (7, 1, 0.9375)
     """
     first, last = (layers_of_stage(spec, layout, is_last=is_last) for is_last in (False, True))
     layer = parts.layer + parts.repeated

@@ -18,6 +18,7 @@ _PARTS_OF_LAYOUTS = {
     **dict.fromkeys(("torch.sparse_csr", "torch.sparse_bsr"), ("crow_indices", "col_indices", "values")),
     **dict.fromkeys(("torch.sparse_csc", "torch.sparse_bsc"), ("ccol_indices", "row_indices", "values")),
     "torch._mkldnn": (),
+    "nested": ("values",),
 }
 """Tensors without a storage of their own, and the methods that give the tensors which they consist of."""
 
@@ -188,11 +189,24 @@ def plain_tensors(tensor: Any) -> Iterator[Any]:
         for attribute in flatten()[0]:
             yield from plain_tensors(getattr(tensor, attribute))
     elif tensor.device.type != "meta" and getattr(tensor, "fake_mode", None) is None:
-        parts = _PARTS_OF_LAYOUTS.get(str(getattr(tensor, "layout", None)))
+        layout = "nested" if getattr(tensor, "is_nested", False) else str(getattr(tensor, "layout", None))
+        parts = _PARTS_OF_LAYOUTS.get(layout)
         if parts is None:
-            yield tensor
+            if _is_stored(tensor):
+                yield tensor
         else:
             yield from (getattr(tensor, name)() for name in parts)
+
+
+def _is_stored(tensor: Any) -> bool:
+    """Whether a tensor has bytes of its own: a subclass of the program's may wrap others that it alone knows of."""
+    if type(tensor).__name__ in ("Tensor", "Parameter"):
+        return True
+    try:
+        tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 def device_name(device: Any) -> str:

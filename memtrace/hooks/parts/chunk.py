@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
+import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -149,13 +152,32 @@ class EventBatch:
 
     def records(self) -> list[Record]:
         """Return the `frames`, `stacks` and `events` records, if there are events."""
-        return [*self.stacks.records(), {"k": tables.EVENTS.name, "columns": self.columns}] if self.columns else []
+        if not self.columns:
+            return []
+        columns = {name: _packed(values) for name, values in self.columns.items()}
+        return [*self.stacks.records(), {"k": tables.EVENTS.name, "columns": columns}]
 
 
 def columns_record(table: tables.Table, rows: Sequence[Row]) -> Record:
     """Return rows, whose strings are ids already, as one record of columns."""
     columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(table.columns)
     return {"k": table.name, "columns": dict(zip(table.column_names(), columns, strict=True))}
+
+
+def _packed(values: Any) -> Any:
+    """Return a column of integers as their bytes, which takes a twentieth of the time that digits take.
+
+    One with nulls, and one value for all rows, stays as it is.
+    """
+    if not isinstance(values, (list, tuple)):
+        return values
+    try:
+        words = array("q", values)
+    except (TypeError, OverflowError):
+        return values
+    if sys.byteorder == "big":
+        words.byteswap()
+    return {records.PACKED: binascii.b2a_base64(words, newline=False).decode("ascii")}
 
 
 def encoded_columns(table: tables.Table, rows: Sequence[Row], strings: StringTable) -> dict[str, Sequence[Any]]:

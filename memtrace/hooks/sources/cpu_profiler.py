@@ -28,6 +28,7 @@ from typing import Any
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.sources.event_tree import TreeWalk
 from memtrace.hooks.sources.kineto_log import KinetoLog
+from memtrace.hooks.sources.muffled import Muffled
 from memtrace.hooks.sources.native_log import NativeLog
 from memtrace.paused_gc import paused_gc
 
@@ -60,6 +61,7 @@ class CpuSource:
         self.result: Any = None
         """The last profile that was stopped, to be saved natively, when a profile was asked for."""
         self._kineto_log = KinetoLog(torch)
+        self._muffled = Muffled(torch)
         self._log = NativeLog(torch)
         self._prepared = {self._profiler.ProfilerActivity.CPU}
         """What the profiler's library is told to collect."""
@@ -106,7 +108,7 @@ class CpuSource:
         if self.running and self.can_switch:
             self._thread = None
             with self._log.quiet(), self._kineto_log.quiet():
-                result = self._engine._disable_profiler()
+                result = self._muffled.call(self._engine._disable_profiler)
             # Objects of the tree are made by the million here, and none is part of a cycle.
             with paused_gc():
                 self._walk(result, batch)

@@ -15,7 +15,7 @@ from memtrace.units import format_bytes, format_ns
 FORMAT = "memtrace-plan"
 VERSION = 1
 HEADINGS = (
-    *("", "dp", "tp", "pp", "cp", "ep", "ZeRO", "recompute", "micro-batch", "accum."),
+    *("", "dp", "tp", "pp", "virtual", "cp", "ep", "ZeRO", "recompute", "micro-batch", "accum."),
     *("peak", "step", "tok/s/GPU", "MFU"),
 )
 
@@ -58,6 +58,7 @@ def layout_name(row: PlanRow) -> str:
     """Return a layout in words, axes of one rank left out."""
     axes = {"dp": row.dp, "tp": row.tp, "pp": row.pp, "cp": row.cp, "ep": row.ep}
     words = [f"{name} {size}" for name, size in axes.items() if size > 1]
+    words += [f"{row.virtual_stages} stages a rank"] if row.virtual_stages > 1 else []
     words += [f"ZeRO-{row.zero}"] if row.zero else []
     words += [] if row.recompute == "none" else [f"{row.recompute} recomputation"]
     return ", ".join([*words, f"micro-batch {row.micro_batch} × {row.accumulation}"])
@@ -74,7 +75,7 @@ def plan_text(plan: Plan) -> str:
         *aligned([HEADINGS, *rows]),
         "",
     ]
-    lines += [f"{number}. {' '.join(row.reasons)}" for number, row in enumerate(plan.rows, start=1)]
+    lines += _reasons(plan)
     lines += ["", "Least memory for each throughput (nothing beats these in both):", ""]
     lines += aligned([HEADINGS, *(_cells("", row) for row in plan.pareto)]) if plan.pareto else ["  none fits"]
     if plan.rows:
@@ -85,10 +86,21 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def _reasons(plan: Plan) -> list[str]:
+    """Return a line for each layout of which there is anything to say that was not said of one above it."""
+    said: set[str] = set()
+    lines = []
+    for number, row in enumerate(plan.rows, start=1):
+        new = [one for one in row.reasons if one not in said]
+        said.update(new)
+        lines += [f"{number}. {' '.join(new)}"] if new else []
+    return lines
+
+
 def _cells(number: str, row: PlanRow) -> tuple[str, ...]:
-    axes = (row.dp, row.tp, row.pp, row.cp, row.ep, row.zero)
+    axes = (row.dp, row.tp, row.pp, row.virtual_stages, row.cp, row.ep, row.zero)
     return (
-        number if row.fits else f"{number} does not fit".strip(),
+        number if row.verdict == "fits" else f"{number} {row.verdict}".strip(),
         *map(str, axes),
         row.recompute,
         str(row.micro_batch),

@@ -76,7 +76,7 @@ def _frontier(plan: Plan) -> str:
 
 
 def _row(number: int | None, row: PlanRow) -> str:
-    numbers = (row.dp, row.tp, row.pp, row.cp, row.ep, row.zero)
+    numbers = (row.dp, row.tp, row.pp, row.virtual_stages, row.cp, row.ep, row.zero)
     cells = ["" if number is None else str(number), *map(str, numbers), row.recompute]
     cells += [str(row.micro_batch), str(row.accumulation), format_bytes(row.peak_bytes), format_ns(row.step_time_ns)]
     cells += [f"{row.tokens_per_second_per_gpu:,.0f}", f"{row.mfu:.1%}"]

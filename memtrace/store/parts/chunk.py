@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +160,8 @@ class _Translation:
         given = record.get("columns")
         if not isinstance(given, dict):
             raise TraceReadError(f"{self.where} {table.name}: no columns", slug="file-damaged")
+        where = f"{self.where} {table.name}"
+        given = {name: _unpacked(values, f"{where}.{name}") for name, values in given.items()}
         lengths = {len(values) for values in given.values() if isinstance(values, list)}
         if len(lengths) > 1:
             raise TraceReadError(f"{self.where} {table.name}: columns of unequal length", slug="file-damaged")
@@ -174,6 +177,17 @@ class _Translation:
             for column in table.columns
         }
         return columns, len(set(given) - set(table.column_names()))
+
+
+def _unpacked(values: Any, where: str) -> Any:
+    """Return a column that was written as bytes as a list of integers, and any other as it is."""
+    if not isinstance(values, dict):
+        return values
+    try:
+        words = np.frombuffer(base64.b64decode(values[records.PACKED], validate=True), "<i8")
+    except (KeyError, TypeError, ValueError):
+        raise TraceReadError(f"{where}: no column of integers", slug="file-damaged") from None
+    return words.tolist()
 
 
 def _spread(given: Mapping[str, Any], name: str, num_rows: int) -> Any:

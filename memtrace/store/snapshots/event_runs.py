@@ -108,6 +108,8 @@ def _memo_bases(offset: IntArray, reference: IntArray, list_at: IntArray) -> Int
     run = np.searchsorted(offset, shares, side="right") - 1
     in_run = offset[run] < shares
     shares, run = shares[in_run], run[in_run]
+    # An event that refers to number 107, below one whose list has number 7 in the run, tells the base 100. One that
+    # refers to an older list tells another number: what at least half of them say is the base.
     told = reference[shares] - list_at[shares - 1]
     edges = np.searchsorted(run, np.arange(len(offset)))
     bases = np.full(len(offset) - 1, ABSENT, np.int64)
@@ -155,6 +157,7 @@ def _resolved(
         raise UnlikeError
     refers = np.flatnonzero(reference != ABSENT)
     number = reference[refers]
+    # The run with the last base at or below a number is the one that remembers it, unless that run is over by then.
     at = np.searchsorted(base[known], number, side="right") - 1
     inside = at >= 0
     inside[inside] = number[inside] < (base + total)[known][at[inside]]

@@ -42,7 +42,7 @@ _PADDING = 512
 class PackedEvents:
     """A history: some events as dicts, the others as columns. A place is a position in the history."""
 
-    __slots__ = ("action", "actions", "dict_at", "dicts", "ints", "num_events", "packed_at", "stack", "stacks")
+    __slots__ = ("action", "actions", "dict_at", "dicts", "ints", "keys", "num_events", "packed_at", "stack", "stacks")
 
     def __init__(self, actions: list[str], stacks: list[Any]) -> None:
         self.num_events = 0
@@ -53,6 +53,8 @@ class PackedEvents:
         """Place of each packed event."""
         self.ints: dict[str, IntArray] = {}
         """Of the packed events, by the name of the field."""
+        self.keys: frozenset[Any] = frozenset()
+        """What the packed events hold."""
         self.action: IntArray = self.packed_at
         """Of the packed events, in `actions`."""
         self.actions = actions
@@ -63,6 +65,11 @@ class PackedEvents:
 
     def __len__(self) -> int:
         return self.num_events
+
+    @property
+    def first_keys(self) -> frozenset[Any]:
+        """What the first event holds."""
+        return frozenset(self.dicts[0]) if self.dict_at[:1] == [0] else self.keys
 
     def merged(self, of_dicts: IntArray, of_packed: IntArray) -> IntArray:
         """Return one column of all events."""
@@ -243,6 +250,7 @@ class _Packing:
 
     def _fill(self, packed: PackedEvents, names: list[str], events: slice) -> None:
         packed.ints = {name: self.runs.ints[names.index(name)][events] for name in _INTS}
+        packed.keys = frozenset(names)
         packed.action = self.runs.action[events]
         packed.stack = self.runs.stack[events]
 

@@ -93,9 +93,10 @@ def _read_tables(data: Mapping[Any, Any], reading: SnapshotReading) -> SnapshotT
     )
 
 
-def _format_facts(traces: list[list[Any]]) -> dict[str, bool]:
+def _format_facts(traces: list[list[Any] | PackedEvents]) -> dict[str, bool]:
     """Return what the form of the events tells of the version of torch, which no snapshot holds."""
-    entry = next((trace[0] for trace in traces if trace and isinstance(trace[0], dict)), None)
+    first = (trace.first_keys if isinstance(trace, PackedEvents) else trace[0] for trace in traces if len(trace))
+    entry = next((one for one in first if isinstance(one, (dict, frozenset))), None)
     return {} if entry is None else {"events_name_pool": "pool_id" in entry}
 
 

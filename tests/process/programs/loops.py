@@ -177,7 +177,65 @@ loss = model(torch.ones(2, 16).as_subclass(Counted)).sum(); loss.backward(); opt
 print(Counted.calls, type(loss).__name__)
 train(1)
 """
+AWKWARD = """
+from torch import nn
+from torch.utils._pytree import tree_map
+
+class Loud(nn.Linear):
+    def named_modules(self, *args, **kwargs):
+        print("asked")
+        return super().named_modules(*args, **kwargs)
+
+class Closed(nn.Module):
+    def __init__(self): super().__init__(); self.inner = nn.Linear(16, 4)
+    def named_parameters(self, *args, **kwargs): raise RuntimeError("of the module")
+    def __len__(self): return 0
+    def forward(self, x): return self.inner(x)
+
+class Wrapping(torch.Tensor):
+    calls = 0
+    @staticmethod
+    def __new__(cls, inner):
+        given = dict(dtype=inner.dtype, requires_grad=inner.requires_grad)
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, **given)
+    def __init__(self, inner): self.inner = inner
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        cls.calls += 1
+        def plain(one): return one.inner if isinstance(one, cls) else one
+        result = function(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
+        return tree_map(lambda one: cls(one) if isinstance(one, torch.Tensor) else one, result)
+
+class Buffered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("sparse", torch.eye(16).to_sparse_csr())
+        self.register_buffer("pairs", torch.eye(16).to_sparse())
+        self.lazy = nn.LazyLinear(2)
+    def forward(self, x): return self.lazy(self.pairs @ (self.sparse @ x))
+
+def loop(net, given, parameters):
+    sgd = torch.optim.SGD(parameters, lr=0.1)
+    for _ in range(2):
+        loss = net(given).sum(); loss.backward(); sgd.step(); sgd.zero_grad(); print(type(net).__name__, loss.item())
+
+loud, closed = Loud(16, 4), Closed()
+loop(loud, torch.randn(2, 16), [loud.weight]); loop(closed, torch.randn(2, 16), [closed.inner.weight])
+wrapped = nn.Linear(16, 4); wrapped.weight = nn.Parameter(Wrapping(wrapped.weight.detach()))
+sgd = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+for _ in range(2):
+    wrapped(torch.randn(2, 16)).sum().backward(); sgd.step(); sgd.zero_grad()
+print(Wrapping.calls, wrapped.weight.inner.sum().item())
+buffered = Buffered(); buffered(torch.ones(16, 2)); loop(buffered, torch.ones(16, 2), buffered.parameters())
+pairs = torch.eye(4).to_sparse().requires_grad_()
+loop(torch.sparse.sum, pairs, [pairs])
+for layout in (torch.jagged, torch.strided):
+    nested = torch.nested.nested_tensor([torch.ones(2, 16), torch.ones(3, 16)], layout=layout)
+    with torch.no_grad(): print(model(nested).values().sum().item())
+train(1)
+"""
 ROWS = [
+    Row("awkward-modules-and-tensors", AWKWARD),
     Row("kinds-of-optimizers", OPTIMIZERS),
     Row("hooks-of-the-program", HOOKS),
     Row("settings-of-torch", SETTINGS),

@@ -157,7 +157,28 @@ print(sorted(vars(model)), sorted(vars(optimizer)), model, optimizer)
 print([name for name in sys.modules if "sitecustomize" in name and name != "sitecustomize"], sys.argv, sys.path[0])
 print(sys.getrecursionlimit(), sys.getswitchinterval(), sys.dont_write_bytecode, torch.get_num_threads())
 """
+COLLECTIONS = """
+import gc, time, warnings
+warnings.simplefilter("error")
+
+class Collects(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        time.sleep(0.3)
+        for _ in range(60):
+            gc.collect(0)
+        with torch._C.DisableTorchFunction():
+            return function(*args, **(kwargs or {}))
+
+given = torch.randn(2, 16).as_subclass(Collects)
+for _ in range(2):
+    given = given + torch.ones(2, 16)
+    held = [torch.ones(10) for _ in range(10)]
+loss = model(given).sum(); loss.backward(); optimizer.step(); optimizer.zero_grad(); print(loss.item())
+train(1)
+"""
 ROWS = [
+    Row("collections-inside-operators", COLLECTIONS),
     Row("random-states", RANDOM),
     Row("garbage-and-finalizers", GARBAGE, ends_in_full=True),
     Row("own-tracers", TRACERS),
