@@ -49,7 +49,7 @@ $(DRIVERLESS_STAMP): | $(BIN)/python
 	@rm -rf $(DRIVERLESS) && $(PYTHON) -m venv $(DRIVERLESS)
 	@echo "== installing torch for CUDA into $(DRIVERLESS): half a gigabyte"
 	@timeout 900 sh -c '$(DRIVERLESS)/bin/python -m pip install --quiet --no-deps torch===$(DRIVERLESS_TORCH) && \
-		$(DRIVERLESS)/bin/python -m pip install --quiet $(DRIVERLESS_NEEDS)' 2>$(DRIVERLESS)/said.txt \
+		$(DRIVERLESS)/bin/python -m pip install --quiet -c constraints.txt $(DRIVERLESS_NEEDS)' 2>$(DRIVERLESS)/said.txt \
 		&& touch $@ || tail -3 $(DRIVERLESS)/said.txt | tee $(DRIVERLESS)/why-not.txt
 
 driverless: $(DRIVERLESS_STAMP) ## install torch for CUDA into an environment of its own, for tests without a GPU

@@ -72,6 +72,7 @@ _BLAS_RESULTS = (
     _zero(r"cublas(Sn|Scn)rm2_v2|cublasSc?asum_v2", 4, "float"),
     _zero(r"cublas(Dn|Dzn)rm2_v2|cublasDz?asum_v2", 4, "double"),
     _zero(r"cublasSdot_v2", 6, "float"),
+    _zero(r"cublasDotEx", 8, "short"),
     _zero(r"cublas(Ddot|Cdot[uc])_v2", 6, "double"),
     _zero(r"cublasZdot[uc]_v2", 6, "struct { double parts[2]; }"),
 )
@@ -79,7 +80,13 @@ _BLAS_RESULTS = (
 _DENSE = r"cusolverDn[SDCZ]"
 
 LIBRARIES = (
-    Library(file="libcudart.so", names=r"(__)?cuda[A-Z]\w*", refusal=801),
+    Library(
+        file="libcudart.so",
+        names=r"(__)?cuda[A-Z]\w*",
+        refusal=801,
+        # What follows what in a graph is not kept.
+        rules=(Rule(names=r"cudaStreamUpdateCaptureDependencies(_v2)?", effect=";"),),
+    ),
     Library(file="libcuda.so", names=r"cu(?!File)[A-Z]\w*", refusal=801),
     Library(file="libnvidia-ml.so", names=r"nvml\w+", refusal=3),
     Library(
@@ -102,7 +109,7 @@ LIBRARIES = (
             *_BLAS_RESULTS,
             Rule(names=r"cublasSet(Workspace_v2|SmCountTarget|AtomicsMode)"),
             # Level 1 to 3 and their batches: all that they give lies on the device.
-            Rule(names=r"cublas[SDCZ]+(axpy|copy|rot|rotm|scal|swap)_v2"),
+            Rule(names=r"cublas[SDCZ][sd]?(axpy|copy|rot|rotm|scal|swap)_v2"),
             Rule(
                 names=r"cublas[SDCZ](gemv|ger[cu]?|hemv|her2?|symv|syr2?|trmv|trsv|gemm3?m?|hemm|her2?k|symm|syr2?k|trmm|trsm)_v2"
             ),
@@ -180,7 +187,7 @@ LIBRARIES = (
             _elements(_DENSE + r"gesvdj_bufferSize", 12, 3, 4),
             _elements(_DENSE + r"gesvdjBatched_bufferSize", 11, 2, 3),
             _elements(_DENSE + r"gesvdaStridedBatched_bufferSize", 16, 3, 4),
-            _elements(_DENSE + r"(sy|he)(evd|evjBatched)_bufferSize", 7, 3, 3),
+            _elements(_DENSE + r"(sy|he)(evd|evj|evjBatched)_bufferSize", 7, 3, 3),
             _elements(_DENSE + r"sytrf_bufferSize", 4, 1, 1),
             _elements(_DENSE + r"(or|un)gqr_bufferSize", 7, 1, 2),
             _elements(_DENSE + r"(or|un)mqr_bufferSize", 11, 3, 4),

@@ -44,7 +44,7 @@ def run_driverless(cuda_python: str) -> Run:
     """A function that runs arguments of that Python on some devices and returns what came of it."""
 
     def run(
-        *arguments: str | Path, environ: dict[str, str] | None = None, cwd: Path = ROOT, **devices: Any
+        *arguments: str | Path, environ: dict[str, str] | None = None, timeout_s: int = 280, **devices: Any
     ) -> subprocess.CompletedProcess[str]:
         added = environment(Devices(**devices), python=cuda_python)
         return subprocess.run(
@@ -52,8 +52,8 @@ def run_driverless(cuda_python: str) -> Run:
             env={**os.environ, "PYTHONPATH": str(ROOT), **added, **(environ or {})},
             capture_output=True,
             text=True,
-            timeout=280,
-            cwd=cwd,
+            timeout=timeout_s,
+            cwd=ROOT,
             check=False,
         )
 

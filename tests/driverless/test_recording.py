@@ -27,11 +27,11 @@ model.cuda()(torch.randn(2, 8, device="cuda")).sum().backward()
 
 
 @pytest.mark.parametrize("file", ["test_gpu_allocator.py", "test_gpu_record.py"])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1300)
 def test_what_is_tested_on_a_gpu_holds_without_one(run_driverless: Run, file: str) -> None:
-    done = run_driverless(*PYTEST, f"tests/gpu/{file}", gpu="a100-80gb")
+    done = run_driverless(*PYTEST, f"tests/gpu/{file}", gpu="a100-80gb", timeout_s=600)
     if ended_too_early(done):
-        done = run_driverless(*PYTEST, f"tests/gpu/{file}", gpu="a100-80gb")
+        done = run_driverless(*PYTEST, f"tests/gpu/{file}", gpu="a100-80gb", timeout_s=600)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "skipped" not in done.stdout
 

@@ -239,6 +239,10 @@ int cuMemGetAddressRange(uint64_t *base, size_t *bytes, uint64_t address) {
     return OK;
 }
 
+int cuMemGetAddressRange_v2(uint64_t *base, size_t *bytes, uint64_t address) {
+    return cuMemGetAddressRange(base, bytes, address);
+}
+
 int cuMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
     dl_device_memory(dl_current(), (uint64_t *)free_bytes, (uint64_t *)total_bytes);
     return OK;
