@@ -35,6 +35,10 @@ what, path = sys.argv[1:]
 if what == "pickle.load":
     import pickle
     work = lambda: pickle.load(open(path, "rb"))
+elif what == "pickle.load without gc":
+    import gc, pickle
+    gc.disable()
+    work = lambda: pickle.load(open(path, "rb"))
 elif what == "orjson.loads":
     import orjson
     work = lambda: orjson.loads(open(path, "rb").read())
@@ -46,8 +50,11 @@ elif what == "read and summarise":
     from memtrace.store.reading.read import read_trace
     work = lambda: analyze(read_trace(path))
 else:
+    from memtrace.allocator import replay
     from memtrace.analysis.report import analyze
     from memtrace.report.terminal.report import render_text
+    if what == "report, each event replayed":
+        replay.find_repeat = lambda history: None
     from memtrace.store.reading.read import read_trace
     work = lambda: render_text(analyze(read_trace(path)))
 start = time.perf_counter()

@@ -38,7 +38,10 @@ if what == "pickle.load":
     start = time.perf_counter()
     data = pickle.load(open(path, "rb"))
 else:
+    from memtrace.allocator import replay as replaying
     from memtrace.allocator.replay import replay_device
+    if what == "replay each event":
+        replaying.find_repeat = lambda history: None
     from memtrace.store.reading.read import read_trace
     rank = read_trace(path).ranks[0]
     start = time.perf_counter()

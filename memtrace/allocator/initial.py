@@ -25,7 +25,6 @@ import numpy as np
 from memtrace.allocator import expandable
 from memtrace.allocator.blocks import ALLOCATED, FREE, PENDING, UNKNOWN_AGE, Block, Driver, Expandable
 from memtrace.allocator.device_memory import ABOVE_ADDRESSES
-from memtrace.allocator.fronts import find_fronts
 from memtrace.allocator.history import (
     ALLOC,
     FREE_COMPLETED,
@@ -35,6 +34,7 @@ from memtrace.allocator.history import (
     SEGMENT_UNMAP,
     History,
     Segment,
+    find_fronts,
     reserved_deltas,
 )
 from memtrace.allocator.model import Allocator

@@ -12,7 +12,7 @@ Where a prediction fails and such a remainder explains it, it is inferred, the a
 matched, and the replay starts again with it.
 
 A history that does not follow from its start (events are missing, files were joined) contradicts the model again and
-again: its proof is given up once looking for explanations has cost as much as `effort` allows.
+again: its proof is given up once looking for explanations has cost as much as `Effort` allows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from memtrace.allocator.blocks import Block, Pool
-from memtrace.allocator.effort import Effort, GivenUpError
 from memtrace.allocator.history import (
     ALLOC,
     FREE_COMPLETED,
@@ -39,8 +38,16 @@ from memtrace.allocator.history import (
     reserved_deltas,
 )
 from memtrace.allocator.initial import InconsistentHistoryError, Initial, build, check_possible, find_initial
-from memtrace.allocator.recorded import RecordedDevice, adopt, apply_segment_event, num_free_blocks
+from memtrace.allocator.recorded import (
+    Effort,
+    GivenUpError,
+    RecordedDevice,
+    adopt,
+    apply_segment_event,
+    num_free_blocks,
+)
 from memtrace.allocator.recorded_releases import predicted_releases
+from memtrace.allocator.repeats import find_repeat, repeat_values, state_key
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounded_sizes, rounding
@@ -54,6 +61,8 @@ _UNKNOWN_SETTING = "a setting that the recording does not hold, as a memory limi
 _UNKNOWN_BLOCK = "the size of a block that was in use before the history, or a setting that the recording does not hold"
 _MAX_PASSES = 12
 """Replays with ever more inferred blocks; what is still wrong then is a mismatch."""
+_MAX_SETTLING = 4
+"""Periods after which the model has to be where it was one before, if repeated events are not to be replayed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +189,11 @@ class Replayer:
         """How many events had been replayed when the proof was given up; `None` if it was not."""
         self._effort = effort or Effort(len(self.history.rows))
         self._unsure = open_blocks(self.initial)
-        self.block_bytes = [0] * len(self.history.rows)
+        self.block_bytes: IntArray = np.zeros(0, np.int64)
+        """Bytes of the block of each event, once it has run."""
+        self._bytes = [0] * len(self.history.rows)
+        self._repeated: list[tuple[int, int, int]] = []
+        """Stretches of events that were left out, and their period."""
         self._releases: list[tuple[str, int]] = []
         self._releases_end = -1
         self._retries: set[int] = set()
@@ -200,17 +213,51 @@ class Replayer:
                 gc.enable()
 
     def _run(self, stop: int) -> None:
+        self._at_once = freed_at_once(self.history)
+        self._flushes = flushed_retries(self.history, self._at_once)
+        self._replay(self._over_repeats(stop), stop)
+        values = np.array(self._bytes, np.int64)
+        for start, end, period in self._repeated:
+            repeat_values(values, start, end, period)
+        at_once = np.flatnonzero(self._at_once[: stop - 1])
+        values[at_once] = values[at_once + 1]
+        self.block_bytes = values
+
+    def _over_repeats(self, stop: int) -> int:
+        """Replay the first events, and leave out what only repeats them. Return the event to go on at."""
+        can_repeat = not self.settings.garbage_collection_threshold and self.history.pool_ids is None
+        repeat = find_repeat(self.history) if can_repeat else None
+        if repeat is None or repeat.start >= stop:
+            return 0
+        at, last = repeat.start, min(repeat.stop, stop)
+        self._replay(0, at)
+        for _ in range(_MAX_SETTLING):
+            if at + 2 * repeat.period > last:
+                break
+            before, num_wrong = state_key(self.allocator), len(self.wrong) + len(self.explained)
+            self._replay(at, at + repeat.period)
+            at += repeat.period
+            is_as_predicted = num_wrong == len(self.wrong) + len(self.explained)
+            if is_as_predicted and self._is_between_requests(at) and state_key(self.allocator) == before:
+                end = at + (last - at) // repeat.period * repeat.period
+                self._repeated.append((at, end, repeat.period))
+                return end
+        return at
+
+    def _is_between_requests(self, at: int) -> bool:
+        """Return whether nothing that began before an event ends after it."""
+        return not self.device.waiting and at >= self._releases_end and all(one < at for one in self._retries)
+
+    def _replay(self, start: int, stop: int) -> None:
         """The hot loop: about half a µs an event beside what the allocator itself costs."""
         history, allocator, waiting = self.history, self.allocator, self.device.waiting
-        # Most frees complete at once, and torch writes two rows: request and completion. The model needs the second.
-        at_once = freed_at_once(history)
-        retries = flushed_retries(history, at_once)
-        chosen = np.flatnonzero(~at_once[:stop])
+        retries = self._flushes
+        chosen = np.flatnonzero(~self._at_once[start:stop]) + start
         columns = (history.action, history.address, history.size, history.stream)
         sizes = rounded_sizes(history.size[chosen], self.settings)
         events = zip(chosen.tolist(), sizes, *(column[chosen].tolist() for column in columns), strict=True)
         pool_ids = history.pool_ids
-        block_bytes = self.block_bytes
+        block_bytes = self._bytes
         small, large, live = allocator.small, allocator.large, allocator.live
         find, hand_out, complete = allocator.find, allocator.hand_out, allocator.complete_free
         for at, size, action, address, requested, stream in events:
@@ -239,8 +286,6 @@ class Replayer:
             elif action <= SEGMENT_UNMAP:
                 self._released(at)
         # The row of the request, which the loop left out, is about the same block as the row below it.
-        for at in np.flatnonzero(at_once[: stop - 1]).tolist():
-            block_bytes[at] = block_bytes[at + 1]
 
     def _grown(self, at: int, pool: Pool, size: int, stream: int) -> Block | None:
         """Return the block, in no pool, that the model takes for an alloc before which the record says that memory was
@@ -314,7 +359,7 @@ def _result(prepared: Prepared, replayer: Replayer, first_scored: int) -> Replay
     history = prepared.history
     start = state_of(build(prepared.initial, prepared.settings, RecordedDevice(history)))
     unsure, unsure_start, num_unsure = unsure_levels(history, prepared.initial)
-    action, moved = history.action, np.array(replayer.block_bytes, np.int64)
+    action, moved = history.action, replayer.block_bytes
     scored = np.arange(len(action)) >= first_scored
     is_alloc = scored & (action == ALLOC)
     is_segment = scored & (action >= SEGMENT_ALLOC) & (action <= SEGMENT_UNMAP)

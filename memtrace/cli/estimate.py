@@ -124,11 +124,14 @@ def _against(result: Estimate, spec: ModelSpec, run: Run, layout: Layout, path: 
     """Return the estimate beside the rank of a recording that its report is about."""
     from memtrace.analysis.report import analyze
     from memtrace.cli.left_out import say_left_out
+    from memtrace.errors import MemtraceError
     from memtrace.forecast.estimation.against import compare
     from memtrace.forecast.estimation.rank_states import for_rank
     from memtrace.store.reading.read import read_trace
 
     report = analyze(read_trace((path,)))
     say_left_out(report.warnings)
+    if not report.ranks:
+        raise MemtraceError(f"{path}: no memory was recorded, so there is nothing to compare with")
     recorded = report.ranks[report.main_rank or 0]
     return compare(for_rank(result, spec, run, layout, recorded.rank), recorded)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memtrace.cli.options.model_options import named_model, names_a_model
 from memtrace.errors import MemtraceError
+
+if TYPE_CHECKING:
+    from memtrace.forecast.results import Calibration
 
 _DEFAULTS = (
     "gpu",
@@ -32,8 +35,21 @@ def evaluated(table: Path, options: dict[str, Any], *, as_json: bool) -> bytes |
     from memtrace.forecast.evaluation.evaluate import evaluate_table
     from memtrace.report.answers.evaluation import evaluation_json, evaluation_text
 
-    rows = evaluate_table(_text(table), _defaults(options))
+    rows = evaluate_table(_text(table), _defaults(options), calibrated(options))
     return evaluation_json(rows) if as_json else evaluation_text(rows)
+
+
+def calibrated(options: dict[str, Any]) -> Calibration | None:
+    """Return what the measured runs of `--calibrate` say; `None` without them.
+
+    Raises:
+        MemtraceError: the file cannot be read, or a row of it cannot be.
+    """
+    if options["calibrate"] is None:
+        return None
+    from memtrace.forecast.evaluation.calibrate import calibration
+
+    return calibration(_text(options["calibrate"]), _defaults(options))
 
 
 def _text(table: Path) -> str:
@@ -56,7 +72,12 @@ def _text(table: Path) -> str:
 
 
 def _defaults(options: dict[str, Any]) -> dict[str, Any]:
-    given = {name: options[name] for name in _DEFAULTS if options[name] is not None}
+    import click
+    from click.core import ParameterSource
+
+    # An option that nobody typed says nothing: the framework of a row decides.
+    typed = click.get_current_context().get_parameter_source
+    given = {name: options[name] for name in _DEFAULTS if typed(name) is ParameterSource.COMMANDLINE}
     if names_a_model(options):
         given["spec"] = named_model(options).spec
     return given

@@ -28,6 +28,12 @@ EXIT_NOTHING_FITS = 3
 )
 @run_options
 @click.option(
+    "--calibrate",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="TABLE",
+    help="Runs that were measured, as layouts with measured_tokens_per_second_per_gpu or measured_peak_bytes.",
+)
+@click.option(
     "--framework",
     type=click.Choice(["none", "megatron", "torchtitan", "nanotron", "deepspeed", "fsdp"]),
     default="none",
@@ -97,6 +103,7 @@ def _question(options: dict[str, Any]) -> Any:
     """Return what the options ask."""
     from dataclasses import replace
 
+    from memtrace.cli.evaluate_layouts import calibrated
     from memtrace.forecast.gpus import gpu_named
     from memtrace.forecast.memory.optimizers import optimizer_named
     from memtrace.forecast.model.from_parameter_count import parse_count
@@ -120,4 +127,5 @@ def _question(options: dict[str, Any]) -> Any:
         dropout=options["dropout"],
         framework=options["framework"],
         speed=speed_of(options["framework"], options["compute_share"]),
+        known=calibrated(options),
     )

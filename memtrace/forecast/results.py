@@ -138,6 +138,18 @@ class PlanRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What measured runs say of a cluster."""
+
+    time_factor: float
+    """Measured over predicted time of a step."""
+    memory_factor: float
+    """Measured over predicted peak; 1 where none was measured."""
+    runs: int
+    """Runs that were measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedLayout:
     """What one given layout needs and takes."""
 

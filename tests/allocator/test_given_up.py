@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from memtrace.allocator import effort
+from memtrace.allocator import recorded as effort
 from memtrace.allocator.replay import replay_device, state_at
 from memtrace.allocator.whatif import read_recording
 from memtrace.analysis.report import analyze

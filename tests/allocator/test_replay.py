@@ -388,3 +388,20 @@ def test_late_recordings_of_expandable_segments_that_were_flushed_are_reproduced
     rank = read(random_recording(conf, seed, warm=True).snapshot())
     fidelity = replay_device(rank, "cuda:0").fidelity
     assert fidelity.is_exact, str(fidelity.first_divergence)
+
+
+@pytest.mark.parametrize(("conf", "seed"), [("", 6), ("max_split_size_mb:32", 22), ("max_split_size_mb:32", 39)])
+def test_a_remainder_that_was_told_to_be_at_least_so_large_is_told_more_of(conf: str, seed: int) -> None:
+    fidelity = replay_device(read(random_recording(conf, seed, warm=True).snapshot()), "cuda:0").fidelity
+    assert fidelity.is_exact, str(fidelity.first_divergence)
+    # However many requests told of a block, one of them does not count.
+    assert fidelity.allocations_matched == fidelity.allocations - fidelity.num_inferred_blocks
+    assert fidelity.num_inferred_blocks > 0
+
+
+@pytest.mark.parametrize("seed", [*range(4), 20, 35])
+def test_garbage_that_is_older_than_the_history_is_collected_as_the_record_tells(seed: int) -> None:
+    conf = "per_process_memory_fraction:0.9,max_split_size_mb:32,garbage_collection_threshold:0.8"
+    recorder = random_recording(conf, seed, capacity=400 * MIB, warm=True)
+    fidelity = replay_device(read(recorder.snapshot()), "cuda:0").fidelity
+    assert fidelity.is_exact, str(fidelity.first_divergence)

@@ -53,3 +53,27 @@ def test_options_stand_in_for_empty_cells() -> None:
 def test_what_cannot_be_is_refused_in_words(args: tuple[str, ...], text: str, message: str, code: int) -> None:
     result = invoke(*args, text=text)
     assert (result.exit_code, message in result.stderr) == (code, True)
+
+
+def test_measured_runs_scale_layouts_and_plans(tmp_path: Path) -> None:
+    path = tmp_path / "measured.csv"
+    path.write_text(
+        "model,gpu,sequence,dp,zero,measured_tokens_per_second_per_gpu\nllama-3-8b,a100-40gb,2048,8,3,1000\n"
+    )
+    plain, scaled = (
+        json.loads(invoke("--evaluate", "-", "--json", *more, text=TABLE).stdout)["rows"][1]
+        for more in ((), ("--calibrate", path))
+    )
+    assert scaled["tokens_per_second_per_gpu"] == pytest.approx(1000)
+    assert plain["tokens_per_second_per_gpu"] > 1000
+    asked = ("--preset", "gpt2", "--gpus", "8", "--gpu", "a100-40gb", "--gbs-tokens", "64K", "--seq", "1024")
+    assert "Measured runs (1) took" in invoke(*asked, "--calibrate", path).stdout
+
+
+def test_an_option_that_nobody_typed_leaves_the_attention_to_the_framework() -> None:
+    rows = "model,gpu,sequence,tp,framework,recompute\ngpt3-175b,a100-80gb,2048,8,megatron,selective\n"
+    own, flash, explicit = (
+        json.loads(invoke("--evaluate", "-", "--json", *more, text=rows).stdout)["rows"][0]["step_seconds"]
+        for more in ((), ("--attention", "flash"), ("--attention", "explicit"))
+    )
+    assert own == explicit > flash

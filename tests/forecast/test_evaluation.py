@@ -19,6 +19,7 @@ from memtrace.forecast.evaluation.table import read_table
 from memtrace.forecast.gpus import gpu_named
 from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.presets import preset
+from memtrace.forecast.planning.doubt import DOUBTS
 from memtrace.forecast.planning.plan import Question, evaluate
 from memtrace.forecast.results import EvaluatedLayout
 from tests.forecast.test_plan import grid_of
@@ -102,12 +103,17 @@ def test_dimensions_make_a_gpt_or_a_llama(dimensions: dict[str, Any], gated: boo
     assert matrices <= num_parameters(spec) < 1.01 * matrices
 
 
-def test_what_a_row_leaves_out_of_its_model_is_said() -> None:
+def test_what_a_row_leaves_out_is_said() -> None:
     assert placed(hidden=768, layers=12, heads=12).assumed == (
         *("kv_heads 12", "ffn 3072", "vocabulary 50257"),
         *("gated no", "tied yes"),
+        *("precision bf16-mixed", "loss plain", "attention flash"),
     )
-    assert placed(model="gpt2").assumed == ()
+    said = {"precision": "fp32", "loss": "fused", "attention": "flash"}
+    assert placed(model="gpt2", **said).assumed == ()
+    # nanotron's mixed precision is not that of the cell.
+    own = said | {"precision": "bf16-mixed", "framework": "nanotron"}
+    assert placed(model="gpt2", **own).assumed == ("precision bf16-mixed-fp32-grad",)
 
 
 def test_links_and_gpus_of_a_node_replace_those_of_the_data_sheet() -> None:
@@ -186,6 +192,51 @@ def test_a_cell_is_a_value_or_an_error_that_names_it(name: str, cell: object) ->
         return
     with pytest.raises(MemtraceError, match=f"row 3, column {name}: "):
         read_cells({name: cell}, 3)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"framework": "nanotron"}, ("bf16-mixed-fp32-grad", "parallel", "flash", True)),
+        ({"framework": "nanotron", "precision": "fp32", "loss": "fused"}, ("fp32", "fused", "flash", True)),
+        ({"framework": "deepspeed"}, ("deepspeed-zero", "parallel", "explicit", False)),
+        ({"framework": "megatron", "recompute": "selective"}, ("bf16-mixed", "parallel", "explicit", True)),
+        ({"framework": "megatron", "recompute": "full"}, ("bf16-mixed", "parallel", "flash", True)),
+        ({"framework": "torchtitan", "precision": "fp8-mixed"}, ("fp8-dynamic", "plain", "flash", True)),
+        ({"framework": "megatron", "precision": "fp8-mixed"}, ("fp8-mixed", "parallel", "flash", True)),
+        ({"framework": "fsdp"}, ("bf16-mixed", "plain", "flash", True)),
+        ({}, ("bf16-mixed", "plain", "flash", True)),
+    ],
+)
+def test_a_framework_chooses_what_a_row_leaves_open(cells: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    found = placed(model="gpt2", **cells)
+    run = found.run
+    assert (run.precision.name, run.loss, run.attention, found.layout.sequence_parallel) == expected
+
+
+def test_torchtitan_keeps_weights_in_a_pipeline_unless_told_otherwise() -> None:
+    cells = {"model": "gpt2", "framework": "torchtitan", "zero": 3, "dp": 2}
+    settings = ({}, {"pp": 2}, {"pp": 2, "reshard": "yes"})
+    assert [placed(**cells, **more).layout.reshard for more in settings] == [1, 0, 1]
+
+
+def test_a_layout_that_published_runs_are_unlike_says_in_what() -> None:
+    known = {"hidden": 4096, "layers": 32, "heads": 32, "ffn": 14336, "gpu": "h100-80gb", "sequence": 4096}
+    known |= {"framework": "nanotron", "dp": 8}
+    assert one(**{"model": None}, **known).beyond == ()
+    beyond = one(**{"model": None}, **known | {"gpu": "b200-192gb", "cp": 2, "sequence": 8192}).beyond
+    assert [text.split()[0] for text in beyond] == ["GPU", "8,192", "cp"]
+
+
+def test_ranges_hold_what_is_predicted_and_decide_what_fits() -> None:
+    low, high = DOUBTS["fsdp"].memory
+    for capacity, said in ((2.0, "yes"), (1.0, "close"), (0.5, "no")):
+        needed = one(framework="fsdp").process_bytes
+        row = one(framework="fsdp", gpu=f"{round(capacity * needed / 2**20)}MiB")
+        assert row.fits == said
+        assert row.process_bytes_range == (round(needed * low), round(needed * high))
+        least, most = row.tokens_per_second_per_gpu_range
+        assert least < row.tokens_per_second_per_gpu < most
 
 
 def test_the_documentation_lists_every_column(repo_root: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import fields, replace
 from itertools import pairwise
 
@@ -26,6 +27,7 @@ from memtrace.forecast.results import PlanRow
 from memtrace.forecast.step_time.computation import flops_per_token
 from memtrace.forecast.step_time.speed import Speed
 from memtrace.forecast.step_time.step import step_time
+from memtrace.report.answers.plan import plan_text
 
 LLAMA = Question(gpus=64, gpu=gpu_named("h100-80gb"), global_tokens=2**21, sequence=4096)
 
@@ -270,6 +272,35 @@ def test_settings_name_every_axis() -> None:
     assert "data_parallel_shard_degree 8" in found["torchtitan"]
     for words in ("--tensor-model-parallel-size 2", "--global-batch-size 96", "--use-distributed-optimizer"):
         assert words in found["Megatron-LM"]
+
+
+def test_settings_say_how_many_stages_a_rank_has() -> None:
+    found = launch_settings(NUMBERS | {"virtual_stages": 4}, "none")
+    assert "--num-virtual-stages-per-pipeline-rank 4" in found["Megatron-LM"]
+    assert "--parallelism.pipeline_parallel_schedule Interleaved1F1B" in found["torchtitan"]
+    plain = launch_settings(NUMBERS | {"virtual_stages": 1}, "none")
+    assert not any("virtual" in text or "schedule" in text for text in plain.values())
+
+
+@pytest.mark.parametrize(
+    ("framework", "stages", "recomputes"),
+    [
+        ("none", {1, 2, 4, 8}, {"none", "full"}),
+        ("torchtitan", {1, 2, 4, 8}, {"none", "selective", "full"}),
+        ("nanotron", {1}, {"none", "full"}),
+    ],
+)
+def test_what_a_framework_does_not_have_is_not_tried(framework: str, stages: set[int], recomputes: set[str]) -> None:
+    plan = make_plan(preset("llama-3-8b"), replace(LLAMA, framework=framework))
+    assert set(plan.cloud.columns["virtual_stages"]) == stages
+    assert set(plan.cloud.columns["recompute"]) == recomputes
+
+
+def test_no_sentence_of_a_plan_is_said_twice() -> None:
+    plan = make_plan(preset("llama-3-70b"), LLAMA, top=50)
+    text = plan_text(plan)
+    assert max(Counter(one for row in plan.rows for one in row.reasons).values()) > 1
+    assert {text.count(one) for row in plan.rows for one in row.reasons} == {1}
 
 
 def test_deepspeed_and_fsdp_are_offered_for_data_parallelism_alone() -> None:

@@ -31,6 +31,7 @@ from memtrace.report.answers.diff import diff_json, diff_text
 from memtrace.report.answers.fit import fit_json, fit_text
 from memtrace.report.answers.limit import limit_text
 from memtrace.report.answers.whatif import whatif_json, whatif_text
+from memtrace.report.exchange.perfetto import perfetto_json
 from memtrace.report.page.diff import render_diff
 from memtrace.report.page.whatif import render_whatif
 from memtrace.store.reading.inspection import inspect_document
@@ -39,6 +40,7 @@ from memtrace.store.trace import Trace
 from tests.gold.commands import own_part
 from tests.gold.made_runs import plan_of, ranks_of
 from tests.gold.rendered import TRACES, inside
+from tests.timed_reports import profile
 
 MIB = 1 << 20
 RECORDINGS = ("gpt.json.gz", "ddp.json.gz", "snapshot.pickle", "oom-snapshot.pickle")
@@ -112,7 +114,10 @@ def _tables() -> dict[str, Any]:
 def _tracks() -> dict[str, Any]:
     """Return the counters and lanes of each rank: how many values, and a hash of them."""
     found: dict[str, Any] = {}
-    for name, trace in _traces().items():
+    timed = Trace(header={}, ranks=(profile().recorded(),), path="timed")
+    for name, trace in (_traces() | {"timed": timed}).items():
+        drawn = perfetto_json([rank_tracks(rank) for rank in trace.ranks])
+        found[f"{name}, perfetto"] = _hash(drawn.decode())
         for rank in trace.ranks:
             for track in (*(tracks := rank_tracks(rank)).counters, *tracks.lanes):
                 text = orjson.dumps(track, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2).decode()

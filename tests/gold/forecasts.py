@@ -104,7 +104,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "fused": {"is_fused": True},
     "dropout 0.2": {"dropout": 0.2},
     "no dropout": {"dropout": 0.0},
-    "cpu": {"backend": "cpu"},
+    **{f"cpu, optimizer {name}": {"backend": "cpu", "optimizer": one} for name, one in OPTIMIZERS.items()},
     "cpu, explicit, dropout 0.2": {"backend": "cpu", "attention": "explicit", "dropout": 0.2},
 }
 LAYOUTS = {

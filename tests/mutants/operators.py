@@ -61,8 +61,13 @@ def comparisons(source: Source, node: ast.expr) -> Iterator[Change]:
 
 def arithmetic(source: Source, node: ast.expr) -> Iterator[Change]:
     """Put another operator in place of an arithmetic one."""
-    if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC and not _is_text(node):
+    if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC and not _is_text(node) and not _is_times_one(node):
         yield from _between(source, node.left, node.right, *ARITHMETIC[type(node.op)])
+
+
+def _is_times_one(node: ast.BinOp) -> bool:
+    """Return whether a truth value becomes a number so, by `* 1`: `// 1` does the same."""
+    return isinstance(node.op, ast.Mult) and isinstance(node.right, ast.Constant) and node.right.value == 1
 
 
 def _is_text(node: ast.BinOp) -> bool:
@@ -147,7 +152,7 @@ def statements(source: Source, place: Place) -> Iterator[Change]:
             yield source.start(node), source.end(node), "pass"
         case ast.Return(value=ast.expr() as value):
             empty = _empty(place)
-            if source.segment(value) not in {"None", empty}:
+            if ast.unparse(value) not in {"None", empty}:
                 yield source.start(value), source.end(value), empty
         case ast.If(test=(ast.Name() | ast.Attribute() | ast.Call()) as test):
             yield source.start(test), source.end(test), f"not {source.segment(test)}"

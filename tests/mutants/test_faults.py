@@ -30,6 +30,8 @@ def new_lines(text: str, before: str = "") -> set[str]:
         ("x = a <= b < c", {"x = a < b < c", "x = a <= b <= c"}),
         ("x = a + b", {"x = a - b"}),
         ("x = a * b", {"x = a // b"}),
+        # `// 1` makes the same number of a truth value.
+        ("x = a * 1", {"x = a * 2"}),
         ("x = a and b or c", {"x = a or b or c", "x = a and b and c"}),
         ("x = not a", {"x = a"}),
         ("x = 511", {"x = 512"}),
@@ -60,6 +62,7 @@ def test_each_kind_of_fault_changes_what_it_says(line: str, changed: set[str]) -
         "x = 'a' + b",
         "x = f'{a:>10}'",
         "X = A | B",
+        'def f() -> str:\n    return ""',
         "def f():\n    x = zip(a, b, strict=True)",
         "def f():\n    x = sort(a, kind='stable')",
     ],

@@ -57,7 +57,7 @@ _RUN_OPTIONS = (
         metavar="RECIPE",
         help=(
             "How numbers are kept: fp32, autocast, bf16-mixed, bf16-mixed-fp32-grad, bf16, fp8-mixed, fp8-deepseek, "
-            "fp8-lm."
+            "fp8-dynamic, fp8-lm, bf16-main-grad, deepspeed-zero."
         ),
     ),
     click.option(

@@ -124,16 +124,19 @@ COLUMNS: dict[str, Column] = {
     ),
     "recompute": Column(read=_one_of(RECOMPUTE), meaning="none, selective or full; none"),
     "precision": Column(
-        read=_one_of(PRECISIONS), meaning="a recipe, as `--precision`; bf16-mixed, which is the framework's own"
+        read=_one_of(PRECISIONS),
+        meaning="a recipe, as `--precision`; bf16-mixed, which as fp8-mixed is the framework's own",
     ),
     "loss": Column(
         read=_one_of(LOSSES),
         meaning="plain, parallel, fused or chunked; plain, and parallel with megatron, deepspeed and nanotron",
     ),
-    "framework": Column(read=_one_of(FRAMEWORKS), meaning="megatron, torchtitan, nanotron, deepspeed or fsdp; none"),
+    "framework": Column(
+        read=_one_of(FRAMEWORKS), meaning="megatron, torchtitan, nanotron, deepspeed (with Megatron) or fsdp; none"
+    ),
     "attention": Column(
         read=_one_of(ATTENTION),
-        meaning="flash, sdpa or explicit; flash, but explicit where Megatron recomputes selectively",
+        meaning="flash, sdpa or explicit; flash, but explicit with deepspeed and where megatron recomputes selectively",
     ),
     "optimizer": Column(read=_one_of(OPTIMIZERS), meaning="as `--optimizer`; adamw"),
 }

@@ -23,9 +23,9 @@ from memtrace.forecast.memory.sharding import context_bytes
 from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.costs import Costs, StageMemory, costs, stage_memory
-from memtrace.forecast.planning.doubt import DOUBTS, beyond_published, verdicts
-from memtrace.forecast.results import EvaluatedLayout
-from memtrace.forecast.step_time.speed import Speed, speed_of
+from memtrace.forecast.planning.doubt import beyond_published, doubt_of, verdicts
+from memtrace.forecast.results import Calibration, EvaluatedLayout
+from memtrace.forecast.step_time.speed import scaled, speed_of
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
 
 _RUN_COLUMNS = ("micro_batch", "sequence", "accumulation", "recompute")
@@ -33,7 +33,9 @@ _LAYOUT_COLUMNS = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero", "resh
 _Key = tuple[ModelSpec, Gpu, Run, Layout]
 
 
-def evaluate_table(text: str, defaults: Mapping[str, Any], speed: Speed | None = None) -> tuple[EvaluatedLayout, ...]:
+def evaluate_table(
+    text: str, defaults: Mapping[str, Any], known: Calibration | None = None
+) -> tuple[EvaluatedLayout, ...]:
     """Return what each layout of a table needs and takes; `defaults` stand in for empty cells.
 
     >>> text = "model,gpu,sequence,dp,zero\\nllama-3-8b,h100-80gb,4096,8,3\\n"
@@ -45,11 +47,12 @@ def evaluate_table(text: str, defaults: Mapping[str, Any], speed: Speed | None =
     """
     rows = [read_cells(cells, number) for number, cells in enumerate(read_table(text), start=1)]
     given = [given_layout(values, number, defaults) for number, values in enumerate(rows, start=1)]
-    return evaluate_layouts(given, speed)
+    return evaluate_layouts(given, known)
 
 
-def evaluate_layouts(given: Sequence[GivenLayout], speed: Speed | None = None) -> tuple[EvaluatedLayout, ...]:
-    """Return what each layout needs and takes."""
+def evaluate_layouts(given: Sequence[GivenLayout], known: Calibration | None = None) -> tuple[EvaluatedLayout, ...]:
+    """Return what each layout needs and takes, on a cluster of which measured runs may be known."""
+    factors = (1.0, 1.0) if known is None else (known.time_factor, known.memory_factor)
     groups: defaultdict[_Key, list[int]] = defaultdict(list)
     for at, one in enumerate(given):
         groups[alike(one)].append(at)
@@ -66,12 +69,13 @@ def evaluate_layouts(given: Sequence[GivenLayout], speed: Speed | None = None) -
         )
         runs, layouts = together([given[at] for at in places])
         try:
-            known = costs(spec, runs, layouts, gpu, speed or speed_of(run.framework))
+            speed = scaled(speed_of(run.framework), factors[0])
+            answer = costs(spec, runs, layouts, gpu, speed, memory_factor=factors[1])
             stages = stage_memory(spec, runs, layouts)
         except OverflowError:
             raise MemtraceError(f"row {places[0] + 1:,}: its numbers are more than can be counted") from None
         for index, at in enumerate(places):
-            found[at] = _evaluated(given[at], known, stages, index)
+            found[at] = _evaluated(given[at], answer, stages, index, known)
     return tuple(one for one in found if one is not None)
 
 
@@ -93,21 +97,23 @@ def _columns(first: Any, ones: Sequence[Any], names: Sequence[str]) -> Any:
     return replace(first, **{name: np.array([getattr(one, name) for one in ones], np.int64) for name in names})
 
 
-def _evaluated(given: GivenLayout, known: Costs, stages: Mapping[str, StageMemory], at: int) -> EvaluatedLayout:
+def _evaluated(
+    given: GivenLayout, answer: Costs, stages: Mapping[str, StageMemory], at: int, known: Calibration | None
+) -> EvaluatedLayout:
     capacity = given.gpu.memory_bytes
-    needed, outside = int(known.needed[at]), outside_torch(given)
-    doubt, throughput = DOUBTS[given.run.framework], float(known.throughput[at])
+    needed, outside = int(answer.needed[at]), outside_torch(given)
+    doubt, throughput = doubt_of(given.run.framework, known), float(answer.throughput[at])
     return EvaluatedLayout(
         gpus=int(given.layout.world_size),
-        step_seconds=float(known.seconds[at]),
-        time_seconds={name: float(column[at]) for name, column in known.time.items()},
+        step_seconds=float(answer.seconds[at]),
+        time_seconds={name: float(column[at]) for name, column in answer.time.items()},
         tokens_per_second_per_gpu=throughput,
-        mfu=float(known.mfu[at]),
-        peak_bytes=int(known.peak[at]) - outside,
+        mfu=float(answer.mfu[at]),
+        peak_bytes=int(answer.peak[at]) - outside,
         reserved_bytes=needed - outside,
         process_bytes=needed,
         capacity_bytes=capacity,
-        fits=str(verdicts(needed, capacity, given.run.framework)),
+        fits=str(verdicts(needed, capacity, doubt)),
         tokens_per_second_per_gpu_range=(throughput * doubt.throughput[0], throughput * doubt.throughput[1]),
         process_bytes_range=(round(needed * doubt.memory[0]), round(needed * doubt.memory[1])),
         beyond=_beyond(given),

@@ -56,7 +56,11 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
     spec = _spec(cells, number, assumed)
     layout = _layout(cells, spec)
     _check(spec, layout, cells, number)
-    return GivenLayout(spec=spec, gpu=_gpu(cells, number), run=_run(cells), layout=layout, assumed=tuple(assumed))
+    run = _run(cells)
+    chosen = {"precision": run.precision.name, "loss": run.loss, "attention": run.attention}
+    # A recipe may be another than the cell says: the framework's own.
+    assumed += [f"{name} {value}" for name, value in chosen.items() if cells.get(name) != value]
+    return GivenLayout(spec=spec, gpu=_gpu(cells, number), run=run, layout=layout, assumed=tuple(assumed))
 
 
 def _layout(cells: Mapping[str, Any], spec: ModelSpec) -> Layout:
@@ -82,9 +86,13 @@ def _run(cells: Mapping[str, Any]) -> Run:
 
 
 def _attention(cells: Mapping[str, Any]) -> str:
-    """Return the attention of a row that names none: Megatron's selective recomputation is of written-out scores."""
-    is_core = cells.get("framework") in ("megatron", "deepspeed") and cells.get("recompute") == "selective"
-    return "explicit" if is_core else "flash"
+    """Return the attention of a row that names none.
+
+    Megatron-LM's selective recomputation is of scores that are written out; Megatron-DeepSpeed always writes them out.
+    """
+    framework = cells.get("framework")
+    is_core = framework == "megatron" and cells.get("recompute") == "selective"
+    return "explicit" if is_core or framework == "deepspeed" else "flash"
 
 
 def _gpu(cells: Mapping[str, Any], number: int) -> Gpu:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from memtrace.errors import MemtraceError
@@ -19,8 +19,10 @@ MAX_BYTES = 64 * 1024**2
 MAX_ROWS = 200_000
 
 
-def read_table(text: str) -> list[dict[str, Any]]:
+def read_table(text: str, more: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return the rows of a table: JSON where it begins like a list or an object, CSV otherwise.
+
+    Columns are those of a layout, and `more`.
 
     >>> read_table("model,dp\\ngpt2,8\\n"), read_table('[{"model": "gpt2", "dp": 8}]')
     ([{'model': 'gpt2', 'dp': '8'}], [{'model': 'gpt2', 'dp': 8}])
@@ -29,7 +31,7 @@ def read_table(text: str) -> list[dict[str, Any]]:
         MemtraceError: it is no table of layouts.
     """
     text = text.removeprefix("\ufeff")
-    rows = _json_rows(text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text)
+    rows = _json_rows(text, more) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text, more)
     if not rows:
         raise MemtraceError("the table has no rows", hint="a line of column names, and a line for each layout")
     if len(rows) > MAX_ROWS:
@@ -37,11 +39,11 @@ def read_table(text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _csv_rows(text: str) -> list[dict[str, Any]]:
+def _csv_rows(text: str, more: Collection[str]) -> list[dict[str, Any]]:
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         names = [name.strip() for name in next(lines, [])]
-        _check_names(names)
+        _check_names(names, more)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise MemtraceError(f"the column {twice[0]} is there twice")
@@ -58,7 +60,7 @@ def _csv_rows(text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _json_rows(text: str) -> list[dict[str, Any]]:
+def _json_rows(text: str, more: Collection[str]) -> list[dict[str, Any]]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -70,14 +72,14 @@ def _json_rows(text: str) -> list[dict[str, Any]]:
     for number, row in enumerate(found, start=1):
         if not isinstance(row, dict):
             raise MemtraceError(f"row {number:,} is no object of columns", hint='write {"model": "gpt2", "dp": 8}')
-        _check_names(row, f"row {number:,}: ")
+        _check_names(row, more, f"row {number:,}: ")
     return found
 
 
-def _check_names(names: Iterable[str] | Mapping[str, Any], where: str = "") -> None:
-    unknown = [name for name in names if name not in COLUMNS]
+def _check_names(names: Iterable[str], more: Collection[str], where: str = "") -> None:
+    unknown = [name for name in names if name not in COLUMNS and name not in more]
     if unknown:
         raise MemtraceError(
             f"{where}there is no column {', '.join(repr(name[:60]) for name in unknown[:5])}",
-            hint=f"columns are {', '.join(COLUMNS)}",
+            hint=f"columns are {', '.join((*COLUMNS, *more))}",
         )

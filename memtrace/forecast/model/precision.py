@@ -34,6 +34,8 @@ class Precision:
     """Whether products cast weights and inputs, and autograd keeps the cast copies."""
     matmul_input_bytes: int | None = None
     """Of the inputs of linear layers as autograd keeps them, where they are quantized (FP8)."""
+    is_8bit: bool = False
+    """Whether the products of layers run in FP8."""
     weight_copy_bytes: int = 0
     """Of quantized copies of the weights that are kept between steps."""
     source: str
@@ -54,17 +56,21 @@ class Precision:
         return self.state_bytes + (self.state_bytes if self.second_state_bytes is None else self.second_state_bytes)
 
 
-FRAMEWORK_RECIPES = {"nanotron": "bf16-mixed-fp32-grad", "deepspeed": "deepspeed-zero"}
-"""What a framework means by 16-bit mixed precision, where it is not `bf16-mixed`."""
+FRAMEWORK_RECIPES = {
+    ("nanotron", "bf16-mixed"): "bf16-mixed-fp32-grad",
+    ("deepspeed", "bf16-mixed"): "deepspeed-zero",
+    ("torchtitan", "fp8-mixed"): "fp8-dynamic",
+}
+"""What a framework means by a recipe of mixed precision, where it is another."""
 
 
 def precision_in(name: str, framework: str) -> Precision:
-    """Return a recipe as a framework has it: `bf16-mixed` is its own way of mixed precision.
+    """Return a recipe as a framework has it: `bf16-mixed` and `fp8-mixed` are its own ways of mixed precision.
 
     >>> precision_in("bf16-mixed", "nanotron").name, precision_in("fp32", "nanotron").name
     ('bf16-mixed-fp32-grad', 'fp32')
     """
-    return precision_named(FRAMEWORK_RECIPES.get(framework, name) if name == "bf16-mixed" else name)
+    return precision_named(FRAMEWORK_RECIPES.get((framework, name), name))
 
 
 def precision_named(name: str) -> Precision:
@@ -165,7 +171,19 @@ PRECISIONS = {
             compute_bytes=2,
             residual_bytes=2,
             matmul_input_bytes=1,
+            is_8bit=True,
             source="NVIDIA Transformer Engine: bfloat16 weights, cached FP8 copies of them and of their transposes",
+        ),
+        Precision(
+            name="fp8-dynamic",
+            weight_bytes=2,
+            gradient_bytes=2,
+            master_bytes=4,
+            state_bytes=4,
+            compute_bytes=2,
+            residual_bytes=2,
+            is_8bit=True,
+            source="torchao float8 with dynamic scaling, as in torchtitan: cast for each product, bfloat16 kept",
         ),
         Precision(
             name="fp8-deepseek",
@@ -177,6 +195,7 @@ PRECISIONS = {
             compute_bytes=2,
             residual_bytes=2,
             matmul_input_bytes=1,
+            is_8bit=True,
             source="DeepSeek-V3, arXiv 2412.19437, section 3.3: 15 bytes a parameter with the bfloat16 gradient",
         ),
         Precision(
@@ -189,6 +208,7 @@ PRECISIONS = {
             compute_bytes=2,
             residual_bytes=2,
             matmul_input_bytes=1,
+            is_8bit=True,
             source="FP8-LM, arXiv 2310.18313: 6 bytes a parameter beside the FP8 weight",
         ),
     )

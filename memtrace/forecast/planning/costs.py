@@ -57,14 +57,14 @@ class Costs:
 _NUMBERS = ("peak", "needed", "seconds", "throughput", "mfu")
 
 
-def costs(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed) -> Costs:
-    """Return memory and time of layouts whose sizes are arrays of one length."""
+def costs(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed, *, memory_factor: float = 1.0) -> Costs:
+    """Return memory and time of layouts whose sizes are arrays of one length; measured runs may scale the memory."""
     points = [one for stage in _stages(spec, run, layout).values() for one in stage]
     time = step_time(spec, run, layout, gpu, speed)
     like = np.zeros(np.shape(layout.world_size))
     return Costs(
-        peak=_ints(largest(one.num_bytes for one in points)),
-        needed=_ints(largest(needed_bytes(one) for one in points)),
+        peak=_scaled(largest(one.num_bytes for one in points), memory_factor),
+        needed=_scaled(largest(needed_bytes(one) for one in points), memory_factor),
         seconds=time.total + like,
         time={name: term + like for name, term in time.terms.items()},
         throughput=time.tokens_per_second_per_gpu + like,
@@ -98,8 +98,10 @@ def needed_bytes(moment: Moment) -> Size:
     return moment.num_bytes + RESERVE_PCT * moving // 100
 
 
-def _ints(values: Size) -> IntArray:
-    return np.asarray(values, np.int64)
+def _scaled(values: Size, factor: float) -> IntArray:
+    """Return bytes, exactly as they are where nothing scales them."""
+    exact = np.asarray(values, np.int64)
+    return exact if factor == 1 else np.rint(exact * factor).astype(np.int64)
 
 
 def _fullest(stage: list[Moment], like: IntArray) -> StageMemory:

@@ -7,13 +7,14 @@ tells no memory, those of the frameworks that do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.memory.formulas import Size
+from memtrace.forecast.results import Calibration
 
 YES, CLOSE, NO = "yes", "close", "no"
 WORDS = {YES: "fits", CLOSE: "close", NO: "does not fit"}
@@ -42,14 +43,31 @@ DOUBTS = {
 """By framework."""
 
 
-def verdicts(needed: Size, capacity: int, framework: str) -> npt.NDArray[np.str_]:
+CALIBRATED = {
+    "fsdp": Doubt(throughput=(0.86, 1.12), memory=(0.87, 1.17)),
+    "deepspeed": Doubt(throughput=(0.9, 1.1), memory=(0.87, 1.17)),
+    "megatron": Doubt(throughput=(0.95, 1.05), memory=(0.87, 1.17)),
+}
+"""By framework, between which runs were after another of their group was known; the others stay as they are."""
+
+
+def doubt_of(framework: str, known: Calibration | None = None) -> Doubt:
+    """Return the doubt of a framework, after a calibration where there is one."""
+    plain = DOUBTS[framework]
+    if known is None:
+        return plain
+    after = CALIBRATED.get(framework, plain)
+    return replace(after, memory=after.memory if known.memory_factor != 1 else plain.memory)
+
+
+def verdicts(needed: Size, capacity: int, doubt: Doubt) -> npt.NDArray[np.str_]:
     """Return `yes` where a layout fits with what the doubt adds, `no` where it does not with what that takes off.
 
     >>> gib = 2**30
-    >>> verdicts(np.array([60, 75, 88, 95]) * gib, 80 * gib, "fsdp").tolist()
+    >>> verdicts(np.array([60, 75, 88, 95]) * gib, 80 * gib, DOUBTS["fsdp"]).tolist()
     ['yes', 'close', 'close', 'no']
     """
-    low, high = DOUBTS[framework].memory
+    low, high = doubt.memory
     fits, may_fit = np.asarray(needed) * high <= capacity, np.asarray(needed) * low <= capacity
     return np.where(fits, YES, np.where(may_fit, CLOSE, NO))
 

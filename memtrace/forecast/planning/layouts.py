@@ -59,14 +59,21 @@ class Grid:
 
 
 def layout_grid(
-    spec: ModelSpec, *, gpus: int, global_sequences: int, sequence: int, has_quadratic: bool, gpus_per_node: int
+    spec: ModelSpec,
+    *,
+    gpus: int,
+    global_sequences: int,
+    sequence: int,
+    has_quadratic: bool,
+    gpus_per_node: int,
+    interleaves: bool = True,
 ) -> Grid:
     """Return every layout of a model on so many GPUs.
 
     Tensor parallelism divides the heads; a pipeline has no more stages than layers, whether these divide or not, as 126
-    layers of Llama 3 405B on 16 stages do not; ZeRO-2 and 3 go without pipeline
-    parallelism, since each micro-batch would reduce and gather again; selective recomputation is tried where attention
-    weights are written out (`has_quadratic`).
+    layers of Llama 3 405B on 16 stages do not; ZeRO-2 and 3 go without pipeline parallelism, since each micro-batch
+    would reduce and gather again; selective recomputation is tried where attention weights are written out
+    (`has_quadratic`), and schedules of several stages a rank where what trains has them (`interleaves`).
 
     Raises:
         MemtraceError: there is none.
@@ -77,7 +84,7 @@ def layout_grid(
         for tp, pp, cp, dp in _meshes(spec, gpus, sequence, gpus_per_node)
         for micro_batch in _micro_batches(global_sequences, dp)
         for accumulation in (accumulation_steps(global_sequences, micro_batch, dp),)
-        for virtual in _virtual_stages(spec, pp, accumulation)
+        for virtual in (_virtual_stages(spec, pp, accumulation) if interleaves else (1,))
         for ep in _expert_sizes(spec, dp * cp)
         for zero, recompute in itertools.product(_zero_stages(pp, dp * cp), recomputes)
     ]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.memory.activations import BY_OPERATOR
 from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
@@ -21,16 +22,18 @@ from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.precision import PRECISIONS, Precision
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.costs import RESERVE_PCT, Costs, costs, joined
-from memtrace.forecast.planning.doubt import NO, WORDS, YES, beyond_published, verdicts
+from memtrace.forecast.planning.doubt import NO, WORDS, YES, beyond_published, doubt_of, verdicts
 from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
 from memtrace.forecast.planning.reasons import reasons
-from memtrace.forecast.results import Plan, PlanCloud, PlanRow
-from memtrace.forecast.step_time.speed import Speed, speed_of
+from memtrace.forecast.results import Calibration, Plan, PlanCloud, PlanRow
+from memtrace.forecast.step_time.speed import Speed, scaled, speed_of
 from memtrace.forecast.step_time.step import COMMUNICATION, COMPUTATION
 
 MAX_DRAWN = 4000
 """Layouts in the chart: as many as the playbook's sweep had."""
+INTERLEAVE = frozenset({"none", "megatron", "torchtitan"})
+"""Frameworks that have interleaved schedules."""
 EQUAL_SPEED = 0.005
 """Share by which two throughputs may differ and count as equal."""
 _CHUNK = 1 << 16
@@ -55,11 +58,14 @@ class Question:
     """How the loss is computed; `None` is the framework's way."""
     speed: Speed | None = None
     """`None` is the framework's."""
+    known: Calibration | None = None
+    """What measured runs say of the cluster."""
 
     @property
     def used_speed(self) -> Speed:
-        """The speed that is given, or else that of the framework."""
-        return speed_of(self.framework) if self.speed is None else self.speed
+        """The speed that is given, or else that of the framework, as measured runs scale it."""
+        speed = speed_of(self.framework) if self.speed is None else self.speed
+        return speed if self.known is None else scaled(speed, self.known.time_factor)
 
     @property
     def global_sequences(self) -> int:
@@ -81,12 +87,13 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
         gpus=question.gpus,
         global_sequences=question.global_sequences,
         sequence=question.sequence,
-        has_quadratic=question.attention == "explicit",
+        has_quadratic=question.attention == "explicit" or question.framework in BY_OPERATOR,
+        interleaves=question.framework in INTERLEAVE,
         gpus_per_node=question.gpu.gpus_per_node,
     )
     found = evaluate(spec, question, grid)
     fits = found.needed <= question.gpu.memory_bytes
-    said = verdicts(found.needed, question.gpu.memory_bytes, question.framework)
+    said = verdicts(found.needed, question.gpu.memory_bytes, doubt_of(question.framework, question.known))
     order = _ranked(grid, found, fits, said)
     best = order[:top]
     frontier = _pareto(found, fits)
@@ -111,8 +118,12 @@ def evaluate(spec: ModelSpec, question: Question, grid: Grid) -> Costs:
     """Return memory and time of every layout of a grid."""
     chunks = [grid.take(np.arange(start, min(start + _CHUNK, len(grid)))) for start in range(0, len(grid), _CHUNK)]
     speed, framework = question.used_speed, question.framework
+    factor = 1.0 if question.known is None else question.known.memory_factor
     return joined(
-        [costs(spec, run_of(question, one), one.layout(spec, framework), question.gpu, speed) for one in chunks]
+        [
+            costs(spec, run_of(question, one), one.layout(spec, framework), question.gpu, speed, memory_factor=factor)
+            for one in chunks
+        ]
     )
 
 
@@ -230,7 +241,22 @@ def _assumptions(spec: ModelSpec, question: Question) -> tuple[str, ...]:
         "Without ZeRO, gradients are views of the communication buckets.",
         f"A layout needs its peak and {RESERVE_PCT} % of what comes and goes, for the allocator; it is close where "
         "that may fit or not, by as much as published runs were off.",
+        *_learned(question),
         *_beyond(spec, question),
+    )
+
+
+def _learned(question: Question) -> tuple[str, ...]:
+    """Return what measured runs changed, and what they did to the range of the throughput."""
+    known = question.known
+    if known is None:
+        return ()
+    before, after = doubt_of(question.framework).throughput, doubt_of(question.framework, known).throughput
+    return (
+        f"Measured runs ({known.runs}) took {known.time_factor:.2f} times the predicted time and "
+        f"{known.memory_factor:.2f} times the memory: kernels, code and links are scaled so.",
+        f"Published throughputs were {before[0]:.0%} to {before[1]:.0%} of what was predicted; after one run of the "
+        f"same kind {after[0]:.0%} to {after[1]:.0%}.",
     )
 
 

@@ -98,7 +98,7 @@ def _share_by_size(spec: ModelSpec, layout: Layout, tokens: Size, speed: Speed) 
 
 def _rate(run: Run, gpu: Gpu, speed: Speed) -> float:
     """Return the operations a second that the data sheet states for the products of layers, less the casts of FP8."""
-    if run.precision.matmul_input_bytes != 1 or gpu.flops_8bit is None:
+    if not run.precision.is_8bit or gpu.flops_8bit is None:
         return _rate_16bit(gpu, speed)
     return _rate_16bit(gpu, speed) * gpu.flops_8bit / gpu.flops * speed.share_8bit
 

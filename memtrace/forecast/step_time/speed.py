@@ -116,3 +116,18 @@ def speed_of(framework: str, compute_share: float | None = None) -> Speed:
     """
     speed = SPEEDS.get(framework, SPEEDS["none"])
     return speed if compute_share is None else replace(speed, compute_share=compute_share)
+
+
+def scaled(speed: Speed, factor: float) -> Speed:
+    """Return a speed with which every step takes so many times as long: kernels, code and links alike.
+
+    >>> scaled(Speed(compute_share=0.8, launch_s=0.5), 2.0).compute_share
+    0.4
+    """
+    shares = ("compute_share", "attention_share", "memory_share", "bandwidth_share")
+    seconds = ("launch_s", "crowded_launch_s", "latency_s", "send_s")
+    return replace(
+        speed,
+        **{name: getattr(speed, name) / factor for name in shares},
+        **{name: getattr(speed, name) * factor for name in seconds},
+    )

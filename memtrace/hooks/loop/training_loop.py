@@ -78,6 +78,8 @@ class TrainingLoop:
         self._scaler_saw: tuple[int, bool] | None = None
         self.on_window: Callable[[], None] = lambda: None
         """Called when the window may have opened or closed, to add or remove the hooks that cost time."""
+        self.on_span_end: Callable[[], None] = lambda: None
+        """Called when a backward pass has ended, or the wait for a batch."""
         self.on_root: Callable[[], None] = lambda: None
         """Called when a forward begins, to hook into what the program may have loaded by then."""
 
@@ -202,6 +204,7 @@ class TrainingLoop:
         """What `before_backward` or `before_data` began has ended."""
         if self.is_current_thread:
             self._phases.end(time_ns())
+            self.on_span_end()
 
     # Optimizers
 

@@ -242,6 +242,11 @@ class Sources:
         running = [source for source in (self._cpu, self._kernels) if source is not None and source.running]
         return any(source.can_switch for source in running)
 
+    def discard(self) -> None:
+        """Stop the CPU source, if it may be, and forget what it recorded."""
+        if self._cpu is not None:
+            self._cpu.stop()
+
     def stop(self) -> None:
         """Stop everything for good; what was not drained is lost."""
         if self._history is not None and not self.history_suspended:

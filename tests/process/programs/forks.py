@@ -76,6 +76,31 @@ daemon()
         ends_in_full=True,
     ),
     Row(
+        "forks-inside-a-pass",
+        FORKS
+        + """
+def fork_inside(end):
+    def inside(*_):
+        if fork(end):
+            ends.append(end)
+            end()
+    return inside
+
+def go_back(): pass
+def become(): os.execv("/bin/true", ["true"])
+def leave_at_once(): sys.exit(4)
+ends = []
+for end in (leave_hard, become, go_back, leave_at_once):
+    for hang in (model.register_forward_hook, model.weight.register_hook):
+        handle = hang(fork_inside(end))
+        train(1)
+        handle.remove()
+        if ends:
+            sys.exit(5)
+""",
+        ends_in_full=True,
+    ),
+    Row(
         "forks-after-the-recording",
         FORKS
         + """

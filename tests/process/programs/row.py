@@ -19,7 +19,7 @@ from tests.process.conftest import TRAIN
 from tests.warm.server import ENDS_IN_FULL
 from tests.warm.start import warm_python
 
-LIMIT_S = 90
+LIMIT_S = 180
 PARTS = "t.json.parts"
 OF_THE_MOMENT = re.compile(
     r"\b0x[0-9a-f]{6,}|\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \d+:\d+|^W\d{4} [\d:.]+ \d+ \S+ \[\d+/\d+\]", re.MULTILINE
