@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / ".venv-driverless"
 OWN_PYTHON = "MEMTRACE_DRIVERLESS_PYTHON"
 """Names another Python whose torch is built for CUDA."""
+REQUIRED = "MEMTRACE_REQUIRE_DRIVERLESS"
+"""Set where a machine without such a Python must not pass."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Ask = Callable[..., Any]
@@ -26,7 +28,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def cuda_python() -> str:
-    """A Python with a CUDA build of torch. None in CI is a failure, since all of these tests would be left out."""
+    """A Python with a CUDA build of torch; where one is required and there is none, a failure and no skip."""
     python = os.environ.get(OWN_PYTHON) or str(FOLDER / "bin" / "python")
     why = FOLDER / "why-not.txt"
     try:
@@ -34,7 +36,7 @@ def cuda_python() -> str:
         environment(Devices(), python=python)
     except MemtraceError as error:
         said = f"; the installation said: {why.read_text(encoding='utf-8').strip()}" if why.is_file() else ""
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing = pytest.fail if os.environ.get(REQUIRED) else pytest.skip
         missing(f"no torch that runs without a GPU (`make driverless` installs one): {error}{said}")
     return python
 
