@@ -157,9 +157,9 @@ FORECAST = (
     *_of(
         "memtrace.forecast.memory.sharding",
         _SHARDING,
-        ("ZeRO-3 gathers a layer less", "gathers * (2 * per_layer", "gathers * (per_layer"),
-        ("ZeRO-3 scatters nothing", "reduced=gathers * per_layer", "reduced=0 * per_layer"),
-        ("one bucket instead of two", "is_flat * 2 * BUCKET_BYTES", "is_flat * BUCKET_BYTES"),
+        ("ZeRO-3 gathers a layer less", "layout.reshard * 2 * per_layer", "layout.reshard * per_layer"),
+        ("ZeRO-3 scatters nothing", "reduced=gathers * reduced", "reduced=0 * reduced"),
+        ("one bucket instead of two", "is_flat * 2 * BUCKETS.get", "is_flat * BUCKETS.get"),
         ("a communicator for every axis", "(axis > 1) * 1", "(axis > 0) * 1"),
         (
             "gradients are divided from ZeRO-1 on",
@@ -178,7 +178,7 @@ FORECAST = (
     *_of(
         "memtrace.forecast.memory.phases",
         _PHASES,
-        ("the loss makes one gradient", "at_loss, 2 * stage.log_probabilities", "at_loss, stage.log_probabilities"),
+        ("the loss makes one gradient", "LOSS_GRADIENTS[run.loss] * stage", "1 * stage"),
         (
             "gradients are summed up from the first micro-batch",
             "(run.accumulation > 1) * model.gradients",

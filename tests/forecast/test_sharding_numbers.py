@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.forecast.memory.layout import Layout
+from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
 from memtrace.forecast.memory.sharding import RankModel, context_bytes, held_by_stage, in_flight, rank_model
 from memtrace.forecast.memory.stages import layers_of_stage
 from memtrace.forecast.model.precision import PRECISIONS
+from memtrace.forecast.model.presets import preset
 from memtrace.forecast.model.spec import ModelSpec
 from tests.forecast.tiny_model import EMBEDDING, HEAD, LAYER, PARAMETERS, RUN, TINY
 
@@ -187,3 +188,15 @@ def test_a_stage_keeps_micro_batches_until_the_last_one_has_answered() -> None:
     run = replace(RUN, accumulation=8)
     assert (in_flight(run, Layout(pp=4), is_last=False), in_flight(run, Layout(pp=4), is_last=True)) == (4, 1)
     assert in_flight(replace(RUN, accumulation=3), Layout(pp=4), is_last=False) == 3
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_a_tensor_without_elements_is_divided_like_any_other(zero: int) -> None:
+    without = replace(preset("gpt2"), ffn=0)
+    layers, hidden = without.num_layers, without.hidden
+
+    held = rank_model(without, Run(), Layout(dp=1, zero=zero), is_last=False)
+
+    # GPT-2's feed-forward: two matrices of hidden x ffn, and a bias of ffn and one of hidden.
+    full = rank_model(preset("gpt2"), Run(), Layout(dp=1), is_last=False)
+    assert full.elements.total - held.elements.total == layers * (2 * hidden + 1) * preset("gpt2").ffn

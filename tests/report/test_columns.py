@@ -306,12 +306,13 @@ def test_columns_of_savings() -> None:
 
 
 def test_columns_of_a_plan() -> None:
-    row = distinct(PlanRow, recompute="full", fits=True, reasons=(), settings={}, mfu=0.437)
+    row = distinct(PlanRow, recompute="full", fits=True, verdict="fits", reasons=(), settings={}, mfu=0.437)
     assert dict(zip(plan.HEADINGS, plan._cells("1", row), strict=True)) == {
         "": "1",
         "dp": f"{row.dp}",
         "tp": f"{row.tp}",
         "pp": f"{row.pp}",
+        "virtual": f"{row.virtual_stages}",
         "cp": f"{row.cp}",
         "ep": f"{row.ep}",
         "ZeRO": f"{row.zero}",
@@ -324,9 +325,11 @@ def test_columns_of_a_plan() -> None:
         "MFU": "43.7%",
     }
     assert plan.layout_name(row) == (
-        f"dp {row.dp}, tp {row.tp}, pp {row.pp}, cp {row.cp}, ep {row.ep}, ZeRO-{row.zero}, full recomputation, "
-        f"micro-batch {row.micro_batch} × {row.accumulation}"
+        f"dp {row.dp}, tp {row.tp}, pp {row.pp}, cp {row.cp}, ep {row.ep}, {row.virtual_stages} stages a rank, "
+        f"ZeRO-{row.zero}, full recomputation, micro-batch {row.micro_batch} × {row.accumulation}"
     )
+    assert plan._cells("1", replace(row, verdict="close"))[0] == "1 close"
+    assert plan._cells("", replace(row, verdict="does not fit"))[0] == "does not fit"
 
 
 def test_columns_of_what_ifs() -> None:

@@ -52,7 +52,7 @@ class ParameterTensor:
 
 
 def parameter_tensors(spec: ModelSpec) -> list[ParameterTensor]:
-    """Return the parameters of a model, a matrix that two modules share once.
+    """Return the parameters of a model that have elements, a matrix that two modules share once.
 
     >>> two = ModelSpec(
     ...     name="x", num_layers=2, hidden=8, num_heads=2, num_kv_heads=2, head_dim=4, ffn=32, vocabulary=50
@@ -66,7 +66,8 @@ def parameter_tensors(spec: ModelSpec) -> list[ParameterTensor]:
         found += _placed([*_attention(spec), *_mlp(spec, "mlp", spec.ffn)], Place.DENSE_LAYER, dense)
     if moe:
         found += _placed([*_attention(spec), *_mixture(spec)], Place.MOE_LAYER, moe)
-    return [*found, *_head(spec)]
+    # A feed-forward width of 0 is legal and makes weights without rows, which nothing can be divided by.
+    return [one for one in (*found, *_head(spec)) if one.numel]
 
 
 def _placed(tensors: list[ParameterTensor], place: Place, copies: int) -> list[ParameterTensor]:
