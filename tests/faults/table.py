@@ -284,12 +284,12 @@ FOLLOWED = (
         ("the last triggered step is dropped", "step <= self._triggered_until", "step < self._triggered_until"),
     ),
     *_of(
-        "memtrace.hooks.ownership.owners",
+        "memtrace.hooks.ownership.sweep",
         _LOOP,
         (
             "a shared parameter has the name of the last",
-            "names.setdefault(id(parameter), name)",
-            "names[id(parameter)] = name",
+            "of_roots.setdefault(id(parameter), name)",
+            "of_roots[id(parameter)] = name",
         ),
     ),
 )
