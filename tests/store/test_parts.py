@@ -204,7 +204,7 @@ def test_snapshots_that_were_cleared_between_join_without_a_gap(tmp_path: Path) 
     assert [row["continues"] for row in rank.table("windows").rows()] == [False, True]
     assert initial_of(rank) == []
     assert len(rank.table("segments")) == 2
-    assert rank.header["allocator_settings"] == {"PYTORCH_CUDA_ALLOC_CONF": ""}
+    assert rank.header["allocator_settings"] == {"PYTORCH_CUDA_ALLOC_CONF": "", "events_name_pool": False}
 
 
 def test_events_that_a_later_snapshot_repeats_are_dropped(tmp_path: Path) -> None:
