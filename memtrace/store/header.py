@@ -13,7 +13,9 @@ from memtrace.schema.tables import RANK_HEADER, TRACE_HEADER, Field
 
 _TYPES: dict[str, type] = {"string": str, "int": int, "bool": bool, "object": dict}
 _ITEMS: dict[str, type] = {"list of strings": str, "list of objects": dict}
-_COUNTS = {"rank": 2**31, "local_rank": 2**31, "world_size": 2**31, "pid": 2**31}
+MAX_COUNT = 2**31
+"""Ranks and processes have numbers below this."""
+_COUNTS = dict.fromkeys(("rank", "local_rank", "world_size", "pid"), MAX_COUNT)
 """Below what a number must be that counts or names processes; none is negative."""
 
 

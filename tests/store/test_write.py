@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -115,3 +116,11 @@ def test_disk_that_fills_leaves_the_old_file_and_nothing_else(tmp_path: Path, mo
 def test_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         write_trace(trace_of(rank_trace()), tmp_path / "nowhere" / "t.json")
+
+
+def test_text_that_is_not_utf_8_in_a_header_is_written_with_question_marks() -> None:
+    from memtrace.store.writing.trace import _header
+
+    header = {"argv": ["a\udc80"], "host": {"\udc80": ("b", 1)}}
+
+    assert orjson.loads(orjson.dumps(_header(header))) == {"argv": ["a?"], "host": {"?": ["b", 1]}}

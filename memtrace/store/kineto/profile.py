@@ -17,6 +17,7 @@ from memtrace.schema.names import Source
 from memtrace.schema.tables import ANNOTATIONS, COLLECTIVES, KERNELS, STEPS
 from memtrace.store.build import build_rank, table_of_rows
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, int_column
+from memtrace.store.header import MAX_COUNT
 from memtrace.store.kineto.collectives import collectives_table
 from memtrace.store.kineto.memory import memory_tables
 from memtrace.store.strings import StringTable
@@ -198,8 +199,8 @@ def _header(
     kind = "hip" if any(name.startswith(("hip_", "roctracer")) for name in facts) else "cuda"
     return {
         "source": Source.KINETO.value,
-        "rank": run.get("rank") if type(run.get("rank")) is int else None,
-        "world_size": run.get("world_size") if type(run.get("world_size")) is int else None,
+        "rank": _count(run.get("rank")),
+        "world_size": _count(run.get("world_size")),
         "start_ns": int(kernels["start_ns"].min()) if len(kernels) else None,
         "end_ns": int(ends.max()) if len(kernels) else None,
         "complete": True,
@@ -211,6 +212,11 @@ def _header(
             if type(facts.get(name)) is int
         },
     }
+
+
+def _count(value: Any) -> int | None:
+    """Return a number of a rank or of ranks, `None` for what cannot be one."""
+    return value if type(value) is int and 0 <= value < MAX_COUNT else None
 
 
 def _used_devices(kernels: ColumnTable, strings: StringTable, kind: str) -> list[str]:

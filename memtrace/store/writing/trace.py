@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 
 from memtrace.errors import OutputError
+from memtrace.printable import encodable
 from memtrace.schema.version import TRACE_FORMAT, TRACE_VERSION
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray
 from memtrace.store.strings import StringTable
@@ -66,7 +67,17 @@ def _rank_document(rank: RankTrace, strings: StringTable) -> dict[str, Any]:
 
 
 def _header(header: Mapping[str, Any]) -> orjson.Fragment:
-    return orjson.Fragment(orjson.dumps(dict(header), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS))
+    option = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+    return orjson.Fragment(orjson.dumps(_encodable(dict(header)), option=option))
+
+
+def _encodable(value: Any) -> Any:
+    """Return a value of a header with lone surrogates replaced: pickles can hold them, JSON cannot."""
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(one) for key, one in value.items()}
+    return [_encodable(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _new_ids(rank: RankTrace, strings: StringTable) -> IntArray:
