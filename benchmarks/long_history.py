@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from load import SNAPSHOT  # noqa: E402
 
 from memtrace.driverless.environment import Devices, environment  # noqa: E402
+from tests.lost_events import without_pairs  # noqa: E402
 
 EVENTS_A_STEP = 3170
 PROGRAM = """
@@ -115,32 +117,14 @@ def _in_disorder(events: Events) -> Events:
     return events
 
 
-def _without_pairs(share: float) -> Callable[[Events], Events]:
-    """Lose that share of the allocations, each with its frees: what is left can be, but does not follow."""
-
-    def lose(events: Events) -> Events:
-        choose, born, lost = random.Random(1), dict[int, list[int]](), set[int]()
-        for at, one in enumerate(events):
-            if one["action"] == "alloc":
-                born[one["addr"]] = [at]
-            elif one["action"].startswith("free") and one["addr"] in born:
-                born[one["addr"]].append(at)
-                if one["action"] == "free_completed":
-                    pair = born.pop(one["addr"])
-                    lost.update(pair if choose.random() < share else ())
-        return [one for at, one in enumerate(events) if at not in lost]
-
-    return lose
-
-
 CHANGES: dict[str, Callable[[Events], Events]] = {
     "5,000 events lost": _with_a_hole,
     "two files joined": _joined,
     "20 of each 1,000 events shuffled": _in_disorder,
-    "0.1 % of allocations lost": _without_pairs(0.001),
-    "1 % of allocations lost": _without_pairs(0.01),
-    "10 % of allocations lost": _without_pairs(0.1),
-    "half of the allocations lost": _without_pairs(0.5),
+    "0.1 % of allocations lost": partial(without_pairs, share=0.001),
+    "1 % of allocations lost": partial(without_pairs, share=0.01),
+    "10 % of allocations lost": partial(without_pairs, share=0.1),
+    "half of the allocations lost": partial(without_pairs, share=0.5),
 }
 
 

@@ -14,7 +14,6 @@ from memtrace.schema.gpu_cards import CARDS, is_amd
 from memtrace.schema.gpu_data_sheets import peak_flops
 from memtrace.units import parse_bytes
 
-GIB = 1024**3
 _GB_S = 10**9
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from memtrace.errors import TraceReadError
+from memtrace.printable import encodable
 from memtrace.store.columns import NULL
 
 
 class StringTable:
-    """Gives every distinct text an id, in the order of first use."""
+    """Gives every distinct text an id, in the order of first use. Lone surrogates are replaced: JSON has none."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._ids: dict[str, int] = {}
@@ -28,7 +29,7 @@ class StringTable:
             raise TraceReadError(f"a text was expected where the file holds {type(text).__name__}")
         found = self._ids.get(text)
         if found is None:
-            found = self._ids.setdefault(_writable(text), len(self._ids))
+            found = self._ids.setdefault(encodable(text), len(self._ids))
         return found
 
     def __len__(self) -> int:
@@ -37,12 +38,3 @@ class StringTable:
     def texts(self) -> tuple[str, ...]:
         """Return the texts by id."""
         return tuple(self._ids)
-
-
-def _writable(text: str) -> str:
-    """Return the text with lone surrogates replaced: pickles can hold them, JSON cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 import pytest
@@ -16,26 +15,13 @@ from memtrace.errors import MemtraceError
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace, Trace
 from tests.allocator.test_replay import random_recording
+from tests.lost_events import without_pairs
 
 Event = dict[str, Any]
 
 
 def with_events(snapshot: dict[str, Any], change: Callable[[list[Event]], list[Event]]) -> RankTrace:
     return read_snapshot({**snapshot, "device_traces": [change(snapshot["device_traces"][0])]}, where="changed")
-
-
-def without_pairs(events: list[Event], share: float) -> list[Event]:
-    """Return a history that lost some allocations with their frees: sizes stay possible, places do not follow."""
-    random, born, lost = Random(1), dict[int, list[int]](), set[int]()
-    for at, one in enumerate(events):
-        if one["action"] == "alloc":
-            born[one["addr"]] = [at]
-        elif one["action"].startswith("free") and one["addr"] in born:
-            born[one["addr"]].append(at)
-            if one["action"] == "free_completed":
-                pair = born.pop(one["addr"])
-                lost.update(pair if random.random() < share else ())
-    return [one for at, one in enumerate(events) if at not in lost]
 
 
 def holed() -> RankTrace:
