@@ -27,15 +27,12 @@ def check_one_run(files: Sequence[File], *, title: str) -> None:
     Raises:
         TraceReadError: they are not.
     """
-    runs: list[list[File]] = []
+    firsts: list[File] = []
     for file in files:
-        known = next((run for run in runs if not any(_differ(file, other) for other in run[:1])), None)
-        if known is None:
-            runs.append([file])
-        else:
-            known.append(file)
-    if len(runs) > 1:
-        raise _several_runs([run[0] for run in runs], title)
+        if all(_differ(file, first) for first in firsts):
+            firsts.append(file)
+    if len(firsts) > 1:
+        raise _several_runs(firsts, title)
 
 
 def _several_runs(firsts: Sequence[File], title: str) -> TraceReadError:
