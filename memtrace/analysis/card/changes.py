@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memtrace.analysis.card.names import name_of
 from memtrace.analysis.results.card import CardChange
 from memtrace.analysis.results.report import Finding, RankReport
 
@@ -37,10 +38,13 @@ def changes_of(
 def _change(finding: Finding, rank: RankReport, capacity_bytes: int | None) -> CardChange:
     is_reserved = finding.slug in _OF_RESERVED
     basis = "requested" if rank.peak.allocated_bytes is None else "allocated"
+    name, price = name_of(finding)
     return CardChange(
         slug=finding.slug,
+        name=name,
         title=finding.title,
         change=finding.change,
+        price=price,
         cost=finding.cost,
         saves_bytes=finding.saves_bytes,
         new_peak_bytes=finding.new_peak_bytes,

@@ -40,14 +40,13 @@ def _largest(rank: RankReport) -> str:
     name = max(peak.by_category, key=lambda one: peak.by_category[one])
     if name == Category.UNKNOWN.value:
         return "Most of the peak is unattributed: nothing recorded says what it is for."
-    num_bytes = peak.by_category[name]
-    words = CATEGORY_WORDS[Category(name)]
-    head = f"{words[:1].upper()}{words[1:]}: {format_bytes(num_bytes)}, {percent(num_bytes, total)} of the peak"
+    num_bytes, words = peak.by_category[name], CATEGORY_WORDS[Category(name)]
+    head = f"{words[:1].upper()}{words[1:]}, {percent(num_bytes, total)} of the peak"
     row = next((one for one in rank.top_stacks if one.category == name and one.frames), None)
     frame = None if row is None else (own_frames(row.frames) or [None])[0]
     if row is None or frame is None:
         return f"{head}."
-    return f"{head}; {format_bytes(row.num_bytes)} asked for at {short_place(frame)}."
+    return f"{head}; {format_bytes(row.num_bytes)} of it at {short_place(frame)}."
 
 
 def _at(finding: Finding) -> str:

@@ -52,10 +52,14 @@ class CardChange:
 
     slug: str
     """The finding."""
+    name: str
+    """What to do, in three or four words."""
     title: str
     """What is the matter, in one line."""
     change: str
     """What to do."""
+    price: str
+    """What that costs, in a word or two."""
     cost: str
     """What that costs."""
     saves_bytes: int | None
