@@ -29,9 +29,10 @@ EXIT_NOTHING_FITS = 3
 @run_options
 @click.option(
     "--calibrate",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="TABLE",
-    help="Runs that were measured, as layouts with measured_tokens_per_second_per_gpu or measured_peak_bytes.",
+    type=click.Path(exists=True, allow_dash=True, path_type=Path),
+    metavar="RUN",
+    help="What ran: a trace of memtrace, or a table of layouts with measured_tokens_per_second_per_gpu or "
+    "measured_peak_bytes.",
 )
 @click.option(
     "--framework",

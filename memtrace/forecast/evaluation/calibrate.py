@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memtrace.errors import MemtraceError
@@ -38,7 +38,15 @@ def calibration(text: str, defaults: Mapping[str, Any]) -> Calibration:
     Raises:
         MemtraceError: the table is none, or a run measured nothing or what cannot be.
     """
-    rows = read_table(text, more=MEASURED)
+    return calibration_of_rows(read_table(text, more=MEASURED), defaults)
+
+
+def calibration_of_rows(rows: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> Calibration:
+    """Return what measured runs say, one row each: cells of a layout and what was measured.
+
+    Raises:
+        MemtraceError: a run measured nothing or what cannot be.
+    """
     cells = [{name: cell for name, cell in row.items() if name not in MEASURED} for row in rows]
     values = [read_cells(one, number) for number, one in enumerate(cells, start=1)]
     given = [given_layout(one, number, defaults) for number, one in enumerate(values, start=1)]
