@@ -10,7 +10,7 @@ from memtrace.cli.options.model_options import named_model, names_a_model
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
-    from memtrace.forecast.results import Calibration
+    from memtrace.forecast.results import Agreement, Calibration, EvaluatedLayout
 
 _DEFAULTS = (
     "gpu",
@@ -28,17 +28,19 @@ _OF_THE_PLAN = ("gpu", "sequence", "gpus_per_node", "intra_gbs", "inter_gbs")
 """Those that a recorded run need not share."""
 
 
-def evaluated(table: Path, options: dict[str, Any], *, as_json: bool) -> bytes | str:
-    """Return the answer for the layouts of a file; options of the command stand in for empty cells.
+def evaluated(table: Path, options: dict[str, Any]) -> tuple[tuple[EvaluatedLayout, ...], dict[str, Agreement]]:
+    """Return what the layouts of a file need and take, and how that agrees with what the file says was measured.
+
+    Options of the command stand in for empty cells.
 
     Raises:
         MemtraceError: the file cannot be read, or a row of it cannot be.
     """
     from memtrace.forecast.evaluation.evaluate import evaluate_table
-    from memtrace.report.answers.evaluation import evaluation_json, evaluation_text
+    from memtrace.forecast.evaluation.measured import agreements
 
     rows = evaluate_table(_text(table), _defaults(options), calibrated(options))
-    return evaluation_json(rows) if as_json else evaluation_text(rows)
+    return rows, agreements(rows)
 
 
 def calibrated(options: dict[str, Any]) -> Calibration | None:
