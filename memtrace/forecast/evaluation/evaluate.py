@@ -148,6 +148,7 @@ def _beyond(given: GivenLayout) -> tuple[str, ...]:
         pp=int(layout.pp),
         cp=int(layout.cp),
         has_experts=bool(given.spec.num_moe_layers),
+        schedule=given.layout.schedule,
     )
 
 
