@@ -21,14 +21,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.marks import modules_of
 from memtrace.analysis.device.shared_line import shared_line
+from memtrace.analysis.device.stacks import frames_of
 from memtrace.analysis.device.steps import StepSpan, step_spans
+from memtrace.analysis.diagnosis.grown_bytes import inputs_grow, not_owned, piled_up
 from memtrace.analysis.diagnosis.leak_places import LeakPlaces, distinct, leak_places, phases_of
 from memtrace.analysis.results.report import Leak
+from memtrace.schema.frames import is_python
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 
@@ -60,6 +64,8 @@ class _Growth:
     """For each allocation of `places` the first step end at which it is live, a position in `spans`."""
     num_bytes: IntArray
     """A row a place, a column a step of `spans`: its bytes at the end less those at the end of the step before."""
+    is_replaced: npt.NDArray[np.bool_]
+    """Whether nothing that a place made was still there a step later: only its size can have grown."""
 
 
 def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> tuple[Leak, ...]:
@@ -72,7 +78,13 @@ def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> 
         return ()
     blind = _blind(history, growth)
     judged = {place: _judged_for(growth, blind, place) for place in places.tolist()}
-    growing = [place for place in judged if _grows(history, growth.spans, growth.num_bytes[place, judged[place]])]
+    rates = _rates_over_gaps(history, growth.spans)
+    growing = [place for place in judged if _grows(growth.num_bytes[place, judged[place]], has_gaps=bool(rates))]
+    if growing and growth.is_replaced[growing].any() and inputs_grow(history, [one.step for one in growth.spans]):
+        # What is made anew from a larger batch is larger, and gone a step later.
+        growing = [place for place in growing if not growth.is_replaced[place]]
+    if any(2 * rate < sum(_rate(growth, place, judged[place]) for place in growing) for rate in rates):
+        return ()
     groups = _together(history, growth, growing)
     leaks = [_leak(history, growth, {place: judged[place] for place in group}, capacity_bytes) for group in groups]
     least = max(_MIN_BYTES_A_STEP, int(history.levels.requested.max()) // _STEPS_TO_DOUBLE)
@@ -89,12 +101,32 @@ def _growth(history: DeviceHistory) -> _Growth | None:
     ends = np.array([span.last for span in spans], np.int64)
     born = np.searchsorted(ends, history.lifetimes.start)
     died = np.searchsorted(ends, history.lifetimes.in_use_end)
-    rows = np.flatnonzero(born < died)
+    rows, born = not_owned(history, [span.step for span in spans], born, died)
     places = leak_places(history, rows)
     num_bytes = np.zeros((len(places.phase), len(spans) + 1), np.int64)
     np.add.at(num_bytes, (places.of_row, born[rows]), history.lifetimes.size_bytes[rows])
     np.subtract.at(num_bytes, (places.of_row, died[rows]), history.lifetimes.size_bytes[rows])
-    return _Growth(spans=spans, judged=judged, places=places, born=born[rows], num_bytes=num_bytes[:, :-1])
+    return _Growth(
+        spans=spans,
+        judged=judged,
+        places=places,
+        born=born[rows],
+        num_bytes=num_bytes[:, :-1],
+        is_replaced=_replaced(history, places, np.stack([born[rows], died[rows]]), judged),
+    )
+
+
+def _replaced(
+    history: DeviceHistory, places: LeakPlaces, born_and_died: IntArray, judged: Sequence[int]
+) -> npt.NDArray[np.bool_]:
+    """Return for each place whether most of what it made was gone a step later, as far as that was recorded."""
+    born, died = born_and_died
+    followed = np.isin(born + 1, judged) & ~history.lifetimes.is_initial[places.rows]
+    gone, stayed = (np.zeros(len(places.phase), np.int64) for _ in range(2))
+    sizes = history.lifetimes.size_bytes[places.rows]
+    for total, chosen in ((gone, followed & (died <= born + 1)), (stayed, followed & (died > born + 1))):
+        np.add.at(total, places.of_row[chosen], sizes[chosen])
+    return gone > stayed
 
 
 def _follows(history: DeviceHistory, spans: Sequence[StepSpan], at: int) -> bool:
@@ -106,17 +138,24 @@ def _follows(history: DeviceHistory, spans: Sequence[StepSpan], at: int) -> bool
 
 
 def _blind(history: DeviceHistory, growth: _Growth) -> set[tuple[int, str | None]]:
-    """Return the steps, as positions in `spans`, and phases in which things were allocated, but no stack recorded."""
+    """Return the steps, as positions in `spans`, and phases in which things were allocated, but no line recorded."""
     ends = np.array([span.last for span in growth.spans], np.int64)
     lifetimes = history.lifetimes
     rows = np.flatnonzero(~lifetimes.is_initial)
-    step, has_stack = np.searchsorted(ends, lifetimes.start[rows]), lifetimes.stack[rows] != NULL
+    step, has_stack = np.searchsorted(ends, lifetimes.start[rows]), _have_lines(history, lifetimes.stack[rows])
     phase = phases_of(history, rows)
     first, of_row = distinct(step, phase)
     unseen = np.ones(len(first), np.bool_)
     unseen[of_row[has_stack]] = False
     places = zip(step[first[unseen]].tolist(), phase[first[unseen]].tolist(), strict=True)
     return {(at, history.rank.text(one)) for at, one in places}
+
+
+def _have_lines(history: DeviceHistory, stacks: IntArray) -> npt.NDArray[np.bool_]:
+    """Return which stacks reach a line of Python, where any does: steps without frames still name operators."""
+    each, of_row = np.unique(stacks, return_inverse=True)
+    known = [one != NULL and any(map(is_python, frames_of(history.rank, one))) for one in each.tolist()]
+    return np.array(known, np.bool_)[of_row.reshape(-1)] if any(known) else stacks != NULL
 
 
 def _judged_for(growth: _Growth, blind: set[tuple[int, str | None]], place: int) -> list[int]:
@@ -126,7 +165,7 @@ def _judged_for(growth: _Growth, blind: set[tuple[int, str | None]], place: int)
     return [at for at in growth.judged if (at, growth.places.phase[place]) not in blind]
 
 
-def _grows(history: DeviceHistory, spans: Sequence[StepSpan], values: IntArray) -> bool:
+def _grows(values: IntArray, *, has_gaps: bool) -> bool:
     """Return whether a place that grew by so many bytes in the steps it is judged by keeps growing."""
     rises, gained = values > 0, int(values[values > 0].sum())
     if len(values) <= _FEW_STEPS and not rises.all():
@@ -135,10 +174,12 @@ def _grows(history: DeviceHistory, spans: Sequence[StepSpan], values: IntArray) 
         return False
     if gained - int(values.sum()) > _REPLACED_SHARE * gained:
         return False
-    rates = _rates_over_gaps(history, spans)
-    if any(2 * rate < gained / len(values) for rate in rates):
-        return False
-    return int(rises.sum()) >= _MIN_STEPS - (1 if rates else 0)
+    return int(rises.sum()) >= _MIN_STEPS - (1 if has_gaps else 0)
+
+
+def _rate(growth: _Growth, place: int, judged: Sequence[int]) -> int:
+    """Return by how many bytes a step a place grows."""
+    return int(growth.num_bytes[place, judged].sum()) // len(judged)
 
 
 def _rates_over_gaps(history: DeviceHistory, spans: Sequence[StepSpan]) -> list[float]:
@@ -172,13 +213,14 @@ def _leak(history: DeviceHistory, growth: _Growth, group: dict[int, list[int]], 
     """Return the leak that some growing places of one phase are, each with the steps that it is judged by."""
     lifetimes, places = history.lifetimes, growth.places
     judged = sorted({at for steps in group.values() for at in steps})
-    rate = sum(int(growth.num_bytes[place, steps].sum()) // len(steps) for place, steps in group.items())
+    rate = sum(_rate(growth, place, steps) for place, steps in group.items())
     chosen = np.isin(places.of_row, list(group)) & np.isin(growth.born, judged)
     rows = places.rows[chosen]
     counts = np.zeros(len(CATEGORIES), np.int64)
     np.add.at(counts, history.attribution.category[rows].astype(np.intp), lifetimes.size_bytes[rows])
     modules = [module for module in np.unique(modules_of(history, rows)).tolist() if module != NULL]
     phases, last = {places.phase[place] for place in group}, growth.spans[-1]
+    first = next(span for span in growth.spans if span.step >= 1)
     phase = Phase.FORWARD.value if Phase.FORWARD.value in phases else phases.pop()
     return Leak(
         bytes_per_step=rate,
@@ -188,7 +230,8 @@ def _leak(history: DeviceHistory, growth: _Growth, group: dict[int, list[int]], 
         category=CATEGORIES[int(counts.argmax())].value,
         num_modules=len(modules),
         cause=_cause(phase, int(counts.argmax()), len(modules), len(group)),
-        live_bytes=_live_bytes(growth, rate),
+        live_bytes=piled_up(history, first, last.last, last.step - first.step, rate),
+        first_bytes=max(int(growth.num_bytes[list(group), growth.spans.index(first)].sum()), 0),
         steps_until_full=_steps_until_full(history, last, rate, capacity_bytes),
         where=shared_line(
             history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
@@ -204,11 +247,6 @@ def _cause(phase: str | None, category: int, num_modules: int, num_places: int) 
         is_graph = num_modules >= _GRAPH_MODULES or (num_modules == 0 and num_places >= _GRAPH_MODULES)
         return "graph" if is_graph else "outputs"
     return "container"
-
-
-def _live_bytes(growth: _Growth, rate: int) -> int:
-    """Return the bytes that have piled up at the end of the last step, at this rate since step 1."""
-    return rate * (growth.spans[-1].step - 1)
 
 
 def _steps_until_full(history: DeviceHistory, last: StepSpan, rate: int, capacity_bytes: int | None) -> int | None:
