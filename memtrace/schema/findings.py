@@ -24,6 +24,7 @@ SLUGS = (
     "outputs-of-step-before",
     "rank-died",
     "rank-imbalance",
+    "second-copy",
     "selective-recomputation",
     "smaller-micro-batch",
     "state-on-every-rank",
