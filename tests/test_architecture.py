@@ -81,7 +81,9 @@ PARTS = {
     "driverless": part("schema", not_calls=frozenset({"print", "input"})),
     "parallel": part("schema store analysis", "distributed fsspec", not_calls=TALK | {"open"}),
     "cli": part(
-        "schema launch store allocator analysis forecast report parallel integrations.mcp.server", "click", lazily=True
+        "schema launch store allocator analysis forecast report parallel driverless integrations.mcp.server",
+        "click",
+        lazily=True,
     ),
     "integrations": part(
         "api reading schema store allocator analysis report",
