@@ -420,6 +420,8 @@ class OomResult:
     """file, line, function and module of the request."""
     needs: StepNeeds | None = None
     """The step before: what it needed, what it left, and what the failed one needs for it."""
+    missing_bytes: int | None = None
+    """What is too little: of the failed request; of a predicted failure up to the peak of the step that fails."""
     explanation: tuple[str, ...] = ()
     """Why, in sentences that follow from one another."""
 

@@ -139,7 +139,7 @@ def _predicted_sentence(oom: OomResult) -> str:
 def _since_the_step_before(oom: OomResult) -> str:
     """Return what the step before left behind, if that is what makes the next one larger."""
     needs = oom.needs
-    if needs is None or not needs.resident or needs.next_bytes <= needs.peak_bytes:
+    if needs is None or not needs.resident or not needs.is_cause or needs.next_bytes <= needs.peak_bytes:
         return ""
     return (
         f". Step {needs.step} needed {format_bytes(needs.peak_bytes)}; what it left behind, {left_behind(needs)}, "
