@@ -58,7 +58,8 @@ def trend(
     if not reports:
         hint = "name a folder that holds traces, as `memtrace record -o FOLDER/NAME.json` writes them"
         raise MemtraceError(f"{folder}: no trace in it can be read", hint=hint)
-    asked.show_trend(in_a_row(reports, title=folder.name or str(folder), by_time=True, unread=unread))
+    title = folder.name or str(folder) if redaction is Redaction.NOTHING else "runs"
+    asked.show_trend(in_a_row(reports, title=title, by_time=True, unread=unread))
 
 
 def _runs(folder: Path) -> list[Path]:
