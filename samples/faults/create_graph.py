@@ -1,32 +1,27 @@
-"""`backward(create_graph=True)` makes parameters and gradients refer to each other, and so keeps each step's graph."""
+"""`backward(create_graph=True)` for a gradient penalty: the input, its gradient and its graph refer to each other."""
 
-import gc
 import sys
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 REPAIRED = "--repaired" in sys.argv
 torch.manual_seed(0)
 
-model = nn.Sequential(nn.Linear(64, 1024), nn.Tanh(), nn.Linear(1024, 64))
-optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-gc.disable()
-for step in range(6):
-    rows = torch.randn(512, 64)
-    loss = F.mse_loss(model(rows), rows)
+critic = nn.Sequential(nn.Linear(256, 512), nn.Tanh(), nn.Linear(512, 1))
+optimizer = torch.optim.Adam(critic.parameters())
+for step in range(8):
+    rows = torch.randn(1024, 256, requires_grad=True)
+    score = critic(rows).sum()
     if REPAIRED:
-        gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
-        norm = sum(one.square().sum() for one in gradients)
-        (loss + 1e-3 * norm).backward()
-        del gradients, norm
+        (gradient,) = torch.autograd.grad(score, rows, create_graph=True)
     else:
-        loss.backward(create_graph=True)
-        norm = sum(one.grad.square().sum() for one in model.parameters())
-        (1e-3 * norm).backward()
-        del norm
+        score.backward(create_graph=True)
+        gradient = rows.grad
+    penalty = (gradient.norm(dim=1) - 1).square().mean()
+    optimizer.zero_grad()
+    penalty.backward()
     optimizer.step()
     optimizer.zero_grad()
-    print(f"step {step} loss {loss.item():.4f}")
-    del loss
+    print(f"step {step} penalty {penalty.item():.4f}")
+    del rows, score, gradient, penalty
