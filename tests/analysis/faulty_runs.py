@@ -1,7 +1,7 @@
 """Small programs, each with one fault that people report, and its twin without: recorded one after the other.
 
-`python faulty_runs.py FOLDER`, from the repository root, writes FOLDER/NAME.json and FOLDER/NAME-healthy.json for each of
-`FAULTS`. All run in one process, since starting torch takes longer than training the models.
+`python faulty_runs.py FOLDER`, from the repository root, writes FOLDER/NAME.json and FOLDER/NAME-healthy.json for each
+of `FAULTS`. All run in one process, since starting torch takes longer than training the models.
 """
 
 from __future__ import annotations

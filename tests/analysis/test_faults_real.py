@@ -1,4 +1,4 @@
-"""Each fault of `faulty_runs` is named with its line and the peak of its twin without it, which gets no such finding."""
+"""Each fault of `faulty_runs` is named with its line and the peak of its twin, which gets no such finding."""
 
 from __future__ import annotations
 

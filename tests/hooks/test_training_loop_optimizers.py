@@ -29,6 +29,8 @@ def test_an_optimizer_that_steps_again_ends_the_step_that_waited_for_another(
     program.step()
     assert followed.steps() == [0]
     program.step()
+    assert followed.steps() == [0, 1]
+    followed.loop.break_off()
     assert followed.steps() == [0, 1, 2]
     del waited_for
 

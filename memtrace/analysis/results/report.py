@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.communication import CommunicationResult
 from memtrace.analysis.results.diagnosis import FragmentationMoment as FragmentationMoment
 from memtrace.analysis.results.diagnosis import FragmentationResult as FragmentationResult
@@ -555,3 +556,5 @@ class Report:
     """Commands that show more of this very trace, the most useful first."""
     ranks_overview: RanksResult | None = None
     """The ranks beside each other; `None` where the run had one."""
+    card: Card | None = None
+    """What ten seconds of reading must tell; `None` only while the report is being put together."""

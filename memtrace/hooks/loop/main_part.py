@@ -115,11 +115,27 @@ class Writer:
         """Write one bucket of a replicated model; steps may leave the rolling window, buckets stay."""
         self._spool.write(record)
 
-    def step(
-        self, *, step: int, start_ns: int, end: StepEnd, recorded: bool, num_microbatches: int, recording_ns: int
-    ) -> None:
-        """Write a step with what device and host say at its end."""
+    def state(self) -> dict[str, int | None]:
+        """Return what device and host say now."""
         totals = self.sources.totals() if self.sources is not None else {}
+        return {**totals, "host_rss_bytes": device.host_rss_bytes()}
+
+    def step(
+        self,
+        *,
+        step: int,
+        start_ns: int,
+        end: StepEnd,
+        recorded: bool,
+        num_microbatches: int,
+        recording_ns: int,
+        state: dict[str, int | None] | None = None,
+        next_from_ns: int | None = None,
+    ) -> None:
+        """Write a step with what device and host said at its end, which is now unless `state` tells it.
+
+        `next_from_ns` says from when on what was noted in this step is of the next one.
+        """
         self._spool.write(
             {
                 "k": records.STEP,
@@ -130,8 +146,8 @@ class Writer:
                 "recorded": recorded,
                 "num_microbatches": num_microbatches,
                 "recording_ns": recording_ns,
-                **totals,
-                "host_rss_bytes": device.host_rss_bytes(),
+                **(self.state() if state is None else state),
+                **({} if next_from_ns is None else {records.NEXT_FROM: next_from_ns}),
             }
         )
         for record in self.sources.new_devices() if self.sources is not None else ():

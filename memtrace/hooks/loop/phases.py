@@ -35,6 +35,8 @@ class PhaseClock:
         self._microbatch = 0
         self._backward_done = False
         self._begun = False
+        self._first_of_next = 0
+        self._begun_before = False
 
     @property
     def current(self) -> Phase:
@@ -64,7 +66,7 @@ class PhaseClock:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a forward or backward has run in the step."""
+        """Whether a forward or backward has run in the step, or in what may be the next one."""
         return self._begun
 
     def start_step(self, step: int) -> None:
@@ -73,6 +75,21 @@ class PhaseClock:
         self._microbatch = 0
         self._backward_done = False
         self._begun = False
+
+    def may_end_step(self) -> None:
+        """Note that the next step may begin here; `num_microbatches` are those up to now."""
+        self._microbatch, self._backward_done = self.num_microbatches, False
+        self._first_of_next = self._microbatch
+        self._begun_before, self._begun = self._begun, False
+
+    def goes_on(self) -> None:
+        """Note that it did not."""
+        self._begun = self._begun or self._begun_before
+
+    def start_step_late(self, step: int) -> None:
+        """Count the microbatches of a new step, which began when it was said that it may, from 0."""
+        self._step = step
+        self._microbatch -= self._first_of_next
 
     def forward(self, now_ns: int) -> None:
         """Note that training forward runs; it lasts until another phase begins."""

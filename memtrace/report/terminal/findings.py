@@ -12,7 +12,8 @@ from rich.text import Text
 
 from memtrace.analysis.results.report import Finding, OomResult
 from memtrace.printable import clean
-from memtrace.report.terminal.cells import DASH, pairs, short_place, size
+from memtrace.report.terminal.cells import DASH, pairs, size
+from memtrace.schema.frames import short_place
 from memtrace.units import format_bytes, format_ns
 
 MAX_FINDINGS = 5

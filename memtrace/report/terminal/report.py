@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from io import StringIO
 from typing import IO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
@@ -27,37 +26,17 @@ from memtrace.report.terminal import ranks as text_ranks
 from memtrace.report.terminal import step_times as text_step_times
 from memtrace.report.terminal import time as text_time
 from memtrace.report.terminal.cells import notes, section
-
-MAX_WIDTH = 100
+from memtrace.report.terminal.console import MAX_WIDTH, as_text, print_to
 
 
 def print_report(report: Report, *, file: IO[str] | None = None) -> None:
     """Print the report to a file, standard output if none is given, in the colours and width of a terminal."""
-    target = file or sys.stdout
-    # A terminal can be wider than a table reads well.
-    console = Console(file=target, highlight=False, markup=False, emoji=False, legacy_windows=False)
-    console.width = min(console.width, MAX_WIDTH) if console.is_terminal else MAX_WIDTH
-    with console.capture() as captured:
-        console.print(_report(report))
-    text = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
-    encoding = getattr(target, "encoding", None) or "utf-8"
-    target.write(text.encode(encoding, "replace").decode(encoding))
+    print_to(file or sys.stdout, _report(report))
 
 
 def render_text(report: Report, *, width: int = MAX_WIDTH) -> str:
     """Return the report as plain text of a width, without colour."""
-    console = Console(
-        file=StringIO(),
-        width=width,
-        color_system=None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    with console.capture() as captured:
-        console.print(_report(report))
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return as_text(_report(report), width=width)
 
 
 def _report(report: Report) -> Group:
