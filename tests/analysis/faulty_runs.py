@@ -87,5 +87,16 @@ def rounds_kept(torch: Any, healthy: bool) -> None:
         del model, optimizer
 
 
+@fault
+def base_not_frozen(torch: Any, healthy: bool) -> None:
+    """Only the head is given to the optimizer, and the base still gets gradients."""
+    model = layers(torch)
+    if healthy:
+        model[:-1].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[-1].parameters(), lr=0.01)
+    for _ in range(6):
+        step(torch, model, optimizer, rows=8)
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
