@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from memtrace.schema.predicted import DRIVERLESS, META
+
 OPTIONS_VARIABLE = "MEMTRACE_RECORD"
 """Environment variable that holds `RecordOptions` as JSON. Without it the bootstrap does nothing."""
 
@@ -69,6 +71,8 @@ class PredictOptions:
     """Folder that files opened for writing go to; None writes where the program says."""
     world_size: int = 1
     """Ranks that the program is told there are; it runs as rank 0."""
+    engine: str = META
+    """What stands for the GPU, see `memtrace.schema.predicted`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,11 @@ class RecordOptions:
     """Folder that holds the `memtrace` package, for a Python that does not have it installed."""
     predict: PredictOptions | None = None
     """Present where the program runs on a GPU that is not there."""
+
+    @property
+    def on_meta(self) -> PredictOptions | None:
+        """The GPU of a prediction on meta tensors, `None` for a recording and for torch's own CUDA code."""
+        return None if self.predict is None or self.predict.engine == DRIVERLESS else self.predict
 
     def to_json(self) -> str:
         """Return the options as JSON for `OPTIONS_VARIABLE`."""

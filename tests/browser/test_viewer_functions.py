@@ -67,13 +67,13 @@ def test_ticks_read_apart_and_lie_inside(call: Call) -> None:
     for _ in range(60):
         low = draw.choice([0, draw.uniform(0, 2**38)])
         high = low + 2 ** draw.uniform(6, 40)
-        ticks = call("rulers", "byteTicks", "([low, high]) => byteTicks(low, high, 8)", [low, high])
+        ticks = call("ticks", "byteTicks", "([low, high]) => byteTicks(low, high, 8)", [low, high])
         assert 1 <= len(ticks) <= 9
         assert all(low <= tick["value"] <= high for tick in ticks)
         assert len({tick["text"] for tick in ticks}) == len(ticks)
         span = 10 ** draw.uniform(-7, 3)
         start = draw.choice([0, draw.uniform(0, 100)])
-        ticks = call("rulers", "axisTicks", "([a, b]) => axisTicks(a, b, 8, true)", [start, start + span])
+        ticks = call("ticks", "axisTicks", "([a, b]) => axisTicks(a, b, 8, true)", [start, start + span])
         assert 1 <= len(ticks) <= 10
         assert len({tick["text"] for tick in ticks}) == len(ticks)
 
@@ -91,18 +91,20 @@ def test_the_camera_stays_inside(call: Call) -> None:
         assert shown["x1"] - shown["x0"] == pytest.approx(wide)
 
 
-def test_the_highest_moment_is_found_in_any_stretch(call: Call) -> None:
+def test_the_highest_and_lowest_moment_are_found_in_any_stretch(call: Call) -> None:
     draw = random.Random(5)
     level = [draw.randrange(50) for _ in range(700)]
     stretches = [sorted(draw.sample(range(700), 2)) for _ in range(300)]
     script = """([level, stretches]) => {
-        const data = { level, highest: highestOfBlocks(level) };
-        return stretches.map(([first, last]) => highestMoment(data, first, last));
+        const data = { level, highest: extremesOfBlocks(level, 1), lowest: extremesOfBlocks(level, -1) };
+        return stretches.map(([first, last]) => [highestMoment(data, first, last), lowestMoment(data, first, last)]);
     }"""
-    found = call("mapdata", "highestOfBlocks, highestMoment", script, [level, stretches])
-    for (first, last), moment in zip(stretches, found, strict=True):
-        assert first <= moment <= last
-        assert level[moment] == max(level[first : last + 1])
+    found = call("levels", "extremesOfBlocks, highestMoment, lowestMoment", script, [level, stretches])
+    for (first, last), (high, low) in zip(stretches, found, strict=True):
+        assert first <= high <= last
+        assert first <= low <= last
+        assert level[high] == max(level[first : last + 1])
+        assert level[low] == min(level[first : last + 1])
 
 
 def drawn_allocations(draw: random.Random, count: int, num_moments: int) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from io import BytesIO, TextIOWrapper
+from xml.etree import ElementTree
 
 import pytest
 from rich.cells import cell_len
 
 from memtrace.analysis.card.card import card_of
 from memtrace.analysis.results.card import Card
-from memtrace.report.drawing.card_bar import cells, stretches
+from memtrace.report.drawing.card_bar import capacity_cell, cells, stretches
+from memtrace.report.exchange.card_markdown import card_markdown
+from memtrace.report.exchange.card_svg import card_svg
 from memtrace.report.terminal.card import MAX_LINES, card_lines, print_card
 from memtrace.units import format_bytes
 from tests.fake_report import GIB, finding, gpt_rank, gpt_report, hostile_report
@@ -96,3 +100,46 @@ def test_names_from_files_cannot_act_on_a_terminal() -> None:
     shown = text(card_of(report))
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+
+
+def test_the_device_ends_where_its_bytes_do_in_a_bar_that_goes_beyond_them() -> None:
+    one = card()
+    assert one.peak_bytes is not None
+    small = replace(one, capacity_bytes=one.peak_bytes // 2)
+    found = stretches(small)
+    total = sum(part.num_bytes for part in found)
+    assert capacity_cell(small, found, 60) == 60 * small.capacity_bytes // total
+    assert capacity_cell(one, stretches(one), 60) is None
+    assert "┃" in text(small)
+    assert "┃" not in text(one)
+
+
+def test_a_picture_has_every_figure_and_loads_nothing() -> None:
+    one = card()
+    root = ElementTree.fromstring(card_svg(one))
+    shown = " ".join(root.itertext())
+    change = one.changes[0]
+    assert change.new_peak_bytes is not None
+    for size in (one.peak_bytes, one.capacity_bytes, change.saves_bytes, change.new_peak_bytes):
+        assert format_bytes(size) in shown
+    assert one.limits[:60] in shown
+    assert not [name for element in root.iter() for name in element.attrib if "href" in name]
+
+
+def test_a_picture_of_hostile_names_is_still_xml_without_scripts() -> None:
+    svg = card_svg(card_of(hostile_report()))
+    assert {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(svg).iter()} <= {
+        *("svg", "style", "rect", "text"),
+    }
+
+
+def test_markdown_has_every_figure_and_names_stand_in_code() -> None:
+    one = card()
+    shown = card_markdown(one, title="t.json")
+    change = one.changes[0]
+    for size in (one.peak_bytes, one.capacity_bytes, change.saves_bytes, change.new_peak_bytes):
+        assert format_bytes(size) in shown
+    assert "| ✓ |" in shown
+    hostile = card_markdown(card_of(hostile_report()), title="<b>")
+    outside = re.sub(r"(`+).*?\1", "", hostile)
+    assert "<" not in outside

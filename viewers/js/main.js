@@ -1,7 +1,6 @@
 // The page of a report: reads the payload, keeps what is shown, builds the chosen view of the chosen rank, hears keys.
 
 import { element } from "./dom.js";
-import { glance } from "./glance.js";
 import { formatHash, parseHash } from "./hash.js";
 import { loadMap } from "./mapload.js";
 import { mapView } from "./mapview.js";
@@ -12,18 +11,21 @@ import { rankStrip } from "./rankcells.js";
 import { ranksSections } from "./ranksview.js";
 import { breakdown, cards, findings, notSeen, outOfMemory, summaryText } from "./summary.js";
 import { changesSection, factsSection, stepsSection } from "./tables.js";
+import { loadSeries } from "./seriesload.js";
 import { themeInForce } from "./theme.js";
 import { newTimelineView } from "./timeline.js";
 import { timeSection } from "./timeview.js";
 
 const KEYS = [
   ["1 – 9", "views"],
-  ["a", "time or events on the horizontal axis"],
+  ["w a s d", "zoom and move on timeline and map"],
+  ["x", "time or events on the horizontal axis"],
   ["l", "the map stacked or by address"],
   ["/", "search the map"],
-  ["← → ↑ ↓", "move on the map"],
-  ["+ − < >", "zoom the map in time, in bytes"],
-  ["0", "reset the zoom"],
+  ["← → ↑ ↓", "move on timeline and map"],
+  ["+ − < >", "zoom in time, in bytes"],
+  ["shift drag", "select a box: sums by category"],
+  ["0", "all of it, or back to the steps"],
   ["Esc", "nothing selected"],
   ["[ and ]", "rank before, rank after"],
   ["c", "copy the summary as text"],
@@ -74,7 +76,7 @@ function withMap(node, use) {
   if (!entry.data) node.replaceChildren(wait);
   const ready = entry.loading.then((data) => {
     entry.data = data;
-    if (app.state.rank === index) use(data, rank.map);
+    return app.state.rank === index ? use(data, rank.map) : null;
   });
   return ready.catch((error) => {
     node.replaceChildren(element("div", { class: "panel empty" }, `The allocations cannot be shown: ${error.message}`));
@@ -162,9 +164,8 @@ function viewOf(rank) {
     recording: () => ({ nodes: [seen, factsSection(rank)] }),
   };
   const overview = () => {
-    const picture = glance(app, rank);
-    const nodes = [outOfMemory(rank.oom), cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out), picture.node, rank.breakdown && breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
-    return { nodes, draw: picture.draw, recolor: picture.draw };
+    const nodes = [outOfMemory(rank.oom), cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out), rank.breakdown && breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
+    return { nodes };
   };
   return (views[app.state.view] ?? overview)();
 }
@@ -173,11 +174,12 @@ function newMapView() {
   const node = element("section", { id: "map", class: "first" });
   const view = { nodes: [node] };
   view.draw = () =>
-    withMap(node, (data, packed) => {
-      const map = mapView(app, data, packed);
+    withMap(node, async (data, packed) => {
+      const { timeline } = app.rank();
+      const map = mapView(app, data, packed, timeline && { ...(await loadSeries(timeline)), breaks: timeline.breaks });
       node.replaceChildren(map.node);
       map.show();
-      globalThis.memtrace = { map: map.probe };
+      globalThis.memtrace = { ...globalThis.memtrace, map: map.probe };
       Object.assign(view, { recolor: map.recolor, key: map.key, moment: map.recolor });
     });
   return view;
@@ -186,6 +188,7 @@ function newMapView() {
 function build() {
   root.dataset.ready = "false";
   delete root.dataset.map;
+  delete root.dataset.timeline;
   if (!payload.ranks.length) {
     page.replaceChildren(header(), notSeen(payload.notes) ?? "", help());
     return Promise.resolve();

@@ -69,3 +69,11 @@ def cells(found: Sequence[Stretch], width: int) -> list[int]:
     largest = max(range(len(whole)), key=lambda at: whole[at])
     whole[largest] += width - sum(whole)
     return whole
+
+
+def capacity_cell(card: Card, found: Sequence[Stretch], width: int) -> int | None:
+    """Return the cell of a bar at which the device ends; `None` where it ends with the bar, or is not known."""
+    total = sum(one.num_bytes for one in found)
+    if card.capacity_bytes is None or total <= card.capacity_bytes:
+        return None
+    return min(width - 1, card.capacity_bytes * width // total)

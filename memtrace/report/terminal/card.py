@@ -15,7 +15,7 @@ from rich.text import Text
 
 from memtrace.analysis.results.card import Card, CardChange
 from memtrace.printable import clean
-from memtrace.report.drawing.card_bar import Stretch, cells, stretches
+from memtrace.report.drawing.card_bar import Stretch, capacity_cell, cells, stretches
 from memtrace.report.drawing.palette import category_ink
 from memtrace.report.terminal.cells import DASH, percent
 from memtrace.report.terminal.console import print_to, terminal_width
@@ -29,6 +29,8 @@ _MAX_BAR = 60
 _HEADLINE_LINES = 2
 _OWN_GLYPHS = "█▓▒░▚"
 _GLYPHS = {"others": "▪", "rounding": "▫", "idle": "▱", "outside": "═", "free": "·"}
+_END = "┃"
+"""Where the device ends, in a bar that goes beyond it."""
 _MARKS = {"died": ("✗", "bold red"), "would-die": ("✗", "bold red"), "ended": ("✓", "bold green")}
 
 
@@ -93,19 +95,24 @@ def _peak(card: Card) -> Text:
 
 
 def _bar(card: Card, width: int, *, num_names: int) -> list[Text]:
-    """Return the bar, and lines that say what its stretches are, as many as there may be."""
+    """Return the bar, with a mark where the device ends, and lines that name its stretches, as many as may be."""
     found = stretches(card)
-    lengths = cells(found, max(10, min(_MAX_BAR, width - _LABEL_WIDTH)))
-    line, names = Text(" " * _LABEL_WIDTH), [Text(" " * _LABEL_WIDTH)]
+    room = max(10, min(_MAX_BAR, width - _LABEL_WIDTH))
+    lengths, end = cells(found, room), capacity_cell(card, found, room)
+    indent = _LABEL_WIDTH if num_names > 1 else 2
+    line, names = Text(" " * _LABEL_WIDTH), [Text(" " * indent)]
     for at, (one, length) in enumerate(zip(found, lengths, strict=True)):
         glyph, style = _glyph(one, at)
         line.append(glyph * length, style=style)
         name = Text(f"{glyph} ", style=style).append(f"{format_bytes(one.num_bytes)} {clean(one.label)}  ", "not dim")
         if names[-1].cell_len + name.cell_len > width + 2 and len(names) < num_names:
-            names.append(Text(" " * _LABEL_WIDTH))
+            names.append(Text(" " * indent))
         names[-1].append_text(name)
     for one_line in names:
         one_line.rstrip()
+    if end is not None:
+        at = _LABEL_WIDTH + end
+        line = line[:at].append(_END, style="bold red").append_text(line[at + 1 :])
     return [line, *names] if found else []
 
 

@@ -16,7 +16,7 @@ _PLAIN = str.maketrans(
     {
         **dict.fromkeys("─━", "-"),
         **{"█": "#", "▓": "=", "▒": "+", "░": "-", "▚": "%", "▪": "o", "▫": "'", "▱": "_", "═": "~", "·": "."},
-        **{"✗": "x", "✓": "v", "…": "~"},
+        **{"┃": "|", "✗": "x", "✓": "v", "…": "~"},
     }
 )
 """What stands for what an encoding such as ASCII does not have."""
