@@ -79,7 +79,7 @@ function frameOf(self) {
   const { app, data, categories, series, around, camera, colors, measured, ratio, layer, surface } = self;
   const { axis, layout, moment } = app.state;
   const inSeconds = isTimed(data, axis);
-  return { data, categories, series, around, camera, axis, colors, measured, ratio, inSeconds, layout: layer.layout ?? layout, moment: app.state.at === "moment" ? moment : null, time: surface.timeRows ? self.time : null, ...(layer.more?.() ?? {}) };
+  return { data, categories, series, around, camera, axis, colors, measured, ratio, inSeconds, layout: layer.layout ?? layout, moment: app.state.at === "moment" ? moment : null, time: surface.timeRows ? self.time : null, ...(layer.more?.(camera, surface) ?? {}) };
 }
 
 function drawChart(self) {
