@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memtrace.errors import MemtraceError
 from memtrace.store.files import Progress
@@ -13,8 +13,6 @@ from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import Trace
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from memtrace.integrations.notebook_page import Page
 
 
@@ -54,7 +52,7 @@ class ReadTrace(Trace):
 
         return page_of(self, height=height, capacity=capacity, with_source=with_source)
 
-    def figure(self, *, rank: int | None = None, capacity: str | None = None) -> go.Figure:
+    def figure(self, *, rank: int | None = None, capacity: str | None = None) -> Any:
         """Return the memory over time as a plotly figure, stacked by category, to change and to join with others.
 
         Args:
@@ -73,10 +71,8 @@ class ReadTrace(Trace):
         if rank is None and report.main_rank is not None:
             chosen = [report.ranks[report.main_rank]]
         if not chosen:
-            numbers = ", ".join(str(one.rank) for one in report.ranks if one.rank is not None)
-            raise MemtraceError(
-                f"there is no memory of rank {rank} in it", hint=f"ranks are {numbers or 'not numbered'}"
-            )
+            numbers = ", ".join(str(one.rank) for one in report.ranks if one.rank is not None) or "not numbered"
+            raise MemtraceError(f"there is no memory of rank {rank} in it", hint=f"ranks are {numbers}")
         return memory_figure(chosen[0])
 
     def __repr__(self) -> str:
