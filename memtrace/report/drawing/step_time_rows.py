@@ -8,7 +8,10 @@ from memtrace.analysis.results.step_times import ModelFlops, StepTime, StepTimes
 from memtrace.schema.names import Phase
 from memtrace.units import format_ns
 
-_ORDER = (Phase.DATA, Phase.FORWARD, Phase.RECOMPUTE, Phase.BACKWARD, Phase.OPTIMIZER, Phase.OTHER)
+_ORDER = (
+    *(Phase.EVALUATION, Phase.DATA, Phase.FORWARD, Phase.RECOMPUTE, Phase.BACKWARD, Phase.OPTIMIZER),
+    Phase.OTHER,
+)
 
 StepColumn = tuple[str, Callable[[StepTime], str]]
 """Heading of a column, and what stands in it."""
