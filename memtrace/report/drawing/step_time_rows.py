@@ -33,7 +33,7 @@ def step_time_columns(steps: Sequence[StepTime]) -> list[StepColumn]:
 
 
 def _phase_cell(name: str) -> Callable[[StepTime], str]:
-    return lambda step: format_ns(None if step.phases_ns is None else step.phases_ns.get(name, 0))
+    return lambda step: "-" if step.phases_ns is None else format_ns(step.phases_ns.get(name, 0))
 
 
 def _count(number: int | None) -> str:
