@@ -414,6 +414,8 @@ class TrainingLoop:
         # First the events: the CPU source would record every Python call of the sweep.
         self._window.take_events()
         owned = self._sweep_owners()
+        if self._step > 0:
+            self._writer.note_unstepped(self._sweep.unstepped)
         self.replicas.step_ended(self._step)
         return owned
 
