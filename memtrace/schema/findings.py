@@ -12,6 +12,8 @@ SLUGS = (
     "activations-in-float",
     "allocator-stall",
     "data-stall",
+    "evaluation-graph",
+    "evaluation-outputs",
     "expandable-segments",
     "exposed-communication",
     "foreach-temporaries",

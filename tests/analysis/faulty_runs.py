@@ -98,5 +98,48 @@ def base_not_frozen(torch: Any, healthy: bool) -> None:
         step(torch, model, optimizer, rows=8)
 
 
+def evaluate_after_training(torch: Any, model: Any, evaluate: Callable[[], object]) -> None:
+    """Train a few steps, and evaluate after each second one."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for number in range(8):
+        step(torch, model, optimizer)
+        if number % 2:
+            model.eval()
+            evaluate()
+            model.train()
+
+
+@fault
+def evaluation_with_graph(torch: Any, healthy: bool) -> None:
+    """Losses of the evaluation are summed up with all that they were computed from."""
+    model = layers(torch)
+
+    def evaluate() -> object:
+        total = 0.0
+        for _ in range(6):
+            with torch.set_grad_enabled(not healthy):
+                total = total + model(torch.randn(256, WIDTH)).square().mean()
+        return total
+
+    evaluate_after_training(torch, model, evaluate)
+
+
+@fault
+def evaluation_outputs_kept(torch: Any, healthy: bool) -> None:
+    """What each batch of the evaluation comes to is kept on the device, and put together in the end."""
+    model = layers(torch)
+
+    def evaluate() -> object:
+        found = []
+        for _ in range(20):
+            with torch.no_grad():
+                outputs = model(torch.randn(512, WIDTH))
+            found.append(outputs.sum() if healthy else outputs)
+            del outputs
+        return torch.stack(found) if healthy else torch.cat(found)
+
+    evaluate_after_training(torch, model, evaluate)
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

@@ -20,6 +20,9 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "rounds_kept": ("second-copy", None, 0.02),
     # Without gradients nothing of the base is kept for backward either.
     "base_not_frozen": ("unstepped-gradients", ".backward()", 0.15),
+    # Of the batches that the graph keeps, the recording does not know that.
+    "evaluation_with_graph": ("evaluation-graph", "total = total + model(", None),
+    "evaluation_outputs_kept": ("evaluation-outputs", "outputs = model(", 0.05),
 }
 """For each fault its finding, code of the line that it names, and how close the promised peak comes to the twin's."""
 
@@ -52,6 +55,9 @@ def test_the_fault_is_named_with_its_line_and_the_peak_of_the_twin(runs: Path, r
         lines = (repo_root / "tests/analysis/faulty_runs.py").read_text(encoding="utf-8").splitlines()
         assert found[0].where is not None
         assert code in lines[found[0].where["line"] - 1]
+    twin, promised = healthy.ranks[0].peak.requested_bytes, found[0].new_peak_bytes
+    if promised is not None:
+        assert twin is not None
+        assert promised >= 0.95 * twin
     if tolerance is not None:
-        twin = healthy.ranks[0].peak.requested_bytes
-        assert found[0].new_peak_bytes == pytest.approx(twin, rel=tolerance)
+        assert promised == pytest.approx(twin, rel=tolerance)

@@ -11,6 +11,8 @@ _NAMES = {
     "allocator-stall": ("fewer device mallocs", "none"),
     "data-stall": ("load data ahead", "host memory"),
     "expandable-segments": ("expandable segments", "none"),
+    "evaluation-graph": ("evaluate under no_grad()", "none"),
+    "evaluation-outputs": ("keep outputs on the CPU", "a copy"),
     "exposed-communication": ("overlap communication", "none"),
     "foreach-temporaries": ("optimizer without foreach", "launches"),
     "frozen-in-float": ("frozen part in 16 bits", "rounding"),
