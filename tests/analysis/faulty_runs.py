@@ -98,6 +98,26 @@ def base_not_frozen(torch: Any, healthy: bool) -> None:
         step(torch, model, optimizer, rows=8)
 
 
+def train_on(torch: Any, lengths: list[int]) -> None:
+    """Train on batches of so many rows."""
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for rows in lengths:
+        step(torch, model, optimizer, rows)
+
+
+@fault
+def one_long_batch(torch: Any, healthy: bool) -> None:
+    """One batch is much longer than the others."""
+    train_on(torch, [150, 140, 160 if healthy else 900, 150, 145, 130, 155])
+
+
+@fault
+def growing_batches(torch: Any, healthy: bool) -> None:
+    """Batches are sorted by length, the shortest first."""
+    train_on(torch, sorted((200 + 90 * number for number in range(7)), reverse=healthy))
+
+
 def evaluate_after_training(torch: Any, model: Any, evaluate: Callable[[], object]) -> None:
     """Train a few steps, and evaluate after each second one."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

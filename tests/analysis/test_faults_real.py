@@ -20,6 +20,8 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "rounds_kept": ("second-copy", None, 0.02),
     # Without gradients nothing of the base is kept for backward either.
     "base_not_frozen": ("unstepped-gradients", ".backward()", 0.15),
+    "one_long_batch": ("odd-batch", ".backward()", 0.05),
+    "growing_batches": ("growing-batches", ".backward()", None),
     # Of the batches that the graph keeps, the recording does not know that.
     "evaluation_with_graph": ("evaluation-graph", "total = total + model(", None),
     "evaluation_outputs_kept": ("evaluation-outputs", "outputs = model(", 0.05),

@@ -126,9 +126,9 @@ def _with_the_last(case: Case, rows: IntArray, collected: IntArray) -> IntArray:
     first, last = (int(lifetimes.in_use_end[collected].min()), int(lifetimes.in_use_end[collected].max()))
     ends = lifetimes.in_use_end[rows]
     alike = np.isin(lifetimes.size_bytes[rows], lifetimes.size_bytes[collected])
-    # Those of one list are freed one after the other.
-    together = (ends >= first) & (ends <= last + len(rows))
-    found: IntArray = np.union1d(collected, rows[alike & together & (lifetimes.start[rows] < first)])
+    # Those of one list are freed one after the other, the last first.
+    together = (ends >= first - len(rows)) & (ends <= last + len(rows))
+    found: IntArray = np.union1d(collected, rows[alike & together])
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.analysis.faults.batches import growing_batches, odd_batch
 from memtrace.analysis.faults.evaluation import evaluation_outputs, evaluation_with_graph
 from memtrace.analysis.faults.kept_for_steps import kept_for_steps
 from memtrace.analysis.faults.second_copies import second_copies
@@ -16,6 +17,8 @@ from memtrace.analysis.faults.unstepped_gradients import unstepped_gradients
 from memtrace.analysis.results.report import Finding
 
 _RULES: tuple[Callable[[Case], Finding | None], ...] = (
+    odd_batch,
+    growing_batches,
     evaluation_with_graph,
     evaluation_outputs,
     kept_for_steps,
