@@ -7,6 +7,7 @@ of `FAULTS`. All run in one process, since starting torch takes longer than trai
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,94 @@ def base_not_frozen(torch: Any, healthy: bool) -> None:
     optimizer = torch.optim.SGD(model[-1].parameters(), lr=0.01)
     for _ in range(6):
         step(torch, model, optimizer, rows=8)
+
+
+@fault
+def log_probabilities_of_all_words(torch: Any, healthy: bool) -> None:
+    """The log-probability of one word a row is taken out of those of all words."""
+    from torch.utils.checkpoint import checkpoint
+
+    body, head = layers(torch), torch.nn.Linear(8, 3000, bias=False)
+    optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.01)
+
+    def chosen(rows: Any, words: Any) -> Any:
+        return head(rows).log_softmax(-1).gather(-1, words[:, None])[:, 0]
+
+    for _ in range(5):
+        rows, words = body(torch.randn(128, WIDTH)), torch.randint(3000, (128,))
+        parts = zip(rows.chunk(8), words.chunk(8), strict=True) if healthy else [(rows, words)]
+        found = [checkpoint(chosen, *part, use_reentrant=False) if healthy else chosen(*part) for part in parts]
+        torch.cat(found).sum().neg().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        del rows, words, parts, found
+
+
+@fault
+def autocast_around_the_loop(torch: Any, healthy: bool) -> None:
+    """Autocast is entered once, around all steps, and so keeps what it cast."""
+    import contextlib
+
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    cast = functools.partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    with contextlib.nullcontext() if healthy else cast():
+        for _ in range(6):
+            with cast() if healthy else contextlib.nullcontext():
+                loss = model(torch.randn(4, WIDTH)).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            del loss
+
+
+@fault
+def checkpointing_off_after_evaluation(torch: Any, healthy: bool) -> None:
+    """Layers are checkpointed in training mode only, and nobody calls train() after the evaluation."""
+    from torch.utils.checkpoint import checkpoint
+
+    class Net(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = torch.nn.ModuleList(layers(torch, 2) for _ in range(3))
+            self.back = torch.nn.ModuleList(torch.nn.Linear(8, WIDTH) for _ in range(3))
+
+        def forward(self, rows: Any) -> Any:
+            for block, back in zip(self.blocks, self.back, strict=True):
+                rows = back(checkpoint(block, rows, use_reentrant=False) if self.training else block(rows))
+            return rows
+
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for number in range(7):
+        step(torch, model, optimizer, rows=512)
+        if number == 2:
+            model.eval()
+            with torch.no_grad():
+                model(torch.randn(8, WIDTH))
+            if healthy:
+                model.train()
+
+
+@fault
+def one_backward(torch: Any, healthy: bool) -> None:
+    """The losses of all micro-batches are added up and sent back at once."""
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(4):
+        total = 0.0
+        for _ in range(6):
+            loss = model(torch.randn(128, WIDTH)).square().mean() / 6
+            if healthy:
+                loss.backward()
+            else:
+                total = total + loss
+            del loss
+        if not healthy:
+            total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        del total
 
 
 def train_on(torch: Any, lengths: list[int]) -> None:

@@ -20,6 +20,11 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "rounds_kept": ("second-copy", None, 0.02),
     # Without gradients nothing of the base is kept for backward either.
     "base_not_frozen": ("unstepped-gradients", ".backward()", 0.15),
+    "log_probabilities_of_all_words": ("large-logits", "log_softmax(-1).gather(", 0.1),
+    "autocast_around_the_loop": ("autocast-copies", "loss = model(", 0.1),
+    "checkpointing_off_after_evaluation": ("recomputation-off", "checkpoint(block", 0.02),
+    # A gradient that is added to has its new part beside it for a moment.
+    "one_backward": ("one-backward", "model(torch.randn(128, WIDTH))", None),
     "one_long_batch": ("odd-batch", ".backward()", 0.05),
     "growing_batches": ("growing-batches", ".backward()", None),
     # Of the batches that the graph keeps, the recording does not know that.
