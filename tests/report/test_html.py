@@ -22,10 +22,9 @@ from memtrace.report.drawing.palette import CATEGORIES, category_ink, stack_orde
 from memtrace.report.page.assets import joined_modules, viewers_folder
 from memtrace.report.page.data.packed_map import PackedMap
 from memtrace.report.page.data.payload import report_payload
-from memtrace.report.page.report import packed_maps, render_html, script_json
+from memtrace.report.page.report import render_html, script_json
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
-from tests.browser.map_runs import host_report
 from tests.fake_report import HOSTILE, finding, gpt_report, hostile_report, ranks_report
 from tests.report.test_map_payload import unpacked
 
@@ -196,14 +195,6 @@ def test_packed_levels_are_the_timeline_to_the_byte(payload: dict[str, Any]) -> 
     assert np.array_equal(columns["reserved"], timeline.reserved_bytes)
     assert np.array_equal(columns["time"].astype(np.int64), timeline.time_ns - timeline.time_ns[0])
     assert np.array_equal(columns["event"].astype(np.int64) - 1, timeline.event)
-
-
-def test_a_page_with_every_allocation_holds_the_categories_once() -> None:
-    report = host_report()
-    (alone,) = report_payload(report, version="0")["ranks"]
-    (with_map,) = report_payload(report, version="0", maps=packed_maps(report))["ranks"]
-    assert alone["timeline"]["categories"]
-    assert not with_map["timeline"]["categories"]
 
 
 def test_a_gap_breaks_the_curves_and_is_named(payload: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ import { lastNotAbove } from "./search.js";
 /** How much is seen beside the steps that a chart opens on. */
 const MARGIN = 0.015;
 const STEPS = [1, 2, 5];
+/** Pixels of a step below which it is drawn as one bar, as high as its peak. */
+const GRAIN = 7;
 
 /** A chart as it stands in the payload, with answers by axis. Affects: the extent of `data`, which may reach farther. */
 export function openChart(chart, data) {
@@ -30,6 +32,19 @@ export function openChart(chart, data) {
       const [from, to] = [placeOfNs(data, axis, chart.opens[0]), placeOfNs(data, axis, chart.opens[1], true)];
       const margin = (to - from) * MARGIN;
       return to > from ? [Math.max(from - margin, whole[0]), Math.min(to + margin, whole[1])] : whole;
+    },
+    /** How wide steps are in pixels, in the middle of those in sight; Infinity without any. */
+    apart(axis, camera, width) {
+      const scale = width / (camera.x1 - camera.x0);
+      const steps = this.lanes(axis).filter((one) => one.lane === "step" && one.short !== "" && one.to >= camera.x0 && one.from <= camera.x1);
+      const lengths = steps.map((one) => (one.to - one.from) * scale).sort((one, other) => one - other);
+      return lengths.length ? lengths[lengths.length >> 1] : Infinity;
+    },
+    /** Where steps are too narrow for a picture of each: their stretches, so that each is drawn as one bar; else null. */
+    grain(axis, camera, width) {
+      if (this.apart(axis, camera, width) >= GRAIN) return null;
+      const steps = this.lanes(axis).filter((one) => one.lane === "step" && one.short !== "");
+      return { from: steps.map((one) => one.from), to: steps.map((one) => one.to) };
     },
     /** Where memory ran out; null where it did not. */
     oomPlace: (axis) => (chart?.oom && data.seconds !== null ? placeOfNs(data, axis, chart.oom.at) : null),

@@ -5,19 +5,23 @@ import { isTimed, placeOfMoment, placeOfNs } from "./camera.js";
 import { aroundPoint, besideLine, placedLabels } from "./labels.js";
 
 const HIGH = 19;
+/** Pixels of a step from which the line of whole blocks is drawn. */
+const ALLOCATED_FROM = 60;
 
 /** Draw lines, points and labels over the memory. Lines of bytes are drawn where the vertical axis is bytes in use. */
 export function drawMarks(context, frame, colors) {
-  const { plot } = frame;
+  const { plot, camera } = frame;
   const labels = [];
   context.save();
   context.beginPath();
   context.rect(plot.left, plot.top, plot.width, plot.height);
   context.clip();
   if (frame.layout !== "address") {
-    if (frame.lowest) drawEnvelope(context, frame, colors);
+    const envelope = frame.envelope?.(frame.moments, frame.grain);
+    if (envelope) drawEnvelope(context, frame, colors, envelope);
     drawCurve(context, frame, frame.series?.reserved, { color: colors.muted, width: 1.5, dash: [6, 4] });
-    drawCurve(context, frame, frame.series?.allocated, { color: colors.ink, width: 1, dash: [] });
+    // Up and down in every pixel, the line of whole blocks would be a black bar.
+    if (frame.around.apart(frame.axis, camera, plot.width) >= ALLOCATED_FROM) drawCurve(context, frame, frame.series?.allocated, { color: colors.ink, width: 1, dash: [] });
     drawDevice(context, frame, colors);
   }
   labels.push(...oomMark(context, frame, colors), ...peakMark(context, frame, colors), ...capacityMark(context, frame, colors), ...momentMark(context, frame, colors));
@@ -134,6 +138,9 @@ function drawCurve(context, frame, values, { color, width, dash }) {
   let y = null;
   for (let at = 0; at < values.length; at += 1) {
     const place = inTime ? placeOfNs(data, axis, series.time[at]) : placeOfEvent(data, series.event[at]);
+    // A level that the line only touches between two others, within a pixel, is drawn as the higher one.
+    const later = at + 1 < values.length && !breaks.has(at + 1) && y !== null && values[at + 1] > values[at] && isWithinPixel(frame, series, inTime, at);
+    if (later) continue;
     const next = frame.toY(values[at]);
     if (place > camera.x1) {
       if (y !== null && !breaks.has(at)) context.lineTo(frame.toX(camera.x1), y);
@@ -152,6 +159,12 @@ function drawCurve(context, frame, values, { color, width, dash }) {
   context.lineWidth = 1;
 }
 
+function isWithinPixel(frame, series, inTime, at) {
+  const pixel = (frame.camera.x1 - frame.camera.x0) / frame.plot.width;
+  const length = inTime ? (series.time[at + 1] - series.time[at]) / 1e9 : series.event[at + 1] - series.event[at];
+  return length < pixel;
+}
+
 // Rows of the events table are moments of this device only where it is alone.
 function placeOfEvent(data, event) {
   if (data.eventPlaces !== null) return event - 1;
@@ -165,8 +178,8 @@ function placeOfEvent(data, event) {
 }
 
 /** The lowest level of each column, where that is below what the column shows. */
-function drawEnvelope(context, frame, colors) {
-  const { plot, lowest, highest } = frame;
+function drawEnvelope(context, frame, colors, { lowest, highest }) {
+  const { plot } = frame;
   const step = plot.width / lowest.length;
   context.fillStyle = colors.panelText;
   context.globalAlpha = 0.5;
