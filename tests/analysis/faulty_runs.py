@@ -187,6 +187,26 @@ def one_backward(torch: Any, healthy: bool) -> None:
         del total
 
 
+@fault
+def flat_copy_of_gradients(torch: Any, healthy: bool) -> None:
+    """All gradients are copied into one buffer, to be changed at once."""
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(4):
+        model(torch.randn(4, WIDTH)).square().mean().backward()
+        if healthy:
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)
+        else:
+            flat = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()]).mul_(0.5)
+            parts = flat.split([parameter.numel() for parameter in model.parameters()])
+            for parameter, part in zip(model.parameters(), parts, strict=True):
+                parameter.grad.copy_(part.view_as(parameter.grad))
+            del flat, parts, part
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def train_on(torch: Any, lengths: list[int]) -> None:
     """Train on batches of so many rows."""
     model = layers(torch)

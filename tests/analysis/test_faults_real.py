@@ -25,6 +25,7 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "checkpointing_off_after_evaluation": ("recomputation-off", "checkpoint(block", 0.02),
     # A gradient that is added to has its new part beside it for a moment.
     "one_backward": ("one-backward", "model(torch.randn(128, WIDTH))", None),
+    "flat_copy_of_gradients": ("flat-gradients", "flat = torch.cat(", 0.1),
     "one_long_batch": ("odd-batch", ".backward()", 0.05),
     "growing_batches": ("growing-batches", ".backward()", None),
     # Of the batches that the graph keeps, the recording does not know that.
@@ -68,3 +69,9 @@ def test_the_fault_is_named_with_its_line_and_the_peak_of_the_twin(runs: Path, r
         assert promised >= 0.95 * twin
     if tolerance is not None:
         assert promised == pytest.approx(twin, rel=tolerance)
+
+
+def test_a_program_without_a_fault_is_warned_of_nothing(runs: Path) -> None:
+    for name in EXPECTED:
+        warned = [one.slug for one in report_of(runs, f"{name}-healthy").findings if one.severity != "info"]
+        assert warned == [], name

@@ -12,8 +12,10 @@ from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.faults.autocast_copies import autocast_copies
 from memtrace.analysis.faults.batches import growing_batches, odd_batch
 from memtrace.analysis.faults.evaluation import evaluation_outputs, evaluation_with_graph
+from memtrace.analysis.faults.gradient_copies import buckets_beside_gradients, flat_copy_of_gradients
 from memtrace.analysis.faults.kept_for_steps import kept_for_steps
 from memtrace.analysis.faults.one_backward import one_backward
+from memtrace.analysis.faults.one_fsdp_unit import one_fsdp_unit
 from memtrace.analysis.faults.recomputation_off import recomputation_off
 from memtrace.analysis.faults.second_copies import second_copies
 from memtrace.analysis.faults.unstepped_gradients import unstepped_gradients
@@ -30,6 +32,9 @@ _RULES: tuple[Callable[[Case], Finding | None], ...] = (
     autocast_copies,
     recomputation_off,
     one_backward,
+    flat_copy_of_gradients,
+    buckets_beside_gradients,
+    one_fsdp_unit,
 )
 
 
