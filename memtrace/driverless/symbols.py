@@ -19,7 +19,7 @@ OF_TRITON = (
     "cuGetErrorString cuLaunchKernel cuLaunchKernelEx cuMemAlloc_v2 cuMemFree_v2 cuMemcpyDtoH_v2 cuModuleGetFunction "
     "cuModuleLoadData cuOccupancyMaxActiveClusters cuPointerGetAttribute cuPointerGetAttributes "
     "cuTensorMapEncodeIm2col cuTensorMapEncodeTiled"
-).split()
+)
 """What Triton's launcher, which it compiles when it is first used, is linked with or looks up."""
 _PREFIXES = ("libcu", "libnv", "libnccl")
 """How the files of NVIDIA's libraries begin."""
@@ -52,7 +52,7 @@ def wanted_symbols(folder: Path) -> dict[str, Wanted]:
         symbols += elf.undefined()
         symbols += [Symbol(name=word) for word in sorted(elf.words(_LOOKED_UP))]
         elf.close()
-    symbols += [Symbol(name=word) for word in OF_TRITON]
+    symbols += [Symbol(name=word) for word in OF_TRITON.split()]
     found = {file: _wanted(file) for file in sorted(files)}
     for symbol in symbols:
         one = _home(symbol, found)
