@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from memtrace.cli.options.numbers import COUNT, FEW
+from memtrace.cli.options.redaction import redaction_options
+from memtrace.schema.redaction import Redaction
 
 EXIT_DOES_NOT_FIT = 3
 """The prediction succeeded, and says that the program will run out of memory."""
@@ -40,9 +42,15 @@ STDERR = 2
     help="Ranks that the program is told there are: it runs as rank 0, alone. Leave torchrun out of the command.",
 )
 @click.option(
+    "--gpus-per-node",
+    type=FEW,
+    help="GPUs of its machine, all of which a rank sees. Default: those of the usual machine, and no more than ranks.",
+)
+@click.option(
     "--allow-writes", is_flag=True, help="Let the program write files where it says, not to a scratch folder."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else on standard output.")
+@redaction_options
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD...", type=click.UNPROCESSED)
 @click.pass_context
 def predict(
@@ -53,6 +61,7 @@ def predict(
     gpus: str | None,
     as_json: bool,
     command: tuple[str, ...],
+    redaction: Redaction,
     **options: Any,
 ) -> None:
     """Run a CUDA program without its GPU and say what it needs.
@@ -72,6 +81,7 @@ def predict(
     from memtrace.forecast.gpus import gpu_named, gpus_named
     from memtrace.forecast.prediction.judge import placed_trace, prediction_of
     from memtrace.report.answers.predict import predict_json, predict_text
+    from memtrace.store.redaction.redact import shareable
     from memtrace.store.writing.trace import write_trace
 
     chosen, asked = gpu_named(gpu), gpus_named(gpus or "")
@@ -81,12 +91,15 @@ def predict(
         path,
         num_steps=steps,
         world_size=world_size,
+        gpus_per_node=options["gpus_per_node"],
+        redaction=redaction,
         force=options["force"],
         allow_writes=options["allow_writes"],
         # What the program prints must not be in the document.
         stdout=STDERR if as_json else None,
     )
     placed, verdict = placed_trace(runs.run(chosen), chosen)
+    placed = shareable(placed, redaction)
     others, refused = runs.judge(asked)
     write_trace(placed, path)
     result = prediction_of(placed, verdict, others, refused=refused, num_steps=steps, world_size=world_size)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memtrace.schema.redaction import Redaction
+
 if TYPE_CHECKING:
     from memtrace.forecast.gpus import Gpu
     from memtrace.forecast.prediction.results import GpuVerdict
@@ -24,6 +26,8 @@ class PredictedRuns:
         *,
         num_steps: int,
         world_size: int,
+        gpus_per_node: int | None,
+        redaction: Redaction,
         force: bool,
         allow_writes: bool,
         stdout: int | None,
@@ -32,6 +36,8 @@ class PredictedRuns:
         self._path = path
         self._num_steps = num_steps
         self._world_size = world_size
+        self._gpus_per_node = gpus_per_node
+        self._redaction = redaction
         self._force = force
         self._allow_writes = allow_writes
         self._stdout = stdout
@@ -51,6 +57,7 @@ class PredictedRuns:
             capability=gpu.capability,
             num_steps=self._num_steps,
             world_size=self._world_size,
+            gpus_per_node=self._gpus_per_node or min(self._world_size, gpu.gpus_per_node),
         )
         return predict(
             self._command, self._path, options, force=self._force, allow_writes=self._allow_writes, stdout=self._stdout
@@ -73,5 +80,15 @@ class PredictedRuns:
                 found += judge_all(self.run(ran_as), members, ran_as)
             except MemtraceError as error:
                 # A program may refuse an older GPU, for want of bfloat16.
-                refused += [(one.name, error.message) for one in members]
+                refused += [(one.name, self._shown(error.message)) for one in members]
         return found, refused
+
+    def _shown(self, reason: str) -> str:
+        """Return a reason, which may quote the program's own error, without what is not to be seen."""
+        from memtrace.store.redaction.redact import redacted_warnings
+        from memtrace.store.trace import LoadWarning
+
+        (shown,) = redacted_warnings(
+            [LoadWarning(slug="predict-failed", message=reason)], self._redaction, paths=self._command
+        )
+        return shown.message

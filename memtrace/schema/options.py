@@ -69,6 +69,8 @@ class PredictOptions:
     """Folder that files opened for writing go to; None writes where the program says."""
     world_size: int = 1
     """Ranks that the program is told there are; it runs as rank 0."""
+    gpus_per_node: int = 1
+    """GPUs of its machine, all of which a rank sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
