@@ -1,6 +1,6 @@
 // What the bytes of one moment are: by category, module and operation, or by stack; as a figure and as a table.
 
-import { breakable, element, section, swatch } from "./dom.js";
+import { breakable, columnHead, element, section, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { addPath, icicle, newNode } from "./icicle.js";
 import { momentBar, shownMoment } from "./moments.js";
@@ -122,7 +122,7 @@ function tableNode(groups, view, by, write) {
     return element("tr", { "data-bytes": group.bytes }, element("th", { scope: "row" }, swatch(category.color, category.hatched), category.label), what, element("td", { class: "number strong" }, write(group.weight)), bar, element("td", { class: "number" }, group.count.toLocaleString("en-US")));
   });
   const heads = by === "module" ? ["Category", "Module", "Operation or owner", "In use", "", "Allocations"] : ["Mostly", "Line", null, "In use", "", "Allocations"];
-  const head = element("tr", {}, heads.map((label, at) => label !== null && element("th", { scope: "col", class: at === 3 || at === 5 ? "number" : null, colspan: heads[at + 1] === null ? 2 : null }, label)));
+  const head = element("tr", {}, heads.map((label, at) => label !== null && columnHead(label, { class: at === 3 || at === 5 ? "number" : null, colspan: heads[at + 1] === null ? 2 : null })));
   const rest = groups.length - rows.length;
   return element("table", { id: "live-table" }, element("thead", {}, head), element("tbody", {}, rows), rest > 0 && element("tfoot", {}, element("tr", {}, element("td", { colspan: 6 }, `and ${rest.toLocaleString("en-US")} smaller ones; Save CSV has them all`))));
 }

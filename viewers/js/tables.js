@@ -1,6 +1,6 @@
 // The lower half of the page: where the peak was allocated, step by step, and the facts of the recording.
 
-import { breakable, element, meter, section, stackedBar, swatch } from "./dom.js";
+import { breakable, columnHead, element, meter, section, stackedBar, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { addPath, icicle, newNode } from "./icicle.js";
 import { saveCsv } from "./save.js";
@@ -78,7 +78,7 @@ function frame(text) {
 
 function headings(labels, firstNumber = 1, ...texts) {
   const cells = labels.map((label, index) =>
-    label === null ? null : element("th", { scope: "col", class: index >= firstNumber && !texts.includes(index) ? "number" : null, colspan: labels[index + 1] === null ? 2 : null }, label),
+    label === null ? null : columnHead(label, { class: index >= firstNumber && !texts.includes(index) ? "number" : null, colspan: labels[index + 1] === null ? 2 : null }),
   );
   return element("thead", {}, element("tr", {}, cells));
 }
@@ -114,7 +114,7 @@ export function stepsSection(rank) {
       ? element("tr", { "data-step": row.label }, columns.map(([, cell]) => cell(row)))
       : element("tr", { class: "unrecorded" }, element("th", { scope: "row" }, row.label), element("td", { colspan: columns.length - 1 }, row.text)),
   );
-  const head = element("thead", {}, element("tr", {}, columns.map(([label], index) => element("th", { scope: "col", class: index ? "number" : null }, label))));
+  const head = element("thead", {}, element("tr", {}, columns.map(([label], index) => columnHead(label, { class: index ? "number" : null }))));
   const phases = view.phases.length ? ` The columns ${view.phases.join(", ")} are the peaks within those phases.` : "";
   const lead = `Largest ${view.kind} bytes in each step.${phases}`;
   const table = element("table", { id: "step-table" }, head, element("tbody", {}, rows));

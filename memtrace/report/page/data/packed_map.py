@@ -16,11 +16,11 @@ from memtrace.schema.frames import frame_class
 from memtrace.schema.names import Decision
 
 _DECISION_LABELS = {
-    Decision.OWNER.value: "exact: its owner is known",
-    Decision.HOOK.value: "exact: a hook saw it",
-    Decision.ANNOTATION.value: "inferred from an annotation",
-    Decision.STACK_RULE.value: "inferred from its stack",
-    Decision.LIFETIME_RULE.value: "inferred from its lifetime",
+    Decision.OWNER.value: "certain: its owner is known",
+    Decision.HOOK.value: "certain: seen while it was used",
+    Decision.ANNOTATION.value: "inferred from what the profile calls it",
+    Decision.STACK_RULE.value: "inferred from the code that asked for it",
+    Decision.LIFETIME_RULE.value: "inferred from when it came and went",
     Decision.UNKNOWN.value: "unattributed",
 }
 

@@ -14,7 +14,7 @@ from memtrace.units import format_bytes
 MAX_ROWS = 300
 """Rows of modules and of stacks that a page holds for one rank; the rest is counted."""
 _DECISIONS = (
-    ("exact", "known from an owner or a hook", (Decision.OWNER.value, Decision.HOOK.value)),
+    ("exact", "certain, from an owner or seen in use", (Decision.OWNER.value, Decision.HOOK.value)),
     ("inferred", "inferred", (Decision.ANNOTATION.value, Decision.STACK_RULE.value, Decision.LIFETIME_RULE.value)),
     ("unattributed", "unattributed", (Decision.UNKNOWN.value,)),
 )
