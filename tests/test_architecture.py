@@ -25,6 +25,7 @@ RESULT_TYPES = frozenset(
         "memtrace.analysis.results",
         "memtrace.forecast.results",
         "memtrace.forecast.fitting.results",
+        "memtrace.forecast.fixing.results",
         "memtrace.forecast.prediction.results",
         "memtrace.launch.live_results",
     }
@@ -68,7 +69,7 @@ PARTS = {
     "analysis": part(f"schema {TRACE} allocator", "pandas numpy", not_calls=TALK | {"open"}),
     "forecast": part(
         f"schema {TRACE} allocator analysis",
-        "numpy",
+        "numpy scipy",
         not_stdlib=START_PROCESSES,
         not_calls=TALK | {"open"},
     ),
@@ -106,6 +107,7 @@ ONLY_IN = {
     "rich": ("report/terminal/",),
     "distributed": ("parallel/dask_cluster.py",),
     "fsspec": ("parallel/remote.py",),
+    "scipy": ("forecast/fixing/solve.py",),
 }
 """Packages that only files which begin so may import."""
 

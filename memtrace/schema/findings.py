@@ -15,6 +15,7 @@ SLUGS = (
     "expandable-segments",
     "exposed-communication",
     "foreach-temporaries",
+    "frozen-in-float",
     "full-recomputation",
     "gradients-through-forward",
     "kept-for-steps",
@@ -28,5 +29,6 @@ SLUGS = (
     "selective-recomputation",
     "smaller-micro-batch",
     "state-on-every-rank",
+    "unstepped-gradients",
 )
 """Every finding by its short name: what ends runs first, then by name."""

@@ -1,7 +1,7 @@
 """Small programs, each with one fault that people report, and its twin without: recorded one after the other.
 
-`python faulty_runs.py FOLDER`, from the repository root, writes FOLDER/NAME.json and FOLDER/NAME-healthy.json for each of
-`FAULTS`. All run in one process, since starting torch takes longer than training the models.
+`python faulty_runs.py FOLDER`, from the repository root, writes FOLDER/NAME.json and FOLDER/NAME-healthy.json for each
+of `FAULTS`. All run in one process, since starting torch takes longer than training the models.
 """
 
 from __future__ import annotations
@@ -85,6 +85,17 @@ def rounds_kept(torch: Any, healthy: bool) -> None:
             step(torch, model, optimizer)
         results.append(None if healthy else (model, optimizer))
         del model, optimizer
+
+
+@fault
+def base_not_frozen(torch: Any, healthy: bool) -> None:
+    """Only the head is given to the optimizer, and the base still gets gradients."""
+    model = layers(torch)
+    if healthy:
+        model[:-1].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[-1].parameters(), lr=0.01)
+    for _ in range(6):
+        step(torch, model, optimizer, rows=8)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Each fault of `faulty_runs` is named with its line and the peak of its twin without it, which gets no such finding."""
+"""Each fault of `faulty_runs` is named with its line and the peak of its twin, which gets no such finding."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "checkpoint_kept": ("second-copy", None, 0.02),
     "best_model_kept": ("second-copy", None, 0.02),
     "rounds_kept": ("second-copy", None, 0.02),
+    # Without gradients nothing of the base is kept for backward either.
+    "base_not_frozen": ("unstepped-gradients", ".backward()", 0.15),
 }
 """For each fault its finding, code of the line that it names, and how close the promised peak comes to the twin's."""
 

@@ -160,7 +160,7 @@ def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> 
     (rank,) = json.loads(report.stdout)["ranks"]
     assert rank["source"] == "predicted"
     assert "predicted-interval" in {note["slug"] for note in rank["warnings"]}
-    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace).stdout.split())
+    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace, "--full").stdout.split())
     whatif = invoke("whatif", trace, "--alloc-conf", "expandable_segments:True", "--json")
     assert whatif.exit_code == 0, whatif.output
     fidelity = json.loads(whatif.stdout)["ranks"][0]["fidelity"]

@@ -13,16 +13,20 @@ _NAMES = {
     "expandable-segments": ("expandable segments", "none"),
     "exposed-communication": ("overlap communication", "none"),
     "foreach-temporaries": ("optimizer without foreach", "launches"),
+    "frozen-in-float": ("frozen part in 16 bits", "rounding"),
     "full-recomputation": ("full recomputation", "a forward"),
     "gradients-through-forward": ("zero_grad before forward", "none"),
+    "kept-for-steps": ("keep numbers, not tensors", "none"),
     "large-logits": ("loss in chunks", "a few lines"),
     "no-sync": ("no_sync() in accumulation", "none"),
     "optimizer-state-in-float": ("8-bit optimizer", "rounded state"),
     "outputs-of-step-before": ("del outputs after a step", "none"),
     "rank-imbalance": ("balance the ranks", "none"),
+    "second-copy": ("drop the second copy", "none"),
     "selective-recomputation": ("selective recomputation", "part of a forward"),
     "smaller-micro-batch": ("half the micro-batch", "more passes"),
     "state-on-every-rank": ("shard state over ranks", "communication"),
+    "unstepped-gradients": ("freeze what is not stepped", "none"),
 }
 """By finding: the change, and its cost; sentences stand in the finding itself."""
 

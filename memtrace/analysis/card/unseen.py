@@ -24,13 +24,16 @@ _WORDS = {
 }
 """What each note says is missing, the most important first; notes about the run itself stand in full elsewhere."""
 
+_TOLD_ELSEWHERE = frozenset({"inferred", "unattributed", "maps-left-out", "host-kill-possible", "settings-untried"})
+"""Notes whose figures are here already, and those that are not about what was seen."""
+
 
 def not_seen(rank: RankReport, report: Report) -> str | None:
     """Return what was not seen, in a line; `None` where nothing is missing."""
     notes = {note.slug: note for note in (*report.warnings, *rank.warnings)}
     parts = [_known(notes[slug]) for slug in _WORDS if slug in notes]
     parts[1:1] = _inferred(rank)
-    others = [slug for slug in notes if slug not in _WORDS and slug not in ("inferred", "unattributed")]
+    others = [slug for slug in notes if slug not in _WORDS and slug not in _TOLD_ELSEWHERE]
     parts += [_words_of(notes[slug]) for slug in others]
     more = f" and {len(parts) - _MAX_PARTS} more" if len(parts) > _MAX_PARTS else ""
     return ", ".join(parts[:_MAX_PARTS]) + more if parts else None

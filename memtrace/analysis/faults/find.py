@@ -11,11 +11,13 @@ from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.faults.kept_for_steps import kept_for_steps
 from memtrace.analysis.faults.second_copies import second_copies
+from memtrace.analysis.faults.unstepped_gradients import unstepped_gradients
 from memtrace.analysis.results.report import Finding
 
 _RULES: tuple[Callable[[Case], Finding | None], ...] = (
     kept_for_steps,
     second_copies,
+    unstepped_gradients,
 )
 
 

@@ -24,6 +24,7 @@ class Writer:
         self._spool = spool
         self._redact = redact
         self._noted: set[str] = set()
+        self._unstepped: list[str] = []
         self._rank: int | None = None
         self.sources: Sources | None = None
         """Set once the sources exist; until then only warnings are written."""
@@ -85,6 +86,12 @@ class Writer:
         """Write that `zero_grad` keeps gradients and sets them to zero."""
         if self._first("kept gradients"):
             self.facts(keeps_gradients=True)
+
+    def note_unstepped(self, names: list[str]) -> None:
+        """Write which parameters have a gradient that no optimizer steps, when that changes."""
+        if names != self._unstepped:
+            self._unstepped = names
+            self.facts(unstepped_parameters=names)
 
     def note_distributed(self, torch: Any) -> None:
         """Write rank and world size where the environment did not tell them and a process group does."""

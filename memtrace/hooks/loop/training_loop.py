@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.loop.evaluation import Call, Evaluation
 from memtrace.hooks.loop.keyword_arguments import keyword_arguments
 from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.module_scopes import ModuleScopes
@@ -19,7 +20,8 @@ from memtrace.hooks.loop.steps import StepEnd, StepTracker
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.ownership.communication_buffers import Communication
 from memtrace.hooks.ownership.ddp_buckets import Replicas
-from memtrace.hooks.ownership.owners import Owned, OwnerRows
+from memtrace.hooks.ownership.inputs import Inputs
+from memtrace.hooks.ownership.owners import Owned, OwnerRows, tensors_in
 from memtrace.hooks.ownership.saved import SavedWalk
 from memtrace.hooks.ownership.sweep import OwnerSweep
 from memtrace.hooks.parts.chunk import Row
@@ -68,6 +70,8 @@ class TrainingLoop:
         self._step_calls = StepCalls()
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
         self._owners = OwnerRows(torch)
+        self._inputs = Inputs(torch)
+        self._evaluation = Evaluation(self._live_optimizers)
         self._sweep = OwnerSweep(torch, self._owners)
         self.communication = Communication(
             torch,
@@ -120,30 +124,62 @@ class TrainingLoop:
             return
         self._between_steps()
         self.on_root()
-        if not self._torch.is_grad_enabled():
-            self._phases.begin(Phase.OTHER, time_ns(), "evaluation")
-            return
-        self._training_runs()
-        self.communication.root_runs(module)
-        if self.communication.misses_groups(module):
-            self._writer.note("fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed")
-        self._sources.choose(module)
+        with_gradients = self._torch.is_grad_enabled()
+        call = self._evaluation.call(
+            module,
+            with_gradients=with_gradients,
+            runs=self._phases.runs,
+            may_be_forward=self._phases.may_be_forward,
+            step=self._step,
+        )
+        if call is Call.TRAINING:
+            self._training_runs()
+            self.communication.root_runs(module)
+            if self.communication.misses_groups(module):
+                self._writer.note(
+                    "fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed"
+                )
+            self._sources.choose(module)
+        elif call is Call.PERHAPS_EVALUATION and self._step == 0:
+            self._training_may_begin()
+        now = time_ns()
+        if call in (Call.TRAINING, Call.PART):
+            self._phases.forward(now)
+        elif call is not Call.WITHIN:
+            self._phases.evaluate(now, may_be_forward=call is Call.PERHAPS_EVALUATION)
         if self._window.is_open:
             self._window.wants_frames(True)
-            now = time_ns()
-            inputs = self._owners.of_inputs((args, keyword_arguments(module)), now_ns=now, step=self._step)
-            self._window.chunk.owners += inputs
-            self._writer.note_autocast(self._torch)
-        self._phases.forward(time_ns())
+            given = self._inputs.given(module, (args, keyword_arguments(module)))
+            self._window.chunk.owners += self._owners.rows_of(given, now_ns=time_ns(), step=self._step)
+            if with_gradients:
+                self._writer.note_autocast(self._torch)
 
     def _replica_began(self, model: Any) -> None:
         if self.is_current_thread and self._window.is_open and self._torch.is_grad_enabled():
             self.replicas.forward(model, step=self._step, microbatch=self._phases.microbatch)
 
-    def _root_ended(self) -> None:
-        if self.is_current_thread and self._phases.inside and self._phases.current is Phase.OTHER:
-            self._phases.end(time_ns())
+    def _root_ended(self, output: Any) -> None:
+        if self.is_current_thread:
+            self._phases.module_ended(time_ns())
+            if self._window.is_open:
+                self._inputs.computed(output)
+                self._walk_evaluation(output)
         self._window.bound_chunk()
+
+    def _walk_evaluation(self, output: Any) -> None:
+        """Note what a graph keeps that perhaps no backward will ever run through."""
+        if self._phases.may_be_forward and self._saved is not None and self._torch.is_grad_enabled():
+            found = [tensor for _, tensor in tensors_in(output, "", self._torch.Tensor)]
+            self._walk(found)
+
+    def _walk(self, roots: Sequence[Any]) -> None:
+        assert self._saved is not None
+        with self._window.without_frames():
+            began_ns = time_ns()
+            self._window.chunk.saved += self._saved.rows(
+                roots, now_ns=began_ns, step=self._step, microbatch=self._phases.microbatch
+            )
+            self._window.worked(began_ns)
 
     def _recomputed(self, start_ns: int, end_ns: int) -> None:
         row: Row = (str(Phase.RECOMPUTE), self._step, self._phases.microbatch, start_ns, end_ns, None)
@@ -157,6 +193,11 @@ class TrainingLoop:
             self._end_step(StepEnd(time_ns(), skipped=False))
         elif self._phases.has_backward and not self._live_optimizers():
             self.steps.mark(time_ns())
+
+    def _training_may_begin(self) -> None:
+        """Look, once, at the end of step 0: a backward may follow."""
+        if self._seen_at_end is None:
+            self._step_may_have_ended()
 
     def many_objects(self) -> None:
         """Very many objects were made since this was last called, tensors perhaps."""
@@ -186,19 +227,17 @@ class TrainingLoop:
         if not self.is_current_thread:
             return
         self._between_steps()
-        if self._step == 0:
+        if self._step == 0 and self._seen_at_end is not None and self._phases.may_be_forward:
+            # What might have been evaluation was the first forward of training.
+            self._end_step(StepEnd(self._seen_at_end.next_from_ns, skipped=False, is_late=True))
+        elif self._step == 0:
             self._training_runs()
         nested = self._phases.current is Phase.BACKWARD
         self._phases.begin(Phase.BACKWARD, time_ns())
         if self._window.is_open and self._saved is not None and not nested:
             given = (outputs,) if isinstance(outputs, self._torch.Tensor) else outputs
             roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else (*(tensors or ()), *(given or ()))
-            with self._window.without_frames():
-                began_ns = time_ns()
-                self._window.chunk.saved += self._saved.rows(
-                    roots, now_ns=began_ns, step=self._step, microbatch=self._phases.microbatch
-                )
-                self._window.worked(began_ns)
+            self._walk(roots)
 
     def before_data(self, *_args: Any) -> None:
         """A data loader is asked for the next batch."""
@@ -361,6 +400,8 @@ class TrainingLoop:
         # First the events: the CPU source would record every Python call of the sweep.
         self._window.take_events()
         owned = self._sweep_owners()
+        if self._step > 0:
+            self._writer.note_unstepped(self._sweep.unstepped)
         self.replicas.step_ended(self._step)
         return owned
 
