@@ -75,7 +75,7 @@ def test_no_view_makes_a_screen_reader_stumble(open_report: OpenReport, make: Ca
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(open_report: OpenReport, theme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python is not installed")
-    source: Any = axe.AXE_PATH if hasattr(axe, "AXE_PATH") else axe.AXE_FILE_PATH
+    source: Any = axe.AXE_FILE_PATH
     opened = open_report(host_report(), color_scheme=theme, bypass_csp=True)
     for view in VIEWS:
         if opened.page.locator(f"[data-view={view}]").count() == 0:
