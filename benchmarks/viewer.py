@@ -10,7 +10,7 @@ return of a one-pixel readPixels behind the drawing, over scripted pans and zoom
 Beside each figure stands the same for a page that unpacks the same columns and draws nothing, or clears a canvas of the
 same size: what is left is memtrace's share. Where WebGL2 is only emulated, as here, the page draws on a 2D canvas; the
 frames of the emulated one stand in a row of their own. Below stand the sizes of the pages that torch's memory_viz makes
-of the same snapshot, and memray of as many allocations, where they are installed: torch's page loads its script from the
+of the same snapshot, and memray of as many allocations, where they are installed: torch's page loads its script off the
 network, so that it cannot be timed here. Exit status 1 says that a target was missed.
 """
 

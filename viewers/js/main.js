@@ -104,7 +104,7 @@ function copySummary() {
 }
 
 function chooseRank(index) {
-  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, span: null, at: "peak" });
+  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, at: "peak" });
   const held = document.activeElement?.closest("#rank-strip, #rank-minis")?.id;
   go(app.state.view).then(() => held && document.querySelector(`#${held} [aria-pressed=true]`)?.focus({ preventScroll: true }));
 }

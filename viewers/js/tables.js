@@ -61,18 +61,12 @@ export function stacksSection(rank) {
 
 function frames(row) {
   if (row.headline === null) return element("span", { class: "muted" }, "no stack was recorded");
-  const summary = element("summary", {}, element("span", { class: "mono" }, frame(row.headline)), row.innermost !== row.headline && element("span", { class: "inner mono muted" }, "in ", shortened(row.innermost)));
+  const summary = element("summary", {}, element("span", { class: "mono" }, frame(row.headline)), row.innermost !== row.headline && element("span", { class: "inner mono muted" }, "in ", row.innermost));
   return element("details", { class: "frames" }, summary, element("ol", { class: "mono" }, row.frames.map((text) => element("li", {}, breakable(text)))));
 }
 
-// "…/folder/file.py:12 function": the head of a path is the same in most rows and hides what differs.
-function shortened(text) {
-  const parts = text.split("/");
-  return parts.length > 3 ? `…/${parts.slice(-2).join("/")}` : text;
-}
-
 function frame(text) {
-  const [, place, name] = /^(.*?)(?: ([^ ]+))?$/su.exec(shortened(text));
+  const [, place, name] = /^(.*?)(?: ([^ ]+))?$/su.exec(text);
   return [element("span", { class: "place" }, breakable(place)), name && element("b", {}, ` ${name}`)];
 }
 

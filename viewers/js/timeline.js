@@ -11,7 +11,7 @@ import { element, section, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { highestMoment } from "./levels.js";
 import { shownMoment } from "./moments.js";
-import { headlineFrame, liveAt, nameOf, operationOf, shortFrame } from "./rows.js";
+import { headlineFrame, liveAt, nameOf, operationOf } from "./rows.js";
 import { dataOfNothing, dataOfSeries, loadSeries } from "./seriesload.js";
 import { laneKeys } from "./timelanes.js";
 import { lastNotAbove } from "./search.js";
@@ -148,7 +148,7 @@ function atMoment(app, data, view) {
       element("th", { scope: "row" }, swatch(category.color, category.hatched), nameOf(data, view, row) ?? category.label),
       element("td", { class: "number strong" }, formatBytes(data.size[row])),
       element("td", { class: "mono" }, data.module[row] ? view.modules[data.module[row] - 1] : ""),
-      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : shortFrame(view.frames[frame])),
+      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : view.frame_names[frame]),
       element("td", {}, element("button", { type: "button", class: "quiet", onclick: () => { app.state.row = row; app.go("map"); } }, "On the map")),
     );
   });

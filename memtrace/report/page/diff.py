@@ -12,7 +12,7 @@ from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff,
 from memtrace.report.drawing.palette import category_ink
 from memtrace.report.page.assets import viewer_text
 from memtrace.report.page.parts import page, section, size, table, text
-from memtrace.schema.frames import own_frames
+from memtrace.schema.frames import own_frames, short_place
 from memtrace.units import format_bytes
 
 _WIDTH, _HEIGHT = 1200, 300
@@ -183,7 +183,7 @@ def _stacks(rows: Sequence[StackDiff]) -> str:
 
 def _frames(frames: Sequence[str]) -> str:
     shown = own_frames(frames)[:4] or ("no stack recorded",)
-    return f'<div class="frames-of">{"".join(f"<div>{text(frame)}</div>" for frame in shown)}</div>'
+    return f'<div class="frames-of">{"".join(f"<div>{text(short_place(frame))}</div>" for frame in shown)}</div>'
 
 
 def _rest(num_rows: int) -> str:

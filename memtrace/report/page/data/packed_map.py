@@ -12,7 +12,7 @@ from typing import Any
 from memtrace.analysis.results.report import AllocationMap
 from memtrace.report.drawing.palette import category_ink, phase_ink, stack_order
 from memtrace.report.page.data.packed_columns import PackedColumns
-from memtrace.schema.frames import frame_class
+from memtrace.schema.frames import frame_class, short_place
 from memtrace.schema.names import Decision
 
 _DECISION_LABELS = {
@@ -100,6 +100,7 @@ def _tables(found: AllocationMap) -> dict[str, Any]:
         "saved_for": [list(one) for one in found.saved_for],
         "frames": list(found.frames),
         "frame_class": [frame_class(frame) for frame in found.frames],
+        "frame_names": [short_place(frame) for frame in found.frames],
         # Addresses are text: those of a device may need all of 64 bits.
         "ranges": [[f"{one.address:#x}", one.place_bytes, one.size_bytes] for one in found.ranges],
         "segment_facts": [[one.stream, one.pool, one.is_expandable] for one in found.segment_facts],
