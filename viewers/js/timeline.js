@@ -55,7 +55,7 @@ function fillTimeline(app, rank, view, frame, below, { data, map, categories, se
     raster: (drawn, moments, width, height, ids) => rasterBands(data, moments, drawn.camera, width, height, ids, hidden),
     inks: () => bandInks(categories),
     top: () => Math.max(top, data.level[highestMoment(data, 0, data.numMoments - 1)]),
-    more: (camera, surface) => ({ grain: around().grain(app.state.axis, camera, surface.plot().width), envelope: (moments, grain) => envelopeOf(data, app.state.axis, camera, moments, grain, hidden) }),
+    more: (camera) => ({ envelope: (moments, grain) => envelopeOf(data, app.state.axis, camera, moments, grain, hidden) }),
     reading: (place, moment) => bandReading({ data, categories, series, around: around() }, app.state.axis, moment, columnOf(chart, place), map && lastModule(data, map, moment)),
     pick: (place, moment) => map && moment >= 0 && app.showMoment(momentOfPlace(data, app.state.axis, placeAt(chart, place))),
   };

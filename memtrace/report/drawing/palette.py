@@ -46,6 +46,7 @@ PHASES: dict[str, Ink] = {
     Phase.BACKWARD.value: Ink(label="backward", color="var(--phase-backward)"),
     Phase.RECOMPUTE.value: Ink(label="recompute", color="var(--phase-backward)", hatched=True),
     Phase.OPTIMIZER.value: Ink(label="optimizer", color="var(--phase-optimizer)"),
+    Phase.EVALUATION.value: Ink(label="evaluation", color="var(--phase-data)"),
     Phase.OTHER.value: Ink(label="other", color="var(--phase-other)"),
 }
 """By phase name, in the order in which a step goes through them."""
