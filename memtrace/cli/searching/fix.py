@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,20 @@ EXIT_NOTHING_FITS = 3
 DEFAULT_GPU = "h100-80gb"
 """What a program is told of where only --capacity is given."""
 _MOST_STEPS = 100
+_TRACES = (".json", ".gz", ".pickle")
 
 
-@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+class TraceFirst(click.Command):
+    """A command whose options may also stand after a trace, as they may not after the words of a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse options and arguments, those of a trace in any order."""
+        if args and Path(args[0]).suffix in _TRACES and os.path.isfile(args[0]):
+            args = [*args[1:], args[0]]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=TraceFirst, context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--gpu", metavar="GPU", help="The GPU that the run must fit on: h100-80gb, a100-40gb …")
 @click.option("--capacity", type=Size(), help="Memory that torch's allocator may take, as 24GiB.")
 @click.option("--margin", type=click.FloatRange(0, 0.5), default=0.02, show_default=True, help="Share to leave free.")
@@ -58,9 +70,10 @@ def fix(ctx: click.Context, /, command: tuple[str, ...], plan: Path | None, **op
     from memtrace.report.answers.fixing import fixed_json, fixed_text
 
     question = _question(command, options)
-    is_trace = len(command) == 1 and Path(command[0]).is_file() and not options["is_run"]
+    is_trace = len(command) == 1 and Path(command[0]).suffix in _TRACES and os.path.isfile(command[0])
     found, output = _of_trace(question) if is_trace else _of_command(question, options)
-    click.echo(fixed_json(found) if options["as_json"] else fixed_text(found, plan=str(output)), nl=False)
+    written = None if output is None else str(output)
+    click.echo(fixed_json(found) if options["as_json"] else fixed_text(found, plan=written), nl=False)
     if found.best is None:
         ctx.exit(EXIT_NOTHING_FITS)
 
