@@ -113,7 +113,8 @@ class _Search:
         if not may_do and not (facts.get("has_cache") or facts.get("fills_gradients")):
             return changes, found
         tried = self._try(changes, None)
-        return (changes, found) if tried is None else (changes, tried)
+        # Without its cache a model may fail: what its program makes of it is not known.
+        return (replace(changes, no_cache=start.no_cache), found) if tried is None else (changes, tried)
 
     def _free_changes(self, start: Changes, facts: Mapping[str, Any]) -> Changes:
         keep, changes = self.question.keep, start
