@@ -19,7 +19,7 @@ TORCH_TESTS := tests/torches tests/hooks/test_cpu.py tests/hooks/test_owners.py 
 DRIVERLESS := .venv-driverless
 DRIVERLESS_STAMP := $(DRIVERLESS)/installed-$(INPUTS)
 DRIVERLESS_TORCH := 2.13.0
-DRIVERLESS_NEEDS := typing-extensions sympy networkx jinja2 fsspec filelock numpy click orjson pandas plotly rich pytest hypothesis
+DRIVERLESS_NEEDS := typing-extensions sympy networkx jinja2 fsspec filelock numpy click orjson pandas rich pytest hypothesis
 
 .DEFAULT_GOAL := help
 .PHONY: help demo driverless test test-fast test-torches gold check mutants faults fuzz docs bench accuracy gpu clean

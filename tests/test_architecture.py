@@ -75,14 +75,16 @@ PARTS = {
     ),
     "report": Part(
         memtrace=frozenset({"memtrace.schema"}) | RESULT_TYPES,
-        outside=frozenset({"orjson", "plotly", "rich"}),
+        outside=frozenset({"orjson", "rich"}),
         not_calls=TALK,
     ),
     # It builds libraries and starts a Python to find its torch; neither torch nor anything else is imported.
     "driverless": part("schema", not_calls=frozenset({"print", "input"})),
     "parallel": part("schema store analysis", "distributed fsspec", not_calls=TALK | {"open"}),
     "cli": part(
-        "schema launch store allocator analysis forecast report parallel integrations.mcp.server", "click", lazily=True
+        "schema launch store allocator analysis forecast report parallel driverless integrations.mcp.server",
+        "click",
+        lazily=True,
     ),
     "integrations": part(
         "api reading schema store allocator analysis report",
@@ -102,7 +104,6 @@ PARTS = {
 
 ONLY_IN = {
     "safetensors": ("hooks/fake/files/safetensors.py",),
-    "plotly": ("report/page/figures/plotly.py",),
     "rich": ("report/terminal/",),
     "distributed": ("parallel/dask_cluster.py",),
     "fsspec": ("parallel/remote.py",),
@@ -407,7 +408,7 @@ def test_no_file_is_named_after_nothing() -> None:
         ),
         ("forecast/estimation/estimate.py", "def f():\n    import torch", "forecast imports torch"),
         ("forecast/fitting/search.py", "import subprocess", "forecast imports subprocess"),
-        ("report/page/report.py", "import plotly", "report imports plotly outside report/page/figures/plotly.py"),
+        ("report/page/report.py", "import plotly", "report imports plotly"),
         (
             "report/page/report.py",
             "from rich.table import Table",
@@ -462,10 +463,6 @@ def test_checker_refuses(path: str, source: str, problem: str) -> None:
         (
             "analysis/device/peak.py",
             "import numpy as np\nimport pandas as pd\nfrom memtrace.store.trace import RankTrace",
-        ),
-        (
-            "report/page/figures/plotly.py",
-            "import plotly.graph_objects as go\nfrom memtrace.analysis.results.report import Peak",
         ),
         ("report/terminal/report.py", "from rich.table import Table\nfrom memtrace.units import format_bytes"),
         ("cli/report.py", "import click\nfrom memtrace.errors import MemtraceError"),

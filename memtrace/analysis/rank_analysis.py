@@ -26,6 +26,7 @@ from memtrace.analysis.diagnosis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.diagnosis.notes import notes_of_device
 from memtrace.analysis.diagnosis.oom_to_come import ahead_finding
 from memtrace.analysis.events.optimizer_options import options_of
+from memtrace.analysis.faults.find import find_faults
 from memtrace.analysis.first_step.effects import first_step_effects
 from memtrace.analysis.first_step.two_peaks import by_category_difference, first_step_peak, steady_state_peak
 from memtrace.analysis.ranks.facts_of_rank import rank_facts
@@ -106,7 +107,7 @@ def _device_reports(
         diagnosis = diagnose(history, capacity_bytes=capacity, judged_by=capacity_bytes if is_judged else None)
         report = _device_report(history, diagnosis, facts, capacity, is_judged=is_judged, with_map=with_map)
         ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
-        found = (ahead, *diagnosis.findings, *find_advice(history))
+        found = (ahead, *diagnosis.findings, *find_faults(history), *find_advice(history))
         reports.append((report, tuple(one for one in found if one is not None)))
     return _with_time(reports, rank, time, with_tracks=with_map)
 

@@ -1,6 +1,6 @@
 """The `memtrace` command: a table of commands, each loaded when it is asked for, and the one place that shows errors.
 
-`memtrace --help` imports no command, so that it costs neither pandas nor plotly: names and short helps stand here.
+`memtrace --help` imports no command, so that it costs no pandas: names and short helps stand here.
 Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; `memtrace record` returns its program's own.
 """
 

@@ -84,7 +84,7 @@ class Recorder:
         spool = Spool(options.parts_dir, rank=self._facts["rank"])
         self._writer = Writer(spool, redact=options.redact)
         # The functions of a predicted GPU are such a mode themselves.
-        unseen = torch._C.DisableTorchFunction if options.predict is None else None
+        unseen = torch._C.DisableTorchFunction if options.on_meta is None else None
         self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch), unseen)
         # Before a prediction sends all that is opened for writing elsewhere.
         survey = options.survey and OwnFile(os.path.join(options.survey.folder, f"{self._pid}.json"))

@@ -64,6 +64,20 @@ def write_html(report: Report, path: Path, *, force: bool) -> None:
     write_text(render_html(report), path, force=force)
 
 
+def check_card_output(path: Path, *, force: bool) -> None:
+    """Refuse a picture of a card that could not be drawn or written, before anything is read.
+
+    Raises:
+        OutputError: its name does not end in .svg, or as `check_output`.
+    """
+    if path.suffix.lower() != ".svg":
+        hint = (
+            "give a name that ends in .svg: pull requests and browsers show it, and every editor of pictures turns it "
+        )
+        raise OutputError(f"{path}: a card is drawn as SVG only", hint=f"{hint}into PNG", slug="output-unwritable")
+    check_output(path, force=force)
+
+
 def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bool) -> None:
     """Write what-if results as one HTML file; `title` is what was read.
 

@@ -47,5 +47,15 @@ def frame_class(frame: str) -> int:
     return 0 if _RECORDER.search(frame) else 1
 
 
+def short_place(place: str) -> str:
+    """Return a frame with the last two parts of its path.
+
+    >>> short_place("/home/me/project/models/gpt.py:30 forward")
+    'models/gpt.py:30 forward'
+    """
+    path, space, function = place.partition(" ")
+    return "/".join(re.split(r"[/\\]", path)[-2:]) + space + function
+
+
 def _of_cpp(frames: Sequence[str]) -> list[str]:
     return [frame for frame in frames if not _RECORDER.search(frame)] or list(frames)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from memtrace.schema.changes import Changes
+from memtrace.schema.predicted import DRIVERLESS, META
 
 OPTIONS_VARIABLE = "MEMTRACE_RECORD"
 """Environment variable that holds `RecordOptions` as JSON. Without it the bootstrap does nothing."""
@@ -71,6 +72,8 @@ class PredictOptions:
     """Folder that files opened for writing go to; None writes where the program says."""
     world_size: int = 1
     """Ranks that the program is told there are; it runs as rank 0."""
+    engine: str = META
+    """What stands for the GPU, see `memtrace.schema.predicted`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +124,11 @@ class RecordOptions:
     """Present where the program is changed from outside: it is then not the bare run."""
     applies_only: bool = False
     """Whether the changes are made and nothing is recorded."""
+
+    @property
+    def on_meta(self) -> PredictOptions | None:
+        """The GPU of a prediction on meta tensors, `None` for a recording and for torch's own CUDA code."""
+        return None if self.predict is None or self.predict.engine == DRIVERLESS else self.predict
 
     def to_json(self) -> str:
         """Return the options as JSON for `OPTIONS_VARIABLE`."""

@@ -438,6 +438,11 @@ RANK_HEADER: tuple[Field, ...] = (
     Field(name="uses_grad_scaler", kind="bool", meaning="whether a gradient scaler was used"),
     Field(name="keeps_gradients", kind="bool", meaning="whether zero_grad(set_to_none=False) was called"),
     Field(
+        name="unstepped_parameters",
+        kind="list of strings",
+        meaning="parameters with a gradient that are in no optimizer, of models of which others are",
+    ),
+    Field(
         name="exception",
         kind="object or null",
         meaning="type, message and stack of the exception that ended the script",

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from memtrace.cli import group
-from memtrace.errors import RecordError
+from memtrace.errors import MemtraceError, RecordError
 from memtrace.forecast.gpus import GPUS
 from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.schema.options import PredictOptions
@@ -19,6 +19,7 @@ from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 
 ACTIVATION = 60 * MIB
 NEEDED = PARAMETER + ACTIVATION + RULE
+NO_CUDA = "torch 2.13.0 in /env is not built for CUDA"
 COMMAND = ("--", "python", "train.py")
 BYTES = {"low_bytes", "predicted_bytes", "high_bytes"}
 OF_A_GPU = {
@@ -26,7 +27,8 @@ OF_A_GPU = {
     "max_reserved_bytes", "context_bytes", "headroom_bytes", "failed", "interval",
 }  # fmt: skip
 OF_THE_RUN = {
-    "format", "version", "command", "trace", "torch", "num_steps", "world_size", "doubts", "first_step_peak",
+    "format", "version", "command", "trace", "torch", "engine", "engine_reason",
+    "num_steps", "world_size", "doubts", "first_step_peak",
     "steady_state_peak", "gpus", "not_predicted", "warnings",
 }  # fmt: skip
 
@@ -42,7 +44,11 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PredictOptions
         trace = predicted_trace(ACTIVATION * (2 if gpu.capability[0] == 9 else 1), notes=("predicted-values",))
         return Trace(header={"command": list(command)}, ranks=trace.ranks, path=str(path))
 
+    def no_cuda(*_args: Any, **_options: Any) -> dict[str, str]:
+        raise MemtraceError(NO_CUDA)
+
     monkeypatch.setattr("memtrace.launch.prediction.predict", simulated)
+    monkeypatch.setattr("memtrace.cli.predicting.engine.devices", no_cuda)
     monkeypatch.chdir(tmp_path)
     return found
 
@@ -64,6 +70,7 @@ def test_document_has_what_its_page_names(told: list[PredictOptions], repo_root:
         "ran_as": "a100-40gb",
         "fits": True,
     }
+    assert (document["engine"], document["engine_reason"]) == ("meta", NO_CUDA)
     assert document["interval"].keys() == {"allocated", "reserved", "context", "device"}
     assert all(one.keys() == BYTES for one in document["interval"].values())
     assert document["peak_allocated_bytes"] == document["interval"]["allocated"]["predicted_bytes"] == NEEDED
@@ -153,7 +160,7 @@ def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> 
     (rank,) = json.loads(report.stdout)["ranks"]
     assert rank["source"] == "predicted"
     assert "predicted-interval" in {note["slug"] for note in rank["warnings"]}
-    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace).stdout.split())
+    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace, "--full").stdout.split())
     whatif = invoke("whatif", trace, "--alloc-conf", "expandable_segments:True", "--json")
     assert whatif.exit_code == 0, whatif.output
     fidelity = json.loads(whatif.stdout)["ranks"][0]["fidelity"]

@@ -4,7 +4,7 @@ import { breakable, element, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { placeOfMoment } from "./camera.js";
 import { framesOf, nameOf, whereAt } from "./rows.js";
-import { secondsText } from "./rulers.js";
+import { secondsText } from "./ticks.js";
 
 /** What is known of an allocation: pairs of label and text, in the order in which they are shown. */
 export function factsOf(data, view, row) {

@@ -27,7 +27,7 @@ export function addPath(tree, path, value) {
 
 /** The figure of a tree. `write` turns a value into text. */
 export function icicle(tree, write) {
-  const figure = element("div", { class: "icicle", role: "img", "aria-label": "what the bytes are for, level by level" });
+  const figure = element("div", { class: "icicle", role: "group", "aria-label": "what the bytes are for, level by level" });
   const open = (path) => {
     figure.replaceChildren();
     const focus = path.at(-1);

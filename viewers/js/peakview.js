@@ -15,8 +15,7 @@ const OUTSIDE = "outside any module";
 /** The view of one rank. */
 export function newPeakView(app, rank) {
   if (!rank.map) {
-    const modules = modulesSection(app.payload, rank);
-    return { nodes: [stacksSection(rank), modules.node], draw: modules.draw, recolor: modules.draw };
+    return { nodes: [stacksSection(rank), modulesSection(rank)] };
   }
   const node = element("div", { id: "peak" });
   const show = () => app.withMap(node, (data, view) => node.replaceChildren(...peakParts(app, data, view, show)));

@@ -1,7 +1,7 @@
 // All ranks beside each other: a small timeline each, what differs between them, and a table.
 
 import { element, meter, section, stackedBar } from "./dom.js";
-import { resolveArray } from "./figures.js";
+import { resolveArray } from "./arrays.js";
 import { cellClass, cellTitle, rankCells } from "./rankcells.js";
 import { saveCsv } from "./save.js";
 

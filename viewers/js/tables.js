@@ -1,16 +1,16 @@
 // The lower half of the page: where the peak was allocated, step by step, and the facts of the recording.
 
 import { breakable, element, meter, section, stackedBar, swatch } from "./dom.js";
-import { draw } from "./figures.js";
+import { formatBytes } from "./format.js";
+import { addPath, icicle, newNode } from "./icicle.js";
 import { saveCsv } from "./save.js";
 
 const SHOWN_AT_FIRST = 10;
 
 /** Bytes at the peak by module: figure and table. */
-export function modulesSection(payload, rank) {
+export function modulesSection(rank) {
   const view = rank.modules;
-  if (!view.rows.length) return { node: null, draw: () => {} };
-  const plot = element("div", { class: "plot", id: "module-plot" });
+  if (!view.rows.length) return null;
   const rows = view.rows.map((row) =>
     element(
       "tr",
@@ -23,10 +23,19 @@ export function modulesSection(payload, rank) {
     ),
   );
   const table = element("table", { id: "module-table" }, headings(["Module", "At the peak", null, "", "Allocations"]), element("tbody", {}, rows));
-  const figure = view.figure && element("div", { class: "panel flush" }, plot);
-  const lead = "In which module the bytes were allocated, modules inside modules; the last column is what they are for. Click to go in.";
-  const node = section("modules", "By module, at the peak", lead, figure, element("div", { class: "panel" }, element("div", { class: "scroll" }, table), more(rows, view.left_out, "modules")));
-  return { node, draw: () => view.figure && draw(plot, payload, view.figure) };
+  const figure = element("div", { class: "panel" }, icicle(moduleTree(view.rows), formatBytes));
+  const lead = "In which module the bytes were allocated, modules inside modules; the last row of each is what they are for. Click to go in.";
+  return section("modules", "By module, at the peak", lead, figure, element("div", { class: "panel" }, element("div", { class: "scroll" }, table), more(rows, view.left_out, "modules")));
+}
+
+// Modules inside modules, and last what their bytes are for.
+function moduleTree(rows) {
+  const tree = newNode("all modules");
+  for (const row of rows) {
+    const path = row.is_module ? row.module.split(".") : [row.module];
+    for (const part of row.parts) addPath(tree, [...path.map((one) => [one, null, false]), [part.label, part.color, part.hatched]], part.bytes);
+  }
+  return tree;
 }
 
 /** Bytes at the peak by stack, with the line of the program first and all frames on demand. */

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from memtrace.analysis.advice.allocator import expandable_segments
 from memtrace.analysis.advice.batch import smaller_micro_batch
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.advice.frozen import frozen_in_float
 from memtrace.analysis.advice.gradients import gradients_through_forward
 from memtrace.analysis.advice.logits import logits_in_chunks
 from memtrace.analysis.advice.optimizer import eight_bit_state, lists_of_temporaries
@@ -36,6 +37,7 @@ _RULES: tuple[Callable[[Case], Finding | None], ...] = (
     selective_recomputation,
     full_recomputation,
     lower_precision,
+    frozen_in_float,
     eight_bit_state,
     sharded_state,
 )

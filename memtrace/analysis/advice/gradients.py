@@ -35,16 +35,23 @@ def gradients_through_forward(case: Case) -> Finding | None:
     if new_peak is None:
         return None
     held, is_kept = case.at_peak(cut), _are_kept(case, rows, passes)
-    change = (
-        "Call optimizer.zero_grad(set_to_none=True), the default of torch, in place of set_to_none=False"
-        if is_kept
-        else "Call optimizer.zero_grad() right after optimizer.step(), before the forward and not after it"
-    )
+    # Whether zero_grad was told to keep them was recorded; that they are kept alone does not say why.
+    is_zeroed = is_kept and bool(case.history.rank.header.get("keeps_gradients"))
+    if is_zeroed:
+        change = "Call optimizer.zero_grad(set_to_none=True), the default of torch, in place of set_to_none=False"
+    elif is_kept:
+        change = "Drop the gradients after optimizer.step(): nothing does, so find out whether zero_grad() covers them"
+    else:
+        change = "Call optimizer.zero_grad() right after optimizer.step(), before the forward and not after it"
     return Finding(
         slug="gradients-through-forward",
         severity="warning",
         title=f"Gradients of the step before are held through the forward: {format_bytes(held)} at the peak",
-        evidence={"gradients_held_at_peak_bytes": held, "zeroed_in_place": is_kept},
+        evidence={
+            "gradients_held_at_peak_bytes": held,
+            "kept_from_step_to_step": is_kept,
+            "zeroed_in_place": is_zeroed,
+        },
         change=f"{change}.",
         cost="None: backward makes gradients anew. Code that reads .grad between steps must expect None.",
         saves_bytes=case.peak_bytes - new_peak,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.communication import CommunicationResult
 from memtrace.analysis.results.diagnosis import FragmentationMoment as FragmentationMoment
 from memtrace.analysis.results.diagnosis import FragmentationResult as FragmentationResult
@@ -419,6 +420,8 @@ class OomResult:
     """file, line, function and module of the request."""
     needs: StepNeeds | None = None
     """The step before: what it needed, what it left, and what the failed one needs for it."""
+    missing_bytes: int | None = None
+    """What is too little: of the failed request; of a predicted failure up to the peak of the step that fails."""
     explanation: tuple[str, ...] = ()
     """Why, in sentences that follow from one another."""
 
@@ -553,3 +556,5 @@ class Report:
     """Commands that show more of this very trace, the most useful first."""
     ranks_overview: RanksResult | None = None
     """The ranks beside each other; `None` where the run had one."""
+    card: Card | None = None
+    """What ten seconds of reading must tell; `None` only while the report is being put together."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memtrace.cli.options.numbers import COUNT, Size
+from memtrace.cli.options.numbers import COUNT, Number, Size
 
 if TYPE_CHECKING:
     from memtrace.forecast.fixing.results import Fixed
@@ -35,7 +35,7 @@ class TraceFirst(click.Command):
 @click.command(cls=TraceFirst, context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--gpu", metavar="GPU", help="The GPU that the run must fit on: h100-80gb, a100-40gb …")
 @click.option("--capacity", type=Size(), help="Memory that torch's allocator may take, as 24GiB.")
-@click.option("--margin", type=click.FloatRange(0, 0.5), default=0.02, show_default=True, help="Share to leave free.")
+@click.option("--margin", type=Number(0, 0.5), default=0.02, show_default=True, help="Share to leave free.")
 @click.option("--keep", metavar="WORDS", default="", help="What may not change: precision, batch, rounding, optimizer.")
 @click.option("--run", "is_run", is_flag=True, help="Run each try for a few steps, on this machine's device.")
 @click.option("--micro-batch", type=COUNT, help="What {mbs} in CMD stands for now; smaller ones may be tried.")

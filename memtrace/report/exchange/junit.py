@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 from memtrace.analysis.results.check import BaselineResult, BudgetResult, Check
 from memtrace.report.answers.check import category, delta, innermost, limit, mark, place, remark, verdict
 from memtrace.report.drawing.markup import visible
+from memtrace.report.exchange.markdown import code, table
 from memtrace.units import format_bytes
 
-_TICKS = re.compile("`+")
 # XML 1.0 has no way to write these, escaped or not; controls and surrogates are made visible before.
 _NOT_XML = re.compile("[\ufffe\uffff]")
 
@@ -66,7 +66,7 @@ def check_markdown(check: Check) -> str:
             (_mark(one.passed), code(limit(one)), format_bytes(one.value_bytes), code(remark(one)))
             for one in check.budgets
         ]
-        lines += ["", *_table(("", "budget", "needs", ""), rows)]
+        lines += ["", *table(("", "budget", "needs", ""), rows)]
         for one in check.budgets:
             largest = [(format_bytes(row.num_bytes), innermost(row.frames)) for row in one.largest]
             lines += _stacks(f"Largest at the peak, {code(one.budget.name)}:", largest)
@@ -92,7 +92,7 @@ def _baseline(baseline: BaselineResult) -> list[str]:
     return [
         f"Against {code(baseline.title)}; each may grow by {baseline.tolerance_pct:g} % of its peak:",
         "",
-        *_table(("", "at the peak", "baseline", "now", "change"), rows),
+        *table(("", "at the peak", "baseline", "now", "change"), rows),
         *_stacks("Stacks that grew most:", grown),
     ]
 
@@ -103,22 +103,3 @@ def _mark(passed: bool) -> str:
 
 def _stacks(heading: str, rows: Sequence[tuple[str, str]]) -> list[str]:
     return ["", heading, "", *(f"- {size} {code(frame)}" for size, frame in rows)] if rows else []
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)]
-
-
-def code(text: str) -> str:
-    """Return a text as a code span that holds in a table; nothing for no text.
-
-    >>> code("a`b|c")
-    '``a`b\\\\|c``'
-    """
-    shown = " ".join(str(visible(text)).split()).replace("|", "\\|")
-    if not shown:
-        return ""
-    # A span ends at as many ticks as it began with: one more than the text has in a row.
-    ticks = "`" * (1 + max(map(len, _TICKS.findall(shown)), default=0))
-    space = " " if "`" in (shown[0], shown[-1]) else ""
-    return f"{ticks}{space}{shown}{space}{ticks}"

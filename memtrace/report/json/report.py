@@ -47,6 +47,7 @@ def _document(report: Report, *, ranks: list[Document]) -> Document:
         "format": FORMAT,
         "version": VERSION,
         "verdict": report.verdict,
+        "card": report.card,
         "ranks": ranks,
         "findings": report.findings,
         "next_commands": report.next_commands,

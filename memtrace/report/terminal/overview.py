@@ -15,11 +15,10 @@ from memtrace.report.terminal.cells import (
     category_name,
     filled_table,
     largest_categories,
-    short_place,
     size,
 )
 from memtrace.report.terminal.memory import peak_bytes
-from memtrace.schema.frames import own_frames
+from memtrace.schema.frames import own_frames, short_place
 from memtrace.units import format_ns
 
 MAX_MODULES = 8
