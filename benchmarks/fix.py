@@ -56,7 +56,7 @@ def rows_of(name: str, folder: Path) -> list[str]:
     """Return a row for each budget of a program."""
     command, options = command_of(name)
     plan = str(folder / f"{name}.json")
-    keep = ["--keep", "precision,batch"]
+    keep = ["--keep", "precision,batch", "--runs", str(folder / f"{name}.runs")]
     plain = fix([*options, *keep, "--capacity", "1TiB", "-o", plan, "--force"], command)["plain"]
     rows = []
     for share in SHARES:

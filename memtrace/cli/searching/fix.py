@@ -45,6 +45,12 @@ class TraceFirst(click.Command):
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Plan file to write.  [default: memtrace-fix-SCRIPT.json]"
 )
+@click.option(
+    "--runs",
+    "cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that keeps the runs, for other budgets too.  [default: beside the plan, until the end]",
+)
 @click.option("--force", is_flag=True, help="Replace a plan that exists, and run again what was run before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 @click.argument("command", nargs=-1, required=True, metavar="[TRACE | -- CMD...]", type=click.UNPROCESSED)
@@ -120,10 +126,10 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
     runs = FixRuns(
         question,
         gpu_named(options["gpu"] or DEFAULT_GPU),
-        folder=output.with_name(f"{output.name}.runs"),
+        folder=options["cache"] or output.with_name(f"{output.name}.runs"),
         num_steps=options["steps"],
         world_size=options["world_size"],
-        force=options["force"],
+        force=options["force"] and options["cache"] is None,
     )
     found = find_fix(question, runs.run, lambda text: click.echo(f"memtrace: {text}", err=True))
     if found.best is not None and not found.best.changes.is_nothing:
@@ -133,7 +139,8 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
             "budget_bytes": question.budget_bytes,
         }
         write_bytes((json.dumps(document, indent=1) + "\n").encode(), output, force=True)
-    runs.remove()
+    if options["cache"] is None:
+        runs.remove()
     return found, output
 
 
