@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.keepers.program_frames import calling_line
+from memtrace.hooks.keepers.search import KeeperSearch
 from memtrace.hooks.loop.keyword_arguments import keyword_arguments
 from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.module_scopes import ModuleScopes
@@ -27,6 +30,9 @@ from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
 from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Phase
+
+_FORWARDS_IN_A_ROW = frozenset(3 << at for at in range(20))
+"""After so many forwards without a backward what they left behind is looked at, ever more rarely."""
 
 
 class TrainingLoop:
@@ -74,6 +80,8 @@ class TrainingLoop:
         )
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
+        self._keepers = KeeperSearch(torch, self._saved)
+        self._num_forwards = 0
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._scaler_saw: tuple[int, bool] | None = None
         self.on_window: Callable[[], None] = lambda: None
@@ -115,6 +123,9 @@ class TrainingLoop:
         if not self.is_current_thread:
             return
         self.on_root()
+        self._num_forwards += 1
+        if self._num_forwards in _FORWARDS_IN_A_ROW:
+            self._look_between_forwards()
         if not self._torch.is_grad_enabled():
             self._phases.begin(Phase.OTHER, time_ns(), "evaluation")
             return
@@ -176,10 +187,17 @@ class TrainingLoop:
 
     # Backward and data
 
-    def before_backward(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
+    def before_backward(self, *args: Any, **kwargs: Any) -> None:
+        """A call of `backward(tensors, grad_tensors, retain_graph, create_graph)` begins."""
+        if self.is_current_thread and (kwargs.get("create_graph") or any(args[3:4])):
+            self._keepers.graph_of_gradients = calling_line(sys._getframe())
+        self.before_grad(*args, **kwargs)
+
+    def before_grad(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
         """A call of `backward(tensors)` or `grad(outputs)` begins."""
         if not self.is_current_thread:
             return
+        self._num_forwards = 0
         if self._step == 0:
             self._training_runs()
         nested = self._phases.current is Phase.BACKWARD
@@ -296,6 +314,7 @@ class TrainingLoop:
             # First the events: the CPU source would record every Python call of the sweep.
             self._window.take_events()
             owned = self._sweep_owners()
+            self._find_keepers(owned, self._sources.levels())
             self.replicas.step_ended(self._step)
         self._status.step_ended(self._step, owned, time_ns())
         self._window.end_step(self._step)
@@ -319,8 +338,13 @@ class TrainingLoop:
         )
 
     def _sweep_owners(self) -> Sweep:
+        sweep = self._owners_now()
+        self._window.chunk.sweeps.append(sweep)
+        return sweep
+
+    def _owners_now(self) -> Sweep:
         with paused_gc():
-            sweep = self._sweep.sweep(
+            return self._sweep.sweep(
                 [*self.modules.roots(), *self._averages],
                 self._live_optimizers(),
                 held=self.communication.held(),
@@ -328,8 +352,27 @@ class TrainingLoop:
                 now_ns=time_ns(),
                 step=self._step,
             )
-        self._window.chunk.sweeps.append(sweep)
-        return sweep
+
+    def _look_between_forwards(self) -> None:
+        """Note what keeps the results of forwards that no backward followed: an evaluation, or many micro-batches."""
+        if self._window.is_open and self._step > 0:
+            with self._window.without_frames():
+                began_ns = time_ns()
+                self._find_keepers(self._owners_now(), {})
+                self._window.worked(began_ns)
+
+    def _find_keepers(self, owned: Sweep, level: Mapping[str, Any]) -> None:
+        """Note what keeps tensors that nobody owns. Before training began, nothing has outlived a step."""
+        if self._step == 0:
+            return
+        with paused_gc():
+            self._window.chunk.keepers += self._keepers.rows(
+                {row[3]: (row[2], row[4]) for row in owned},
+                level,
+                innermost=sys._getframe(),
+                now_ns=time_ns(),
+                step=self._step,
+            )
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:
