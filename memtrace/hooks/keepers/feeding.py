@@ -44,15 +44,22 @@ class Named(NamedTuple):
     is_container: bool
 
 
-def feeding_line(codes: Iterable[CodeType], named: Named) -> Place | None:
-    """Return the one line of some code, and of what is defined in it, that feeds what is named."""
-    found = {place for code in codes for place in _fed_in(code, named)}
-    return found.pop() if len(found) == 1 else None
+def feeding_line(codes: Iterable[CodeType], named: Named, now: Place | None = None) -> Place | None:
+    """Return the one line of some code, and of what is defined in it, that feeds what is named.
+
+    Of several it is the line that runs `now`.
+    """
+    return _the_one({place for code in codes for place in _fed_in(code, named)}, now)
 
 
-def using_line(codes: Iterable[CodeType], variable: str) -> Place | None:
+def using_line(codes: Iterable[CodeType], variable: str, now: Place | None = None) -> Place | None:
     """Return the one line that calls an object of a library, or a method that puts something into it."""
-    found = {place for code in codes for place in _used_in(code, variable)}
+    return _the_one({place for code in codes for place in _used_in(code, variable)}, now)
+
+
+def _the_one(found: set[Place], now: Place | None) -> Place | None:
+    if now in found:
+        return now
     return found.pop() if len(found) == 1 else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import sys
 import sysconfig
@@ -66,10 +67,14 @@ class Place(NamedTuple):
 def calling_line(innermost: FrameType | None) -> Place | None:
     """Return the line of the program that led to a call."""
     for frame in program_frames(innermost):
-        code = frame.f_code
-        if is_program_file(code.co_filename):
-            return Place(code.co_filename, frame.f_lineno, code.co_name)
+        if is_program_file(frame.f_code.co_filename):
+            return line_of(frame)
     return None
+
+
+def line_of(frame: FrameType) -> Place:
+    """Return the line that a call is in."""
+    return Place(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name)
 
 
 class ProgramModules:
@@ -107,7 +112,7 @@ def variables_of(frame: FrameType) -> dict[str, Any]:
         return frame.f_globals if frame.f_locals is frame.f_globals else {}
     if _WRITES_THROUGH:
         return dict(frame.f_locals)
-    if not _SEES_VARIABLES.isdisjoint(code.co_names):
+    if _asks_for_variables(code):
         return {}
     shown: dict[str, Any] = frame.f_locals
     found = dict(shown)
@@ -121,6 +126,15 @@ def variables_of(frame: FrameType) -> dict[str, Any]:
 def ended_variables(frame: FrameType) -> dict[str, Any]:
     """Return the variables of a call that a traceback refers to; those of a module have a place of their own."""
     return variables_of(frame) if frame.f_code.co_flags & _OPTIMIZED else {}
+
+
+@lru_cache(maxsize=1024)
+def _asks_for_variables(code: CodeType) -> bool:
+    """Return whether a function calls what gives it its variables as a dictionary; `net.eval()` does not."""
+    if _SEES_VARIABLES.isdisjoint(code.co_names):
+        return False
+    loads = (one for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    return any(one.argval in _SEES_VARIABLES for one in loads)
 
 
 def _names(code: CodeType) -> tuple[str, ...]:

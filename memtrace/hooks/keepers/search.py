@@ -32,6 +32,7 @@ from memtrace.hooks.keepers.program_frames import (
     Place,
     ProgramModules,
     is_program_file,
+    line_of,
     program_frames,
     variables_of,
 )
@@ -255,21 +256,22 @@ class _Search:
             return None
         if named.code is not None:
             return feeding_line([named.code], Named(named.variable, named.attribute, named.is_container))
+        now = None if root.frame is None else line_of(root.frame)
         codes = list(self._codes(root))
         held = named.first
         if named.attribute is not None:
             kind = held if isinstance(held, type) else type(held)
             if not is_class_of_program(kind):
-                return using_line(codes, named.variable)
+                return using_line(codes, named.variable, now)
             own = Named("self", named.attribute, named.is_container)
-            place = feeding_line(methods_of(kind), own)
+            place = feeding_line(methods_of(kind), own, now)
             if place is not None:
                 return place
-        return feeding_line(codes, Named(named.variable, named.attribute, named.is_container))
+        return feeding_line(codes, Named(named.variable, named.attribute, named.is_container), now)
 
     def _codes(self, root: Root) -> Iterator[CodeType]:
         """Yield the code in which a variable of a root may be fed."""
-        is_module = root.frame is None or root.frame.f_locals is root.frame.f_globals
+        is_module = root.frame is None or root.variables is root.frame.f_globals
         if root.frame is not None:
             yield root.frame.f_code
         if is_module:
