@@ -7,7 +7,7 @@ the process that read the file to the one that reports on all ranks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from memtrace.analysis.advice.find import find_advice
@@ -29,7 +29,7 @@ from memtrace.analysis.events.optimizer_options import options_of
 from memtrace.analysis.first_step.effects import first_step_effects
 from memtrace.analysis.first_step.two_peaks import by_category_difference, first_step_peak, steady_state_peak
 from memtrace.analysis.ranks.facts_of_rank import rank_facts
-from memtrace.analysis.results.report import Finding, RankReport
+from memtrace.analysis.results.report import Finding, Leak, RankReport
 from memtrace.analysis.results.time import TimeResult
 from memtrace.analysis.time.findings import time_findings
 from memtrace.analysis.time.overlap import time_of_rank
@@ -106,9 +106,19 @@ def _device_reports(
         diagnosis = diagnose(history, capacity_bytes=capacity, judged_by=capacity_bytes if is_judged else None)
         report = _device_report(history, diagnosis, facts, capacity, is_judged=is_judged, with_map=with_map)
         ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
-        found = (ahead, *diagnosis.findings, *find_advice(history))
+        found = (ahead, *diagnosis.findings, *_not_told_yet(find_advice(history), report.leaks))
         reports.append((report, tuple(one for one in found if one is not None)))
     return _with_time(reports, rank, time, with_tracks=with_map)
+
+
+def _not_told_yet(advice: tuple[Finding, ...], leaks: tuple[Leak, ...]) -> Iterator[Finding]:
+    """Yield advice without that about what is kept, where a leak or other advice tells of the same bytes."""
+    of_leaks = {leak.keeper.text for leak in leaks if leak.keeper is not None}
+    has_outputs = any(one.slug == "outputs-of-step-before" for one in advice)
+    for one in advice:
+        is_output = has_outputs and bool(one.evidence.get("is_replaced"))
+        if one.slug != "kept" or not (is_output or one.evidence.get("kept_by") in of_leaks):
+            yield one
 
 
 def _with_time(reports: _Reports, rank: RankTrace, time: TimeResult | None, *, with_tracks: bool) -> _Reports:

@@ -17,6 +17,7 @@ SLUGS = (
     "foreach-temporaries",
     "full-recomputation",
     "gradients-through-forward",
+    "kept",
     "large-logits",
     "no-sync",
     "optimizer-state-in-float",

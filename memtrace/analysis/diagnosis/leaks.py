@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
 from memtrace.analysis.device.marks import modules_of
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import StepSpan, step_spans
@@ -67,6 +68,7 @@ def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> 
     growth = _growth(history)
     if growth is None:
         return ()
+    kept = kept_allocations(history)
     places = np.flatnonzero((growth.num_bytes[:, list(growth.judged)] > 0).sum(axis=1) >= _MIN_STEPS - 1)
     if not len(places):
         return ()
@@ -74,7 +76,10 @@ def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> 
     judged = {place: _judged_for(growth, blind, place) for place in places.tolist()}
     growing = [place for place in judged if _grows(history, growth.spans, growth.num_bytes[place, judged[place]])]
     groups = _together(history, growth, growing)
-    leaks = [_leak(history, growth, {place: judged[place] for place in group}, capacity_bytes) for group in groups]
+    leaks = [
+        _kept_by(_leak(history, growth, {place: judged[place] for place in group}, capacity_bytes), growth, group, kept)
+        for group in groups
+    ]
     least = max(_MIN_BYTES_A_STEP, int(history.levels.requested.max()) // _STEPS_TO_DOUBLE)
     return tuple(sorted((one for one in leaks if one.bytes_per_step >= least), key=lambda one: -one.bytes_per_step))
 
@@ -194,6 +199,17 @@ def _leak(history: DeviceHistory, growth: _Growth, group: dict[int, list[int]], 
             history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
         ),
     )
+
+
+def _kept_by(leak: Leak, growth: _Growth, group: Sequence[int], kept: KeptAllocations | None) -> Leak:
+    """Return a leak with what keeps it, and where nothing else tells its line, with the line that feeds that."""
+    if kept is None:
+        return leak
+    keeper = kept.keeper_of(growth.places.rows[np.isin(growth.places.of_row, list(group))])
+    if keeper is None:
+        return leak
+    has_line = keeper.where is not None and keeper.where["line"] is not None
+    return replace(leak, keeper=keeper, where=keeper.where if leak.where is None and has_line else leak.where)
 
 
 def _cause(phase: str | None, category: int, num_modules: int, num_places: int) -> str:

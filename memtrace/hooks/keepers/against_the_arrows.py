@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from time import perf_counter_ns
+from time import thread_time_ns
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ class Ancestors:
             if not frontier:
                 self.is_closed = not self.roots
                 return
-            if len(self.found) > _MAX_ANCESTORS or len(frontier) > _MAX_WIDTH or perf_counter_ns() > self._until_ns:
+            if len(self.found) > _MAX_ANCESTORS or len(frontier) > _MAX_WIDTH or thread_time_ns() > self._until_ns:
                 return
             first = len(self.found)
             self._take(gc.get_referrers(*frontier), frontier, first)

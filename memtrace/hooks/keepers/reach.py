@@ -7,7 +7,7 @@ search goes level by level and ends at a number of objects, or at a time: what i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from time import perf_counter_ns
+from time import thread_time_ns
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ class Reach:
         from_object, may_hold = self._edges.from_object, self._edges.may_hold
         at = 0
         while at < len(objects):
-            if at % _CHECK_EVERY == 0 and (len(objects) > _MAX_OBJECTS or perf_counter_ns() > self._until_ns):
+            if at % _CHECK_EVERY == 0 and (len(objects) > _MAX_OBJECTS or thread_time_ns() > self._until_ns):
                 self.is_whole = False
                 return
             for child in from_object(objects[at]):

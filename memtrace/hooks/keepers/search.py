@@ -2,7 +2,8 @@
 
 In: the addresses that have owners, and how much is allocated in all. First from the program's variables to its tensors,
 a few milliseconds; what is left over after that, if it is much, is asked about against the arrows. Both spend a share
-of the time that passes, and what is found leaves names and addresses behind, no object.
+of the time that passes, in time of the processor: a busy machine would cut a search short. What is found leaves names
+and addresses behind, no object.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
@@ -42,16 +44,18 @@ from memtrace.hooks.ownership.saved import SavedWalk
 from memtrace.hooks.parts.chunk import Row
 
 _SEARCH_NS = 25 * 10**6
-_PASSES_NS = 400 * 10**6
+_PASSES_NS = 350 * 10**6
 _SHARE = 0.01
-_SHARE_OF_PASSES = 0.005
+_SHARE_OF_PASSES = 0.01
+_MAX_REMEMBERED = 2000
+"""Tensors of which it stays known what was found to keep them."""
 _MAX_ROWS = 400
 """Storages a search tells of; each keeper has some of them."""
 _MAX_ROWS_OF_ONE = 48
 _MAX_GRAPHS = 8
 """Graphs of one keeper that are walked: those of a list of losses are alike."""
 _MAX_NODES = 4000
-_MAX_ASKED = 3
+_MAX_ASKED = 2
 _LEAST_UNEXPLAINED_BYTES = 1 << 16
 _LEAST_UNEXPLAINED_SHARE = 0.05
 _LEAST_CHANGE = 0.05
@@ -83,9 +87,10 @@ class KeeperSearch:
         self._context_class = getattr(torch.autograd.function, "BackwardCFunction", type(None))
         now_ns = perf_counter_ns()
         self._budget = Budget(at_once_ns=10 * _SEARCH_NS, share=_SHARE, now_ns=now_ns)
-        self._passes = Budget(at_once_ns=2 * _PASSES_NS, share=_SHARE_OF_PASSES, now_ns=now_ns)
+        self._passes = Budget(at_once_ns=3 * _PASSES_NS, share=_SHARE_OF_PASSES, now_ns=now_ns)
         self._modules = ProgramModules()
         self._unexplained_bytes = 0
+        self._remembered: list[tuple[weakref.ref[Any], Answer]] = []
         self.graph_of_gradients: Place | None = None
         """The line that last called for a backward whose graph stays (`create_graph`)."""
 
@@ -102,13 +107,14 @@ class KeeperSearch:
 
         `owned` are addresses with device and size of each storage, `level` what the allocator says now.
         """
-        began_ns = perf_counter_ns()
-        if not self._budget.allows(began_ns):
+        if not self._budget.allows(perf_counter_ns()):
             return []
+        began_ns = thread_time_ns()
         search = _Search(self._torch, self._saved, owned, until_ns=began_ns + _SEARCH_NS)
         try:
             search.from_variables(innermost, self._modules.names())
-            self._budget.spend(perf_counter_ns() - began_ns)
+            self._remembered = search.remember(self._remembered)
+            self._budget.spend(thread_time_ns() - began_ns)
             if search.is_whole:
                 self._against_the_arrows(search, level)
             return search.rows(now_ns, step)
@@ -117,16 +123,18 @@ class KeeperSearch:
 
     def _against_the_arrows(self, search: _Search, level: Mapping[str, Any]) -> None:
         allocated = level.get("allocated_bytes")
-        began_ns = perf_counter_ns()
-        if not allocated or not self._passes.allows(began_ns):
+        if not allocated or not self._passes.allows(perf_counter_ns()):
             return
+        began_ns = thread_time_ns()
         unexplained = int(allocated) - search.explained_bytes(str(level.get("device")))
         is_much = unexplained > max(_LEAST_UNEXPLAINED_BYTES, _LEAST_UNEXPLAINED_SHARE * allocated)
         is_new = abs(unexplained - self._unexplained_bytes) > _LEAST_CHANGE * unexplained
+        self._unexplained_bytes = unexplained
         if is_much and is_new:
-            self._unexplained_bytes = unexplained
-            search.unseen(self._context_class, self.graph_of_gradients, until_ns=began_ns + _PASSES_NS)
-            self._passes.spend(perf_counter_ns() - began_ns)
+            self._remembered += search.unseen(
+                self._context_class, self.graph_of_gradients, until_ns=began_ns + _PASSES_NS
+            )[: _MAX_REMEMBERED - len(self._remembered)]
+            self._passes.spend(thread_time_ns() - began_ns)
 
 
 class _Search:
@@ -175,12 +183,26 @@ class _Search:
         for tensor, named, root in graphs:
             self._keep_graph(tensor, named, root)
 
-    def unseen(self, context_class: type, graph_of_gradients: Place | None, *, until_ns: int) -> None:
-        """Ask of tensors that no variable leads to what refers to them, the most bytes first."""
+    def remember(self, known: Iterable[tuple[weakref.ref[Any], Answer]]) -> list[tuple[weakref.ref[Any], Answer]]:
+        """Keep, by what was found before, the tensors that no variable leads to, and return those that are left."""
+        alive = []
+        for reference, answer in known:
+            tensor = reference()
+            if tensor is not None:
+                alive.append((reference, answer))
+                self._keep(self._entry_of(answer), _storages(tensor))
+        return alive
+
+    def unseen(
+        self, context_class: type, graph_of_gradients: Place | None, *, until_ns: int
+    ) -> list[tuple[weakref.ref[Any], Answer]]:
+        """Ask of tensors that no variable leads to what refers to them, the most bytes first; return what was found."""
+        answers: list[tuple[weakref.ref[Any], Answer]] = []
         groups = self._unknown_tensors()
         for key in sorted(groups, key=lambda key: -key[0] * len(groups[key]))[:_MAX_ASKED]:
             tensors = groups.pop(key)
             storages = [storage for tensor in tensors for storage in _storages(tensor)]
+            references = [weakref.ref(tensor) for tensor in tensors]
             answer = self._of_gradients(tensors, graph_of_gradients)
             # What is asked about must be referred to by no list of ours. What is last was made last.
             tensor = tensors.pop()
@@ -190,6 +212,8 @@ class _Search:
             del tensor
             if answer is not None:
                 self._keep(self._entry_of(answer), storages)
+                answers += [(reference, answer) for reference in references]
+        return answers
 
     def _unknown_tensors(self) -> dict[tuple[int, str], list[Any]]:
         """Return the tensors whose storages nobody owns or keeps, by bytes and type."""
@@ -228,7 +252,7 @@ class _Search:
 
     def _keep_graph(self, tensor: Any, named: NamedChain, root: Root) -> None:
         text = f"graph of {named.text()}"
-        if self._num_graphs[text] >= _MAX_GRAPHS or perf_counter_ns() > self._until_ns or self._saved is None:
+        if self._num_graphs[text] >= _MAX_GRAPHS or thread_time_ns() > self._until_ns or self._saved is None:
             return
         self._num_graphs[text] += 1
         rows = self._saved.rows([tensor], now_ns=0, step=0, microbatch=0, max_nodes=_MAX_NODES)

@@ -309,15 +309,19 @@ class TrainingLoop:
             # Now, not after the first step, which may fail: what will be resident by then depends on them.
             for optimizer in self._live_optimizers():
                 self._writer.describe_optimizer(optimizer)
-        owned = None
+        owned, kept = None, list[Row]()
         if self._window.is_open:
             # First the events: the CPU source would record every Python call of the sweep.
             self._window.take_events()
             owned = self._sweep_owners()
-            self._find_keepers(owned, self._sources.levels())
+            kept = self._find_keepers(owned, self._sources.levels())
             self.replicas.step_ended(self._step)
         self._status.step_ended(self._step, owned, time_ns())
         self._window.end_step(self._step)
+        if self._window.is_open:
+            # As what the next step begins with: the chunk of this one may leave the rolling window before its own.
+            chunk = self._window.chunk
+            chunk.keepers += [(time_ns(), chunk.step, *row[2:]) for row in kept]
         self._step += 1
         self._step_start_ns = end.end_ns or time_ns()
         self._phases.start_step(self._step)
@@ -361,18 +365,20 @@ class TrainingLoop:
                 self._find_keepers(self._owners_now(), {})
                 self._window.worked(began_ns)
 
-    def _find_keepers(self, owned: Sweep, level: Mapping[str, Any]) -> None:
+    def _find_keepers(self, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
         """Note what keeps tensors that nobody owns. Before training began, nothing has outlived a step."""
         if self._step == 0:
-            return
+            return []
         with paused_gc():
-            self._window.chunk.keepers += self._keepers.rows(
+            rows = self._keepers.rows(
                 {row[3]: (row[2], row[4]) for row in owned},
                 level,
                 innermost=sys._getframe(),
                 now_ns=time_ns(),
                 step=self._step,
             )
+        self._window.chunk.keepers += rows
+        return rows
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:
