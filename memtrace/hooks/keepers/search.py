@@ -84,7 +84,8 @@ class KeeperSearch:
     def __init__(self, torch: Any, saved: SavedWalk | None) -> None:
         self._torch = torch
         self._saved = saved
-        self._context_class = getattr(torch.autograd.function, "BackwardCFunction", type(None))
+        functions = getattr(torch.autograd, "function", None)
+        self._context_class = getattr(functions, "BackwardCFunction", type(None))
         now_ns = perf_counter_ns()
         self._budget = Budget(at_once_ns=10 * _SEARCH_NS, share=_SHARE, now_ns=now_ns)
         self._passes = Budget(at_once_ns=3 * _PASSES_NS, share=_SHARE_OF_PASSES, now_ns=now_ns)
@@ -330,7 +331,7 @@ def _of_python() -> dict[str, Any]:
 
 
 def _has_graph(tensor: Any) -> bool:
-    return bool(tensor.requires_grad) and not tensor.is_leaf
+    return getattr(tensor, "grad_fn", None) is not None
 
 
 def _storages(tensor: Any) -> list[tuple[int, int, str]]:

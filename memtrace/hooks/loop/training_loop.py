@@ -80,7 +80,7 @@ class TrainingLoop:
         )
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
-        self._keepers = KeeperSearch(torch, self._saved)
+        self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
         self._num_forwards = 0
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._scaler_saw: tuple[int, bool] | None = None
@@ -189,7 +189,7 @@ class TrainingLoop:
 
     def before_backward(self, *args: Any, **kwargs: Any) -> None:
         """A call of `backward(tensors, grad_tensors, retain_graph, create_graph)` begins."""
-        if self.is_current_thread and (kwargs.get("create_graph") or any(args[3:4])):
+        if self._keepers is not None and self.is_current_thread and (kwargs.get("create_graph") or any(args[3:4])):
             self._keepers.graph_of_gradients = calling_line(sys._getframe())
         self.before_grad(*args, **kwargs)
 
@@ -367,18 +367,27 @@ class TrainingLoop:
 
     def _find_keepers(self, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
         """Note what keeps tensors that nobody owns. Before training began, nothing has outlived a step."""
-        if self._step == 0:
+        if self._step == 0 or self._keepers is None:
             return []
+        try:
+            rows = self._search_keepers(self._keepers, owned, level)
+        except Exception as error:
+            # A step must end whatever the objects of a program are like.
+            self._keepers = None
+            self._writer.note("hook-failed", f"the search for keepers failed and is off: {type(error).__name__}")
+            return []
+        self._window.chunk.keepers += rows
+        return rows
+
+    def _search_keepers(self, search: KeeperSearch, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
         with paused_gc():
-            rows = self._keepers.rows(
+            return search.rows(
                 {row[3]: (row[2], row[4]) for row in owned},
                 level,
                 innermost=sys._getframe(),
                 now_ns=time_ns(),
                 step=self._step,
             )
-        self._window.chunk.keepers += rows
-        return rows
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:
