@@ -7,16 +7,18 @@ the process that read the file to the one that reports on all ranks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from memtrace.analysis.advice.find import find_advice
+from memtrace.analysis.advice.kept import told_once
 from memtrace.analysis.allocation_map.allocation_map import build_allocation_map
 from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
 from memtrace.analysis.communication.communication import communication_of_rank
 from memtrace.analysis.communication.findings import communication_findings
 from memtrace.analysis.device.activations import activations_at, saved_for_backward
 from memtrace.analysis.device.device_history import DeviceHistory, build_history, device_names
+from memtrace.analysis.device.evaluation import evaluation_result
 from memtrace.analysis.device.modules import modules_at
 from memtrace.analysis.device.peak import end_state, moment_of, peak_between, peak_without_history
 from memtrace.analysis.device.stacks import stacks_at
@@ -26,10 +28,11 @@ from memtrace.analysis.diagnosis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.diagnosis.notes import notes_of_device
 from memtrace.analysis.diagnosis.oom_to_come import ahead_finding
 from memtrace.analysis.events.optimizer_options import options_of
+from memtrace.analysis.faults.find import find_faults
 from memtrace.analysis.first_step.effects import first_step_effects
 from memtrace.analysis.first_step.two_peaks import by_category_difference, first_step_peak, steady_state_peak
 from memtrace.analysis.ranks.facts_of_rank import rank_facts
-from memtrace.analysis.results.report import Finding, Leak, RankReport
+from memtrace.analysis.results.report import Finding, RankReport
 from memtrace.analysis.results.time import TimeResult
 from memtrace.analysis.time.findings import time_findings
 from memtrace.analysis.time.overlap import time_of_rank
@@ -106,19 +109,10 @@ def _device_reports(
         diagnosis = diagnose(history, capacity_bytes=capacity, judged_by=capacity_bytes if is_judged else None)
         report = _device_report(history, diagnosis, facts, capacity, is_judged=is_judged, with_map=with_map)
         ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
-        found = (ahead, *diagnosis.findings, *_not_told_yet(find_advice(history), report.leaks))
+        advice = told_once((*find_faults(history), *find_advice(history)), report.leaks)
+        found = (ahead, *diagnosis.findings, *advice)
         reports.append((report, tuple(one for one in found if one is not None)))
     return _with_time(reports, rank, time, with_tracks=with_map)
-
-
-def _not_told_yet(advice: tuple[Finding, ...], leaks: tuple[Leak, ...]) -> Iterator[Finding]:
-    """Yield advice without that about what is kept, where a leak or other advice tells of the same bytes."""
-    of_leaks = {leak.keeper.text for leak in leaks if leak.keeper is not None}
-    has_outputs = any(one.slug == "outputs-of-step-before" for one in advice)
-    for one in advice:
-        is_output = has_outputs and bool(one.evidence.get("is_replaced"))
-        if one.slug != "kept" or not (is_output or one.evidence.get("kept_by") in of_leaks):
-            yield one
 
 
 def _with_time(reports: _Reports, rank: RankTrace, time: TimeResult | None, *, with_tracks: bool) -> _Reports:
@@ -189,6 +183,7 @@ def _device_report(
         end=end,
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
         steps=step_results(history, spans),
+        evaluation=evaluation_result(history),
         oom=diagnosis.oom,
         leaks=diagnosis.leaks,
         fragmentation=diagnosis.fragmentation,

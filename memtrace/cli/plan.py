@@ -29,9 +29,10 @@ EXIT_NOTHING_FITS = 3
 @run_options
 @click.option(
     "--calibrate",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="TABLE",
-    help="Runs that were measured, as layouts with measured_tokens_per_second_per_gpu or measured_peak_bytes.",
+    type=click.Path(exists=True, allow_dash=True, path_type=Path),
+    metavar="RUN",
+    help="What ran: a trace of memtrace, or a table of layouts with measured_tokens_per_second_per_gpu or "
+    "measured_peak_bytes.",
 )
 @click.option(
     "--framework",
@@ -72,11 +73,7 @@ def plan(
       memtrace plan --evaluate layouts.csv --gpu h100-80gb --json
     """
     if table is not None:
-        if html is not None:
-            raise click.UsageError("--html draws a search, not the layouts of --evaluate")
-        from memtrace.cli.evaluate_layouts import evaluated
-
-        click.echo(evaluated(table, options, as_json=as_json), nl=False)
+        _evaluate(table, html, options, as_json=as_json, force=force)
         return
     for name in ("gpus", "gpu", "gbs_tokens", "sequence"):
         if options[name] is None:
@@ -97,6 +94,24 @@ def plan(
         click.echo(f"Wrote {html}", err=as_json)
     if not result.num_fitting:
         ctx.exit(EXIT_NOTHING_FITS)
+
+
+def _evaluate(table: Path, html: Path | None, options: dict[str, Any], *, as_json: bool, force: bool) -> None:
+    """Answer for the layouts of a table, and write their page where one is asked for."""
+    from memtrace.cli.evaluate_layouts import evaluated
+    from memtrace.report.answers.evaluation import evaluation_json, evaluation_text
+    from memtrace.report.output import check_output, write_text
+
+    if html is not None:
+        check_output(html, force=force)
+    rows, agreed = evaluated(table, options)
+    if html is not None:
+        from memtrace.report.page.evaluation import render_evaluation
+
+        write_text(render_evaluation(rows, agreed), html, force=force)
+    click.echo(evaluation_json(rows, agreed) if as_json else evaluation_text(rows, agreed), nl=False)
+    if html is not None:
+        click.echo(f"Wrote {html}", err=as_json)
 
 
 def _question(options: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from memtrace.cli import group
-from memtrace.errors import RecordError
+from memtrace.errors import MemtraceError, RecordError
 from memtrace.forecast.gpus import GPUS
 from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.schema.options import PredictOptions
-from memtrace.store.trace import Trace
+from memtrace.store.trace import LoadWarning, Trace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 
 ACTIVATION = 60 * MIB
 NEEDED = PARAMETER + ACTIVATION + RULE
+NO_CUDA = "torch 2.13.0 in /env is not built for CUDA"
 COMMAND = ("--", "python", "train.py")
 BYTES = {"low_bytes", "predicted_bytes", "high_bytes"}
 OF_A_GPU = {
@@ -26,7 +28,8 @@ OF_A_GPU = {
     "max_reserved_bytes", "context_bytes", "headroom_bytes", "failed", "interval",
 }  # fmt: skip
 OF_THE_RUN = {
-    "format", "version", "command", "trace", "torch", "num_steps", "world_size", "doubts", "first_step_peak",
+    "format", "version", "command", "trace", "torch", "engine", "engine_reason",
+    "num_steps", "world_size", "doubts", "first_step_peak",
     "steady_state_peak", "gpus", "not_predicted", "warnings",
 }  # fmt: skip
 
@@ -42,7 +45,11 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PredictOptions
         trace = predicted_trace(ACTIVATION * (2 if gpu.capability[0] == 9 else 1), notes=("predicted-values",))
         return Trace(header={"command": list(command)}, ranks=trace.ranks, path=str(path))
 
+    def no_cuda(*_args: Any, **_options: Any) -> dict[str, str]:
+        raise MemtraceError(NO_CUDA)
+
     monkeypatch.setattr("memtrace.launch.prediction.predict", simulated)
+    monkeypatch.setattr("memtrace.cli.predicting.engine.devices", no_cuda)
     monkeypatch.chdir(tmp_path)
     return found
 
@@ -64,6 +71,7 @@ def test_document_has_what_its_page_names(told: list[PredictOptions], repo_root:
         "ran_as": "a100-40gb",
         "fits": True,
     }
+    assert (document["engine"], document["engine_reason"]) == ("meta", NO_CUDA)
     assert document["interval"].keys() == {"allocated", "reserved", "context", "device"}
     assert all(one.keys() == BYTES for one in document["interval"].values())
     assert document["peak_allocated_bytes"] == document["interval"]["allocated"]["predicted_bytes"] == NEEDED
@@ -153,7 +161,7 @@ def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> 
     (rank,) = json.loads(report.stdout)["ranks"]
     assert rank["source"] == "predicted"
     assert "predicted-interval" in {note["slug"] for note in rank["warnings"]}
-    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace).stdout.split())
+    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace, "--full").stdout.split())
     whatif = invoke("whatif", trace, "--alloc-conf", "expandable_segments:True", "--json")
     assert whatif.exit_code == 0, whatif.output
     fidelity = json.loads(whatif.stdout)["ranks"][0]["fidelity"]
@@ -171,3 +179,43 @@ def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> 
     html = invoke("report", trace, "--html", "report.html")
     assert html.exit_code == 0, html.output
     assert "predicted, nothing ran on a GPU" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_what_redaction_leaves_out_is_in_neither_answer_nor_trace(
+    told: list[PredictOptions], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret = "/home/zuleika/xylophage.py"
+
+    def refused(command: tuple[str, ...], path: Path, gpu: PredictOptions, **_options: Any) -> Trace:
+        if gpu.capability < (8, 0):
+            raise RecordError(f"{secret}:3: no bfloat16 here", slug="predict-failed")
+        rank = predicted_trace(ACTIVATION).ranks[0]
+        warned = replace(rank, warnings=(LoadWarning(slug="predicted-values", message="xylophage.py:7: a value"),))
+        return Trace(header={"command": list(command)}, ranks=(warned,), path=str(path))
+
+    monkeypatch.setattr("memtrace.launch.prediction.predict", refused)
+    options = ("--gpu", "a100-40gb", "--gpus", "t4-16gb,a100-40gb", "--json", "--force", "-o", "predicted.json")
+    shown = {}
+    for flag in ("", "--redact", "--no-source"):
+        result = invoke("predict", *options, *([flag] if flag else []), "--", "python", secret)
+        assert result.exit_code == 0, result.output
+        shown[flag] = result.stdout + (tmp_path / "predicted.json").read_text()
+    assert all(word in shown[""] for word in ("zuleika", "xylophage"))
+    assert "zuleika" not in shown["--redact"] + shown["--no-source"]
+    assert "xylophage" in shown["--redact"]
+    assert "xylophage" not in shown["--no-source"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", 1),
+        ("--world-size 2", 2),
+        ("--world-size 64", 8),
+        ("--world-size 64 --gpus-per-node 4", 4),
+        ("--gpus-per-node 3", 3),
+    ],
+)
+def test_a_rank_sees_the_gpus_of_its_machine(told: list[PredictOptions], options: str, expected: int) -> None:
+    assert invoke("predict", "--gpu", "a100-40gb", *options.split(), *COMMAND).exit_code == 0
+    assert told[0].gpus_per_node == expected

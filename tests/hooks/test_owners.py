@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from memtrace.hooks.ownership.inputs import Inputs  # noqa: E402
 from memtrace.hooks.ownership.owners import Owned, OwnerRows  # noqa: E402
 from memtrace.hooks.ownership.sweep import OwnerSweep  # noqa: E402
 from memtrace.schema import tables  # noqa: E402
@@ -87,5 +88,6 @@ def test_inputs_are_looked_for_in_containers_three_deep(wrap: object, depth: int
     value: object = tensor
     for _ in range(depth):
         value = wrap(value)  # type: ignore[operator]
-    rows = table(OwnerRows(torch).of_inputs(value, now_ns=1, step=1))  # type: ignore[arg-type]
+    found = Inputs(torch).given(torch.nn.Linear(2, 1), value)
+    rows = table(OwnerRows(torch).rows_of(found, now_ns=1, step=1))
     assert [row["address"] for row in rows] == [tensor.untyped_storage().data_ptr()] * is_found

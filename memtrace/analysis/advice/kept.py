@@ -7,6 +7,9 @@ that of the forwards before: a graph that no backward ever sees, or a container 
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
+
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
@@ -14,7 +17,7 @@ from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
 from memtrace.analysis.device.marks import step_at
 from memtrace.analysis.device.steps import step_spans
 from memtrace.analysis.results.diagnosis import Keeper
-from memtrace.analysis.results.report import Finding
+from memtrace.analysis.results.report import Finding, Leak
 from memtrace.analysis.sentences.keepers import change_of, kept_by
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
@@ -22,8 +25,33 @@ from memtrace.units import format_bytes
 _LEAST_SHARE = 0.05
 """The least part of the peak that a keeper must hold there."""
 _LEAST_BYTES = 1 << 16
+_TELL_OF_KEPT = ("evaluation-graph", "evaluation-outputs", "kept-for-steps", "one-backward", "outputs-of-step-before")
+"""Findings that are about what is kept, too."""
 _COLLECTING = ("graph", "container", "attribute", "closure")
 _LEAST_COLLECTED = 3
+
+
+def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Finding, ...]:
+    """Return findings without that about what is kept, where a leak or another finding tells of the same bytes.
+
+    The other finding then names the keeper.
+    """
+    found = list(findings)
+    kept = next((one for one in found if one.slug == "kept"), None)
+    if kept is None:
+        return tuple(found)
+    num_bytes = kept.evidence["kept_at_peak_bytes"]
+    same = [one for one in found if one.slug in _TELL_OF_KEPT and (one.saves_bytes or 0) <= 2 * num_bytes]
+    if same or any(leak.keeper is not None and leak.keeper.text == kept.evidence["kept_by"] for leak in leaks):
+        found.remove(kept)
+    for one in same[:1]:
+        keeper = {name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")}
+        title = f"{one.title}, kept by {kept.evidence['kept_by']}"
+        named = dataclasses.replace(
+            one, title=title, evidence={**one.evidence, **keeper}, where=one.where or kept.where
+        )
+        found[found.index(one)] = named
+    return tuple(found)
 
 
 def kept_past_its_step(case: Case) -> Finding | None:

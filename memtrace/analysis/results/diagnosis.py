@@ -43,7 +43,9 @@ class Leak:
     cause: str
     """The usual cause, a guess: graph, outputs, gradients or container."""
     live_bytes: int
-    """What has piled up since step 1 at the end of the last recorded step, at this rate."""
+    """What has piled up at the end of the last recorded step, at this rate since step 1; no more than all grew."""
+    first_bytes: int
+    """What the first recorded step made of it; `live_bytes` counts what came after."""
     steps_until_full: int | None
     """More steps as the last one that the device has room for; `None` if its capacity is not known."""
     where: Mapping[str, Any] | None
@@ -81,6 +83,8 @@ class StepNeeds:
     """The peak of the next step if it does the same again: with what is resident already there from its start."""
     limited_by: str | None
     """Phase in which the next step needs that much."""
+    is_cause: bool = True
+    """Whether that explains a failure: what stays is a good part of the bytes that were missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.communication import CommunicationResult
 from memtrace.analysis.results.diagnosis import FragmentationMoment as FragmentationMoment
 from memtrace.analysis.results.diagnosis import FragmentationResult as FragmentationResult
@@ -125,6 +126,20 @@ class PhaseResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResult:
+    """What evaluation (validation, sampling) needs beside training."""
+
+    peak: Peak
+    """The largest moment while the program evaluated."""
+    batch: int | None
+    """Samples in the forward of that moment; `None` where not known."""
+    num_stretches: int
+    """How often it was evaluated, as far as that was recorded."""
+    training_peak: Peak | None
+    """The largest moment outside evaluation since training began; `None` where nothing of that was recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnedBytes:
     """What the owners of one category hold at the end of a step."""
 
@@ -147,7 +162,7 @@ class StepResult:
     recorded: bool
     """Whether its events are in the trace; without them the memory fields are `None`."""
     num_microbatches: int
-    """Forward and backward passes."""
+    """Forward and backward passes whose gradients are added up for one optimizer step."""
     start_ns: int | None
     """When it began; `None` where not recorded."""
     end_ns: int | None
@@ -420,6 +435,8 @@ class OomResult:
     """file, line, function and module of the request."""
     needs: StepNeeds | None = None
     """The step before: what it needed, what it left, and what the failed one needs for it."""
+    missing_bytes: int | None = None
+    """What is too little: of the failed request; of a predicted failure up to the peak of the step that fails."""
     explanation: tuple[str, ...] = ()
     """Why, in sentences that follow from one another."""
 
@@ -504,6 +521,8 @@ class RankReport:
     """By bytes live at the peak, largest first."""
     warnings: tuple[Note, ...]
     """What was not seen, and what went wrong while recording or reading."""
+    evaluation: EvaluationResult | None = None
+    """What evaluation needs; `None` where none was recorded."""
     activations: ActivationSplit | None = None
     """Activations at the peak; `None` where nothing is known to be one."""
     saved_for_backward: tuple[SavedForBackward, ...] = ()
@@ -554,3 +573,5 @@ class Report:
     """Commands that show more of this very trace, the most useful first."""
     ranks_overview: RanksResult | None = None
     """The ranks beside each other; `None` where the run had one."""
+    card: Card | None = None
+    """What ten seconds of reading must tell; `None` only while the report is being put together."""

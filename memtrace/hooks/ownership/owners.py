@@ -122,11 +122,6 @@ class OwnerRows:
         owned = ((*named, tensor) for named, tensor in zip(found.names(), found.tensors, strict=True))
         return list(_rows(owned, now_ns, step))
 
-    def of_inputs(self, values: Iterable[Any], *, now_ns: int, step: int) -> list[Row]:
-        """Return rows for the tensors among the arguments of a root module."""
-        found = ((Category.INPUT, name, tensor) for name, tensor in tensors_in(values, "input", self._torch.Tensor))
-        return list(_rows(found, now_ns, step))
-
 
 def _rows(found: Iterable[Owned], now_ns: int, step: int) -> Iterator[Row]:
     seen: set[tuple[int, int, Category]] = set()

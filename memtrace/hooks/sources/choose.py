@@ -49,9 +49,9 @@ class Sources:
         """Slugs and sentences on what a prediction took for granted, for the end of the recording."""
         self.predicted_facts: Callable[[], dict[str, Any]] = dict
         """Header fields that are known at the end of a prediction."""
-        if options.predict is not None:
+        if options.on_meta is not None:
             self._kind = None
-            self._cpu = self._fake = self._make_fake(options.predict)
+            self._cpu = self._fake = self._make_fake(options.on_meta)
         elif self._kind is None:
             self._cpu = self._make("CPU events", self._make_cpu)
         else:
@@ -59,6 +59,8 @@ class Sources:
             self._history = self._make("memory history", lambda: self._make_history(kind, on_oom))
             if options.profile:
                 self._kernels = self._make("kernels", lambda: KernelSource(torch))
+            if options.predict is not None:
+                self._predict_driverless(options.predict)
 
     def _make(self, what: str, make: Callable[[], Any]) -> Any:
         try:
@@ -82,6 +84,18 @@ class Sources:
         self.predicted_facts = fake.facts
         return fake.memory
 
+    def _predict_driverless(self, gpu: PredictOptions) -> None:
+        """Put in place what answers for data that no kernel computes, and keeps the user's files."""
+        try:
+            from memtrace.hooks.driverless.install import DriverlessDevice
+
+            beside = DriverlessDevice(gpu, warn=self._warn)
+            beside.install()
+        except Exception as error:
+            # It might train for real otherwise, or write over the user's files.
+            raise SystemExit(f"memtrace: no prediction with this torch: {type(error).__name__}: {error}") from error
+        self.assumptions = beside.assumptions
+
     def _make_cpu(self) -> CpuSource:
         return CpuSource(self._torch, stacks=self._options.stacks, profile=self._options.profile, warn=self._warn)
 
@@ -94,6 +108,11 @@ class Sources:
         events = self._cpu or self._history
         kernels = self._kernels or (self._cpu if self._options.profile else None)
         return {"events": events.name if events else None, "kernels": "profiler" if kernels else None}
+
+    @property
+    def fake_memory(self) -> Any:
+        """The memory of a GPU that is not there; `None` where it is there."""
+        return self._fake
 
     @property
     def recording(self) -> bool:
@@ -278,7 +297,7 @@ class Sources:
 
     def new_devices(self) -> Iterator[dict[str, Any]]:
         """Yield the facts of each device once, as soon as the program has initialised it."""
-        gpu = self._options.predict
+        gpu = self._options.on_meta
         if gpu is not None and not self._known_devices:
             self._known_devices.add(gpu.gpu_name)
             yield {"name": self._fake.device, "kind": gpu.gpu_name, "capacity_bytes": gpu.gpu_bytes}
