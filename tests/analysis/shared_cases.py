@@ -1,6 +1,6 @@
 """Programs that people reported, recorded one after the other in one process, each with its fault and without.
 
-`python shared_cases.py CASES FOLDER NAME …` writes FOLDER/NAME.json and FOLDER/NAME-healthy.json for each NAME of CASES.
+`python shared_cases.py CASES FOLDER NAME …` writes FOLDER/NAME.json and FOLDER/NAME-healthy.json for each NAME.
 """
 
 from __future__ import annotations
