@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
-from memtrace.analysis.advice.kept_for_backward import kept_as, shapes
+from memtrace.analysis.advice.kept_for_backward import kept_as, parameter_shapes, shapes
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.time.batches import inputs_of_training
 from memtrace.schema.names import Category, Phase
@@ -117,10 +117,7 @@ def _in_evaluation(case: Case) -> BoolArray:
 
 def _weight_shapes(case: Case) -> set[tuple[int, ...] | None]:
     """Return the shapes of the parameters, and what they are transposed."""
-    rank, owners = case.history.rank, case.history.rank.table("owners")
-    of_parameters = owners["category"] == rank.string_id(Category.PARAMETER.value)
-    known = (parse_shape(rank.text(int(one))) for one in np.unique(owners["shape"][of_parameters]))
-    matrices = [shape for shape in known if shape is not None and len(shape) >= 2]
+    matrices = parameter_shapes(case)
     return {*matrices, *(shape[::-1] for shape in matrices)}
 
 
