@@ -17,6 +17,7 @@ from memtrace.analysis.communication.communication import communication_of_rank
 from memtrace.analysis.communication.findings import communication_findings
 from memtrace.analysis.device.activations import activations_at, saved_for_backward
 from memtrace.analysis.device.device_history import DeviceHistory, build_history, device_names
+from memtrace.analysis.device.evaluation import evaluation_result
 from memtrace.analysis.device.modules import modules_at
 from memtrace.analysis.device.peak import end_state, moment_of, peak_between, peak_without_history
 from memtrace.analysis.device.stacks import stacks_at
@@ -180,6 +181,7 @@ def _device_report(
         end=end,
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
         steps=step_results(history, spans),
+        evaluation=evaluation_result(history),
         oom=diagnosis.oom,
         leaks=diagnosis.leaks,
         fragmentation=diagnosis.fragmentation,

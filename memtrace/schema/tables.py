@@ -138,7 +138,9 @@ STEPS = Table(
         _int("end_ns", "ns", "Unix time at which its last optimizer step ended; null if it did not end", nullable=True),
         _bool("skipped", "whether a gradient scaler skipped the optimizer step"),
         _bool("recorded", "whether the events of the whole step are in the trace"),
-        _int("num_microbatches", "microbatches", "backward passes in the step"),
+        _int(
+            "num_microbatches", "microbatches", "passes in the step whose gradients are added up for one optimizer step"
+        ),
         _int("device_used_bytes", "bytes", "what the device says is used, at the end", nullable=True),
         _int("reserved_bytes", "bytes", "what the allocator has reserved, at the end", nullable=True),
         _int("allocated_bytes", "bytes", "what the allocator has handed out, at the end", nullable=True),
@@ -157,7 +159,7 @@ PHASES = Table(
         _int("microbatch", "microbatch", "number of the microbatch in the step, from 0"),
         _int("start_ns", "ns", "Unix time"),
         _int("end_ns", "ns", "Unix time; null if it did not end", nullable=True),
-        _text("detail", "optimizer class, evaluation, …", nullable=True),
+        _text("detail", 'optimizer class; "with a graph" of an evaluation with gradients on', nullable=True),
     ),
 )
 

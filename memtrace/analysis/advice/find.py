@@ -65,12 +65,13 @@ def _said_to_be_inferred(finding: Finding) -> Finding:
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return findings by severity, then by bytes saved, then by time saved."""
-    return tuple(
-        sorted(
-            findings, key=lambda one: (SEVERITIES.index(one.severity), -(one.saves_bytes or 0), -(one.saves_ns or 0))
-        )
-    )
+    """Return findings by severity, what costs nothing before what does, then by bytes saved, then by time saved."""
+
+    def rank(one: Finding) -> tuple[int, bool, int, int]:
+        costs = one.severity == "info" and not one.cost.startswith("None")
+        return SEVERITIES.index(one.severity), costs, -(one.saves_bytes or 0), -(one.saves_ns or 0)
+
+    return tuple(sorted(findings, key=rank))
 
 
 def failing(findings: Iterable[Finding], conditions: Collection[str]) -> tuple[Finding, ...]:

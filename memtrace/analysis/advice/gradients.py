@@ -21,6 +21,7 @@ import numpy as np
 from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.advice.passes import Pass, first_passes
 from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.events.over_gaps import first_rows
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category
 from memtrace.store.columns import NULL, IntArray
@@ -82,10 +83,12 @@ def _held(case: Case, rows: IntArray, passes: Sequence[Pass]) -> Cut:
     # Counted up within each gradient: of counts 2, 0, 3 the passes are first + 0, 1 and first + 0, 1, 2.
     at = at + np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
     ends = np.minimum(lifetimes.in_use_end[held], backward[at])
-    made = np.searchsorted(backward, lifetimes.start[held], side="right") - 1
+    # What is there again after a gap was made before it.
+    origin = first_rows(lifetimes, case.history.moments)[held]
+    made = np.searchsorted(backward, lifetimes.start[origin], side="right") - 1
     is_made_again = (lifetimes.in_use_end[held] > backward[at]) & (made >= 0) & (made < at)
-    is_made_again &= lifetimes.start[held] < end[made]
-    for chosen, twins in _made_again(case, passes, held, made, at, np.flatnonzero(is_made_again)):
+    is_made_again &= lifetimes.start[origin] < end[made]
+    for chosen, twins in _made_again(case, passes, origin, made, at, np.flatnonzero(is_made_again)):
         ends[chosen] = lifetimes.in_use_end[twins]
     starts = np.maximum(lifetimes.start[held], after_step[at])
     return Cut(start=starts, end=np.maximum(ends, starts), size_bytes=lifetimes.size_bytes[held])

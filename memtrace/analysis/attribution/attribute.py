@@ -23,6 +23,7 @@ from memtrace.analysis.attribution.labels import CATEGORIES as CATEGORIES
 from memtrace.analysis.attribution.labels import DECISIONS as DECISIONS
 from memtrace.analysis.attribution.labels import ROLES as ROLES
 from memtrace.analysis.attribution.labels import Decided
+from memtrace.analysis.attribution.left_before_gap import LeftBeforeGap
 from memtrace.analysis.attribution.lifetime_rules import LifetimeRules
 from memtrace.analysis.attribution.rules_for_older_blocks import InitialRules
 from memtrace.analysis.events.lifetimes import Lifetimes
@@ -87,6 +88,7 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
         if len(rank.table("phases")) and moments.has_times:
             LifetimeRules(rank, moments, lifetimes, decided).run()
             InitialRules(rank, moments, lifetimes, decided).run()
+            LeftBeforeGap(rank, moments, lifetimes, decided).run()
     else:
         infer(rank, moments, lifetimes, decided)
     return Attribution(

@@ -39,7 +39,7 @@ class FixRuns:
         self._world_size = world_size
         if force:
             self.remove()
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True, parents=True)
 
     def run(self, changes: Changes) -> Run:
         """Return what the program under changes needs.

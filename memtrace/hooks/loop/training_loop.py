@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.loop.accumulation import Accumulation
 from memtrace.hooks.loop.evaluation import Call, Evaluation
 from memtrace.hooks.loop.keyword_arguments import keyword_arguments
 from memtrace.hooks.loop.main_part import Writer
@@ -71,6 +72,7 @@ class TrainingLoop:
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
         self._owners = OwnerRows(torch)
         self._inputs = Inputs(torch)
+        self._accumulation = Accumulation()
         self._evaluation = Evaluation(self._live_optimizers)
         self._sweep = OwnerSweep(torch, self._owners)
         self.communication = Communication(
@@ -134,14 +136,17 @@ class TrainingLoop:
         )
         if call is Call.TRAINING:
             self._training_runs()
+            self._accumulation.forward(module)
             self.communication.root_runs(module)
             if self.communication.misses_groups(module):
                 self._writer.note(
                     "fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed"
                 )
             self._sources.choose(module)
-        elif call is Call.PERHAPS_EVALUATION and self._step == 0:
-            self._training_may_begin()
+        elif call is Call.PERHAPS_EVALUATION:
+            self._accumulation.forward(module)
+            if self._step == 0:
+                self._training_may_begin()
         now = time_ns()
         if call in (Call.TRAINING, Call.PART):
             self._phases.forward(now)
@@ -250,7 +255,10 @@ class TrainingLoop:
     def after_span(self, *_args: Any, **_kwargs: Any) -> None:
         """What `before_backward` or `before_data` began has ended."""
         if self.is_current_thread:
+            was_backward = self._phases.current is Phase.BACKWARD
             self._phases.end(time_ns())
+            if was_backward and self._phases.current is not Phase.BACKWARD:
+                self._accumulation.backward()
             self.on_span_end()
 
     # Optimizers
@@ -296,6 +304,7 @@ class TrainingLoop:
         self._phases.end(now)
         if self.is_current_thread:
             self._step_calls.end()
+            self._accumulation.cut()
         self._writer.describe_optimizer(optimizer)
         if self._window.is_open and self._in_backward():
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
@@ -312,6 +321,7 @@ class TrainingLoop:
     def before_zero_grad(self, _owner: Any, set_to_none: bool = True) -> None:
         """Gradients are about to be dropped, or set to zero and kept."""
         if self.is_current_thread:
+            self._accumulation.cut()
             self._between_steps()
         if not set_to_none:
             self._writer.note_kept_gradients()
@@ -339,12 +349,14 @@ class TrainingLoop:
         """Look at the end of a step that may turn out to be none: whose end it was is known when it is long past."""
         began_ns, spent_ns = time_ns(), self._window.spent_ns
         owned = self._look_at_owners()
-        state, num_microbatches = self._writer.state(), self._phases.num_microbatches
+        state, num_microbatches = self._writer.state(), self._accumulation.num_microbatches
         was_open = self._window.is_open
         self._phases.may_end_step()
+        self._accumulation.may_end_step()
         self._seen_at_end = _SeenAtEnd(
             next_from_ns=self._window.may_end_step(self._step),
             is_recorded=was_open and self._sources.recording,
+            next_microbatch=self._phases.microbatch,
             num_microbatches=num_microbatches,
             recording_ns=spent_ns,
             state=state,
@@ -360,6 +372,7 @@ class TrainingLoop:
         was_open = self._window.is_open
         self._seen_at_end = None
         self._phases.goes_on()
+        self._accumulation.goes_on()
         self._window.goes_on(self._step)
         if self._window.is_open != was_open:
             self.on_window()
@@ -385,6 +398,7 @@ class TrainingLoop:
         self._step_start_ns = end.end_ns or time_ns()
         if seen is None:
             self._phases.start_step(self._step)
+            self._accumulation.start_step()
         else:
             self._phases.start_step_late(self._step)
         self.on_window()
@@ -411,10 +425,10 @@ class TrainingLoop:
             start_ns=self._step_start_ns,
             end=end,
             recorded=self._window.is_open and self._sources.recording if seen is None else seen.is_recorded,
-            num_microbatches=self._phases.num_microbatches if seen is None else seen.num_microbatches,
+            num_microbatches=self._accumulation.num_microbatches if seen is None else seen.num_microbatches,
             recording_ns=self._window.spent_ns if seen is None else seen.recording_ns,
             state=None if seen is None else seen.state,
-            next_from_ns=None if seen is None else seen.next_from_ns,
+            next_from=None if seen is None else (seen.next_from_ns, seen.next_microbatch),
         )
 
     def _sweep_owners(self) -> Sweep:
@@ -468,6 +482,8 @@ class _SeenAtEnd:
 
     next_from_ns: int
     """From when on all that is noted is of the next step, if this one has ended."""
+    next_microbatch: int
+    """Number in this step of what is then the first micro-batch of the next."""
     is_recorded: bool
     num_microbatches: int
     recording_ns: int
