@@ -24,7 +24,9 @@ RESULT_TYPES = frozenset(
         "memtrace.allocator.results",
         "memtrace.analysis.results",
         "memtrace.forecast.results",
+        "memtrace.forecast.bisecting.results",
         "memtrace.forecast.fitting.results",
+        "memtrace.forecast.fixing.results",
         "memtrace.forecast.prediction.results",
         "memtrace.launch.live_results",
     }
@@ -68,13 +70,13 @@ PARTS = {
     "analysis": part(f"schema {TRACE} allocator", "pandas numpy", not_calls=TALK | {"open"}),
     "forecast": part(
         f"schema {TRACE} allocator analysis",
-        "numpy",
+        "numpy scipy",
         not_stdlib=START_PROCESSES,
         not_calls=TALK | {"open"},
     ),
     "report": Part(
         memtrace=frozenset({"memtrace.schema"}) | RESULT_TYPES,
-        outside=frozenset({"orjson", "rich"}),
+        outside=frozenset({"orjson", "plotly", "rich"}),
         not_calls=TALK,
     ),
     # It builds libraries and starts a Python to find its torch; neither torch nor anything else is imported.
@@ -91,7 +93,7 @@ PARTS = {
         lazily=True,
     ),
     "api.py": part("schema hooks launch", "torch", lazily=True),
-    "reading.py": part("store integrations.notebook_page"),
+    "reading.py": part("store analysis report integrations.notebook_page"),
     "errors.py": Part(),
     "units.py": Part(),
     "printable.py": Part(),
@@ -103,9 +105,11 @@ PARTS = {
 
 ONLY_IN = {
     "safetensors": ("hooks/fake/files/safetensors.py",),
+    "plotly": ("report/exchange/plotly_figure.py",),
     "rich": ("report/terminal/",),
     "distributed": ("parallel/dask_cluster.py",),
     "fsspec": ("parallel/remote.py",),
+    "scipy": ("forecast/fixing/solve.py",),
 }
 """Packages that only files which begin so may import."""
 
@@ -406,7 +410,7 @@ def test_no_file_is_named_after_nothing() -> None:
         ),
         ("forecast/estimation/estimate.py", "def f():\n    import torch", "forecast imports torch"),
         ("forecast/fitting/search.py", "import subprocess", "forecast imports subprocess"),
-        ("report/page/report.py", "import plotly", "report imports plotly"),
+        ("report/page/report.py", "import plotly", "report imports plotly outside report/exchange/plotly_figure.py"),
         (
             "report/page/report.py",
             "from rich.table import Table",

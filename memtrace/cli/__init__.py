@@ -68,9 +68,17 @@ COMMANDS = {
         target="memtrace.cli.fit:fit",
         short_help="Find the largest micro-batch that fits, by running a command.",
     ),
+    "fix": LazyCommand(
+        target="memtrace.cli.searching.fix:fix",
+        short_help="Find the cheapest changes with which a run fits.",
+    ),
     "predict": LazyCommand(
         target="memtrace.cli.predict:predict",
         short_help="Run a CUDA program without its GPU and say what it needs.",
+    ),
+    "bisect": LazyCommand(
+        target="memtrace.cli.searching.bisect:bisect",
+        short_help="Find the commit that raised the memory of a run.",
     ),
     "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
     "merge": LazyCommand(

@@ -38,6 +38,16 @@ class Gpu:
     """Compute capability, which decides the kernels that torch chooses."""
     is_amd: bool = False
     """Whether ROCm drives it."""
+    flops_32bit: float | None = None
+    """Operations a second in float32, without TF32; `None` where that is not known."""
+
+    def flops_of(self, dtype: str) -> float | None:
+        """Return dense operations a second in a precision; `None` where that is not known.
+
+        >>> gpu_named("a100-40gb").flops_of("float32"), gpu_named("a100-40gb").flops_of("float16")
+        (19500000000000.0, 312000000000000.0)
+        """
+        return self.flops if dtype in ("float16", "bfloat16") else self.flops_32bit if dtype == "float32" else None
 
 
 _Sheet = tuple[float, float, float]
@@ -54,6 +64,7 @@ def _gpu(name: str, sheet: _Sheet, gpus_per_node: int = 8) -> Gpu:
         memory_bytes=card.memory_bytes,
         flops=float(flops),
         flops_8bit=peak_flops(card.name, "float8"),
+        flops_32bit=_as_float(peak_flops(card.name, "float32")),
         memory_bytes_s=memory_gb * _GB_S,
         intra_bytes_s=intra_gb * _GB_S,
         inter_bytes_s=inter_gb * _GB_S,
@@ -61,6 +72,10 @@ def _gpu(name: str, sheet: _Sheet, gpus_per_node: int = 8) -> Gpu:
         capability=card.capability,
         is_amd=is_amd(card),
     )
+
+
+def _as_float(flops: int | None) -> float | None:
+    return None if flops is None else float(flops)
 
 
 GPUS = {

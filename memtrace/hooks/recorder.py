@@ -13,6 +13,7 @@ from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.parts import who_am_i as ranks
+from memtrace.hooks.parts.own_file import OwnFile
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
@@ -85,6 +86,8 @@ class Recorder:
         # The functions of a predicted GPU are such a mode themselves.
         unseen = torch._C.DisableTorchFunction if options.on_meta is None else None
         self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch), unseen)
+        # Before a prediction sends all that is opened for writing elsewhere.
+        survey = options.survey and OwnFile(os.path.join(options.survey.folder, f"{self._pid}.json"))
         with self._guard.quiet():
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources
@@ -94,6 +97,14 @@ class Recorder:
         yielding = Yielding(self._window, self._sources, self._writer)
         self._attachments = Attachments(torch, self._guard, self._loop, yielding)
         self._uninstall_crash = _nothing
+        self._changed: Any = None
+        if options.survey is not None or options.changes is not None:
+            # Only here: like a prediction, it changes the program.
+            from memtrace.hooks.changes.change import Changed
+            from memtrace.hooks.changes.survey import Survey
+
+            found = Survey(torch, options.survey, survey, self._sources.fake_memory) if options.survey else None
+            self._changed = Changed(torch, options.changes, found, self._guard, self._writer.warn)
 
     def start(self) -> None:
         """Install every hook and begin to record events."""
@@ -106,6 +117,8 @@ class Recorder:
             self._uninstall_crash = crash.install(self.on_exception, self.finish)
             self._attachments.add()
             self._attachments.add_module_hooks()
+            if self._changed is not None:
+                self._changed.install()
             self._loop.on_window = self._on_window
             self._sources.start(frames=self._options.early_stacks)
             self._writer.flush()
@@ -127,6 +140,8 @@ class Recorder:
 
     def _take_off(self) -> None:
         self._finished = True
+        if self._changed is not None:
+            self._changed.finish()
         self._attachments.remove()
         self._sources.stop()
 
@@ -156,8 +171,8 @@ class Recorder:
             self._attachments.add_module_hooks()
         else:
             self._attachments.remove_module_hooks()
-        predict = self._options.predict
-        if predict is not None and 0 < predict.num_steps < self._loop.step:
+        ends = (self._options.predict, self._options.survey)
+        if any(one is not None and 0 < one.num_steps < self._loop.step for one in ends):
             raise SystemExit(0)
 
     def _note_unseen_allocators(self) -> None:

@@ -17,8 +17,9 @@ from memtrace.errors import RecordError
 from memtrace.launch.command import PACKAGE_DIR, resolve, run_command
 from memtrace.launch.gather import trace_header
 from memtrace.launch.output import check_free
+from memtrace.schema.changes import ALLOCATOR_VARIABLE, Changes
 from memtrace.schema.names import Action
-from memtrace.schema.options import PredictOptions, RecordOptions
+from memtrace.schema.options import PredictOptions, RecordOptions, SurveyOptions
 from memtrace.schema.predicted import DRIVERLESS
 from memtrace.store.parts.folder import part_names, read_parts
 from memtrace.store.trace import RankTrace, Trace
@@ -36,11 +37,15 @@ def predict(
     allow_writes: bool,
     stdout: int | None = None,
     stderr: int | None = None,
-    devices: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    survey: SurveyOptions | None = None,
+    changes: Changes | None = None,
 ) -> Trace:
     """Run a program as a prediction and return its trace; `stdout` and `stderr` are file descriptors for its output.
 
-    `devices` are the variables under which its torch finds devices that are not there, where it runs on these.
+    `devices` are the variables under which its torch finds devices that are not there, where it runs on these. It is
+    surveyed and changed as it says, where that is asked for.
 
     Raises:
         RecordError, OutputError: it was not started, or its output is in the way, or it failed.
@@ -59,19 +64,29 @@ def predict(
             package_dir=str(PACKAGE_DIR),
             device="cuda" if gpu.engine == DRIVERLESS else "auto",
             predict=replace(gpu, scratch_dir=None if allow_writes else str(folder / "scratch")),
+            survey=survey,
+            changes=changes,
         )
-        environ |= {**_rank_zero(gpu.world_size), **(devices or {})}
-        status = run_command(command, options, environ, stdout=stdout, stderr=stderr)
+        if changes is not None and changes.allocator is not None:
+            environ[ALLOCATOR_VARIABLE] = changes.allocator
+        environ |= {**_rank_zero(gpu), **(variables or {})}
+        status = run_command(command, options, environ, stdout=stdout, stderr=stderr, cwd=cwd)
         return _read(folder / "parts", path, command, options, status)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _rank_zero(world_size: int) -> dict[str, str]:
+def _rank_zero(gpu: PredictOptions) -> dict[str, str]:
     """Return what a launcher would tell the first of several ranks."""
-    if world_size == 1:
+    if gpu.world_size == 1:
         return {}
-    facts = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": min(world_size, 8)}
+    local = min(gpu.world_size, gpu.gpus_per_node)
+    facts = {
+        **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), 0),
+        **dict.fromkeys(("WORLD_SIZE", "ROLE_WORLD_SIZE"), gpu.world_size),
+        "LOCAL_WORLD_SIZE": local,
+        "GROUP_WORLD_SIZE": -(-gpu.world_size // local),
+    }
     return {**{name: str(value) for name, value in facts.items()}, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 

@@ -45,12 +45,12 @@ class Runs:
         return {"MEMORY": "endless" if without_end else str(gpu.memory_bytes), "DEVICES": str(num_devices)}
 
     def predict(self, command: Any, path: Path, gpu: PredictOptions, **options: Any) -> Trace:
-        self.told.append((gpu, options["devices"]))
+        self.told.append((gpu, options["variables"] or None))
         made = predicted_trace(ACTIVATION)
         if gpu.engine == META:
             return Trace(header={"command": list(command)}, ranks=made.ranks, path=str(path))
         # What torch leaves has addresses and segments, as the model gives them, and ends where memory does.
-        endless = (options["devices"] or {})["MEMORY"] == "endless"
+        endless = (options["variables"] or {})["MEMORY"] == "endless"
         placed, verdict = placed_trace(made, gpu_named("500GiB" if endless else f"{gpu.gpu_bytes}B"))
         status = 0 if verdict.fits else 1
         return Trace(header={"command": list(command), "exit_status": status}, ranks=placed.ranks, path=str(path))
@@ -76,6 +76,14 @@ def test_auto_takes_torchs_own_code_where_it_can_and_says_why_not(runs: Runs, ha
     header = json.loads(Path("predicted.json").read_text(encoding="utf-8"))["ranks"][0]["header"]["prediction"]
     assert (header["engine"], header["engine_reason"]) == (expected, document["engine_reason"])
     assert f"Engine {expected}: " in invoke(*COMMAND).stdout
+
+
+def test_why_names_no_folder_where_that_is_not_to_be_seen(runs: Runs) -> None:
+    runs.has_cuda = False
+    document = json.loads(invoke("--redact", "--json", *COMMAND).stdout)
+    assert "/env" not in document["engine_reason"]
+    assert "is not built for CUDA" in document["engine_reason"]
+    assert "/env" not in Path("predicted.json").read_text(encoding="utf-8")
 
 
 def test_meta_is_taken_where_it_is_asked_for(runs: Runs) -> None:

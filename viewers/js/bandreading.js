@@ -13,7 +13,7 @@ export function bandReading({ data, categories, series, around }, axis, moment, 
   const where = around.where(axis, placeOfMoment(data, axis, moment));
   const head = element("div", { class: "reading-head" }, element("span", {}, when), where && element("span", { class: "muted" }, where));
   const lowest = data.level[lowestMoment(data, ...momentsWithin(data, axis, ...stretch))];
-  const lines = [["in use", data.level[moment]], ...linesAt(data, series, moment), lowest < data.level[moment] ? ["lowest in this pixel", lowest] : null].filter(Boolean);
+  const lines = [["in use", data.level[moment]], ...linesAt(data, series, moment), lowest < data.level[moment] ? ["lowest here", lowest] : null].filter(Boolean);
   const rows = [...data.order].reverse().filter((place) => sums[place] > 0).map((place) => readingRow(swatch(categories[place].color, categories[place].hatched), categories[place].label, sums[place]));
   return [head, element("table", {}, element("tbody", {}, lines.map(([label, bytes]) => readingRow("", label, bytes, "total")), rows)), module && element("div", { class: "muted mono" }, `in ${module}`)].filter(Boolean);
 }

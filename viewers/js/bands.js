@@ -1,6 +1,6 @@
 // The memory as bands by category: each column of pixels the stack of the moment that it shows, and the envelope beside it.
 
-import { momentsWithin } from "./camera.js";
+import { momentsWithin, stretchOfColumn } from "./camera.js";
 import { channels, HATCHED } from "./inks.js";
 import { lowestMoment, sumsAt } from "./levels.js";
 
@@ -41,11 +41,9 @@ export function bandInks(categories) {
 }
 
 /** For each column the fewest bytes in use at any moment that it covers; NaN where it shows none. */
-export function lowestOfColumns(data, axis, camera, moments) {
-  const step = (camera.x1 - camera.x0) / moments.length;
+export function lowestOfColumns(data, axis, camera, moments, grain) {
   return Float64Array.from(moments, (moment, column) => {
     if (moment < 0) return NaN;
-    const left = camera.x0 + column * step;
-    return data.level[lowestMoment(data, ...momentsWithin(data, axis, left, left + step))];
+    return data.level[lowestMoment(data, ...momentsWithin(data, axis, ...stretchOfColumn(camera, moments.length, column, grain)))];
   });
 }

@@ -55,8 +55,18 @@ export function momentsWithin(data, axis, from, to) {
   return [first, Math.max(last, first)];
 }
 
+/** The stretch that a column shows: its own, or, with a `grain` of steps narrower than that, all of the steps that it touches. */
+export function stretchOfColumn(camera, width, column, grain) {
+  const step = (camera.x1 - camera.x0) / width;
+  const [left, right] = [camera.x0 + column * step, camera.x0 + (column + 1) * step];
+  if (!grain) return [left, right];
+  const [first, last] = [lastNotAbove(grain.from, left), lastNotAbove(grain.from, right)];
+  const isIn = (at, place) => at >= 0 && place < grain.to[at];
+  return [isIn(first, left) ? grain.from[first] : left, isIn(last, right) && grain.from[last] < right ? grain.to[last] : right];
+}
+
 /** The moment that each column of pixels shows: of those that it covers, the one with the most bytes in use; else -1. */
-export function columnMoments(data, axis, camera, width) {
+export function columnMoments(data, axis, camera, width, grain = null) {
   const moments = new Int32Array(width).fill(-1);
   const step = (camera.x1 - camera.x0) / width;
   const [from, to] = [placeOfMoment(data, axis, 0), axisExtent(data, axis)[1]];
@@ -65,7 +75,7 @@ export function columnMoments(data, axis, camera, width) {
     const left = camera.x0 + column * step;
     const right = left + step;
     if (right <= from || left >= to || gaps.some(([start, end]) => left > start && right <= end)) continue;
-    moments[column] = highestMoment(data, ...momentsWithin(data, axis, left, right));
+    moments[column] = highestMoment(data, ...momentsWithin(data, axis, ...stretchOfColumn(camera, width, column, grain)));
   }
   return moments;
 }

@@ -7,7 +7,7 @@ import { openChart } from "./around.js";
 import { axisExtent, confined, isTimed } from "./camera.js";
 import { element } from "./dom.js";
 import { formatBytes, formatSeconds } from "./format.js";
-import { cameraOfKey, listen } from "./gestures.js";
+import { cameraOfKey, listen, listenStill } from "./gestures.js";
 import { secondOfPlace } from "./folds.js";
 import { selectionPanel } from "./selection.js";
 import { gapTextAt } from "./stepsdraw.js";
@@ -20,13 +20,14 @@ const HEADROOM = 1.06;
 
 /** A chart; `part` names it ("timeline" or "map"), `series` are the thinned levels for its lines. */
 export function newChart(app, { part, label, data, categories, series, height, layer }) {
-  const surface = newSurface(app.state.painter, layer.raster, { id: `${part}-surface`, "aria-label": label });
+  const surface = newSurface(app.state.painter, layer.raster, { id: `${part}-surface`, "aria-label": label, ...(layer.still ? { role: "img", tabindex: null } : {}) });
   const rank = app.rank();
   const self = { app, part, data, categories, series, layer, surface, height, around: openChart(rank.chart, data), time: openLanes(app.payload, rank.time), colors: null, pending: 0, measured: null, selecting: false, ratio: devicePixelRatio };
   self.reading = element("div", { class: "reading", role: "status", hidden: true });
   self.selected = element("div", { class: "panel selection", id: `${part}-selection`, hidden: true });
   self.stage = element("div", { class: "map-stage" }, surface.node, self.reading);
-  listen(surface.node, gesturesOf(self));
+  if (layer.still) listenStill(surface.node, gesturesOf(self));
+  else listen(surface.node, gesturesOf(self));
   new ResizeObserver(() => surface.node.clientWidth && self.camera && drawChart(self)).observe(surface.node);
   return Object.assign(self, {
     restore: () => restoreChart(self),
@@ -63,7 +64,8 @@ const isSame = (one, other) => EDGES.every((edge) => Math.abs(one[edge] - other[
 
 function restoreChart(self) {
   makeRoom(self);
-  self.camera = self.app.state.camera ? confined(self.app.state.camera, limitsOf(self)) : homeOf(self);
+  const { camera } = self.app.state;
+  self.camera = camera && !self.layer.still ? confined(camera, limitsOf(self)) : homeOf(self);
   recolorChart(self);
 }
 
@@ -79,7 +81,9 @@ function frameOf(self) {
   const { app, data, categories, series, around, camera, colors, measured, ratio, layer, surface } = self;
   const { axis, layout, moment } = app.state;
   const inSeconds = isTimed(data, axis);
-  return { data, categories, series, around, camera, axis, colors, measured, ratio, inSeconds, layout: layer.layout ?? layout, moment: app.state.at === "moment" ? moment : null, time: surface.timeRows ? self.time : null, ...(layer.more?.() ?? {}) };
+  const { width } = surface.plot();
+  const steps = { apart: around.apart(axis, camera, width), grain: around.grain(axis, camera, width) };
+  return { data, categories, series, around, camera, axis, colors, measured, ratio, inSeconds, layout: layer.layout ?? layout, moment: app.state.at === "moment" ? moment : null, time: surface.timeRows ? self.time : null, ...steps, ...(layer.more?.(camera) ?? {}) };
 }
 
 function drawChart(self) {

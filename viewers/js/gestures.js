@@ -4,6 +4,20 @@ import { panned, zoomed } from "./camera.js";
 
 const CLICK_PIXELS = 4;
 
+function pointIn(surface, chart, event) {
+  const box = surface.getBoundingClientRect();
+  const plot = chart.plot();
+  const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+  return { x, y, shareX: (x - plot.left) / plot.width, shareY: 1 - (y - plot.top) / plot.height };
+}
+
+/** Listen on a chart that does not move: the pointer reads it, a click opens what it stands for. */
+export function listenStill(surface, chart) {
+  surface.addEventListener("pointermove", (event) => chart.hover(pointIn(surface, chart, event)));
+  surface.addEventListener("pointerleave", () => chart.hover(null));
+  surface.addEventListener("click", (event) => chart.pick(pointIn(surface, chart, event)));
+}
+
 /**
  * Listen on the surface of a chart. `chart` gives `camera()`, `plot()`, `selects()` (whether a drag selects without the shift
  * key) and takes `moveTo`, `hover`, `pick`, `select` and `fit`.
@@ -11,12 +25,7 @@ const CLICK_PIXELS = 4;
 export function listen(surface, chart) {
   let drag = null;
   const fingers = new Map();
-  const at = (event) => {
-    const box = surface.getBoundingClientRect();
-    const plot = chart.plot();
-    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    return { x, y, shareX: (x - plot.left) / plot.width, shareY: 1 - (y - plot.top) / plot.height };
-  };
+  const at = (event) => pointIn(surface, chart, event);
   surface.addEventListener("wheel", (event) => {
     event.preventDefault();
     const { shareX, shareY } = at(event);

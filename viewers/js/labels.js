@@ -3,13 +3,15 @@
 const APART = 3;
 
 /**
- * Labels with a place each. A label has `wide` and `high` and tries its `places` (left top corners) in order, the first of
- * them again if none is free; all are kept inside `box`. Earlier labels have the right of way.
+ * Labels with a place each. A label has `wide` and `high` and tries its `places` (left top corners) in order, then every row
+ * of the box, and takes the first of all where none is free; all are kept inside `box`. Earlier labels have the right of way.
  */
 export function placedLabels(labels, box) {
   const taken = [];
   return labels.map((label) => {
-    const tries = label.places.map(([left, top]) => ({
+    const [[first]] = label.places;
+    const rows = Array.from({ length: Math.floor(box.height / (label.high + APART)) }, (_, row) => [first, box.top + row * (label.high + APART)]);
+    const tries = [...label.places, ...rows].map(([left, top]) => ({
       left: Math.max(Math.min(left, box.left + box.width - label.wide), box.left),
       top: Math.max(Math.min(top, box.top + box.height - label.high), box.top),
     }));

@@ -1,12 +1,15 @@
 // The page of a report: reads the payload, keeps what is shown, builds the chosen view of the chosen rank, hears keys.
 
 import { element } from "./dom.js";
+import { glance } from "./glance.js";
+import { WORDS } from "./glossary.js";
 import { formatHash, parseHash } from "./hash.js";
 import { loadMap } from "./mapload.js";
 import { mapView } from "./mapview.js";
 import { newPeakView } from "./peakview.js";
 import { newSegmentsView } from "./segmentsview.js";
 import { copyText } from "./save.js";
+import { preload, printed, whenIdle } from "./printing.js";
 import { rankStrip } from "./rankcells.js";
 import { ranksSections } from "./ranksview.js";
 import { breakdown, cards, findings, notSeen, outOfMemory, summaryText } from "./summary.js";
@@ -47,7 +50,9 @@ const VIEWS = [
 ];
 
 const root = document.documentElement;
-const page = document.getElementById("page");
+const place = { views: document.getElementById("views"), view: document.getElementById("view") };
+// The card stands in the file as markup: it is kept, and shown with the overview of the rank that it is about.
+const cardNode = document.getElementById("card");
 const maps = new Map();
 const app = { payload, root, state: parseHash(location.hash), save: saveState, showMoment, withMap, rank: () => payload.ranks[app.state.rank], go };
 let shown = {};
@@ -99,7 +104,7 @@ function copySummary() {
 }
 
 function chooseRank(index) {
-  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, span: null, at: "peak" });
+  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, at: "peak" });
   const held = document.activeElement?.closest("#rank-strip, #rank-minis")?.id;
   go(app.state.view).then(() => held && document.querySelector(`#${held} [aria-pressed=true]`)?.focus({ preventScroll: true }));
 }
@@ -110,25 +115,17 @@ function go(view) {
   return build();
 }
 
-function header() {
-  const actions = element(
-    "div",
-    { class: "actions" },
+function fillActions() {
+  document.getElementById("actions").replaceChildren(
     element("button", { type: "button", class: "quiet", id: "copy", onclick: copySummary, title: "the findings as text (c)" }, "Copy"),
     element("button", { type: "button", class: "quiet", id: "theme", onclick: toggleTheme, title: "light or dark (t)" }, "Light / dark"),
-    element("button", { type: "button", class: "quiet", id: "help-button", onclick: toggleHelp, title: "keys (?)" }, "?"),
-  );
-  return element(
-    "header",
-    {},
-    element("div", { class: "masthead" }, element("span", { class: "wordmark" }, "memtrace"), element("span", { class: "muted title" }, payload.title), actions),
-    element("h1", { class: app.state.view === "overview" ? "verdict" : "verdict small", id: "verdict" }, payload.verdict),
+    element("button", { type: "button", class: "quiet", id: "help-button", onclick: toggleHelp, title: "keys and words (?)", "aria-label": "keys and words" }, "?"),
   );
 }
 
 /** The views that this rank has something for. */
 function shownViews() {
-  return VIEWS.filter(([, , hasIt]) => !hasIt || hasIt(app.rank()));
+  return VIEWS.filter(([, , hasIt]) => !hasIt || (app.rank() && hasIt(app.rank())));
 }
 
 function navigation() {
@@ -139,8 +136,15 @@ function navigation() {
 }
 
 function help() {
-  const rows = KEYS.map(([key, meaning]) => element("div", {}, element("dt", {}, element("kbd", {}, key)), element("dd", {}, meaning)));
-  return element("dialog", { id: "help", onclick: (event) => event.currentTarget.close() }, element("h2", {}, "Keys"), element("dl", {}, rows));
+  const entry = ([key, meaning], name) => element("div", {}, element("dt", {}, element(name, {}, key)), element("dd", {}, meaning));
+  return element(
+    "dialog",
+    { id: "help", "aria-label": "keys and words", onclick: (event) => event.target === event.currentTarget && event.currentTarget.close() },
+    element("div", { class: "help-head" }, element("h2", {}, "Keys"), element("button", { type: "button", class: "quiet", onclick: toggleHelp }, "Close")),
+    element("dl", { class: "help-keys" }, KEYS.map((one) => entry(one, "kbd"))),
+    element("h2", {}, "Words"),
+    element("dl", { class: "words", id: "words" }, WORDS.map((one) => entry(one, "span"))),
+  );
 }
 
 function toggleHelp() {
@@ -150,9 +154,9 @@ function toggleHelp() {
 }
 
 /** The view of the state: `nodes` to show, and what it does when drawn, recoloured, given a key or another moment. */
-function viewOf(rank) {
+function viewOf(rank, name = app.state.view) {
   const seen = notSeen([...payload.notes, ...rank.notes]);
-  if (rank.left_out && !["overview", "ranks"].includes(app.state.view)) return { nodes: [element("div", { class: "panel empty", id: "left-out" }, rank.left_out)] };
+  if (rank.left_out && !["overview", "ranks"].includes(name)) return { nodes: [element("div", { class: "panel empty", id: "left-out" }, rank.left_out)] };
   const views = {
     timeline: () => newTimelineView(app, rank),
     map: () => newMapView(),
@@ -164,10 +168,13 @@ function viewOf(rank) {
     recording: () => ({ nodes: [seen, factsSection(rank)] }),
   };
   const overview = () => {
-    const nodes = [outOfMemory(rank.oom), cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out), rank.breakdown && breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
-    return { nodes };
+    const isMain = cardNode !== null && app.state.rank === payload.main;
+    const picture = glance(app, rank);
+    const more = [isMain && cardNode, picture?.node, outOfMemory(rank.oom), cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out)];
+    const nodes = [...more, rank.breakdown && breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
+    return { nodes, draw: picture?.draw, recolor: () => picture?.recolor() };
   };
-  return (views[app.state.view] ?? overview)();
+  return (views[name] ?? overview)();
 }
 
 function newMapView() {
@@ -187,10 +194,11 @@ function newMapView() {
 
 function build() {
   root.dataset.ready = "false";
-  delete root.dataset.map;
-  delete root.dataset.timeline;
+  for (const part of ["map", "timeline", "glance"]) delete root.dataset[part];
+  const isOverview = !shownViews().some(([name]) => name === app.state.view && name !== "overview");
+  document.getElementById("verdict").classList.toggle("small", !isOverview);
   if (!payload.ranks.length) {
-    page.replaceChildren(header(), notSeen(payload.notes) ?? "", help());
+    place.view.replaceChildren(...[cardNode, notSeen(payload.notes), help()].filter(Boolean));
     return Promise.resolve();
   }
   app.state.rank = Math.min(app.state.rank, payload.ranks.length - 1);
@@ -198,7 +206,8 @@ function build() {
   app.state.axis ??= rank.timeline?.axis ?? "wall";
   shown = viewOf(rank);
   const footer = element("footer", { class: "muted" }, `memtrace ${payload.memtrace} · sizes in binary units: 1 GiB = 1024 MiB · this page loads nothing from the network`);
-  page.replaceChildren(...[header(), navigation(), rankStrip(payload, app.state.rank, chooseRank), ...shown.nodes, footer, help()].filter(Boolean));
+  place.views.replaceChildren(...[navigation(), rankStrip(payload, app.state.rank, chooseRank)].filter(Boolean));
+  place.view.replaceChildren(...[...shown.nodes, footer, help()].filter(Boolean));
   return Promise.resolve(shown.draw?.()).then(() => { root.dataset.ready = "true"; });
 }
 
@@ -231,7 +240,15 @@ addEventListener("hashchange", () => {
   build();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.recolor?.());
-// Paper is light: the style sheet gives print the light colours, and the figures follow.
-matchMedia("print").addEventListener("change", () => shown.recolor?.());
+// On paper every view stands below the other. What they draw from is there by then, so that they are drawn before the event ends.
+addEventListener("beforeprint", () => printed(root, place.view, shownViews(), (name) => viewOf(app.rank(), name)));
+addEventListener("afterprint", () => {
+  delete root.dataset.printing;
+  build();
+});
+fillActions();
 // Tests wait for this; figures are drawn, and no promise is left open.
-build().then(() => { root.dataset.ready = "true"; });
+build().then(() => {
+  root.dataset.ready = "true";
+  if (payload.ranks.length) whenIdle(() => preload(app));
+});

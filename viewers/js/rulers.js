@@ -32,7 +32,7 @@ function drawByteRuler(context, frame, colors) {
   const { plot, camera } = frame;
   context.textAlign = "right";
   context.textBaseline = "middle";
-  for (const { value, text } of byteTicks(camera.y0, camera.y1, Math.max(plot.height / 60, 2))) {
+  for (const { value, text } of byteTicks(camera.y0, camera.y1, Math.max(plot.height / 46, 2))) {
     const y = Math.round(frame.toY(value)) + 0.5;
     context.fillStyle = colors.muted;
     context.fillText(text, plot.left - 8, Math.min(Math.max(y, plot.top + 5), plot.top + plot.height - 4));

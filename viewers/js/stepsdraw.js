@@ -11,65 +11,68 @@ const LANE_HIGH = 17;
 const PHASES_FROM = 14;
 const LINES_FROM = 22;
 
-/** The lanes in sight, and how far apart steps are on average. */
-function inSight(frame) {
-  const { camera, plot } = frame;
-  const lanes = frame.around.lanes(frame.axis).filter((one) => one.to >= camera.x0 && one.from <= camera.x1);
-  const steps = lanes.filter((one) => one.lane === "step" && one.short !== "");
-  const scale = plot.width / (camera.x1 - camera.x0);
-  const lengths = steps.map((one) => (one.to - one.from) * scale).sort((one, other) => one - other);
-  return { lanes, steps, apart: lengths.length ? lengths[lengths.length >> 1] : Infinity };
-}
-
 /** Draw the two lanes and, over the memory, a line where named steps begin. */
 export function drawSteps(context, frame, colors) {
-  const { plot, toX } = frame;
-  const { lanes, steps, apart } = inSight(frame);
-  if (!frame.around.lanes(frame.axis).length) return;
-  const widest = steps.reduce((wide, one) => Math.max(wide, context.measureText(one.short).width), 0) + 12;
-  const every = namedEvery(apart, widest);
-  const isNamed = (one) => one.short !== "" && Number(one.short) % every === 0;
+  const { plot, camera, axis, around, apart } = frame;
+  const lanes = around.lanes(axis).filter((one) => one.to >= camera.x0 && one.from <= camera.x1);
+  if (!around.lanes(axis).length) return;
+  const [steps, phases] = [lanes.filter((one) => one.lane === "step"), lanes.filter((one) => one.lane === "phase")];
   context.save();
   context.beginPath();
   context.rect(plot.left, plot.top, plot.width, plot.height + frame.timeTop);
   context.clip();
   context.textAlign = "center";
   context.textBaseline = "middle";
-  for (const one of lanes) {
-    const [x0, x1] = [toX(one.from), toX(one.to)];
-    if (one.lane === "step") drawStep(context, frame, colors, one, x0, x1, { isNamed: isNamed(one), apart });
-    else if (apart >= PHASES_FROM) drawPhase(context, frame, colors, one, x0, x1);
-  }
-  if (apart < PHASES_FROM && lanes.some((one) => one.lane === "phase")) drawHint(context, frame, colors);
+  drawStepBars(context, frame, colors, steps, apart);
+  nameSteps(context, frame, colors, steps, apart);
+  if (apart >= PHASES_FROM) for (const one of phases) drawPhase(context, frame, colors, one);
+  else if (frame.grain || phases.length) drawHint(context, frame, colors);
   context.restore();
-  drawHeads(context, frame, colors, lanes.some((one) => one.lane === "phase"));
+  drawHeads(context, frame, colors, phases.length > 0);
 }
 
-function drawStep(context, frame, colors, one, x0, x1, { isNamed, apart }) {
-  const { plot } = frame;
-  const top = plot.top + plot.height + STEP_TOP;
+// Narrow steps are one band: gaps between them would be a haze.
+function drawStepBars(context, { plot, toX }, colors, steps, apart) {
+  const margin = apart > 4 ? 0.5 : 0;
   context.fillStyle = colors.phases["--phase-other"];
-  context.fillRect(x0 + (apart > 4 ? 0.5 : 0), top, Math.max(x1 - x0 - (apart > 4 ? 1 : 0), 0.6), LANE_HIGH);
-  if (isNamed) {
-    context.strokeStyle = colors.muted;
-    context.globalAlpha = 0.55;
-    context.setLineDash(apart >= LINES_FROM ? [1, 3] : []);
-    context.beginPath();
-    context.moveTo(Math.round(x0) + 0.5, apart >= LINES_FROM ? plot.top : top);
-    context.lineTo(Math.round(x0) + 0.5, top + LANE_HIGH);
-    context.stroke();
-    context.setLineDash([]);
-    context.globalAlpha = 1;
+  for (const one of steps) {
+    const [x0, x1] = [toX(one.from), toX(one.to)];
+    context.fillRect(x0 + margin, plot.top + plot.height + STEP_TOP, Math.max(x1 - x0 - 2 * margin, 0.6), LANE_HIGH);
   }
-  const seen = [Math.max(x0, plot.left), Math.min(x1, plot.left + plot.width)];
-  context.fillStyle = colors.ink;
-  const full = context.measureText(one.text).width + 8 < seen[1] - seen[0];
-  if (full) context.fillText(one.text, (seen[0] + seen[1]) / 2, top + LANE_HIGH / 2 + 0.5);
-  else if (isNamed) context.fillText(one.short, Math.max((x0 + x1) / 2, x0 + context.measureText(one.short).width / 2 + 3), top + LANE_HIGH / 2 + 0.5);
 }
 
-function drawPhase(context, frame, colors, one, x0, x1) {
-  const { plot } = frame;
+function nameSteps(context, frame, colors, steps, apart) {
+  const { plot, toX } = frame;
+  const widest = steps.reduce((wide, one) => Math.max(wide, context.measureText(one.short).width), 0) + 12;
+  const every = namedEvery(apart, widest);
+  const top = plot.top + plot.height + STEP_TOP;
+  const middle = top + LANE_HIGH / 2 + 0.5;
+  for (const one of steps) {
+    const [x0, x1] = [toX(one.from), toX(one.to)];
+    const seen = [Math.max(x0, plot.left), Math.min(x1, plot.left + plot.width)];
+    const isNamed = one.short !== "" && Number(one.short) % every === 0;
+    if (isNamed) lineAt(context, colors, Math.round(x0) + 0.5, apart >= LINES_FROM ? plot.top : top, top + LANE_HIGH, apart >= LINES_FROM);
+    context.fillStyle = colors.ink;
+    if (context.measureText(one.text).width + 8 < seen[1] - seen[0]) context.fillText(one.text, (seen[0] + seen[1]) / 2, middle);
+    else if (isNamed) context.fillText(one.short, Math.max((x0 + x1) / 2, x0 + context.measureText(one.short).width / 2 + 4), middle);
+  }
+}
+
+function lineAt(context, colors, x, top, bottom, isDotted) {
+  context.strokeStyle = colors.muted;
+  context.globalAlpha = 0.55;
+  context.setLineDash(isDotted ? [1, 3] : []);
+  context.beginPath();
+  context.moveTo(x, top);
+  context.lineTo(x, bottom);
+  context.stroke();
+  context.setLineDash([]);
+  context.globalAlpha = 1;
+}
+
+function drawPhase(context, frame, colors, one) {
+  const { plot, toX } = frame;
+  const [x0, x1] = [toX(one.from), toX(one.to)];
   if (x1 - x0 < 0.4) return;
   const top = plot.top + plot.height + PHASE_TOP + (one.hatched ? 11 : 0);
   context.fillStyle = colors.phases[one.color.slice(4, -1)] ?? one.color;
@@ -83,7 +86,8 @@ function drawPhase(context, frame, colors, one, x0, x1) {
 function drawHint(context, frame, colors) {
   const { plot } = frame;
   context.fillStyle = colors.muted;
-  context.fillText("zoom in to see phases", plot.left + plot.width / 2, plot.top + plot.height + PHASE_TOP + LANE_HIGH / 2);
+  const text = frame.grain ? "each step is one bar here, as high as its peak; zoom in for more" : "zoom in to see phases";
+  context.fillText(text, plot.left + plot.width / 2, plot.top + plot.height + PHASE_TOP + LANE_HIGH / 2);
 }
 
 function drawHeads(context, frame, colors, hasPhases) {

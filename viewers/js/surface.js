@@ -45,7 +45,7 @@ export function newSurface(wanted, raster, attributes) {
       const [width, height] = [Math.round(plot.width * ratio), Math.round(plot.height * ratio)];
       fitTo(drawn, picture, plot, width, height);
       drawn.ratio = ratio;
-      drawn.moments = columnMoments(frame.data, frame.axis, frame.camera, width);
+      drawn.moments = columnMoments(frame.data, frame.axis, frame.camera, width, frame.grain);
       raster(frame, drawn.moments, width, height, drawn.ids);
       surface.repaint(frame);
     },

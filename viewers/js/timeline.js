@@ -3,6 +3,7 @@
 import { momentOfPlace } from "./around.js";
 import { bandInks, lowestOfColumns, rasterBands } from "./bands.js";
 import { bandReading } from "./bandreading.js";
+import { stretchOfColumn } from "./camera.js";
 import { newChart } from "./chart.js";
 import { axisSwitch, chartTools } from "./maptools.js";
 import { momentText } from "./details.js";
@@ -10,7 +11,7 @@ import { element, section, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { highestMoment } from "./levels.js";
 import { shownMoment } from "./moments.js";
-import { headlineFrame, liveAt, nameOf, operationOf, shortFrame } from "./rows.js";
+import { headlineFrame, liveAt, nameOf, operationOf } from "./rows.js";
 import { dataOfNothing, dataOfSeries, loadSeries } from "./seriesload.js";
 import { laneKeys } from "./timelanes.js";
 import { lastNotAbove } from "./search.js";
@@ -54,10 +55,11 @@ function fillTimeline(app, rank, view, frame, below, { data, map, categories, se
     raster: (drawn, moments, width, height, ids) => rasterBands(data, moments, drawn.camera, width, height, ids, hidden),
     inks: () => bandInks(categories),
     top: () => Math.max(top, data.level[highestMoment(data, 0, data.numMoments - 1)]),
-    more: () => envelopeOf(data, app.state.axis, chart, hidden),
-    reading: (place, moment) => bandReading({ data, categories, series, around: chart.around }, app.state.axis, moment, columnOf(chart, place), map && lastModule(data, map, moment)),
+    more: (camera) => ({ envelope: (moments, grain) => envelopeOf(data, app.state.axis, camera, moments, grain, hidden) }),
+    reading: (place, moment) => bandReading({ data, categories, series, around: around() }, app.state.axis, moment, columnOf(chart, place), map && lastModule(data, map, moment)),
     pick: (place, moment) => map && moment >= 0 && app.showMoment(momentOfPlace(data, app.state.axis, placeAt(chart, place))),
   };
+  const around = () => chart.around;
   const label = "bytes in use over time, by category; arrow keys move, plus and minus zoom";
   const chart = newChart(app, { part: "timeline", label, data, categories, series, height: TIMELINE_HEIGHT, layer });
   const axis = axisSwitch(app.state, data, chart.relay);
@@ -89,11 +91,10 @@ function probeOf(chart, hidden) {
 }
 
 // The picture shows the highest moment of each column: the envelope says how low it went meanwhile.
-function envelopeOf(data, axis, { camera, surface }, hidden) {
-  if (hidden.size || surface.flat) return {};
-  const { moments } = surface.drawn;
+function envelopeOf(data, axis, camera, moments, grain, hidden) {
+  if (hidden.size || !data.order.length) return null;
   const highest = Float64Array.from(moments, (moment) => (moment < 0 ? NaN : data.level[moment]));
-  return { lowest: lowestOfColumns(data, axis, camera, moments), highest };
+  return { lowest: lowestOfColumns(data, axis, camera, moments, grain), highest };
 }
 
 function placeAt({ camera }, place) {
@@ -101,9 +102,10 @@ function placeAt({ camera }, place) {
 }
 
 function columnOf(chart, place) {
-  const step = (chart.camera.x1 - chart.camera.x0) / Math.max(chart.surface.drawn.width, 1);
-  const left = chart.camera.x0 + Math.floor((placeAt(chart, place) - chart.camera.x0) / step) * step;
-  return [left, left + step];
+  const { camera, surface, around, app } = chart;
+  const width = Math.max(surface.drawn.width, 1);
+  const column = Math.floor(Math.min(Math.max(place.shareX, 0), 1) * width);
+  return stretchOfColumn(camera, width, column, around.grain(app.state.axis, camera, surface.plot().width));
 }
 
 function lastModule(data, map, moment) {
@@ -146,7 +148,7 @@ function atMoment(app, data, view) {
       element("th", { scope: "row" }, swatch(category.color, category.hatched), nameOf(data, view, row) ?? category.label),
       element("td", { class: "number strong" }, formatBytes(data.size[row])),
       element("td", { class: "mono" }, data.module[row] ? view.modules[data.module[row] - 1] : ""),
-      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : shortFrame(view.frames[frame])),
+      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : view.frame_names[frame]),
       element("td", {}, element("button", { type: "button", class: "quiet", onclick: () => { app.state.row = row; app.go("map"); } }, "On the map")),
     );
   });

@@ -25,7 +25,20 @@ KEYS: dict[str, tuple[str, tuple[tuple[str, str], ...], str]] = {
     "redact": (_REDACT, (), "leave out what tells on a person in all that is shown or written"),
 }
 """By key: what it is, the options that it is the default of, and what it does."""
-_REDACTING = ("record", "report", "whatif", "diff", "trend", "check", "export", "inspect", "live", "merge", "mcp")
+_REDACTING = (
+    "record",
+    "report",
+    "whatif",
+    "diff",
+    "trend",
+    "check",
+    "export",
+    "inspect",
+    "live",
+    "merge",
+    "mcp",
+    "predict",
+)
 
 
 def defaults(folder: Path) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ class Writer:
         self._spool = spool
         self._redact = redact
         self._noted: set[str] = set()
+        self._unstepped: list[str] = []
         self._rank: int | None = None
         self.sources: Sources | None = None
         """Set once the sources exist; until then only warnings are written."""
@@ -86,6 +87,12 @@ class Writer:
         if self._first("kept gradients"):
             self.facts(keeps_gradients=True)
 
+    def note_unstepped(self, names: list[str]) -> None:
+        """Write which parameters have a gradient that no optimizer steps, when that changes."""
+        if names != self._unstepped:
+            self._unstepped = names
+            self.facts(unstepped_parameters=names)
+
     def note_distributed(self, torch: Any) -> None:
         """Write rank and world size where the environment did not tell them and a process group does."""
         distributed = getattr(torch, "distributed", None)
@@ -130,11 +137,11 @@ class Writer:
         num_microbatches: int,
         recording_ns: int,
         state: dict[str, int | None] | None = None,
-        next_from_ns: int | None = None,
+        next_from: tuple[int, int] | None = None,
     ) -> None:
         """Write a step with what device and host said at its end, which is now unless `state` tells it.
 
-        `next_from_ns` says from when on what was noted in this step is of the next one.
+        `next_from` says from which time and micro-batch on what was noted in this step is of the next one.
         """
         self._spool.write(
             {
@@ -147,7 +154,7 @@ class Writer:
                 "num_microbatches": num_microbatches,
                 "recording_ns": recording_ns,
                 **(self.state() if state is None else state),
-                **({} if next_from_ns is None else {records.NEXT_FROM: next_from_ns}),
+                **({} if next_from is None else dict(zip(records.NEXT_FROM, next_from, strict=True))),
             }
         )
         for record in self.sources.new_devices() if self.sources is not None else ():

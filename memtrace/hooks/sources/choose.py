@@ -110,6 +110,11 @@ class Sources:
         return {"events": events.name if events else None, "kernels": "profiler" if kernels else None}
 
     @property
+    def fake_memory(self) -> Any:
+        """The memory of a GPU that is not there; `None` where it is there."""
+        return self._fake
+
+    @property
     def recording(self) -> bool:
         """Whether events are being recorded now."""
         return any(source is not None and source.running for source in (self._cpu, self._history))

@@ -1,24 +1,24 @@
 """One report as one HTML file that needs nothing else: styles, modules and data inside, no network.
 
 In: a `Report`. Out: the text of the page. What comes from a trace reaches the page as JSON in a script that the browser
-does not run, and the page turns it into text nodes (title and verdict stand in the HTML too, escaped). A content
+does not run, and the page turns it into text nodes (title and card stand in the HTML too, escaped). A content
 security policy lets only the script run that is named here by its hash, and forbids every connection.
 """
 
 from __future__ import annotations
 
-import html
-
 import orjson
 
 from memtrace import __version__
 from memtrace.analysis.results.report import Report
-from memtrace.report.drawing.markup import filled, source_hash, visible
+from memtrace.report.drawing.markup import filled, source_hash
 from memtrace.report.drawing.palette import css_variables
 from memtrace.report.page.assets import joined_modules, viewer_text
 from memtrace.report.page.data.packed_map import PackedMap, packed_map
 from memtrace.report.page.data.payload import report_payload
 from memtrace.report.page.data.ranks import detail_order
+from memtrace.report.page.front import description, front, outcome_class, verdict_markup
+from memtrace.report.page.parts import text
 
 # These would end the script, start a comment in it, or (the last two) end a line of JavaScript.
 _ESCAPES = {
@@ -29,6 +29,8 @@ _ESCAPES = {
     b"\xe2\x80\xa9": b"\\u2029",
 }
 
+
+_STYLES = ("report.css", "front.css", "map.css", "ranks.css", "print.css")
 
 MAX_MAP_CHARS = 24_000_000
 """About the most that the maps of all ranks may add to a page; that of the main rank is always there."""
@@ -43,9 +45,13 @@ def render_html(report: Report) -> str:
         viewer_text("report.html"),
         {
             "policy": _policy(modules),
-            "title": html.escape(visible(payload["title"])),
-            "verdict": html.escape(visible(payload["verdict"])),
-            "styles": css_variables() + viewer_text("report.css") + viewer_text("map.css") + viewer_text("ranks.css"),
+            "title": text(report.title),
+            "description": text(description(report)),
+            "outcome": outcome_class(report),
+            "verdict": verdict_markup(report),
+            "sentence": text(report.verdict),
+            "front": front(report),
+            "styles": css_variables() + "".join(map(viewer_text, _STYLES)),
             "data": script_json(payload),
             # Base64 and our own modules: neither holds what would end a script element.
             "maps": "\n".join(

@@ -45,6 +45,7 @@ def report_payload(report: Report, *, version: str, maps: Mapping[int, PackedMap
         "verdict": report.verdict,
         "notes": notes_view(report.warnings),
         "findings": [finding_view(finding) for finding in report.findings if finding.rank is None],
+        "main": report.main_rank or 0,
         "overview": _overview(report.ranks),
         "ranked": ranks_view(report, arrays),
         "categories": {name: {"label": ink.label, "hatched": ink.hatched} for name, ink in CATEGORIES.items()},
@@ -61,7 +62,7 @@ def _rank_views(report: Report, maps: Mapping[int, PackedMap], arrays: Arrays) -
         rank, before = report.ranks[index], len(arrays.encoded)
         overview = _overview_of_rank(rank, report.findings)
         if room > 0 or not views:
-            details = visible(_details(rank, arrays, has_map=index in maps))
+            details = visible(_details(rank, arrays))
             view = overview | details | _map_view(rank, maps.get(index))
             room -= len(orjson.dumps(details)) + sum(map(len, arrays.encoded[before:]))
             if room >= 0 or not views:
@@ -86,14 +87,12 @@ def _overview_of_rank(rank: RankReport, findings: Sequence[Finding]) -> View:
     }
 
 
-def _details(rank: RankReport, arrays: Arrays, *, has_map: bool) -> View:
+def _details(rank: RankReport, arrays: Arrays) -> View:
     extent = extent_ns(rank)
     return {
         "left_out": None,
         "chart": None if extent is None else chart_view(rank, *extent),
-        "timeline": None
-        if rank.timeline is None or not len(rank.timeline.event)
-        else timeline_view(rank.timeline, with_categories=not has_map),
+        "timeline": None if rank.timeline is None or not len(rank.timeline.event) else timeline_view(rank.timeline),
         "modules": modules_view(rank.top_modules),
         "stacks": stacks_view(rank.top_stacks),
         "steps": steps_view(rank.steps),

@@ -1,7 +1,7 @@
 """The memory of a rank over time as a page draws it: thinned levels, packed.
 
-A page that holds every allocation of the rank draws the categories from those, every event of them. Of a rank without a
-map it draws the thinned levels that stand here. The lines of whole blocks and of reserved memory stand here for both.
+The overview draws its picture from them at once. The timeline draws the categories from every allocation where the page
+holds those, and else from these. The lines of whole blocks and of reserved memory stand here alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memtrace.report.page.data.packed_columns import PackedColumns
 from memtrace.report.page.data.values import View
 
 
-def timeline_view(timeline: Timeline, *, with_categories: bool) -> View:
+def timeline_view(timeline: Timeline) -> View:
     """Return the levels of a timeline as packed columns: time, event, and a column a curve."""
     columns = PackedColumns()
     has_times = int(timeline.time_ns[-1]) > int(timeline.time_ns[0])
@@ -22,7 +22,7 @@ def timeline_view(timeline: Timeline, *, with_categories: bool) -> View:
         columns.add("time", timeline.time_ns - timeline.time_ns[0], ascending=True)
     columns.add("event", timeline.event, ascending=True, optional=True)
     categories: list[View] = []
-    for place, name in enumerate(stack_order(list(timeline.by_category)) if with_categories else ()):
+    for place, name in enumerate(stack_order(list(timeline.by_category))):
         ink = category_ink(name)
         columns.add(f"level{place}", timeline.by_category[name])
         categories.append({"name": name, "label": ink.label, "color": ink.color, "hatched": ink.hatched})
