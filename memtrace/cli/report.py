@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memtrace.cli.options.numbers import Memory
+from memtrace.cli.options.numbers import Size
 from memtrace.cli.options.redaction import redaction_options
 from memtrace.printable import LINES, clean
 from memtrace.schema.findings import SLUGS
@@ -137,7 +137,7 @@ def _check_sections(names: Sequence[str], *, is_alone: bool) -> None:
 @click.option("--card", type=click.Path(path_type=Path), metavar="PATH", help="Draw the card as a picture (.svg).")
 @redaction_options
 @click.option("--force", is_flag=True, help="Overwrite the files if they exist.")
-@click.option("--capacity", type=Memory(), help="Memory of the device, as 24GiB or h100-80gb, not what the trace says.")
+@click.option("--capacity", type=Size(), help="Memory of the device, as 24GiB or h100-80gb, not what the trace says.")
 @click.option(
     "--cluster",
     metavar="ADDRESS",

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from memtrace.cli import COMMANDS, LazyGroup, group
 from memtrace.cli.check import Percent
-from memtrace.cli.options.numbers import CountText, Memory
+from memtrace.cli.options.numbers import CountText, Size
 
-NUMBERS = (click.types.IntParamType, click.types.FloatParamType, Memory, CountText, Percent)
+NUMBERS = (click.types.IntParamType, click.types.FloatParamType, Size, CountText, Percent)
 HOSTILE = ("-1", "nan", "inf", "-inf", "9" * 400, "1e400", "", "0x10", "1;2")
 
 
@@ -32,7 +32,7 @@ def ids(pair: tuple[str, click.Option]) -> str:
 
 def test_numbers_of_all_kinds_are_found() -> None:
     kinds = {type(one.type).__name__ for _, one in NUMERIC}
-    assert {"IntRange", "Number", "Memory", "CountText", "Percent"} <= kinds
+    assert {"IntRange", "Number", "Size", "CountText", "Percent"} <= kinds
 
 
 @pytest.mark.parametrize("pair", NUMERIC, ids=ids)
@@ -42,7 +42,7 @@ def test_number_has_both_ends(pair: tuple[str, click.Option]) -> None:
         assert kind.min is not None
         assert kind.max is not None
     else:
-        assert isinstance(kind, Memory | CountText | Percent)
+        assert isinstance(kind, Size | CountText | Percent)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=[text[:5] for text in HOSTILE])
@@ -66,7 +66,7 @@ def test_share_lies_between_0_and_1(args: list[str]) -> None:
 @pytest.mark.parametrize("text", ["0B", "0GiB", "0.0001B"])
 def test_capacity_of_nothing_is_wrong_usage(text: str) -> None:
     with pytest.raises(click.BadParameter, match="holds nothing"):
-        Memory().convert(text, None, None)
+        Size().convert(text, None, None)
 
 
 def test_largest_numbers_still_estimate() -> None:

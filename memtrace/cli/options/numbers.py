@@ -33,7 +33,7 @@ class Number(click.FloatRange):
         return number
 
 
-class Memory(click.ParamType):  # type: ignore[type-arg]  # generic only for type checkers of the newest click
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only for type checkers of the newest click
     """Memory of a device: a size with a unit, as in 24GiB, or the name of a GPU, as in h100-80gb."""
 
     name = "memory"
