@@ -8,7 +8,7 @@ import tempfile
 import time
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,15 @@ class Files:
             write_text(card_svg(report.card), self.card, force=self.force)
         files = (self.html, None if self.prints_markdown else self.markdown, self.card)
         return [path for path in files if path is not None]
+
+
+def _without_the_page(report: Report) -> Report:
+    """Return a report that does not propose to write the page that was just written."""
+    left = tuple(one for one in report.next_commands if " --html " not in one)
+    card = report.card
+    if card is not None and card.next_command not in left:
+        card = replace(card, next_command=left[0] if left else None)
+    return replace(report, next_commands=left, card=card)
 
 
 def _check_sections(names: Sequence[str], *, is_alone: bool) -> None:
@@ -213,6 +222,7 @@ def report(
     finally:
         progress.clear()
     written = files.write(result)
+    result = result if html is None else _without_the_page(result)
     if as_json:
         from memtrace.report.json.report import report_json
 
