@@ -130,9 +130,9 @@ def memory_named(text: str) -> int:
         # What begins with a digit was meant as a size.
         if name[:1].isdigit():
             raise
-        near = difflib.get_close_matches(name, CARDS, n=3, cutoff=0.3) or list(CARDS)
+        near = difflib.get_close_matches(name, CARDS, n=3, cutoff=0.3) or ["h100-80gb", "a100-80gb", "rtx4090-24gb"]
         hint = f"try {', '.join(near)}, or a size such as 24GiB"
-        raise MemtraceError(f"there is no GPU {text[:60]!r}", hint=hint) from error
+        raise MemtraceError(f"there is no GPU {text[:60]!r}, and it is not a size", hint=hint) from error
 
 
 def is_amd(card: Card) -> bool:
