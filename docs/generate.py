@@ -36,10 +36,10 @@ An error is two lines on standard error, `error: …` with what and where and `h
 output that goes away (`| head`) changes no exit code, and files are written before anything is printed.
 """.strip()
 JSON_IN_A_SENTENCE = """
-`--json` prints a document with its `format` and `version`, and nothing else. Within a version keys may be added; one that
-changes its meaning, or goes, makes a new version. [schemas/report.json](schemas/report.json) and
-[schemas/trend.json](schemas/trend.json) are JSON Schemas, made from the result types, with what each key means. What was
-not recorded is null; sizes are bytes, times ns.
+`--json` prints a document with its `format` and `version`, and nothing else. Within a version keys may be added; one
+that changes its meaning, or goes, makes a new version. [schemas/report.json](schemas/report.json) and
+[schemas/trend.json](schemas/trend.json) are JSON Schemas, made from the result types, with what each key means. What
+was not recorded is null; sizes are bytes, times ns.
 """.strip()
 COMPLETION = """
 Shells complete commands and options after one line in their start-up file:

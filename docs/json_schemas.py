@@ -1,7 +1,7 @@
 """JSON Schemas of the documents that `--json` prints, made from the result types: their fields, types and meanings.
 
-`docs/generate.py` writes them to docs/schemas/. A document may gain keys within a version; a key that changes its meaning
-or goes is a new version.
+`docs/generate.py` writes them to docs/schemas/. A document may gain keys within a version; a key that changes its
+meaning or goes is a new version.
 """
 
 from __future__ import annotations
