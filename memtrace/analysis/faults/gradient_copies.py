@@ -17,6 +17,8 @@ from memtrace.units import format_bytes
 
 _LEAST_GRADIENTS = 3
 _NEARLY_ALL = 0.98
+_MOST_COPIES = 2
+"""Copies at once: one that is reduced, and one that is received. More blocks of that size are something else."""
 _LITTLE_MORE = 1.02
 """Padding of a flat buffer."""
 
@@ -25,7 +27,8 @@ def flat_copy_of_gradients(case: Case) -> Finding | None:
     """Return one buffer that holds all gradients again, to be reduced, clipped or sent at once."""
     gradients = case.live_at_peak[case.is_category(Category.GRADIENT)[case.live_at_peak]]
     total = int(case.lifetimes.size_bytes[gradients].sum())
-    if len(gradients) < _LEAST_GRADIENTS:
+    # Which are gradients must be known, and not inferred: a wrong total is the size of many a block.
+    if len(gradients) < _LEAST_GRADIENTS or (case.history.attribution.owner_row[gradients] == NULL).any():
         return None
     rows = _without_owner(case)
     sizes = case.lifetimes.size_bytes[rows]
@@ -36,7 +39,7 @@ def flat_copy_of_gradients(case: Case) -> Finding | None:
     live = rows[np.isin(rows, case.live_at_peak)]
     cut = case.cut(rows)
     new_peak = case.new_peak(cut)
-    if new_peak is None or not len(live):
+    if new_peak is None or not 0 < len(live) <= _MOST_COPIES:
         return None
     num_bytes = case.at_peak(cut)
     return Finding(

@@ -280,6 +280,7 @@ class TrainingLoop:
             self._phases.end(time_ns())
             if was_backward and self._phases.current is not Phase.BACKWARD:
                 self._accumulation.backward()
+                self.steps.backward_ended(time_ns())
             self.on_span_end()
 
     # Optimizers
@@ -330,7 +331,7 @@ class TrainingLoop:
         if self._window.is_open and self._in_backward():
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
             self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
-        self.steps.after(id(optimizer), now)
+        self.steps.after(id(optimizer), now, in_backward=self._phases.current is Phase.BACKWARD)
 
     def _in_backward(self) -> bool:
         return bool(self._torch._C._current_graph_task_id() != -1)
