@@ -77,7 +77,8 @@ class Evaluation:
             # What runs right before training begins may be of the first step.
             self._ran_before, self._run_now = self._run_now, set(self._run_now) if step == 1 else set()
             self._last_step = step
-            self._trained.clear()
+            # What is trained stays so; what is not may be given to an optimizer yet.
+            self._trained = {key: True for key, is_trained in self._trained.items() if is_trained}
 
     def _is_trained(self, module: Any) -> bool:
         found = self._trained.get(id(module))
@@ -86,9 +87,11 @@ class Evaluation:
         return found
 
     def _has_trained(self, module: Any) -> bool:
+        own = [parameter for _, parameter in parameters_in(module)]
+        if not own:
+            return False
         groups = (group for optimizer in self._optimizers() for group in optimizer.param_groups)
         stepped = {id(parameter) for group in groups for parameter in group["params"]}
-        own = (parameter for _, parameter in parameters_in(module))
         if not stepped:
             return any(getattr(parameter, "requires_grad", True) for parameter in own)
         return any(id(parameter) in stepped for parameter in own)
