@@ -110,6 +110,8 @@ function chooseRank(index) {
 }
 
 function go(view) {
+  // By address the vertical axis is another one: what is on screen there means nothing elsewhere.
+  if (app.state.layout === "address" && view !== app.state.view) app.state.camera = null;
   app.state.view = view;
   saveState();
   return build();
