@@ -103,6 +103,7 @@ bench: $(DEV_STAMP) ## run the benchmarks
 
 accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stopped, and write the pages of docs/ that hold its tables
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/accuracy_loops.py
 	$(BIN)/python benchmarks/accuracy_estimate.py
 	$(BIN)/python benchmarks/accuracy_ranks.py
 

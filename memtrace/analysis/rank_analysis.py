@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtrace.analysis.advice.find import find_advice
+from memtrace.analysis.advice.kept import told_once
 from memtrace.analysis.allocation_map.allocation_map import build_allocation_map
 from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
 from memtrace.analysis.communication.communication import communication_of_rank
@@ -108,7 +109,8 @@ def _device_reports(
         diagnosis = diagnose(history, capacity_bytes=capacity, judged_by=capacity_bytes if is_judged else None)
         report = _device_report(history, diagnosis, facts, capacity, is_judged=is_judged, with_map=with_map)
         ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
-        found = (ahead, *diagnosis.findings, *find_faults(history), *find_advice(history))
+        advice = told_once((*find_faults(history), *find_advice(history)), report.leaks)
+        found = (ahead, *diagnosis.findings, *advice)
         reports.append((report, tuple(one for one in found if one is not None)))
     return _with_time(reports, rank, time, with_tracks=with_map)
 

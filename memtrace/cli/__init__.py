@@ -74,6 +74,10 @@ COMMANDS = {
         target="memtrace.cli.predict:predict",
         short_help="Run a CUDA program without its GPU and say what it needs.",
     ),
+    "bisect": LazyCommand(
+        target="memtrace.cli.searching.bisect:bisect",
+        short_help="Find the commit that raised the memory of a run.",
+    ),
     "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
     "merge": LazyCommand(
         target="memtrace.cli.merge:merge", short_help="Assemble the parts of a recording into a trace."

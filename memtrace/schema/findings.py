@@ -24,6 +24,7 @@ SLUGS = (
     "full-recomputation",
     "gradients-through-forward",
     "growing-batches",
+    "kept",
     "kept-for-steps",
     "large-logits",
     "no-sync",

@@ -6,8 +6,8 @@ What torch dumps natively stands beside a chunk under the same name with another
 
 Main part, in order:   header (once) · facts · device · optimizer · bucket · step · warning · lost · end (once, last)
 Chunk, in order:       chunk (once) · strings · frames · stacks · events · phases · scopes · owners · saved ·
-                       replica_forwards · reducer_timings · own_work · annotations · chunk_end (once, last: a chunk
-                       without it was cut off)
+                       keepers · replica_forwards · reducer_timings · own_work · annotations · chunk_end (once, last: a
+                       chunk without it was cut off)
 
 Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; one value that is no list
 stands for all rows, and an object `{"int64": "…"}` for a list of integers. String columns hold indices into the
@@ -59,7 +59,7 @@ PACKED = "int64"
 MAIN_KINDS = frozenset({HEADER, FACTS, DEVICE, OPTIMIZER, BUCKET, STEP, WARNING, LOST, END})
 CHUNK_TABLES = (
     *("frames", "stacks", "events", "phases", "scopes", "owners", "saved"),
-    *("replica_forwards", "reducer_timings", "own_work", "annotations"),
+    *("keepers", "replica_forwards", "reducer_timings", "own_work", "annotations"),
 )
 """Tables that a chunk may hold, by their name in `memtrace.schema.tables`."""
 

@@ -220,6 +220,28 @@ SAVED = Table(
     ),
 )
 
+KEEPERS = Table(
+    name="keepers",
+    row="one storage without an owner, and what of the program keeps it at a moment",
+    columns=(
+        _int("time_ns", "ns", "Unix time of the search"),
+        _int("step", "step", "step in which it was made, at its end or between two forwards"),
+        _text("device", "device"),
+        _int("address", "address", "address of the storage"),
+        _int("size_bytes", "bytes", "bytes of the storage"),
+        _text(
+            "keeper",
+            'the way to it in words: "list \'losses\'", "graph of \'total\'", "ctx.x of MyFunction"',
+        ),
+        _text("kind", "variable, container, attribute, closure, traceback, context, cache, cycle or graph"),
+        _text("file", "file of the call, module or class in which the way begins", nullable=True),
+        _int("line", "line", "the one line there that puts things into it", nullable=True),
+        _text("function", "function of that line, or the call in which the way begins", nullable=True),
+        _int("num_storages", "storages", "storages that it was seen to keep at that moment"),
+        _int("num_bytes", "bytes", "their bytes; long containers were not looked at to the end"),
+    ),
+)
+
 OPTIMIZERS = Table(
     name="optimizers",
     row="one parameter group of one optimizer",
@@ -382,6 +404,7 @@ TABLES: tuple[Table, ...] = (
     SCOPES,
     OWNERS,
     SAVED,
+    KEEPERS,
     OPTIMIZERS,
     BUCKETS,
     REPLICA_FORWARDS,

@@ -45,12 +45,12 @@ class Runs:
         return {"MEMORY": "endless" if without_end else str(gpu.memory_bytes), "DEVICES": str(num_devices)}
 
     def predict(self, command: Any, path: Path, gpu: PredictOptions, **options: Any) -> Trace:
-        self.told.append((gpu, options["devices"]))
+        self.told.append((gpu, options["variables"] or None))
         made = predicted_trace(ACTIVATION)
         if gpu.engine == META:
             return Trace(header={"command": list(command)}, ranks=made.ranks, path=str(path))
         # What torch leaves has addresses and segments, as the model gives them, and ends where memory does.
-        endless = (options["devices"] or {})["MEMORY"] == "endless"
+        endless = (options["variables"] or {})["MEMORY"] == "endless"
         placed, verdict = placed_trace(made, gpu_named("500GiB" if endless else str(gpu.gpu_bytes)))
         status = 0 if verdict.fits else 1
         return Trace(header={"command": list(command), "exit_status": status}, ranks=placed.ranks, path=str(path))

@@ -14,7 +14,7 @@ known: of all allocations of its size, it stands where the gradient stood when t
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from memtrace.units import format_bytes
 def gradients_through_forward(case: Case) -> Finding | None:
     """Return the advice to drop gradients before the next forward, where they are alive during it."""
     rows, passes = _separate_gradients(case), first_passes(case)
+    # Those that no optimizer steps are no matter of when they are dropped.
+    rows = np.setdiff1d(rows, gradients_of(case, set(case.history.rank.header.get("unstepped_parameters") or ())))
     cut = _held(case, rows, passes)
     new_peak = case.new_peak(cut)
     if new_peak is None:
@@ -61,6 +63,15 @@ def gradients_through_forward(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=place_of(case.history, rows),
     )
+
+
+def gradients_of(case: Case, names: Collection[str]) -> IntArray:
+    """Return the allocations that are gradients of parameters with some names."""
+    rank, owners = case.history.rank, case.history.rank.table("owners")
+    ids = [number for number in np.unique(owners["name"]).tolist() if number != NULL and rank.text(number) in names]
+    chosen = (owners["category"] == rank.string_id(Category.GRADIENT.value)) & np.isin(owners["name"], ids)
+    found = np.unique(case.history.attribution.allocation_of_owner[chosen])
+    return found[found >= 0]
 
 
 def _separate_gradients(case: Case) -> IntArray:

@@ -16,6 +16,7 @@ from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.communication import CommunicationResult
 from memtrace.analysis.results.diagnosis import FragmentationMoment as FragmentationMoment
 from memtrace.analysis.results.diagnosis import FragmentationResult as FragmentationResult
+from memtrace.analysis.results.diagnosis import Keeper as Keeper
 from memtrace.analysis.results.diagnosis import Leak as Leak
 from memtrace.analysis.results.diagnosis import PoolState as PoolState
 from memtrace.analysis.results.diagnosis import Resident as Resident

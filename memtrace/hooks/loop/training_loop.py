@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.keepers.program_frames import calling_line
+from memtrace.hooks.keepers.search import KeeperSearch
 from memtrace.hooks.loop.accumulation import Accumulation
 from memtrace.hooks.loop.evaluation import Call, Evaluation
 from memtrace.hooks.loop.keyword_arguments import keyword_arguments
@@ -31,6 +34,9 @@ from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
 from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Phase
+
+_FORWARDS_IN_A_ROW = frozenset(3 << at for at in range(20))
+"""After so many forwards without a backward what they left behind is looked at, ever more rarely."""
 
 
 class TrainingLoop:
@@ -84,6 +90,9 @@ class TrainingLoop:
         )
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
+        self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
+        self._kept: list[Row] = []
+        self._num_forwards = 0
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._scaler_saw: tuple[int, bool] | None = None
         self.on_window: Callable[[], None] = lambda: None
@@ -126,6 +135,9 @@ class TrainingLoop:
             return
         self._between_steps()
         self.on_root()
+        self._num_forwards += 1
+        if self._num_forwards in _FORWARDS_IN_A_ROW:
+            self._look_between_forwards()
         with_gradients = self._torch.is_grad_enabled()
         call = self._evaluation.call(
             module,
@@ -227,10 +239,17 @@ class TrainingLoop:
 
     # Backward and data
 
-    def before_backward(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
+    def before_backward(self, *args: Any, **kwargs: Any) -> None:
+        """A call of `backward(tensors, grad_tensors, retain_graph, create_graph)` begins."""
+        if self._keepers is not None and self.is_current_thread and (kwargs.get("create_graph") or any(args[3:4])):
+            self._keepers.graph_of_gradients = calling_line(sys._getframe())
+        self.before_grad(*args, **kwargs)
+
+    def before_grad(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
         """A call of `backward(tensors)` or `grad(outputs)` begins."""
         if not self.is_current_thread:
             return
+        self._num_forwards = 0
         self._between_steps()
         if self._step == 0 and self._seen_at_end is not None and self._phases.may_be_forward:
             # What might have been evaluation was the first forward of training.
@@ -259,6 +278,7 @@ class TrainingLoop:
             self._phases.end(time_ns())
             if was_backward and self._phases.current is not Phase.BACKWARD:
                 self._accumulation.backward()
+                self.steps.backward_ended(time_ns())
             self.on_span_end()
 
     # Optimizers
@@ -309,7 +329,7 @@ class TrainingLoop:
         if self._window.is_open and self._in_backward():
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
             self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
-        self.steps.after(id(optimizer), now)
+        self.steps.after(id(optimizer), now, in_backward=self._phases.current is Phase.BACKWARD)
 
     def _in_backward(self) -> bool:
         return bool(self._torch._C._current_graph_task_id() != -1)
@@ -394,6 +414,10 @@ class TrainingLoop:
         owned = self._look_at_owners() if seen is None else seen.owned
         self._status.step_ended(self._step, owned, time_ns())
         self._window.end_step(self._step)
+        if self._window.is_open:
+            # As what the next step begins with: the chunk of this one may leave the rolling window before its own.
+            chunk = self._window.chunk
+            chunk.keepers += [(time_ns(), chunk.step, *row[2:]) for row in self._kept]
         self._step += 1
         self._step_start_ns = end.end_ns or time_ns()
         if seen is None:
@@ -408,12 +432,14 @@ class TrainingLoop:
         self._window.worked(began_ns)
 
     def _look_at_owners(self) -> Sweep | None:
-        """Note who owns what at the end of a step."""
+        """Note who owns what at the end of a step, and what is kept that nobody owns."""
+        self._kept = []
         if not self._window.is_open:
             return None
         # First the events: the CPU source would record every Python call of the sweep.
         self._window.take_events()
         owned = self._sweep_owners()
+        self._kept = self._find_keepers(owned, self._sources.levels())
         if self._step > 0:
             self._writer.note_unstepped(self._sweep.unstepped)
         self.replicas.step_ended(self._step)
@@ -432,8 +458,13 @@ class TrainingLoop:
         )
 
     def _sweep_owners(self) -> Sweep:
+        sweep = self._owners_now()
+        self._window.chunk.sweeps.append(sweep)
+        return sweep
+
+    def _owners_now(self) -> Sweep:
         with paused_gc():
-            sweep = self._sweep.sweep(
+            return self._sweep.sweep(
                 [*self.modules.roots(), *self._averages],
                 self._live_optimizers(),
                 held=self.communication.held(),
@@ -441,8 +472,38 @@ class TrainingLoop:
                 now_ns=time_ns(),
                 step=self._step,
             )
-        self._window.chunk.sweeps.append(sweep)
-        return sweep
+
+    def _look_between_forwards(self) -> None:
+        """Note what keeps the results of forwards that no backward followed: an evaluation, or many micro-batches."""
+        if self._window.is_open and self._step > 0:
+            with self._window.without_frames():
+                began_ns = time_ns()
+                self._find_keepers(self._owners_now(), {})
+                self._window.worked(began_ns)
+
+    def _find_keepers(self, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
+        """Note what keeps tensors that nobody owns. Before training began, nothing has outlived a step."""
+        if self._step == 0 or self._keepers is None:
+            return []
+        try:
+            rows = self._search_keepers(self._keepers, owned, level)
+        except Exception as error:
+            # A step must end whatever the objects of a program are like.
+            self._keepers = None
+            self._writer.note("hook-failed", f"the search for keepers failed and is off: {type(error).__name__}")
+            return []
+        self._window.chunk.keepers += rows
+        return rows
+
+    def _search_keepers(self, search: KeeperSearch, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
+        with paused_gc():
+            return search.rows(
+                {row[3]: (row[2], row[4]) for row in owned},
+                level,
+                innermost=sys._getframe(),
+                now_ns=time_ns(),
+                step=self._step,
+            )
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:
