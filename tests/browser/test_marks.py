@@ -10,7 +10,8 @@ import pytest
 
 from memtrace.analysis.results.report import OomResult, Report
 from memtrace.report.drawing.palette import THEMES
-from tests.browser.map_runs import host_report
+from memtrace.units import format_bytes
+from tests.browser.map_runs import device_report, host_report, map_of
 from tests.browser.opened import OpenReport
 
 pytestmark = pytest.mark.browser
@@ -117,3 +118,30 @@ def test_what_is_shown_by_address_does_not_move_the_timeline(open_report: OpenRe
     whole = opened.page.evaluate("memtrace.timeline.camera()")
     assert whole["x1"] - whole["x0"] > 20
     assert "camera" not in opened.page.url
+
+
+def test_what_a_search_finds_is_drawn_alone_on_the_timeline(open_report: OpenReport) -> None:
+    found = map_of(device_report())
+    rows = np.flatnonzero(found.size_bytes > 4 * MIB)
+    level = np.zeros(found.num_moments + 1, np.int64)
+    np.add.at(level, found.start[rows], found.size_bytes[rows])
+    np.subtract.at(level, found.in_use_end[rows], found.size_bytes[rows])
+    opened = open_report(device_report(), view="timeline")
+    whole = opened.page.evaluate("[...memtrace.timeline.data.level]")
+    opened.page.keyboard.press("/")
+    opened.page.keyboard.type(">4MiB")
+    assert opened.page.evaluate("[...memtrace.timeline.data.level]") == np.cumsum(level)[:-1].tolist()
+    total = format_bytes(int(found.size_bytes[rows].sum()))
+    assert opened.text("#timeline-found") == f"{len(rows):,} found, {total} in all"
+    drawn = opened.page.evaluate(
+        "[...memtrace.timeline.drawn.moments].filter((one) => one >= 0).map((one) => memtrace.timeline.data.level[one])"
+    )
+    assert max(drawn) == np.cumsum(level).max()
+    # The map shows the same ones, and a reload brings them back.
+    opened.go("map")
+    assert opened.text("#map-found") == f"{len(rows):,} found, {total} in all"
+    opened.go("timeline")
+    assert opened.page.locator("#timeline-search").input_value() == ">4MiB"
+    opened.page.keyboard.press("Escape")
+    assert opened.page.evaluate("[...memtrace.timeline.data.level]") == whole
+    assert "q=" not in opened.page.url
