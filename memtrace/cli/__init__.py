@@ -7,14 +7,13 @@ Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; `memtrace re
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from dataclasses import dataclass
 from typing import IO, Any
 
 import click
 
 from memtrace import __version__
+from memtrace.cli.shell.streams import outlive_readers
 from memtrace.errors import MemtraceError
 from memtrace.printable import LINES, clean
 
@@ -44,7 +43,10 @@ COMMANDS = {
         short_help="Replay a recording under other settings and capacities.",
     ),
     "diff": LazyCommand(
-        target="memtrace.cli.diff:diff", short_help="Compare two traces by category, module, stack and step."
+        target="memtrace.cli.comparing.diff:diff", short_help="Compare two traces by category, module, stack and step."
+    ),
+    "trend": LazyCommand(
+        target="memtrace.cli.comparing.trend:trend", short_help="Show how the peak went over the runs in a folder."
     ),
     "check": LazyCommand(
         target="memtrace.cli.check:check", short_help="Check a run against budgets, or against an earlier run."
@@ -164,13 +166,5 @@ def group(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit the process."""
-    try:
-        try:
-            group.main(prog_name="memtrace")
-        finally:
-            # Here, not at interpreter exit, where a closed pipe could no longer be caught.
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has gone. Python flushes once more at exit: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    outlive_readers()
+    group.main(prog_name="memtrace")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from memtrace.cli.options.numbers import COUNT, FEW
+from memtrace.cli.options.redaction import redaction_options
 from memtrace.cli.predicting.engine import AUTO, ENGINES
+from memtrace.schema.redaction import Redaction
 
 EXIT_DOES_NOT_FIT = 3
 """The prediction succeeded, and says that the program will run out of memory."""
@@ -49,9 +52,15 @@ STDERR = 2
     help="Ranks that the program is told there are: it runs as rank 0, alone. Leave torchrun out of the command.",
 )
 @click.option(
+    "--gpus-per-node",
+    type=FEW,
+    help="GPUs of its machine, all of which a rank sees. Default: those of the usual machine, and no more than ranks.",
+)
+@click.option(
     "--allow-writes", is_flag=True, help="Let the program write files where it says, not to a scratch folder."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else on standard output.")
+@redaction_options
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD...", type=click.UNPROCESSED)
 @click.pass_context
 def predict(
@@ -63,6 +72,7 @@ def predict(
     asked_engine: str,
     as_json: bool,
     command: tuple[str, ...],
+    redaction: Redaction,
     **options: Any,
 ) -> None:
     """Run a CUDA program without its GPU and say what it needs.
@@ -80,27 +90,32 @@ def predict(
       memtrace report predicted.json
     """
     from memtrace.cli.predicting.engine import chosen_engine
-    from memtrace.cli.predicting.runs import PredictedRuns
+    from memtrace.cli.predicting.runs import PredictedRuns, shown
     from memtrace.forecast.gpus import gpu_named, gpus_named
     from memtrace.forecast.prediction.judge import prediction_of
     from memtrace.report.answers.predict import predict_json, predict_text
+    from memtrace.store.redaction.redact import shareable
     from memtrace.store.writing.trace import write_trace
 
     chosen, asked = gpu_named(gpu), gpus_named(gpus or "")
     path, steps, world_size = output or Path("predicted.json"), options["steps"], options["world_size"]
     engine = chosen_engine(asked_engine, command, chosen)
+    engine = replace(engine, why=shown(engine.why, redaction, command))
     runs = PredictedRuns(
         command,
         path,
         engine,
         num_steps=steps,
         world_size=world_size,
+        gpus_per_node=options["gpus_per_node"],
+        redaction=redaction,
         force=options["force"],
         allow_writes=options["allow_writes"],
         # What the program prints must not be in the document.
         stdout=STDERR if as_json else None,
     )
     placed, verdict = runs.predicted(chosen)
+    placed = shareable(placed, redaction)
     others, refused = runs.judge(asked)
     write_trace(placed, path)
     result = prediction_of(

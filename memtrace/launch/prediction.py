@@ -68,18 +68,24 @@ def predict(
         )
         if changes is not None and changes.allocator is not None:
             environ[ALLOCATOR_VARIABLE] = changes.allocator
-        environ |= {**_rank_zero(gpu.world_size), **(devices or {})}
+        environ |= {**_rank_zero(gpu), **(devices or {})}
         status = run_command(command, options, environ, stdout=stdout, stderr=stderr)
         return _read(folder / "parts", path, command, options, status)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _rank_zero(world_size: int) -> dict[str, str]:
+def _rank_zero(gpu: PredictOptions) -> dict[str, str]:
     """Return what a launcher would tell the first of several ranks."""
-    if world_size == 1:
+    if gpu.world_size == 1:
         return {}
-    facts = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": min(world_size, 8)}
+    local = min(gpu.world_size, gpu.gpus_per_node)
+    facts = {
+        **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), 0),
+        **dict.fromkeys(("WORLD_SIZE", "ROLE_WORLD_SIZE"), gpu.world_size),
+        "LOCAL_WORLD_SIZE": local,
+        "GROUP_WORLD_SIZE": -(-gpu.world_size // local),
+    }
     return {**{name: str(value) for name, value in facts.items()}, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 

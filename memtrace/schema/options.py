@@ -74,6 +74,8 @@ class PredictOptions:
     """Ranks that the program is told there are; it runs as rank 0."""
     engine: str = META
     """What stands for the GPU, see `memtrace.schema.predicted`."""
+    gpus_per_node: int = 1
+    """GPUs of its machine, all of which a rank sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

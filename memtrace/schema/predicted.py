@@ -12,3 +12,6 @@ FIRST_RULE_ADDRESS = 1 << 60
 """From here on lie requests that follow a rule and no operator of torch: workspaces and temporaries of kernels."""
 FIRST_ALLOWANCE_ADDRESS = 1 << 61
 """From here on lie requests that a kernel may or may not make: no part of the prediction, only of its range."""
+
+COMPILED = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+"""Variables that name the folders of what `torch.compile` keeps for the next run, and its compilers write to."""

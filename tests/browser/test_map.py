@@ -175,7 +175,7 @@ def test_the_pointer_reads_the_moment_and_a_click_tells_all(open_report: OpenRep
     }
     assert facts["requested"] == f"{format_bytes(4 << 20)} ({4 << 20:,} B)"
     assert facts["category"] == "parameters"
-    assert facts["decided"] == "exact: its owner is known"
+    assert facts["how it is known"] == "certain: its owner is known"
     assert facts["owner"] == f"w {HOSTILE_NAME}"
     assert facts["shape"] == "1024x1024"
     assert facts["address"] == "0x1000"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from memtrace.errors import MemtraceError, RecordError
 from memtrace.forecast.gpus import GPUS
 from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.schema.options import PredictOptions
-from memtrace.store.trace import Trace
+from memtrace.store.trace import LoadWarning, Trace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 
 ACTIVATION = 60 * MIB
@@ -178,3 +179,43 @@ def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> 
     html = invoke("report", trace, "--html", "report.html")
     assert html.exit_code == 0, html.output
     assert "predicted, nothing ran on a GPU" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_what_redaction_leaves_out_is_in_neither_answer_nor_trace(
+    told: list[PredictOptions], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret = "/home/zuleika/xylophage.py"
+
+    def refused(command: tuple[str, ...], path: Path, gpu: PredictOptions, **_options: Any) -> Trace:
+        if gpu.capability < (8, 0):
+            raise RecordError(f"{secret}:3: no bfloat16 here", slug="predict-failed")
+        rank = predicted_trace(ACTIVATION).ranks[0]
+        warned = replace(rank, warnings=(LoadWarning(slug="predicted-values", message="xylophage.py:7: a value"),))
+        return Trace(header={"command": list(command)}, ranks=(warned,), path=str(path))
+
+    monkeypatch.setattr("memtrace.launch.prediction.predict", refused)
+    options = ("--gpu", "a100-40gb", "--gpus", "t4-16gb,a100-40gb", "--json", "--force", "-o", "predicted.json")
+    shown = {}
+    for flag in ("", "--redact", "--no-source"):
+        result = invoke("predict", *options, *([flag] if flag else []), "--", "python", secret)
+        assert result.exit_code == 0, result.output
+        shown[flag] = result.stdout + (tmp_path / "predicted.json").read_text()
+    assert all(word in shown[""] for word in ("zuleika", "xylophage"))
+    assert "zuleika" not in shown["--redact"] + shown["--no-source"]
+    assert "xylophage" in shown["--redact"]
+    assert "xylophage" not in shown["--no-source"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", 1),
+        ("--world-size 2", 2),
+        ("--world-size 64", 8),
+        ("--world-size 64 --gpus-per-node 4", 4),
+        ("--gpus-per-node 3", 3),
+    ],
+)
+def test_a_rank_sees_the_gpus_of_its_machine(told: list[PredictOptions], options: str, expected: int) -> None:
+    assert invoke("predict", "--gpu", "a100-40gb", *options.split(), *COMMAND).exit_code == 0
+    assert told[0].gpus_per_node == expected

@@ -78,6 +78,14 @@ def test_auto_takes_torchs_own_code_where_it_can_and_says_why_not(runs: Runs, ha
     assert f"Engine {expected}: " in invoke(*COMMAND).stdout
 
 
+def test_why_names_no_folder_where_that_is_not_to_be_seen(runs: Runs) -> None:
+    runs.has_cuda = False
+    document = json.loads(invoke("--redact", "--json", *COMMAND).stdout)
+    assert "/env" not in document["engine_reason"]
+    assert "is not built for CUDA" in document["engine_reason"]
+    assert "/env" not in Path("predicted.json").read_text(encoding="utf-8")
+
+
 def test_meta_is_taken_where_it_is_asked_for(runs: Runs) -> None:
     document = json.loads(invoke("--engine", META, "--json", *COMMAND).stdout)
     assert document["engine"] == META

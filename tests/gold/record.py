@@ -23,6 +23,7 @@ from memtrace.cli.predicting.runs import PredictedRuns
 from memtrace.forecast.gpus import gpu_named
 from memtrace.forecast.prediction.judge import placed_trace
 from memtrace.forecast.prediction.results import BY_META
+from memtrace.schema.redaction import Redaction
 from memtrace.schema.tables import TABLES
 from memtrace.store.reading.read import read_trace
 from memtrace.store.writing.snapshot import snapshot_pickle
@@ -92,7 +93,16 @@ def _predict(path: Path) -> None:
     gpu = gpu_named(PREDICTED_ON)
     command = [sys.executable, *f"samples/train_gpt.py {SMALL_GPT}".split()]
     runs = PredictedRuns(
-        command, path, BY_META, num_steps=NUM_STEPS, world_size=1, force=True, allow_writes=False, stdout=None
+        command,
+        path,
+        BY_META,
+        num_steps=NUM_STEPS,
+        world_size=1,
+        gpus_per_node=None,
+        redaction=Redaction.NOTHING,
+        force=True,
+        allow_writes=False,
+        stdout=None,
     )
     write_trace(runs.run(gpu), path)
     _keep(path, "prediction")

@@ -61,7 +61,6 @@ function mapLayer(self) {
   return {
     raster: (frame, moments, width, height, ids) => (app.state.layout === "address" ? rasterAddressed : rasterStacked)(data, moments, frame.camera, width, height, ids),
     inks: () => buildInks(data, view, app.state.colour, self.chosen, app.state.row),
-    more: (camera, surface) => ({ grain: self.chart.around.grain(app.state.axis, camera, surface.plot().width) }),
     exactTop: () => app.state.layout === "address",
     top() {
       const range = view.ranges.at(-1);

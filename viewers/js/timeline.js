@@ -11,7 +11,7 @@ import { element, section, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { highestMoment } from "./levels.js";
 import { shownMoment } from "./moments.js";
-import { headlineFrame, liveAt, nameOf, operationOf, shortFrame } from "./rows.js";
+import { headlineFrame, liveAt, nameOf, operationOf } from "./rows.js";
 import { dataOfNothing, dataOfSeries, loadSeries } from "./seriesload.js";
 import { laneKeys } from "./timelanes.js";
 import { lastNotAbove } from "./search.js";
@@ -55,7 +55,7 @@ function fillTimeline(app, rank, view, frame, below, { data, map, categories, se
     raster: (drawn, moments, width, height, ids) => rasterBands(data, moments, drawn.camera, width, height, ids, hidden),
     inks: () => bandInks(categories),
     top: () => Math.max(top, data.level[highestMoment(data, 0, data.numMoments - 1)]),
-    more: (camera, surface) => ({ grain: around().grain(app.state.axis, camera, surface.plot().width), envelope: (moments, grain) => envelopeOf(data, app.state.axis, camera, moments, grain, hidden) }),
+    more: (camera) => ({ envelope: (moments, grain) => envelopeOf(data, app.state.axis, camera, moments, grain, hidden) }),
     reading: (place, moment) => bandReading({ data, categories, series, around: around() }, app.state.axis, moment, columnOf(chart, place), map && lastModule(data, map, moment)),
     pick: (place, moment) => map && moment >= 0 && app.showMoment(momentOfPlace(data, app.state.axis, placeAt(chart, place))),
   };
@@ -148,7 +148,7 @@ function atMoment(app, data, view) {
       element("th", { scope: "row" }, swatch(category.color, category.hatched), nameOf(data, view, row) ?? category.label),
       element("td", { class: "number strong" }, formatBytes(data.size[row])),
       element("td", { class: "mono" }, data.module[row] ? view.modules[data.module[row] - 1] : ""),
-      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : shortFrame(view.frames[frame])),
+      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : view.frame_names[frame]),
       element("td", {}, element("button", { type: "button", class: "quiet", onclick: () => { app.state.row = row; app.go("map"); } }, "On the map")),
     );
   });

@@ -14,6 +14,7 @@ import numpy as np
 from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepCurve, StepDiff
 from memtrace.analysis.results.report import IntArray, Peak, RankReport, Report, StackRow
 from memtrace.analysis.sentences.verdict import main_rank
+from memtrace.schema.frames import own_frames
 from memtrace.units import format_bytes
 
 _LINE = re.compile(r":\d+(?= |$)")
@@ -81,6 +82,10 @@ def _rank_diff(a: RankReport, b: RankReport) -> RankDiff:
         steps=_steps(a, b, allocated=allocated),
         reserved_a_bytes=a.max_reserved_bytes,
         reserved_b_bytes=b.max_reserved_bytes,
+        steady_a_bytes=_steady(a, allocated=allocated),
+        steady_b_bytes=_steady(b, allocated=allocated),
+        leak_a_bytes=sum(one.bytes_per_step for one in a.leaks),
+        leak_b_bytes=sum(one.bytes_per_step for one in b.leaks),
         curve_a=_curve(a, allocated=allocated),
         curve_b=_curve(b, allocated=allocated),
     )
@@ -88,6 +93,12 @@ def _rank_diff(a: RankReport, b: RankReport) -> RankDiff:
 
 def _height(peak: Peak, *, allocated: bool) -> int | None:
     return peak.allocated_bytes if allocated else peak.requested_bytes
+
+
+def _steady(rank: RankReport, *, allocated: bool) -> int | None:
+    """Return the peak of the steps after the first, where they were recorded and not predicted."""
+    peak = rank.steady_state_peak
+    return None if peak is None or peak.predicted else _height(peak, allocated=allocated)
 
 
 def _by_category(peak: Peak) -> dict[str | None, int]:
@@ -117,8 +128,24 @@ def _stacks(a: Sequence[StackRow], b: Sequence[StackRow]) -> tuple[StackDiff, ..
     # Shown with lines: those of B, of A where B has no such stack.
     shown = {_without_lines(row.frames): row.frames for row in (*a, *b)}
     rows += [_stack(shown[key], rest_a.get(key, 0), rest_b.get(key, 0)) for key in dict.fromkeys([*rest_a, *rest_b])]
-    found = [row for row in rows if row.delta_bytes]
+    found = [row for row in _of_one_line(rows) if row.delta_bytes]
     return tuple(sorted(found, key=lambda row: (-abs(row.delta_bytes), row.frames)))
+
+
+def _of_one_line(rows: Sequence[StackDiff]) -> list[StackDiff]:
+    """Return the rows, those of one line of the program together that only one side has: a library took another way."""
+    together: dict[Frames, StackDiff] = {}
+    found = []
+    for row in rows:
+        own = _without_lines(tuple(own_frames(row.frames)))
+        if (row.a_bytes and row.b_bytes) or not own:
+            found.append(row)
+            continue
+        other = together.get(own)
+        frames = row.frames if other is None or row.b_bytes else other.frames
+        a_bytes, b_bytes = (0, 0) if other is None else (other.a_bytes, other.b_bytes)
+        together[own] = _stack(frames, a_bytes + row.a_bytes, b_bytes + row.b_bytes)
+    return [*found, *together.values()]
 
 
 def _summed(rows: Iterable[StackRow], key: Callable[[Frames], Frames]) -> dict[Frames, int]:

@@ -16,6 +16,7 @@ from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.communication import CommunicationResult
 from memtrace.analysis.results.diagnosis import FragmentationMoment as FragmentationMoment
 from memtrace.analysis.results.diagnosis import FragmentationResult as FragmentationResult
+from memtrace.analysis.results.diagnosis import Keeper as Keeper
 from memtrace.analysis.results.diagnosis import Leak as Leak
 from memtrace.analysis.results.diagnosis import PoolState as PoolState
 from memtrace.analysis.results.diagnosis import Resident as Resident
@@ -125,6 +126,20 @@ class PhaseResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResult:
+    """What evaluation (validation, sampling) needs beside training."""
+
+    peak: Peak
+    """The largest moment while the program evaluated."""
+    batch: int | None
+    """Samples in the forward of that moment; `None` where not known."""
+    num_stretches: int
+    """How often it was evaluated, as far as that was recorded."""
+    training_peak: Peak | None
+    """The largest moment outside evaluation since training began; `None` where nothing of that was recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnedBytes:
     """What the owners of one category hold at the end of a step."""
 
@@ -147,7 +162,7 @@ class StepResult:
     recorded: bool
     """Whether its events are in the trace; without them the memory fields are `None`."""
     num_microbatches: int
-    """Forward and backward passes."""
+    """Forward and backward passes whose gradients are added up for one optimizer step."""
     start_ns: int | None
     """When it began; `None` where not recorded."""
     end_ns: int | None
@@ -506,6 +521,8 @@ class RankReport:
     """By bytes live at the peak, largest first."""
     warnings: tuple[Note, ...]
     """What was not seen, and what went wrong while recording or reading."""
+    evaluation: EvaluationResult | None = None
+    """What evaluation needs; `None` where none was recorded."""
     activations: ActivationSplit | None = None
     """Activations at the peak; `None` where nothing is known to be one."""
     saved_for_backward: tuple[SavedForBackward, ...] = ()

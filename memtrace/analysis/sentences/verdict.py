@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from memtrace.analysis.results.report import Finding, Note, OomResult, Peak, PredictedPeak, RankReport
 from memtrace.analysis.sentences.death import death_of
 from memtrace.analysis.sentences.oom import largest_block, left_behind
+from memtrace.analysis.sentences.peak_moment import when_of_peak
 from memtrace.analysis.sentences.time import time_sentence
 from memtrace.analysis.sentences.words import CATEGORY_WORDS, when_and_where
 from memtrace.schema.names import Category, Decision
@@ -77,7 +78,7 @@ def _peak_sentence(rank: RankReport) -> str:
     share = (
         "" if rank.capacity_bytes is None else f" ({percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device)"
     )
-    return f"Memory peaks at {size}{share}{when_and_where(peak.step, peak.phase, peak.module)}{_made_of(peak)}."
+    return f"Memory peaks at {size}{share}{when_of_peak(rank)}{_made_of(peak)}."
 
 
 def _ahead(rank: RankReport) -> str:

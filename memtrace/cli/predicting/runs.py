@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from memtrace.schema.predicted import DRIVERLESS
+from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
     from memtrace.forecast.gpus import Gpu
@@ -27,6 +28,8 @@ class PredictedRuns:
         *,
         num_steps: int,
         world_size: int,
+        gpus_per_node: int | None,
+        redaction: Redaction,
         force: bool,
         allow_writes: bool,
         stdout: int | None,
@@ -36,6 +39,8 @@ class PredictedRuns:
         self._engine = engine
         self._num_steps = num_steps
         self._world_size = world_size
+        self._gpus_per_node = gpus_per_node
+        self._redaction = redaction
         self._force = force
         self._allow_writes = allow_writes
         self._stdout = stdout
@@ -63,15 +68,16 @@ class PredictedRuns:
         from memtrace.launch.prediction import predict
         from memtrace.schema.options import PredictOptions
 
-        found = None
+        found, num_gpus = None, self._gpus_per_node or min(self._world_size, gpu.gpus_per_node)
         if self._engine.name == DRIVERLESS:
-            found = devices(self._command, gpu, num_devices=min(self._world_size, 8), without_end=without_end)
+            found = devices(self._command, gpu, num_devices=num_gpus, without_end=without_end)
         options = PredictOptions(
             gpu_name=gpu.name,
             gpu_bytes=gpu.memory_bytes,
             capability=gpu.capability,
             num_steps=self._num_steps,
             world_size=self._world_size,
+            gpus_per_node=num_gpus,
             engine=self._engine.name,
         )
         return predict(
@@ -101,7 +107,7 @@ class PredictedRuns:
                 found += self._judged(ran_as, members)
             except MemtraceError as error:
                 # A program may refuse an older GPU, for want of bfloat16.
-                refused += [(one.name, error.message) for one in members]
+                refused += [(one.name, shown(error.message, self._redaction, self._command)) for one in members]
         return found, refused
 
     def _judged(self, ran_as: Gpu, members: Sequence[Gpu]) -> Iterator[GpuVerdict]:
@@ -117,3 +123,12 @@ class PredictedRuns:
             known = verdict_without_a_run(gpu, largest)
             # Where more was reserved than it has, only torch itself can say whether what it caches can be given back.
             yield known if known is not None else self.predicted(gpu)[1]
+
+
+def shown(reason: str, redaction: Redaction, command: Sequence[str]) -> str:
+    """Return a reason, which may quote the program's own error or name a folder, without what is not to be seen."""
+    from memtrace.store.redaction.redact import redacted_warnings
+    from memtrace.store.trace import LoadWarning
+
+    (found,) = redacted_warnings([LoadWarning(slug="predict-failed", message=reason)], redaction, paths=command)
+    return found.message

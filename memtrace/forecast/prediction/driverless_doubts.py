@@ -15,12 +15,13 @@ from memtrace.forecast.prediction.results import Doubt, Interval, Range
 from memtrace.store.trace import RankTrace
 
 _CONVOLUTION = "Convolution"
-_WIDTH_PERMILLE = (10, 80)
-"""Of allocated and of reserved bytes, to either side: how much others measured of runs without convolutions was away.
-What is allocated differs by workspaces that versions of torch keep or give back; what is reserved hangs on which of
-equal blocks is taken as well."""
+_LESS_PERMILLE = (10, 60)
+"""Of allocated and of reserved bytes: how much less others measured than this engine says, at most, rounded up."""
+_MORE_PERMILLE = (10, 115)
+"""How much more, of runs without convolutions. What is allocated differs by workspaces that versions of torch keep or
+give back; what is reserved hangs on which of equal blocks is taken, and on the versions of all libraries, as well."""
 _CONVOLUTIONS_PERMILLE = (50, 150)
-"""The same upwards where the run has convolutions, whose scratch cuDNN chooses."""
+"""The same of runs with convolutions, whose scratch cuDNN chooses: allowed for is more than the few rows showed."""
 
 
 def driverless_interval(rank: RankTrace, device: str, gpu: Gpu, allocated: int, reserved: int) -> Interval:
@@ -30,10 +31,10 @@ def driverless_interval(rank: RankTrace, device: str, gpu: Gpu, allocated: int, 
     least = (
         min(allocated, lasting_bytes(rank, device)) if any(one.slug == "predicted-bound" for one in doubts) else None
     )
-    more = _CONVOLUTIONS_PERMILLE if has_convolutions(rank) else _WIDTH_PERMILLE
+    more = _CONVOLUTIONS_PERMILLE if has_convolutions(rank) else _MORE_PERMILLE
     ranges = [
         _range(found, less_permille, more_permille, least)
-        for found, less_permille, more_permille in zip((allocated, reserved), _WIDTH_PERMILLE, more, strict=True)
+        for found, less_permille, more_permille in zip((allocated, reserved), _LESS_PERMILLE, more, strict=True)
     ]
     context = context_range(doubts, gpu)
     return Interval(
@@ -64,12 +65,12 @@ def _range(found: int, less_permille: int, more_permille: int, least: int | None
 
 
 def _measured(rank: RankTrace, reserved: int) -> Iterator[Doubt]:
-    width = reserved * _WIDTH_PERMILLE[1] // 1000
     yield Doubt(
         slug="predicted-measured",
-        message="of runs that others measured, allocated bytes were up to 1 % and reserved bytes up to 8 % away",
-        less_bytes=width,
-        more_bytes=width,
+        message=f"others measured up to {_MORE_PERMILLE[0] / 10:g} % more or less allocated than this engine says, and "
+        f"reserved from {_LESS_PERMILLE[1] / 10:g} % less to {_MORE_PERMILLE[1] / 10:g} % more",
+        less_bytes=reserved * _LESS_PERMILLE[1] // 1000,
+        more_bytes=reserved * _MORE_PERMILLE[1] // 1000,
     )
     if has_convolutions(rank):
         yield Doubt(

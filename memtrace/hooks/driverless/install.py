@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
 from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
 from memtrace.schema.options import PredictOptions
+from memtrace.schema.predicted import COMPILED
 
 
 class DriverlessDevice:
@@ -21,7 +23,8 @@ class DriverlessDevice:
 
     def __init__(self, gpu: PredictOptions, *, warn: Warn) -> None:
         self._gpu = gpu
-        self._scratch = Scratch(gpu.scratch_dir) if gpu.scratch_dir else None
+        caches = [os.environ[name] for name in COMPILED if name in os.environ]
+        self._scratch = Scratch(gpu.scratch_dir, left_alone=caches) if gpu.scratch_dir else None
         self._assumptions = Assumptions(warn)
         self._data = KnownData()
 

@@ -40,7 +40,9 @@ class FakeDevice:
         self._assumptions = Assumptions(warn)
         self._settings = AskedSettings(self.memory, warn)
         self._operators = Operators(self.memory, Kernels(self.memory, gpu.capability), self._assumptions)
-        self._functions = Functions(self.memory, self._assumptions, Attention(gpu.capability))
+        self._functions = Functions(
+            self.memory, self._assumptions, Attention(gpu.capability), num_devices=gpu.gpus_per_node
+        )
 
     def install(self) -> None:
         """Put everything in place. Affects: torch, for the rest of the process."""

@@ -61,7 +61,9 @@ class Evaluation:
             return Call.WITHIN
         if self._is_trained(module) and not _is_training(module):
             return Call.EVALUATION
-        return Call.PART if step > 0 and is_habit and runs is None else Call.EVALUATION
+        # Right after an evaluation, a loss is of that.
+        is_loss = runs is Phase.EVALUATION and next(parameters_in(module), None) is None
+        return Call.PART if step > 0 and is_habit and not is_loss else Call.EVALUATION
 
     def _call_with_gradients(self, module: Any, runs: Phase | None, may_be_forward: bool) -> Call:
         if runs in (Phase.BACKWARD, Phase.DATA):

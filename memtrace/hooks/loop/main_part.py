@@ -137,11 +137,11 @@ class Writer:
         num_microbatches: int,
         recording_ns: int,
         state: dict[str, int | None] | None = None,
-        next_from_ns: int | None = None,
+        next_from: tuple[int, int] | None = None,
     ) -> None:
         """Write a step with what device and host said at its end, which is now unless `state` tells it.
 
-        `next_from_ns` says from when on what was noted in this step is of the next one.
+        `next_from` says from which time and micro-batch on what was noted in this step is of the next one.
         """
         self._spool.write(
             {
@@ -154,7 +154,7 @@ class Writer:
                 "num_microbatches": num_microbatches,
                 "recording_ns": recording_ns,
                 **(self.state() if state is None else state),
-                **({} if next_from_ns is None else {records.NEXT_FROM: next_from_ns}),
+                **({} if next_from is None else dict(zip(records.NEXT_FROM, next_from, strict=True))),
             }
         )
         for record in self.sources.new_devices() if self.sources is not None else ():

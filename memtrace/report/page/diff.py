@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepCurve
 from memtrace.report.drawing.palette import category_ink
+from memtrace.report.drawing.ticks import byte_ticks
 from memtrace.report.page.assets import viewer_text
 from memtrace.report.page.parts import page, section, size, table, text
-from memtrace.schema.frames import own_frames
+from memtrace.schema.frames import own_frames, short_place
 from memtrace.units import format_bytes
 
 _WIDTH, _HEIGHT = 1200, 300
 _LEFT, _BOTTOM, _TOP = 84, 26, 10
 _MAX_ROWS = 50
-_GRID_LINES = 4
+_GRID_LINES = 6
 
 
 def render_diff(diff: Diff) -> str:
@@ -113,11 +114,10 @@ def _path(curve: StepCurve, first: float, last: float, top: int) -> str:
 
 def _grid(top: int) -> list[str]:
     found = []
-    for line in range(_GRID_LINES + 1):
-        num_bytes = top * line // _GRID_LINES
+    for num_bytes, label in byte_ticks(top, _GRID_LINES):
         y = f"{_y(num_bytes, top):.1f}"
         found.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y}" y2="{y}"/>')
-        found.append(f'<text x="{_LEFT - 8}" y="{y}" text-anchor="end" dy="4">{text(format_bytes(num_bytes))}</text>')
+        found.append(f'<text x="{_LEFT - 8}" y="{y}" text-anchor="end" dy="4">{label}</text>')
     return found
 
 
@@ -183,7 +183,7 @@ def _stacks(rows: Sequence[StackDiff]) -> str:
 
 def _frames(frames: Sequence[str]) -> str:
     shown = own_frames(frames)[:4] or ("no stack recorded",)
-    return f'<div class="frames-of">{"".join(f"<div>{text(frame)}</div>" for frame in shown)}</div>'
+    return f'<div class="frames-of">{"".join(f"<div>{text(short_place(frame))}</div>" for frame in shown)}</div>'
 
 
 def _rest(num_rows: int) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import torch.cuda.amp.common
 
-from memtrace.hooks.fake.cuda import generators, streams
+from memtrace.hooks.fake.cuda import accelerator, generators, streams
 from memtrace.hooks.fake.cuda import memory as cuda_memory
+from memtrace.hooks.fake.cuda.accelerator import always
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.schema.options import PredictOptions
 
@@ -55,10 +56,9 @@ def answers(gpu: PredictOptions) -> dict[str, Any]:
     major, minor = gpu.capability
     return {
         "is_available": True,
-        "device_count": 1,
+        "device_count": gpu.gpus_per_node,
         "current_device": 0,
         "is_initialized": True,
-        "is_bf16_supported": (major, minor) >= (8, 0),
         "is_tf32_supported": (major, minor) >= (8, 0),
         "get_device_name": gpu.gpu_name,
         "get_device_capability": (major, minor),
@@ -77,11 +77,13 @@ def answers(gpu: PredictOptions) -> dict[str, Any]:
     }
 
 
-def _always(value: Any) -> Callable[..., Any]:
-    def answer(*_args: Any, **_kwargs: Any) -> Any:
-        return value
+def _bf16_answer(capability: tuple[int, int]) -> Callable[..., bool]:
+    """Return `is_bf16_supported`: below compute capability 8.0 bfloat16 is emulated, and so supported all the same."""
 
-    return answer
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or capability >= (8, 0)
+
+    return is_bf16_supported
 
 
 def install(memory: FakeMemory, gpu: PredictOptions, warn: Callable[[str, str], None]) -> None:
@@ -90,15 +92,14 @@ def install(memory: FakeMemory, gpu: PredictOptions, warn: Callable[[str, str], 
     for name, value in answers(gpu).items():
         for module in (cuda, cuda.random):
             if hasattr(module, name):
-                setattr(module, name, _always(value))
+                setattr(module, name, always(value))
+    cuda.is_bf16_supported = _bf16_answer(gpu.capability)
     cuda_memory.install(memory, gpu.gpu_bytes)
     streams.install(warn)
     generators.install()
     common: Any = torch.cuda.amp.common
-    common.amp_definitely_not_available = _always(False)
-    accelerator: Any = getattr(torch, "accelerator", None)
-    if accelerator is not None:
-        _install_accelerator(accelerator)
+    common.amp_definitely_not_available = always(False)
+    accelerator.install(gpu.gpus_per_node, gpu.capability)
 
 
 def install_versions() -> None:
@@ -107,27 +108,10 @@ def install_versions() -> None:
     if version.cuda is None:
         version.cuda = _CUDA_VERSION
     cuda: Any = torch.cuda
-    cuda.nccl.version = _always(_NCCL_VERSION)
+    cuda.nccl.version = always(_NCCL_VERSION)
     backend: Any = torch.backends.cuda
-    backend.is_built = _always(True)
+    backend.is_built = always(True)
     cudnn: Any = torch.backends.cudnn
-    cudnn.version, cudnn.is_available = _always(_CUDNN_VERSION), _always(True)
+    cudnn.version, cudnn.is_available = always(_CUDNN_VERSION), always(True)
     # Recurrent layers ask whether cuDNN takes a tensor before they call what only cuDNN has.
-    cudnn.is_acceptable = _always(False)
-
-
-def _install_accelerator(accelerator: Any) -> None:
-    for name, value in {
-        "is_available": True,
-        "device_count": 1,
-        "current_accelerator": torch.device("cuda"),
-        "current_device_index": 0,
-        "current_device_idx": 0,
-        "set_device_index": None,
-        "set_device_idx": None,
-        "synchronize": None,
-        "set_stream": None,
-        "current_stream": streams.Stream(),
-    }.items():
-        if hasattr(accelerator, name):
-            setattr(accelerator, name, _always(value))
+    cudnn.is_acceptable = always(False)

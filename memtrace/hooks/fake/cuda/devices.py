@@ -24,18 +24,26 @@ _OLD_TYPES = {
 _NAMES = {dtype: f"torch.cuda.{name}" for name, dtype in _OLD_TYPES.items()}
 
 
+def is_number(device: Any) -> bool:
+    """Return whether a device is told by its number alone, as a rank is: also one of numpy.
+
+    >>> is_number(0), is_number("cuda:0"), is_number(None), is_number(True)
+    (True, False, False, False)
+    """
+    return not isinstance(device, (bool, str, torch.Tensor)) and hasattr(type(device), "__index__")
+
+
 def named(device: Any) -> torch.device:
     """Return the device that a program means by a name, a number (always the accelerator's) or a device."""
-    return _HostDevice("cuda", device) if isinstance(device, int) else _HostDevice(device)
+    return _HostDevice("cuda", device.__index__()) if is_number(device) else _HostDevice(device)
 
 
 class _DeviceKind(type):
     """Makes the class below equal to torch's own in all but identity."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and not kwargs and isinstance(args[0], int):
-            return named(args[0])
-        return _HostDevice(*args, **kwargs)
+        (only,) = (*args, *kwargs.values()) if len(args) + len(kwargs) == 1 else (None,)
+        return named(only) if is_number(only) else _HostDevice(*args, **kwargs)
 
     def __instancecheck__(cls, one: Any) -> bool:
         return isinstance(one, _HostDevice)

@@ -123,10 +123,12 @@ class Graph:
 
 
 def install(warn: Callable[[str, str], None]) -> None:
-    """Put the classes in place. Affects: `torch.cuda`, `torch.Tensor.record_stream`."""
+    """Put the classes in place. Affects: `torch`, `torch.cuda`, `torch.Tensor.record_stream`."""
     cuda: Any = torch.cuda
+    for module in (cuda, cuda.streams, torch):
+        module.Stream, module.Event = Stream, Event
     for module in (cuda, cuda.streams):
-        module.Stream, module.Event, module.ExternalStream = Stream, Event, Stream
+        module.ExternalStream = Stream
     for name in ("current_stream", "default_stream", "get_stream_from_external"):
         setattr(cuda, name, lambda *_args, **_kwargs: Stream())
     for name in ("stream", "StreamContext", "device", "device_of", "_DeviceGuard"):

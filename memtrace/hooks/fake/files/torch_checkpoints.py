@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.fake.events.storages import CUDA, HOST, FakeMemory
+from memtrace.hooks.fake.events.storages import CUDA, HOST, PLAIN, FakeMemory
 
 Place = Callable[[Any], Any]
 """Gives the place of a path: where it is read, or where it is to be written."""
@@ -78,18 +78,21 @@ class _Loader:
         """Return the token of a storage: within a load the same one each time, elsewhere a new one that is not kept."""
         found = None if self._made is None else self._made.get(key)
         if found is None:
-            found = StorageToken(self.new(self._kind_wanted(kind), num_bytes))
+            found = StorageToken(self._placed(kind, num_bytes))
             if self._made is not None:
                 self._made[key] = found
         return found
 
-    def _kind_wanted(self, kind: str) -> str:
-        location = self._location
+    def _placed(self, kind: str, num_bytes: int) -> Any:
+        """Return a new storage where the load wants one that was saved as of this kind."""
+        saved_on, location = "cuda:0" if kind == CUDA else "cpu", self._location
+        if callable(location):
+            storage = self.new(kind, num_bytes)
+            moved = location(storage, saved_on)
+            return storage if moved is None else getattr(moved, "_untyped_storage", moved)
         if isinstance(location, dict):
-            location = location.get("cuda:0" if kind == CUDA else "cpu")
-        if location is None or callable(location):
-            return kind
-        return CUDA if str(location).startswith("cuda") else HOST
+            location = location.get(saved_on)
+        return self.new(kind if location is None else _kind_named(str(location)), num_bytes)
 
     def load(self, call: Callable[..., Any], location: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a load for a location."""
@@ -98,6 +101,10 @@ class _Loader:
             return call(*args, **kwargs)
         finally:
             self._location, self._made = before
+
+
+def _kind_named(location: str) -> str:
+    return {"cuda": CUDA, "meta": PLAIN}.get(location.partition(":")[0], HOST)
 
 
 _loader = _Loader()

@@ -20,6 +20,7 @@ from memtrace.hooks.fake.events.storages import CUDA, HOST, PLAIN, FakeMemory
 from memtrace.hooks.fake.kernels.attention import Attention
 from memtrace.hooks.fake.tensors.autocast import softmax_widens
 from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
+from memtrace.hooks.fake.tensors.moves import parse_module_to, parsed_to
 from memtrace.hooks.fake.tensors.operators import READ, constant
 
 _CUDA = torch.device("cuda:0")
@@ -46,8 +47,11 @@ def getter(name: str) -> Any:
 class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it untyped
     """Sees each call of torch from Python, above autograd."""
 
-    def __init__(self, memory: FakeMemory, assumptions: Assumptions, attention: Attention) -> None:
+    def __init__(
+        self, memory: FakeMemory, assumptions: Assumptions, attention: Attention, *, num_devices: int = 1
+    ) -> None:
         super().__init__()
+        self._num_devices = num_devices
         self._memory = memory
         self._assumptions = assumptions
         tensor = torch.Tensor
@@ -58,9 +62,14 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             getter("is_meta"): lambda one: self._shown(one).type == "meta",
             torch.Tensor.data.__set__: self._set_data,
             tensor.data_ptr: self._address,
-            tensor.get_device: lambda one: 0 if self._shown(one).type == "cuda" else -1,
+            tensor.get_device: self._index,
+            torch.get_device: self._index,
+            torch._C._nn._parse_to: lambda *args, **kwargs: parse_module_to(args, kwargs, self._shown),
             tensor.to: self._to,
-            tensor.cuda: lambda one, device=None, non_blocking=False, **_options: self._to(one, _CUDA),
+            tensor.new_tensor: self._new_tensor,
+            tensor.cuda: lambda one, device=None, non_blocking=False, **_options: self._to(
+                one, _CUDA if device is None else device
+            ),
             tensor.cpu: lambda one, **_options: self._to(one, _CPU),
             tensor.pin_memory: lambda one, *_args: one,
             tensor.is_pinned: lambda _one, *_args: False,
@@ -90,8 +99,12 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             device = torch_device.CURRENT_DEVICE
             if device is None or func not in torch_device._device_constructors():
                 return func(*args, **(kwargs or {}))
-        device = named(device)
-        kwargs = {**(kwargs or {}), "device": device}
+        return self._placed(named(device), func, args, kwargs or {})
+
+    def _placed(self, device: torch.device, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a call that makes something on a device."""
+        self._check_number(device)
+        kwargs = {**kwargs, "device": device}
         if device.type == "cpu":
             return func(*args, **kwargs)
         if device.type == "meta":
@@ -117,8 +130,27 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
     def _device(self, one: Any) -> torch.device:
         return self._shown(one)
 
+    def _index(self, one: Any) -> int:
+        return 0 if self._shown(one).type == "cuda" else -1
+
+    def _new_tensor(self, one: Any, data: Any, **options: Any) -> Any:
+        # Like `torch.tensor`, it makes its result where no mode is asked.
+        device = options.pop("device", None)
+        device = self._shown(one) if device is None else named(device)
+        return self._placed(device, one.new_tensor, (data,), options)
+
+    def _check_number(self, device: torch.device) -> None:
+        """Refuse a GPU beside the first: what lies on it would be counted on the first."""
+        if device.type != "cuda" or not device.index:
+            return
+        if device.index >= self._num_devices:
+            raise RuntimeError(f"CUDA error: invalid device ordinal\n{device}, of {self._num_devices} GPUs")
+        self._assumptions.refuse(f"only the first GPU of a process is predicted, and this uses {device}")
+
     def _to(self, one: Any, *args: Any, **kwargs: Any) -> Any:
-        device, dtype, rest = _parsed(args, kwargs, self._shown)
+        device, dtype, rest = parsed_to(args, kwargs, self._shown)
+        if device is not None:
+            self._check_number(device)
         if dtype is not None:
             rest["dtype"] = dtype
         shown = self._shown(one)
@@ -211,27 +243,3 @@ def _without_what_is_not_there(kwargs: dict[str, Any]) -> dict[str, Any]:
     if kwargs.get("pin_memory") or is_fake(kwargs.get("generator")):
         return {name: one for name, one in kwargs.items() if name not in ("pin_memory", "generator")}
     return kwargs
-
-
-def _parsed(args: Any, kwargs: Any, shown: Callable[[Any], torch.device]) -> tuple[Any, Any, dict[str, Any]]:
-    """Return device, dtype and the other arguments of `Tensor.to`."""
-    rest = dict(kwargs)
-    rest.pop("non_blocking", None)
-    device, dtype, other = rest.pop("device", None), rest.pop("dtype", None), rest.pop("other", None)
-    flags = []
-    for one in args:
-        if isinstance(one, torch.Tensor):
-            other = one
-        elif isinstance(one, torch.dtype):
-            dtype = one
-        elif isinstance(one, bool):
-            flags.append(one)
-        elif one is not None:
-            device = one
-    if len(flags) > 1:
-        rest["copy"] = flags[1]
-    if other is not None:
-        device, dtype = shown(other), other.dtype
-    if device is not None:
-        device = named(device)
-    return device, dtype, rest

@@ -1,0 +1,95 @@
+"""The accelerator that C++ does not have: `torch.accelerator`, and copies of a tensor to the GPUs of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from memtrace.hooks.fake.cuda import streams
+
+_INDEX_CALLS = "getDeviceIndex exchangeDevice maybeExchangeDevice"
+_SILENT_CALLS = "setDeviceIndex setStream synchronizeDevice emptyCache emptyHostCache resetPeakStats"
+
+
+def always(value: Any) -> Callable[..., Any]:
+    """Return a function that answers this, whatever it is asked."""
+
+    def answer(*_args: Any, **_kwargs: Any) -> Any:
+        return value
+
+    return answer
+
+
+def install(device_count: int, capability: tuple[int, int]) -> None:
+    """Put the answers in place. Affects: `torch.accelerator`, `torch._C`, `torch.set_default_tensor_type`."""
+    accelerator: Any = getattr(torch, "accelerator", None)
+    if accelerator is not None:
+        _install_functions(accelerator, device_count)
+    internal: Any = torch._C
+    answers = {
+        "getAccelerator": torch.device("cuda"),
+        "getDeviceCapability": capability,
+        "getStream": streams.Stream(),
+        "isAllocatorInitialized": False,
+        **dict.fromkeys(_INDEX_CALLS.split(), 0),
+        **dict.fromkeys(_SILENT_CALLS.split()),
+    }
+    for name, value in answers.items():
+        setattr(internal, f"_accelerator_{name}", always(value))
+    for copy in (_broadcast, _broadcast_coalesced, _scatter, _gather):
+        setattr(internal, copy.__name__, copy)
+    _replace_default_type()
+
+
+def _install_functions(accelerator: Any, device_count: int) -> None:
+    for name, value in {
+        "is_available": True,
+        "device_count": device_count,
+        "current_accelerator": torch.device("cuda"),
+        "current_device_index": 0,
+        "current_device_idx": 0,
+        "set_device_index": None,
+        "set_device_idx": None,
+        "synchronize": None,
+        "set_stream": None,
+        "current_stream": streams.Stream(),
+    }.items():
+        if hasattr(accelerator, name):
+            setattr(accelerator, name, always(value))
+
+
+def _broadcast(tensor: Any, devices: Sequence[int]) -> list[Any]:
+    return [tensor.to("cuda") for _ in devices]
+
+
+def _broadcast_coalesced(tensors: Sequence[Any], devices: Sequence[int], _buffer_bytes: int) -> list[list[Any]]:
+    return [[one.to("cuda") for one in tensors] for _ in devices]
+
+
+def _scatter(tensor: Any, devices: Sequence[int], sizes: Any, dim: int, _streams: Any = None) -> list[Any]:
+    parts = tensor.chunk(len(devices), dim) if sizes is None else tensor.split(list(sizes), dim)
+    return [one.to("cuda") for one in parts]
+
+
+def _gather(tensors: Sequence[Any], dim: int, destination: int | None = None) -> Any:
+    return torch.cat(list(tensors), dim).to("cpu" if destination == -1 else "cuda")
+
+
+def _replace_default_type() -> None:
+    """Let a program make one of CUDA's old classes the default: that is a default type and a default device."""
+    from memtrace.hooks.fake.cuda.devices import type_meant
+
+    module: Any = torch
+    choose = module.set_default_tensor_type
+
+    def set_default_tensor_type(kind: Any) -> None:
+        device, dtype = type_meant(kind) or (None, None)
+        if device is None:
+            choose(kind)
+            return
+        torch.set_default_dtype(dtype)  # type: ignore[arg-type]  # known with the device
+        torch.set_default_device(device if device == "cuda" else None)
+
+    module.set_default_tensor_type = set_default_tensor_type
