@@ -19,7 +19,7 @@ from typing import Any
 
 from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.report import Finding, Note, Peak, PredictedPeak, RankReport
-from memtrace.analysis.results.trend import Trend
+from memtrace.analysis.results.trend import Trend, TrendRun
 from memtrace.report.answers import trend as trend_answers
 from memtrace.report.json import report as report_documents
 
@@ -52,6 +52,8 @@ def report_schema() -> str:
 def trend_schema() -> str:
     """Return the schema of `memtrace trend --json`, and of `memtrace diff --json` of more than two traces."""
     schemas = _Schemas()
+    # The document leaves out the curves that the page draws.
+    schemas.define(TrendRun, without=("curve",))
     record = schemas.record(Trend)
     name, version = trend_answers.FORMAT, trend_answers.VERSION
     return schemas.document("memtrace trend --json", name, version, record["properties"])
@@ -81,12 +83,12 @@ class _Schemas:
         if kind in _SIMPLE:
             return {"type": _SIMPLE[kind]}
         if kind is Peak:
-            self._define(Peak, without=("event",))
+            self.define(Peak, without=("event",))
             # A predicted peak has more, and what both have is told once.
-            self._define(PredictedPeak, without=("event",))
+            self.define(PredictedPeak, without=("event",))
             return {"$ref": "#/$defs/Peak"}
         if dataclasses.is_dataclass(kind):
-            self._define(typing.cast("type[Any]", kind))
+            self.define(typing.cast("type[Any]", kind))
             return {"$ref": f"#/$defs/{kind.__name__}"}  # type: ignore[union-attr]
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin in (typing.Union, types.UnionType):
@@ -116,7 +118,8 @@ class _Schemas:
         description = (inspect.getdoc(kind) or "").partition("\n\n")[0]
         return {"type": "object", "description": description, "required": list(properties), "properties": properties}
 
-    def _define(self, kind: type[Any], *, without: Iterable[str] = ()) -> None:
+    def define(self, kind: type[Any], *, without: Iterable[str] = ()) -> None:
+        """Add the definition of a result, unless it is there."""
         if kind.__name__ not in self._definitions:
             self._definitions[kind.__name__] = {}  # types refer to themselves
             self._definitions[kind.__name__] = self.record(kind, without=without)
