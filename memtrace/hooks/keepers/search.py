@@ -201,20 +201,18 @@ class _Search:
         answers: list[tuple[weakref.ref[Any], Answer]] = []
         groups = self._unknown_tensors()
         for key in sorted(groups, key=lambda key: -key[0] * len(groups[key]))[:_MAX_ASKED]:
-            tensors = groups.pop(key)
-            storages = [storage for tensor in tensors for storage in _storages(tensor)]
-            references = [weakref.ref(tensor) for tensor in tensors]
-            answer = self._of_gradients(tensors, graph_of_gradients)
-            # What is asked about must be referred to by no list of ours. What is last was made last.
-            tensor = tensors.pop()
-            tensors.clear()
-            if answer is None:
-                answer = who_keeps(tensor, self._edges, context_class, until_ns=until_ns)
-            del tensor
-            if answer is not None:
-                self._keep(self._entry_of(answer), storages)
-                answers += [(reference, answer) for reference in references]
-        return answers
+            answers += self._of_gradients(groups[key], graph_of_gradients)
+            references = [weakref.ref(tensor) for tensor in groups.pop(key) if not self._is_known(tensor)]
+            # One made early and one made late: where they are kept by the same, all between them are.
+            ends = [references[-1], *references[:1]] if len(references) > 1 else references
+            asked = [(one, who_keeps(one, self._edges, context_class, until_ns=until_ns)) for one in ends]
+            if len({answer for _, answer in asked}) == 1:
+                asked = [(one, asked[0][1]) for one in references]
+            answers += [(one, answer) for one, answer in asked if answer is not None]
+        return self.remember(answers)
+
+    def _is_known(self, tensor: Any) -> bool:
+        return all(address in self._known for address, _, _ in _storages(tensor))
 
     def _unknown_tensors(self) -> dict[tuple[int, str], list[Any]]:
         """Return the tensors whose storages nobody owns or keeps, by bytes and type."""
@@ -238,13 +236,17 @@ class _Search:
                 rows.append((now_ns, step, device, address, size, *named, len(kept.storages), num_bytes))
         return rows[:_MAX_ROWS]
 
-    def _of_gradients(self, tensors: Iterable[Any], place: Place | None) -> Answer | None:
-        """Return the answer where a gradient has a graph, by which it keeps what it is the gradient of."""
+    def _of_gradients(self, tensors: Iterable[Any], place: Place | None) -> list[tuple[weakref.ref[Any], Answer]]:
+        """Keep tensors whose gradient has a graph, by which it refers to what it was taken for; return both."""
+        answer = Answer("cycle through the graph of its own .grad (create_graph=True)", "cycle", place)
+        found = []
         for tensor in tensors:
             gradient = tensor.grad if tensor.is_leaf else None
             if gradient is not None and gradient.grad_fn is not None:
-                return Answer("cycle through the graph of its own .grad (create_graph=True)", "cycle", place)
-        return None
+                for one in (tensor, gradient):
+                    self._keep(self._entry_of(answer), _storages(one))
+                    found.append((weakref.ref(one), answer))
+        return found
 
     def _keep(self, entry: Kept, storages: Iterable[tuple[int, int, str]]) -> None:
         for address, size, device in storages:
