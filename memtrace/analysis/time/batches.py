@@ -2,8 +2,8 @@
 
 In: the rows of owners that are inputs of root modules. Out: samples and tokens a step. The rows of one moment are the
 inputs of one forward, of a module that has parameters and is trained. Its tokens are the first input of whole numbers
-with two axes, batch and sequence (`input_ids` where one is named so); its samples the first axis of that, or else of
-the first input.
+with two axes, batch and sequence (`input_ids` where one is named so), if all inputs have as many rows; its samples the
+first axis of that, or else of the first input.
 """
 
 from __future__ import annotations
@@ -135,8 +135,12 @@ class _Inputs:
 def _batch(inputs: list[_Input]) -> Batch:
     """Return what one forward takes in."""
     tokens = [one for one in inputs if one.is_whole and len(one.shape) == 2]
-    if tokens:
-        rows, columns = next((one for one in tokens if one.is_named), tokens[0]).shape
+    named = next((one for one in tokens if one.is_named), None)
+    # Of a graph, whole numbers with two axes are its edges.
+    if named is None and len({one.shape[0] for one in inputs if one.shape}) == 1:
+        named = next(iter(tokens), None)
+    if named is not None:
+        rows, columns = named.shape
         return Batch(tokens=rows * columns, samples=rows)
     first = next((one for one in inputs if one.shape), None)
     return Batch(tokens=None, samples=None if first is None else first.shape[0])
