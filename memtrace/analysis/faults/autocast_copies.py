@@ -104,5 +104,5 @@ def _beyond_their_use(case: Case, rows: IntArray) -> list[Cut]:
         there += running_level(cut.start, cut.end, cut.size_bytes, len(there))
     # No more than is known, or not known otherwise, to be there.
     enough = np.array([there[start] >= sizes[rows].sum() for start in starts], np.bool_)
-    start, end, size = (np.array(column, np.int64)[enough] for column in (starts, ends, num_bytes))
-    return [Cut(start=start, end=end, size_bytes=size)]
+    columns = [np.array(column, np.int64)[enough] for column in (starts, ends, num_bytes)]
+    return [Cut(start=columns[0], end=columns[1], size_bytes=columns[2])]
