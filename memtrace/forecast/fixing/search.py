@@ -7,7 +7,7 @@ each miss corrects; then, unless they are to be kept, precision and micro-batch,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -288,16 +288,16 @@ def title_of(changes: Changes) -> str:
     >>> title_of(Changes()), title_of(Changes(optimizer="fused", recompute=("a", "b")))
     ('nothing changed', 'fused optimizer, 2 modules computed again')
     """
-    parts: Sequence[str | None] = (
-        changes.micro_batch and f"micro-batch {changes.micro_batch}",
-        changes.autocast and f"autocast to {changes.autocast}",
-        changes.allocator and changes.allocator,
-        changes.optimizer
-        and ("fused optimizer" if changes.optimizer == "fused" else "optimizer one parameter at a time"),
-        "gradients freed by zero_grad" if changes.set_to_none else None,
-        "no cache of keys and values" if changes.no_cache else None,
-        changes.recompute and f"{_modules(len(changes.recompute))} computed again",
-        changes.offload and f"{_modules(len(changes.offload))} kept on the host",
+    kernels = {None: "", "fused": "fused optimizer", "loop": "optimizer one parameter at a time"}[changes.optimizer]
+    parts = (
+        f"micro-batch {changes.micro_batch}" if changes.micro_batch else "",
+        f"autocast to {changes.autocast}" if changes.autocast else "",
+        changes.allocator or "",
+        kernels,
+        "gradients freed by zero_grad" if changes.set_to_none else "",
+        "no cache of keys and values" if changes.no_cache else "",
+        f"{_modules(len(changes.recompute))} computed again" if changes.recompute else "",
+        f"{_modules(len(changes.offload))} kept on the host" if changes.offload else "",
     )
     return ", ".join(part for part in parts if part) or "nothing changed"
 

@@ -98,6 +98,8 @@ def _answer(found: Fixed) -> list[str]:
     if best.changes.is_nothing:
         return [f"It fits in {budget} as it is.", f"{needs} ({how})."]
     slower = _slower(best.slowdown)
+    if found.target_bytes < found.budget_bytes:
+        budget += f", {1 - found.target_bytes / found.budget_bytes:.0%} of it left free,"
     verified = "run so and held" if found.is_verified else "not verified: nothing was run"
     return [
         f"It fits in {budget} with: {best.title}.",
