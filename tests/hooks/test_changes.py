@@ -122,6 +122,18 @@ def _guard() -> Guard:
     return Guard(lambda *_: None, torch.compiler.is_compiling)
 
 
+def test_a_plan_of_another_program_is_told_of() -> None:
+    warned: list[str] = []
+    changed = Changed(
+        torch, Changes(recompute=("layers.0", "blocks.0")), None, _guard(), lambda _, message: warned.append(message)
+    )
+    changed.install()
+    train(1)
+    changed.tell_missing()
+    changed.finish()
+    assert warned == ["modules of the plan that were never run: 1, layers.0 first"]
+
+
 def test_evaluation_is_not_changed(apply: Apply) -> None:
     apply(Changes(recompute=("blocks.0",)))
     model = Model()

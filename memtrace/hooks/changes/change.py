@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -43,6 +44,7 @@ def install_alone(options: RecordOptions) -> None:
         guard = Guard(warn, torch.compiler.is_compiling)
         _changed = Changed(torch, options.changes, None, guard, warn)
         _changed.install()
+        atexit.register(_changed.tell_missing)
 
 
 class Changed:
@@ -93,6 +95,12 @@ class Changed:
             self._handles.append(
                 register_optimizer_step_post_hook(wrap(lambda *_a, **_k: survey.step(), name="the survey"))
             )
+
+    def tell_missing(self) -> None:
+        """Warn of modules that a plan names and the program never ran: it is then another program than was searched."""
+        if self._waiting and self._names.num_roots:
+            missing = sorted(self._waiting)
+            self._warn("fix-missing", f"modules of the plan that were never run: {len(missing)}, {missing[0]} first")
 
     def finish(self) -> None:
         """Write the survey and take everything off."""
