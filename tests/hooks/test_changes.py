@@ -236,3 +236,11 @@ def test_autocast_is_put_around_the_outermost_forward(apply: Apply) -> None:
     apply(Changes(autocast="bfloat16"))
     assert Wrapper(nn.Linear(4, 4))(torch.randn(2, 4)).dtype is torch.float32
     assert nn.Sequential(nn.Linear(4, 4))(torch.randn(2, 4)).dtype is torch.bfloat16
+
+
+def test_the_program_may_profile_its_modules(apply: Apply) -> None:
+    apply(Changes(recompute=("0",)))
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
+    with torch.profiler.profile(with_stack=True, with_modules=True) as profile:
+        model(torch.randn(2, 4)).sum().backward()
+    assert any("linear" in one.key for one in profile.key_averages())

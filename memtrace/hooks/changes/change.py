@@ -118,21 +118,22 @@ class Changed:
         torch = self._torch
         original = torch.nn.Module.__call__
         enter, leave, is_compiling = self._enter, self._leave, torch.compiler.is_compiling
-        names, guard = self._names, self._guard
+        names, guard, precision = self._names, self._guard, self._precision
 
-        def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+        # Named as in torch: its profiler, where it traces frames, reads `self` of this one.
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if is_compiling() or guard.active:
-                return original(module, *args, **kwargs)
-            opened = enter(module, args, kwargs)
+                return original(self, *args, **kwargs)
+            opened = enter(self, args, kwargs)
             out = None
             has_failed = True
             try:
-                with self._precision(names.is_outermost):
-                    out = original(module, *args, **kwargs)
+                with precision(names.is_outermost):
+                    out = original(self, *args, **kwargs)
                 has_failed = False
                 return out
             finally:
-                leave(module, opened, out, has_failed)
+                leave(self, opened, out, has_failed)
 
         hide_from_warnings(call)
         self._patches.replace(torch.nn.Module, "__call__", call)
