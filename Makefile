@@ -96,7 +96,7 @@ fuzz: $(DEV_STAMP) ## break inputs for an hour and ask every command about them 
 docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the pictures of the README
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/screenshot.py demo/report.html docs/images/report.png --height 800
-	$(BIN)/python docs/screenshot.py demo/report.html docs/images/map.png --view view=map --height 830
+	$(BIN)/python docs/screenshot.py demo/report.html docs/images/map.png --view view=map --height 800
 
 bench: $(DEV_STAMP) ## run the benchmarks
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

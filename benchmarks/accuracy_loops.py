@@ -28,7 +28,8 @@ The loops of well-known programs in a few lines each, written by `benchmarks/acc
 itself what it holds at the end of every step (storages of parameters, gradients, buffers and optimizer states, by plain
 torch), and says which phases the step went through and how many samples. *Differences* are steps in which memtrace says
 anything else of phases, samples or micro-batches; *owned* is the largest difference in bytes of any category at the end
-of any step. Buffers of a model are known from its first call on.
+of any step. Buffers of a model are known from its first call on. Threads other than the first are followed in no
+phase, so that what they make in theirs may be unattributed.
 
 | loop | what is special | steps | differences | owned | unattributed at the peak |
 |---|---|---:|---:|---:|---:|

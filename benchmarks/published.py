@@ -143,7 +143,9 @@ def verdict_of(row: Row, engine: str, python: str) -> GpuVerdict:
         # A CUDA build of torch without NVIDIA's libraries cannot even be imported but on the stand-ins.
         found = devices(command, row.gpu, without_end=without_end)
         path = Path(folder) / "predicted.json"
-        return predict(command, path, options, force=True, allow_writes=False, devices=found, stdout=sink, stderr=sink)
+        return predict(
+            command, path, options, force=True, allow_writes=False, variables=found, stdout=sink, stderr=sink
+        )
 
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "wb") as nowhere:
         sink = nowhere.fileno()

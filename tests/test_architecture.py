@@ -24,6 +24,7 @@ RESULT_TYPES = frozenset(
         "memtrace.allocator.results",
         "memtrace.analysis.results",
         "memtrace.forecast.results",
+        "memtrace.forecast.bisecting.results",
         "memtrace.forecast.fitting.results",
         "memtrace.forecast.fixing.results",
         "memtrace.forecast.prediction.results",

@@ -19,6 +19,7 @@ from memtrace.analysis.communication.findings import communication_findings
 from memtrace.analysis.device.activations import activations_at, saved_for_backward
 from memtrace.analysis.device.device_history import DeviceHistory, build_history, device_names
 from memtrace.analysis.device.evaluation import evaluation_result
+from memtrace.analysis.device.high_water import unrecorded_steps
 from memtrace.analysis.device.modules import modules_at
 from memtrace.analysis.device.peak import end_state, moment_of, peak_between, peak_without_history
 from memtrace.analysis.device.stacks import stacks_at
@@ -167,6 +168,7 @@ def _device_report(
         name: moment_of(history, one) for name, one in peaks.items() if one is not None and not one.predicted
     }
     reserved = history.levels.reserved
+    steps = step_results(history, spans)
     return RankReport(
         rank=rank.rank,
         device=history.device,
@@ -182,7 +184,8 @@ def _device_report(
         first_step_effects=first_step_effects(history, spans),
         end=end,
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
-        steps=step_results(history, spans),
+        steps=steps,
+        unrecorded=unrecorded_steps(steps),
         evaluation=evaluation_result(history),
         oom=diagnosis.oom,
         leaks=diagnosis.leaks,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.options.redaction import redaction_options
+from memtrace.cli.shell.errors import BadValue
 from memtrace.errors import MemtraceError
 from memtrace.schema.names import Category
 from memtrace.schema.redaction import Redaction
@@ -31,11 +32,14 @@ class BudgetText(click.ParamType):  # type: ignore[type-arg]  # generic only for
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Budget:
         """Return the budget; wrong usage where the text is none."""
         from memtrace.analysis.asked.check import parse_budget
+        from memtrace.units import parse_size
 
         try:
-            return parse_budget(str(value))
+            budget = parse_budget(str(value))
+            parse_size(re.split("[<=]", str(value))[-1])
+            return budget
         except MemtraceError as error:
-            self.fail(f"{error.message}: {error.hint}", param, ctx)
+            raise BadValue(error.message, error.hint, ctx=ctx, param=param) from error
 
 
 class Percent(click.ParamType):  # type: ignore[type-arg]

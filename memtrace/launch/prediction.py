@@ -37,7 +37,8 @@ def predict(
     allow_writes: bool,
     stdout: int | None = None,
     stderr: int | None = None,
-    devices: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     survey: SurveyOptions | None = None,
     changes: Changes | None = None,
 ) -> Trace:
@@ -68,8 +69,8 @@ def predict(
         )
         if changes is not None and changes.allocator is not None:
             environ[ALLOCATOR_VARIABLE] = changes.allocator
-        environ |= {**_rank_zero(gpu), **(devices or {})}
-        status = run_command(command, options, environ, stdout=stdout, stderr=stderr)
+        environ |= {**_rank_zero(gpu), **(variables or {})}
+        status = run_command(command, options, environ, stdout=stdout, stderr=stderr, cwd=cwd)
         return _read(folder / "parts", path, command, options, status)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

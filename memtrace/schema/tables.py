@@ -145,6 +145,19 @@ STEPS = Table(
         _int("reserved_bytes", "bytes", "what the allocator has reserved, at the end", nullable=True),
         _int("allocated_bytes", "bytes", "what the allocator has handed out, at the end", nullable=True),
         _int("host_rss_bytes", "bytes", "resident host memory of the process, at the end", nullable=True),
+        _int(
+            "high_water_bytes",
+            "bytes",
+            "most that the allocator had handed out in the step, recorded or not; null where nothing counted it, or "
+            "where an accelerator's counter rose no higher than in a step before",
+            nullable=True,
+        ),
+        _int(
+            "peak_host_rss_bytes",
+            "bytes",
+            "largest resident host memory that the process ever had, where that rose in the step",
+            nullable=True,
+        ),
         _int("num_device_mallocs", "calls", "segments taken from the device since the recording began", nullable=True),
         _int("recording_ns", "ns", "time that memtrace itself spent inside the step", nullable=True),
     ),

@@ -287,11 +287,12 @@ def opacus(torch: Any, ledger: Ledger) -> None:
 def ignite(torch: Any, ledger: Ledger) -> None:
     """An engine as ignite's: an update function over a loader, and an evaluator after each epoch, in larger batches."""
     model, criterion = mlp(torch, 16, 32, 4), torch.nn.CrossEntropyLoss()
+    training, validation = batches(torch, 3, 5), batches(torch, 2, 15)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before: tuple[str, ...] = ()
     for epoch in range(2):
         model.train()
-        for number, (data, labels) in enumerate(batches(torch, 3, 5)):
+        for number, (data, labels) in enumerate(training):
             optimizer.zero_grad()
             criterion(model(data), labels).backward()
             optimizer.step()
@@ -301,7 +302,7 @@ def ignite(torch: Any, ledger: Ledger) -> None:
             before = ()
         model.eval()
         with torch.no_grad():
-            for data, labels in batches(torch, 2, 15):
+            for data, labels in validation:
                 criterion(model(data), labels)
         # Both loaders are asked once more, and say that there is nothing left.
         before = ("data", *("data", "evaluation", "evaluation") * 2, "data")

@@ -30,7 +30,7 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "growing_batches": ("growing-batches", ".backward()", None),
     # Of the batches that the graph keeps, the recording does not know that.
     "evaluation_with_graph": ("evaluation-graph", "total = total + model(", None),
-    "evaluation_outputs_kept": ("evaluation-outputs", "outputs = model(", 0.05),
+    "evaluation_outputs_kept": ("evaluation-outputs", "found.append(", 0.05),
 }
 """For each fault its finding, code of the line that it names, and how close the promised peak comes to the twin's."""
 

@@ -15,8 +15,8 @@ from memtrace.store.reading.read import read_trace
 
 CASES: dict[str, tuple[str, str | None, bool]] = {
     "c01_val_loss_graph": ("evaluation-graph", "total = total + ce(net(x), y)", True),
-    "c07_eval_keeps_logits": ("evaluation-outputs", None, True),
-    "c09_checkpoint_kept": ("second-copy", None, True),
+    "c07_eval_keeps_logits": ("evaluation-outputs", "found.append(", True),
+    "c09_checkpoint_kept": ("second-copy", "ckpt = torch.load(", True),
     "c10_frozen_base_gets_grads": ("unstepped-gradients", "loss.backward()", False),
     "c18_checkpointing_off_after_eval": ("recomputation-off", "checkpoint(block, x", True),
     "c21_logprob_gather": ("large-logits", "log_softmax(-1).gather(", True),

@@ -269,6 +269,16 @@ def test_each_colouring_has_a_legend(open_report: OpenReport, colour: str) -> No
     assert MODULES[2] == HOSTILE_NAME
 
 
+@pytest.mark.parametrize("run", RUNS)
+def test_every_view_counts_allocations_alike(open_report: OpenReport, run: str) -> None:
+    # Blocks that were there before are listed on the map, and are no allocations of the recording.
+    number = f"{RUNS[run]().ranks[0].num_allocations:,} allocations"
+    opened = open_report(RUNS[run](), view="map")
+    assert opened.text("#map-count") == number
+    opened.go("overview")
+    assert number in opened.text("[data-card=completeness]")
+
+
 # Without WebGL2
 
 

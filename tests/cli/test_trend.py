@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from memtrace.analysis.asked.trend import trend
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Report
 from memtrace.cli import group
+from memtrace.report.answers.trend import trend_json
+from memtrace.report.page.trend import render_trend
 from memtrace.store.reading.read import read_trace
 from tests.allocator.simulated import write_snapshot
+from tests.fake_report import gpt_report
 
 MIB = 1 << 20
 
@@ -100,3 +104,23 @@ def test_a_folder_without_traces_is_an_error_with_a_hint(tmp_path: Path) -> None
 def test_redacted_runs_have_no_names(folder: Path, option: str) -> None:
     shown = run("trend", folder, option, "--json").stdout
     assert not [name for name in ("a.pickle", "broken", str(folder)) if name in shown]
+
+
+def test_the_memory_of_all_runs_lies_on_one_axis(tmp_path: Path) -> None:
+    report, other = gpt_report(), gpt_report()
+    shorter = replace(other.ranks[0], steps=other.ranks[0].steps[:2])
+    found = trend([report, replace(other, ranks=(shorter,))], title="x")
+    curves = [run.curve for run in found.runs]
+    # The end of a step is the next number.
+    assert [None if one is None else int(one.steps[-1]) for one in curves] == [500 + 1, 2 + 1]
+    page = render_trend(found)
+    paths = re.findall(r'<path class="side-(\d)" d="([^"]*)"', page)
+    assert [at for at, _ in paths] == ["0", "1"]
+    # The first run did not record steps 4 to 499: its curve begins anew after them.
+    assert [path.count("M") for _, path in paths] == [2, 1]
+    assert ".side-1 { --color" in page
+    assert "curve" not in json.loads(trend_json(found))["runs"][0]
+
+
+def test_one_run_alone_has_no_overlay() -> None:
+    assert 'id="curves"' not in render_trend(trend([gpt_report()], title="x"))

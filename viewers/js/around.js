@@ -1,7 +1,7 @@
 // What the payload says of a rank's chart, put onto an axis: lanes of steps and phases, where to open, out-of-memory, peak.
 
 import { axisExtent, isTimed, momentAt, placeOfMoment, placeOfNs } from "./camera.js";
-import { placeOfSecond } from "./folds.js";
+import { foldsOf, placeOfSecond, placesOf } from "./folds.js";
 import { lastNotAbove } from "./search.js";
 
 /** How much is seen beside the steps that a chart opens on. */
@@ -13,6 +13,10 @@ const GRAIN = 7;
 /** A chart as it stands in the payload, with answers by axis. Affects: the extent of `data`, which may reach farther. */
 export function openChart(chart, data) {
   if (chart && data.seconds !== null) {
+    // Gaps are as wide as a thumb among the steps, however long the program took to begin.
+    const firsts = data.base.map(([first]) => first);
+    if (chart.opens && data.folds.length) data.folds = foldsOf(data.seconds, firsts, chart.opens.map((ns) => ns / 1e9));
+    data.places = placesOf(data.seconds, data.folds);
     const [from, to] = chart.extent.map((ns) => placeOfSecond(data.folds, ns / 1e9));
     data.extent = [from, Math.max(from + (to - from) * 1.004, from + 1e-9)];
   }

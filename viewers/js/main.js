@@ -24,7 +24,7 @@ const KEYS = [
   ["w a s d", "zoom and move on timeline and map"],
   ["x", "time or events on the horizontal axis"],
   ["l", "the map stacked or by address"],
-  ["/", "search the map"],
+  ["/", "search timeline and map"],
   ["← → ↑ ↓", "move on timeline and map"],
   ["+ − < >", "zoom in time, in bytes"],
   ["shift drag", "select a box: sums by category"],
@@ -110,6 +110,8 @@ function chooseRank(index) {
 }
 
 function go(view) {
+  // By address the vertical axis is another one: what is on screen there means nothing elsewhere.
+  if (app.state.layout === "address" && view !== app.state.view) app.state.camera = null;
   app.state.view = view;
   saveState();
   return build();
@@ -227,8 +229,9 @@ function onKey(event) {
   const number = payload.ranks.length ? shownViews()[Number(event.key) - 1] : null;
   if (action) action();
   else if (number) go(number[0]);
-  else if (event.key === "/" && app.state.view !== "map") go("map").then(() => document.getElementById("map-search")?.focus());
-  else if (!shown.key?.(event)) return;
+  else if (shown.key?.(event)) return event.preventDefault();
+  else if (event.key === "/") go("map").then(() => document.getElementById("map-search")?.focus());
+  else return;
   event.preventDefault();
 }
 

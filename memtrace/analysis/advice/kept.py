@@ -46,7 +46,7 @@ def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Findi
         found.remove(kept)
     for one in same[:1]:
         keeper = {name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")}
-        title = f"{one.title}, kept by {kept.evidence['kept_by']}"
+        title = one.title if "kept_by" in one.evidence else f"{one.title}, kept by {kept.evidence['kept_by']}"
         named = dataclasses.replace(
             one, title=title, evidence={**one.evidence, **keeper}, where=one.where or kept.where
         )

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
-
-from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepCurve, StepDiff
-from memtrace.analysis.results.report import IntArray, Peak, RankReport, Report, StackRow
+from memtrace.analysis.asked.step_curve import step_curve
+from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepDiff
+from memtrace.analysis.results.report import Peak, RankReport, Report, StackRow
 from memtrace.analysis.sentences.verdict import main_rank
 from memtrace.schema.frames import own_frames
 from memtrace.units import format_bytes
@@ -86,8 +85,8 @@ def _rank_diff(a: RankReport, b: RankReport) -> RankDiff:
         steady_b_bytes=_steady(b, allocated=allocated),
         leak_a_bytes=sum(one.bytes_per_step for one in a.leaks),
         leak_b_bytes=sum(one.bytes_per_step for one in b.leaks),
-        curve_a=_curve(a, allocated=allocated),
-        curve_b=_curve(b, allocated=allocated),
+        curve_a=step_curve(a, allocated=allocated),
+        curve_b=step_curve(b, allocated=allocated),
     )
 
 
@@ -184,34 +183,6 @@ def _steps(a: RankReport, b: RankReport, *, allocated: bool) -> tuple[StepDiff, 
         for step in sorted({*sides[0], *sides[1]})
         for left, right in [(sides[0].get(step), sides[1].get(step))]
     )
-
-
-def _curve(rank: RankReport, *, allocated: bool) -> StepCurve | None:
-    """Return the memory of a rank over its steps."""
-    timeline = rank.timeline
-    ended = [one for one in rank.steps if one.start_ns is not None and one.end_ns is not None]
-    if timeline is None or not ended:
-        return None
-    level = timeline.allocated_bytes if allocated else timeline.requested_bytes
-    if level is None:
-        return None
-    # On the axis a step's start is its number, and its end the next number; what lies between steps is left out.
-    starts = np.array([one.start_ns for one in ended], np.int64)
-    ends = np.array([one.end_ns for one in ended], np.int64)
-    numbers = np.array([one.step for one in ended], np.int64)
-    at = np.searchsorted(starts, timeline.time_ns, side="right") - 1
-    inside = (at >= 0) & (timeline.time_ns <= ends[np.maximum(at, 0)])
-    chosen = np.flatnonzero(inside)
-    if not len(chosen):
-        return None
-    return StepCurve(
-        steps=_places(timeline.time_ns[chosen], at[chosen], starts, ends, numbers), num_bytes=level[chosen]
-    )
-
-
-def _places(times: IntArray, at: IntArray, starts: IntArray, ends: IntArray, numbers: IntArray) -> tuple[float, ...]:
-    length = np.maximum(ends - starts, 1)
-    return tuple((numbers[at] + (times - starts[at]) / length[at]).tolist())
 
 
 def _verdict(ranks: Sequence[RankDiff]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memtrace.analysis.asked.step_curve import step_curve
 from memtrace.analysis.results.report import Peak, RankReport, Report
 from memtrace.analysis.results.trend import Trend, TrendRun
 from memtrace.analysis.sentences.verdict import main_rank
@@ -61,6 +62,7 @@ def _run(
         change_bytes=None if peak is None or before is None else peak - before,
         outcome="unknown" if card is None else card.outcome,
         death=None if card is None or card.death is None else card.death.sentence,
+        curve=None if rank is None else step_curve(rank, allocated=compares == "allocated"),
     )
 
 

@@ -11,12 +11,16 @@ That a batch was evaluated with gradients switched on, and no backward came of i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
+from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.results.report import Finding
+from memtrace.analysis.sentences.keepers import kept_by
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
@@ -74,14 +78,19 @@ def evaluation_outputs(case: Case) -> Finding | None:
     if new_peak is None:
         return None
     num_bytes = case.at_peak(kept)
+    known = kept_allocations(case.history)
+    keeper = None if known is None else known.largest(np.flatnonzero(np.isin(known.allocation, rows)))
+    fed_at = None if keeper is None or keeper.where is None or keeper.where["line"] is None else keeper.where
+    by_whom = "" if keeper is None else f", in {keeper.text}"
     return Finding(
         slug="evaluation-outputs",
         severity="warning",
-        title=f"Evaluation collects on the device what each batch comes to: {format_bytes(num_bytes)} at the peak",
+        title=f"Evaluation collects on the device what each batch comes to: {format_bytes(num_bytes)}{by_whom}",
         evidence={
             "collected_at_peak_bytes": num_bytes,
             "put_together_at_peak_bytes": case.at_peak(case.cut(joined)),
             "num_allocations": len(rows),
+            **kept_by(keeper),
         },
         change="Reduce each batch before it is kept (argmax, a running metric), or move it to the CPU (.cpu()); in "
         "transformers: preprocess_logits_for_metrics, or eval_accumulation_steps.",
@@ -90,7 +99,7 @@ def evaluation_outputs(case: Case) -> Finding | None:
         saves_ns=None,
         new_peak_bytes=new_peak,
         rank=case.history.rank.rank,
-        where=_line_above(case, rows),
+        where=fed_at or _line_above(case, rows),
     )
 
 
@@ -146,7 +155,7 @@ def _joined(case: Case, rows: IntArray) -> IntArray:
     return found
 
 
-def _line_above(case: Case, rows: IntArray) -> dict[str, object] | None:
+def _line_above(case: Case, rows: IntArray) -> Mapping[str, object] | None:
     """Return the line of the program under which nearly all of some allocations were made."""
     lifetimes = case.lifetimes
     pairs = zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from memtrace.analysis.results.diff import StepCurve
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrendRun:
     """One run: the figures of the rank and device that peaks highest in it."""
 
@@ -34,9 +36,11 @@ class TrendRun:
     """died, would-die, ended or unknown, as on the card of the run."""
     death: str | None
     """How it died, in a sentence."""
+    curve: StepCurve | None = None
+    """Its memory over its steps; `None` without steps or a history."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trend:
     """Runs in a row, the oldest first."""
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 ENGINES = (AUTO, DRIVERLESS, META)
+ENDLESS_BYTES = 1 << 43
+"""Memory of a GPU that no program fills."""
 _LIKE = "a100-80gb"
 """The card that a GPU of a stated size is in all else."""
 
@@ -56,10 +58,7 @@ def devices(command: Sequence[str], gpu: Gpu, *, num_devices: int = 1, without_e
     described = Devices(
         gpu=gpu.name if gpu.name in CARDS else _LIKE,
         num_devices=min(num_devices, MOST_DEVICES),
-        memory_bytes=_ENDLESS_BYTES if without_end else gpu.memory_bytes,
+        memory_bytes=ENDLESS_BYTES if without_end else gpu.memory_bytes,
         context_bytes=gpu.memory_bytes - usable_bytes(gpu),
     )
     return environment(described, python=python_of(command))
-
-
-_ENDLESS_BYTES = 1 << 43

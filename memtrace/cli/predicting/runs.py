@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from memtrace.cli.predicting.engine import ENDLESS_BYTES
 from memtrace.schema.predicted import DRIVERLESS
 from memtrace.schema.redaction import Redaction
 
@@ -33,6 +35,9 @@ class PredictedRuns:
         force: bool,
         allow_writes: bool,
         stdout: int | None,
+        stderr: int | None = None,
+        variables: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self._command = command
         self._path = path
@@ -43,10 +48,14 @@ class PredictedRuns:
         self._redaction = redaction
         self._force = force
         self._allow_writes = allow_writes
-        self._stdout = stdout
+        self._stdout, self._stderr = stdout, stderr
+        self._variables = dict(variables or {})
+        self._cwd = cwd
 
-    def predicted(self, gpu: Gpu) -> tuple[Trace, GpuVerdict]:
+    def predicted(self, gpu: Gpu, *, without_end: bool = False) -> tuple[Trace, GpuVerdict]:
         """Run the command as on this GPU and return its trace, as a recording would be, and what is said of the GPU.
+
+        `without_end` is for one like it that has more memory than there is.
 
         Raises:
             MemtraceError: it cannot be predicted.
@@ -54,6 +63,7 @@ class PredictedRuns:
         from memtrace.forecast.prediction.driverless import driverless_trace
         from memtrace.forecast.prediction.judge import placed_trace
 
+        gpu = replace(gpu, memory_bytes=ENDLESS_BYTES) if without_end else gpu
         if self._engine.name != DRIVERLESS:
             return placed_trace(self.run(gpu), gpu, engine=self._engine)
         return driverless_trace(self.run(gpu), gpu, self._engine, lambda: self.run(gpu, without_end=True))
@@ -68,9 +78,9 @@ class PredictedRuns:
         from memtrace.launch.prediction import predict
         from memtrace.schema.options import PredictOptions
 
-        found, num_gpus = None, self._gpus_per_node or min(self._world_size, gpu.gpus_per_node)
+        found, num_gpus = self._variables, self._gpus_per_node or min(self._world_size, gpu.gpus_per_node)
         if self._engine.name == DRIVERLESS:
-            found = devices(self._command, gpu, num_devices=num_gpus, without_end=without_end)
+            found = {**found, **devices(self._command, gpu, num_devices=num_gpus, without_end=without_end)}
         options = PredictOptions(
             gpu_name=gpu.name,
             gpu_bytes=gpu.memory_bytes,
@@ -87,7 +97,9 @@ class PredictedRuns:
             force=self._force,
             allow_writes=self._allow_writes,
             stdout=self._stdout,
-            devices=found,
+            stderr=self._stderr,
+            variables=found,
+            cwd=self._cwd,
         )
 
     def judge(self, gpus: Sequence[Gpu]) -> tuple[list[GpuVerdict], list[tuple[str, str]]]:

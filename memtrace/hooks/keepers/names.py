@@ -86,6 +86,10 @@ class NamedChain:
             return
         if issubclass(kind, FrameType):
             self._into_frame(parent, child)
+        elif (forward := getattr(type(child), "_forward_cls", None)) is not None:
+            # The node of an autograd function of the program, which a tensor of its graph refers to.
+            self._begin(f"of {forward.__name__}, in the graph of {{kept}}", "ctx", child, "context")
+            self.code = getattr(getattr(forward, "forward", None), "__code__", None)
         elif issubclass(kind, BaseException) and child is parent.__traceback__:
             self._begin(f"in the traceback of {kind.__name__} kept by {{kept}}", "", child, "traceback")
         elif kind.__name__ == _LRU_CACHE:

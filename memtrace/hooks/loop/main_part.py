@@ -12,6 +12,7 @@ from memtrace.hooks.parts import who_am_i as ranks
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.sources import device
 from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.sources.high_water import HighWaterMark
 from memtrace.schema import records
 from memtrace.schema.names import Source
 from memtrace.schema.version import PART_FORMAT, TRACE_VERSION
@@ -159,6 +160,18 @@ class Writer:
         )
         for record in self.sources.new_devices() if self.sources is not None else ():
             self._spool.write({"k": records.DEVICE, **record})
+
+    def mark(self, step: int, mark: HighWaterMark) -> None:
+        """Write the high-water marks of a step, which are known once its events have been taken."""
+        if any(one is not None for one in mark):
+            self._spool.write(
+                {
+                    "k": records.STEP,
+                    "step": step,
+                    "high_water_bytes": mark.num_bytes,
+                    "peak_host_rss_bytes": mark.host_rss_bytes,
+                }
+            )
 
     def end(self) -> None:
         """Write that the recording ended in order, and close."""

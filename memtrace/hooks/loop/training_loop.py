@@ -32,6 +32,7 @@ from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.owner_rows import Sweep
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.sources.high_water import NO_MARK
 from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Phase
 
@@ -91,6 +92,7 @@ class TrainingLoop:
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
         self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
+        self._mark = NO_MARK
         self._kept: list[Row] = []
         self._num_forwards = 0
         self._optimizers: dict[int, weakref.ref[Any]] = {}
@@ -413,6 +415,8 @@ class TrainingLoop:
                 self._writer.describe_optimizer(optimizer)
         owned = self._look_at_owners() if seen is None else seen.owned
         self._status.step_ended(self._step, owned, time_ns())
+        self._writer.mark(self._step, self._mark)
+        self._mark = NO_MARK
         self._window.end_step(self._step)
         if self._window.is_open:
             # As what the next step begins with: the chunk of this one may leave the rolling window before its own.
@@ -434,16 +438,25 @@ class TrainingLoop:
     def _look_at_owners(self) -> Sweep | None:
         """Note who owns what at the end of a step, and what is kept that nobody owns."""
         self._kept = []
+        if self._sources.counts_marks:
+            self._take_mark()
         if not self._window.is_open:
             return None
         # First the events: the CPU source would record every Python call of the sweep.
         self._window.take_events()
+        if not self._sources.counts_marks:
+            self._take_mark()
         owned = self._sweep_owners()
         self._kept = self._find_keepers(owned, self._sources.levels())
         if self._step > 0:
             self._writer.note_unstepped(self._sweep.unstepped)
         self.replicas.step_ended(self._step)
         return owned
+
+    def _take_mark(self) -> None:
+        """Note how high memory was in the step, before its events are written or dropped."""
+        self._mark = self._mark.joined(self._sources.take_mark())
+        self._window.note_mark(self._step, self._mark.num_bytes)
 
     def _write_step(self, end: StepEnd, seen: _SeenAtEnd | None = None) -> None:
         self._writer.step(

@@ -66,7 +66,7 @@ class Found:
 
     def add_parameters(self, parameters: Iterable[tuple[str, Any]]) -> None:
         """Add parameters and their gradients."""
-        labels, tensors, met = self.labels, self.tensors, self._met
+        labels, tensors, met, plain_kinds = self.labels, self.tensors, self._met, self._plain_kinds
         for name, parameter in parameters:
             if (key := id(parameter)) in met:
                 continue
@@ -77,7 +77,7 @@ class Found:
             if parameter.is_leaf and (gradient := parameter.grad) is not None:
                 labels.append((_GRADIENT, name, None))
                 tensors.append(gradient)
-            if (hung := parameter.__dict__) and type(parameter) in self._plain_kinds:
+            if type(parameter) in plain_kinds and (hung := parameter.__dict__):
                 self._add_hung(name, hung)
 
     def _add_hung(self, name: str, hung: Mapping[str, Any]) -> None:

@@ -23,7 +23,8 @@ _HEADINGS = ("run", "recorded", "peak", "change", "steady", "reserved", "")
 
 def trend_json(trend: Trend) -> bytes:
     """Return the document as indented UTF-8 JSON with a newline at its end."""
-    document = {"format": FORMAT, "version": VERSION, **plain_fields(trend)}
+    document = {"format": FORMAT, "version": VERSION, **plain_fields(trend, without={"runs"})}
+    document["runs"] = [plain_fields(run, without={"curve"}) for run in trend.runs]
     return orjson.dumps(visible(document), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 

@@ -74,6 +74,7 @@ def _rank(rank: RankReport) -> Document:
         "end": rank.end,
         "max_reserved_bytes": rank.max_reserved_bytes,
         "steps": rank.steps,
+        "unrecorded": rank.unrecorded,
         "evaluation": None if rank.evaluation is None else _evaluation(rank.evaluation),
         "oom": rank.oom,
         "activations": rank.activations,

@@ -11,19 +11,22 @@ from collections.abc import Iterator
 from memtrace.analysis.results.trend import Trend, TrendRun
 from memtrace.report.answers.trend import cells, remark
 from memtrace.report.drawing.palette import category_ink, stack_order
+from memtrace.report.drawing.ticks import byte_ticks
 from memtrace.report.page.assets import viewer_text
+from memtrace.report.page.curves import MAX_CURVES, Side, curve_rules, overlay
 from memtrace.report.page.parts import page, section, size, table, text
 from memtrace.units import format_bytes
 
 _WIDTH, _HEIGHT = 1200, 320
 _LEFT, _BOTTOM, _TOP = 84, 26, 10
-_GRID_LINES = 4
+_GRID_LINES = 6
 _MAX_BAR = 60
 
 
 def render_trend(trend: Trend) -> str:
     """Return the page of several runs, complete in itself."""
-    sections = [section("history", "The peak of each run", _chart(trend)), section("runs", "Runs", _table(trend))]
+    sections = [section("history", "The peak of each run", _chart(trend)), *_curves(trend)]
+    sections.append(section("runs", "Runs", _table(trend)))
     if trend.unread:
         items = "".join(f"<li>{text(one)}</li>" for one in trend.unread)
         sections.append(section("unread", "Not read", f"<ul>{items}</ul>"))
@@ -32,9 +35,23 @@ def render_trend(trend: Trend) -> str:
         title=trend.title,
         verdict=trend.verdict,
         footer=f"peaks are {trend.compares} bytes, their parts requested ones",
-        style=viewer_text("diff.css"),
+        style=f"{viewer_text('diff.css')}\n{curve_rules()}\n",
         sections=sections,
     )
+
+
+def _curves(trend: Trend) -> list[str]:
+    """Return the memory of the runs over their steps, on one axis: of the latest that still can be told apart."""
+    sides = [
+        Side(name=f"{at}: {run.title}", curve=run.curve)
+        for at, run in enumerate(trend.runs, 1)
+        if run.curve is not None
+    ]
+    if len(sides) < 2:
+        return []
+    rest = len(sides) - MAX_CURVES
+    lead = f'<p class="lead">The latest {MAX_CURVES} of {len(sides)} runs.</p>' if rest > 0 else ""
+    return [section("curves", "Step by step", lead + overlay(sides[-MAX_CURVES:]))]
 
 
 def _chart(trend: Trend) -> str:
@@ -57,9 +74,8 @@ def _legend(trend: Trend) -> str:
 
 
 def _grid(top: int) -> Iterator[str]:
-    for at in range(_GRID_LINES + 1):
-        y = _y(top * at / _GRID_LINES, top)
-        label = text(format_bytes(top * at // _GRID_LINES))
+    for num_bytes, label in byte_ticks(top, _GRID_LINES):
+        y = _y(num_bytes, top)
         yield f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
 
