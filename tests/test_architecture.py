@@ -76,7 +76,7 @@ PARTS = {
     ),
     "report": Part(
         memtrace=frozenset({"memtrace.schema"}) | RESULT_TYPES,
-        outside=frozenset({"orjson", "rich"}),
+        outside=frozenset({"orjson", "plotly", "rich"}),
         not_calls=TALK,
     ),
     # It builds libraries and starts a Python to find its torch; neither torch nor anything else is imported.
@@ -93,7 +93,7 @@ PARTS = {
         lazily=True,
     ),
     "api.py": part("schema hooks launch", "torch", lazily=True),
-    "reading.py": part("store integrations.notebook_page"),
+    "reading.py": part("store analysis report integrations.notebook_page"),
     "errors.py": Part(),
     "units.py": Part(),
     "printable.py": Part(),
@@ -105,6 +105,7 @@ PARTS = {
 
 ONLY_IN = {
     "safetensors": ("hooks/fake/files/safetensors.py",),
+    "plotly": ("report/exchange/plotly_figure.py",),
     "rich": ("report/terminal/",),
     "distributed": ("parallel/dask_cluster.py",),
     "fsspec": ("parallel/remote.py",),
@@ -409,7 +410,7 @@ def test_no_file_is_named_after_nothing() -> None:
         ),
         ("forecast/estimation/estimate.py", "def f():\n    import torch", "forecast imports torch"),
         ("forecast/fitting/search.py", "import subprocess", "forecast imports subprocess"),
-        ("report/page/report.py", "import plotly", "report imports plotly"),
+        ("report/page/report.py", "import plotly", "report imports plotly outside report/exchange/plotly_figure.py"),
         (
             "report/page/report.py",
             "from rich.table import Table",

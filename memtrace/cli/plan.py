@@ -7,16 +7,17 @@ from typing import Any
 
 import click
 
-from memtrace.cli.options.model_options import model_options, named_model, run_options
-from memtrace.cli.options.numbers import COUNT, FEW, CountText, Number
+from memtrace.cli.options.model_options import model_options, named_model, names_a_model, run_options
+from memtrace.cli.options.numbers import COUNT, FEW, CountText, GpuName, Number
 
+_NEEDED = ("gpus", "gpu", "gbs_tokens", "sequence")
 EXIT_NOTHING_FITS = 3
 
 
 @click.command()
 @model_options
 @click.option("--gpus", type=FEW, help="How many GPUs there are.")
-@click.option("--gpu", metavar="GPU", help="Which: h100-80gb, a100-40gb … or a size, as 24GiB.")
+@click.option("--gpu", type=GpuName(), help="Which: h100-80gb, a100-40gb … or a size, as 24GiB.")
 @click.option("--gbs-tokens", type=CountText(), metavar="COUNT", help="Tokens of one optimizer step; 4M is 4·2²⁰.")
 @click.option("--sequence", "--seq", type=COUNT, help="Tokens of a sequence.")
 @click.option(
@@ -75,9 +76,7 @@ def plan(
     if table is not None:
         _evaluate(table, html, options, as_json=as_json, force=force)
         return
-    for name in ("gpus", "gpu", "gbs_tokens", "sequence"):
-        if options[name] is None:
-            raise click.UsageError(f"Missing option '--{name.replace('_', '-')}'.")
+    _check_complete(options)
     from memtrace.forecast.planning.plan import make_plan
     from memtrace.report.answers.plan import plan_json, plan_text
     from memtrace.report.output import check_output, write_text
@@ -94,6 +93,16 @@ def plan(
         click.echo(f"Wrote {html}", err=as_json)
     if not result.num_fitting:
         ctx.exit(EXIT_NOTHING_FITS)
+
+
+def _check_complete(options: dict[str, Any]) -> None:
+    """Refuse a search that lacks something, naming all that it lacks at once."""
+    missing = [f"--{name.replace('_', '-')}" for name in _NEEDED if options[name] is None]
+    if not names_a_model(options):
+        missing.insert(0, "--preset (or --config, --params)")
+    if missing:
+        example = "memtrace plan --preset llama-3-8b --gpus 512 --gpu h100-80gb --gbs-tokens 4M --sequence 4096"
+        raise click.UsageError(f"missing: {', '.join(missing)}; as in `{example}`")
 
 
 def _evaluate(table: Path, html: Path | None, options: dict[str, Any], *, as_json: bool, force: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from memtrace.cli.options.numbers import COUNT, FEW
+from memtrace.cli.options.numbers import COUNT, FEW, GpuName
 from memtrace.cli.options.redaction import redaction_options
 from memtrace.cli.predicting.engine import AUTO, ENGINES
 from memtrace.schema.redaction import Redaction
@@ -26,12 +26,12 @@ STDERR = 2
     "--gpu",
     default=DEFAULT_GPU,
     show_default=True,
-    metavar="NAME",
+    type=GpuName(),
     help="GPU that the program is told it has, as in a100-80gb, or a size as in 24GiB.",
 )
 @click.option(
     "--gpus",
-    metavar="NAMES",
+    type=GpuName(several=True),
     help='Also say which of these GPUs it fits on: "all" that are known, or a list. It runs once for each compute '
     "capability.",
 )

@@ -8,7 +8,7 @@ import tempfile
 import time
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,15 @@ class Files:
         return [path for path in files if path is not None]
 
 
+def _without_the_page(report: Report) -> Report:
+    """Return a report that does not propose to write the page that was just written."""
+    left = tuple(one for one in report.next_commands if " --html " not in one)
+    card = report.card
+    if card is not None and card.next_command not in left:
+        card = replace(card, next_command=left[0] if left else None)
+    return replace(report, next_commands=left, card=card)
+
+
 def _check_sections(names: Sequence[str], *, is_alone: bool) -> None:
     """Refuse sections that no report has, and those that are asked for beside all that is printed."""
     from memtrace.report.terminal.sections import NAMES
@@ -137,7 +146,7 @@ def _check_sections(names: Sequence[str], *, is_alone: bool) -> None:
 @click.option("--card", type=click.Path(path_type=Path), metavar="PATH", help="Draw the card as a picture (.svg).")
 @redaction_options
 @click.option("--force", is_flag=True, help="Overwrite the files if they exist.")
-@click.option("--capacity", type=Size(), help="Memory of the device, as in 24GiB, in place of what the trace says.")
+@click.option("--capacity", type=Size(), help="Memory of the device, as 24GiB or h100-80gb, not what the trace says.")
 @click.option(
     "--cluster",
     metavar="ADDRESS",
@@ -213,6 +222,7 @@ def report(
     finally:
         progress.clear()
     written = files.write(result)
+    result = result if html is None else _without_the_page(result)
     if as_json:
         from memtrace.report.json.report import report_json
 

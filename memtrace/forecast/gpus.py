@@ -6,13 +6,10 @@ bandwidths are one way, per GPU.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 
-from memtrace.errors import MemtraceError
-from memtrace.schema.gpu_cards import CARDS, is_amd
+from memtrace.schema.gpu_cards import CARDS, is_amd, memory_named
 from memtrace.schema.gpu_data_sheets import peak_flops
-from memtrace.units import parse_bytes
 
 _GB_S = 10**9
 
@@ -136,15 +133,7 @@ def gpu_named(text: str) -> Gpu:
     Raises:
         MemtraceError: it is neither.
     """
-    if text in GPUS:
-        return GPUS[text]
-    try:
-        memory = parse_bytes(text)
-        if memory < 1:
-            raise MemtraceError("a size of 0 holds nothing")
-    except MemtraceError:
-        near = difflib.get_close_matches(text, GPUS, n=3, cutoff=0.3) or list(GPUS)
-        raise MemtraceError(
-            f"there is no GPU {text[:60]!r}", hint=f"try {', '.join(near)}, or a size such as 24GiB"
-        ) from None
-    return replace(GPUS["a100-80gb"], name=text, memory_bytes=memory)
+    name = text.strip().lower()
+    if name in GPUS:
+        return GPUS[name]
+    return replace(GPUS["a100-80gb"], name=text, memory_bytes=memory_named(text))

@@ -87,7 +87,7 @@ class Recorder:
         unseen = torch._C.DisableTorchFunction if options.on_meta is None else None
         self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch), unseen)
         # Before a prediction sends all that is opened for writing elsewhere.
-        survey = options.survey and OwnFile(os.path.join(options.survey.folder, f"{self._pid}.json"))
+        survey_file = _survey_file(options, self._pid)
         with self._guard.quiet():
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources
@@ -103,8 +103,10 @@ class Recorder:
             from memtrace.hooks.changes.change import Changed
             from memtrace.hooks.changes.survey import Survey
 
-            found = Survey(torch, options.survey, survey, self._sources.fake_memory) if options.survey else None
-            self._changed = Changed(torch, options.changes, found, self._guard, self._writer.warn)
+            survey = None
+            if options.survey is not None and survey_file is not None:
+                survey = Survey(torch, options.survey, survey_file, self._sources.fake_memory)
+            self._changed = Changed(torch, options.changes, survey, self._guard, self._writer.warn)
 
     def start(self) -> None:
         """Install every hook and begin to record events."""
@@ -231,6 +233,10 @@ class Recorder:
             self._loop.on_span_end = self._sources.discard
         if was_recording:
             tell_of_training(self._torch, self._options.parts_dir)
+
+
+def _survey_file(options: RecordOptions, pid: int) -> OwnFile | None:
+    return None if options.survey is None else OwnFile(os.path.join(options.survey.folder, f"{pid}.json"))
 
 
 def _watch_forks(recorder: Recorder) -> None:

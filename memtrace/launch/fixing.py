@@ -61,7 +61,9 @@ def predict_changed(
                 changes=changes,
             )
         except MemtraceError as error:
-            raise ChangedRunError(error, surveys_in(folder)) from error
+            said = "" if "exit status" not in error.message else f": {_last_line(log)}"
+            failure = RecordError(f"{error.message}{said}", hint=error.hint, slug=error.slug)
+            raise ChangedRunError(failure, surveys_in(folder)) from error
         return trace, surveys_in(folder)
 
 

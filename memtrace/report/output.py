@@ -12,6 +12,7 @@ from pathlib import Path
 from memtrace.allocator.results import WhatIf
 from memtrace.analysis.results.diff import Diff
 from memtrace.analysis.results.report import Report
+from memtrace.analysis.results.trend import Trend
 from memtrace.errors import OutputError
 from memtrace.whole_files import write_whole
 
@@ -88,6 +89,18 @@ def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bo
 
     check_output(path, force=force)
     write_text(render_whatif(results, title=title), path, force=force)
+
+
+def write_trend(trend: Trend, path: Path, *, force: bool) -> None:
+    """Write several runs in a row as one HTML file.
+
+    Raises:
+        OutputError: as `write_text`.
+    """
+    from memtrace.report.page.trend import render_trend
+
+    check_output(path, force=force)
+    write_text(render_trend(trend), path, force=force)
 
 
 def write_diff(diff: Diff, path: Path, *, force: bool) -> None:

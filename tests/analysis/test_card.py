@@ -72,7 +72,7 @@ def test_a_thread_that_dies_does_not_end_the_run() -> None:
         (-9, False, "signal", "The run was killed by the signal SIGKILL after step 500."),
         (137, False, "signal", "The run was killed by SIGKILL (exit status 137) after step 500."),
         (137, True, "exit", "The run ended with exit status 137 after step 500."),
-        (-15, False, "signal", "The run was stopped by the signal SIGTERM after step 500."),
+        (-15, False, "interrupt", "The run was stopped by the signal SIGTERM after step 500."),
         (-11, False, "signal", "The run was killed by the signal SIGSEGV after step 500."),
         (3, True, "exit", "The run ended with exit status 3 after step 500."),
         (None, False, "unfinished", "The run stopped without ending in order after step 500."),
@@ -207,7 +207,7 @@ def test_of_a_run_that_died_a_change_fits_only_if_the_step_before_tells_what_the
 
 
 def test_what_limits_is_the_leak_the_fragmentation_or_else_the_largest_category() -> None:
-    assert card_of(gpt_report()).limits.startswith("Activations: ")
+    assert card_of(gpt_report()).limits.startswith("Activations, ")
     broken = card_of(report(replace(gpt_rank(), oom=out_of_memory())))
     assert broken.limits.startswith("Fragmentation: 1.76 GiB of what is reserved lie idle in pieces")
 

@@ -175,7 +175,7 @@ def test_the_pointer_reads_the_moment_and_a_click_tells_all(open_report: OpenRep
     }
     assert facts["requested"] == f"{format_bytes(4 << 20)} ({4 << 20:,} B)"
     assert facts["category"] == "parameters"
-    assert facts["decided"] == "exact: its owner is known"
+    assert facts["how it is known"] == "certain: its owner is known"
     assert facts["owner"] == f"w {HOSTILE_NAME}"
     assert facts["shape"] == "1024x1024"
     assert facts["address"] == "0x1000"
@@ -267,6 +267,16 @@ def test_each_colouring_has_a_legend(open_report: OpenReport, colour: str) -> No
     wanted = {"category": "parameters", "module": HOSTILE_NAME, "step": "step 2", "size": "4.00 GiB"}
     assert wanted[colour] in legend
     assert MODULES[2] == HOSTILE_NAME
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_view_counts_allocations_alike(open_report: OpenReport, run: str) -> None:
+    # Blocks that were there before are listed on the map, and are no allocations of the recording.
+    number = f"{RUNS[run]().ranks[0].num_allocations:,} allocations"
+    opened = open_report(RUNS[run](), view="map")
+    assert opened.text("#map-count") == number
+    opened.go("overview")
+    assert number in opened.text("[data-card=completeness]")
 
 
 # Without WebGL2

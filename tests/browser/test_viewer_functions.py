@@ -181,6 +181,16 @@ def test_the_folded_clock_goes_both_ways_and_leaves_what_was_recorded(call: Call
             assert places[at] - places[at - 1] == pytest.approx(seconds[at] - seconds[at - 1])
 
 
+def test_gaps_are_a_thumb_wide_among_what_is_looked_at(call: Call) -> None:
+    # A hundred seconds of start, then steps of ten seconds with a gap among them.
+    script = "([seconds, firsts, within]) => foldsOf(seconds, firsts, within).map((one) => one.to - one.from)"
+    seconds = [0, 100, 104, 110, 150, 156, 160]
+    (whole,) = call("folds", "foldsOf", script, [seconds, [4], [0, 160]])
+    (among_steps,) = call("folds", "foldsOf", script, [seconds, [4], [100, 160]])
+    assert whole == pytest.approx(0.03 * 120)
+    assert among_steps == pytest.approx(0.03 * 20)
+
+
 def test_labels_make_way_for_one_another(call: Call) -> None:
     draw = random.Random(10)
     script = """([labels, box]) => placedLabels(labels.map(({ x, y, wide, line }) => {

@@ -47,7 +47,7 @@ def test_options_stand_in_for_empty_cells() -> None:
         (("--evaluate", "-"), "model,color\ngpt2,red\n", "no column 'color'", 1),
         (("--evaluate", "-"), b"\xff\xfe\x00", "not text that can be read", 1),
         (("--evaluate", "nowhere.csv"), "", "does not exist", 2),
-        (("--preset", "gpt2"), "", "Missing option '--gpus'", 2),
+        (("--preset", "gpt2"), "", "missing: --gpus", 2),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(args: tuple[str, ...], text: str, message: str, code: int) -> None:

@@ -23,7 +23,7 @@ ACTIVATION = 60 * MIB
 NEEDED = PARAMETER + ACTIVATION + RULE
 COMMAND = ("--", "python", "train.py")
 MISSING = "torch 2.13.0 in /env is not built for CUDA"
-SMALL = gpu_named(str(NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB))
+SMALL = gpu_named(f"{NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB}B")
 
 
 def invoke(*args: str) -> Result:
@@ -51,7 +51,7 @@ class Runs:
             return Trace(header={"command": list(command)}, ranks=made.ranks, path=str(path))
         # What torch leaves has addresses and segments, as the model gives them, and ends where memory does.
         endless = (options["variables"] or {})["MEMORY"] == "endless"
-        placed, verdict = placed_trace(made, gpu_named("500GiB" if endless else str(gpu.gpu_bytes)))
+        placed, verdict = placed_trace(made, gpu_named("500GiB" if endless else f"{gpu.gpu_bytes}B"))
         status = 0 if verdict.fits else 1
         return Trace(header={"command": list(command), "exit_status": status}, ranks=placed.ranks, path=str(path))
 

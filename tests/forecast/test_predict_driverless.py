@@ -19,7 +19,7 @@ from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 ACTIVATION = 60 * MIB
 NEEDED = PARAMETER + ACTIVATION + RULE
 A100 = gpu_named("a100-40gb")
-TOO_SMALL = gpu_named(str(NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB))
+TOO_SMALL = gpu_named(f"{NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB}B")
 ENGINE = Engine(name=DRIVERLESS, why="a test")
 
 

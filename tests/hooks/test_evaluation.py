@@ -116,6 +116,25 @@ def test_a_teacher_in_the_loop_and_an_evaluation_between_are_told_apart(
     assert found == {1: _STEP, 2: ["data", *_STEP], 3: [*loaded, "data", *_STEP], 4: ["data", *_STEP]}
 
 
+def test_a_teacher_that_is_itself_evaluated_is_told_by_its_mode(
+    followed: Followed, program: Program, tmp_path: Path
+) -> None:
+    teacher = frozen(followed.fake, training=True)
+    for step in range(4):
+        program.model(Tensor(5))
+        with followed.fake.world.no_grad():
+            teacher(Tensor(5))
+        program.fake.loss().backward()
+        program.optimizer.step()
+        if step == 1:
+            teacher.training = False
+            with followed.fake.world.no_grad():
+                teacher(Tensor(50))
+            teacher.training = True
+    found = names(read_back(followed, tmp_path / "read"))
+    assert found == {1: _STEP, 2: _STEP, 3: ["evaluation", *_STEP], 4: _STEP}
+
+
 def test_rollouts_between_updates_are_phases_of_their_own(followed: Followed, program: Program, tmp_path: Path) -> None:
     for _ in range(2):
         for _ in range(3):

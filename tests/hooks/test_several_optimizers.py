@@ -75,7 +75,7 @@ def test_each_iteration_is_a_step(follow: Follow, tmp_path: Path, rhythm: str, s
     rows = [row for row in read["steps"] if row["step"]]
     assert [row["step"] for row in rows] == list(range(1, len(iterations) + 1))
     assert all(row["end_ns"] > row["start_ns"] for row in rows)
-    assert [row["num_microbatches"] for row in rows] == list(map(len, iterations))
+    assert {row["num_microbatches"] for row in rows} == {1}
     kept = [row["step"] for row in rows if row["recorded"]]
     assert kept == [one for one in range(1, len(rows) + 1) if steps == "1-" or one <= 3 or one > len(rows) - 2]
     found = num_passes(read)

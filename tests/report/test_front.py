@@ -11,7 +11,7 @@ import pytest
 from memtrace.analysis.card.card import card_of
 from memtrace.analysis.results.report import Report
 from memtrace.report.drawing.card_bar import stretches
-from memtrace.report.page.front import description, front
+from memtrace.report.page.front import description, front, verdict_markup
 from memtrace.report.page.report import render_html
 from memtrace.units import format_bytes
 from tests.fake_report import HOSTILE, finding, gpt_report, hostile_report
@@ -84,3 +84,13 @@ def test_a_preview_has_title_and_description() -> None:
 def test_a_report_without_a_card_has_no_front() -> None:
     assert front(gpt_report()) == ""
     assert description(gpt_report()) == gpt_report().verdict
+
+
+def test_what_the_card_says_first_stands_out_and_nothing_of_the_verdict_is_lost() -> None:
+    report = carded(gpt_report())
+    assert report.card is not None
+    head = report.card.headline.rstrip(".")
+    for verdict in (f"{head}; 63 % <activations>. And more.", f"{head}.", "Something else."):
+        markup = verdict_markup(replace(report, verdict=verdict))
+        assert html.unescape(re.sub(r"</?span[^>]*>", "", markup)) == verdict
+        assert ('<span class="rest">' in markup) == (";" in verdict)

@@ -23,6 +23,7 @@ from memtrace.report.page.assets import joined_modules, viewers_folder
 from memtrace.report.page.data.packed_map import PackedMap
 from memtrace.report.page.data.payload import report_payload
 from memtrace.report.page.report import render_html, script_json
+from memtrace.schema.frames import frame_class, own_frames
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
 from tests.fake_report import HOSTILE, finding, gpt_report, hostile_report, ranks_report
@@ -249,15 +250,24 @@ def test_phases_have_a_place_in_the_table() -> None:
             "/home/a/gpt.py:7 forward",
         ),
         (["?? torch::unwind::unwind()", "?? at::empty(long)"], "?? at::empty(long)"),
+        (
+            ["?? at::_ops::empty_strided::call(long)", "?? at::_ops::mm::call(at::Tensor)", "?? main"],
+            "?? at::_ops::mm::call(at::Tensor)",
+        ),
+        (
+            ["?? at::_ops::mm::call(at::Tensor)", "?? torch::autograd::generated::MmBackward0::apply(V&&)", "?? main"],
+            "?? torch::autograd::generated::MmBackward0::apply(V&&)",
+        ),
         (["?? torch::unwind::unwind()"], "?? torch::unwind::unwind()"),
         ([r"C:\env\Lib\site-packages\torch\a.py:1 f", r"C:\me\train.py:2 main"], r"C:\me\train.py:2 main"),
         ([], None),
     ],
 )
 def test_a_stack_is_named_by_the_line_of_the_program(frames: list[str], headline: str | None) -> None:
-    from memtrace.schema.frames import own_frames
-
     assert next(iter(own_frames(frames)), None) == headline
+    if headline is not None:
+        # What the page shows of a map is the same: the innermost frame of the highest class.
+        assert max(frames, key=frame_class) == headline
 
 
 def test_the_timeline_marks_where_memory_ran_out() -> None:

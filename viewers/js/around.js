@@ -1,7 +1,7 @@
 // What the payload says of a rank's chart, put onto an axis: lanes of steps and phases, where to open, out-of-memory, peak.
 
 import { axisExtent, isTimed, momentAt, placeOfMoment, placeOfNs } from "./camera.js";
-import { placeOfSecond } from "./folds.js";
+import { foldsOf, placeOfSecond, placesOf } from "./folds.js";
 import { lastNotAbove } from "./search.js";
 
 /** How much is seen beside the steps that a chart opens on. */
@@ -13,10 +13,14 @@ const GRAIN = 7;
 /** A chart as it stands in the payload, with answers by axis. Affects: the extent of `data`, which may reach farther. */
 export function openChart(chart, data) {
   if (chart && data.seconds !== null) {
+    // Gaps are as wide as a thumb among the steps, however long the program took to begin.
+    const firsts = data.base.map(([first]) => first);
+    if (chart.opens && data.folds.length) data.folds = foldsOf(data.seconds, firsts, chart.opens.map((ns) => ns / 1e9));
+    data.places = placesOf(data.seconds, data.folds);
     const [from, to] = chart.extent.map((ns) => placeOfSecond(data.folds, ns / 1e9));
     data.extent = [from, Math.max(from + (to - from) * 1.004, from + 1e-9)];
   }
-  const byAxis = new Map();
+  const [byAxis, stepsByAxis] = [new Map(), new Map()];
   return {
     chart,
     /** Steps and phases with their places, by start. */
@@ -24,6 +28,15 @@ export function openChart(chart, data) {
       const key = isTimed(data, axis);
       if (!byAxis.has(key)) byAxis.set(key, lanesOn(chart, data, axis));
       return byAxis.get(key);
+    },
+    /** The stretches of numbered steps. */
+    steps(axis) {
+      const key = isTimed(data, axis);
+      if (!stepsByAxis.has(key)) {
+        const steps = this.lanes(axis).filter((one) => one.lane === "step" && one.short !== "");
+        stepsByAxis.set(key, { from: steps.map((one) => one.from), to: steps.map((one) => one.to) });
+      }
+      return stepsByAxis.get(key);
     },
     /** The places that the chart opens on. */
     home(axis) {
@@ -33,18 +46,15 @@ export function openChart(chart, data) {
       const margin = (to - from) * MARGIN;
       return to > from ? [Math.max(from - margin, whole[0]), Math.min(to + margin, whole[1])] : whole;
     },
-    /** How wide steps are in pixels, in the middle of those in sight; Infinity without any. */
+    /** How far apart steps are in pixels, on average of those in sight; Infinity without any. */
     apart(axis, camera, width) {
-      const scale = width / (camera.x1 - camera.x0);
-      const steps = this.lanes(axis).filter((one) => one.lane === "step" && one.short !== "" && one.to >= camera.x0 && one.from <= camera.x1);
-      const lengths = steps.map((one) => (one.to - one.from) * scale).sort((one, other) => one - other);
-      return lengths.length ? lengths[lengths.length >> 1] : Infinity;
+      const { from, to } = this.steps(axis);
+      const [first, last] = [Math.max(lastNotAbove(from, camera.x0), 0), lastNotAbove(from, camera.x1)];
+      return last < first ? Infinity : ((to[last] - from[first]) / (last - first + 1)) * (width / (camera.x1 - camera.x0));
     },
     /** Where steps are too narrow for a picture of each: their stretches, so that each is drawn as one bar; else null. */
     grain(axis, camera, width) {
-      if (this.apart(axis, camera, width) >= GRAIN) return null;
-      const steps = this.lanes(axis).filter((one) => one.lane === "step" && one.short !== "");
-      return { from: steps.map((one) => one.from), to: steps.map((one) => one.to) };
+      return this.apart(axis, camera, width) < GRAIN ? this.steps(axis) : null;
     },
     /** Where memory ran out; null where it did not. */
     oomPlace: (axis) => (chart?.oom && data.seconds !== null ? placeOfNs(data, axis, chart.oom.at) : null),

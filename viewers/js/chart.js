@@ -81,7 +81,9 @@ function frameOf(self) {
   const { app, data, categories, series, around, camera, colors, measured, ratio, layer, surface } = self;
   const { axis, layout, moment } = app.state;
   const inSeconds = isTimed(data, axis);
-  return { data, categories, series, around, camera, axis, colors, measured, ratio, inSeconds, layout: layer.layout ?? layout, moment: app.state.at === "moment" ? moment : null, time: surface.timeRows ? self.time : null, ...(layer.more?.(camera, surface) ?? {}) };
+  const { width } = surface.plot();
+  const steps = { apart: around.apart(axis, camera, width), grain: around.grain(axis, camera, width) };
+  return { data, categories, series, around, camera, axis, colors, measured, ratio, inSeconds, layout: layer.layout ?? layout, moment: app.state.at === "moment" ? moment : null, time: surface.timeRows ? self.time : null, ...steps, ...(layer.more?.(camera) ?? {}) };
 }
 
 function drawChart(self) {

@@ -15,7 +15,7 @@ export function factsOf(data, view, row) {
     ["requested", `${formatBytes(data.size[row])} (${data.size[row].toLocaleString("en-US")} B)`],
     ["block", data.rounding ? `${formatBytes(data.block[row])} (${data.block[row].toLocaleString("en-US")} B)` : null],
     ["category", view.categories[data.category[row]].label],
-    ["decided", view.decisions[data.decision[row]]],
+    ["how it is known", view.decisions[data.decision[row]]],
     ["owner", owner && owner[0]],
     ["saved for", saved && saved[0]],
     ["shape", shape],

@@ -6,10 +6,15 @@
 const WIDEST = 0.03;
 const TOGETHER = 0.25;
 
-/** The gaps before the moments `firsts`, in order: their seconds (`start`, `end`) and their places (`from`, `to`). */
-export function foldsOf(seconds, firsts) {
+/**
+ * The gaps before the moments `firsts`, in order: their seconds (`start`, `end`) and their places (`from`, `to`). How wide they
+ * are goes by what was recorded `within` a stretch of seconds, which is what is looked at: all of it by default.
+ */
+export function foldsOf(seconds, firsts, within = [-Infinity, Infinity]) {
+  const inside = (second) => Math.min(Math.max(second, within[0]), within[1]);
   const gaps = firsts.filter((first) => first > 0 && first < seconds.length).map((first) => [seconds[first - 1], seconds[first]]).filter(([start, end]) => end > start);
-  const recorded = gaps.reduce((length, [start, end]) => length - (end - start), seconds.length ? seconds[seconds.length - 1] - seconds[0] : 0);
+  const whole = seconds.length ? inside(seconds[seconds.length - 1]) - inside(seconds[0]) : 0;
+  const recorded = gaps.reduce((length, [start, end]) => length - (inside(end) - inside(start)), whole);
   const widest = recorded > 0 ? recorded * Math.min(WIDEST, TOGETHER / gaps.length) : Infinity;
   let taken = 0;
   return gaps.map(([start, end]) => {

@@ -30,7 +30,6 @@ function fillGlance(app, rank, view, frame, series) {
     raster: (drawn, moments, width, height, ids) => rasterBands(data, moments, drawn.camera, width, height, ids, nothing),
     inks: () => bandInks(categories),
     top: () => rank.chart.top,
-    more: (camera, surface) => ({ grain: chart.around.grain(app.state.axis, camera, surface.plot().width) }),
     reading(place, moment) {
       const { drawn } = chart.surface;
       const column = Math.min(Math.floor(place.shareX * drawn.width), drawn.width - 1);

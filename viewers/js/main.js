@@ -9,6 +9,7 @@ import { mapView } from "./mapview.js";
 import { newPeakView } from "./peakview.js";
 import { newSegmentsView } from "./segmentsview.js";
 import { copyText } from "./save.js";
+import { preload, printed, whenIdle } from "./printing.js";
 import { rankStrip } from "./rankcells.js";
 import { ranksSections } from "./ranksview.js";
 import { breakdown, cards, findings, notSeen, outOfMemory, summaryText } from "./summary.js";
@@ -23,7 +24,7 @@ const KEYS = [
   ["w a s d", "zoom and move on timeline and map"],
   ["x", "time or events on the horizontal axis"],
   ["l", "the map stacked or by address"],
-  ["/", "search the map"],
+  ["/", "search timeline and map"],
   ["← → ↑ ↓", "move on timeline and map"],
   ["+ − < >", "zoom in time, in bytes"],
   ["shift drag", "select a box: sums by category"],
@@ -103,12 +104,14 @@ function copySummary() {
 }
 
 function chooseRank(index) {
-  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, span: null, at: "peak" });
+  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, at: "peak" });
   const held = document.activeElement?.closest("#rank-strip, #rank-minis")?.id;
   go(app.state.view).then(() => held && document.querySelector(`#${held} [aria-pressed=true]`)?.focus({ preventScroll: true }));
 }
 
 function go(view) {
+  // By address the vertical axis is another one: what is on screen there means nothing elsewhere.
+  if (app.state.layout === "address" && view !== app.state.view) app.state.camera = null;
   app.state.view = view;
   saveState();
   return build();
@@ -153,9 +156,9 @@ function toggleHelp() {
 }
 
 /** The view of the state: `nodes` to show, and what it does when drawn, recoloured, given a key or another moment. */
-function viewOf(rank) {
+function viewOf(rank, name = app.state.view) {
   const seen = notSeen([...payload.notes, ...rank.notes]);
-  if (rank.left_out && !["overview", "ranks"].includes(app.state.view)) return { nodes: [element("div", { class: "panel empty", id: "left-out" }, rank.left_out)] };
+  if (rank.left_out && !["overview", "ranks"].includes(name)) return { nodes: [element("div", { class: "panel empty", id: "left-out" }, rank.left_out)] };
   const views = {
     timeline: () => newTimelineView(app, rank),
     map: () => newMapView(),
@@ -169,11 +172,11 @@ function viewOf(rank) {
   const overview = () => {
     const isMain = cardNode !== null && app.state.rank === payload.main;
     const picture = glance(app, rank);
-    const more = [outOfMemory(rank.oom), isMain && cardNode, picture?.node, cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out)];
+    const more = [isMain && cardNode, picture?.node, outOfMemory(rank.oom), cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out)];
     const nodes = [...more, rank.breakdown && breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
     return { nodes, draw: picture?.draw, recolor: () => picture?.recolor() };
   };
-  return (views[app.state.view] ?? overview)();
+  return (views[name] ?? overview)();
 }
 
 function newMapView() {
@@ -226,8 +229,9 @@ function onKey(event) {
   const number = payload.ranks.length ? shownViews()[Number(event.key) - 1] : null;
   if (action) action();
   else if (number) go(number[0]);
-  else if (event.key === "/" && app.state.view !== "map") go("map").then(() => document.getElementById("map-search")?.focus());
-  else if (!shown.key?.(event)) return;
+  else if (shown.key?.(event)) return event.preventDefault();
+  else if (event.key === "/") go("map").then(() => document.getElementById("map-search")?.focus());
+  else return;
   event.preventDefault();
 }
 
@@ -239,8 +243,15 @@ addEventListener("hashchange", () => {
   build();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.recolor?.());
-// Paper is light: the style sheet gives print the light colours, and the figures follow.
-matchMedia("print").addEventListener("change", () => shown.recolor?.());
+// On paper every view stands below the other. What they draw from is there by then, so that they are drawn before the event ends.
+addEventListener("beforeprint", () => printed(root, place.view, shownViews(), (name) => viewOf(app.rank(), name)));
+addEventListener("afterprint", () => {
+  delete root.dataset.printing;
+  build();
+});
 fillActions();
 // Tests wait for this; figures are drawn, and no promise is left open.
-build().then(() => { root.dataset.ready = "true"; });
+build().then(() => {
+  root.dataset.ready = "true";
+  if (payload.ranks.length) whenIdle(() => preload(app));
+});

@@ -3,7 +3,7 @@
 import { momentText } from "./details.js";
 import { element, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
-import { headlineFrame, nameOf, shortFrame } from "./rows.js";
+import { headlineFrame, nameOf } from "./rows.js";
 
 /** The reading of a moment and the id that lies under the pointer. */
 export function mapReading({ data, view }, moment, id) {
@@ -21,6 +21,6 @@ export function mapReading({ data, view }, moment, id) {
     head,
     element("table", {}, element("tbody", {}, total, element("tr", { "data-label": "allocation" }, element("td", {}, swatch(category.color, category.hatched)), element("td", {}, nameOf(data, view, row) ?? category.label), element("td", { class: "number" }, formatBytes(data.size[row]))))),
     data.module[row] > 0 && element("div", { class: "muted" }, view.modules[data.module[row] - 1]),
-    frame >= 0 && element("div", { class: "muted mono" }, shortFrame(view.frames[frame])),
+    frame >= 0 && element("div", { class: "muted mono" }, view.frame_names[frame]),
   ].filter(Boolean);
 }

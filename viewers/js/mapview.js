@@ -61,7 +61,6 @@ function mapLayer(self) {
   return {
     raster: (frame, moments, width, height, ids) => (app.state.layout === "address" ? rasterAddressed : rasterStacked)(data, moments, frame.camera, width, height, ids),
     inks: () => buildInks(data, view, app.state.colour, self.chosen, app.state.row),
-    more: (camera, surface) => ({ grain: self.chart.around.grain(app.state.axis, camera, surface.plot().width) }),
     exactTop: () => app.state.layout === "address",
     top() {
       const range = view.ranges.at(-1);
@@ -120,12 +119,16 @@ function showDetails(self) {
 
 function howToRead(self) {
   const { data } = self;
+  // Blocks that a recording begins with are no allocations of it, and each window of it lists them anew.
+  const listed = data.initial.reduce((sum, one) => sum + one, 0);
+  const before = listed > 0 && element("p", { class: "muted" }, `and ${listed.toLocaleString("en-US")} blocks that were there when a recording began`);
   const line = (key, text) => element("div", {}, element("dt", {}, element("kbd", {}, key)), element("dd", {}, text));
   return [
-    element("strong", {}, `${data.count.toLocaleString("en-US")} allocations`),
+    element("strong", { id: "map-count" }, `${(data.count - listed).toLocaleString("en-US")} allocations`),
+    before,
     element("p", { class: "muted" }, "Every one is drawn. A column of pixels shows the moment with the most bytes among those that it covers, and each pixel the allocation that lies there. Click one to see all that is known of it."),
     element("dl", { class: "keys" }, line("wheel", "zoom in time"), line("⇧ wheel", "zoom in bytes"), line("drag", "move"), line("⇧ drag", "select a box"), line("w a s d", "zoom and move"), line("/", "search"), line("0", "all of it")),
-  ];
+  ].filter(Boolean);
 }
 
 function zoomTo(self, row, act = self.chart.moveTo) {

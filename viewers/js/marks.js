@@ -3,6 +3,7 @@
 
 import { isTimed, placeOfMoment, placeOfNs } from "./camera.js";
 import { aroundPoint, besideLine, placedLabels } from "./labels.js";
+import { lastNotAbove } from "./search.js";
 
 const HIGH = 19;
 /** Pixels of a step from which the line of whole blocks is drawn. */
@@ -10,7 +11,7 @@ const ALLOCATED_FROM = 60;
 
 /** Draw lines, points and labels over the memory. Lines of bytes are drawn where the vertical axis is bytes in use. */
 export function drawMarks(context, frame, colors) {
-  const { plot, camera } = frame;
+  const { plot } = frame;
   const labels = [];
   context.save();
   context.beginPath();
@@ -21,7 +22,7 @@ export function drawMarks(context, frame, colors) {
     if (envelope) drawEnvelope(context, frame, colors, envelope);
     drawCurve(context, frame, frame.series?.reserved, { color: colors.muted, width: 1.5, dash: [6, 4] });
     // Up and down in every pixel, the line of whole blocks would be a black bar.
-    if (frame.around.apart(frame.axis, camera, plot.width) >= ALLOCATED_FROM) drawCurve(context, frame, frame.series?.allocated, { color: colors.ink, width: 1, dash: [] });
+    if (frame.apart >= ALLOCATED_FROM) drawCurve(context, frame, frame.series?.allocated, { color: colors.ink, width: 1, dash: [] });
     drawDevice(context, frame, colors);
   }
   labels.push(...oomMark(context, frame, colors), ...peakMark(context, frame, colors), ...capacityMark(context, frame, colors), ...momentMark(context, frame, colors));
@@ -126,55 +127,51 @@ function momentMark(context, frame, colors) {
 
 /** A curve of thinned levels, step by step; it breaks where nothing was recorded. */
 function drawCurve(context, frame, values, { color, width, dash }) {
-  if (!values) return;
-  const { data, axis, series, camera } = frame;
-  const inTime = isTimed(data, axis);
-  if (inTime && !series.time) return;
+  const places = values ? placesOfSeries(frame) : null;
+  if (places === null) return;
+  const { camera } = frame;
+  const breaks = new Set(frame.series.breaks);
+  const pixel = (camera.x1 - camera.x0) / frame.plot.width;
   context.strokeStyle = color;
   context.lineWidth = width;
   context.setLineDash(dash);
   context.beginPath();
-  const breaks = new Set(series.breaks);
   let y = null;
-  for (let at = 0; at < values.length; at += 1) {
-    const place = inTime ? placeOfNs(data, axis, series.time[at]) : placeOfEvent(data, series.event[at]);
-    // A level that the line only touches between two others, within a pixel, is drawn as the higher one.
-    const later = at + 1 < values.length && !breaks.has(at + 1) && y !== null && values[at + 1] > values[at] && isWithinPixel(frame, series, inTime, at);
-    if (later) continue;
-    const next = frame.toY(values[at]);
-    if (place > camera.x1) {
-      if (y !== null && !breaks.has(at)) context.lineTo(frame.toX(camera.x1), y);
-      break;
-    }
-    const x = frame.toX(Math.max(place, camera.x0));
-    if (y === null || breaks.has(at)) context.moveTo(x, next);
+  for (let at = Math.max(lastNotAbove(places, camera.x0), 0); at < values.length && places[at] <= camera.x1; at += 1) {
+    const isBreak = breaks.has(at);
+    // A level that the line only touches on its way up, within a pixel, is left out.
+    if (y !== null && !isBreak && values[at + 1] > values[at] && places[at + 1] - places[at] < pixel && !breaks.has(at + 1)) continue;
+    const [x, next] = [frame.toX(Math.max(places[at], camera.x0)), frame.toY(values[at])];
+    if (y === null || isBreak) context.moveTo(x, next);
     else {
       context.lineTo(x, y);
       context.lineTo(x, next);
     }
     y = next;
+    const end = breaks.has(at + 1) ? places[at] : at + 1 < values.length ? places[at + 1] : places[at];
+    if (end > camera.x1) context.lineTo(frame.toX(camera.x1), y);
   }
   context.stroke();
   context.setLineDash([]);
   context.lineWidth = 1;
 }
 
-function isWithinPixel(frame, series, inTime, at) {
-  const pixel = (frame.camera.x1 - frame.camera.x0) / frame.plot.width;
-  const length = inTime ? (series.time[at + 1] - series.time[at]) / 1e9 : series.event[at + 1] - series.event[at];
-  return length < pixel;
+const seriesPlaces = new WeakMap();
+
+// Where the points of thinned levels lie on the axis in force, worked out once; null where they have no times for it.
+function placesOfSeries({ data, axis, series }) {
+  const inTime = isTimed(data, axis);
+  if (inTime && !series.time) return null;
+  if (!seriesPlaces.has(series)) seriesPlaces.set(series, {});
+  const known = seriesPlaces.get(series);
+  known[inTime] ??= inTime ? Float64Array.from(series.time, (ns) => placeOfNs(data, axis, ns)) : Float64Array.from(series.event, (event) => placeOfEvent(data, event));
+  return known[inTime];
 }
 
 // Rows of the events table are moments of this device only where it is alone.
 function placeOfEvent(data, event) {
   if (data.eventPlaces !== null) return event - 1;
-  let [low, high] = [0, data.event.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (data.event[middle] < event) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  return lastNotAbove(data.event, event);
 }
 
 /** The lowest level of each column, where that is below what the column shows. */

@@ -13,11 +13,10 @@ const LINES_FROM = 22;
 
 /** Draw the two lanes and, over the memory, a line where named steps begin. */
 export function drawSteps(context, frame, colors) {
-  const { plot, camera, axis, around } = frame;
+  const { plot, camera, axis, around, apart } = frame;
   const lanes = around.lanes(axis).filter((one) => one.to >= camera.x0 && one.from <= camera.x1);
   if (!around.lanes(axis).length) return;
   const [steps, phases] = [lanes.filter((one) => one.lane === "step"), lanes.filter((one) => one.lane === "phase")];
-  const apart = around.apart(axis, camera, plot.width);
   context.save();
   context.beginPath();
   context.rect(plot.left, plot.top, plot.width, plot.height + frame.timeTop);

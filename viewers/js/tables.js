@@ -1,6 +1,6 @@
 // The lower half of the page: where the peak was allocated, step by step, and the facts of the recording.
 
-import { breakable, element, meter, section, stackedBar, swatch } from "./dom.js";
+import { breakable, columnHead, element, meter, section, stackedBar, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { addPath, icicle, newNode } from "./icicle.js";
 import { saveCsv } from "./save.js";
@@ -61,24 +61,18 @@ export function stacksSection(rank) {
 
 function frames(row) {
   if (row.headline === null) return element("span", { class: "muted" }, "no stack was recorded");
-  const summary = element("summary", {}, element("span", { class: "mono" }, frame(row.headline)), row.innermost !== row.headline && element("span", { class: "inner mono muted" }, "in ", shortened(row.innermost)));
+  const summary = element("summary", {}, element("span", { class: "mono" }, frame(row.headline)), row.innermost !== row.headline && element("span", { class: "inner mono muted" }, "in ", row.innermost));
   return element("details", { class: "frames" }, summary, element("ol", { class: "mono" }, row.frames.map((text) => element("li", {}, breakable(text)))));
 }
 
-// "…/folder/file.py:12 function": the head of a path is the same in most rows and hides what differs.
-function shortened(text) {
-  const parts = text.split("/");
-  return parts.length > 3 ? `…/${parts.slice(-2).join("/")}` : text;
-}
-
 function frame(text) {
-  const [, place, name] = /^(.*?)(?: ([^ ]+))?$/su.exec(shortened(text));
+  const [, place, name] = /^(.*?)(?: ([^ ]+))?$/su.exec(text);
   return [element("span", { class: "place" }, breakable(place)), name && element("b", {}, ` ${name}`)];
 }
 
 function headings(labels, firstNumber = 1, ...texts) {
   const cells = labels.map((label, index) =>
-    label === null ? null : element("th", { scope: "col", class: index >= firstNumber && !texts.includes(index) ? "number" : null, colspan: labels[index + 1] === null ? 2 : null }, label),
+    label === null ? null : columnHead(label, { class: index >= firstNumber && !texts.includes(index) ? "number" : null, colspan: labels[index + 1] === null ? 2 : null }),
   );
   return element("thead", {}, element("tr", {}, cells));
 }
@@ -114,7 +108,7 @@ export function stepsSection(rank) {
       ? element("tr", { "data-step": row.label }, columns.map(([, cell]) => cell(row)))
       : element("tr", { class: "unrecorded" }, element("th", { scope: "row" }, row.label), element("td", { colspan: columns.length - 1 }, row.text)),
   );
-  const head = element("thead", {}, element("tr", {}, columns.map(([label], index) => element("th", { scope: "col", class: index ? "number" : null }, label))));
+  const head = element("thead", {}, element("tr", {}, columns.map(([label], index) => columnHead(label, { class: index ? "number" : null }))));
   const phases = view.phases.length ? ` The columns ${view.phases.join(", ")} are the peaks within those phases.` : "";
   const lead = `Largest ${view.kind} bytes in each step.${phases}`;
   const table = element("table", { id: "step-table" }, head, element("tbody", {}, rows));

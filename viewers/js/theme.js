@@ -12,7 +12,7 @@ export function themeInForce() {
 export function mapColors() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(name).trim();
-  const phases = Object.fromEntries(["data", "forward", "backward", "optimizer", "other"].map((name) => [`--phase-${name}`, read(`--phase-${name}`)]));
+  const phases = Object.fromEntries(["data", "forward", "backward", "optimizer", "evaluation", "other"].map((name) => [`--phase-${name}`, read(`--phase-${name}`)]));
   // The strongest phase is as dark as text on it would be.
   const phaseInk = { "--phase-optimizer": read("--phase-optimizer-ink") };
   return {

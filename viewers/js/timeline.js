@@ -11,7 +11,8 @@ import { element, section, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { highestMoment } from "./levels.js";
 import { shownMoment } from "./moments.js";
-import { headlineFrame, liveAt, nameOf, operationOf, shortFrame } from "./rows.js";
+import { dataOfChosen } from "./found.js";
+import { countChosen, headlineFrame, liveAt, nameOf, operationOf, searched } from "./rows.js";
 import { dataOfNothing, dataOfSeries, loadSeries } from "./seriesload.js";
 import { laneKeys } from "./timelanes.js";
 import { lastNotAbove } from "./search.js";
@@ -52,32 +53,40 @@ function fillTimeline(app, rank, view, frame, below, { data, map, categories, se
   const top = rank.chart.top;
   const layer = {
     layout: "bands",
-    raster: (drawn, moments, width, height, ids) => rasterBands(data, moments, drawn.camera, width, height, ids, hidden),
+    raster: (drawn, moments, width, height, ids) => rasterBands(drawn.data, moments, drawn.camera, width, height, ids, hidden),
     inks: () => bandInks(categories),
     top: () => Math.max(top, data.level[highestMoment(data, 0, data.numMoments - 1)]),
-    more: (camera, surface) => ({ grain: around().grain(app.state.axis, camera, surface.plot().width), envelope: (moments, grain) => envelopeOf(data, app.state.axis, camera, moments, grain, hidden) }),
-    reading: (place, moment) => bandReading({ data, categories, series, around: around() }, app.state.axis, moment, columnOf(chart, place), map && lastModule(data, map, moment)),
+    more: (camera) => ({ envelope: (moments, grain) => envelopeOf(chart.data, app.state.axis, camera, moments, grain, hidden) }),
+    reading: (place, moment) => bandReading({ data: chart.data, categories, series, around: around() }, app.state.axis, moment, columnOf(chart, place), map && lastModule(data, map, moment)),
     pick: (place, moment) => map && moment >= 0 && app.showMoment(momentOfPlace(data, app.state.axis, placeAt(chart, place))),
   };
   const around = () => chart.around;
   const label = "bytes in use over time, by category; arrow keys move, plus and minus zoom";
   const chart = newChart(app, { part: "timeline", label, data, categories, series, height: TIMELINE_HEIGHT, layer });
   const axis = axisSwitch(app.state, data, chart.relay);
-  frame.replaceChildren(element("div", { class: "toolbar" }, bandLegend(chart, hidden), element("div", { class: "tools" }, axis.node, chartTools(chart))), chart.stage, chart.selected);
+  const search = map && bandSearch(app, chart, data, map);
+  const tools = element("div", { class: "tools" }, search?.found, search?.field, axis.node, chartTools(chart));
+  frame.replaceChildren(element("div", { class: "toolbar" }, bandLegend(chart, hidden), tools), chart.stage, chart.selected);
+  search?.apply(app.state.q ?? "");
   chart.restore();
   showBelow();
   globalThis.memtrace = { ...globalThis.memtrace, timeline: probeOf(chart, hidden) };
   Object.assign(view, {
     recolor: chart.recolor,
     moment: () => { chart.repaint(); showBelow(); },
-    key: (event) => (event.key === "x" ? (axis.next(), true) : chart.key(event)),
+    key(event) {
+      if (event.key === "x") return axis.next(), true;
+      if (event.key === "/" && search) return search.field.focus(), true;
+      if (chart.key(event)) return true;
+      return event.key === "Escape" && app.state.q ? (search?.clear(), true) : false;
+    },
   });
 }
 
 /** For tests and measurements. */
 function probeOf(chart, hidden) {
   return {
-    data: chart.data,
+    get data() { return chart.data; },
     drawn: chart.surface.drawn,
     camera: () => chart.camera,
     moveTo: chart.jumpTo,
@@ -106,6 +115,26 @@ function columnOf(chart, place) {
   const width = Math.max(surface.drawn.width, 1);
   const column = Math.floor(Math.min(Math.max(place.shareX, 0), 1) * width);
   return stretchOfColumn(camera, width, column, around.grain(app.state.axis, camera, surface.plot().width));
+}
+
+// What a search finds is drawn alone: its bytes by category at each moment, and the highest of them in each column.
+function bandSearch(app, chart, data, map) {
+  const found = element("span", { class: "muted", id: "timeline-found", role: "status" });
+  const apply = (text) => {
+    const chosen = searched(data, map, text);
+    chart.data = chosen ? dataOfChosen(data, chosen) : data;
+    const { rows, bytes } = chosen ? countChosen(data, chosen) : {};
+    found.textContent = chosen ? `${rows.toLocaleString("en-US")} found, ${formatBytes(bytes)} in all` : "";
+    field.value = text;
+  };
+  const changed = (text) => {
+    app.state.q = text || null;
+    apply(text);
+    chart.redraw();
+    app.save();
+  };
+  const field = element("input", { type: "search", id: "timeline-search", placeholder: "search: only what is found", "aria-label": "search allocations", oninput: () => changed(field.value) });
+  return { field, found, apply, clear: () => changed("") };
 }
 
 function lastModule(data, map, moment) {
@@ -148,7 +177,7 @@ function atMoment(app, data, view) {
       element("th", { scope: "row" }, swatch(category.color, category.hatched), nameOf(data, view, row) ?? category.label),
       element("td", { class: "number strong" }, formatBytes(data.size[row])),
       element("td", { class: "mono" }, data.module[row] ? view.modules[data.module[row] - 1] : ""),
-      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : shortFrame(view.frames[frame])),
+      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : view.frame_names[frame]),
       element("td", {}, element("button", { type: "button", class: "quiet", onclick: () => { app.state.row = row; app.go("map"); } }, "On the map")),
     );
   });

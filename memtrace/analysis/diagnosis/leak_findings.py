@@ -8,6 +8,7 @@ from __future__ import annotations
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.diagnosis.grown_bytes import peak_without
 from memtrace.analysis.results.report import Finding, Leak
+from memtrace.analysis.sentences.keepers import change_of, kept_by
 from memtrace.units import format_bytes
 
 _CAUSES = {
@@ -40,7 +41,7 @@ def _finding(history: DeviceHistory, leak: Leak) -> Finding:
     return Finding(
         slug="leak",
         severity="error" if leak.bytes_per_step * _SOON_STEPS >= height else "warning",
-        title=f"Memory grows by {format_bytes(leak.bytes_per_step)} in each step: {_CAUSES[leak.cause]}",
+        title=f"Memory grows by {format_bytes(leak.bytes_per_step)} in each step: {_cause(leak)}",
         evidence={
             "growth_per_step_bytes": leak.bytes_per_step,
             "allocations_per_step": leak.allocations_per_step,
@@ -48,13 +49,14 @@ def _finding(history: DeviceHistory, leak: Leak) -> Finding:
             "last_step": leak.steps[-1],
             "num_steps": len(leak.steps),
             "live_bytes": leak.live_bytes,
+            **kept_by(leak.keeper),
             "phase": leak.phase,
             "category": leak.category,
             "num_modules": leak.num_modules,
             "cause": leak.cause,
             "steps_until_full": leak.steps_until_full,
         },
-        change=_CHANGES[leak.cause],
+        change=_CHANGES[leak.cause] if leak.keeper is None else change_of(leak.keeper),
         cost="None: nothing reads what is kept, or it fits in a number.",
         saves_bytes=None if without is None else height - without,
         saves_ns=None,
@@ -62,3 +64,7 @@ def _finding(history: DeviceHistory, leak: Leak) -> Finding:
         rank=history.rank.rank,
         where=leak.where,
     )
+
+
+def _cause(leak: Leak) -> str:
+    return _CAUSES[leak.cause] if leak.keeper is None else f"kept by {leak.keeper.text}"

@@ -17,11 +17,13 @@ the total at step ends is known, and that has to have grown accordingly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
 from memtrace.analysis.device.marks import modules_of
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import StepSpan
@@ -45,8 +47,9 @@ def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> 
     growing = find_growing(history)
     if growing is None or not growing.goes_on:
         return ()
+    kept = kept_allocations(history)
     groups = _together(history, growing)
-    leaks = [_leak(history, growing, group, capacity_bytes) for group in groups]
+    leaks = [_kept_by(_leak(history, growing, group, capacity_bytes), growing, group, kept) for group in groups]
     least = max(_MIN_BYTES_A_STEP, int(history.levels.requested.max()) // _STEPS_TO_DOUBLE)
     return tuple(sorted((one for one in leaks if one.bytes_per_step >= least), key=lambda one: -one.bytes_per_step))
 
@@ -98,6 +101,18 @@ def _leak(history: DeviceHistory, growing: Growing, group: Sequence[int], capaci
             history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
         ),
     )
+
+
+def _kept_by(leak: Leak, growing: Growing, group: Sequence[int], kept: KeptAllocations | None) -> Leak:
+    """Return a leak with what keeps it, and where nothing else tells its line, with the line that feeds that."""
+    if kept is None:
+        return leak
+    places = growing.growth.places
+    keeper = kept.keeper_of(places.rows[np.isin(places.of_row, list(group))])
+    if keeper is None:
+        return leak
+    has_line = keeper.where is not None and keeper.where["line"] is not None
+    return replace(leak, keeper=keeper, where=keeper.where if leak.where is None and has_line else leak.where)
 
 
 def _cause(phase: str | None, category: int, num_modules: int, num_places: int) -> str:

@@ -17,7 +17,7 @@ from memtrace.allocator.replay import state_at
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.marks import module_at, phase_at, step_at
 from memtrace.analysis.device.program_lines import place_of_stack
-from memtrace.analysis.device.steps import step_spans
+from memtrace.analysis.device.steps import has_high_water_marks, step_spans
 from memtrace.analysis.diagnosis.oom_next_step import needs_after
 from memtrace.analysis.results.report import Leak, OomResult, StepNeeds
 from memtrace.analysis.sentences.oom import explain, is_limited
@@ -44,7 +44,7 @@ def find_oom(
     if len(found):
         oom = _recorded(history, int(found[-1]), capacity_bytes)
     elif judged_by is not None and history.has_history:
-        oom = _predicted(history, judged_by)
+        oom = _earlier(_by_mark(history, judged_by), _predicted(history, judged_by))
     if oom is None:
         return None
     needs = needs_after(history, oom.step)
@@ -116,6 +116,39 @@ def _predicted(history: DeviceHistory, capacity_bytes: int) -> OomResult | None:
         in_use_bytes=before,
         missing_bytes=_highest_from(history, moment) - capacity_bytes,
     )
+
+
+def _by_mark(history: DeviceHistory, capacity_bytes: int) -> OomResult | None:
+    """Return the first step that was not recorded and whose high-water mark is beyond a capacity."""
+    if not has_high_water_marks(history):
+        return None
+    steps = history.rank.table("steps")
+    beyond = ~steps["recorded"] & (steps["high_water_bytes"] != NULL) & (steps["high_water_bytes"] > capacity_bytes)
+    if not beyond.any():
+        return None
+    row = steps.row(int(np.flatnonzero(beyond)[0]))
+    return OomResult(
+        step=row["step"],
+        phase=None,
+        module=None,
+        time_ns=None,
+        request_bytes=None,
+        free_bytes=None,
+        reserved_unallocated_bytes=None,
+        largest_free_block_bytes=None,
+        cause="capacity",
+        predicted=True,
+        capacity_bytes=capacity_bytes,
+        high_water_bytes=row["high_water_bytes"],
+        missing_bytes=row["high_water_bytes"] - capacity_bytes,
+    )
+
+
+def _earlier(one: OomResult | None, other: OomResult | None) -> OomResult | None:
+    """Return the failure that would have come first; what is in no step came before all of them."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one if (one.step or 0) < (other.step or 0) else other
 
 
 def _highest_from(history: DeviceHistory, moment: int) -> int:

@@ -16,11 +16,13 @@ import itertools
 
 import numpy as np
 
-from memtrace.analysis.advice.case import Case
+from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
+from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import StepSpan
 from memtrace.analysis.diagnosis.growth import Growing, Growth, find_growing, growth_of
 from memtrace.analysis.results.report import Finding
+from memtrace.analysis.sentences.keepers import change_of, kept_by
 from memtrace.store.columns import IntArray
 from memtrace.units import format_bytes
 
@@ -42,17 +44,23 @@ def kept_for_steps(case: Case) -> Finding | None:
     kept = _kept(case, growth.spans, rate)
     peak_without = int((case.level - kept).max())
     saves = case.peak_bytes - peak_without
-    if saves < _MOST_OF_THE_PEAK * case.peak_bytes:
-        return None
     rows = growth.places.rows[np.isin(growth.places.of_row, places)]
+    found = kept_allocations(case.history)
+    keeper = None if found is None else found.keeper_of(rows)
+    # Nobody makes a cycle on purpose.
+    is_cycle = keeper is not None and keeper.kind == "cycle"
+    if saves < (WORTH_SAYING_SHARE if is_cycle else _MOST_OF_THE_PEAK) * case.peak_bytes:
+        return None
     lifetimes = case.lifetimes
     return Finding(
         slug="kept-for-steps",
         severity="warning",
         title=f"What steps make is kept for several steps and then freed at once: up to {format_bytes(int(kept.max()))}"
-        " of steps before",
-        evidence={"kept_at_most_bytes": int(kept.max()), "growth_per_step_bytes": rate},
-        change="If a list collects it, keep numbers and not tensors (loss.item(), sums), or move it to the CPU in each "
+        f" of steps before{'' if keeper is None else f', kept by {keeper.text}'}",
+        evidence={"kept_at_most_bytes": int(kept.max()), "growth_per_step_bytes": rate, **kept_by(keeper)},
+        change=change_of(keeper)
+        if keeper is not None
+        else "If a list collects it, keep numbers and not tensors (loss.item(), sums), or move it to the CPU in each "
         "step. If nothing of yours holds it, it refers to itself, and only the garbage collector frees it: break the "
         "cycle (a closure or an attribute that leads back), or drop the reference when the step is over.",
         cost="None, or a copy to the CPU in each step.",

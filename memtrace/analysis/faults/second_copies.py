@@ -18,10 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.steps import step_spans
 from memtrace.analysis.faults.over_gaps import cuts_over_gaps
 from memtrace.analysis.results.report import Finding
+from memtrace.analysis.sentences.keepers import kept_by
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import IntArray
 from memtrace.units import format_bytes
@@ -54,15 +56,19 @@ def second_copies(case: Case) -> Finding | None:
     if new_peak is None:
         return None
     held = case.at_peak(*cuts)
+    kept = kept_allocations(case.history)
+    keeper = None if kept is None else kept.keeper_of(copies.rows)
+    by_whom = "" if keeper is None else f", kept by {keeper.text}"
     return Finding(
         slug="second-copy",
         severity="warning",
-        title=f"{copies.what}: {format_bytes(held)} at the peak",
+        title=f"{copies.what}: {format_bytes(held)} at the peak{by_whom}",
         evidence={
             "copies_at_peak_bytes": held,
             "num_copies": copies.number,
             "num_tensors": len(copies.rows),
             "parameter_bytes": sum(size for size, _ in _parameters(case)),
+            **kept_by(keeper),
         },
         change=copies.change,
         cost="None where nothing reads it; a copy on the CPU has to be moved when it is read.",
@@ -70,7 +76,7 @@ def second_copies(case: Case) -> Finding | None:
         saves_ns=None,
         new_peak_bytes=new_peak,
         rank=case.history.rank.rank,
-        where=place_of(case.history, copies.rows),
+        where=place_of(case.history, copies.rows) or (None if keeper is None else keeper.where),
     )
 
 

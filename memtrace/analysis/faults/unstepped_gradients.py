@@ -11,17 +11,17 @@ from collections import Counter
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.advice.gradients import gradients_of
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
-from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
 
 
 def unstepped_gradients(case: Case) -> Finding | None:
     """Return the gradients that no optimizer steps, and the peak without them."""
     names = set(case.history.rank.header.get("unstepped_parameters") or ())
-    rows = _gradients_of(case, names)
+    rows = gradients_of(case, names)
     if not len(rows):
         return None
     # Where one is there already, backward makes the new part beside it and adds it.
@@ -47,15 +47,6 @@ def unstepped_gradients(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=place_of(case.history, rows),
     )
-
-
-def _gradients_of(case: Case, names: set[str]) -> IntArray:
-    """Return the allocations that are gradients of some parameters."""
-    rank, owners = case.history.rank, case.history.rank.table("owners")
-    ids = [number for number in np.unique(owners["name"]).tolist() if number != NULL and rank.text(number) in names]
-    chosen = (owners["category"] == rank.string_id(Category.GRADIENT.value)) & np.isin(owners["name"], ids)
-    found = np.unique(case.history.attribution.allocation_of_owner[chosen])
-    return found[found >= 0]
 
 
 def _common_module(names: set[str]) -> str:

@@ -15,7 +15,8 @@ class Death:
     """How a program ended that did not end as it should."""
 
     kind: str
-    """exception, interrupt, oom, signal, exit, unfinished (it stopped, and nothing says why) or thread (it went on)."""
+    """exception, interrupt (somebody asked it to end), oom, signal, exit, unfinished (nothing says why) or thread (it
+    went on when a thread died)."""
     exception: str | None
     """Type of the exception, as "torch.OutOfMemoryError"; `None` where none was seen."""
     message: str | None

@@ -16,6 +16,8 @@ from memtrace.schema.names import Source
 
 FAILURES = ("exception", "oom", "incomplete")
 """How a rank can fail: of ranks that stopped at the same step, what is likelier to be the cause comes first."""
+_STOPS = frozenset({"SIGTERM", "SIGINT", "SIGHUP"})
+"""Signals by which somebody asks a program to end."""
 _OF_A_SHELL = 128
 """A shell reports a program that a signal ended by this much more than the signal's number."""
 _MAX_MESSAGE = 200
@@ -60,8 +62,8 @@ def death_of(ranks: Sequence[RankReport], notes: Sequence[Note] = ()) -> Death |
     ended_by = None if status is None else _signal(status, is_certain=status < 0 or not rank.complete)
     if ended_by is not None:
         name = f"the signal {ended_by}" if status is not None and status < 0 else f"{ended_by} (exit status {status})"
-        verb = "was stopped" if ended_by in ("SIGTERM", "SIGINT", "SIGHUP") else "was killed"
-        return _death(rank, ranks, "signal", f"{verb} by {name}", status=status, signal_name=ended_by, notes=notes)
+        kind, verb = ("interrupt", "was stopped") if ended_by in _STOPS else ("signal", "was killed")
+        return _death(rank, ranks, kind, f"{verb} by {name}", status=status, signal_name=ended_by, notes=notes)
     if status:
         return _death(rank, ranks, "exit", f"ended with exit status {status}", status=status, notes=notes)
     if failure_of(rank) == "incomplete":

@@ -148,6 +148,9 @@ def _device(oom: OomResult) -> Iterator[str]:
 
 
 def _request(oom: OomResult) -> Iterator[str]:
+    if oom.high_water_bytes is not None:
+        yield f"Step {oom.step} was not recorded; its high-water mark was {format_bytes(oom.high_water_bytes)}."
+        return
     if oom.request_bytes is None:
         yield f"{format_bytes(oom.in_use_bytes)} were in use already when the recording of this stretch began."
         return

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from memtrace.analysis.results.report import Finding, Note, OomResult, Peak, PredictedPeak, RankReport
 from memtrace.analysis.sentences.death import death_of
 from memtrace.analysis.sentences.oom import largest_block, left_behind
+from memtrace.analysis.sentences.peak_moment import when_of_peak
 from memtrace.analysis.sentences.time import time_sentence
 from memtrace.analysis.sentences.words import CATEGORY_WORDS, when_and_where
 from memtrace.schema.names import Category, Decision
@@ -77,7 +78,28 @@ def _peak_sentence(rank: RankReport) -> str:
     share = (
         "" if rank.capacity_bytes is None else f" ({percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device)"
     )
-    return f"Memory peaks at {size}{share}{when_and_where(peak.step, peak.phase, peak.module)}{_made_of(peak)}."
+    return f"Memory peaks at {size}{share}{when_of_peak(rank)}{_of_recorded(rank)}{_made_of(peak)}.{_higher_step(rank)}"
+
+
+def _of_recorded(rank: RankReport) -> str:
+    """Return that a peak is that of the recorded steps only, where another was higher or may have been."""
+    found = rank.unrecorded
+    if found is None or rank.peak.step is None or (found.higher_step is None and found.num_marked == found.num_steps):
+        return ""
+    return ", of the recorded steps"
+
+
+def _higher_step(rank: RankReport) -> str:
+    """Return the step that was not recorded and was higher, or the most that is known of one."""
+    found = rank.unrecorded
+    if found is None:
+        return ""
+    if found.higher_step is not None:
+        mark = format_bytes(found.higher_bytes)
+        return f" Step {found.higher_step:,}, which was not recorded, reached {mark} (its high-water mark)."
+    if found.host_step is not None:
+        return f" The host memory of the process was highest in step {found.host_step:,}, which was not recorded."
+    return ""
 
 
 def _ahead(rank: RankReport) -> str:
@@ -130,6 +152,9 @@ def _predicted_sentence(oom: OomResult) -> str:
     """Return what would have happened on a device of the given capacity, to a run that went on."""
     head = f"On a device of {format_bytes(oom.capacity_bytes)} this run would have died"
     head += when_and_where(oom.step, oom.phase, oom.module)
+    if oom.high_water_bytes is not None:
+        mark = format_bytes(oom.high_water_bytes)
+        return f"{head}, which was not recorded: {mark} were in use at its highest."
     if oom.request_bytes is None:
         return f"{head}, or before: more was in use already when this stretch of the recording began."
     asked = f"{format_bytes(oom.request_bytes)} asked for and {format_bytes(oom.in_use_bytes)} in use"

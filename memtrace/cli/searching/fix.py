@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,20 @@ EXIT_NOTHING_FITS = 3
 DEFAULT_GPU = "h100-80gb"
 """What a program is told of where only --capacity is given."""
 _MOST_STEPS = 100
+_TRACES = (".json", ".gz", ".pickle")
 
 
-@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+class TraceFirst(click.Command):
+    """A command whose options may also stand after a trace, as they may not after the words of a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse options and arguments, those of a trace in any order."""
+        if args and Path(args[0]).suffix in _TRACES and os.path.isfile(args[0]):
+            args = [*args[1:], args[0]]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=TraceFirst, context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--gpu", metavar="GPU", help="The GPU that the run must fit on: h100-80gb, a100-40gb …")
 @click.option("--capacity", type=Size(), help="Memory that torch's allocator may take, as 24GiB.")
 @click.option("--margin", type=Number(0, 0.5), default=0.02, show_default=True, help="Share to leave free.")
@@ -32,6 +44,12 @@ _MOST_STEPS = 100
 @click.option("--apply", "plan", type=click.Path(path_type=Path), help="Run CMD with the changes of a plan file.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Plan file to write.  [default: memtrace-fix-SCRIPT.json]"
+)
+@click.option(
+    "--runs",
+    "cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that keeps the runs, for other budgets too.  [default: beside the plan, until the end]",
 )
 @click.option("--force", is_flag=True, help="Replace a plan that exists, and run again what was run before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
@@ -58,9 +76,10 @@ def fix(ctx: click.Context, /, command: tuple[str, ...], plan: Path | None, **op
     from memtrace.report.answers.fixing import fixed_json, fixed_text
 
     question = _question(command, options)
-    is_trace = len(command) == 1 and Path(command[0]).is_file() and not options["is_run"]
+    is_trace = len(command) == 1 and Path(command[0]).suffix in _TRACES and os.path.isfile(command[0])
     found, output = _of_trace(question) if is_trace else _of_command(question, options)
-    click.echo(fixed_json(found) if options["as_json"] else fixed_text(found, plan=str(output)), nl=False)
+    written = None if output is None else str(output)
+    click.echo(fixed_json(found) if options["as_json"] else fixed_text(found, plan=written), nl=False)
     if found.best is None:
         ctx.exit(EXIT_NOTHING_FITS)
 
@@ -107,10 +126,10 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
     runs = FixRuns(
         question,
         gpu_named(options["gpu"] or DEFAULT_GPU),
-        folder=output.with_name(f"{output.name}.runs"),
+        folder=options["cache"] or output.with_name(f"{output.name}.runs"),
         num_steps=options["steps"],
         world_size=options["world_size"],
-        force=options["force"],
+        force=options["force"] and options["cache"] is None,
     )
     found = find_fix(question, runs.run, lambda text: click.echo(f"memtrace: {text}", err=True))
     if found.best is not None and not found.best.changes.is_nothing:
@@ -120,7 +139,8 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
             "budget_bytes": question.budget_bytes,
         }
         write_bytes((json.dumps(document, indent=1) + "\n").encode(), output, force=True)
-    runs.remove()
+    if options["cache"] is None:
+        runs.remove()
     return found, output
 
 

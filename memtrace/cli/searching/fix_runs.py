@@ -39,7 +39,7 @@ class FixRuns:
         self._world_size = world_size
         if force:
             self.remove()
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True, parents=True)
 
     def run(self, changes: Changes) -> Run:
         """Return what the program under changes needs.
@@ -48,11 +48,13 @@ class FixRuns:
             RunFailed: it ends in an error.
         """
         from memtrace.forecast.fixing.search import Run
-        from memtrace.forecast.fixing.survey import survey_of
+        from memtrace.forecast.fixing.survey import survey_of, without_compiled
 
         trace, surveys = self._kept(changes) or self._made(changes)
         survey = survey_of(surveys)
         rank, device = self._rank(trace, survey)
+        if any(one.slug == "predicted-eager" for one in rank.warnings):
+            survey = without_compiled(survey)
         return Run(rank=rank, device=device, survey=survey, needs=self._needs(rank, device, survey))
 
     def remove(self) -> None:

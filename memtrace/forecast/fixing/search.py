@@ -7,7 +7,7 @@ each miss corrects; then, unless they are to be kept, precision and micro-batch,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -113,7 +113,8 @@ class _Search:
         if not may_do and not (facts.get("has_cache") or facts.get("fills_gradients")):
             return changes, found
         tried = self._try(changes, None)
-        return (changes, found) if tried is None else (changes, tried)
+        # Without its cache a model may fail: what its program makes of it is not known.
+        return (replace(changes, no_cache=start.no_cache), found) if tried is None else (changes, tried)
 
     def _free_changes(self, start: Changes, facts: Mapping[str, Any]) -> Changes:
         keep, changes = self.question.keep, start
@@ -141,7 +142,7 @@ class _Search:
 
     def _with(self, start: Changes) -> None:
         """Try a change that costs more than time, alone and with all before it."""
-        self.say(f"trying {_title(start)}")
+        self.say(f"trying {title_of(start)}")
         found = self._try(self._free_changes(start, {} if self.plain is None else self.plain.survey.facts), None)
         if found is not None and not found.needs.fits:
             self._recompute(self._free_changes(start, found.survey.facts), found)
@@ -194,11 +195,11 @@ class _Search:
 
     def _try(self, changes: Changes, choice: Solution | None) -> Run | None:
         """Run the program under changes; `None` if it fails, which says what to leave out."""
-        self.say(f"running with {_title(changes)}")
+        self.say(f"running with {title_of(changes)}")
         try:
             found = self.run(changes)
         except RunFailed as failure:
-            self.missed.append(Missed(title=_title(changes), why=failure.why))
+            self.missed.append(Missed(title=title_of(changes), why=failure.why))
             at_fault = {name: why for name, why in failure.modules.items() if name in changes.recompute}
             if not at_fault:
                 at_fault = dict.fromkeys(changes.recompute, f"a run with it failed: {failure.why}")
@@ -220,13 +221,13 @@ class _Search:
                 slowdown = (needs.step_s * self.question.micro_batch / changes.micro_batch) / plain.step_s - 1
         equal = None if not plain.losses or not needs.losses else plain.losses == needs.losses
         if equal is False and changes.autocast is None and changes.micro_batch is None:
-            self.missed.append(Missed(title=_title(changes), why="a loss differs from the plain program's"))
+            self.missed.append(Missed(title=title_of(changes), why="a loss differs from the plain program's"))
             self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
             return
         self.rungs.append(
             Rung(
                 changes=changes,
-                title=_title(changes),
+                title=title_of(changes),
                 needs=needs,
                 slowdown=0.0 if found is self.plain else slowdown,
                 losses_equal=equal,
@@ -281,22 +282,22 @@ def _rank_of(changes: Changes) -> int:
     return 2 * (changes.micro_batch is not None) + (changes.autocast is not None)
 
 
-def _title(changes: Changes) -> str:
+def title_of(changes: Changes) -> str:
     """Return changes in words.
 
-    >>> _title(Changes()), _title(Changes(optimizer="fused", recompute=("a", "b")))
+    >>> title_of(Changes()), title_of(Changes(optimizer="fused", recompute=("a", "b")))
     ('nothing changed', 'fused optimizer, 2 modules computed again')
     """
-    parts: Sequence[str | None] = (
-        changes.micro_batch and f"micro-batch {changes.micro_batch}",
-        changes.autocast and f"autocast to {changes.autocast}",
-        changes.allocator and changes.allocator,
-        changes.optimizer
-        and ("fused optimizer" if changes.optimizer == "fused" else "optimizer one parameter at a time"),
-        "gradients freed by zero_grad" if changes.set_to_none else None,
-        "no cache of keys and values" if changes.no_cache else None,
-        changes.recompute and f"{_modules(len(changes.recompute))} computed again",
-        changes.offload and f"{_modules(len(changes.offload))} kept on the host",
+    kernels = {None: "", "fused": "fused optimizer", "loop": "optimizer one parameter at a time"}[changes.optimizer]
+    parts = (
+        f"micro-batch {changes.micro_batch}" if changes.micro_batch else "",
+        f"autocast to {changes.autocast}" if changes.autocast else "",
+        changes.allocator or "",
+        kernels,
+        "gradients freed by zero_grad" if changes.set_to_none else "",
+        "no cache of keys and values" if changes.no_cache else "",
+        f"{_modules(len(changes.recompute))} computed again" if changes.recompute else "",
+        f"{_modules(len(changes.offload))} kept on the host" if changes.offload else "",
     )
     return ", ".join(part for part in parts if part) or "nothing changed"
 

@@ -6,7 +6,7 @@ In: plain values of `hooks/changes/survey.py`, or a trace that has none beside i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -108,6 +108,12 @@ def _call(row: Any) -> Call:
         inputs=tuple(map(int, inputs)),
         outputs=tuple(map(int, outputs)),
     )
+
+
+def without_compiled(survey: Survey) -> Survey:
+    """Return the survey of a program that compiles its model and was run without that: nothing of it is changed."""
+    why = "the program compiles its model, so that its forward cannot be run in parts"
+    return replace(survey, refused={**dict.fromkeys((one.name for one in survey.calls), why), **survey.refused})
 
 
 def survey_of_trace(rank: RankTrace) -> Survey:

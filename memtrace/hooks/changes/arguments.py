@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _MAX_DEPTH = 4
+_MAX_STATE_DEPTH = 8
+"""A cache of keys and values holds layers, which hold tensors: it is looked into further than for tensors alone."""
 _MAX_VALUES = 2000
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type)
 
@@ -46,7 +48,7 @@ def _note(value: Any, kind: type, found: list[Any], met: set[int], depth: int) -
     if isinstance(value, kind):
         found.append((id(value), _version(value)))
         return
-    if id(value) in met or depth > _MAX_DEPTH or len(found) > _MAX_VALUES:
+    if id(value) in met or depth > _MAX_STATE_DEPTH or len(found) > _MAX_VALUES:
         found.append(id(value))
         return
     met.add(id(value))

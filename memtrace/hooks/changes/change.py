@@ -40,7 +40,7 @@ def install_alone(options: RecordOptions) -> None:
         def warn(_slug: str, message: str) -> None:
             sys.stderr.write(f"memtrace: {message}\n")
 
-        guard = Guard(warn, torch.compiler.is_compiling)  # type: ignore[attr-defined]
+        guard = Guard(warn, torch.compiler.is_compiling)
         _changed = Changed(torch, options.changes, None, guard, warn)
         _changed.install()
 

@@ -6,6 +6,7 @@ One file a process, written at its end: JSON, read by `launch/survey.py`. Addres
 from __future__ import annotations
 
 import json
+import time
 import weakref
 from collections.abc import Callable
 from time import time_ns
@@ -27,13 +28,18 @@ class Survey:
     """Rows of calls, and what is known of the program beside them."""
 
     def __init__(self, torch: Any, options: SurveyOptions, file: OwnFile, memory: Any) -> None:
-        """`memory` is that of a GPU that is not there, and tells of operators; without it time is measured."""
+        """`memory` is that of a GPU that is not there, and tells of operators; without it time is measured.
+
+        Where there is no accelerator, that of the processor: what else runs on the machine is not in it.
+        """
         self._torch = torch
         self._file = file
         self._seconds: Callable[[], float] | None = None
         if memory is not None:
             cost = memory.on_operator = OperatorCost(torch, options)
             self._seconds = lambda: cost.seconds
+        elif not torch.cuda.is_available():
+            self._seconds = time.process_time
         self._open: list[str] = []
         self._calls: list[tuple[Any, ...]] = []
         self._checked: set[str] = set()

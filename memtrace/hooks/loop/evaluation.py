@@ -41,9 +41,9 @@ class Evaluation:
     def __init__(self, optimizers: Callable[[], Iterable[Any]]) -> None:
         self._optimizers = optimizers
         self._last_step = 0
-        self._ran_before: set[int] = set()
-        self._run_now: set[int] = set()
-        """Modules that ran without gradients, by identity: in the step before, and in this one."""
+        self._ran_before: set[tuple[int, bool]] = set()
+        self._run_now: set[tuple[int, bool]] = set()
+        """Modules that ran without gradients, by identity and mode: in the step before, and in this one."""
         self._trained: dict[int, bool] = {}
 
     def call(self, module: Any, *, with_gradients: bool, runs: Phase | None, may_be_forward: bool, step: int) -> Call:
@@ -53,15 +53,18 @@ class Evaluation:
         says that this one has a graph.
         """
         self._note(step)
-        is_habit = step == 1 or id(module) in self._ran_before
+        key = id(module), _is_training(module)
+        is_habit = step == 1 or key in self._ran_before
         if with_gradients:
             return self._call_with_gradients(module, runs, may_be_forward)
-        self._run_now.add(id(module))
+        self._run_now.add(key)
         if runs not in (None, Phase.EVALUATION) or may_be_forward:
             return Call.WITHIN
         if self._is_trained(module) and not _is_training(module):
             return Call.EVALUATION
-        return Call.PART if step > 0 and is_habit and runs is None else Call.EVALUATION
+        # Right after an evaluation, a loss is of that.
+        is_loss = runs is Phase.EVALUATION and next(parameters_in(module), None) is None
+        return Call.PART if step > 0 and is_habit and not is_loss else Call.EVALUATION
 
     def _call_with_gradients(self, module: Any, runs: Phase | None, may_be_forward: bool) -> Call:
         if runs in (Phase.BACKWARD, Phase.DATA):
@@ -75,7 +78,8 @@ class Evaluation:
             # What runs right before training begins may be of the first step.
             self._ran_before, self._run_now = self._run_now, set(self._run_now) if step == 1 else set()
             self._last_step = step
-            self._trained.clear()
+            # What is trained stays so; what is not may be given to an optimizer yet.
+            self._trained = {key: True for key, is_trained in self._trained.items() if is_trained}
 
     def _is_trained(self, module: Any) -> bool:
         found = self._trained.get(id(module))
@@ -84,9 +88,11 @@ class Evaluation:
         return found
 
     def _has_trained(self, module: Any) -> bool:
+        own = [parameter for _, parameter in parameters_in(module)]
+        if not own:
+            return False
         groups = (group for optimizer in self._optimizers() for group in optimizer.param_groups)
         stepped = {id(parameter) for group in groups for parameter in group["params"]}
-        own = (parameter for _, parameter in parameters_in(module))
         if not stepped:
             return any(getattr(parameter, "requires_grad", True) for parameter in own)
         return any(id(parameter) in stepped for parameter in own)

@@ -12,6 +12,7 @@ from memtrace.hooks.parts import who_am_i as ranks
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.sources import device
 from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.sources.high_water import HighWaterMark
 from memtrace.schema import records
 from memtrace.schema.names import Source
 from memtrace.schema.version import PART_FORMAT, TRACE_VERSION
@@ -137,11 +138,11 @@ class Writer:
         num_microbatches: int,
         recording_ns: int,
         state: dict[str, int | None] | None = None,
-        next_from_ns: int | None = None,
+        next_from: tuple[int, int] | None = None,
     ) -> None:
         """Write a step with what device and host said at its end, which is now unless `state` tells it.
 
-        `next_from_ns` says from when on what was noted in this step is of the next one.
+        `next_from` says from which time and micro-batch on what was noted in this step is of the next one.
         """
         self._spool.write(
             {
@@ -154,11 +155,23 @@ class Writer:
                 "num_microbatches": num_microbatches,
                 "recording_ns": recording_ns,
                 **(self.state() if state is None else state),
-                **({} if next_from_ns is None else {records.NEXT_FROM: next_from_ns}),
+                **({} if next_from is None else dict(zip(records.NEXT_FROM, next_from, strict=True))),
             }
         )
         for record in self.sources.new_devices() if self.sources is not None else ():
             self._spool.write({"k": records.DEVICE, **record})
+
+    def mark(self, step: int, mark: HighWaterMark) -> None:
+        """Write the high-water marks of a step, which are known once its events have been taken."""
+        if any(one is not None for one in mark):
+            self._spool.write(
+                {
+                    "k": records.STEP,
+                    "step": step,
+                    "high_water_bytes": mark.num_bytes,
+                    "peak_host_rss_bytes": mark.host_rss_bytes,
+                }
+            )
 
     def end(self) -> None:
         """Write that the recording ended in order, and close."""

@@ -49,6 +49,7 @@ class StepTracker:
         self._last_ns = 0
         self._may_have_ended = False
         self._is_stepping = False
+        self._ends_with_backward = False
         self._ended_before: dict[frozenset[int], bool] = {}
         """Some of the optimizers, after which a step may end: whether it did, the last time."""
         self._ending_sizes: set[int] = set()
@@ -80,8 +81,11 @@ class StepTracker:
             self._go_on()
         self._is_stepping = True
 
-    def after(self, optimizer: int, now_ns: int, *, skipped: bool = False) -> None:
-        """Note that an optimizer has stepped, or that a gradient scaler skipped its step."""
+    def after(self, optimizer: int, now_ns: int, *, skipped: bool = False, in_backward: bool = False) -> None:
+        """Note that an optimizer has stepped, or that a gradient scaler skipped its step.
+
+        In a backward pass, which may step many optimizers, the step ends with the pass.
+        """
         if skipped:
             self.before(optimizer)
         self._is_stepping = False
@@ -89,10 +93,17 @@ class StepTracker:
         self._last_ns = now_ns
         if self.explicit:
             return
-        if self._known <= self._stepped.keys():
+        if in_backward:
+            self._ends_with_backward = self._known <= self._stepped.keys()
+        elif self._known <= self._stepped.keys():
             self._end(StepEnd(now_ns, self._is_skipped()))
         elif len(self._stepped) in self._ending_sizes and self._ended_before.get(frozenset(self._stepped)):
             self._look()
+
+    def backward_ended(self, now_ns: int) -> None:
+        """Note that a backward pass has ended, and with it the step if each optimizer has stepped in it."""
+        if self._ends_with_backward and not self.explicit:
+            self._end(StepEnd(now_ns, self._is_skipped()))
 
     def goes_on(self) -> None:
         """Note that the program does something else than to step optimizers, in which the next step may begin."""
@@ -139,5 +150,5 @@ class StepTracker:
 
     def _end(self, end: StepEnd) -> None:
         self._stepped = {}
-        self._may_have_ended = False
+        self._may_have_ended = self._ends_with_backward = False
         self._on_end(end)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.keepers.program_frames import calling_line
+from memtrace.hooks.keepers.search import KeeperSearch
+from memtrace.hooks.loop.accumulation import Accumulation
 from memtrace.hooks.loop.evaluation import Call, Evaluation
 from memtrace.hooks.loop.keyword_arguments import keyword_arguments
 from memtrace.hooks.loop.main_part import Writer
@@ -28,8 +32,12 @@ from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.owner_rows import Sweep
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.sources.high_water import NO_MARK
 from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Phase
+
+_FORWARDS_IN_A_ROW = frozenset(3 << at for at in range(20))
+"""After so many forwards without a backward what they left behind is looked at, ever more rarely."""
 
 
 class TrainingLoop:
@@ -71,6 +79,7 @@ class TrainingLoop:
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
         self._owners = OwnerRows(torch)
         self._inputs = Inputs(torch)
+        self._accumulation = Accumulation()
         self._evaluation = Evaluation(self._live_optimizers)
         self._sweep = OwnerSweep(torch, self._owners)
         self.communication = Communication(
@@ -82,6 +91,10 @@ class TrainingLoop:
         )
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
+        self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
+        self._mark = NO_MARK
+        self._kept: list[Row] = []
+        self._num_forwards = 0
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._scaler_saw: tuple[int, bool] | None = None
         self.on_window: Callable[[], None] = lambda: None
@@ -124,6 +137,9 @@ class TrainingLoop:
             return
         self._between_steps()
         self.on_root()
+        self._num_forwards += 1
+        if self._num_forwards in _FORWARDS_IN_A_ROW:
+            self._look_between_forwards()
         with_gradients = self._torch.is_grad_enabled()
         call = self._evaluation.call(
             module,
@@ -134,14 +150,17 @@ class TrainingLoop:
         )
         if call is Call.TRAINING:
             self._training_runs()
+            self._accumulation.forward(module)
             self.communication.root_runs(module)
             if self.communication.misses_groups(module):
                 self._writer.note(
                     "fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed"
                 )
             self._sources.choose(module)
-        elif call is Call.PERHAPS_EVALUATION and self._step == 0:
-            self._training_may_begin()
+        elif call is Call.PERHAPS_EVALUATION:
+            self._accumulation.forward(module)
+            if self._step == 0:
+                self._training_may_begin()
         now = time_ns()
         if call in (Call.TRAINING, Call.PART):
             self._phases.forward(now)
@@ -222,10 +241,17 @@ class TrainingLoop:
 
     # Backward and data
 
-    def before_backward(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
+    def before_backward(self, *args: Any, **kwargs: Any) -> None:
+        """A call of `backward(tensors, grad_tensors, retain_graph, create_graph)` begins."""
+        if self._keepers is not None and self.is_current_thread and (kwargs.get("create_graph") or any(args[3:4])):
+            self._keepers.graph_of_gradients = calling_line(sys._getframe())
+        self.before_grad(*args, **kwargs)
+
+    def before_grad(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
         """A call of `backward(tensors)` or `grad(outputs)` begins."""
         if not self.is_current_thread:
             return
+        self._num_forwards = 0
         self._between_steps()
         if self._step == 0 and self._seen_at_end is not None and self._phases.may_be_forward:
             # What might have been evaluation was the first forward of training.
@@ -250,7 +276,11 @@ class TrainingLoop:
     def after_span(self, *_args: Any, **_kwargs: Any) -> None:
         """What `before_backward` or `before_data` began has ended."""
         if self.is_current_thread:
+            was_backward = self._phases.current is Phase.BACKWARD
             self._phases.end(time_ns())
+            if was_backward and self._phases.current is not Phase.BACKWARD:
+                self._accumulation.backward()
+                self.steps.backward_ended(time_ns())
             self.on_span_end()
 
     # Optimizers
@@ -296,11 +326,12 @@ class TrainingLoop:
         self._phases.end(now)
         if self.is_current_thread:
             self._step_calls.end()
+            self._accumulation.cut()
         self._writer.describe_optimizer(optimizer)
         if self._window.is_open and self._in_backward():
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
             self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
-        self.steps.after(id(optimizer), now)
+        self.steps.after(id(optimizer), now, in_backward=self._phases.current is Phase.BACKWARD)
 
     def _in_backward(self) -> bool:
         return bool(self._torch._C._current_graph_task_id() != -1)
@@ -312,6 +343,7 @@ class TrainingLoop:
     def before_zero_grad(self, _owner: Any, set_to_none: bool = True) -> None:
         """Gradients are about to be dropped, or set to zero and kept."""
         if self.is_current_thread:
+            self._accumulation.cut()
             self._between_steps()
         if not set_to_none:
             self._writer.note_kept_gradients()
@@ -339,12 +371,14 @@ class TrainingLoop:
         """Look at the end of a step that may turn out to be none: whose end it was is known when it is long past."""
         began_ns, spent_ns = time_ns(), self._window.spent_ns
         owned = self._look_at_owners()
-        state, num_microbatches = self._writer.state(), self._phases.num_microbatches
+        state, num_microbatches = self._writer.state(), self._accumulation.num_microbatches
         was_open = self._window.is_open
         self._phases.may_end_step()
+        self._accumulation.may_end_step()
         self._seen_at_end = _SeenAtEnd(
             next_from_ns=self._window.may_end_step(self._step),
             is_recorded=was_open and self._sources.recording,
+            next_microbatch=self._phases.microbatch,
             num_microbatches=num_microbatches,
             recording_ns=spent_ns,
             state=state,
@@ -360,6 +394,7 @@ class TrainingLoop:
         was_open = self._window.is_open
         self._seen_at_end = None
         self._phases.goes_on()
+        self._accumulation.goes_on()
         self._window.goes_on(self._step)
         if self._window.is_open != was_open:
             self.on_window()
@@ -380,11 +415,18 @@ class TrainingLoop:
                 self._writer.describe_optimizer(optimizer)
         owned = self._look_at_owners() if seen is None else seen.owned
         self._status.step_ended(self._step, owned, time_ns())
+        self._writer.mark(self._step, self._mark)
+        self._mark = NO_MARK
         self._window.end_step(self._step)
+        if self._window.is_open:
+            # As what the next step begins with: the chunk of this one may leave the rolling window before its own.
+            chunk = self._window.chunk
+            chunk.keepers += [(time_ns(), chunk.step, *row[2:]) for row in self._kept]
         self._step += 1
         self._step_start_ns = end.end_ns or time_ns()
         if seen is None:
             self._phases.start_step(self._step)
+            self._accumulation.start_step()
         else:
             self._phases.start_step_late(self._step)
         self.on_window()
@@ -394,16 +436,27 @@ class TrainingLoop:
         self._window.worked(began_ns)
 
     def _look_at_owners(self) -> Sweep | None:
-        """Note who owns what at the end of a step."""
+        """Note who owns what at the end of a step, and what is kept that nobody owns."""
+        self._kept = []
+        if self._sources.counts_marks:
+            self._take_mark()
         if not self._window.is_open:
             return None
         # First the events: the CPU source would record every Python call of the sweep.
         self._window.take_events()
+        if not self._sources.counts_marks:
+            self._take_mark()
         owned = self._sweep_owners()
+        self._kept = self._find_keepers(owned, self._sources.levels())
         if self._step > 0:
             self._writer.note_unstepped(self._sweep.unstepped)
         self.replicas.step_ended(self._step)
         return owned
+
+    def _take_mark(self) -> None:
+        """Note how high memory was in the step, before its events are written or dropped."""
+        self._mark = self._mark.joined(self._sources.take_mark())
+        self._window.note_mark(self._step, self._mark.num_bytes)
 
     def _write_step(self, end: StepEnd, seen: _SeenAtEnd | None = None) -> None:
         self._writer.step(
@@ -411,15 +464,20 @@ class TrainingLoop:
             start_ns=self._step_start_ns,
             end=end,
             recorded=self._window.is_open and self._sources.recording if seen is None else seen.is_recorded,
-            num_microbatches=self._phases.num_microbatches if seen is None else seen.num_microbatches,
+            num_microbatches=self._accumulation.num_microbatches if seen is None else seen.num_microbatches,
             recording_ns=self._window.spent_ns if seen is None else seen.recording_ns,
             state=None if seen is None else seen.state,
-            next_from_ns=None if seen is None else seen.next_from_ns,
+            next_from=None if seen is None else (seen.next_from_ns, seen.next_microbatch),
         )
 
     def _sweep_owners(self) -> Sweep:
+        sweep = self._owners_now()
+        self._window.chunk.sweeps.append(sweep)
+        return sweep
+
+    def _owners_now(self) -> Sweep:
         with paused_gc():
-            sweep = self._sweep.sweep(
+            return self._sweep.sweep(
                 [*self.modules.roots(), *self._averages],
                 self._live_optimizers(),
                 held=self.communication.held(),
@@ -427,8 +485,38 @@ class TrainingLoop:
                 now_ns=time_ns(),
                 step=self._step,
             )
-        self._window.chunk.sweeps.append(sweep)
-        return sweep
+
+    def _look_between_forwards(self) -> None:
+        """Note what keeps the results of forwards that no backward followed: an evaluation, or many micro-batches."""
+        if self._window.is_open and self._step > 0:
+            with self._window.without_frames():
+                began_ns = time_ns()
+                self._find_keepers(self._owners_now(), {})
+                self._window.worked(began_ns)
+
+    def _find_keepers(self, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
+        """Note what keeps tensors that nobody owns. Before training began, nothing has outlived a step."""
+        if self._step == 0 or self._keepers is None:
+            return []
+        try:
+            rows = self._search_keepers(self._keepers, owned, level)
+        except Exception as error:
+            # A step must end whatever the objects of a program are like.
+            self._keepers = None
+            self._writer.note("hook-failed", f"the search for keepers failed and is off: {type(error).__name__}")
+            return []
+        self._window.chunk.keepers += rows
+        return rows
+
+    def _search_keepers(self, search: KeeperSearch, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
+        with paused_gc():
+            return search.rows(
+                {row[3]: (row[2], row[4]) for row in owned},
+                level,
+                innermost=sys._getframe(),
+                now_ns=time_ns(),
+                step=self._step,
+            )
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:
@@ -468,6 +556,8 @@ class _SeenAtEnd:
 
     next_from_ns: int
     """From when on all that is noted is of the next step, if this one has ended."""
+    next_microbatch: int
+    """Number in this step of what is then the first micro-batch of the next."""
     is_recorded: bool
     num_microbatches: int
     recording_ns: int

@@ -27,6 +27,7 @@ _MAX_CHUNK_NS = 2 * 10**9
 # In which no more events are made than memory can hold, and beside which the few ms of a chunk are nothing.
 _MIN_CHUNK_NS = 2 * 10**8
 _NUM_LAST_CHUNKS = 4
+_MUCH_HIGHER = 1.05
 
 
 class Window:
@@ -58,6 +59,9 @@ class Window:
         self._rolling: list[tuple[int, int, int]] = []
         self._oldest = 0
         """The oldest step of the rolling window."""
+        self._highest_bytes = 0
+        self._worst: int | None = None
+        """The step with the highest mark so far, where it is not kept for good."""
         self._of_next: list[tuple[int, int]] | None = None
         """Where the step may have ended: number and start of each chunk that was written since."""
         self._opened_for_next = False
@@ -101,7 +105,8 @@ class Window:
                 return
             began_ns = time_ns()
             try:
-                self._taken = self._sources.drain(self._native_path, keep=self._may_keep(self.chunk.step), final=False)
+                keep = self._may_keep(self.chunk.step) or self.chunk.step == self._worst
+                self._taken = self._sources.drain(self._native_path, keep=keep, final=False)
             except OSError as error:
                 self._spool.give_up(error)
             self.worked(began_ns)
@@ -203,6 +208,19 @@ class Window:
             self._sources.shrink_ring(self._selection.last)
         self.is_open = wanted
 
+    def note_mark(self, step: int, mark_bytes: int | None) -> None:
+        """Keep, beside the last steps, the highest of those that are not kept for good.
+
+        What is written already costs nothing to keep. An accelerator's history has to be dumped for it: of steps that
+        outdo each other a little, as under a leak, only those that do by a twentieth are.
+        """
+        if mark_bytes is None or mark_bytes <= self._highest_bytes * (
+            _MUCH_HIGHER if self._sources.counts_marks else 1
+        ):
+            return
+        self._highest_bytes = mark_bytes
+        self._worst = None if self.keeps(step) else step
+
     def _wants(self, step: int) -> bool:
         return self.keeps(step) or self._selection.last > 0
 
@@ -276,13 +294,13 @@ class Window:
         """Drop all but the last steps that have ended. Once a write has failed they are the last there will be."""
         if self._spool.broken:
             return
-        old = [number for step, number, _ in self._rolling if step < self._oldest]
+        old = [number for step, number, _ in self._rolling if step < self._oldest and step != self._worst]
         if old:
             # That the new step has ended must be known before an old one goes.
             self._spool.flush()
         for number in old:
             self._spool.drop_chunk(number)
-        self._rolling = [entry for entry in self._rolling if entry[0] >= self._oldest]
+        self._rolling = [entry for entry in self._rolling if entry[0] >= self._oldest or entry[0] == self._worst]
 
     def _native_path(self, suffix: str) -> str:
         return self._spool.chunk_path(self._number, suffix)

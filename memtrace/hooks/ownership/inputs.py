@@ -26,10 +26,8 @@ class Inputs:
         if len(self._computed) > _MAX_COMPUTED:
             self._computed = {key: known for key, known in self._computed.items() if known() is not None}
         for _, tensor in tensors_in(output, "", self._tensor):
-            # What a graph leads to is told by that.
-            if tensor.grad_fn is None:
-                for storage in _storages(tensor):
-                    self._computed[storage.data_ptr()] = weakref.ref(storage)
+            for storage in _storages(tensor):
+                self._computed[storage.data_ptr()] = weakref.ref(storage)
 
     def given(self, module: Any, values: Any) -> Iterator[Owned]:
         """Yield what of the arguments of a root module the program made; a loss has no batch of its own."""

@@ -11,6 +11,7 @@ from memtrace.hooks.sources import device
 from memtrace.hooks.sources.accelerator_history import HistorySource
 from memtrace.hooks.sources.cpu_profiler import CpuSource
 from memtrace.hooks.sources.event_tree import DEVICE as CPU
+from memtrace.hooks.sources.high_water import HighWaterMark, HighWaterMarks
 from memtrace.hooks.sources.kernels import KernelSource
 from memtrace.schema.options import PredictOptions, RecordOptions
 from memtrace.schema.records import KINETO_SUFFIX, SNAPSHOT_SUFFIX
@@ -40,6 +41,7 @@ class Sources:
         self._drained_events = 0
         self._most_in_a_step = 0
         self._cpu_levels: dict[str, Any] = {}
+        self._marks = HighWaterMarks()
         self.profiler_suspended = False
         """Whether the program's own profiler runs now."""
         self.history_suspended = False
@@ -198,6 +200,7 @@ class Sources:
             peak = max(self._cpu_levels.get("peak_allocated_bytes", 0), max(known))
             name = CPU if self._fake is None else self._fake.device
             self._cpu_levels = {"device": name, "allocated_bytes": known[-1], "peak_allocated_bytes": peak}
+            self._marks.saw(max(known))
 
     def levels(self) -> dict[str, Any]:
         """Return device, allocated, peak and reserved bytes; empty where nothing tells.
@@ -209,6 +212,17 @@ class Sources:
         if self._kind is None or not self._is_initialized() or self._is_capturing():
             return {}
         return device.device_levels(self._torch, self._kind)
+
+    @property
+    def counts_marks(self) -> bool:
+        """Whether a counter of an accelerator tells marks; else events do, once they have been drained."""
+        return self._cpu is None
+
+    def take_mark(self) -> HighWaterMark:
+        """Return what was the most since this was last asked. On the CPU, of events that were drained."""
+        if self._cpu is None:
+            self._marks.counter_says(self.levels().get("peak_allocated_bytes"))
+        return self._marks.take(device.peak_host_rss_bytes())
 
     def _after_dump(self, history: HistorySource, *, keep: bool) -> None:
         if self.history_suspended:

@@ -83,7 +83,8 @@ def fixed_text(found: Fixed, *, plan: str | None) -> str:
 
 
 def _answer(found: Fixed) -> list[str]:
-    budget = f"{format_bytes(found.budget_bytes)} ({found.device})"
+    size = format_bytes(found.budget_bytes)
+    budget = size if size == found.device else f"the {size} that torch can take of a {found.device}"
     plain, best = found.plain, found.best
     how = "predicted" if found.is_predicted else "measured"
     needs = f"The program needs {format_bytes(plain.reserved_bytes)}"
@@ -97,6 +98,8 @@ def _answer(found: Fixed) -> list[str]:
     if best.changes.is_nothing:
         return [f"It fits in {budget} as it is.", f"{needs} ({how})."]
     slower = _slower(best.slowdown)
+    if found.target_bytes < found.budget_bytes:
+        budget += f", {1 - found.target_bytes / found.budget_bytes:.0%} of it left free,"
     verified = "run so and held" if found.is_verified else "not verified: nothing was run"
     return [
         f"It fits in {budget} with: {best.title}.",

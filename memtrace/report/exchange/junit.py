@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from memtrace.analysis.results.check import BaselineResult, BudgetResult, Check
-from memtrace.report.answers.check import category, delta, innermost, limit, mark, place, remark, verdict
+from memtrace.report.answers.check import against, category, delta, innermost, limit, mark, place, remark, verdict
 from memtrace.report.drawing.markup import visible
 from memtrace.report.exchange.markdown import code, table
 from memtrace.units import format_bytes
@@ -44,7 +44,11 @@ def _cases(check: Check) -> Iterator[tuple[str, str, str | None]]:
     for change in check.baseline.changes if check.baseline is not None else ():
         name = f"{change.name} {place(change.rank, change.device)}"
         grew = f"{format_bytes(change.baseline_bytes)} to {format_bytes(change.value_bytes)}, {delta(change)}"
-        yield "baseline", name, None if change.passed else f"{grew}; {format_bytes(change.limit_bytes)} are allowed"
+        yield (
+            "baseline",
+            name,
+            None if change.passed or not change.gates else f"{grew}; {format_bytes(change.limit_bytes)} are allowed",
+        )
 
 
 def _failure(one: BudgetResult) -> str:
@@ -80,7 +84,7 @@ def check_markdown(check: Check) -> str:
 def _baseline(baseline: BaselineResult) -> list[str]:
     rows = [
         (
-            _mark(one.passed),
+            _mark(one.passed) if one.gates else "",
             code(f"{category(one.name)}, {place(one.rank, one.device)}"),
             format_bytes(one.baseline_bytes),
             format_bytes(one.value_bytes),
@@ -90,9 +94,11 @@ def _baseline(baseline: BaselineResult) -> list[str]:
     ]
     grown = [(f"+{format_bytes(one.delta_bytes)}", innermost(one.frames)) for one in baseline.grown]
     return [
-        f"Against {code(baseline.title)}; each may grow by {baseline.tolerance_pct:g} % of its peak:",
+        f"**{code(against(baseline))}**",
         "",
-        *table(("", "at the peak", "baseline", "now", "change"), rows),
+        f"Against {code(baseline.title)}; what is marked may grow by {baseline.tolerance_pct:g} %:",
+        "",
+        *table(("", "", "baseline", "now", "change"), rows),
         *_stacks("Stacks that grew most:", grown),
     ]
 

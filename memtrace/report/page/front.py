@@ -28,6 +28,15 @@ def front(report: Report) -> str:
     return f'<section id="card" class="first" aria-label="the run in short"><div class="panel">{inside}</div></section>'
 
 
+def verdict_markup(report: Report) -> str:
+    """Return the verdict, of which what the card says first stands out from the rest."""
+    head = "" if report.card is None else report.card.headline.rstrip(".")
+    if not head or not report.verdict.startswith(head):
+        return text(report.verdict)
+    rest = report.verdict[len(head) :]
+    return text(head) + (f'<span class="rest">{text(rest)}</span>' if len(rest) > 1 else text(rest))
+
+
 def outcome_class(report: Report) -> str:
     """Return how the headline is marked: died, ended, or an empty text."""
     return "" if report.card is None else _KINDS.get(report.card.outcome, "")

@@ -17,7 +17,7 @@ from memtrace.report.page.assets import joined_modules, viewer_text
 from memtrace.report.page.data.packed_map import PackedMap, packed_map
 from memtrace.report.page.data.payload import report_payload
 from memtrace.report.page.data.ranks import detail_order
-from memtrace.report.page.front import description, front, outcome_class
+from memtrace.report.page.front import description, front, outcome_class, verdict_markup
 from memtrace.report.page.parts import text
 
 # These would end the script, start a comment in it, or (the last two) end a line of JavaScript.
@@ -48,7 +48,8 @@ def render_html(report: Report) -> str:
             "title": text(report.title),
             "description": text(description(report)),
             "outcome": outcome_class(report),
-            "verdict": text(report.verdict),
+            "verdict": verdict_markup(report),
+            "sentence": text(report.verdict),
             "front": front(report),
             "styles": css_variables() + "".join(map(viewer_text, _STYLES)),
             "data": script_json(payload),

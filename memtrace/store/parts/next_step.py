@@ -44,12 +44,12 @@ class _Late:
     def __init__(self, steps: Sequence[Record]) -> None:
         self.first_ns: dict[int, int] = {}
         """By number of the step, when the next one may have begun."""
-        self._num_microbatches: dict[int, int] = {}
+        self._first_microbatch: dict[int, int] = {}
         for record in steps:
-            number, first_ns, count = (record.get(name) for name in ("step", NEXT_FROM, "num_microbatches"))
+            number, first_ns, microbatch = (record.get(name) for name in ("step", *NEXT_FROM))
             if isinstance(number, int) and isinstance(first_ns, int):
                 self.first_ns[number] = first_ns
-                self._num_microbatches[number] = count if isinstance(count, int) else 0
+                self._first_microbatch[number] = microbatch if isinstance(microbatch, int) else 0
 
     def bring(self, columns: dict[str, Array], time_ns: IntArray) -> None:
         """Change the columns of one table."""
@@ -59,6 +59,6 @@ class _Late:
             step[moved] = number + 1
             if "microbatch" in columns:
                 microbatch = columns["microbatch"].copy()
-                microbatch[moved] = np.maximum(microbatch[moved] - self._num_microbatches.get(number, 0), 0)
+                microbatch[moved] = np.maximum(microbatch[moved] - self._first_microbatch.get(number, 0), 0)
                 columns["microbatch"] = microbatch
         columns["step"] = step

@@ -12,15 +12,15 @@ from typing import Any
 from memtrace.analysis.results.report import AllocationMap
 from memtrace.report.drawing.palette import category_ink, phase_ink, stack_order
 from memtrace.report.page.data.packed_columns import PackedColumns
-from memtrace.schema.frames import frame_class
+from memtrace.schema.frames import frame_class, short_place
 from memtrace.schema.names import Decision
 
 _DECISION_LABELS = {
-    Decision.OWNER.value: "exact: its owner is known",
-    Decision.HOOK.value: "exact: a hook saw it",
-    Decision.ANNOTATION.value: "inferred from an annotation",
-    Decision.STACK_RULE.value: "inferred from its stack",
-    Decision.LIFETIME_RULE.value: "inferred from its lifetime",
+    Decision.OWNER.value: "certain: its owner is known",
+    Decision.HOOK.value: "certain: seen while it was used",
+    Decision.ANNOTATION.value: "inferred from what the profile calls it",
+    Decision.STACK_RULE.value: "inferred from the code that asked for it",
+    Decision.LIFETIME_RULE.value: "inferred from when it came and went",
     Decision.UNKNOWN.value: "unattributed",
 }
 
@@ -100,6 +100,7 @@ def _tables(found: AllocationMap) -> dict[str, Any]:
         "saved_for": [list(one) for one in found.saved_for],
         "frames": list(found.frames),
         "frame_class": [frame_class(frame) for frame in found.frames],
+        "frame_names": [short_place(frame) for frame in found.frames],
         # Addresses are text: those of a device may need all of 64 bits.
         "ranges": [[f"{one.address:#x}", one.place_bytes, one.size_bytes] for one in found.ranges],
         "segment_facts": [[one.stream, one.pool, one.is_expandable] for one in found.segment_facts],

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from memtrace.analysis.results.report import ModuleRow, Peak, RankReport, StackRow, State
 from memtrace.report.drawing.palette import category_ink, stack_order
 from memtrace.report.page.data.values import View, percent, share_of, signed
-from memtrace.schema.frames import is_python, own_frames
+from memtrace.schema.frames import is_python, own_frames, short_place
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes
 
 MAX_ROWS = 300
 """Rows of modules and of stacks that a page holds for one rank; the rest is counted."""
 _DECISIONS = (
-    ("exact", "known from an owner or a hook", (Decision.OWNER.value, Decision.HOOK.value)),
+    ("exact", "certain, from an owner or seen in use", (Decision.OWNER.value, Decision.HOOK.value)),
     ("inferred", "inferred", (Decision.ANNOTATION.value, Decision.STACK_RULE.value, Decision.LIFETIME_RULE.value)),
     ("unattributed", "unattributed", (Decision.UNKNOWN.value,)),
 )
@@ -121,12 +121,16 @@ def stacks_view(rows: Sequence[StackRow]) -> View:
         kind = {"category": ink.label, "color": ink.color, "hatched": ink.hatched}
         python = [frame for frame in row.frames if is_python(frame)]
         frames = {
-            "headline": next(iter(own_frames(row.frames)), None),
-            "innermost": next(iter(python or row.frames), None),
+            "headline": _name(next(iter(own_frames(row.frames)), None)),
+            "innermost": _name(next(iter(python or row.frames), None)),
             "frames": list(row.frames),
         }
         views.append(_row(row, total, largest) | kind | frames)
     return {"rows": views, "left_out": max(0, len(rows) - MAX_ROWS)}
+
+
+def _name(frame: str | None) -> str | None:
+    return None if frame is None else short_place(frame)
 
 
 def _row(row: ModuleRow | StackRow, total: int, largest: int) -> View:
