@@ -19,7 +19,7 @@ TORCH_TESTS := tests/torches tests/hooks/test_cpu.py tests/hooks/test_owners.py 
 DRIVERLESS := .venv-driverless
 DRIVERLESS_STAMP := $(DRIVERLESS)/installed-$(INPUTS)
 DRIVERLESS_TORCH := 2.13.0
-DRIVERLESS_NEEDS := typing-extensions sympy networkx jinja2 fsspec filelock numpy click orjson pandas plotly rich pytest hypothesis
+DRIVERLESS_NEEDS := typing-extensions sympy networkx jinja2 fsspec filelock numpy click orjson pandas rich pytest hypothesis
 
 .DEFAULT_GOAL := help
 .PHONY: help demo driverless test test-fast test-torches gold check mutants faults fuzz docs bench accuracy gpu clean
@@ -93,15 +93,17 @@ faults: $(DEV_STAMP) ## put each named fault of tests/faults/table.py into a cop
 fuzz: $(DEV_STAMP) ## break inputs for an hour and ask every command about them (ARGS='--inputs 50000 --seed 1')
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the picture of the README
+docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the pictures of the README
 	$(BIN)/python docs/generate.py
-	$(BIN)/python docs/screenshot.py demo/report.html docs/images/report.png --view 'view=map&axis=event' --height 830
+	$(BIN)/python docs/screenshot.py demo/report.html docs/images/report.png --height 800
+	$(BIN)/python docs/screenshot.py demo/report.html docs/images/map.png --view view=map --height 800
 
 bench: $(DEV_STAMP) ## run the benchmarks
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stopped, and write the pages of docs/ that hold its tables
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/accuracy_loops.py
 	$(BIN)/python benchmarks/accuracy_estimate.py
 	$(BIN)/python benchmarks/accuracy_ranks.py
 

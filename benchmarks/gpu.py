@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 NOT_MEASURED = RESULTS / "gpu-not-measured.md"
-PACKAGES = ("click", "numpy", "orjson", "pandas", "plotly", "pytest", "rich")
+PACKAGES = ("click", "numpy", "orjson", "pandas", "pytest", "rich")
 DEADLINE_S = 570
 EXPANDABLE = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from memtrace.cli import COMMANDS, group
+from memtrace.cli.shell.errors import EXIT_CODES
 from memtrace.schema import tables
 from memtrace.schema.version import TRACE_VERSION
 
@@ -25,6 +26,19 @@ COMMANDS_IN_A_SENTENCE = """
 Two commands do most of the work: `memtrace record -- python train.py` runs your training program and writes down where
 its memory goes, and `memtrace report` shows it. The others look at the same file in other ways, or say what a run would
 need before it runs.
+""".strip()
+EXIT_CODES_IN_A_SENTENCE = """
+An error is two lines on standard error, `error: …` with what and where and `hint: …` with what to try. A reader of the
+output that goes away (`| head`) changes no exit code, and files are written before anything is printed.
+""".strip()
+COMPLETION = """
+Shells complete commands and options after one line in their start-up file:
+
+```sh
+eval "$(_MEMTRACE_COMPLETE=bash_source memtrace)"    # ~/.bashrc
+eval "$(_MEMTRACE_COMPLETE=zsh_source memtrace)"     # ~/.zshrc
+_MEMTRACE_COMPLETE=fish_source memtrace | source     # ~/.config/fish/config.fish
+```
 """.strip()
 TRACE_IN_A_SENTENCE = """
 A *trace* is the file that `memtrace record` writes of a training run: every piece of memory that PyTorch handed out,
@@ -44,7 +58,14 @@ def cli_reference() -> str:
         assert command is not None
         context = click.Context(command, parent=root, info_name=name)
         sections += [f"## memtrace {name}", help_block(command, context)]
+    sections += ["## Exit codes", EXIT_CODES_IN_A_SENTENCE, exit_codes(), "## Shell completion", COMPLETION]
     return "\n\n".join(sections) + "\n"
+
+
+def exit_codes() -> str:
+    """Return the table of exit codes."""
+    rows = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+    return "\n".join(["| code | what it means |", "| --- | --- |", *rows])
 
 
 def help_block(command: click.Command, context: click.Context) -> str:

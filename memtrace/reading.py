@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from memtrace.errors import MemtraceError
 from memtrace.store.files import Progress
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import Trace
@@ -50,6 +51,29 @@ class ReadTrace(Trace):
         from memtrace.integrations.notebook_page import page_of
 
         return page_of(self, height=height, capacity=capacity, with_source=with_source)
+
+    def figure(self, *, rank: int | None = None, capacity: str | None = None) -> Any:
+        """Return the memory over time as a plotly figure, stacked by category, to change and to join with others.
+
+        Args:
+            rank: Number of the rank; the one that the report is about where it is left out.
+            capacity: Memory of the device, as "24GiB", in place of what the trace says.
+
+        Raises:
+            MemtraceError: there is no such rank, or no history of its memory.
+        """
+        from memtrace.analysis.report import analyze
+        from memtrace.report.exchange.plotly_figure import memory_figure
+        from memtrace.units import parse_bytes
+
+        report = analyze(self, capacity_bytes=None if capacity is None else parse_bytes(capacity))
+        chosen = [one for one in report.ranks if rank is not None and one.rank == rank]
+        if rank is None and report.main_rank is not None:
+            chosen = [report.ranks[report.main_rank]]
+        if not chosen:
+            numbers = ", ".join(str(one.rank) for one in report.ranks if one.rank is not None) or "not numbered"
+            raise MemtraceError(f"there is no memory of rank {rank} in it", hint=f"ranks are {numbers}")
+        return memory_figure(chosen[0])
 
     def __repr__(self) -> str:
         """Say what was read; the tables themselves are too long to print."""

@@ -15,6 +15,8 @@ _BYTE_FACTORS = {
 }
 MAX_BYTES = 2**50
 """Below what a size is, of one block or of a device: a pebibyte. Sums of many still fit 64 bits."""
+_LIKELY_UNITS = 100_000
+"""A number below was meant as GiB or MiB; a larger one is of bytes."""
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -72,3 +74,23 @@ def parse_bytes(text: str) -> int:
     if num_bytes >= MAX_BYTES:
         raise MemtraceError(f"not a size: {text[:40]!r} is more than any machine has", hint="write it as in 24GiB")
     return int(num_bytes + 0.5)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that a size means which somebody typed: with a unit, since 80 would be eighty bytes.
+
+    >>> parse_size("80GiB") == 80 * 1024**3, parse_size("512B")
+    (True, 512)
+
+    Raises:
+        MemtraceError: as `parse_bytes`, or there is no unit, or nothing is left of it.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is not None and not match[2]:
+        meant = f"{match[1]}GiB or {match[1]}MiB" if float(match[1]) < _LIKELY_UNITS else "80GiB"
+        hint = f"write the unit, as in {meant}; {match[1]}B are bytes"
+        raise MemtraceError(f"a size without a unit: {text[:40]!r}", hint=hint)
+    num_bytes = parse_bytes(text)
+    if num_bytes < 1:
+        raise MemtraceError("a size of 0 holds nothing", hint="write it as in 24GiB")
+    return num_bytes

@@ -24,7 +24,9 @@ RESULT_TYPES = frozenset(
         "memtrace.allocator.results",
         "memtrace.analysis.results",
         "memtrace.forecast.results",
+        "memtrace.forecast.bisecting.results",
         "memtrace.forecast.fitting.results",
+        "memtrace.forecast.fixing.results",
         "memtrace.forecast.prediction.results",
         "memtrace.launch.live_results",
     }
@@ -68,7 +70,7 @@ PARTS = {
     "analysis": part(f"schema {TRACE} allocator", "pandas numpy", not_calls=TALK | {"open"}),
     "forecast": part(
         f"schema {TRACE} allocator analysis",
-        "numpy",
+        "numpy scipy",
         not_stdlib=START_PROCESSES,
         not_calls=TALK | {"open"},
     ),
@@ -81,7 +83,9 @@ PARTS = {
     "driverless": part("schema", not_calls=frozenset({"print", "input"})),
     "parallel": part("schema store analysis", "distributed fsspec", not_calls=TALK | {"open"}),
     "cli": part(
-        "schema launch store allocator analysis forecast report parallel integrations.mcp.server", "click", lazily=True
+        "schema launch store allocator analysis forecast report parallel driverless integrations.mcp.server",
+        "click",
+        lazily=True,
     ),
     "integrations": part(
         "api reading schema store allocator analysis report",
@@ -89,7 +93,7 @@ PARTS = {
         lazily=True,
     ),
     "api.py": part("schema hooks launch", "torch", lazily=True),
-    "reading.py": part("store integrations.notebook_page"),
+    "reading.py": part("store analysis report integrations.notebook_page"),
     "errors.py": Part(),
     "units.py": Part(),
     "printable.py": Part(),
@@ -101,10 +105,11 @@ PARTS = {
 
 ONLY_IN = {
     "safetensors": ("hooks/fake/files/safetensors.py",),
-    "plotly": ("report/page/figures/plotly.py",),
+    "plotly": ("report/exchange/plotly_figure.py",),
     "rich": ("report/terminal/",),
     "distributed": ("parallel/dask_cluster.py",),
     "fsspec": ("parallel/remote.py",),
+    "scipy": ("forecast/fixing/solve.py",),
 }
 """Packages that only files which begin so may import."""
 
@@ -405,7 +410,7 @@ def test_no_file_is_named_after_nothing() -> None:
         ),
         ("forecast/estimation/estimate.py", "def f():\n    import torch", "forecast imports torch"),
         ("forecast/fitting/search.py", "import subprocess", "forecast imports subprocess"),
-        ("report/page/report.py", "import plotly", "report imports plotly outside report/page/figures/plotly.py"),
+        ("report/page/report.py", "import plotly", "report imports plotly outside report/exchange/plotly_figure.py"),
         (
             "report/page/report.py",
             "from rich.table import Table",
@@ -460,10 +465,6 @@ def test_checker_refuses(path: str, source: str, problem: str) -> None:
         (
             "analysis/device/peak.py",
             "import numpy as np\nimport pandas as pd\nfrom memtrace.store.trace import RankTrace",
-        ),
-        (
-            "report/page/figures/plotly.py",
-            "import plotly.graph_objects as go\nfrom memtrace.analysis.results.report import Peak",
         ),
         ("report/terminal/report.py", "from rich.table import Table\nfrom memtrace.units import format_bytes"),
         ("cli/report.py", "import click\nfrom memtrace.errors import MemtraceError"),

@@ -50,7 +50,7 @@ def run_and_list_modules(tmp_path: Path, *args: str, before: str = "") -> tuple[
 def test_help_imports_nothing_heavy(tmp_path: Path, args: tuple[str, ...]) -> None:
     output, modules = run_and_list_modules(tmp_path, *args)
     assert "memtrace" in output
-    assert modules.isdisjoint({"numpy", "pandas", "plotly", "torch", "rich"})
+    assert modules.isdisjoint({"numpy", "pandas", "torch", "rich"})
 
 
 def test_help_imports_no_command(tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtrace.analysis.advice.find import find_advice
+from memtrace.analysis.advice.kept import told_once
 from memtrace.analysis.allocation_map.allocation_map import build_allocation_map
 from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
 from memtrace.analysis.communication.communication import communication_of_rank
 from memtrace.analysis.communication.findings import communication_findings
 from memtrace.analysis.device.activations import activations_at, saved_for_backward
 from memtrace.analysis.device.device_history import DeviceHistory, build_history, device_names
+from memtrace.analysis.device.evaluation import evaluation_result
+from memtrace.analysis.device.high_water import unrecorded_steps
 from memtrace.analysis.device.modules import modules_at
 from memtrace.analysis.device.peak import end_state, moment_of, peak_between, peak_without_history
 from memtrace.analysis.device.stacks import stacks_at
@@ -26,6 +29,7 @@ from memtrace.analysis.diagnosis.diagnose import Diagnosis, diagnose
 from memtrace.analysis.diagnosis.notes import notes_of_device
 from memtrace.analysis.diagnosis.oom_to_come import ahead_finding
 from memtrace.analysis.events.optimizer_options import options_of
+from memtrace.analysis.faults.find import find_faults
 from memtrace.analysis.first_step.effects import first_step_effects
 from memtrace.analysis.first_step.two_peaks import by_category_difference, first_step_peak, steady_state_peak
 from memtrace.analysis.ranks.facts_of_rank import rank_facts
@@ -106,7 +110,8 @@ def _device_reports(
         diagnosis = diagnose(history, capacity_bytes=capacity, judged_by=capacity_bytes if is_judged else None)
         report = _device_report(history, diagnosis, facts, capacity, is_judged=is_judged, with_map=with_map)
         ahead = None if report.oom is not None else ahead_finding(report.steady_state_peak, rank.rank)
-        found = (ahead, *diagnosis.findings, *find_advice(history))
+        advice = told_once((*find_faults(history), *find_advice(history)), report.leaks)
+        found = (ahead, *diagnosis.findings, *advice)
         reports.append((report, tuple(one for one in found if one is not None)))
     return _with_time(reports, rank, time, with_tracks=with_map)
 
@@ -163,6 +168,7 @@ def _device_report(
         name: moment_of(history, one) for name, one in peaks.items() if one is not None and not one.predicted
     }
     reserved = history.levels.reserved
+    steps = step_results(history, spans)
     return RankReport(
         rank=rank.rank,
         device=history.device,
@@ -178,7 +184,9 @@ def _device_report(
         first_step_effects=first_step_effects(history, spans),
         end=end,
         max_reserved_bytes=end.reserved_bytes if reserved is None or not has_moments else int(reserved.max()),
-        steps=step_results(history, spans),
+        steps=steps,
+        unrecorded=unrecorded_steps(steps),
+        evaluation=evaluation_result(history),
         oom=diagnosis.oom,
         leaks=diagnosis.leaks,
         fragmentation=diagnosis.fragmentation,

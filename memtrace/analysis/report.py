@@ -5,9 +5,11 @@ In: `Trace`, or the `RankAnalysis` of each of its ranks. Out: `Report`, which th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 from memtrace.analysis.advice.find import in_order
+from memtrace.analysis.card.card import card_of
 from memtrace.analysis.diagnosis.notes import notes_of_trace
 from memtrace.analysis.each_rank import of_each_rank
 from memtrace.analysis.rank_analysis import RankAnalysis, analyze_rank
@@ -50,13 +52,15 @@ def combine(analyses: Sequence[RankAnalysis], *, title: str, warnings: Iterable[
     overview = compare_ranks(ranks)
     of_ranks = [finding for analysis in analyses for finding in analysis.findings]
     findings = in_order(findings_of_run(of_ranks, overview, ranks))
-    return Report(
-        verdict=verdict(ranks, findings),
+    notes = notes_of_trace(warnings)
+    report = Report(
+        verdict=verdict(ranks, findings, notes),
         ranks=ranks,
         findings=findings,
-        warnings=notes_of_trace(warnings),
+        warnings=notes,
         title=title,
         main_rank=main_rank(ranks),
         next_commands=next_commands(title, ranks, findings),
         ranks_overview=overview,
     )
+    return dataclasses.replace(report, card=card_of(report))

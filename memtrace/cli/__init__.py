@@ -1,22 +1,23 @@
 """The `memtrace` command: a table of commands, each loaded when it is asked for, and the one place that shows errors.
 
-`memtrace --help` imports no command, so that it costs neither pandas nor plotly: names and short helps stand here.
+`memtrace --help` imports no command, so that it costs no pandas: names and short helps stand here.
 Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; `memtrace record` returns its program's own.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from dataclasses import dataclass
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from memtrace import __version__
+from memtrace.cli.shell.errors import ShownError, shown
+from memtrace.cli.shell.settings import defaults
+from memtrace.cli.shell.streams import outlive_readers
 from memtrace.errors import MemtraceError
-from memtrace.printable import LINES, clean
 
 EXIT_INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C ended: 128 + SIGINT."""
@@ -44,7 +45,10 @@ COMMANDS = {
         short_help="Replay a recording under other settings and capacities.",
     ),
     "diff": LazyCommand(
-        target="memtrace.cli.diff:diff", short_help="Compare two traces by category, module, stack and step."
+        target="memtrace.cli.comparing.diff:diff", short_help="Compare two traces by category, module, stack and step."
+    ),
+    "trend": LazyCommand(
+        target="memtrace.cli.comparing.trend:trend", short_help="Show how the peak went over the runs in a folder."
     ),
     "check": LazyCommand(
         target="memtrace.cli.check:check", short_help="Check a run against budgets, or against an earlier run."
@@ -64,9 +68,17 @@ COMMANDS = {
         target="memtrace.cli.fit:fit",
         short_help="Find the largest micro-batch that fits, by running a command.",
     ),
+    "fix": LazyCommand(
+        target="memtrace.cli.searching.fix:fix",
+        short_help="Find the cheapest changes with which a run fits.",
+    ),
     "predict": LazyCommand(
         target="memtrace.cli.predict:predict",
         short_help="Run a CUDA program without its GPU and say what it needs.",
+    ),
+    "bisect": LazyCommand(
+        target="memtrace.cli.searching.bisect:bisect",
+        short_help="Find the commit that raised the memory of a run.",
     ),
     "inspect": LazyCommand(target="memtrace.cli.inspect:inspect", short_help="Show the raw records of a trace."),
     "merge": LazyCommand(
@@ -86,21 +98,6 @@ COMMANDS = {
     "doctor": LazyCommand(target="memtrace.cli.doctor:doctor", short_help="Show the environment, for a bug report."),
 }
 """Every command, in the order in which help lists them."""
-
-
-class ShownError(click.ClickException):
-    """An error as the user sees it: what and where, and on a second line what to try."""
-
-    def __init__(self, message: str, hint: str | None, exit_code: int) -> None:
-        super().__init__(message)
-        self.hint = hint
-        self.exit_code = exit_code  # type: ignore[misc]  # click types it as fixed for a class
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print `error: …` and `hint: …` to standard error."""
-        click.echo(f"error: {clean(self.message, keep=LINES)}", file=file, err=True)
-        if self.hint:
-            click.echo(f"hint: {clean(self.hint, keep=LINES)}", file=file, err=True)
 
 
 class LazyGroup(click.Group):
@@ -123,6 +120,13 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.short_help) for name, command in COMMANDS.items()])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _shown(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn what it raises into a message and an exit code unless `--debug` asks for tracebacks."""
         try:
@@ -134,6 +138,8 @@ class LazyGroup(click.Group):
             if ctx.params["debug"]:
                 raise
             raise ShownError(error.message, error.hint, error.exit_code) from error
+        except click.UsageError as error:
+            raise _shown(error) from error
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except Exception as error:
@@ -145,28 +151,29 @@ class LazyGroup(click.Group):
             raise ShownError(f"unexpected {type(error).__name__}: {error}", hint, 1) from error
 
 
+def _shown(error: click.UsageError) -> click.ClickException:
+    # A command without arguments shows its help, which click does by an error.
+    return error if type(error).__name__ == "NoArgsIsHelpError" else shown(error, tuple(COMMANDS))
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="memtrace", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def group(debug: bool) -> None:
+@click.pass_context
+def group(context: click.Context, debug: bool) -> None:
     """Record where the memory of a PyTorch training run goes, and explain it.
+
+    What a project always asks for stands in `[tool.memtrace]` of its pyproject.toml: docs/settings.md.
 
     \b
     Example:
       memtrace record -o trace.json -- python train.py
       memtrace report trace.json --html report.html
     """
+    context.default_map = {**defaults(Path.cwd()), **(context.default_map or {})}
 
 
 def main() -> None:
     """Run the command line and exit the process."""
-    try:
-        try:
-            group.main(prog_name="memtrace")
-        finally:
-            # Here, not at interpreter exit, where a closed pipe could no longer be caught.
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has gone. Python flushes once more at exit: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    outlive_readers()
+    group.main(prog_name="memtrace")

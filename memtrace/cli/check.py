@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.options.redaction import redaction_options
+from memtrace.cli.shell.errors import BadValue
 from memtrace.errors import MemtraceError
+from memtrace.schema.names import Category
 from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 3
 """Exit code where a budget is broken, or the baseline exceeded."""
+ALL_CATEGORIES = "categories"
 MAX_PERCENT = 10**6
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%?\s*")
 
@@ -29,11 +32,14 @@ class BudgetText(click.ParamType):  # type: ignore[type-arg]  # generic only for
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Budget:
         """Return the budget; wrong usage where the text is none."""
         from memtrace.analysis.asked.check import parse_budget
+        from memtrace.units import parse_size
 
         try:
-            return parse_budget(str(value))
+            budget = parse_budget(str(value))
+            parse_size(re.split("[<=]", str(value))[-1])
+            return budget
         except MemtraceError as error:
-            self.fail(f"{error.message}: {error.hint}", param, ctx)
+            raise BadValue(error.message, error.hint, ctx=ctx, param=param) from error
 
 
 class Percent(click.ParamType):  # type: ignore[type-arg]
@@ -56,7 +62,7 @@ class Percent(click.ParamType):  # type: ignore[type-arg]
     "budgets",
     multiple=True,
     type=BudgetText(),
-    metavar="NAME<SIZE",
+    metavar="NAME=SIZE",
     help="An upper limit: NAME=SIZE or NAME<=SIZE allow the size itself, NAME<SIZE does not. NAME is peak, "
     "first_step_peak, steady_peak, reserved, end, step_end, a category at the peak (activation), or a category at "
     "another moment (end.parameter). Repeatable.",
@@ -65,9 +71,18 @@ class Percent(click.ParamType):  # type: ignore[type-arg]
     "--baseline",
     type=click.Path(exists=True, path_type=Path),
     metavar="TRACE",
-    help="Compare the peak, and each category there, with those of this trace.",
+    help="Compare with this trace: fail if the peak, what is reserved, the steady state or what leaks grew. Categories "
+    "at the peak inform.",
 )
-@click.option("--tolerance", type=Percent(), help="Growth to allow, in percent of the baseline's peak.  [default: 1%]")
+@click.option(
+    "--gate",
+    "gates",
+    multiple=True,
+    type=click.Choice((ALL_CATEGORIES, *(one.value for one in Category))),
+    metavar="CATEGORY",
+    help="Fail also if this category at the peak grew, as activation; categories stands for all of them. Repeatable.",
+)
+@click.option("--tolerance", type=Percent(), help="Growth to allow, in percent of the baseline's.  [default: 1%]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="PATH", help="Write JUnit XML, for a build server.")
 @click.option(
@@ -81,6 +96,7 @@ def check(
     trace: tuple[Path, ...],
     budgets: tuple[Budget, ...],
     baseline: Path | None,
+    gates: tuple[str, ...],
     tolerance: float | None,
     as_json: bool,
     junit: Path | None,
@@ -95,7 +111,7 @@ def check(
 
     \b
     Example:
-      memtrace check trace.json --budget steady_peak=70GiB --budget "activation<30GiB"
+      memtrace check trace.json --budget steady_peak=70GiB --budget activation=30GiB
       memtrace check trace.json --baseline main.json --tolerance 2% --markdown comment.md --junit memory.xml
     """
     from memtrace.analysis.asked.check import check as hold_against
@@ -108,8 +124,8 @@ def check(
 
     if not budgets and baseline is None:
         raise click.UsageError("nothing to check: give a --budget or a --baseline")
-    if tolerance is not None and baseline is None:
-        raise click.UsageError("--tolerance needs a --baseline")
+    if baseline is None and (gates or tolerance is not None):
+        raise click.UsageError(f"{'--gate' if gates else '--tolerance'} needs a --baseline")
     for path in (junit, markdown):
         if path is not None:
             check_output(path, force=force)
@@ -118,7 +134,7 @@ def check(
         say_left_out(before.warnings, of=before.title)
     tolerance_pct = 1.0 if tolerance is None else tolerance
     run = analyze(redacted(read_trace(trace), redaction))
-    result = hold_against(run, budgets, baseline=before, tolerance_pct=tolerance_pct)
+    result = hold_against(run, budgets, baseline=before, tolerance_pct=tolerance_pct, gates=gates)
     result = without_places(result) if redaction is Redaction.SOURCE else result
     _show(result, as_json=as_json, junit=junit, markdown=markdown, force=force)
     if not result.passed:
@@ -126,13 +142,16 @@ def check(
 
 
 def _show(result: Check, *, as_json: bool, junit: Path | None, markdown: Path | None, force: bool) -> None:
-    """Print the result and write the files that are asked for."""
+    """Write the files that are asked for, then print the result: whoever reads that may go away."""
     from memtrace.report.answers.check import check_json, check_text
     from memtrace.report.exchange.junit import check_junit, check_markdown
     from memtrace.report.output import write_text
 
+    written = [
+        (path, render) for path, render in ((junit, check_junit), (markdown, check_markdown)) if path is not None
+    ]
+    for path, render in written:
+        write_text(render(result), path, force=force)
     click.echo(check_json(result) if as_json else check_text(result), nl=False)
-    for path, render in ((junit, check_junit), (markdown, check_markdown)):
-        if path is not None:
-            write_text(render(result), path, force=force)
-            click.echo(f"Wrote {path}", err=as_json)
+    for path, _ in written:
+        click.echo(f"Wrote {path}", err=as_json)

@@ -20,7 +20,7 @@ from memtrace import __version__
 from memtrace.cli.options.numbers import Number
 from memtrace.schema.version import TRACE_VERSION
 
-DEPENDENCIES = ("click", "numpy", "orjson", "pandas", "plotly", "rich")
+DEPENDENCIES = ("click", "numpy", "orjson", "pandas", "rich")
 ENVIRONMENT = (
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",

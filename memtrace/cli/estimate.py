@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.options.model_options import NamedModel, model_options, named_model, run_options
-from memtrace.cli.options.numbers import COUNT, FEW
+from memtrace.cli.options.numbers import COUNT, FEW, GpuName
 
 if TYPE_CHECKING:
     from memtrace.forecast.memory.layout import Layout, Run
@@ -44,7 +44,7 @@ EXIT_UNCERTAIN = 4
 @click.option("--zero", type=click.IntRange(0, 3), default=0, show_default=True, help="ZeRO stage; 3 is FSDP.")
 @click.option("--no-sequence-parallel", is_flag=True, help="Tensor parallelism leaves norms and dropouts whole.")
 @click.option("--bucket-view", is_flag=True, help="DistributedDataParallel with gradient_as_bucket_view: no copies.")
-@click.option("--gpu", metavar="GPU", help="What it has to fit into: h100-80gb, a100-40gb … or a size, as 24GiB.")
+@click.option("--gpu", type=GpuName(), help="What it has to fit into: h100-80gb, a100-40gb … or a size, as 24GiB.")
 @click.option(
     "--against",
     type=click.Path(exists=True, path_type=Path),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memtrace.cli.options.numbers import COUNT, Size
+from memtrace.cli.options.numbers import COUNT, GpuName, Size
 
 if TYPE_CHECKING:
     from memtrace.forecast.fitting.results import FitRun, Measured
@@ -22,8 +22,10 @@ LEAST_STEPS = 3
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
-@click.option("--capacity", type=Size(), help="Memory that must do, as 24GiB. Default: that of the device.")
-@click.option("--gpu", metavar="GPU", help="The memory of a GPU: h100-80gb, a100-40gb …")
+@click.option(
+    "--capacity", type=Size(), help="Memory that must do, as 24GiB or h100-80gb. Default: that of the device."
+)
+@click.option("--gpu", type=GpuName(), help="The memory of a GPU: h100-80gb, a100-40gb …")
 @click.option(
     "--predict", "is_predicted", is_flag=True, help="Predict each run, without the GPU that --gpu or --capacity names."
 )

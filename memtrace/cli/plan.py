@@ -7,16 +7,17 @@ from typing import Any
 
 import click
 
-from memtrace.cli.options.model_options import model_options, named_model, run_options
-from memtrace.cli.options.numbers import COUNT, FEW, CountText, Number
+from memtrace.cli.options.model_options import model_options, named_model, names_a_model, run_options
+from memtrace.cli.options.numbers import COUNT, FEW, CountText, GpuName, Number
 
+_NEEDED = ("gpus", "gpu", "gbs_tokens", "sequence")
 EXIT_NOTHING_FITS = 3
 
 
 @click.command()
 @model_options
 @click.option("--gpus", type=FEW, help="How many GPUs there are.")
-@click.option("--gpu", metavar="GPU", help="Which: h100-80gb, a100-40gb … or a size, as 24GiB.")
+@click.option("--gpu", type=GpuName(), help="Which: h100-80gb, a100-40gb … or a size, as 24GiB.")
 @click.option("--gbs-tokens", type=CountText(), metavar="COUNT", help="Tokens of one optimizer step; 4M is 4·2²⁰.")
 @click.option("--sequence", "--seq", type=COUNT, help="Tokens of a sequence.")
 @click.option(
@@ -29,9 +30,10 @@ EXIT_NOTHING_FITS = 3
 @run_options
 @click.option(
     "--calibrate",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="TABLE",
-    help="Runs that were measured, as layouts with measured_tokens_per_second_per_gpu or measured_peak_bytes.",
+    type=click.Path(exists=True, allow_dash=True, path_type=Path),
+    metavar="RUN",
+    help="What ran: a trace of memtrace, or a table of layouts with measured_tokens_per_second_per_gpu or "
+    "measured_peak_bytes.",
 )
 @click.option(
     "--framework",
@@ -72,15 +74,9 @@ def plan(
       memtrace plan --evaluate layouts.csv --gpu h100-80gb --json
     """
     if table is not None:
-        if html is not None:
-            raise click.UsageError("--html draws a search, not the layouts of --evaluate")
-        from memtrace.cli.evaluate_layouts import evaluated
-
-        click.echo(evaluated(table, options, as_json=as_json), nl=False)
+        _evaluate(table, html, options, as_json=as_json, force=force)
         return
-    for name in ("gpus", "gpu", "gbs_tokens", "sequence"):
-        if options[name] is None:
-            raise click.UsageError(f"Missing option '--{name.replace('_', '-')}'.")
+    _check_complete(options)
     from memtrace.forecast.planning.plan import make_plan
     from memtrace.report.answers.plan import plan_json, plan_text
     from memtrace.report.output import check_output, write_text
@@ -97,6 +93,34 @@ def plan(
         click.echo(f"Wrote {html}", err=as_json)
     if not result.num_fitting:
         ctx.exit(EXIT_NOTHING_FITS)
+
+
+def _check_complete(options: dict[str, Any]) -> None:
+    """Refuse a search that lacks something, naming all that it lacks at once."""
+    missing = [f"--{name.replace('_', '-')}" for name in _NEEDED if options[name] is None]
+    if not names_a_model(options):
+        missing.insert(0, "--preset (or --config, --params)")
+    if missing:
+        example = "memtrace plan --preset llama-3-8b --gpus 512 --gpu h100-80gb --gbs-tokens 4M --sequence 4096"
+        raise click.UsageError(f"missing: {', '.join(missing)}; as in `{example}`")
+
+
+def _evaluate(table: Path, html: Path | None, options: dict[str, Any], *, as_json: bool, force: bool) -> None:
+    """Answer for the layouts of a table, and write their page where one is asked for."""
+    from memtrace.cli.evaluate_layouts import evaluated
+    from memtrace.report.answers.evaluation import evaluation_json, evaluation_text
+    from memtrace.report.output import check_output, write_text
+
+    if html is not None:
+        check_output(html, force=force)
+    rows, agreed = evaluated(table, options)
+    if html is not None:
+        from memtrace.report.page.evaluation import render_evaluation
+
+        write_text(render_evaluation(rows, agreed), html, force=force)
+    click.echo(evaluation_json(rows, agreed) if as_json else evaluation_text(rows, agreed), nl=False)
+    if html is not None:
+        click.echo(f"Wrote {html}", err=as_json)
 
 
 def _question(options: dict[str, Any]) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from memtrace.cli.options.numbers import COUNT, FEW
+from memtrace.cli.options.numbers import COUNT, FEW, GpuName
 from memtrace.cli.options.redaction import redaction_options
+from memtrace.cli.predicting.engine import AUTO, ENGINES
 from memtrace.schema.redaction import Redaction
 
 EXIT_DOES_NOT_FIT = 3
@@ -24,14 +26,22 @@ STDERR = 2
     "--gpu",
     default=DEFAULT_GPU,
     show_default=True,
-    metavar="NAME",
+    type=GpuName(),
     help="GPU that the program is told it has, as in a100-80gb, or a size as in 24GiB.",
 )
 @click.option(
     "--gpus",
-    metavar="NAMES",
+    type=GpuName(several=True),
     help='Also say which of these GPUs it fits on: "all" that are known, or a list. It runs once for each compute '
     "capability.",
+)
+@click.option(
+    "--engine",
+    "asked_engine",
+    type=click.Choice(ENGINES),
+    default=AUTO,
+    show_default=True,
+    help="driverless: torch's own CUDA code, where the program's Python has it; meta: tensors without data.",
 )
 @click.option("--steps", type=COUNT, default=3, show_default=True, help="Steps after which the program is ended.")
 @click.option(
@@ -59,6 +69,7 @@ def predict(
     output: Path | None,
     gpu: str,
     gpus: str | None,
+    asked_engine: str,
     as_json: bool,
     command: tuple[str, ...],
     redaction: Redaction,
@@ -66,9 +77,10 @@ def predict(
 ) -> None:
     """Run a CUDA program without its GPU and say what it needs.
 
-    The program runs unchanged, on shapes alone: no kernel runs, a loss that it prints is a constant, and it is ended
-    after a few steps. The result is a trace like that of a recording. Exit codes: 0 it fits, 3 it does not (none of
-    --gpus, where they are given), 1 it could not be predicted.
+    The program runs unchanged, and no kernel runs: a loss that it prints is a constant, and it is ended after a few
+    steps. Where its Python has torch built for CUDA, that code asks for the memory; else shapes and rules do. The
+    result is a trace like that of a recording. Exit codes: 0 it fits, 3 it does not (none of --gpus, where they are
+    given), 1 it could not be predicted.
 
     \b
     Example:
@@ -77,18 +89,22 @@ def predict(
       memtrace predict --gpus all --json -- python train.py
       memtrace report predicted.json
     """
-    from memtrace.cli.predict_run import PredictedRuns
+    from memtrace.cli.predicting.engine import chosen_engine
+    from memtrace.cli.predicting.runs import PredictedRuns, shown
     from memtrace.forecast.gpus import gpu_named, gpus_named
-    from memtrace.forecast.prediction.judge import placed_trace, prediction_of
+    from memtrace.forecast.prediction.judge import prediction_of
     from memtrace.report.answers.predict import predict_json, predict_text
     from memtrace.store.redaction.redact import shareable
     from memtrace.store.writing.trace import write_trace
 
     chosen, asked = gpu_named(gpu), gpus_named(gpus or "")
     path, steps, world_size = output or Path("predicted.json"), options["steps"], options["world_size"]
+    engine = chosen_engine(asked_engine, command, chosen)
+    engine = replace(engine, why=shown(engine.why, redaction, command))
     runs = PredictedRuns(
         command,
         path,
+        engine,
         num_steps=steps,
         world_size=world_size,
         gpus_per_node=options["gpus_per_node"],
@@ -98,11 +114,13 @@ def predict(
         # What the program prints must not be in the document.
         stdout=STDERR if as_json else None,
     )
-    placed, verdict = placed_trace(runs.run(chosen), chosen)
+    placed, verdict = runs.predicted(chosen)
     placed = shareable(placed, redaction)
     others, refused = runs.judge(asked)
     write_trace(placed, path)
-    result = prediction_of(placed, verdict, others, refused=refused, num_steps=steps, world_size=world_size)
+    result = prediction_of(
+        placed, verdict, others, refused=refused, num_steps=steps, world_size=world_size, engine=engine
+    )
     click.echo(predict_json(result) if as_json else predict_text(result), nl=False)
     click.echo(f"Wrote {path}; next: memtrace report {path}", err=as_json)
     context.exit(0 if any(one.fits for one in (others if asked else [verdict])) else EXIT_DOES_NOT_FIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -9,6 +10,9 @@ import click
 from memtrace.schema.options import DEFAULT_STEPS, RecordOptions, StepSelection
 
 DEFAULT_MAX_ENTRIES: int = RecordOptions(parts_dir="").max_entries
+_MAX_CARD_BYTES = 24 * 1024**2
+"""A larger trace takes longer to analyse than one likes to wait for at the end of a run."""
+_COMPRESSION = 8
 
 
 def _check_steps(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -64,6 +68,7 @@ def _check_steps(ctx: click.Context, param: click.Parameter, value: str) -> str:
     metavar="NAME",
     help="Whose memory to record: auto (an accelerator if the program uses one, else the CPU), cpu, cuda or xpu.",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Do not end with the card of the run, only with the trace's name.")
 @click.option("--redact", is_flag=True, help="Leave out arguments, paths, host names and messages of errors.")
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD...", type=click.UNPROCESSED)
 def record(
@@ -74,13 +79,15 @@ def record(
     max_entries: int,
     profile: bool,
     device: str,
+    quiet: bool,
     redact: bool,
     command: tuple[str, ...],
 ) -> None:
     """Run a training program and record where its memory goes.
 
     CMD is what you would type without memtrace: python with a script or a module, torchrun, a console script, a shell
-    script that starts Python. It needs no change, and its output and exit code are its own.
+    script that starts Python. It needs no change, and its output and exit code are its own. When it has ended, a card
+    on standard error says what happened, where the memory went and what would lower the peak.
 
     \b
     Example:
@@ -101,4 +108,18 @@ def record(
         redact=redact,
     )
     recording = Recording(command=command, path=output, force=force, options=options)
-    end_like(record(recording, lambda line: click.echo(line, err=True)))
+    end_like(record(recording, lambda line: click.echo(line, err=True), show=None if quiet else _show_card))
+
+
+def _show_card(path: Path) -> None:
+    """Print the card of what was recorded to standard error, as standard output is the program's."""
+    files = [one for one in path.iterdir() if one.is_file()] if path.is_dir() else [path]
+    num_bytes = sum(one.stat().st_size * (_COMPRESSION if one.suffix == ".gz" else 1) for one in files)
+    if num_bytes > _MAX_CARD_BYTES:
+        return
+    from memtrace.parallel.run import report_of
+    from memtrace.report.terminal.card import print_card
+
+    report = report_of((path,))
+    if report.card is not None:
+        print_card(report.card, file=sys.stderr, with_command=False)

@@ -18,7 +18,7 @@ from memtrace.schema.redaction import Redaction
 @click.option(
     "--alloc-conf", multiple=True, metavar="CONF", help="Allocator settings, as for PYTORCH_ALLOC_CONF. Repeatable."
 )
-@click.option("--capacity", multiple=True, type=Size(), help="Memory the allocator can reserve, as 24GiB. Repeatable.")
+@click.option("--capacity", multiple=True, type=Size(), help="What the allocator can reserve, as 24GiB. Repeatable.")
 @click.option("--scale", multiple=True, metavar="CATEGORY=F", help="Make the requests of a category F times as large.")
 @click.option("--drop", multiple=True, metavar="CATEGORY", help="Leave out the requests of a category.")
 @click.option("--shard", multiple=True, metavar="CATEGORY=N", help="Keep the N-th part of each request of a category.")

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from memtrace.driverless.build import built_libraries
+from memtrace.driverless.build import built_libraries, cache_folder
 from memtrace.driverless.torch_build import torch_of
 from memtrace.errors import MemtraceError
 from memtrace.schema.gpu_cards import CARDS, LIMITS, Card, is_amd
+from memtrace.schema.predicted import COMPILED
 
 VARIABLE = "MEMTRACE_DRIVERLESS"
 """What the stand-ins read their devices from."""
@@ -65,6 +66,8 @@ def environment(
         # Not by LD_LIBRARY_PATH: torch's own search path comes first, and may hold NVIDIA's libraries.
         "LD_PRELOAD": ":".join(dict.fromkeys(preload)),
         "TRITON_LIBCUDA_PATH": str(libraries[0].parent),
+        # Folders of their own: what is timed here would be taken for the best on a real device of this name.
+        **{name: str(cache_folder() / name.partition("_")[0].lower()) for name in COMPILED},
     }
 
 

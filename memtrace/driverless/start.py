@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from memtrace.driverless.environment import CONTEXT_BYTES, Devices, environment
+from memtrace.driverless.torch_build import python_of
 from memtrace.errors import MemtraceError
 from memtrace.units import parse_bytes
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             context_bytes=parse_bytes(asked.context) if asked.context else CONTEXT_BYTES,
             log=asked.log,
         )
-        added = environment(devices, python=_python_of(command))
+        added = environment(devices, python=python_of(command))
         os.execvpe(command[0], command, {**os.environ, **added})
     except (MemtraceError, OSError) as error:
         hint = f"\n{error.hint}" if isinstance(error, MemtraceError) and error.hint else ""
@@ -46,17 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log", type=Path, help="file that what was refused or not kept is appended to")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the program, after --")
     return parser
-
-
-def _python_of(command: Sequence[str]) -> str:
-    """Return the Python whose torch the program uses: the one it names, or that beside the script that it names."""
-    if not command:
-        raise MemtraceError("no program: it comes after --")
-    program = shutil.which(command[0]) or command[0]
-    if Path(program).name.startswith("python"):
-        return program
-    beside = Path(program).parent / "python"
-    return str(beside) if beside.exists() else sys.executable
 
 
 if __name__ == "__main__":

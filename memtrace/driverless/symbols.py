@@ -13,6 +13,14 @@ _LOOKED_UP = r"(?:cu[A-Z][a-z]|nvml[A-Z])\w+"
 """Names that torch gives to `dlsym` and to `cudaGetDriverEntryPoint`: of the driver and of NVML."""
 _ALWAYS = ("libcuda.so.1", "libnvidia-ml.so.1")
 """Libraries that are opened at run time, whether torch is linked with them or not."""
+OF_TRITON = (
+    "cuCtxGetCurrent cuCtxGetLimit cuCtxSetCurrent cuCtxSetLimit cuDeviceGet cuDeviceGetAttribute "
+    "cuDevicePrimaryCtxRetain cuDriverGetVersion cuFuncGetAttribute cuFuncSetAttribute cuFuncSetCacheConfig "
+    "cuGetErrorString cuLaunchKernel cuLaunchKernelEx cuMemAlloc_v2 cuMemFree_v2 cuMemcpyDtoH_v2 cuModuleGetFunction "
+    "cuModuleLoadData cuOccupancyMaxActiveClusters cuPointerGetAttribute cuPointerGetAttributes "
+    "cuTensorMapEncodeIm2col cuTensorMapEncodeTiled"
+)
+"""What Triton's launcher, which it compiles when it is first used, is linked with or looks up."""
 _PREFIXES = ("libcu", "libnv", "libnccl")
 """How the files of NVIDIA's libraries begin."""
 
@@ -44,6 +52,7 @@ def wanted_symbols(folder: Path) -> dict[str, Wanted]:
         symbols += elf.undefined()
         symbols += [Symbol(name=word) for word in sorted(elf.words(_LOOKED_UP))]
         elf.close()
+    symbols += [Symbol(name=word) for word in OF_TRITON.split()]
     found = {file: _wanted(file) for file in sorted(files)}
     for symbol in symbols:
         one = _home(symbol, found)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import platform
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,21 @@ class TorchBuild:
     def libraries(self) -> Path:
         """The folder of its shared libraries."""
         return self.folder / "lib"
+
+
+def python_of(command: Sequence[str]) -> str:
+    """Return the Python whose torch a program uses: the one it names, or that beside the script that it names.
+
+    Raises:
+        MemtraceError: there is no program.
+    """
+    if not command:
+        raise MemtraceError("no program: it comes after --")
+    program = shutil.which(command[0]) or command[0]
+    if Path(program).name.startswith("python"):
+        return program
+    beside = Path(program).parent / "python"
+    return str(beside) if beside.exists() else sys.executable
 
 
 def torch_of(python: str = sys.executable) -> TorchBuild:

@@ -6,13 +6,10 @@ bandwidths are one way, per GPU.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 
-from memtrace.errors import MemtraceError
-from memtrace.schema.gpu_cards import CARDS, is_amd
+from memtrace.schema.gpu_cards import CARDS, is_amd, memory_named
 from memtrace.schema.gpu_data_sheets import peak_flops
-from memtrace.units import parse_bytes
 
 _GB_S = 10**9
 
@@ -41,6 +38,16 @@ class Gpu:
     """Compute capability, which decides the kernels that torch chooses."""
     is_amd: bool = False
     """Whether ROCm drives it."""
+    flops_32bit: float | None = None
+    """Operations a second in float32, without TF32; `None` where that is not known."""
+
+    def flops_of(self, dtype: str) -> float | None:
+        """Return dense operations a second in a precision; `None` where that is not known.
+
+        >>> gpu_named("a100-40gb").flops_of("float32"), gpu_named("a100-40gb").flops_of("float16")
+        (19500000000000.0, 312000000000000.0)
+        """
+        return self.flops if dtype in ("float16", "bfloat16") else self.flops_32bit if dtype == "float32" else None
 
 
 _Sheet = tuple[float, float, float]
@@ -57,6 +64,7 @@ def _gpu(name: str, sheet: _Sheet, gpus_per_node: int = 8) -> Gpu:
         memory_bytes=card.memory_bytes,
         flops=float(flops),
         flops_8bit=peak_flops(card.name, "float8"),
+        flops_32bit=_as_float(peak_flops(card.name, "float32")),
         memory_bytes_s=memory_gb * _GB_S,
         intra_bytes_s=intra_gb * _GB_S,
         inter_bytes_s=inter_gb * _GB_S,
@@ -64,6 +72,10 @@ def _gpu(name: str, sheet: _Sheet, gpus_per_node: int = 8) -> Gpu:
         capability=card.capability,
         is_amd=is_amd(card),
     )
+
+
+def _as_float(flops: int | None) -> float | None:
+    return None if flops is None else float(flops)
 
 
 GPUS = {
@@ -121,15 +133,7 @@ def gpu_named(text: str) -> Gpu:
     Raises:
         MemtraceError: it is neither.
     """
-    if text in GPUS:
-        return GPUS[text]
-    try:
-        memory = parse_bytes(text)
-        if memory < 1:
-            raise MemtraceError("a size of 0 holds nothing")
-    except MemtraceError:
-        near = difflib.get_close_matches(text, GPUS, n=3, cutoff=0.3) or list(GPUS)
-        raise MemtraceError(
-            f"there is no GPU {text[:60]!r}", hint=f"try {', '.join(near)}, or a size such as 24GiB"
-        ) from None
-    return replace(GPUS["a100-80gb"], name=text, memory_bytes=memory)
+    name = text.strip().lower()
+    if name in GPUS:
+        return GPUS[name]
+    return replace(GPUS["a100-80gb"], name=text, memory_bytes=memory_named(text))

@@ -183,6 +183,24 @@ class EvaluatedLayout:
     """Bytes by category at the fullest moment of the first and of the last stage."""
     assumed: tuple[str, ...]
     """What the row left out and what stood in for it, in words."""
+    measured_tokens_per_second_per_gpu: float | None = None
+    """What the row says was measured; `None` where it says nothing."""
+    measured_peak_bytes: int | None = None
+    """The same of the largest allocation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How well predictions agree with what was measured."""
+
+    runs: int
+    """Layouts of which it was measured."""
+    median_error: float
+    """Median of the errors without their signs; an error is predicted over measured, less one."""
+    worst_error: float
+    """The largest error, with its sign."""
+    rank_correlation: float | None
+    """Spearman's; `None` where all are predicted, or measured, to be the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

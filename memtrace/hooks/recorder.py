@@ -13,6 +13,7 @@ from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.parts import who_am_i as ranks
+from memtrace.hooks.parts.own_file import OwnFile
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
@@ -83,8 +84,10 @@ class Recorder:
         spool = Spool(options.parts_dir, rank=self._facts["rank"])
         self._writer = Writer(spool, redact=options.redact)
         # The functions of a predicted GPU are such a mode themselves.
-        unseen = torch._C.DisableTorchFunction if options.predict is None else None
+        unseen = torch._C.DisableTorchFunction if options.on_meta is None else None
         self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch), unseen)
+        # Before a prediction sends all that is opened for writing elsewhere.
+        survey_file = _survey_file(options, self._pid)
         with self._guard.quiet():
             self._sources = Sources(torch, options, warn=self._writer.warn, on_oom=self._on_oom)
         self._writer.sources = self._sources
@@ -94,6 +97,16 @@ class Recorder:
         yielding = Yielding(self._window, self._sources, self._writer)
         self._attachments = Attachments(torch, self._guard, self._loop, yielding)
         self._uninstall_crash = _nothing
+        self._changed: Any = None
+        if options.survey is not None or options.changes is not None:
+            # Only here: like a prediction, it changes the program.
+            from memtrace.hooks.changes.change import Changed
+            from memtrace.hooks.changes.survey import Survey
+
+            survey = None
+            if options.survey is not None and survey_file is not None:
+                survey = Survey(torch, options.survey, survey_file, self._sources.fake_memory)
+            self._changed = Changed(torch, options.changes, survey, self._guard, self._writer.warn)
 
     def start(self) -> None:
         """Install every hook and begin to record events."""
@@ -106,6 +119,8 @@ class Recorder:
             self._uninstall_crash = crash.install(self.on_exception, self.finish)
             self._attachments.add()
             self._attachments.add_module_hooks()
+            if self._changed is not None:
+                self._changed.install()
             self._loop.on_window = self._on_window
             self._sources.start(frames=self._options.early_stacks)
             self._writer.flush()
@@ -127,6 +142,8 @@ class Recorder:
 
     def _take_off(self) -> None:
         self._finished = True
+        if self._changed is not None:
+            self._changed.finish()
         self._attachments.remove()
         self._sources.stop()
 
@@ -156,8 +173,8 @@ class Recorder:
             self._attachments.add_module_hooks()
         else:
             self._attachments.remove_module_hooks()
-        predict = self._options.predict
-        if predict is not None and 0 < predict.num_steps < self._loop.step:
+        ends = (self._options.predict, self._options.survey)
+        if any(one is not None and 0 < one.num_steps < self._loop.step for one in ends):
             raise SystemExit(0)
 
     def _note_unseen_allocators(self) -> None:
@@ -216,6 +233,10 @@ class Recorder:
             self._loop.on_span_end = self._sources.discard
         if was_recording:
             tell_of_training(self._torch, self._options.parts_dir)
+
+
+def _survey_file(options: RecordOptions, pid: int) -> OwnFile | None:
+    return None if options.survey is None else OwnFile(os.path.join(options.survey.folder, f"{pid}.json"))
 
 
 def _watch_forks(recorder: Recorder) -> None:

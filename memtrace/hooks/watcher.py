@@ -96,6 +96,11 @@ def _original_argv() -> list[str]:
 
 
 def _install(options: RecordOptions) -> None:
+    if options.applies_only:
+        from memtrace.hooks.changes.change import install_alone
+
+        install_alone(options)
+        return
     from memtrace.hooks.recorder import install
 
     install(options)

@@ -51,11 +51,11 @@ def page_of(trace: Trace, *, height: int, capacity: str | None, with_source: boo
     """
     from memtrace.analysis.report import analyze
     from memtrace.report.page.report import render_html
+    from memtrace.schema.gpu_cards import memory_named
     from memtrace.schema.redaction import Redaction, without_places
     from memtrace.store.redaction.redact import redacted
-    from memtrace.units import parse_bytes
 
-    capacity_bytes = None if capacity is None else parse_bytes(capacity)
+    capacity_bytes = None if capacity is None else memory_named(capacity)
     redaction = Redaction.NOTHING if with_source else Redaction.SOURCE
     report = analyze(redacted(trace, redaction), capacity_bytes=capacity_bytes, with_map=True)
     report = report if with_source else without_places(report)

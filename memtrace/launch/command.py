@@ -32,10 +32,12 @@ def run_command(
     *,
     stdout: int | None = None,
     stderr: int | None = None,
+    cwd: Path | None = None,
 ) -> int:
     """Run a command so that its Python processes are recorded; return its exit status (negative: a signal).
 
-    `stdout` and `stderr` are file descriptors for its output, which is ours where they are not given.
+    `stdout` and `stderr` are file descriptors for its output, which is ours where they are not given, and `cwd` the
+    folder that it starts in.
 
     Raises:
         RecordError: there is no such command, or it cannot be run.
@@ -52,6 +54,7 @@ def run_command(
             env=environment,
             stdout=stdout,
             stderr=stderr,
+            cwd=cwd,
             close_fds=False,
             preexec_fn=before_exec,
         )

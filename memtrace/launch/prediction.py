@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from memtrace.errors import RecordError
 from memtrace.launch.command import PACKAGE_DIR, resolve, run_command
 from memtrace.launch.gather import trace_header
 from memtrace.launch.output import check_free
-from memtrace.schema.options import PredictOptions, RecordOptions
+from memtrace.schema.changes import ALLOCATOR_VARIABLE, Changes
+from memtrace.schema.names import Action
+from memtrace.schema.options import PredictOptions, RecordOptions, SurveyOptions
+from memtrace.schema.predicted import DRIVERLESS
 from memtrace.store.parts.folder import part_names, read_parts
-from memtrace.store.trace import Trace
+from memtrace.store.trace import RankTrace, Trace
 
 REFUSED = "predict-operator"
 """Slug of the warning of a process that met an operator about which nothing sound can be assumed."""
@@ -33,8 +37,15 @@ def predict(
     allow_writes: bool,
     stdout: int | None = None,
     stderr: int | None = None,
+    variables: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    survey: SurveyOptions | None = None,
+    changes: Changes | None = None,
 ) -> Trace:
     """Run a program as a prediction and return its trace; `stdout` and `stderr` are file descriptors for its output.
+
+    `devices` are the variables under which its torch finds devices that are not there, where it runs on these. It is
+    surveyed and changed as it says, where that is asked for.
 
     Raises:
         RecordError, OutputError: it was not started, or its output is in the way, or it failed.
@@ -51,10 +62,15 @@ def predict(
             steps="1-",
             launcher_pid=os.getpid(),
             package_dir=str(PACKAGE_DIR),
+            device="cuda" if gpu.engine == DRIVERLESS else "auto",
             predict=replace(gpu, scratch_dir=None if allow_writes else str(folder / "scratch")),
+            survey=survey,
+            changes=changes,
         )
-        environ |= _rank_zero(gpu)
-        status = run_command(command, options, environ, stdout=stdout, stderr=stderr)
+        if changes is not None and changes.allocator is not None:
+            environ[ALLOCATOR_VARIABLE] = changes.allocator
+        environ |= {**_rank_zero(gpu), **(variables or {})}
+        status = run_command(command, options, environ, stdout=stdout, stderr=stderr, cwd=cwd)
         return _read(folder / "parts", path, command, options, status)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,9 +108,28 @@ def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOption
             hint="what is not foreseen, and why, stands in docs/predict.md",
             slug=REFUSED,
         )
-    if status:
+    if status and not _is_an_answer(trace, status):
         raise _failed(trace, status)
     return trace
+
+
+def _is_an_answer(trace: Trace, status: int) -> bool:
+    """Return whether a failed program tells what it needs all the same: torch ran out of memory, or it had ended.
+
+    Torch's own race: a process that ends right after a backward may abort while its thread for it lets go.
+    """
+    if any(_died_of_memory(rank) for rank in trace.ranks):
+        return True
+    has_ended = all(rank.complete and not rank.header.get("exception") for rank in trace.ranks)
+    return has_ended and status in (-signal.SIGABRT, 128 + signal.SIGABRT)
+
+
+def _died_of_memory(rank: RankTrace) -> bool:
+    """Return whether a request failed and the program made no step any more, whatever it made of the error."""
+    events, steps = rank.table("events"), rank.table("steps")
+    failed = events["time_ns"][events["action"] == rank.string_id(Action.OOM.value)]
+    ended = steps["end_ns"][~steps.is_null("end_ns")]
+    return bool(len(failed) and (not len(ended) or failed.max() > ended.max()))
 
 
 def _failed(trace: Trace, status: int) -> RecordError:

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from memtrace.schema.secret_arguments import masked_arguments
 from memtrace.units import format_bytes
 
 Say = Callable[[str], None]
+Show = Callable[[Path], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,10 @@ class Recording:
     """What is recorded; its folders and process id are filled in here."""
 
 
-def record(recording: Recording, say: Say) -> int:
+def record(recording: Recording, say: Say, *, show: Show | None = None) -> int:
     """Run a program, record it, and return its exit status (negative: a signal); `say` is given lines for the user.
+
+    `show` is given the trace at the end, to tell what came of it; it may fail, and nothing else does for it.
 
     Raises:
         RecordError, OutputError: the program was not started.
@@ -60,7 +64,12 @@ def record(recording: Recording, say: Say) -> int:
         shutil.rmtree(output.parts_dir, ignore_errors=True)
         raise
     killed = possible_kill(before, read_host_memory()) if status else None
-    _finish(recording.command, options, output, status, killed, say)
+    written = _finish(recording.command, options, output, status, killed, say)
+    if written is not None:
+        if show is not None and output.launcher_rank is None:
+            with suppress(Exception, KeyboardInterrupt):
+                show(written)
+        say(f"Next: {_own_command('report', written)}")
     return status
 
 
@@ -75,8 +84,8 @@ def _early_header(command: Sequence[str], options: RecordOptions) -> dict[str, o
 
 def _finish(
     command: Sequence[str], options: RecordOptions, output: Output, status: int, killed: str | None, say: Say
-) -> None:
-    """Gather, and say what was written or why nothing was."""
+) -> Path | None:
+    """Gather, and say what was written or why nothing was; return what was written."""
     # Only now: pandas and numpy beside the program would take memory from what is measured.
     from memtrace.launch.gather import gather, trace_header
 
@@ -86,11 +95,11 @@ def _finish(
         reason = error.message if isinstance(error, MemtraceError) else f"{type(error).__name__} {error}".rstrip()
         say(f"memtrace: the recording could not be assembled: {reason}")
         say(f"The parts are kept: {_own_command('merge', output.parts_dir, '-o', 'NAME')}")
-        return
+        return None
     if written is None:
         say("memtrace: nothing was recorded: no Python process that imported torch was seen.")
         say("(`python -I` and `-E`, and programs that clear PYTHONPATH, cannot be seen: use memtrace.start() there.)")
-        return
+        return None
     for path in written.other_names:
         say(f"memtrace: the name of this rank's file was taken: {path}")
     if killed is not None and not written.is_complete:
@@ -101,7 +110,7 @@ def _finish(
     if written.num_unrecorded:
         some = "process" if written.num_unrecorded == 1 else "processes"
         say(f"memtrace: {written.num_unrecorded} forked {some} trained and left no record (spawn and forkserver do).")
-    say(f"Next: {_own_command('report', written.path)}")
+    return written.path
 
 
 def _own_command(*words: str | Path) -> str:

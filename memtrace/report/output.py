@@ -12,6 +12,7 @@ from pathlib import Path
 from memtrace.allocator.results import WhatIf
 from memtrace.analysis.results.diff import Diff
 from memtrace.analysis.results.report import Report
+from memtrace.analysis.results.trend import Trend
 from memtrace.errors import OutputError
 from memtrace.whole_files import write_whole
 
@@ -64,6 +65,20 @@ def write_html(report: Report, path: Path, *, force: bool) -> None:
     write_text(render_html(report), path, force=force)
 
 
+def check_card_output(path: Path, *, force: bool) -> None:
+    """Refuse a picture of a card that could not be drawn or written, before anything is read.
+
+    Raises:
+        OutputError: its name does not end in .svg, or as `check_output`.
+    """
+    if path.suffix.lower() != ".svg":
+        hint = (
+            "give a name that ends in .svg: pull requests and browsers show it, and every editor of pictures turns it "
+        )
+        raise OutputError(f"{path}: a card is drawn as SVG only", hint=f"{hint}into PNG", slug="output-unwritable")
+    check_output(path, force=force)
+
+
 def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bool) -> None:
     """Write what-if results as one HTML file; `title` is what was read.
 
@@ -74,6 +89,18 @@ def write_whatif(results: Sequence[WhatIf], path: Path, *, title: str, force: bo
 
     check_output(path, force=force)
     write_text(render_whatif(results, title=title), path, force=force)
+
+
+def write_trend(trend: Trend, path: Path, *, force: bool) -> None:
+    """Write several runs in a row as one HTML file.
+
+    Raises:
+        OutputError: as `write_text`.
+    """
+    from memtrace.report.page.trend import render_trend
+
+    check_output(path, force=force)
+    write_text(render_trend(trend), path, force=force)
 
 
 def write_diff(diff: Diff, path: Path, *, force: bool) -> None:

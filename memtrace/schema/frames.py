@@ -11,12 +11,16 @@ _LIBRARY = re.compile(
     r"(?:^|[/\\])(?:(?:site-packages|dist-packages|torch|memtrace[/\\]integrations)|lib[/\\]python3[^/\\]*)[/\\]"
     r"|^<(?!ipython-input-)"
 )
+# Frames of C++ that say why memory was asked for: the node of the graph that backward runs, else the operator. One that
+# only makes a tensor without values was called by another.
+_NODE = re.compile(r"(\w+Backward\d*)(?:::apply|_apply)")
+_OPERATOR = re.compile(r"\bat::_ops::(?!(?:new_)?empty)(\w+)::(?:re)?(?:call|dispatch)")
 # How the recorder walked the stack, which is the same for every allocation.
 _RECORDER = re.compile(r"torch::unwind|CapturedTraceback|gather_with_cpp|CachingAllocator")
 
 
 def own_frames(frames: Sequence[str]) -> list[str]:
-    """Return the program's own frames, innermost first; else those in Python, else all but the recorder's.
+    """Return the program's own frames, innermost first; else those in Python, nodes of backward, operators, the rest.
 
     >>> own_frames(["?? torch::unwind()", "/env/site-packages/torch/nn/functional.py:2 linear", "train.py:7 forward"])
     ['train.py:7 forward']
@@ -35,17 +39,51 @@ def is_python(frame: str) -> bool:
 
 
 def frame_class(frame: str) -> int:
-    """Return how much a frame says about who asked: 3 the program's own, 2 of a library, 1 of C++, 0 of the recorder.
+    """Return how much a frame says about who asked: 5 the program's own, 4 of a library, then a node of backward, an
+    operator, 1 the rest of C++, 0 the recorder.
 
     The innermost of the frames with the highest number is the first of `own_frames`.
 
-    >>> frame_class("train.py:7 forward")
-    3
+    >>> frame_class("train.py:7 forward"), frame_class("?? at::_ops::mul_Tensor::call(at::Tensor const&)")
+    (5, 2)
     """
     if is_python(frame):
-        return 2 if _LIBRARY.search(frame) else 3
+        return 4 if _LIBRARY.search(frame) else 5
+    if _NODE.search(frame):
+        return 3
+    if _OPERATOR.search(frame):
+        return 2
     return 0 if _RECORDER.search(frame) else 1
 
 
+def short_place(place: str) -> str:
+    """Return a frame with the last two parts of its path; of C++ what it is called, without its signature.
+
+    >>> short_place("/home/me/project/models/gpt.py:30 forward")
+    'models/gpt.py:30 forward'
+    >>> short_place("?? torch::autograd::generated::DivBackward0::apply(std::vector<at::Tensor>&&)")
+    'DivBackward0'
+    >>> short_place("?? at::_ops::mul_Tensor::call(at::Tensor const&)")
+    'aten::mul_Tensor'
+    >>> short_place("?? c10::(anonymous namespace)::make(std::vector<int>)")
+    'c10::(anonymous namespace)::make'
+    """
+    if "::" in place and not is_python(place):
+        return _name_of_cpp(place)
+    path, space, function = place.partition(" ")
+    return "/".join(re.split(r"[/\\]", path)[-2:]) + space + function
+
+
+def _name_of_cpp(frame: str) -> str:
+    if (node := _NODE.search(frame)) is not None:
+        return node[1]
+    if (operator := _OPERATOR.search(frame)) is not None:
+        return f"aten::{operator[1]}"
+    # A signature begins at the first parenthesis that names no namespace.
+    return re.split(r"\((?!anonymous namespace\))", frame.removeprefix("?? "), maxsplit=1)[0].strip() or frame
+
+
 def _of_cpp(frames: Sequence[str]) -> list[str]:
-    return [frame for frame in frames if not _RECORDER.search(frame)] or list(frames)
+    nodes = [frame for frame in frames if _NODE.search(frame)]
+    operators = [frame for frame in frames if _OPERATOR.search(frame)]
+    return nodes or operators or [frame for frame in frames if not _RECORDER.search(frame)] or list(frames)

@@ -6,7 +6,11 @@ of a GiB. What follows from the compute capability alone is in `LIMITS`, from th
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
+
+from memtrace.errors import MemtraceError
+from memtrace.units import parse_size
 
 _KIB, _MIB, _GIB = 1024, 1024**2, 1024**3
 
@@ -106,6 +110,29 @@ CARDS = {
     "mi355x-288gb": _card("AMD Instinct MI355X", 287.9, (9, 5), 256, 4, 8192, (2400, 4000)),
 }
 """By the name that `--gpu` takes."""
+
+
+def memory_named(text: str) -> int:
+    """Return the bytes of a GPU that is named, or of a size such as "24GiB".
+
+    >>> memory_named("24GiB") == 24 * 1024**3, memory_named("H100-80GB") == CARDS["h100-80gb"].memory_bytes
+    (True, True)
+
+    Raises:
+        MemtraceError: it is neither.
+    """
+    name = text.strip().lower()
+    if name in CARDS:
+        return CARDS[name].memory_bytes
+    try:
+        return parse_size(text)
+    except MemtraceError as error:
+        # What begins with a digit was meant as a size.
+        if name[:1].isdigit():
+            raise
+        near = difflib.get_close_matches(name, CARDS, n=3, cutoff=0.3) or ["h100-80gb", "a100-80gb", "rtx4090-24gb"]
+        hint = f"try {', '.join(near)}, or a size such as 24GiB"
+        raise MemtraceError(f"there is no GPU {text[:60]!r}, and it is not a size", hint=hint) from error
 
 
 def is_amd(card: Card) -> bool:

@@ -80,6 +80,8 @@ class Phase(_Name):
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"
     RECOMPUTE = "recompute"
+    EVALUATION = "evaluation"
+    """Forward passes that train nothing: validation, sampling."""
     DATA = "data"
     OTHER = "other"
 

@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from memtrace.schema.changes import Changes
+from memtrace.schema.predicted import DRIVERLESS, META
+
 OPTIONS_VARIABLE = "MEMTRACE_RECORD"
 """Environment variable that holds `RecordOptions` as JSON. Without it the bootstrap does nothing."""
 
@@ -69,8 +72,26 @@ class PredictOptions:
     """Folder that files opened for writing go to; None writes where the program says."""
     world_size: int = 1
     """Ranks that the program is told there are; it runs as rank 0."""
+    engine: str = META
+    """What stands for the GPU, see `memtrace.schema.predicted`."""
     gpus_per_node: int = 1
     """GPUs of its machine, all of which a rank sees."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyOptions:
+    """What is written down of module calls beside a recording, for `memtrace fix`."""
+
+    folder: str
+    """Where every process writes a file."""
+    num_steps: int = 0
+    """Steps after which the program is ended; 0 lets it run."""
+    flops: tuple[tuple[str, float], ...] = ()
+    """Operations a second by dtype, of a GPU that is not there; empty where time is measured."""
+    memory_bytes_s: float = 0.0
+    """Bytes a second of its memory."""
+    host_bytes_s: float = 0.0
+    """Bytes a second between it and the host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +120,17 @@ class RecordOptions:
     """Folder that holds the `memtrace` package, for a Python that does not have it installed."""
     predict: PredictOptions | None = None
     """Present where the program runs on a GPU that is not there."""
+    survey: SurveyOptions | None = None
+    """Present where `memtrace fix` asks."""
+    changes: Changes | None = None
+    """Present where the program is changed from outside: it is then not the bare run."""
+    applies_only: bool = False
+    """Whether the changes are made and nothing is recorded."""
+
+    @property
+    def on_meta(self) -> PredictOptions | None:
+        """The GPU of a prediction on meta tensors, `None` for a recording and for torch's own CUDA code."""
+        return None if self.predict is None or self.predict.engine == DRIVERLESS else self.predict
 
     def to_json(self) -> str:
         """Return the options as JSON for `OPTIONS_VARIABLE`."""
@@ -118,6 +150,11 @@ class RecordOptions:
         if isinstance(known.get("predict"), dict):
             predict = _known(PredictOptions, known["predict"])
             known["predict"] = PredictOptions(**{**predict, "capability": tuple(predict["capability"])})
+        if isinstance(known.get("survey"), dict):
+            survey = _known(SurveyOptions, known["survey"])
+            known["survey"] = SurveyOptions(**{**survey, "flops": tuple(map(tuple, survey.get("flops", ())))})
+        if isinstance(known.get("changes"), dict):
+            known["changes"] = Changes.from_values(known["changes"])
         return cls(**known)
 
 

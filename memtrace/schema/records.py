@@ -6,15 +6,17 @@ What torch dumps natively stands beside a chunk under the same name with another
 
 Main part, in order:   header (once) · facts · device · optimizer · bucket · step · warning · lost · end (once, last)
 Chunk, in order:       chunk (once) · strings · frames · stacks · events · phases · scopes · owners · saved ·
-                       replica_forwards · reducer_timings · own_work · annotations · chunk_end (once, last: a chunk
-                       without it was cut off)
+                       keepers · replica_forwards · reducer_timings · own_work · annotations · chunk_end (once, last: a
+                       chunk without it was cut off)
 
 Table records (`events`, `phases` …) hold columns by name, as in `memtrace.schema.tables`; one value that is no list
 stands for all rows, and an object `{"int64": "…"}` for a list of integers. String columns hold indices into the
 `strings` record of the same chunk that came last: all owners at a moment have strings of their own before them. `facts`
 and `end` hold fields of a rank's header that became known later; a reader merges them into the header. A chunk's
 `keep_from_ns`, where present, is the time before which the events of a native dump are not wanted (they left the
-rolling window). Unknown kinds and fields are ignored and counted by readers.
+rolling window). A step's `next_from_ns`, where present, is the time from which on everything that is said to be of it
+is of the next one, whose first micro-batch has the number `next_from_microbatch`: with several optimizers, that a step
+has ended is known only in the next. Unknown kinds and fields are ignored and counted by readers.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ STEP = "step"
 WARNING = "warning"
 LOST = "lost"
 END = "end"
+NEXT_FROM = "next_from_ns", "next_from_microbatch"
 CHUNK = "chunk"
 STRINGS = "strings"
 CHUNK_END = "chunk_end"
@@ -56,7 +59,7 @@ PACKED = "int64"
 MAIN_KINDS = frozenset({HEADER, FACTS, DEVICE, OPTIMIZER, BUCKET, STEP, WARNING, LOST, END})
 CHUNK_TABLES = (
     *("frames", "stacks", "events", "phases", "scopes", "owners", "saved"),
-    *("replica_forwards", "reducer_timings", "own_work", "annotations"),
+    *("keepers", "replica_forwards", "reducer_timings", "own_work", "annotations"),
 )
 """Tables that a chunk may hold, by their name in `memtrace.schema.tables`."""
 

@@ -138,11 +138,26 @@ STEPS = Table(
         _int("end_ns", "ns", "Unix time at which its last optimizer step ended; null if it did not end", nullable=True),
         _bool("skipped", "whether a gradient scaler skipped the optimizer step"),
         _bool("recorded", "whether the events of the whole step are in the trace"),
-        _int("num_microbatches", "microbatches", "backward passes in the step"),
+        _int(
+            "num_microbatches", "microbatches", "passes in the step whose gradients are added up for one optimizer step"
+        ),
         _int("device_used_bytes", "bytes", "what the device says is used, at the end", nullable=True),
         _int("reserved_bytes", "bytes", "what the allocator has reserved, at the end", nullable=True),
         _int("allocated_bytes", "bytes", "what the allocator has handed out, at the end", nullable=True),
         _int("host_rss_bytes", "bytes", "resident host memory of the process, at the end", nullable=True),
+        _int(
+            "high_water_bytes",
+            "bytes",
+            "most that the allocator had handed out in the step, recorded or not; null where nothing counted it, or "
+            "where an accelerator's counter rose no higher than in a step before",
+            nullable=True,
+        ),
+        _int(
+            "peak_host_rss_bytes",
+            "bytes",
+            "largest resident host memory that the process ever had, where that rose in the step",
+            nullable=True,
+        ),
         _int("num_device_mallocs", "calls", "segments taken from the device since the recording began", nullable=True),
         _int("recording_ns", "ns", "time that memtrace itself spent inside the step", nullable=True),
     ),
@@ -157,7 +172,7 @@ PHASES = Table(
         _int("microbatch", "microbatch", "number of the microbatch in the step, from 0"),
         _int("start_ns", "ns", "Unix time"),
         _int("end_ns", "ns", "Unix time; null if it did not end", nullable=True),
-        _text("detail", "optimizer class, evaluation, …", nullable=True),
+        _text("detail", 'optimizer class; "with a graph" of an evaluation with gradients on', nullable=True),
     ),
 )
 
@@ -215,6 +230,28 @@ SAVED = Table(
         _text("op", 'class of the node that keeps it, as "AddmmBackward0"; "checkpoint" for inputs of a checkpoint'),
         _text("dtype", 'as "float32"', nullable=True),
         _text("shape", 'as "8x128x384"', nullable=True),
+    ),
+)
+
+KEEPERS = Table(
+    name="keepers",
+    row="one storage without an owner, and what of the program keeps it at a moment",
+    columns=(
+        _int("time_ns", "ns", "Unix time of the search"),
+        _int("step", "step", "step in which it was made, at its end or between two forwards"),
+        _text("device", "device"),
+        _int("address", "address", "address of the storage"),
+        _int("size_bytes", "bytes", "bytes of the storage"),
+        _text(
+            "keeper",
+            'the way to it in words: "list \'losses\'", "graph of \'total\'", "ctx.x of MyFunction"',
+        ),
+        _text("kind", "variable, container, attribute, closure, traceback, context, cache, cycle or graph"),
+        _text("file", "file of the call, module or class in which the way begins", nullable=True),
+        _int("line", "line", "the one line there that puts things into it", nullable=True),
+        _text("function", "function of that line, or the call in which the way begins", nullable=True),
+        _int("num_storages", "storages", "storages that it was seen to keep at that moment"),
+        _int("num_bytes", "bytes", "their bytes; long containers were not looked at to the end"),
     ),
 )
 
@@ -380,6 +417,7 @@ TABLES: tuple[Table, ...] = (
     SCOPES,
     OWNERS,
     SAVED,
+    KEEPERS,
     OPTIMIZERS,
     BUCKETS,
     REPLICA_FORWARDS,
@@ -437,6 +475,11 @@ RANK_HEADER: tuple[Field, ...] = (
     Field(name="autocast_dtypes", kind="list of strings", meaning="dtypes seen under autocast"),
     Field(name="uses_grad_scaler", kind="bool", meaning="whether a gradient scaler was used"),
     Field(name="keeps_gradients", kind="bool", meaning="whether zero_grad(set_to_none=False) was called"),
+    Field(
+        name="unstepped_parameters",
+        kind="list of strings",
+        meaning="parameters with a gradient that are in no optimizer, of models of which others are",
+    ),
     Field(
         name="exception",
         kind="object or null",

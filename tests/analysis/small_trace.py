@@ -49,7 +49,7 @@ def initial_block(address: int, size: int, *, window: int = 0, device: str = "cp
 def step(number: int, start: int, end: int | None, *, recorded: bool = True, **more: Any) -> dict[str, Any]:
     """Return a row of the steps table."""
     unknown = ("device_used_bytes", "reserved_bytes", "allocated_bytes", "host_rss_bytes", "num_device_mallocs")
-    unknown = (*unknown, "recording_ns")
+    unknown = (*unknown, "recording_ns", "high_water_bytes", "peak_host_rss_bytes")
     row = {"step": number, "start_ns": start, "end_ns": end, "skipped": False, "recorded": recorded}
     return row | {"num_microbatches": 1 if number else 0} | dict.fromkeys(unknown) | more
 

@@ -71,6 +71,16 @@ def test_empty_address_space_is_taken_out_of_the_axis() -> None:
     assert [one.address for one in found.ranges] == [0x1000, 0x9000000]
 
 
+def test_a_step_whose_beginning_is_not_known_is_no_stretch_of_the_map() -> None:
+    steps = [step(1, 5, 15), step(2, 15, None) | {"start_ns": None}]
+    rank = rank_trace(
+        events=event_rows([("alloc", 1, 1), ("alloc", 2, 1)]), windows=[window(0, 2, initial=0)], steps=steps
+    )
+    found = analyze(trace(rank), with_map=True).ranks[0].allocation_map
+    assert found is not None
+    assert [span[3] for span in found.spans if span[2] == "step"] == ["1"]
+
+
 def test_there_is_no_map_unless_asked_for() -> None:
     rank = rank_trace(events=event_rows([("alloc", 1, 1)]), windows=[window(0, 1, initial=0)])
     assert analyze(trace(rank)).ranks[0].allocation_map is None

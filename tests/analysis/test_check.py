@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memtrace.analysis.asked.check import check, parse_budget
 from memtrace.analysis.asked.check_figures import CATEGORIES, MOMENTS
 from memtrace.analysis.report import analyze
+from memtrace.analysis.results.diagnosis import Leak
 from memtrace.analysis.results.report import Note, OomResult, PredictedPeak, Report, StackRow
 from memtrace.errors import MemtraceError
 from tests.analysis.small_trace import event_rows, owner, rank_trace, step, trace, window
@@ -133,13 +134,64 @@ def test_a_baseline_allows_each_figure_its_share_of_the_peak(sizes: tuple[int, i
     assert result.baseline is not None
     peak = weight_a + more_a
     limit = (peak * tolerance + 50) // 100
-    growth = {"peak": weight_b + more_b - peak, "parameter": weight_b - weight_a, "unknown": more_b - more_a}
+    growth = {"peak": weight_b + more_b - peak, "steady_peak": weight_b + more_b - peak}
+    growth |= {"parameter": weight_b - weight_a, "unknown": more_b - more_a}
     assert {one.name: one.delta_bytes for one in result.baseline.changes} == growth
     assert {one.name: one.passed for one in result.baseline.changes} == {
         name: delta <= limit for name, delta in growth.items()
     }
     assert {one.limit_bytes for one in result.baseline.changes} == {limit}
-    assert result.passed == all(delta <= limit for delta in growth.values())
+    assert result.passed == (growth["peak"] <= limit)
+    assert result.baseline.verdict == (
+        "WORSE" if not result.passed else "BETTER" if -growth["peak"] > limit else "SAME"
+    )
+    every = check(
+        report(weight_b, more_b), baseline=report(weight_a, more_a), tolerance_pct=tolerance, gates=["categories"]
+    )
+    assert every.passed == all(delta <= limit for delta in growth.values())
+    one = check(
+        report(weight_b, more_b), baseline=report(weight_a, more_a), tolerance_pct=tolerance, gates=["parameter"]
+    )
+    assert one.passed == all(growth[name] <= limit for name in ("peak", "parameter"))
+
+
+def test_a_lower_peak_made_of_more_of_something_is_better_and_no_failure() -> None:
+    result = check(report(200, 10), baseline=report(100, 900), tolerance_pct=1)
+    assert result.passed
+    assert result.baseline is not None
+    assert result.baseline.verdict == "BETTER"
+    assert [one.name for one in result.baseline.changes if not one.passed] == ["parameter"]
+
+
+def test_what_is_reserved_the_steady_state_and_a_leak_gate_beside_the_peak() -> None:
+    def with_more(reserved: int | None, leak: int) -> Report:
+        ran = report(100, 50)
+        leaks = () if not leak else (Leak(**(dict.fromkeys(Leak.__dataclass_fields__) | {"bytes_per_step": leak})),)
+        return replace(ran, ranks=(replace(ran.ranks[0], max_reserved_bytes=reserved, leaks=leaks),))
+
+    def failed(now: Report, before: Report) -> list[str]:
+        result = check(now, baseline=before, tolerance_pct=5)
+        assert result.baseline is not None
+        assert result.passed == (result.baseline.verdict != "WORSE")
+        return [one.name for one in result.baseline.changes if one.gates and not one.passed]
+
+    base = with_more(1000, 0)
+    assert failed(with_more(1050, 0), base) == []
+    assert failed(with_more(1051, 0), base) == ["reserved"]
+    assert failed(with_more(1000, 1), base) == ["leak"]
+    assert failed(with_more(1000, 105), with_more(1000, 100)) == []
+    assert failed(with_more(1000, 106), with_more(1000, 100)) == ["leak"]
+    assert failed(with_more(None, 0), base) == []
+
+
+def test_a_run_that_died_of_an_exception_fails_whatever_its_figures_are() -> None:
+    ran, budget = report(100, 50), parse_budget("peak=1GiB")
+    facts = {"exit_status": 1, "exception": {"type": "ValueError", "message": "no", "stack": []}}
+    result = check(replace(ran, ranks=(replace(ran.ranks[0], facts=facts),)), [budget])
+    assert not result.passed
+    assert result.problems[0].startswith("The run died of ValueError after step 2: no.")
+    stopped = replace(ran.ranks[0], facts={"exit_status": -15})
+    assert check(replace(ran, ranks=(stopped,)), [budget]).passed
 
 
 def test_what_grew_is_told_by_the_lines_of_the_program() -> None:

@@ -23,6 +23,7 @@ class Loop:
         self.events: list[Event] = []
         self.live: dict[int, int] = {}
         self.peak_bytes = 0
+        self.says_so = True
         self.tables: dict[str, list[dict[str, Any]]] = {"steps": [], "phases": [], "owners": []}
         self._next_address = 1
         self._held: dict[int, int] = {}
@@ -77,7 +78,12 @@ class Loop:
     def history(self) -> DeviceHistory:
         """Return what memtrace makes of it."""
         windows = [window(0, len(self.events), initial=0)]
-        rank = rank_trace(events=event_rows(self.events), windows=windows, **self.tables)
+        rank = rank_trace(
+            header={"keeps_gradients": self._habit == "zeroed in place" and self.says_so},
+            events=event_rows(self.events),
+            windows=windows,
+            **self.tables,
+        )
         return build_history(rank, "cpu", owns_marks=True)
 
 
@@ -94,6 +100,7 @@ def test_the_new_peak_is_that_of_the_loop_that_drops_them_after_the_step(gradien
     # At the peak no gradient has been made again: it is that of the end of the forward, or of the first temporary.
     assert found.evidence == {
         "gradients_held_at_peak_bytes": sum(gradients),
+        "kept_from_step_to_step": habit == "zeroed in place",
         "zeroed_in_place": habit == "zeroed in place",
     }
     assert ("set_to_none=True" in found.change) == (habit == "zeroed in place")
@@ -106,3 +113,12 @@ def test_a_loop_that_drops_them_after_the_step_gets_no_advice(gradients: list[in
 
 def test_one_step_holds_nothing_of_a_step_before() -> None:
     assert gradients_through_forward(Case(Loop([50], habit="zeroed in place", num_steps=1).history())) is None
+
+
+def test_gradients_that_nobody_was_seen_to_zero_are_not_said_to_be() -> None:
+    loop = Loop([50, 30], habit="zeroed in place")
+    loop.says_so = False
+    found = gradients_through_forward(Case(loop.history()))
+    assert found is not None
+    assert (found.evidence["kept_from_step_to_step"], found.evidence["zeroed_in_place"]) == (True, False)
+    assert "set_to_none" not in found.change

@@ -221,5 +221,71 @@ def test_a_batch_that_a_graph_keeps_is_part_of_its_leak() -> None:
     (leak,) = leaks_of(loop([kept, batch], num_steps=5, owners=batches))
     assert (leak.phase, leak.bytes_per_step, leak.allocations_per_step) == ("forward", 70 * KIB, 2)
     # Of what else is made outside the forward nothing says that a graph keeps it.
-    found = leaks_of(loop([kept, batch], num_steps=5, owners=[{**one, "category": "gradient"} for one in batches]))
+    found = leaks_of(loop([kept, batch], num_steps=5, owners=[{**one, "category": "workspace"} for one in batches]))
     assert [one.bytes_per_step for one in found] == [50 * KIB, 20 * KIB]
+
+
+def test_layers_that_begin_to_learn_are_no_leak() -> None:
+    # In each step one layer more has a gradient, made anew in each, and states that stay.
+    states = [Kept(40 * KIB, None, line=8, first=at, last=at, phase="optimizer", stack=0) for at in range(1, 10)]
+    rank = loop(states, num_steps=9)
+    assert len(leaks_of(rank)) == 1
+    births = {row["address"]: row["time_ns"] for row in rank.table("events").rows()}
+    owned = [owner(time + 1, address, 40 * KIB, "optimizer_state") for address, time in births.items()]
+    assert leaks_of(loop(states, num_steps=9, owners=owned)) == ()
+    ends = dict(zip(rank.table("steps")["step"].tolist(), rank.table("steps")["end_ns"].tolist(), strict=True))
+    gradients = [
+        {**owner(ends[step], address, 40 * KIB, "gradient"), "step": step}
+        for address in births
+        for step in range(address, 10)
+    ]
+    assert leaks_of(loop(states, num_steps=9, owners=gradients)) == ()
+    # A gradient that something else keeps, when the parameter has let go of it, is one.
+    own_step = [one for one in gradients if one["step"] == one["address"]]
+    (leak,) = leaks_of(loop(states, num_steps=9, owners=own_step))
+    assert leak.bytes_per_step == 40 * KIB
+
+
+def replaced(sizes: Sequence[int], inputs: Sequence[int]) -> RankTrace:
+    """Return a run that holds one thing from each step to the next, and takes a batch of so many bytes in each."""
+    things = [Kept(size * KIB, 1, line=9, first=at, last=at, stack=0) for at, size in enumerate(sizes, start=1)]
+    batches = [{**owner(at, 0, size, "input"), "step": at} for at, size in enumerate(inputs, start=1)]
+    return loop(things, num_steps=len(sizes), owners=batches)
+
+
+def test_what_a_larger_batch_makes_larger_is_no_leak_and_what_grows_with_the_same_batch_is() -> None:
+    sizes = [100, 200, 300, 400, 500, 600]
+    assert leaks_of(replaced(sizes, sizes)) == ()
+    (leak,) = leaks_of(replaced(sizes, [300] * 6))
+    assert leak.bytes_per_step == 100 * KIB
+
+
+def test_what_is_dropped_on_the_way_is_not_multiplied_over_it() -> None:
+    # Three places keep what they make to the end of an epoch of six steps; the second epoch ends the run.
+    things = [
+        Kept(100 * KIB, 6 - at if at <= 6 else None, first=at, last=at, stack=line)
+        for at in range(1, 13)
+        for line in (0, 1, 2)
+    ]
+    rank = loop(things, num_steps=12, recorded=[1, 2, 3, 11, 12])
+    assert leaks_of(rank) == ()
+
+
+@given(
+    kept=st.integers(8, 64),
+    healthy=st.integers(1, 2000),
+    num_steps=st.integers(8, 14),
+    dropped=st.booleans(),
+)
+def test_a_leak_is_never_said_to_have_taken_more_than_there_is(
+    kept: int, healthy: int, num_steps: int, dropped: bool
+) -> None:
+    recorded = [1, 2, 3, num_steps - 1, num_steps]
+    last = 3 if dropped else 10**9
+    things = [Kept(kept * KIB, None, last=last), Kept(healthy * KIB, 0, line=2)]
+    report = analyze(trace(loop(things, num_steps=num_steps, recorded=recorded)))
+    found = [one for one in report.findings if one.slug == "leak"]
+    assert bool(found) is not dropped
+    for one in found:
+        assert one.saves_bytes == kept * KIB * (num_steps - 1)
+        assert one.new_peak_bytes == (kept + healthy) * KIB

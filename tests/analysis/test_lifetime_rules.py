@@ -226,8 +226,8 @@ def test_labels_that_autograd_saved_are_inputs_and_not_activations() -> None:
     assert decided(trace_of((510, 900), saved=[row])) == [("activation", "hook", "saved")]
 
 
-def test_a_teacher_makes_outputs_and_temporaries() -> None:
-    phases = [*LOOP["phases"], {**phase("other", 2, 460, 480), "detail": "evaluation"}]
+def test_an_evaluation_makes_outputs_and_temporaries() -> None:
+    phases = [*LOOP["phases"], phase("evaluation", 2, 460, 480)]
     found = decided(trace_of((465, 470), (465, 650), phases=phases))
     assert found == [("temporary", "lifetime_rule", "none"), ("activation", "lifetime_rule", "output")]
 

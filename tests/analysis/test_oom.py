@@ -142,6 +142,21 @@ def test_verdict_and_first_finding_name_the_step_and_what_stays() -> None:
     assert "Step 1 needed" in render_text(report)
 
 
+@pytest.mark.parametrize(("logits", "is_cause"), [(4, False), (10 * LOGITS, True)])
+def test_a_trifle_that_stays_is_not_blamed_for_what_a_larger_batch_needs(logits: int, is_cause: bool) -> None:
+    rank = two_steps(states=4, logits=logits, second=2 * ACTIVATIONS)
+    capacity = PARAMETERS + ACTIVATIONS + logits + 1
+    report = analyze(trace(rank), capacity_bytes=capacity)
+    oom = report.ranks[0].oom
+    assert oom is not None
+    assert oom.needs is not None
+    assert oom.missing_bytes == PARAMETERS + 4 + logits + 2 * ACTIVATIONS + logits - capacity
+    assert oom.needs.is_cause is is_cause
+    assert ("left behind" in report.verdict) is is_cause
+    assert ("stays" in report.findings[0].title) is is_cause
+    assert (report.findings[0].where == oom.where) is not is_cause
+
+
 def test_a_failure_in_step_one_has_no_step_before() -> None:
     oom = oom_of(two_steps(), capacity_bytes=PARAMETERS + 1)
     assert (oom.step, oom.needs) == (1, None)

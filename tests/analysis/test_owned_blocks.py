@@ -63,3 +63,12 @@ def test_a_block_that_is_known_is_not_counted_twice() -> None:
     assert history.levels.overdrawn_bytes == 0
     # What came at an address in the stretch was not there before it.
     assert len(history_of(owner(1005, 2, PASSING, "buffer"), first=[(A, 2, PASSING)], initial=PASSING).lifetimes) == 2
+
+
+@pytest.mark.parametrize("category", ["optimizer_state", "gradient"])
+def test_states_and_gradients_that_were_made_in_the_gap_are_known_by_their_owner(category: str) -> None:
+    history = history_of(owner(1015, 3, WEIGHT, category))
+    assert state_at(history, history.last_moment).by_category == {"unknown": 0, category: WEIGHT}
+    # What has an event in the stretch was not there from its start.
+    seen = history_of(owner(1005, 2, PASSING, category))
+    assert state_at(seen, seen.last_moment).by_category == {"unknown": WEIGHT}

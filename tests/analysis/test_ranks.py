@@ -254,7 +254,7 @@ def test_the_rank_that_died_first_is_named() -> None:
     assert finding.rank == 2
     assert "ValueError after step 2" in finding.title
     assert finding.evidence["last_steps"] == {"1": 3, "2": 2}
-    assert report.verdict.endswith(f" {finding.title}.")
+    assert report.verdict.startswith("Rank 2 died of ValueError after step 2")
 
 
 def test_of_ranks_that_stopped_at_one_step_an_exception_comes_before_an_oom_and_that_before_a_death() -> None:

@@ -64,7 +64,8 @@ def fed(*forwards: list[dict[str, Any]], microbatches: int | None = None) -> tup
     count = len(forwards) if microbatches is None else microbatches
     phases = [phase("backward", 1, 10 * at, 10 * at + 5) | {"microbatch": at} for at in range(count)]
     rows = [row for rows in forwards for row in rows]
-    (found,) = times_of(rank_trace(steps=[step(1, 0, 100)], phases=phases, owners=rows)).steps
+    steps = [step(1, 0, 100, num_microbatches=count)]
+    (found,) = times_of(rank_trace(steps=steps, phases=phases, owners=rows)).steps
     return found.tokens, found.samples
 
 
@@ -81,9 +82,28 @@ def test_images_are_samples() -> None:
     assert fed(batch(1, 1, ("input", "float32", "16x3x32x32"), ("labels", "int64", "16"))) == (None, 16)
 
 
+def test_several_forwards_of_a_micro_batch_take_in_as_many_samples_as_one_of_them() -> None:
+    ids, images = ("input", "int64", "4x8"), ("input", "float32", "4x3x8x8")
+    assert fed(batch(1, 1, ids), batch(2, 1, images), microbatches=1) == (None, 4)
+    assert fed(batch(1, 1, ids), batch(2, 1, images), batch(3, 1, ids), batch(4, 1, images), microbatches=2) == (
+        None,
+        8,
+    )
+    assert fed(batch(1, 1, ids), batch(2, 1, ("input", "int64", "5x8")), microbatches=1) == (None, None)
+
+
+def test_what_evaluation_and_a_loss_take_in_is_no_batch() -> None:
+    ids = ("input", "int64", "4x8")
+    phases = [phase("backward", 1, 10, 20), phase("evaluation", 1, 1, 5)]
+    owners = [*batch(2, 1, ("input", "int64", "9x8")), *batch(6, 1, ids)]
+    owners += batch(7, 1, ("input of NLLLoss", "int64", "32"))
+    (found,) = times_of(rank_trace(steps=[step(1, 0, 100)], phases=phases, owners=owners)).steps
+    assert (found.tokens, found.samples) == (32, 4)
+
+
 def test_nothing_is_said_where_forwards_are_not_microbatches_or_shapes_not_known() -> None:
     ids = ("input", "int64", "4x8")
-    assert fed(batch(1, 1, ids), batch(2, 1, ids), microbatches=1) == (None, None)
+    assert fed(batch(1, 1, ids), batch(2, 1, ids), batch(3, 1, ids), microbatches=2) == (None, None)
     assert fed(batch(1, 1, ("input", "int64", None))) == (None, None)
 
 

@@ -12,7 +12,7 @@ from memtrace.analysis.advice.case import WORTH_SAYING_SHARE
 from memtrace.analysis.communication import findings as communication_findings
 from memtrace.analysis.communication.communication import communication_of_rank
 from memtrace.analysis.device.device_history import build_history
-from memtrace.analysis.diagnosis import fragmentation_findings, leak_findings, leaks
+from memtrace.analysis.diagnosis import fragmentation_findings, growth, leak_findings, leaks
 from memtrace.analysis.first_step import effects as first_step
 from memtrace.analysis.ranks import findings as ranks_findings
 from memtrace.analysis.ranks import outliers as ranks_outliers
@@ -50,13 +50,13 @@ def test_a_leak_doubles_the_peak_within_100_000_steps(above: int, is_leak: bool)
 
 @pytest.mark.parametrize(("num_steps", "is_leak"), [(3, False), (4, True), (5, True)])
 def test_a_leak_grows_in_three_steps_after_the_first(num_steps: int, is_leak: bool) -> None:
-    assert leaks._MIN_STEPS == 3
+    assert growth._MIN_STEPS == 3
     assert bool(leaks_of(loop([Kept(9 * KIB, None)], num_steps=num_steps))) is is_leak
 
 
 @pytest.mark.parametrize(("lost_kib", "is_leak"), [(699, True), (700, True), (701, False)])
 def test_a_place_that_loses_more_than_a_tenth_of_what_it_gains_replaces_things(lost_kib: int, is_leak: bool) -> None:
-    assert leaks._REPLACED_SHARE == 0.1
+    assert growth._REPLACED_SHARE == 0.1
     # Seven steps gain 1000 KiB each; in step 6 the place makes as much, and something older of it goes.
     kept = Kept(1000 * KIB, None, stack=0)
     older = Kept((1000 + lost_kib) * KIB, 5, first=1, last=1, stack=0)
@@ -65,7 +65,7 @@ def test_a_place_that_loses_more_than_a_tenth_of_what_it_gains_replaces_things(l
 
 @pytest.mark.parametrize(("num_steps", "is_leak"), [(5, False), (6, True)])
 def test_of_four_judged_steps_each_must_show_growth_and_of_five_not(num_steps: int, is_leak: bool) -> None:
-    assert leaks._FEW_STEPS == 4
+    assert growth._FEW_STEPS == 4
     # Steps from 2 on are judged; step 3 makes nothing.
     things = [Kept(9 * KIB, None, last=2, stack=0), Kept(9 * KIB, None, first=4, stack=0)]
     assert bool(leaks_of(loop(things, num_steps=num_steps))) is is_leak

@@ -117,17 +117,20 @@ def test_any_allocation_can_be_zoomed_to_and_picked(open_report: OpenReport, axi
 def test_a_gap_on_the_wall_clock_is_empty(open_report: OpenReport) -> None:
     found = map_of(gap_report())
     opened = open_report(gap_report(), hash="#view=map&axis=wall")
-    drawn = opened.page.evaluate(DRAWN, 5)
+    drawn = opened.page.evaluate(DRAWN, 1)
+    (fold,) = opened.page.evaluate("memtrace.map.data.folds")
     assert found.time_ns is not None
-    seconds = (found.time_ns - found.time_ns[0]) / 1e9
     first = int(found.epoch_start[1])
-    wide = (drawn["camera"]["x1"] - drawn["camera"]["x0"]) / drawn["width"]
+    seconds = [float(found.time_ns[at] - found.time_ns[0]) / 1e9 for at in (first - 1, first)]
+    assert [fold["start"], fold["end"]] == pytest.approx(seconds)
+    camera = drawn["camera"]
+    wide = (camera["x1"] - camera["x0"]) / drawn["width"]
     inside = [
         set(ids) == {0}
         for column, _, ids in drawn["columns"]
-        if column * wide > seconds[first - 1] and (column + 1) * wide <= seconds[first]
+        if camera["x0"] + column * wide > fold["from"] and camera["x0"] + (column + 1) * wide <= fold["to"]
     ]
-    assert len(inside) > 50
+    assert len(inside) > 3
     assert all(inside)
 
 
@@ -172,7 +175,7 @@ def test_the_pointer_reads_the_moment_and_a_click_tells_all(open_report: OpenRep
     }
     assert facts["requested"] == f"{format_bytes(4 << 20)} ({4 << 20:,} B)"
     assert facts["category"] == "parameters"
-    assert facts["decided"] == "exact: its owner is known"
+    assert facts["how it is known"] == "certain: its owner is known"
     assert facts["owner"] == f"w {HOSTILE_NAME}"
     assert facts["shape"] == "1024x1024"
     assert facts["address"] == "0x1000"
@@ -249,7 +252,7 @@ def test_keys_change_axis_and_layout(open_report: OpenReport) -> None:
     pressed = ".map [aria-pressed=true]"
     assert opened.texts(pressed) == ["stacked", "events", "category"]
     opened.page.keyboard.press("l")
-    opened.page.keyboard.press("a")
+    opened.page.keyboard.press("x")
     assert opened.texts(pressed) == ["by address", "wall clock", "category"]
     assert "layout=address" in opened.page.url
     whole = opened.page.evaluate("memtrace.map.camera()")
@@ -264,6 +267,16 @@ def test_each_colouring_has_a_legend(open_report: OpenReport, colour: str) -> No
     wanted = {"category": "parameters", "module": HOSTILE_NAME, "step": "step 2", "size": "4.00 GiB"}
     assert wanted[colour] in legend
     assert MODULES[2] == HOSTILE_NAME
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_view_counts_allocations_alike(open_report: OpenReport, run: str) -> None:
+    # Blocks that were there before are listed on the map, and are no allocations of the recording.
+    number = f"{RUNS[run]().ranks[0].num_allocations:,} allocations"
+    opened = open_report(RUNS[run](), view="map")
+    assert opened.text("#map-count") == number
+    opened.go("overview")
+    assert number in opened.text("[data-card=completeness]")
 
 
 # Without WebGL2

@@ -126,7 +126,7 @@ def test_hostile_hosts_and_facts_are_text(open_report: OpenReport) -> None:
     ranks = tuple(replace(rank, facts={"host": HOSTILE[index]}) for index, rank in enumerate(report.ranks))
     opened = open_report(replace(report, ranks=ranks), view="ranks")
     assert opened.page.locator("img").count() == 0
-    assert opened.page.evaluate("document.querySelectorAll('script').length") == 4
+    assert opened.page.evaluate("document.querySelectorAll('script').length") == 3
     text = opened.text("main")
     assert HOSTILE[1] in text
     assert HOSTILE[0] in text
@@ -152,4 +152,4 @@ def test_512_ranks_fit_and_say_where_the_rest_is(open_report: OpenReport, monkey
     assert "memtrace report rank-00300.json.gz --html rank-300.html" in opened.text("#left-out")
     opened.page.locator("#rank-strip [data-rank='7']").click()
     opened.wait()
-    assert opened.page.locator("#timeline-plot").is_visible()
+    assert opened.page.locator("#timeline-surface").is_visible()

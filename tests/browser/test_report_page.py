@@ -10,29 +10,14 @@ import pytest
 from memtrace.report.drawing.palette import THEMES, category_ink
 from memtrace.report.page.assets import viewer_text
 from memtrace.units import format_bytes, format_ns
-from tests.browser.opened import Opened, OpenReport
+from tests.browser.charts import point_at, position_of, readings
+from tests.browser.opened import OpenReport
 from tests.fake_report import gpt_report, hostile_report, ranks_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
-
-
-def point_at(opened: Opened, place: float) -> None:
-    """Move the pointer over a place of the timeline's horizontal axis."""
-    opened.page.locator("#timeline-plot").scroll_into_view_if_needed()
-    left, top = opened.page.evaluate(
-        """place => {
-            const plot = document.getElementById("timeline-plot");
-            const { xaxis, yaxis } = plot._fullLayout;
-            const box = plot.getBoundingClientRect();
-            return [box.left + xaxis._offset + xaxis.d2p(place), box.top + yaxis._offset + yaxis._length / 2];
-        }""",
-        place,
-    )
-    opened.page.mouse.move(left, top)
-    opened.page.wait_for_selector(".reading:not([hidden])")
 
 
 def test_the_page_leads_with_verdict_and_peak(open_report: OpenReport) -> None:
@@ -92,20 +77,17 @@ def test_the_pointer_reads_the_bytes_of_that_moment(open_report: OpenReport, row
     assert timeline is not None
     opened = open_report(report, view="timeline")
     opened.page.get_by_role("button", name="events").click()
+    place = int(timeline.event[row])
     opened.page.evaluate(
-        "row => Plotly.relayout('timeline-plot', {'xaxis.range': [row - 10, row + 10]})", int(timeline.event[row])
+        "([x0, x1]) => memtrace.timeline.moveTo({ ...memtrace.timeline.camera(), x0, x1 })", [place - 10, place + 10]
     )
-    point_at(opened, int(timeline.event[row]) + 0.5)
-    read = {
-        line.get_attribute("data-label"): line.locator("td.number").inner_text()
-        for line in opened.page.locator(".reading tr").all()
-    }
+    point_at(opened, place + 0.5)
     values = {category_ink(name).label: int(column[row]) for name, column in timeline.by_category.items()}
     assert timeline.reserved_bytes is not None
     expected = {label: format_bytes(value) for label, value in values.items() if value}
-    expected |= {"allocated": format_bytes(int(timeline.requested_bytes[row]))}
+    expected |= {"in use": format_bytes(int(timeline.requested_bytes[row]))}
     expected |= {"reserved": format_bytes(int(timeline.reserved_bytes[row]))}
-    assert read == expected
+    assert readings(opened) == expected
 
 
 def test_the_pointer_says_that_a_gap_was_not_recorded(open_report: OpenReport) -> None:
@@ -113,47 +95,80 @@ def test_the_pointer_says_that_a_gap_was_not_recorded(open_report: OpenReport) -
     timeline = report.ranks[0].timeline
     assert timeline is not None
     opened = open_report(report, view="timeline")
-    middle = (sum(timeline.gaps[0]) / 2 - int(timeline.time_ns[0])) / 1e9
-    point_at(opened, middle)
-    assert "not recorded here" in opened.text(".reading")
-    assert "not recorded" in opened.text("#timeline-plot")
+    (fold,) = opened.page.evaluate("memtrace.timeline.data.folds")
+    first = int(timeline.time_ns.searchsorted(timeline.gaps[0][0], side="right"))
+    start, end = ((int(timeline.time_ns[at]) - int(timeline.time_ns[0])) / 1e9 for at in (first - 1, first))
+    assert [fold["start"], fold["end"]] == pytest.approx([start, end])
+    # However long it was, a gap takes little of the axis.
+    whole = opened.page.evaluate("memtrace.timeline.camera()")
+    assert fold["to"] - fold["from"] < 0.05 * (whole["x1"] - whole["x0"]) < end - start
+    point_at(opened, (fold["from"] + fold["to"]) / 2)
+    assert opened.text(".reading") == f"{format_ns(timeline.gaps[0][1] - timeline.gaps[0][0])} not recorded"
 
 
 def test_the_axis_changes_by_button_and_by_key(open_report: OpenReport) -> None:
-    opened = open_report(gpt_report(), view="timeline")
-    assert "seconds since the first event" in opened.text("#timeline-plot")
-    opened.page.keyboard.press("a")
-    opened.page.get_by_text("allocator events").wait_for()
+    report = gpt_report()
+    timeline = report.ranks[0].timeline
+    assert timeline is not None
+    opened = open_report(report, view="timeline")
+    by_clock = opened.page.evaluate("memtrace.timeline.camera()")
+    opened.page.keyboard.press("x")
+    by_event = opened.page.evaluate("memtrace.timeline.camera()")
+    assert [by_event["x0"], by_event["x1"]] == [timeline.event[0], timeline.event[-1] + 1]
     opened.page.get_by_role("button", name="wall clock").click()
-    opened.page.get_by_text("seconds since the first event").wait_for()
+    assert opened.page.evaluate("memtrace.timeline.camera()") == by_clock
 
 
-def test_dragging_zooms_and_the_key_resets(open_report: OpenReport) -> None:
+def test_wheel_and_keys_zoom_and_the_link_keeps_it(open_report: OpenReport) -> None:
     opened = open_report(gpt_report(), view="timeline")
-    ranges = "document.getElementById('timeline-plot')._fullLayout.xaxis.range"
-    whole = opened.page.evaluate(ranges)
-    opened.page.locator("#timeline-plot").scroll_into_view_if_needed()
-    box = opened.page.locator("#timeline-plot").bounding_box()
-    assert box is not None
-    opened.page.mouse.move(box["x"] + 300, box["y"] + 150)
-    opened.page.mouse.down()
-    opened.page.mouse.move(box["x"] + 500, box["y"] + 150, steps=4)
-    opened.page.mouse.up()
-    opened.until(f"whole => {ranges}[1] < whole[1]", whole)
-    zoomed = opened.page.evaluate(ranges)
-    assert "span=" in opened.page.url
+    camera = "memtrace.timeline.camera()"
+    whole = opened.page.evaluate(camera)
+    opened.page.mouse.move(*position_of(opened, whole["x1"] * 0.4))
+    opened.page.mouse.wheel(0, -300)
+    opened.page.keyboard.press("w")
+    opened.page.keyboard.press("d")
+    opened.until(f"whole => {camera}.x1 - {camera}.x0 < (whole.x1 - whole.x0) * 0.5", whole)
+    opened.until("location.hash.includes('camera')")
+    zoomed = opened.page.evaluate(camera)
     opened.page.reload()
     opened.wait()
-    assert opened.page.evaluate(ranges) == pytest.approx(zoomed)
+    assert opened.page.evaluate(camera) == pytest.approx(zoomed)
+    opened.page.keyboard.press("s")
+    opened.page.keyboard.press("a")
     opened.page.keyboard.press("0")
-    opened.until(f"whole => {ranges}[1] === whole[1]", whole)
+    opened.until(f"whole => {camera}.x1 === whole.x1 && {camera}.x0 === whole.x0", whole)
+
+
+def test_a_selected_box_is_summed_by_category(open_report: OpenReport) -> None:
+    report = gpt_report()
+    timeline = report.ranks[0].timeline
+    assert timeline is not None
+    opened = open_report(report, hash="#view=timeline&axis=event")
+    (left, top), (right, _) = position_of(opened, 100.0), position_of(opened, 300.0)
+    opened.page.mouse.move(left, top - 60)
+    opened.page.keyboard.down("Shift")
+    opened.page.mouse.down()
+    opened.page.mouse.move(right, top + 40, steps=3)
+    opened.page.mouse.up()
+    opened.page.keyboard.up("Shift")
+    rows = range(100, 300)
+    highest = max(rows, key=lambda row: (int(timeline.requested_bytes[row]), -row))
+    for name, column in timeline.by_category.items():
+        if column[highest]:
+            assert opened.texts(f"#selection-table [data-selected={name}] td") == [format_bytes(int(column[highest]))]
+    total = format_bytes(int(timeline.requested_bytes[highest]))
+    assert opened.texts("#selection-table [data-selected=total] td") == [total]
+    opened.page.get_by_role("button", name="Zoom to it").click()
+    opened.until("memtrace.timeline.camera().x1 < 301 && memtrace.timeline.camera().x0 > 99")
+    assert not opened.page.locator("#timeline-selection").is_visible()
 
 
 def test_a_category_can_be_hidden(open_report: OpenReport) -> None:
     opened = open_report(gpt_report(), view="timeline")
-    visible = "document.getElementById('timeline-plot').data.find(trace => trace.meta === 'activation').visible"
+    drawn = "[...new Set(memtrace.timeline.drawn.ids)].length"
+    before = opened.page.evaluate(drawn)
     opened.page.locator("#timeline").get_by_role("button", name="activations").click()
-    opened.until(f"{visible} === false")
+    assert opened.page.evaluate(drawn) == before - 1
 
 
 def test_ranks_are_shown_one_at_a_time(open_report: OpenReport) -> None:
@@ -178,20 +193,20 @@ def test_a_snapshot_without_history_says_so(open_report: OpenReport) -> None:
     assert opened.text("[data-card=first-step-peak] .card-value") == "not recorded"
     opened.go("timeline")
     assert "This trace has no history" in opened.text("#timeline")
-    assert opened.page.locator("#timeline-plot").count() == 0
+    assert opened.page.locator("#timeline-surface").count() == 0
 
 
 def test_hostile_names_are_text(open_report: OpenReport) -> None:
     opened = open_report(hostile_report())
     assert opened.text("#verdict").startswith("</script><script>alert(1)</script> <img src=x onerror=alert(2)>")
     assert opened.page.locator("img[src=x]").count() == 0
-    # Payload, worker, plotly and the modules; nothing that a name brought in.
-    assert opened.page.evaluate("document.querySelectorAll('script').length") == 4
+    # Payload, worker and the modules; nothing that a name brought in.
+    assert opened.page.evaluate("document.querySelectorAll('script').length") == 3
     body = opened.text("main")
     assert "\\x1b[31mred" in body
     assert "\x1b" not in body
     opened.go("peak")
-    assert opened.page.locator("#module-plot").get_by_text("<b>bold</b>").count() > 0
+    assert opened.page.locator("#modules .icicle").get_by_text("<b>bold</b>").count() > 0
     opened.page.keyboard.press("]")
     opened.go("recording")
     assert "<img src=x onerror=alert(2)>" in opened.text("#facts")
@@ -202,7 +217,7 @@ def test_the_page_follows_the_system_theme_and_the_key_changes_it(open_report: O
     opened = open_report(gpt_report(), view="timeline", color_scheme=theme)
     other = "dark" if theme == "light" else "light"
     background = "getComputedStyle(document.documentElement).getPropertyValue('--page').trim()"
-    ink = "document.getElementById('timeline-plot')._fullLayout.font.color"
+    ink = "memtrace.timeline.colors().ink"
     assert opened.page.evaluate(background) == THEMES[theme]["page"]
     assert opened.page.evaluate(ink) == THEMES[theme]["ink"]
     opened.page.keyboard.press("t")

@@ -11,23 +11,25 @@ from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import RankReport, Report
 from memtrace.analysis.results.time import TimeLane
 from memtrace.report.drawing.time_rows import time_columns
-from memtrace.report.page.data.lanes import lane_rows, origin_ns
+from memtrace.report.page.data.lanes import extent_ns, lane_rows
 from memtrace.store.reading.read import read_trace
 from memtrace.units import format_ns
-from tests.browser.opened import Opened, OpenReport
+from tests.browser.charts import point_at
+from tests.browser.opened import OpenReport
 from tests.timed_reports import rank_with_time, time_alone_report, timed_report
 
 pytestmark = pytest.mark.browser
 
 # How many pixels of each row are covered: what is drawn only in part counts as much as it is opaque.
 COVERED = """num => {
-    const canvas = document.getElementById("time-lanes");
-    const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-    const row = canvas.height / num;
+    const canvas = document.querySelector("#timeline-surface .map-over");
+    const { left, top, width, height } = memtrace.timeline.plot();
+    const foot = canvas.height - 26;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     return Array.from({ length: num }, (_, at) => {
-        const y = Math.floor((at + 0.5) * row);
+        const y = Math.floor(foot - (num - at - 0.5) * 16);
         let sum = 0;
-        for (let x = 0; x < width; x += 1) sum += data[(y * width + x) * 4 + 3];
+        for (let x = left; x < left + width; x += 1) sum += data[(y * canvas.width + x) * 4 + 3];
         return [sum / 255, width];
     });
 }"""
@@ -52,35 +54,22 @@ def test_lanes_are_as_wide_as_their_stretches(open_report: OpenReport, make: Cal
     rank = rank_with_time(make())
     opened = open_report(make(), view="timeline")
     assert rank.time_tracks is not None
-    rows, origin = lane_rows(rank.time_tracks), origin_ns(rank, rank.time_tracks)
+    rows, extent = lane_rows(rank.time_tracks), extent_ns(rank)
+    assert extent is not None
+    origin = extent[0]
     assert rows == ["compute", "communication", "copies", "idle", "data wait", "memory calls"]
     for span in (None, [0.0001, 0.0009], [0.0004, 0.00075]):
         if span is not None:
-            opened.page.evaluate("span => Plotly.relayout('timeline-plot', { 'xaxis.range': span })", span)
-        shown = opened.page.evaluate("document.getElementById('timeline-plot')._fullLayout.xaxis.range")
-        assert span is None or shown == span
+            move = "([x0, x1]) => memtrace.timeline.moveTo({ ...memtrace.timeline.camera(), x0, x1 })"
+            opened.page.evaluate(move, span)
+        camera = opened.page.evaluate("memtrace.timeline.camera()")
+        shown = [camera["x0"], camera["x1"]]
+        assert span is None or shown == pytest.approx(span)
         start_ns, end_ns = (origin + seconds * 1e9 for seconds in shown)
         for row, (pixels, width) in zip(rows, opened.page.evaluate(COVERED, len(rows)), strict=True):
             expected = covered_ns(lane_of(rank, row), start_ns, end_ns) / (end_ns - start_ns) * width
             # Colours have 256 levels, and a short wait is never less than a pixel.
             assert pixels == pytest.approx(expected, abs=max(2.0, 0.01 * expected)), row
-
-
-def point_at(opened: Opened, place: float, row: int, num_rows: int) -> None:
-    """Move the pointer over a row of time on the timeline, at a place of its axis."""
-    opened.page.locator("#timeline-plot").scroll_into_view_if_needed()
-    opened.page.evaluate("document.getElementById('time-lanes').scrollIntoView({ block: 'center' })")
-    left, top = opened.page.evaluate(
-        """([place, share]) => {
-            const plot = document.getElementById("timeline-plot");
-            const { xaxis, yaxis3 } = plot._fullLayout;
-            const box = plot.getBoundingClientRect();
-            return [box.left + xaxis._offset + xaxis.d2p(place), box.top + yaxis3._offset + yaxis3._length * share];
-        }""",
-        [place, (row + 0.5) / num_rows],
-    )
-    opened.page.mouse.move(left, top)
-    opened.page.wait_for_selector(".reading:not([hidden])")
 
 
 def test_the_pointer_reads_what_how_long_and_in_which_step(open_report: OpenReport) -> None:
@@ -93,30 +82,24 @@ def test_the_pointer_reads_what_how_long_and_in_which_step(open_report: OpenRepo
         (0.00112, 2, "copies and fills", format_ns(50_000)),
         (0.00105, 4, "waits for data", format_ns(60_000)),
     ):
-        point_at(opened, place, row, 6)
+        point_at(opened, place, row=5.5 - row)
         text = opened.text(".reading")
         assert label in text
         assert value in text
         assert f"step {1 if place < 0.001 else 2}" in text
-    point_at(opened, 0.0003, 1, 6)
+    point_at(opened, 0.0003, row=4.5)
     assert "communication: nothing then" in opened.text(".reading")
 
 
 def test_steps_begin_where_they_do_for_memory_on_the_axis_of_time_only(open_report: OpenReport) -> None:
     opened = open_report(timed_report(), view="timeline")
-    line, lane = opened.page.evaluate(
-        """() => {
-            const { layout, data } = document.getElementById("timeline-plot");
-            const lanes = data.filter((one) => one.name === "lane");
-            return [layout.shapes.map((one) => one.x0), lanes.flatMap((one) => [...one.base])];
-        }"""
-    )
-    assert line == [0, 0.001]
-    assert lane == [0, 0.001]
-    opened.page.keyboard.press("a")
-    opened.page.get_by_text("allocator events").wait_for()
-    assert not opened.page.locator("#time-lanes").is_visible()
-    assert "communication" not in opened.text("#timeline-plot")
+    lanes = opened.page.evaluate("memtrace.timeline.lanes('wall')")
+    assert [(lane["from"], lane["text"]) for lane in lanes] == [(0, "step 1"), (pytest.approx(0.001), "step 2")]
+    assert opened.page.evaluate(COVERED, 6)[0][0] > 0
+    box = opened.page.locator("#timeline-surface").bounding_box()
+    assert box is not None
+    opened.page.keyboard.press("x")
+    opened.until("high => document.getElementById('timeline-surface').clientHeight === high - 96", box["height"])
 
 
 def test_the_map_has_the_same_lanes_below_it(open_report: OpenReport) -> None:
@@ -125,15 +108,12 @@ def test_the_map_has_the_same_lanes_below_it(open_report: OpenReport) -> None:
     opened.page.wait_for_selector("html[data-map=ready]")
     box = surface.bounding_box()
     assert box is not None
-    camera = opened.page.evaluate("memtrace.map.camera()")
-    x = box["x"] + 90 + (0.0006 - camera["x0"]) / (camera["x1"] - camera["x0"]) * (box["width"] - 90)
-    opened.page.mouse.move(x, box["y"] + box["height"] - 26 - 4.5 * 16)
-    opened.page.wait_for_selector("#map .reading:not([hidden])")
+    point_at(opened, 0.0006, part="map", row=4.5)
     text = opened.text("#map .reading")
     assert "communication, nothing computed" in text
     assert format_ns(200_000) in text
     assert "step 1" in text
-    opened.page.keyboard.press("a")
+    opened.page.keyboard.press("x")
     opened.until("height => document.getElementById('map-surface').clientHeight === height - 96", box["height"])
 
 

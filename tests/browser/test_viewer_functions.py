@@ -67,13 +67,13 @@ def test_ticks_read_apart_and_lie_inside(call: Call) -> None:
     for _ in range(60):
         low = draw.choice([0, draw.uniform(0, 2**38)])
         high = low + 2 ** draw.uniform(6, 40)
-        ticks = call("rulers", "byteTicks", "([low, high]) => byteTicks(low, high, 8)", [low, high])
+        ticks = call("ticks", "byteTicks", "([low, high]) => byteTicks(low, high, 8)", [low, high])
         assert 1 <= len(ticks) <= 9
         assert all(low <= tick["value"] <= high for tick in ticks)
         assert len({tick["text"] for tick in ticks}) == len(ticks)
         span = 10 ** draw.uniform(-7, 3)
         start = draw.choice([0, draw.uniform(0, 100)])
-        ticks = call("rulers", "axisTicks", "([a, b]) => axisTicks(a, b, 8, true)", [start, start + span])
+        ticks = call("ticks", "axisTicks", "([a, b]) => axisTicks(a, b, 8, true)", [start, start + span])
         assert 1 <= len(ticks) <= 10
         assert len({tick["text"] for tick in ticks}) == len(ticks)
 
@@ -91,18 +91,20 @@ def test_the_camera_stays_inside(call: Call) -> None:
         assert shown["x1"] - shown["x0"] == pytest.approx(wide)
 
 
-def test_the_highest_moment_is_found_in_any_stretch(call: Call) -> None:
+def test_the_highest_and_lowest_moment_are_found_in_any_stretch(call: Call) -> None:
     draw = random.Random(5)
     level = [draw.randrange(50) for _ in range(700)]
     stretches = [sorted(draw.sample(range(700), 2)) for _ in range(300)]
     script = """([level, stretches]) => {
-        const data = { level, highest: highestOfBlocks(level) };
-        return stretches.map(([first, last]) => highestMoment(data, first, last));
+        const data = { level, highest: extremesOfBlocks(level, 1), lowest: extremesOfBlocks(level, -1) };
+        return stretches.map(([first, last]) => [highestMoment(data, first, last), lowestMoment(data, first, last)]);
     }"""
-    found = call("mapdata", "highestOfBlocks, highestMoment", script, [level, stretches])
-    for (first, last), moment in zip(stretches, found, strict=True):
-        assert first <= moment <= last
-        assert level[moment] == max(level[first : last + 1])
+    found = call("levels", "extremesOfBlocks, highestMoment, lowestMoment", script, [level, stretches])
+    for (first, last), (high, low) in zip(stretches, found, strict=True):
+        assert first <= high <= last
+        assert first <= low <= last
+        assert level[high] == max(level[first : last + 1])
+        assert level[low] == min(level[first : last + 1])
 
 
 def drawn_allocations(draw: random.Random, count: int, num_moments: int) -> dict[str, Any]:
@@ -133,3 +135,100 @@ def test_both_ways_to_stack_give_one_picture(call: Call) -> None:
         found = call("stacked", "rasterStacked", script, [data, moments, cameras])
         assert [different for different, _ in found] == [0] * len(cameras)
         assert max(kinds for _, kinds in found) > 50
+
+
+def test_sums_by_category_are_right_at_every_moment(call: Call) -> None:
+    draw = random.Random(8)
+    num_moments = 400
+    data = drawn_allocations(draw, 900, num_moments) | {"category": [draw.randrange(3) for _ in range(900)]}
+    data |= {"unknownCategory": 2}
+    script = """([data, numMoments]) => {
+        const checkpoints = categoryCheckpoints(data, numMoments, 3);
+        return Array.from({ length: numMoments }, (_, at) => [...sumsAt({ ...data, checkpoints }, at, [0, 0, 0])]);
+    }"""
+    found = call("levels", "categoryCheckpoints, sumsAt", script, [data, num_moments])
+    for moment, sums in enumerate(found):
+        expected = [0, 0, next(base for first, base in reversed(data["base"]) if first <= moment)]
+        for row in range(data["count"]):
+            if data["start"][row] <= moment < data["inUseEnd"][row]:
+                expected[data["category"][row]] += data["size"][row]
+        assert sums == expected
+
+
+def test_the_folded_clock_goes_both_ways_and_leaves_what_was_recorded(call: Call) -> None:
+    draw = random.Random(9)
+    seconds, firsts = [0.0], []
+    for at in range(1, 60):
+        if draw.random() < 0.1:
+            firsts.append(at)
+        seconds.append(seconds[-1] + (draw.uniform(5, 500) if at in firsts else draw.uniform(0.01, 1)))
+    script = """([seconds, firsts]) => {
+        const folds = foldsOf(seconds, firsts);
+        const places = placesOf(seconds, folds);
+        const back = [...places].map((place) => secondOfPlace(folds, place));
+        const again = seconds.map((one) => placeOfSecond(folds, one));
+        return [[...places], back, again, folds.map((one) => one.to - one.from)];
+    }"""
+    names = "foldsOf, placesOf, placeOfSecond, secondOfPlace"
+    places, back, one_by_one, widths = call("folds", names, script, [seconds, firsts])
+    assert len(widths) == len(firsts) > 2
+    assert back == pytest.approx(seconds)
+    assert one_by_one == pytest.approx(places)
+    recorded = sum(seconds[at] - seconds[at - 1] for at in range(1, 60) if at not in firsts)
+    assert sum(widths) <= 0.25 * recorded + 1e-9
+    for at in range(1, 60):
+        if at not in firsts:
+            assert places[at] - places[at - 1] == pytest.approx(seconds[at] - seconds[at - 1])
+
+
+def test_gaps_are_a_thumb_wide_among_what_is_looked_at(call: Call) -> None:
+    # A hundred seconds of start, then steps of ten seconds with a gap among them.
+    script = "([seconds, firsts, within]) => foldsOf(seconds, firsts, within).map((one) => one.to - one.from)"
+    seconds = [0, 100, 104, 110, 150, 156, 160]
+    (whole,) = call("folds", "foldsOf", script, [seconds, [4], [0, 160]])
+    (among_steps,) = call("folds", "foldsOf", script, [seconds, [4], [100, 160]])
+    assert whole == pytest.approx(0.03 * 120)
+    assert among_steps == pytest.approx(0.03 * 20)
+
+
+def test_labels_make_way_for_one_another(call: Call) -> None:
+    draw = random.Random(10)
+    script = """([labels, box]) => placedLabels(labels.map(({ x, y, wide, line }) => {
+        const places = line ? besideLine(x, box.top, wide, 19) : aroundPoint(x, y, wide, 19);
+        return { wide, high: 19, places };
+    }), box).map(({ left, top, wide, high }) => ({ left, top, wide, high }))"""
+    box = {"left": 90, "top": 4, "width": 900, "height": 400}
+    for _ in range(60):
+        # All at nearly one place, as a peak and an out-of-memory that follows it are.
+        x, y = draw.uniform(90, 990), draw.uniform(4, 60)
+        labels = [
+            {"x": x + draw.uniform(-4, 4), "y": y, "wide": draw.uniform(60, 260), "line": draw.random() < 0.6}
+            for _ in range(4)
+        ]
+        placed = call("labels", "placedLabels, besideLine, aroundPoint", script, [labels, box])
+        for at, one in enumerate(placed):
+            assert box["left"] <= one["left"] <= box["left"] + box["width"] - one["wide"]
+            assert box["top"] <= one["top"] <= box["top"] + box["height"] - one["high"]
+            for other in placed[:at]:
+                beside = one["left"] + one["wide"] < other["left"] or other["left"] + other["wide"] < one["left"]
+                assert beside or one["top"] + 19 < other["top"] or other["top"] + 19 < one["top"]
+
+
+def test_narrow_steps_are_drawn_as_one_bar_each(call: Call) -> None:
+    steps = [[3 * at, 3 * at + 2.5] for at in range(40)]
+    grain = {"from": [one for one, _ in steps], "to": [other for _, other in steps]}
+    script = """([camera, grain]) => Array.from({ length: 120 }, (_, at) => stretchOfColumn(camera, 120, at, grain))"""
+    columns = call("camera", "stretchOfColumn", script, [{"x0": 0, "x1": 120}, grain])
+    for at, (left, right) in enumerate(columns):
+        touched = [step for step in steps if step[0] < at + 1 and step[1] > at]
+        assert left == min(at, *(start for start, _ in touched), at)
+        assert right == max(at + 1, *(end for _, end in touched), at + 1)
+
+
+@pytest.mark.parametrize("wide", [12, 30, 44])
+def test_every_nth_step_is_named(call: Call, wide: int) -> None:
+    for apart in (0.3, 2.5, 7, 13, 100):
+        every = call("around", "namedEvery", "([apart, wide]) => namedEvery(apart, wide)", [apart, wide])
+        assert apart * every >= wide
+        assert str(every)[0] in "125"
+        assert every == 1 or apart * every < wide * 2.6

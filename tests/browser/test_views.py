@@ -12,6 +12,7 @@ import pytest
 from memtrace.analysis.results.report import AllocationMap, Report
 from memtrace.report.drawing.palette import category_ink
 from memtrace.units import format_bytes
+from tests.browser.charts import position_of
 from tests.browser.map_runs import HOSTILE_NAME, device_report, host_report, map_of
 from tests.browser.opened import OpenReport
 from tests.fake_report import finding, gpt_report
@@ -131,16 +132,7 @@ def test_a_click_on_the_timeline_shows_that_moment_below(open_report: OpenReport
     found = map_of(report)
     opened = open_report(report, hash="#view=timeline&axis=event")
     row = 20
-    left, top = opened.page.evaluate(
-        """place => {
-            const plot = document.getElementById("timeline-plot");
-            const { xaxis, yaxis } = plot._fullLayout;
-            const box = plot.getBoundingClientRect();
-            return [box.left + xaxis._offset + xaxis.d2p(place), box.top + yaxis._offset + yaxis._length / 2];
-        }""",
-        row + 0.4,
-    )
-    opened.page.mouse.click(left, top)
+    opened.page.mouse.click(*position_of(opened, row + 1.4))
     opened.page.wait_for_selector("#moment-table")
     moment = int(np.flatnonzero(found.event == row)[0])
     rows = live_at(found, moment)

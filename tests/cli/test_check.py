@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -40,7 +43,13 @@ def test_exit_codes_tell_passed_failed_error_and_wrong_usage_apart(pair: tuple[P
     refused = run(branch, "--budget", "steady_peak=1GiB")
     assert refused.exit_code == 1
     assert "steady_peak of cuda:0 is not known" in refused.stderr
-    for wrong in (["--budget", "pick=1GiB"], [], ["--tolerance", "2%"], ["--baseline", main, "--tolerance", "-1%"]):
+    for wrong in (
+        ["--budget", "pick=1GiB"],
+        [],
+        ["--budget", "peak=1GiB", "--gate", "activation"],
+        ["--tolerance", "2%"],
+        ["--baseline", main, "--tolerance", "-1%"],
+    ):
         assert run(branch, *wrong).exit_code == 2, wrong
 
 
@@ -67,7 +76,7 @@ def test_junit_and_markdown_are_written_and_not_overwritten(pair: tuple[Path, Pa
     assert failed == {"peak < 40.0 MiB"}
     assert (suite.get("tests"), suite.get("failures")) == (str(len(suite)), "1")
     text = markdown.read_text(encoding="utf-8")
-    assert "### memtrace check: failed, 1 of 2 budgets\n" in text
+    assert "### memtrace check: failed, 1 of 2 budgets, SAME: peak 40.0 MiB to 42.0 MiB (+5.0 %)\n" in text
     assert "| **FAILED** | `peak < 40.0 MiB` | 42.0 MiB | `2.00 MiB over` |\n" in text
     assert "| ok | `peak, cuda:0` | 40.0 MiB | 42.0 MiB | +2.00 MiB |\n" in text
     assert "\nTrace: ``" in text
@@ -126,3 +135,16 @@ def without_code(line: str) -> str:
                 break
         at = end
     return "".join(kept)
+
+
+def test_a_reader_that_goes_away_changes_neither_the_files_nor_the_exit_code(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    comment = tmp_path / "comment.md"
+    command = [sys.executable, "-m", "memtrace", "check", pair[1], "--baseline", pair[0], "--markdown", comment]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "WORSE: peak 40.0 MiB to 42.0 MiB" in comment.read_text(encoding="utf-8")

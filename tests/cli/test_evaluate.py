@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,7 @@ def test_options_stand_in_for_empty_cells() -> None:
         (("--evaluate", "-"), "model,color\ngpt2,red\n", "no column 'color'", 1),
         (("--evaluate", "-"), b"\xff\xfe\x00", "not text that can be read", 1),
         (("--evaluate", "nowhere.csv"), "", "does not exist", 2),
-        (("--evaluate", "-", "--html", "page.html"), TABLE, "--html draws a search", 2),
-        (("--preset", "gpt2"), "", "Missing option '--gpus'", 2),
+        (("--preset", "gpt2"), "", "missing: --gpus", 2),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(args: tuple[str, ...], text: str, message: str, code: int) -> None:
@@ -77,3 +77,54 @@ def test_an_option_that_nobody_typed_leaves_the_attention_to_the_framework() -> 
         for more in ((), ("--attention", "flash"), ("--attention", "explicit"))
     )
     assert own == explicit > flash
+
+
+MEASURED = "model,gpu,sequence,dp,measured_tokens_per_second_per_gpu,measured_peak_bytes\n"
+
+
+def test_what_was_measured_stands_beside_what_is_predicted() -> None:
+    plain = json.loads(invoke("--evaluate", "-", "--json", text=TABLE).stdout)["rows"]
+    (first, second) = plain
+    heads, *rows = TABLE.splitlines()
+    measured = [
+        f"{heads},measured_tokens_per_second_per_gpu,measured_peak_bytes",
+        f"{rows[0]},{first['tokens_per_second_per_gpu'] / 1.1},{first['peak_bytes'] * 2}",
+        f"{rows[1]},{second['tokens_per_second_per_gpu'] / 0.8},",
+    ]
+    found = json.loads(invoke("--evaluate", "-", "--json", text="\n".join(measured)).stdout)
+    throughput = found["agreement"]["throughput"]
+    assert (throughput["runs"], round(throughput["median_error"], 9)) == (2, 0.15)
+    assert (round(throughput["worst_error"], 9), throughput["rank_correlation"]) == (-0.2, 1.0)
+    assert "memory" not in found["agreement"]  # One row alone agrees with nothing.
+    assert [row["peak_bytes"] for row in found["rows"]] == [row["peak_bytes"] for row in plain]
+    text = invoke("--evaluate", "-", text="\n".join(measured)).stdout
+    assert ["+10.0%" in text, "-20.0%" in text, "-50.0%" in text] == [True, True, True]
+    assert "of 2 measured layouts is off by 15.0% in the median, -20% at worst" in text
+
+
+@pytest.mark.parametrize("cell", ["-1", "x", "nan", "0"])
+def test_what_cannot_have_been_measured_is_refused(cell: str) -> None:
+    result = invoke("--evaluate", "-", text=f"{MEASURED}gpt2,h100-80gb,1024,8,{cell},\n")
+    assert (result.exit_code, "row 1, column measured_tokens_per_second_per_gpu" in result.stderr) == (1, True)
+
+
+def test_page_draws_a_dot_for_each_measured_layout_where_it_belongs(tmp_path: Path) -> None:
+    plain = json.loads(invoke("--evaluate", "-", "--json", text=TABLE).stdout)["rows"]
+    heads, *rows = TABLE.splitlines()
+    lines = [f"{heads},measured_tokens_per_second_per_gpu"]
+    lines += [f"{row},{one['tokens_per_second_per_gpu']}" for row, one in zip(rows, plain, strict=True)]
+    path = tmp_path / "page.html"
+    result = invoke("--evaluate", "-", "--html", path, text="\n".join(lines))
+    assert (result.exit_code, f"Wrote {path}" in result.stdout) == (0, True)
+    dots = re.findall(r'<circle class="dot" cx="([\d.]+)" cy="([\d.]+)"', path.read_text(encoding="utf-8"))
+    assert len(dots) == 2
+    # What was measured is what was predicted, so that every dot is as far to the right of the origin as above it.
+    (origin_x, origin_y) = (70, 14 + 460)
+    assert [round(float(x) - origin_x, 1) for x, _ in dots] == [round(origin_y - float(y), 1) for _, y in dots]
+
+
+def test_page_of_layouts_that_measured_nothing_has_their_table(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    assert invoke("--evaluate", "-", "--html", path, text=TABLE).exit_code == 0
+    page = path.read_text(encoding="utf-8")
+    assert ("Predicted against measured" in page, page.count("<tr>")) == (False, 3)

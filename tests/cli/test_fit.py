@@ -135,7 +135,7 @@ def test_nothing_fits_is_exit_code_3(ran: list[list[str]]) -> None:
     [
         (("--", "python", "train.py"), 2, "the command has no {mbs}"),
         (("--capacity", "1GiB", "--gpu", "h100-80gb", *COMMAND), 2, "give one"),
-        (("--gpu", "abacus", *COMMAND), 1, "no GPU"),
+        (("--gpu", "abacus", *COMMAND), 2, "no GPU"),
         (("--min", "5", "--max", "3", *COMMAND), 1, "no multiple"),
         (("--steps", "2", *COMMAND), 2, "--steps"),
         (("-o", "missing/out.json", *COMMAND), 1, "not a folder"),
@@ -236,7 +236,7 @@ def test_the_largest_micro_batch_of_a_sample_is_that_which_recordings_tell(
         with pytest.raises(click.UsageError, match="ended after 3 optimizer steps and 4 are needed"):
             measure_run(["python"], 5, 4, log=tmp_path / "log")
     found = run_memtrace(
-        "fit", "--capacity", peaks[1] - 1, "--min", 3, "--json", "-o", "fit.json",
+        "fit", "--capacity", f"{peaks[1] - 1}B", "--min", 3, "--json", "-o", "fit.json",
         "--", *train, "--steps", 100_000, "--micro-batch", "{mbs}", **options,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr

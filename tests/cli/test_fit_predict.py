@@ -48,14 +48,14 @@ def invoke(*args: str | int) -> Result:
 
 
 def test_a_program_that_makes_too_few_steps_is_refused(ran: list[tuple[str, PredictOptions]]) -> None:
-    result = invoke("--capacity", capacity_for(13), "--steps", 3, "--max", 200, "--json", *COMMAND)
+    result = invoke("--capacity", f"{capacity_for(13)}B", "--steps", 3, "--max", 200, "--json", *COMMAND)
     assert result.exit_code == 1
     assert "micro-batch 1: it ended after 2 of 3 steps" in result.stderr
     assert [(word, gpu.gpu_bytes) for word, gpu in ran] == [("--batch-size=1", capacity_for(13))]
 
 
 def test_needs_are_those_of_the_verdict() -> None:
-    gpu = gpu_named(str(capacity_for(4)))
+    gpu = gpu_named(f"{capacity_for(4)}B")
     fits, fails = (measure_predicted(predicted_trace(rows * ROW), gpu, 2) for rows in (4, 5))
     assert fits.needed_bytes == gpu.memory_bytes == capacity_for(4)
     assert fits.peak_bytes == PARAMETER + 4 * ROW + RULE

@@ -60,10 +60,10 @@ def test_hostile_number_is_wrong_usage(pair: tuple[str, click.Option], text: str
 @pytest.mark.parametrize("args", [["estimate", "--params", "7B", "--dropout", "nan"], ["plan", "--compute-share", "0"]])
 def test_share_lies_between_0_and_1(args: list[str]) -> None:
     result = CliRunner().invoke(group, args)
-    assert (result.exit_code, "Invalid value for" in result.stderr) == (2, True)
+    assert (result.exit_code, "invalid value for" in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("text", ["0", "0GiB", "0.0001"])
+@pytest.mark.parametrize("text", ["0B", "0GiB", "0.0001B"])
 def test_capacity_of_nothing_is_wrong_usage(text: str) -> None:
     with pytest.raises(click.BadParameter, match="holds nothing"):
         Size().convert(text, None, None)

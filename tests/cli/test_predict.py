@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from memtrace.cli import group
-from memtrace.errors import RecordError
+from memtrace.errors import MemtraceError, RecordError
 from memtrace.forecast.gpus import GPUS
 from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.schema.options import PredictOptions
@@ -20,6 +20,7 @@ from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 
 ACTIVATION = 60 * MIB
 NEEDED = PARAMETER + ACTIVATION + RULE
+NO_CUDA = "torch 2.13.0 in /env is not built for CUDA"
 COMMAND = ("--", "python", "train.py")
 BYTES = {"low_bytes", "predicted_bytes", "high_bytes"}
 OF_A_GPU = {
@@ -27,7 +28,8 @@ OF_A_GPU = {
     "max_reserved_bytes", "context_bytes", "headroom_bytes", "failed", "interval",
 }  # fmt: skip
 OF_THE_RUN = {
-    "format", "version", "command", "trace", "torch", "num_steps", "world_size", "doubts", "first_step_peak",
+    "format", "version", "command", "trace", "torch", "engine", "engine_reason",
+    "num_steps", "world_size", "doubts", "first_step_peak",
     "steady_state_peak", "gpus", "not_predicted", "warnings",
 }  # fmt: skip
 
@@ -43,7 +45,11 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PredictOptions
         trace = predicted_trace(ACTIVATION * (2 if gpu.capability[0] == 9 else 1), notes=("predicted-values",))
         return Trace(header={"command": list(command)}, ranks=trace.ranks, path=str(path))
 
+    def no_cuda(*_args: Any, **_options: Any) -> dict[str, str]:
+        raise MemtraceError(NO_CUDA)
+
     monkeypatch.setattr("memtrace.launch.prediction.predict", simulated)
+    monkeypatch.setattr("memtrace.cli.predicting.engine.devices", no_cuda)
     monkeypatch.chdir(tmp_path)
     return found
 
@@ -65,6 +71,7 @@ def test_document_has_what_its_page_names(told: list[PredictOptions], repo_root:
         "ran_as": "a100-40gb",
         "fits": True,
     }
+    assert (document["engine"], document["engine_reason"]) == ("meta", NO_CUDA)
     assert document["interval"].keys() == {"allocated", "reserved", "context", "device"}
     assert all(one.keys() == BYTES for one in document["interval"].values())
     assert document["peak_allocated_bytes"] == document["interval"]["allocated"]["predicted_bytes"] == NEEDED
@@ -100,7 +107,7 @@ def test_the_program_runs_once_for_each_capability(told: list[PredictOptions]) -
 
 
 def test_text_says_answer_range_doubts_and_a_line_for_each_gpu(told: list[PredictOptions]) -> None:
-    short = str(NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB)
+    short = f"{NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB}B"
     result = invoke("predict", "--gpu", short, "--gpus", f"{short},h100-80gb", *COMMAND)
     assert result.exit_code == 0, "one of them fits"
     lines = result.stdout.splitlines()
@@ -140,12 +147,12 @@ def test_a_gpu_that_the_program_refuses_is_named_and_the_others_are_judged(
 
 def test_an_unknown_gpu_is_refused_before_anything_runs(told: list[PredictOptions]) -> None:
     result = invoke("predict", "--gpus", "a100-40gb,abacus", *COMMAND)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "abacus" in result.stderr
     assert not told
 
 
-@pytest.mark.parametrize("gpu", ["a100-40gb", str(NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB)], ids=["fits", "fails"])
+@pytest.mark.parametrize("gpu", ["a100-40gb", f"{NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB}B"], ids=["fits", "fails"])
 def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> None:
     invoke("predict", "--gpu", gpu, *COMMAND)
     trace = "predicted.json"
@@ -154,7 +161,7 @@ def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> 
     (rank,) = json.loads(report.stdout)["ranks"]
     assert rank["source"] == "predicted"
     assert "predicted-interval" in {note["slug"] for note in rank["warnings"]}
-    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace).stdout.split())
+    assert "predicted, nothing ran on a GPU" in " ".join(invoke("report", trace, "--full").stdout.split())
     whatif = invoke("whatif", trace, "--alloc-conf", "expandable_segments:True", "--json")
     assert whatif.exit_code == 0, whatif.output
     fidelity = json.loads(whatif.stdout)["ranks"][0]["fidelity"]
@@ -163,7 +170,7 @@ def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> 
     assert diff.exit_code == 0, diff.output
     assert not any(json.loads(diff.stdout)["peak"]["delta_by_category"].values())
     # A run that ran out of memory passes no check.
-    for limit, status in ((f"{NEEDED}", 0 if gpu == "a100-40gb" else 3), ("1MiB", 3)):
+    for limit, status in ((f"{NEEDED}B", 0 if gpu == "a100-40gb" else 3), ("1MiB", 3)):
         check = invoke("check", trace, "--budget", f"peak<={limit}", "--json")
         assert check.exit_code == status, check.output
     for target in ("perfetto", "memory-viz", "speedscope", "csv"):

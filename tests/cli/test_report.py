@@ -177,3 +177,20 @@ def test_report_of_a_pipe_has_no_escapes(
     assert result.returncode == 0, result.stderr
     assert "\x1b" not in result.stdout
     assert result.stderr == ""
+
+
+def test_the_page_that_was_just_written_is_not_what_to_do_next(snapshot: Path, tmp_path: Path) -> None:
+    assert " --html report.html" in run(snapshot).stdout
+    assert " --html report.html" not in run(snapshot, "--html", tmp_path / "page.html").stdout
+
+
+def test_files_are_written_and_named_and_a_section_is_printed_alone(snapshot: Path, tmp_path: Path) -> None:
+    card, comment = tmp_path / "card.svg", tmp_path / "comment.md"
+    result = run(snapshot, "--card", card, "--markdown", comment, "--section", "memory")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("Memory\n")
+    assert (card.read_text()[:4], comment.read_text()[:4]) == ("<svg", "### ")
+    assert f"Wrote {comment}" in result.stdout
+    assert run(snapshot, "--card", tmp_path / "card.png").exit_code == 1
+    assert run(snapshot, "--section", "memory", "--full").exit_code == 2
+    assert run(snapshot, "--markdown", "-").stdout.startswith("### ")

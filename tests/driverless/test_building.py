@@ -14,7 +14,7 @@ from memtrace.driverless.elf import ElfFile, Symbol
 from memtrace.driverless.environment import Devices, described_devices, environment
 from memtrace.driverless.rules import LIBRARIES, library_of
 from memtrace.driverless.stubs import answered_in, stub_source, version_script
-from memtrace.driverless.symbols import Wanted, wanted_symbols
+from memtrace.driverless.symbols import OF_TRITON, Wanted, wanted_symbols
 from memtrace.driverless.torch_build import read_build, torch_of
 from memtrace.errors import MemtraceError
 from memtrace.schema.gpu_cards import CARDS, LIMITS, is_amd
@@ -53,7 +53,7 @@ def test_each_symbol_goes_to_its_library(compiled: Path) -> None:
     assert wanted["libcudart.so.13"].names == {"cudaMalloc"}
     assert wanted["libcudart.so.13"].version == "libcudart.so.13"
     assert wanted["libnvidia-ml.so.1"].names == {"nvmlInit_v2"}
-    assert wanted["libcuda.so.1"].names == {"cuMemCreate"}
+    assert wanted["libcuda.so.1"].names == {"cuMemCreate", *OF_TRITON.split()}
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF\x02\x01", b"#!/bin/sh\n" * 10])

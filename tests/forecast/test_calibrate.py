@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.evaluation.calibrate import MEMORY, TIME, calibration
+from memtrace.forecast.evaluation.calibrate import calibration
 from memtrace.forecast.evaluation.evaluate import evaluate_table
+from memtrace.forecast.evaluation.measured import MEMORY, TIME
 from memtrace.forecast.gpus import gpu_named
 from memtrace.forecast.model.presets import preset
 from memtrace.forecast.planning.doubt import CALIBRATED, DOUBTS, doubt_of
@@ -93,8 +94,3 @@ def test_the_range_shrinks_where_published_runs_of_a_group_say_so() -> None:
 def test_what_cannot_be_measured_is_refused(measured: dict[str, Any], words: str) -> None:
     with pytest.raises(MemtraceError, match=words):
         known(**measured)
-
-
-def test_layouts_to_evaluate_have_no_measurements() -> None:
-    with pytest.raises(MemtraceError, match="no column"):
-        evaluate_table(json.dumps([ROWS[0] | {TIME: 1}]), {})

@@ -371,3 +371,16 @@ def test_heads_that_are_no_multiple_of_eight_wide_and_scores_that_are_written_ou
 def test_later_gpus_reach_less_of_their_data_sheet() -> None:
     later = step_time(TINY, RUN, Layout(), replace(GPU, capability=(9, 0)), replace(HALF, later_share=0.8))
     assert later.total == seconds(1 / 0.8)
+
+
+def test_zero_bubble_schedules_compute_weight_gradients_while_others_would_wait() -> None:
+    four = replace(TINY, num_layers=4)
+    run = replace(RUN, accumulation=4)
+    plain, half, none = (timed(Layout(pp=2, schedule=name), run, spec=four) for name in ("1f1b", "zb-h1", "zbv"))
+    assert [time.compute for time in (half, none)] == [plain.compute] * 2
+    stages = [2 * FIRST, FIRST + LAST]
+    mean = sum(stages) / 2 / max(stages)
+    assert plain.bubble == seconds((max(stages) + 0.25) * mean)
+    # Of three equal parts of the computation one waits: forward and input gradient, less a weight gradient.
+    assert half.bubble == seconds((max(stages) / 3 + 0.25) * mean)
+    assert none.bubble == seconds(0.25 * mean)

@@ -17,11 +17,16 @@ _TRACE = (
     "report {input}",
     "report {input} --json",
     "report {input} --html {output} --force",
+    "report {input} --full --markdown {output} --force",
+    "report {input} --section steps",
+    "report {input} --card {output}.svg --markdown -",
     "report {input} --html {output} --force --no-source --capacity 1MiB",
     "report {input} {sound} --capacity 4KiB --fail-on oom",
     "report file://{input}",
     "diff {input} {sound} --json",
     "diff {sound} {input}",
+    "diff {sound} {input} {sound}",
+    "diff {input} {sound} --markdown -",
     "diff {input} {input} --html {output} --force",
     "check {input} --budget peak=1MiB --budget activation<1KiB --junit {output} --force",
     "check {input} --budget end.parameter=1GiB --baseline {sound} --json",
@@ -63,6 +68,8 @@ _RUNNING = ("live {input} --once", "trigger {input}")
 _FOLDER = (
     "merge {input} -o {output}.json",
     "merge {input} -o {output}.d --force",
+    "trend {input} --html {output} --force",
+    "trend {input} --json",
     "merge {input} -o {output}.json.gz --redact",
 )
 _CONFIG = (

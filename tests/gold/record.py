@@ -19,9 +19,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from memtrace.cli.predict_run import PredictedRuns
+from memtrace.cli.predicting.runs import PredictedRuns
 from memtrace.forecast.gpus import gpu_named
 from memtrace.forecast.prediction.judge import placed_trace
+from memtrace.forecast.prediction.results import BY_META
+from memtrace.schema.redaction import Redaction
 from memtrace.schema.tables import TABLES
 from memtrace.store.reading.read import read_trace
 from memtrace.store.writing.snapshot import snapshot_pickle
@@ -90,7 +92,18 @@ def _predict(path: Path) -> None:
     """Keep a run on the fake device before the allocator's part, and after it as a snapshot of torch."""
     gpu = gpu_named(PREDICTED_ON)
     command = [sys.executable, *f"samples/train_gpt.py {SMALL_GPT}".split()]
-    runs = PredictedRuns(command, path, num_steps=NUM_STEPS, world_size=1, force=True, allow_writes=False, stdout=None)
+    runs = PredictedRuns(
+        command,
+        path,
+        BY_META,
+        num_steps=NUM_STEPS,
+        world_size=1,
+        gpus_per_node=None,
+        redaction=Redaction.NOTHING,
+        force=True,
+        allow_writes=False,
+        stdout=None,
+    )
     write_trace(runs.run(gpu), path)
     _keep(path, "prediction")
     for name, placed_on in (("snapshot", gpu), ("oom-snapshot", gpu_named(TOO_SMALL))):

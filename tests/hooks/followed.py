@@ -15,6 +15,7 @@ from memtrace.hooks.loop.window import Window
 from memtrace.hooks.parts.chunk import EventBatch, Row
 from memtrace.hooks.parts.spool import Spool, encode
 from memtrace.hooks.parts.status import Status
+from memtrace.hooks.sources.high_water import NO_MARK, HighWaterMark
 from memtrace.hooks.torch_side.attach import Attachments
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.yield_to_program import Yielding
@@ -61,6 +62,15 @@ class FakeSources:
         self.has_frames_on = False
         self.chosen_by: list[str] = []
         self.is_profiler = False
+
+    @property
+    def counts_marks(self) -> bool:
+        """Return that no counter of an accelerator is asked."""
+        return False
+
+    def take_mark(self) -> HighWaterMark:
+        """Return that no mark is known."""
+        return NO_MARK
 
     def choose(self, module: Any) -> None:
         """Note the class of the model that the device is chosen by; the model itself may go."""

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from memtrace.hooks.ownership.inputs import Inputs  # noqa: E402
 from memtrace.hooks.ownership.owners import Owned, OwnerRows  # noqa: E402
 from memtrace.hooks.ownership.sweep import OwnerSweep  # noqa: E402
 from memtrace.schema import tables  # noqa: E402
@@ -74,6 +75,21 @@ def test_names_are_known_of_parameters_that_no_module_holds() -> None:
     assert [row["name"] for row in table(found)] == ["blocks.0.weight"]
 
 
+def test_what_hangs_on_a_parameter_is_owned_by_name() -> None:
+    model = torch.nn.Linear(3, 2)
+    model.weight.grad_sample = torch.zeros(8, 2, 3)
+    model.weight.summed_grad = [torch.zeros(2, 3), torch.zeros(1)]
+    model.bias._ema = torch.zeros(2)
+    model.bias.tags = {"frozen": True, "names": ["x"] * 1000}
+    rows = {(row["category"], row["name"], row["size_bytes"]) for row in sweep(model) if row["category"] != "parameter"}
+    assert rows == {
+        ("gradient", "grad_sample of weight", 192),
+        ("gradient", "summed_grad of weight", 24),
+        ("gradient", "summed_grad of weight", 4),
+        ("optimizer_state", "_ema of bias", 8),
+    }
+
+
 def test_emptied_storages_have_no_row() -> None:
     model = torch.nn.Linear(3, 2, bias=False)
     model.weight.untyped_storage().resize_(0)
@@ -87,5 +103,6 @@ def test_inputs_are_looked_for_in_containers_three_deep(wrap: object, depth: int
     value: object = tensor
     for _ in range(depth):
         value = wrap(value)  # type: ignore[operator]
-    rows = table(OwnerRows(torch).of_inputs(value, now_ns=1, step=1))  # type: ignore[arg-type]
+    found = Inputs(torch).given(torch.nn.Linear(2, 1), value)
+    rows = table(OwnerRows(torch).rows_of(found, now_ns=1, step=1))
     assert [row["address"] for row in rows] == [tensor.untyped_storage().data_ptr()] * is_found

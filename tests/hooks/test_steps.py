@@ -84,3 +84,70 @@ def test_explicit_marks_are_the_only_ends() -> None:
     assert loop.ends == []
     loop.tracker.mark(7)
     assert loop.ends == [7]
+
+
+def test_a_step_that_all_optimizers_take_in_backward_ends_with_the_backward() -> None:
+    loop = Loop(1, 2)
+    for end in (10, 20):
+        for optimizer in (1, 2):
+            loop.tracker.before(optimizer)
+            loop.tracker.after(optimizer, end - 5, in_backward=True)
+        loop.tracker.backward_ended(end)
+    assert loop.ends == [10, 20]
+
+
+def test_a_step_that_some_optimizers_take_in_backward_goes_on_after_it() -> None:
+    loop = Loop(1, 2)
+    loop.tracker.before(1)
+    loop.tracker.after(1, 5, in_backward=True)
+    loop.tracker.backward_ended(10)
+    assert loop.ends == []
+    loop.step(2)
+    assert loop.ends == [1]
+
+
+def test_a_possible_end_is_told_once_where_the_program_goes_on() -> None:
+    told: list[str] = []
+    tracker = StepTracker(
+        lambda end: told.append(f"{end.end_ns}, {'late' if end.is_late else 'now'}"),
+        on_possible_end=lambda: told.append("perhaps"),
+        on_going_on=lambda: told.append("no"),
+    )
+    for optimizer in (1, 2):
+        tracker.created(optimizer)
+    tracker.goes_on()
+    tracker.after(1, 5)
+    tracker.goes_on()
+    tracker.goes_on()
+    tracker.before(2)
+    tracker.after(2, 6)
+    assert told == ["perhaps", "no", "6, now"]
+    told.clear()
+    tracker.after(1, 7)
+    tracker.goes_on()
+    tracker.before(1)
+    assert told == ["perhaps", "7, late"]
+    told.clear()
+    # What ended so once is looked at right away.
+    tracker.after(1, 8)
+    assert told == ["perhaps"]
+
+
+def test_an_optimizer_that_is_gone_leaves_nothing_behind() -> None:
+    loop = Loop(1, 2)
+    loop.step(1)
+    loop.step(1)
+    loop.tracker.gone(2)
+    loop.step(1)
+    assert loop.ends == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("has_begun", "expected"), [(False, [1]), (True, [])])
+def test_a_program_that_ends_after_some_optimizers_ended_a_step_unless_it_trained_on(
+    has_begun: bool, expected: list[int]
+) -> None:
+    loop = Loop(1, 2)
+    loop.step(1)
+    loop.tracker.goes_on()
+    loop.tracker.close(has_begun=has_begun)
+    assert loop.ends == expected

@@ -29,6 +29,8 @@ def test_an_optimizer_that_steps_again_ends_the_step_that_waited_for_another(
     program.step()
     assert followed.steps() == [0]
     program.step()
+    assert followed.steps() == [0, 1]
+    followed.loop.break_off()
     assert followed.steps() == [0, 1, 2]
     del waited_for
 
@@ -118,6 +120,26 @@ def test_only_gradients_that_are_set_to_zero_are_kept(
     getattr(program, owner).zero_grad(*call.values())
     kept = not call.get("set_to_none", True)
     assert followed.facts() == ({"keeps_gradients": True} if kept else {})
+
+
+def test_gradients_of_parameters_in_no_optimizer_are_noted_once(followed: Followed, fake: FakeTorch) -> None:
+    head, base, frozen = Tensor(2), Tensor(3), Tensor(4)
+    model = fake.model_class("Net")(head=head, base=base, frozen=frozen)
+    optimizer = fake.optimizer_class("SGD")([head])
+    by_hand = Tensor(5)
+    other = fake.model_class("ByHand")(weight=by_hand)
+    for _ in range(3):
+        model()
+        other()
+        head.grad, base.grad, by_hand.grad = Tensor(2), Tensor(3), Tensor(5)
+        optimizer.step()
+    assert [record["unstepped_parameters"] for record in followed.written("facts")] == [["base"]]
+    late = fake.optimizer_class("SGD")([base])
+    model()
+    late.step()
+    optimizer.step()
+    model()
+    assert followed.facts()["unstepped_parameters"] == []
 
 
 def test_a_scaler_that_skips_ends_a_skipped_step(followed: Followed, program: Program) -> None:

@@ -26,20 +26,53 @@ def names_of(followed: Followed, tensor: Tensor, **having: object) -> set[str]:
 
 def test_inputs_are_seen_whether_they_come_by_position_or_by_keyword(followed: Followed, fake: FakeTorch) -> None:
     image, ids, mask = Tensor(5), Tensor(6), Tensor(7)
-    model = fake.model_class("Net")()
+    model = fake.model_class("Net")(weight=Tensor(3))
     model([image], input_ids=ids, more={"mask": mask, "name": "a word"})
     seen = {(row["name"], row["address"], row["step"]) for row in followed.rows("owners", category="input")}
     assert seen == {("input", image.address, 1), ("input_ids", ids.address, 1), ("mask", mask.address, 1)}
 
 
-def test_inputs_of_inner_modules_and_of_evaluation_are_no_inputs(followed: Followed, fake: FakeTorch) -> None:
-    inner = fake.model_class("Inner")()
+def test_inputs_of_inner_modules_are_no_inputs_and_those_of_evaluation_are(followed: Followed, fake: FakeTorch) -> None:
+    inner = fake.model_class("Inner")(weight=Tensor(3))
     model = fake.model_class("Net")(lambda: inner(Tensor(5), hidden=Tensor(6)), inner=inner)
     model()
-    with fake.world.no_grad():
-        model_of_one = fake.model_class("Other")()
-        model_of_one(Tensor(7))
     assert followed.rows("owners", category="input") == []
+    with fake.world.no_grad():
+        fake.model_class("Other")(weight=Tensor(3))(batch := Tensor(7))
+    assert [row["address"] for row in followed.rows("owners", category="input")] == [batch.address]
+
+
+def test_what_modules_computed_is_no_input(followed: Followed, fake: FakeTorch) -> None:
+    with_graph, without = Tensor(5, grad_fn=object()), Tensor(6)
+    encode = fake.model_class("Encoder")(lambda _batch: {"states": [without]}, weight=Tensor(3))
+    decode = fake.model_class("Decoder")(weight=Tensor(3))
+    batch, later = Tensor(7), Tensor(6)
+    with fake.world.no_grad():
+        encode(batch)
+    decode(with_graph, without, later)
+    seen = [row["address"] for row in followed.rows("owners", category="input")]
+    assert seen == [batch.address, later.address]
+
+
+def test_what_a_module_returned_and_nobody_kept_is_not_in_the_way_of_an_input(
+    followed: Followed, fake: FakeTorch
+) -> None:
+    net = fake.model_class("Net")(lambda: Tensor(6), weight=Tensor(3))
+    address = net().address
+    gc.collect()
+    batch = Tensor(6)
+    batch.untyped_storage().address = address
+    net.forward = lambda _batch: None
+    net(batch)
+    assert [row["address"] for row in followed.rows("owners", category="input")] == [address]
+
+
+def test_the_targets_of_a_loss_are_inputs_of_the_loss(followed: Followed, fake: FakeTorch) -> None:
+    logits, targets = Tensor(5, grad_fn=object()), Tensor(5)
+    fake.model_class("NLLLoss")()(logits, target=targets)
+    assert [(row["name"], row["address"]) for row in followed.rows("owners", category="input")] == [
+        ("input of NLLLoss", targets.address)
+    ]
 
 
 def test_inputs_outside_the_window_are_not_looked_for(follow: Follow) -> None:

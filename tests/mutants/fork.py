@@ -20,7 +20,7 @@ from types import CodeType, ModuleType
 
 import pytest
 
-SLOW_IMPORTS = ("click", "hypothesis", "numpy", "orjson", "pandas", "plotly.graph_objects", "rich.console", "torch")
+SLOW_IMPORTS = ("click", "hypothesis", "numpy", "orjson", "pandas", "rich.console", "torch")
 
 
 def import_what_is_slow() -> None:

@@ -51,6 +51,8 @@ class Workplace:
     """A folder with programs in it."""
 
     folder: Path
+    quiet: bool = True
+    """Whether recordings end without a card, which costs an analysis."""
 
     def write(self, name: str, source: str, *, trains: bool = True) -> Path:
         """Write a program; it begins with a model and a function `train`."""
@@ -85,7 +87,8 @@ class Workplace:
 
     def line(self, *command: str | Path, options: Sequence[str | Path]) -> list[str]:
         """Return the command line of a recording."""
-        return [sys.executable, "-m", "memtrace", "record", *map(str, options), "--", *map(str, command)]
+        quiet = ["--quiet"] if self.quiet else []
+        return [sys.executable, "-m", "memtrace", "record", *quiet, *map(str, options), "--", *map(str, command)]
 
     def trace(self, name: str = "t.json") -> Trace:
         """Return the trace that was written."""

@@ -7,6 +7,7 @@ import pytest
 from memtrace.analysis.communication.communication import communication_of_rank
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.device.steps import step_results, step_spans
+from memtrace.analysis.faults.find import find_faults
 from tests.process.conftest import Workplace
 from tests.warm.start import warm_python
 
@@ -124,3 +125,11 @@ train(DistributedDataParallel(Net(), find_unused_parameters=True, gradient_as_bu
     held = (UNUSED if views else PARAMETERS) + 2 * 4 * 7
     assert end["communication"] == held
     assert bool(of_step(rows, "communication", "bucket")) == views
+    history = build_history(work.rank(), "cpu", owns_marks=True)
+    found = {one.slug: one for one in find_faults(history)}
+    assert ("buckets-beside-gradients" in found) is not views
+    if not views:
+        promised, peak = found["buckets-beside-gradients"].new_peak_bytes, int(history.levels.requested.max())
+        assert promised is not None
+        # Backward alone, before all gradients are there, is the peak then.
+        assert peak - GRADIENTS <= promised < peak - GRADIENTS // 2

@@ -59,6 +59,29 @@ def test_compressed_by_suffix_and_the_next_command_can_be_typed(work, python):
     assert ran.said.endswith(" report 'a b.json.gz'\n")
 
 
+@pytest.mark.parametrize(
+    ("ending", "returncode", "said"),
+    [
+        (
+            "raise ValueError('no such luck')",
+            1,
+            "✗ The run died of ValueError at {folder}/train.py:{line} after step 2: no such luck.",
+        ),
+        ("import os; os.kill(os.getpid(), 9)", -9, "✗ The run was killed by the signal SIGKILL after step 2."),
+    ],
+)
+def test_a_recording_ends_with_the_card_of_how_the_run_died(work, python, ending, returncode, said):
+    program = work.write("train.py", f"train(2)\n{ending}\n")
+    line = 1 + program.read_text().splitlines().index(ending)
+    work.quiet = False
+    ran = work.record(python, "train.py")
+    assert ran.returncode == returncode
+    headline, *rest = ran.said.splitlines()[1:]
+    assert " ".join([headline, rest[0].strip()]).startswith(said.format(line=line, folder=work.folder.name))
+    assert any(one.startswith("peak ") for one in rest)
+    assert rest[-1].startswith("Next: ")
+
+
 MUCH = """
 layers = torch.nn.ModuleDict({f"layer_{'x' * 200}_{n}": torch.nn.Linear(16, 16) for n in range(150)})
 def call(step):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-NOT_THERE = ("click", "orjson", "pandas", "plotly", "rich")
+NOT_THERE = ("click", "orjson", "pandas", "rich")
 """What the other environment lacks: memtrace, and what only memtrace needs."""
 
 

@@ -9,25 +9,25 @@ import base64
 import hashlib
 import json
 import re
-from array import array
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from memtrace.analysis.results.report import Report
+from memtrace.analysis.results.report import RankReport, Report
 from memtrace.report.drawing.markup import visible
 from memtrace.report.drawing.palette import CATEGORIES, category_ink, stack_order
 from memtrace.report.page.assets import joined_modules, viewers_folder
+from memtrace.report.page.data.packed_map import PackedMap
 from memtrace.report.page.data.payload import report_payload
-from memtrace.report.page.figures.plotly import plotly_script
 from memtrace.report.page.report import render_html, script_json
+from memtrace.schema.frames import frame_class, own_frames
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
 from tests.fake_report import HOSTILE, finding, gpt_report, hostile_report, ranks_report
-
-PLOTLY_MARK = "Copyright 2012-20"
+from tests.report.test_map_payload import unpacked
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +46,17 @@ def data_of(page: str) -> Any:
     return json.loads(page[start : page.index("</script", start)])
 
 
-def test_plotly_is_in_a_page_once_however_many_ranks() -> None:
-    page = render_html(ranks_report(4))
-    assert page.count(PLOTLY_MARK) == plotly_script().count(PLOTLY_MARK) > 0
+def test_a_page_is_small(page: str) -> None:
+    # Styles and modules are a quarter of a megabyte, a timeline of a thousand points some kilobytes.
+    assert len(page) < 350_000
 
 
-def test_a_page_is_plotly_and_little_else(page: str) -> None:
-    # plotly is 4.8 MB; styles, modules and a timeline of a thousand points are the rest.
-    assert len(page) - len(plotly_script()) < 500_000
-    assert len(page) < 5_500_000
-
-
-def test_a_page_names_no_address_outside_plotly(page: str) -> None:
-    own = page.replace(plotly_script(), "")
-    assert not re.search(r"https?://|//cdn|@import|url\(", own)
+def test_a_page_names_no_address(page: str) -> None:
+    assert not re.search(r"https?://|//cdn|@import|url\(", page)
 
 
 def test_a_page_has_no_place_left_to_fill(page: str) -> None:
-    assert "{{" not in page.replace(plotly_script(), "")
+    assert "{{" not in page
 
 
 def test_the_policy_allows_the_scripts_of_the_page_and_no_other(page: str) -> None:
@@ -71,11 +64,10 @@ def test_the_policy_allows_the_scripts_of_the_page_and_no_other(page: str) -> No
     assert policy is not None
     assert "default-src 'none'" in policy[1]
     assert "unsafe-eval" not in policy[1]
-    # Plotly stands there as text, and becomes a script with that very text when a chart is first drawn.
-    scripts = re.findall(r'<script type="(?:text/plain" id="plotly|module)">(.*?)</script>', page, re.DOTALL)
+    scripts = re.findall(r'<script type="module">(.*?)</script>', page, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     assert re.findall(r"'sha256-([^']*)'", policy[1]) == digests
-    assert len(digests) == 2
+    assert len(digests) == 1
 
 
 def test_the_same_report_gives_the_same_bytes() -> None:
@@ -85,11 +77,10 @@ def test_the_same_report_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_stays_data(text: str) -> None:
     page = render_html(hostile_report())
-    outside_data = page.replace(plotly_script(), "")
-    assert text not in outside_data
+    assert text not in page
     assert data_of(page)["title"] == visible(HOSTILE[0])
-    assert outside_data.count("<script") == 4
-    assert "<img" not in outside_data
+    assert page.count("<script") == 3
+    assert "<img" not in page
 
 
 def test_script_json_holds_nothing_that_html_or_javascript_would_read() -> None:
@@ -129,7 +120,7 @@ def test_modules_join_into_one_script_without_imports() -> None:
     assert not re.search(r"^(import|export)\b", script, re.MULTILINE)
     for path in sorted((viewers_folder() / "js").glob("*.js")):
         # whatif.js and plan.js are scripts of pages of their own; the worker is joined apart.
-        elsewhere = {"plan.js", "whatif.js", "worker.js", "unpack.js"}
+        elsewhere = {"plan.js", "whatif.js", "worker.js"}
         assert script.count(f"// {path.name}\n") == (path.name not in elsewhere)
 
 
@@ -158,8 +149,9 @@ def rank_view(payload: dict[str, Any]) -> dict[str, Any]:
     return view
 
 
-def doubles(payload: dict[str, Any], reference: dict[str, int]) -> list[float]:
-    return array("d", base64.b64decode(payload["arrays"][reference["$array"]])).tolist()
+def columns_of(view: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the packed columns of a timeline."""
+    return unpacked(PackedMap(view=view, data=view["packed"]))
 
 
 def test_cards_say_what_the_result_says(payload: dict[str, Any]) -> None:
@@ -194,29 +186,28 @@ def test_shares_of_the_peak_add_up(payload: dict[str, Any]) -> None:
     assert sum(part["share"] for part in breakdown["decisions"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_arrays_hold_the_timeline_to_the_byte(payload: dict[str, Any]) -> None:
+def test_packed_levels_are_the_timeline_to_the_byte(payload: dict[str, Any]) -> None:
     timeline, view = gpt_report().ranks[0].timeline, rank_view(payload)["timeline"]
     assert timeline is not None
-    for series in view["categories"]:
-        values = [value for value in doubles(payload, series["array"]) if value == value]
-        assert values == timeline.by_category[series["category"]].tolist()
+    columns = columns_of(view)
+    for place, one in enumerate(view["categories"]):
+        assert np.array_equal(columns[f"level{place}"], timeline.by_category[one["name"]])
+    assert timeline.reserved_bytes is not None
+    assert np.array_equal(columns["reserved"], timeline.reserved_bytes)
+    assert np.array_equal(columns["time"].astype(np.int64), timeline.time_ns - timeline.time_ns[0])
+    assert np.array_equal(columns["event"].astype(np.int64) - 1, timeline.event)
 
 
-def test_a_gap_breaks_every_curve(payload: dict[str, Any]) -> None:
-    view = rank_view(payload)["timeline"]
-    references = [series["array"] for series in view["categories"]] + [view["reserved"], view["allocated"]]
-    breaks = [[place for place, value in enumerate(doubles(payload, ref)) if value != value] for ref in references]
-    assert len(breaks[0]) == 1
-    assert all(places == breaks[0] for places in breaks)
-    seconds = doubles(payload, view["seconds"])
-    assert seconds == sorted(seconds)
-
-
-def test_both_axes_draw_from_the_same_arrays(payload: dict[str, Any]) -> None:
-    figures = rank_view(payload)["timeline"]["figures"]
-    areas = [[trace["y"] for trace in figures[axis]["data"] if "stackgroup" in trace] for axis in ("wall", "event")]
-    assert areas[0] == areas[1]
-    assert len(payload["arrays"]) == 2 + len(areas[0]) + 2
+def test_a_gap_breaks_the_curves_and_is_named(payload: dict[str, Any]) -> None:
+    timeline, view = gpt_report().ranks[0].timeline, rank_view(payload)
+    assert timeline is not None
+    start, end = timeline.gaps[0]
+    (first,) = view["timeline"]["breaks"]
+    assert timeline.time_ns[first - 1] <= start < timeline.time_ns[first]
+    ((gap_start, gap_end, text),) = view["chart"]["gaps"]
+    assert (gap_start, gap_end) == (start - timeline.time_ns[0], end - timeline.time_ns[0])
+    assert text == "300 ms not recorded"
+    assert all(one_end <= gap_start or one_start >= gap_end for one_start, one_end, *_ in view["chart"]["lanes"])
 
 
 def test_unrecorded_steps_are_one_row(payload: dict[str, Any]) -> None:
@@ -225,49 +216,24 @@ def test_unrecorded_steps_are_one_row(payload: dict[str, Any]) -> None:
     assert [row["recorded"] for row in rows] == [True, True, True, False, True]
 
 
-def test_a_mostly_unrecorded_time_starts_on_the_event_axis() -> None:
+def test_a_chart_opens_on_its_steps_and_the_peak() -> None:
     report = gpt_report()
-    timeline = report.ranks[0].timeline
-    assert timeline is not None
-    start, end = timeline.gaps[0]
-    late = timeline.time_ns + (timeline.time_ns >= end) * 3600 * 10**9
-    rank = replace(report.ranks[0], timeline=replace(timeline, time_ns=late, gaps=((start, end + 3600 * 10**9),)))
-    view = report_payload(replace(report, ranks=(rank,)), version="0")["ranks"][0]
-    assert view["timeline"]["axis"] == "event"
+    rank = report.ranks[0]
+    assert rank.timeline is not None
+    origin, start = int(rank.timeline.time_ns[0]), rank.steps[0].start_ns
+    assert start is not None
+    end = max(step.end_ns for step in rank.steps if step.end_ns is not None)
 
+    def opens(rank: RankReport, **changes: Any) -> Any:
+        changed = replace(report, ranks=(replace(rank, **changes),))
+        return report_payload(changed, version="0")["ranks"][0]["chart"]["opens"]
 
-def resolved(value: Any, payload: dict[str, Any]) -> Any:
-    """Return a figure as the page hands it to plotly."""
-    if isinstance(value, str) and value.startswith("var("):
-        return "sans-serif" if value == "var(--font)" else "#123456"
-    if isinstance(value, dict):
-        return (
-            doubles(payload, value)
-            if "$array" in value
-            else {key: resolved(item, payload) for key, item in value.items()}
-        )
-    return [resolved(item, payload) for item in value] if isinstance(value, list) else value
-
-
-@pytest.mark.parametrize("make", [gpt_report, hostile_report, ranks_report])
-def test_figures_are_what_plotly_accepts(make: Any) -> None:
-    from plotly.graph_objects import Figure
-
-    payload = report_payload(make(), version="0")
-    for rank in payload["ranks"]:
-        figures = [rank["modules"]["figure"], *(rank["timeline"] or {"figures": {}})["figures"].values()]
-        for figure in figures:
-            Figure(resolved(figure, payload))
-
-
-def test_module_figure_adds_up(payload: dict[str, Any]) -> None:
-    icicle = rank_view(payload)["modules"]["figure"]["data"][0]
-    values = dict(zip(icicle["ids"], icicle["values"], strict=True))
-    assert values["all"] == sum(row.num_bytes for row in gpt_report().ranks[0].top_modules)
-    children: Counter[str] = Counter()
-    for parent, value in zip(icicle["parents"], icicle["values"], strict=True):
-        children[parent] += value
-    assert all(children[path] in (0, value) for path, value in values.items())
+    assert opens(rank) is None
+    # A long start: the steps are a small part of it.
+    late = replace(rank.timeline, time_ns=np.concatenate([[origin - 10**11], rank.timeline.time_ns[1:]]))
+    assert opens(rank, timeline=late) == [start - origin + 10**11, end - origin + 10**11]
+    early = replace(rank.peak, time_ns=origin - 5 * 10**10)
+    assert opens(rank, timeline=late, peak=early)[0] == 5 * 10**10
 
 
 def test_phases_have_a_place_in_the_table() -> None:
@@ -284,15 +250,24 @@ def test_phases_have_a_place_in_the_table() -> None:
             "/home/a/gpt.py:7 forward",
         ),
         (["?? torch::unwind::unwind()", "?? at::empty(long)"], "?? at::empty(long)"),
+        (
+            ["?? at::_ops::empty_strided::call(long)", "?? at::_ops::mm::call(at::Tensor)", "?? main"],
+            "?? at::_ops::mm::call(at::Tensor)",
+        ),
+        (
+            ["?? at::_ops::mm::call(at::Tensor)", "?? torch::autograd::generated::MmBackward0::apply(V&&)", "?? main"],
+            "?? torch::autograd::generated::MmBackward0::apply(V&&)",
+        ),
         (["?? torch::unwind::unwind()"], "?? torch::unwind::unwind()"),
         ([r"C:\env\Lib\site-packages\torch\a.py:1 f", r"C:\me\train.py:2 main"], r"C:\me\train.py:2 main"),
         ([], None),
     ],
 )
 def test_a_stack_is_named_by_the_line_of_the_program(frames: list[str], headline: str | None) -> None:
-    from memtrace.schema.frames import own_frames
-
     assert next(iter(own_frames(frames)), None) == headline
+    if headline is not None:
+        # What the page shows of a map is the same: the innermost frame of the highest class.
+        assert max(frames, key=frame_class) == headline
 
 
 def test_the_timeline_marks_where_memory_ran_out() -> None:
@@ -301,9 +276,8 @@ def test_the_timeline_marks_where_memory_ran_out() -> None:
     assert rank.oom is not None
     oom = replace(rank.oom, time_ns=int(rank.timeline.time_ns[-1]))
     view = report_payload(replace(gpt_report(), ranks=(replace(rank, oom=oom),)), version="0")["ranks"][0]
-    for figure in view["timeline"]["figures"].values():
-        texts = [note["text"] for note in figure["layout"]["annotations"]]
-        assert any(f"out of memory</b> for {format_bytes(oom.request_bytes)}" in text for text in texts)
+    assert view["chart"]["oom"]["at"] == int(rank.timeline.time_ns[-1] - rank.timeline.time_ns[0])
+    assert view["chart"]["oom"]["text"] == f"out of memory for {format_bytes(oom.request_bytes)}"
 
 
 def test_evidence_is_written_for_people_and_leaves_out_what_is_not_known() -> None:
@@ -313,9 +287,20 @@ def test_evidence_is_written_for_people_and_leaves_out_what_is_not_known() -> No
     assert view["evidence"] == [["logits", "1.00 MiB"], ["copies", "2"], ["by category", "gradient 2.00 KiB"]]
 
 
-def test_without_steps_the_timeline_has_no_lanes() -> None:
+def test_without_steps_the_chart_has_no_lanes() -> None:
     report = gpt_report()
     rank = replace(report.ranks[0], steps=())
-    figure = report_payload(replace(report, ranks=(rank,)), version="0")["ranks"][0]["timeline"]["figures"]["wall"]
-    assert "yaxis2" not in figure["layout"]
-    assert figure["layout"]["yaxis"]["domain"] == [0, 1]
+    assert report_payload(replace(report, ranks=(rank,)), version="0")["ranks"][0]["chart"]["lanes"] == []
+
+
+def test_a_capacity_far_above_the_curves_is_not_drawn() -> None:
+    report = gpt_report()
+    rank = report.ranks[0]
+
+    def chart(capacity: int) -> Any:
+        changed = replace(report, ranks=(replace(rank, capacity_bytes=capacity),))
+        return report_payload(changed, version="0")["ranks"][0]["chart"]
+
+    assert chart(12 << 30)["capacity"] == {"bytes": 12 << 30, "text": "capacity 12.0 GiB"}
+    assert chart(12 << 30)["top"] == 12 << 30
+    assert chart(80 << 30)["capacity"] is None

@@ -110,7 +110,6 @@ def test_small_timelines_of_512_ranks_are_small() -> None:
     used = [page["arrays"][cell["mini"]["$array"]] for cell in page["ranked"]["cells"]]
     assert len(orjson.dumps(page["ranked"])) + sum(map(len, used)) < 2_000_000
     assert all(len(array_of(page, cell["mini"])) == NUM_COLUMNS for cell in page["ranked"]["cells"][:3])
-    assert sum(view["left_out"] is None for view in page["ranks"]) < 512
     whole = len(orjson.dumps(page))
     assert whole < payload.MAX_DETAIL_CHARS + 512 * 20_000
 
@@ -193,7 +192,6 @@ def test_lanes_reach_as_far_as_the_axis() -> None:
     early = replace(rank.time_tracks.lanes[1], start_ns=rank.time_tracks.lanes[1].start_ns - 10**9)
     moved = replace(rank, time_tracks=replace(rank.time_tracks, lanes=(far, early)))
     page = report_payload(replace(report, ranks=(moved,)), version="0")
-    figure = page["ranks"][0]["timeline"]["figures"]["wall"]
-    first, last = figure["layout"]["xaxis"]["range"]
-    assert first < -0.9
-    assert last > 1.0
+    first, last = page["ranks"][0]["chart"]["extent"]
+    assert first < -900_000_000
+    assert last > 1_000_000_000

@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from memtrace.analysis.results.report import ActivationPart, ActivationSplit, FirstStepEffect
-from memtrace.report.terminal.report import print_report, render_text
+from memtrace.analysis.card.card import card_of
+from memtrace.analysis.results.report import ActivationPart, ActivationSplit, FirstStepEffect, Report
+from memtrace.errors import MemtraceError
+from memtrace.report.terminal.card import card_lines
+from memtrace.report.terminal.report import MAX_LINES, print_report, render_text
+from memtrace.report.terminal.sections import NAMES, sections_of
 from memtrace.units import format_bytes
 from tests.fake_report import MIB, finding, gpt_report, hostile_report, out_of_memory, ranks_report
 
@@ -70,7 +74,7 @@ def test_several_ranks_start_with_a_table() -> None:
 
 def test_pipe_gets_no_colour() -> None:
     file = io.StringIO()
-    print_report(gpt_report(), file=file)
+    print_report(gpt_report(), file=file, full=True)
     assert "\x1b" not in file.getvalue()
     assert file.getvalue() == render_text(gpt_report())
 
@@ -78,7 +82,7 @@ def test_pipe_gets_no_colour() -> None:
 def test_terminal_that_knows_ascii_only_gets_text() -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
-    print_report(hostile_report(), file=file)
+    print_report(hostile_report(), file=file, full=True)
     file.flush()
     assert b"unattributed" in raw.getvalue()
 
@@ -183,3 +187,47 @@ def test_findings_of_one_rank_stay_apart(rank: int | None) -> None:
     assert "1. the first" in text
     assert "2. the second" in text
     assert "3. the third" in text
+
+
+def with_card(report: Report) -> Report:
+    return replace(report, card=card_of(report))
+
+
+def busy_report() -> Report:
+    """Return a report with much in every section: three findings, an out-of-memory, several ranks."""
+    report = replace(
+        ranks_report(4), findings=(finding(),) * 7, next_commands=("memtrace report t.json --html r.html",)
+    )
+    return with_card(report)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("report", [with_card(gpt_report()), busy_report()], ids=["one", "busy"])
+def test_a_report_is_one_screen_unless_more_is_asked_for(report: Report, width: int) -> None:
+    brief, full = render_text(report, width=width, full=False), render_text(report, width=width)
+    assert brief.count("\n") <= MAX_LINES < full.count("\n")
+    assert brief.splitlines()[2] == card_lines(report.card, width=min(80, width))[0].plain
+    assert max(map(len, brief.splitlines())) <= width
+
+
+def test_every_section_that_is_left_out_is_named_and_can_be_had_alone() -> None:
+    report = with_card(gpt_report())
+    brief = " ".join(render_text(report, full=False).split())
+    named = [one.strip() for one in brief.partition("--section with ")[2].split(",")]
+    assert "modules" in named
+    for name in named:
+        file = io.StringIO()
+        print_report(report, file=file, names=[name])
+        title = next(one.title for one in sections_of(report) if one.name == name)
+        assert file.getvalue().startswith(f"{title}\n")
+
+
+def test_sections_that_are_not_there_are_refused_with_those_that_are() -> None:
+    with pytest.raises(MemtraceError, match="no section gpu-time") as caught:
+        print_report(with_card(gpt_report()), file=io.StringIO(), names=["gpu-time"])
+    assert "memory, categories" in str(caught.value.hint)
+
+
+def test_every_section_has_a_name_of_the_list() -> None:
+    found = {one.name for report in (gpt_report(), busy_report()) for one in sections_of(report)}
+    assert found <= set(NAMES)

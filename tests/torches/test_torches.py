@@ -108,7 +108,7 @@ def test_what_autograd_keeps_is_exact_where_this_torch_shows_it(account: dict[st
 def test_a_trace_and_its_report_say_that_the_graph_was_not_walked(
     account: dict[str, Any], rank: RankTrace, report: dict[str, Any], trace: Path, run_memtrace: RunMemtrace
 ) -> None:
-    text = run_memtrace("report", trace).stdout
+    text = run_memtrace("report", trace, "--full").stdout
     assert rank.header["sources"]["saved"] == ("graph_walk" if account["shows_saved"] else None)
     assert ("saved-missing" in {note["slug"] for note in report["warnings"]}) != account["shows_saved"]
     assert ("[saved-missing]" in text) != account["shows_saved"]

@@ -1,59 +1,81 @@
-// What stretch of the map is on screen, and the two horizontal axes. Pure functions: a camera is never changed.
+// What stretch of the chart is on screen, and the two horizontal axes. Pure functions: a camera is never changed.
 
-import { highestMoment } from "./mapdata.js";
+import { placeOfSecond } from "./folds.js";
+import { highestMoment } from "./levels.js";
+import { lastNotAbove } from "./search.js";
 
-/** The extent of the horizontal axis: seconds, or moments. Moment m reaches up to moment m + 1. */
+/** Whether an axis is the wall clock; without times there is only that of events. */
+export function isTimed(data, axis) {
+  return axis !== "event" && data.seconds !== null;
+}
+
+/** The extent of the horizontal axis: places of the folded clock, or events. Moment m reaches up to moment m + 1. */
 export function axisExtent(data, axis) {
-  if (axis === "event" || data.seconds === null) return [0, data.numMoments];
-  const last = data.seconds[data.numMoments - 1];
-  return [0, last > 0 ? last * 1.004 : 1];
+  if (!isTimed(data, axis)) return [eventPlace(data, 0), eventPlace(data, data.numMoments)];
+  return data.extent ?? [0, Math.max(data.places[data.numMoments - 1], 0) * 1.004 || 1];
+}
+
+function eventPlace({ eventPlaces }, moment) {
+  if (eventPlaces === null) return moment;
+  return moment < eventPlaces.length ? eventPlaces[moment] : eventPlaces[eventPlaces.length - 1] + 1;
 }
 
 /** Where a moment begins on an axis. */
 export function placeOfMoment(data, axis, moment) {
-  if (axis === "event" || data.seconds === null) return moment;
-  return moment >= data.numMoments ? axisExtent(data, axis)[1] : data.seconds[moment];
+  if (!isTimed(data, axis)) return eventPlace(data, moment);
+  return moment >= data.numMoments ? axisExtent(data, axis)[1] : data.places[moment];
+}
+
+/** Where a time in ns since the first moment lies on an axis; with `after`, just behind the events up to it. */
+export function placeOfNs(data, axis, ns, after = false) {
+  if (isTimed(data, axis)) return placeOfSecond(data.folds, ns / 1e9);
+  if (data.seconds === null) return 0;
+  const last = lastNotAbove(data.seconds, ns / 1e9);
+  return eventPlace(data, after || data.seconds[last] < ns / 1e9 ? last + 1 : Math.max(last, 0));
 }
 
 /** The moment that holds at a place of an axis, -1 before the first. */
 export function momentAt(data, axis, place) {
-  if (axis === "event" || data.seconds === null) return Math.min(Math.max(Math.floor(place), -1), data.numMoments - 1);
-  return lastNotAbove(data.seconds, place);
-}
-
-/** Index of the last value at or below `value` in an ascending array; -1 if there is none. */
-export function lastNotAbove(values, value) {
-  let low = 0;
-  let high = values.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (values[middle] <= value) low = middle + 1;
-    else high = middle;
-  }
-  return low - 1;
+  if (isTimed(data, axis)) return lastNotAbove(data.places, place);
+  if (data.eventPlaces !== null) return lastNotAbove(data.eventPlaces, place);
+  return Math.min(Math.max(Math.floor(place), -1), data.numMoments - 1);
 }
 
 /** The stretches of an axis in which nothing was recorded; there are none on that of events. */
 export function gapsOf(data, axis) {
-  if (axis === "event" || data.seconds === null) return [];
-  return data.base.slice(1).map(([first]) => [data.seconds[first - 1], data.seconds[first]]).filter(([start, end]) => end > start);
+  return isTimed(data, axis) ? data.folds.map(({ from, to }) => [from, to]) : [];
+}
+
+/** The first and last moment of those that lie in a stretch of an axis, or hold at its start. */
+export function momentsWithin(data, axis, from, to) {
+  const first = Math.max(momentAt(data, axis, from), 0);
+  let last = momentAt(data, axis, to);
+  // What begins exactly at the right edge belongs to the next column.
+  while (last > first && placeOfMoment(data, axis, last) >= to) last -= 1;
+  return [first, Math.max(last, first)];
+}
+
+/** The stretch that a column shows: its own, or, with a `grain` of steps narrower than that, all of the steps that it touches. */
+export function stretchOfColumn(camera, width, column, grain) {
+  const step = (camera.x1 - camera.x0) / width;
+  const [left, right] = [camera.x0 + column * step, camera.x0 + (column + 1) * step];
+  if (!grain) return [left, right];
+  const [first, last] = [lastNotAbove(grain.from, left), lastNotAbove(grain.from, right)];
+  const isIn = (at, place) => at >= 0 && place < grain.to[at];
+  return [isIn(first, left) ? grain.from[first] : left, isIn(last, right) && grain.from[last] < right ? grain.to[last] : right];
 }
 
 /** The moment that each column of pixels shows: of those that it covers, the one with the most bytes in use; else -1. */
-export function columnMoments(data, axis, camera, width) {
+export function columnMoments(data, axis, camera, width, grain = null) {
   const moments = new Int32Array(width).fill(-1);
   const step = (camera.x1 - camera.x0) / width;
-  const [from, to] = axisExtent(data, axis);
+  const [from, to] = [placeOfMoment(data, axis, 0), axisExtent(data, axis)[1]];
   const gaps = gapsOf(data, axis);
   for (let column = 0; column < width; column += 1) {
     const left = camera.x0 + column * step;
     const right = left + step;
     if (right <= from || left >= to || gaps.some(([start, end]) => left > start && right <= end)) continue;
-    const first = Math.max(momentAt(data, axis, left), 0);
-    let last = momentAt(data, axis, right);
-    // What begins exactly at the right edge belongs to the next column.
-    while (last > first && placeOfMoment(data, axis, last) >= right) last -= 1;
-    moments[column] = highestMoment(data, first, Math.max(last, first));
+    moments[column] = highestMoment(data, ...momentsWithin(data, axis, ...stretchOfColumn(camera, width, column, grain)));
   }
   return moments;
 }

@@ -4,7 +4,7 @@ import { breakable, element, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { placeOfMoment } from "./camera.js";
 import { framesOf, nameOf, whereAt } from "./rows.js";
-import { secondsText } from "./rulers.js";
+import { secondsText } from "./ticks.js";
 
 /** What is known of an allocation: pairs of label and text, in the order in which they are shown. */
 export function factsOf(data, view, row) {
@@ -15,7 +15,7 @@ export function factsOf(data, view, row) {
     ["requested", `${formatBytes(data.size[row])} (${data.size[row].toLocaleString("en-US")} B)`],
     ["block", data.rounding ? `${formatBytes(data.block[row])} (${data.block[row].toLocaleString("en-US")} B)` : null],
     ["category", view.categories[data.category[row]].label],
-    ["decided", view.decisions[data.decision[row]]],
+    ["how it is known", view.decisions[data.decision[row]]],
     ["owner", owner && owner[0]],
     ["saved for", saved && saved[0]],
     ["shape", shape],

@@ -23,6 +23,11 @@ export function section(name, heading, lead, ...children) {
   );
 }
 
+/** A heading of a column; one without a text is no heading. */
+export function columnHead(label, attributes = {}) {
+  return label === "" ? element("td", attributes) : element("th", { scope: "col", ...attributes }, label);
+}
+
 /** The colour patch of a category. */
 export function swatch(color, hatched) {
   return element("span", { class: hatched ? "swatch hatched" : "swatch", style: { "--color": color }, "aria-hidden": "true" });

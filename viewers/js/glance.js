@@ -1,65 +1,45 @@
-// The whole run in one small picture on the overview: bytes by category over time, as high as they are, and the peak.
+// The whole run in one picture on the overview: the timeline, small and still, from thinned levels that need no unpacking of
+// all allocations. A click goes to the timeline.
 
-import { element } from "./dom.js";
-import { resolveArray } from "./figures.js";
-import { mapColors } from "./theme.js";
+import { bandInks, rasterBands } from "./bands.js";
+import { bandReading } from "./bandreading.js";
+import { newChart } from "./chart.js";
+import { element, section } from "./dom.js";
+import { dataOfSeries, loadSeries } from "./seriesload.js";
+import { stretchOfColumn } from "./camera.js";
 
-const HEIGHT = 132;
+const GLANCE_HEIGHT = 250;
 
-/** The picture of one rank; null without a history. `draw()` draws it for the theme in force. */
+/** The picture of one rank; null without a history. */
 export function glance(app, rank) {
-  if (rank.timeline === null) return { node: null, draw: () => {} };
-  const canvas = element("canvas", { class: "glance-picture", "aria-label": "bytes in use over time, by category", role: "img" });
-  const open = (event) => {
-    event.preventDefault();
-    app.go("timeline");
+  if (!rank.timeline || !rank.chart) return null;
+  const frame = element("div", {});
+  const open = element("a", { class: "to-timeline", href: "#view=timeline", onclick: (event) => { event.preventDefault(); app.go("timeline"); } }, "Open the timeline →");
+  const view = { node: section("glance", "Over time", null, element("div", { class: "panel glance" }, frame, open)), recolor: () => {} };
+  view.draw = () => loadSeries(rank.timeline).then((columns) => fillGlance(app, rank, view, frame, { ...columns, breaks: rank.timeline.breaks }));
+  return view;
+}
+
+function fillGlance(app, rank, view, frame, series) {
+  const data = dataOfSeries(rank.timeline, series);
+  const { categories } = rank.timeline;
+  const nothing = new Set();
+  const layer = {
+    layout: "bands",
+    still: true,
+    raster: (drawn, moments, width, height, ids) => rasterBands(data, moments, drawn.camera, width, height, ids, nothing),
+    inks: () => bandInks(categories),
+    top: () => rank.chart.top,
+    reading(place, moment) {
+      const { drawn } = chart.surface;
+      const column = Math.min(Math.floor(place.shareX * drawn.width), drawn.width - 1);
+      return bandReading({ data, categories, series, around: chart.around }, app.state.axis, moment, stretchOfColumn(chart.camera, drawn.width, column, null), null);
+    },
+    pick: () => app.go("timeline"),
   };
-  const node = element("a", { class: "glance panel", id: "glance", href: "#view=timeline", title: "to the timeline", onclick: open }, canvas);
-  return { node, draw: () => paint(canvas, app.payload, rank.timeline) };
-}
-
-function paint(canvas, payload, timeline) {
-  const ratio = devicePixelRatio;
-  const [width, height] = [canvas.clientWidth, HEIGHT];
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
-  const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
-  const places = resolveArray(payload, timeline.axis === "wall" ? timeline.seconds : timeline.events);
-  const columns = columnsOf(places, timeline.categories.map((one) => resolveArray(payload, one.array)), Math.max(Math.round(width), 1));
-  const top = Math.max(...columns.map((column) => (column ? column.reduce((sum, bytes) => sum + bytes, 0) : 0)), 1);
-  const colors = mapColors();
-  columns.forEach((column, x) => {
-    let y = height;
-    column?.forEach((bytes, index) => {
-      const high = (bytes / top) * (height - 4);
-      context.fillStyle = timeline.categories[index].color;
-      context.fillRect(x, y - high, 1.02, high);
-      y -= high;
-    });
-  });
-  context.fillStyle = colors.line;
-  context.fillRect(0, height - 1, width, 1);
-}
-
-/** For each column of pixels the bytes by category at the moment of the most bytes that it covers; null where nothing is known. */
-export function columnsOf(places, series, width) {
-  const [first, last] = [places[0], places[places.length - 1]];
-  const columns = new Array(width).fill(null);
-  const best = new Float64Array(width).fill(-1);
-  let before = null;
-  let reached = 0;
-  for (let at = 0; at < places.length; at += 1) {
-    const column = last > first ? Math.min(Math.floor(((places[at] - first) / (last - first)) * width), width - 1) : 0;
-    // What held before holds up to here.
-    for (; reached < column; reached += 1) columns[reached] ??= before;
-    const values = series.map((array) => array[at]);
-    before = values.some(Number.isNaN) ? null : values;
-    const sum = before === null ? -1 : before.reduce((total, bytes) => total + bytes, 0);
-    if (sum > best[column]) {
-      best[column] = sum;
-      columns[column] = before;
-    }
-  }
-  return columns;
+  const chart = newChart(app, { part: "glance", label: "bytes in use over time, by category", data, categories, series, height: GLANCE_HEIGHT, layer });
+  frame.replaceChildren(chart.stage);
+  chart.restore();
+  globalThis.memtrace = { ...globalThis.memtrace, glance: { camera: () => chart.camera, plot: () => chart.surface.plot(), data } };
+  view.recolor = chart.recolor;
 }

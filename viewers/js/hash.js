@@ -8,7 +8,6 @@ export const DEFAULTS = {
   layout: "stacked",
   colour: "category",
   camera: null,
-  span: null,
   row: null,
   q: null,
   moment: null,
@@ -37,7 +36,6 @@ export function parseHash(text) {
     else if (CHOICES[key]?.includes(value)) state[key] = value;
     else if (key === "view" || key === "q") state[key] = value;
     else if (key === "camera") state.camera = parsedCamera(value);
-    else if (key === "span") state.span = parsedSpan(value);
   }
   return state;
 }
@@ -49,11 +47,6 @@ function parsedCamera(text) {
   return x1 > x0 && y1 > y0 ? { x0, x1, y0, y1 } : null;
 }
 
-function parsedSpan(text) {
-  const span = text.split(",").map(Number);
-  return span.length === 2 && span.every(Number.isFinite) && span[1] > span[0] ? span : null;
-}
-
 const shortened12 = (numbers) => numbers.map((number) => Number(number.toPrecision(12))).join(",");
 
 /** The hash of a state: what differs from the default. */
@@ -62,7 +55,7 @@ export function formatHash(state) {
   for (const [key, value] of Object.entries(state)) {
     if (value === DEFAULTS[key] || value === null) continue;
     if (key === "camera") parts.set(key, shortened12([value.x0, value.x1, value.y0, value.y1]));
-    else parts.set(key, key === "span" ? shortened12(value) : String(value));
+    else parts.set(key, String(value));
   }
   return parts.size ? `#${parts}` : "";
 }

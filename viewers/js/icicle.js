@@ -27,7 +27,7 @@ export function addPath(tree, path, value) {
 
 /** The figure of a tree. `write` turns a value into text. */
 export function icicle(tree, write) {
-  const figure = element("div", { class: "icicle", role: "img", "aria-label": "what the bytes are for, level by level" });
+  const figure = element("div", { class: "icicle", role: "group", "aria-label": "what the bytes are for, level by level" });
   const open = (path) => {
     figure.replaceChildren();
     const focus = path.at(-1);
@@ -62,7 +62,8 @@ function block(node, left, width, depth, total, write, onclick) {
   return element("button", { type: "button", class: `ice ${kind}`, style, title, onclick }, width > 0.03 && element("span", {}, node.label), width > 0.1 && element("span", { class: "ice-value number" }, write(node.value)));
 }
 
+// Whether white is read better on a colour than the dark ink: the two are equally readable at this relative luminance.
 function isDark(color) {
-  const [red, green, blue] = channels(color);
-  return 0.299 * red + 0.587 * green + 0.114 * blue < 110;
+  const [red, green, blue] = channels(color).map((one) => (one / 255 <= 0.04045 ? one / 255 / 12.92 : ((one / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.185;
 }

@@ -2,28 +2,33 @@
 
 import { element } from "./dom.js";
 import { glance } from "./glance.js";
+import { WORDS } from "./glossary.js";
 import { formatHash, parseHash } from "./hash.js";
 import { loadMap } from "./mapload.js";
 import { mapView } from "./mapview.js";
 import { newPeakView } from "./peakview.js";
 import { newSegmentsView } from "./segmentsview.js";
 import { copyText } from "./save.js";
+import { preload, printed, whenIdle } from "./printing.js";
 import { rankStrip } from "./rankcells.js";
 import { ranksSections } from "./ranksview.js";
 import { breakdown, cards, findings, notSeen, outOfMemory, summaryText } from "./summary.js";
 import { changesSection, factsSection, stepsSection } from "./tables.js";
+import { loadSeries } from "./seriesload.js";
 import { themeInForce } from "./theme.js";
 import { newTimelineView } from "./timeline.js";
 import { timeSection } from "./timeview.js";
 
 const KEYS = [
   ["1 – 9", "views"],
-  ["a", "time or events on the horizontal axis"],
+  ["w a s d", "zoom and move on timeline and map"],
+  ["x", "time or events on the horizontal axis"],
   ["l", "the map stacked or by address"],
-  ["/", "search the map"],
-  ["← → ↑ ↓", "move on the map"],
-  ["+ − < >", "zoom the map in time, in bytes"],
-  ["0", "reset the zoom"],
+  ["/", "search timeline and map"],
+  ["← → ↑ ↓", "move on timeline and map"],
+  ["+ − < >", "zoom in time, in bytes"],
+  ["shift drag", "select a box: sums by category"],
+  ["0", "all of it, or back to the steps"],
   ["Esc", "nothing selected"],
   ["[ and ]", "rank before, rank after"],
   ["c", "copy the summary as text"],
@@ -45,7 +50,9 @@ const VIEWS = [
 ];
 
 const root = document.documentElement;
-const page = document.getElementById("page");
+const place = { views: document.getElementById("views"), view: document.getElementById("view") };
+// The card stands in the file as markup: it is kept, and shown with the overview of the rank that it is about.
+const cardNode = document.getElementById("card");
 const maps = new Map();
 const app = { payload, root, state: parseHash(location.hash), save: saveState, showMoment, withMap, rank: () => payload.ranks[app.state.rank], go };
 let shown = {};
@@ -74,7 +81,7 @@ function withMap(node, use) {
   if (!entry.data) node.replaceChildren(wait);
   const ready = entry.loading.then((data) => {
     entry.data = data;
-    if (app.state.rank === index) use(data, rank.map);
+    return app.state.rank === index ? use(data, rank.map) : null;
   });
   return ready.catch((error) => {
     node.replaceChildren(element("div", { class: "panel empty" }, `The allocations cannot be shown: ${error.message}`));
@@ -97,36 +104,30 @@ function copySummary() {
 }
 
 function chooseRank(index) {
-  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, span: null, at: "peak" });
+  Object.assign(app.state, { rank: (index + payload.ranks.length) % payload.ranks.length, row: null, moment: null, camera: null, at: "peak" });
   const held = document.activeElement?.closest("#rank-strip, #rank-minis")?.id;
   go(app.state.view).then(() => held && document.querySelector(`#${held} [aria-pressed=true]`)?.focus({ preventScroll: true }));
 }
 
 function go(view) {
+  // By address the vertical axis is another one: what is on screen there means nothing elsewhere.
+  if (app.state.layout === "address" && view !== app.state.view) app.state.camera = null;
   app.state.view = view;
   saveState();
   return build();
 }
 
-function header() {
-  const actions = element(
-    "div",
-    { class: "actions" },
+function fillActions() {
+  document.getElementById("actions").replaceChildren(
     element("button", { type: "button", class: "quiet", id: "copy", onclick: copySummary, title: "the findings as text (c)" }, "Copy"),
     element("button", { type: "button", class: "quiet", id: "theme", onclick: toggleTheme, title: "light or dark (t)" }, "Light / dark"),
-    element("button", { type: "button", class: "quiet", id: "help-button", onclick: toggleHelp, title: "keys (?)" }, "?"),
-  );
-  return element(
-    "header",
-    {},
-    element("div", { class: "masthead" }, element("span", { class: "wordmark" }, "memtrace"), element("span", { class: "muted title" }, payload.title), actions),
-    element("h1", { class: app.state.view === "overview" ? "verdict" : "verdict small", id: "verdict" }, payload.verdict),
+    element("button", { type: "button", class: "quiet", id: "help-button", onclick: toggleHelp, title: "keys and words (?)", "aria-label": "keys and words" }, "?"),
   );
 }
 
 /** The views that this rank has something for. */
 function shownViews() {
-  return VIEWS.filter(([, , hasIt]) => !hasIt || hasIt(app.rank()));
+  return VIEWS.filter(([, , hasIt]) => !hasIt || (app.rank() && hasIt(app.rank())));
 }
 
 function navigation() {
@@ -137,8 +138,15 @@ function navigation() {
 }
 
 function help() {
-  const rows = KEYS.map(([key, meaning]) => element("div", {}, element("dt", {}, element("kbd", {}, key)), element("dd", {}, meaning)));
-  return element("dialog", { id: "help", onclick: (event) => event.currentTarget.close() }, element("h2", {}, "Keys"), element("dl", {}, rows));
+  const entry = ([key, meaning], name) => element("div", {}, element("dt", {}, element(name, {}, key)), element("dd", {}, meaning));
+  return element(
+    "dialog",
+    { id: "help", "aria-label": "keys and words", onclick: (event) => event.target === event.currentTarget && event.currentTarget.close() },
+    element("div", { class: "help-head" }, element("h2", {}, "Keys"), element("button", { type: "button", class: "quiet", onclick: toggleHelp }, "Close")),
+    element("dl", { class: "help-keys" }, KEYS.map((one) => entry(one, "kbd"))),
+    element("h2", {}, "Words"),
+    element("dl", { class: "words", id: "words" }, WORDS.map((one) => entry(one, "span"))),
+  );
 }
 
 function toggleHelp() {
@@ -148,9 +156,9 @@ function toggleHelp() {
 }
 
 /** The view of the state: `nodes` to show, and what it does when drawn, recoloured, given a key or another moment. */
-function viewOf(rank) {
+function viewOf(rank, name = app.state.view) {
   const seen = notSeen([...payload.notes, ...rank.notes]);
-  if (rank.left_out && !["overview", "ranks"].includes(app.state.view)) return { nodes: [element("div", { class: "panel empty", id: "left-out" }, rank.left_out)] };
+  if (rank.left_out && !["overview", "ranks"].includes(name)) return { nodes: [element("div", { class: "panel empty", id: "left-out" }, rank.left_out)] };
   const views = {
     timeline: () => newTimelineView(app, rank),
     map: () => newMapView(),
@@ -162,22 +170,25 @@ function viewOf(rank) {
     recording: () => ({ nodes: [seen, factsSection(rank)] }),
   };
   const overview = () => {
+    const isMain = cardNode !== null && app.state.rank === payload.main;
     const picture = glance(app, rank);
-    const nodes = [outOfMemory(rank.oom), cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out), picture.node, rank.breakdown && breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
-    return { nodes, draw: picture.draw, recolor: picture.draw };
+    const more = [isMain && cardNode, picture?.node, outOfMemory(rank.oom), cards(rank), rank.left_out && element("div", { class: "panel left-out" }, rank.left_out)];
+    const nodes = [...more, rank.breakdown && breakdown(rank), findings([...payload.findings, ...rank.findings], { index: app.state.rank, map: rank.map }), seen];
+    return { nodes, draw: picture?.draw, recolor: () => picture?.recolor() };
   };
-  return (views[app.state.view] ?? overview)();
+  return (views[name] ?? overview)();
 }
 
 function newMapView() {
   const node = element("section", { id: "map", class: "first" });
   const view = { nodes: [node] };
   view.draw = () =>
-    withMap(node, (data, packed) => {
-      const map = mapView(app, data, packed);
+    withMap(node, async (data, packed) => {
+      const { timeline } = app.rank();
+      const map = mapView(app, data, packed, timeline && { ...(await loadSeries(timeline)), breaks: timeline.breaks });
       node.replaceChildren(map.node);
       map.show();
-      globalThis.memtrace = { map: map.probe };
+      globalThis.memtrace = { ...globalThis.memtrace, map: map.probe };
       Object.assign(view, { recolor: map.recolor, key: map.key, moment: map.recolor });
     });
   return view;
@@ -185,9 +196,11 @@ function newMapView() {
 
 function build() {
   root.dataset.ready = "false";
-  delete root.dataset.map;
+  for (const part of ["map", "timeline", "glance"]) delete root.dataset[part];
+  const isOverview = !shownViews().some(([name]) => name === app.state.view && name !== "overview");
+  document.getElementById("verdict").classList.toggle("small", !isOverview);
   if (!payload.ranks.length) {
-    page.replaceChildren(header(), notSeen(payload.notes) ?? "", help());
+    place.view.replaceChildren(...[cardNode, notSeen(payload.notes), help()].filter(Boolean));
     return Promise.resolve();
   }
   app.state.rank = Math.min(app.state.rank, payload.ranks.length - 1);
@@ -195,7 +208,8 @@ function build() {
   app.state.axis ??= rank.timeline?.axis ?? "wall";
   shown = viewOf(rank);
   const footer = element("footer", { class: "muted" }, `memtrace ${payload.memtrace} · sizes in binary units: 1 GiB = 1024 MiB · this page loads nothing from the network`);
-  page.replaceChildren(...[header(), navigation(), rankStrip(payload, app.state.rank, chooseRank), ...shown.nodes, footer, help()].filter(Boolean));
+  place.views.replaceChildren(...[navigation(), rankStrip(payload, app.state.rank, chooseRank)].filter(Boolean));
+  place.view.replaceChildren(...[...shown.nodes, footer, help()].filter(Boolean));
   return Promise.resolve(shown.draw?.()).then(() => { root.dataset.ready = "true"; });
 }
 
@@ -215,8 +229,9 @@ function onKey(event) {
   const number = payload.ranks.length ? shownViews()[Number(event.key) - 1] : null;
   if (action) action();
   else if (number) go(number[0]);
-  else if (event.key === "/" && app.state.view !== "map") go("map").then(() => document.getElementById("map-search")?.focus());
-  else if (!shown.key?.(event)) return;
+  else if (shown.key?.(event)) return event.preventDefault();
+  else if (event.key === "/") go("map").then(() => document.getElementById("map-search")?.focus());
+  else return;
   event.preventDefault();
 }
 
@@ -228,7 +243,15 @@ addEventListener("hashchange", () => {
   build();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.recolor?.());
-// Paper is light: the style sheet gives print the light colours, and the figures follow.
-matchMedia("print").addEventListener("change", () => shown.recolor?.());
+// On paper every view stands below the other. What they draw from is there by then, so that they are drawn before the event ends.
+addEventListener("beforeprint", () => printed(root, place.view, shownViews(), (name) => viewOf(app.rank(), name)));
+addEventListener("afterprint", () => {
+  delete root.dataset.printing;
+  build();
+});
+fillActions();
 // Tests wait for this; figures are drawn, and no promise is left open.
-build().then(() => { root.dataset.ready = "true"; });
+build().then(() => {
+  root.dataset.ready = "true";
+  if (payload.ranks.length) whenIdle(() => preload(app));
+});

@@ -3,7 +3,8 @@
 // A moment is the state after one event. Allocation k is in use from moment start[k] up to, and without, inUseEnd[k];
 // its block is taken until end[k].
 
-const BLOCK = 64;
+import { foldsOf, placesOf } from "./folds.js";
+import { categoryCheckpoints, extremesOfBlocks } from "./levels.js";
 
 /** What is drawn and asked of, made from the columns of a packed map. */
 export function buildMapData(columns, view) {
@@ -15,7 +16,9 @@ export function buildMapData(columns, view) {
     inUseEnd[row] = start[row] + inUse[row];
     end[row] = inUseEnd[row] + pending[row];
   }
-  const level = levels(start, inUseEnd, size, view.num_moments, view.base);
+  const level = levelsOf(start, inUseEnd, size, view.num_moments, view.base);
+  const byInUseEnd = orderBy(inUseEnd, view.num_moments);
+  const checkpoints = categoryCheckpoints({ ...columns, inUseEnd, byInUseEnd, count }, view.num_moments, view.categories.length);
   return {
     ...columns,
     count,
@@ -24,12 +27,29 @@ export function buildMapData(columns, view) {
     inUseEnd,
     end,
     block: columns.rounding ? size.map((bytes, row) => bytes + columns.rounding[row]) : size,
-    byInUseEnd: orderBy(inUseEnd, view.num_moments),
+    byInUseEnd,
     byEnd: orderBy(end, view.num_moments),
     mostLive: mostLiveOf(start, inUseEnd, view.num_moments),
+    checkpoints,
+    unknownCategory: view.categories.findIndex((one) => one.name === "unknown"),
+    order: view.categories.map((_, place) => place).sort((one, other) => view.categories[one].order - view.categories[other].order),
+    ...timesOf(columns.time, level, view.base.map(([first]) => first)),
+  };
+}
+
+/** What both axes and the envelope need: levels with their extremes, seconds (null without times), places and folds. */
+export function timesOf(time, level, firsts) {
+  const seconds = time ? Float64Array.from(time, (ns) => ns / 1e9) : null;
+  const folds = seconds ? foldsOf(seconds, firsts) : [];
+  return {
     level,
-    highest: highestOfBlocks(level),
-    seconds: columns.time ? Float64Array.from(columns.time, (ns) => ns / 1e9) : null,
+    highest: extremesOfBlocks(level, 1),
+    lowest: extremesOfBlocks(level, -1),
+    seconds,
+    folds,
+    places: seconds && placesOf(seconds, folds),
+    // Moments count events of this device; thinned levels say which row of the events table each is.
+    eventPlaces: null,
   };
 }
 
@@ -49,7 +69,7 @@ export function mostLiveOf(start, end, numMoments) {
 }
 
 /** For each moment the bytes in use: of all allocations, and those at the bottom that no block makes up. */
-export function levels(start, end, size, numMoments, base) {
+export function levelsOf(start, end, size, numMoments, base) {
   const level = new Float64Array(numMoments + 1);
   for (let row = 0; row < start.length; row += 1) {
     level[start[row]] += size[row];
@@ -74,31 +94,4 @@ export function orderBy(moments, numMoments) {
     places[moments[row]] += 1;
   }
   return order;
-}
-
-/** For each run of 64 moments the one with the most bytes. */
-export function highestOfBlocks(level) {
-  const highest = new Uint32Array(Math.ceil(level.length / BLOCK));
-  for (let block = 0; block < highest.length; block += 1) {
-    highest[block] = highestIn(level, block * BLOCK, Math.min((block + 1) * BLOCK, level.length));
-  }
-  return highest;
-}
-
-function highestIn(level, first, stop) {
-  let best = first;
-  for (let moment = first + 1; moment < stop; moment += 1) if (level[moment] > level[best]) best = moment;
-  return best;
-}
-
-/** The first moment with the most bytes from `first` to `last`, both included. */
-export function highestMoment(data, first, last) {
-  const { level, highest } = data;
-  const from = Math.ceil(first / BLOCK);
-  const to = Math.floor((last + 1) / BLOCK);
-  if (from >= to) return highestIn(level, first, last + 1);
-  let best = highestIn(level, first, Math.max(from * BLOCK, first + 1));
-  for (let block = from; block < to; block += 1) if (level[highest[block]] > level[best]) best = highest[block];
-  for (let moment = to * BLOCK; moment <= last; moment += 1) if (level[moment] > level[best]) best = moment;
-  return best;
 }

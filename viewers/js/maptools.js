@@ -1,13 +1,12 @@
-// What stands around the map: the switches, search and buttons above it, the legend below.
+// What stands around a chart: the switches, search and buttons above it, the legend below.
 
 import { element, swatch } from "./dom.js";
 import { COLOURS, legendOf, rampColor } from "./inks.js";
-import { saveBlob } from "./save.js";
 
 const LAYOUTS = { stacked: "stacked", address: "by address" };
 const AXIS_NAMES = { wall: "wall clock", event: "events" };
 
-/** The tools of a map; `act` gives what they do: `relaid`, `recolored`, `fit` and `redraw`. */
+/** The tools of a map; `act` gives what they do: `relaid` and `recolored`. */
 export function mapTools(self, act) {
   const { state } = self.app;
   const switches = [
@@ -21,7 +20,7 @@ export function mapTools(self, act) {
     switches.map((one) => one.node),
     self.search,
     self.found,
-    element("div", { class: "tools" }, element("button", { type: "button", class: "quiet", onclick: act.fit, title: "all of it (0)" }, "Fit"), element("button", { type: "button", class: "quiet", onclick: () => savePng(self, act.redraw) }, "Save PNG")),
+    element("div", { class: "tools" }, chartTools(self.chart)),
   );
   if (self.data.seconds === null) switches[1].node.hidden = true;
   const refresh = () => switches.forEach((one) => one.refresh());
@@ -32,6 +31,28 @@ export function mapTools(self, act) {
     act.relaid();
   };
   return { node, refresh, next };
+}
+
+/** The switch of the horizontal axis alone. */
+export function axisSwitch(state, data, relaid) {
+  const one = switchOf("axis", AXIS_NAMES, state, relaid);
+  one.node.hidden = data.seconds === null || data.order.length === 0;
+  const next = () => {
+    state.axis = state.axis === "wall" ? "event" : "wall";
+    one.refresh();
+    relaid();
+  };
+  return { node: one.node, next: () => !one.node.hidden && next() };
+}
+
+/** Buttons that every chart has: select instead of move, all of it, a picture. */
+export function chartTools(chart) {
+  const select = element("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "drag to select a box, as with the shift key", onclick: () => {
+    chart.selecting = !chart.selecting;
+    select.setAttribute("aria-pressed", String(chart.selecting));
+  } }, "Select");
+  const fit = element("button", { type: "button", class: "quiet", onclick: () => chart.fit(), title: "all of it, or back to the steps (0)" }, "Fit");
+  return [select, fit, element("button", { type: "button", class: "quiet", onclick: () => chart.save() }, "Save PNG")];
 }
 
 function switchOf(name, labels, state, changed) {
@@ -54,20 +75,4 @@ export function drawMapLegend(self) {
   }
   if (none) items.push(element("span", { class: "key" }, swatch("#8B929C", true), none));
   self.legend.replaceChildren(...items);
-}
-
-function savePng(self, redraw) {
-  const { surface } = self;
-  // The picture of WebGL lasts until the page is composed: it is drawn again, and copied at once.
-  redraw();
-  const [picture, over] = surface.node.querySelectorAll("canvas");
-  const ratio = devicePixelRatio;
-  const canvas = element("canvas", { width: over.width, height: over.height });
-  const context = canvas.getContext("2d");
-  context.fillStyle = self.colors.panelText;
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  const plot = surface.plot(self.view);
-  context.drawImage(picture, plot.left * ratio, plot.top * ratio, plot.width * ratio, plot.height * ratio);
-  context.drawImage(over, 0, 0);
-  canvas.toBlob((blob) => saveBlob(blob, "memtrace-map.png"));
 }

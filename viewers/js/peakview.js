@@ -1,22 +1,23 @@
 // What the bytes of one moment are: by category, module and operation, or by stack; as a figure and as a table.
 
-import { breakable, element, section, swatch } from "./dom.js";
+import { breakable, columnHead, element, section, swatch } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { addPath, icicle, newNode } from "./icicle.js";
 import { momentBar, shownMoment } from "./moments.js";
-import { frameRowsOf, framesOf, headlineFrame, liveAt, operationOf, shortFrame } from "./rows.js";
+import { frameRowsOf, framesOf, headlineFrame, liveAt, operationOf } from "./rows.js";
 import { copyText, saveCsv } from "./save.js";
 import { modulesSection, stacksSection } from "./tables.js";
 
 const MOST_ROWS = 200;
 const MOST_CPP_FRAMES = 5;
+/** Class of frames of C++ that are neither a node of backward nor an operator. */
+const PLAIN = 1;
 const OUTSIDE = "outside any module";
 
 /** The view of one rank. */
 export function newPeakView(app, rank) {
   if (!rank.map) {
-    const modules = modulesSection(app.payload, rank);
-    return { nodes: [stacksSection(rank), modules.node], draw: modules.draw, recolor: modules.draw };
+    return { nodes: [stacksSection(rank), modulesSection(rank)] };
   }
   const node = element("div", { id: "peak" });
   const show = () => app.withMap(node, (data, view) => node.replaceChildren(...peakParts(app, data, view, show)));
@@ -75,7 +76,7 @@ function treeOf(app, data, view, rows, weights, moment) {
       // Modules inside modules, level by level; no level at all where none was ever recorded.
       const module = !view.modules.length ? [] : data.module[row] ? view.modules[data.module[row] - 1].split(".").map((part) => [part]) : [[OUTSIDE]];
       addPath(tree, [category, ...module, [operationOf(data, view, row)]], weights[at]);
-    } else addPath(tree, [...tellingFrames(data, view, row).map((frame) => [shortFrame(frame), null, false]), category], weights[at]);
+    } else addPath(tree, [...tellingFrames(data, view, row).map((frame) => [frame, null, false]), category], weights[at]);
   });
   const base = app.state.weigh === "bytes" ? baseAt(data, moment) : 0;
   if (base) addPath(tree, [inks[view.categories.findIndex((one) => one.name === "unknown")], ["live before the recording; no block known"]], base);
@@ -91,8 +92,8 @@ export function baseAt(data, moment) {
 function tellingFrames(data, view, row) {
   const frames = frameRowsOf(data, row).reverse();
   const best = frames.reduce((most, frame) => Math.max(most, view.frame_class[frame]), 0);
-  const alike = frames.filter((frame) => view.frame_class[frame] === best).map((frame) => view.frames[frame]);
-  const telling = best > 1 ? alike : alike.slice(-MOST_CPP_FRAMES);
+  const alike = frames.filter((frame) => view.frame_class[frame] === best).map((frame) => view.frame_names[frame]);
+  const telling = best > PLAIN ? alike : alike.slice(-MOST_CPP_FRAMES);
   return telling.length ? telling : ["no stack recorded"];
 }
 
@@ -123,7 +124,7 @@ function tableNode(groups, view, by, write) {
     return element("tr", { "data-bytes": group.bytes }, element("th", { scope: "row" }, swatch(category.color, category.hatched), category.label), what, element("td", { class: "number strong" }, write(group.weight)), bar, element("td", { class: "number" }, group.count.toLocaleString("en-US")));
   });
   const heads = by === "module" ? ["Category", "Module", "Operation or owner", "In use", "", "Allocations"] : ["Mostly", "Line", null, "In use", "", "Allocations"];
-  const head = element("tr", {}, heads.map((label, at) => label !== null && element("th", { scope: "col", class: at === 3 || at === 5 ? "number" : null, colspan: heads[at + 1] === null ? 2 : null }, label)));
+  const head = element("tr", {}, heads.map((label, at) => label !== null && columnHead(label, { class: at === 3 || at === 5 ? "number" : null, colspan: heads[at + 1] === null ? 2 : null })));
   const rest = groups.length - rows.length;
   return element("table", { id: "live-table" }, element("thead", {}, head), element("tbody", {}, rows), rest > 0 && element("tfoot", {}, element("tr", {}, element("td", { colspan: 6 }, `and ${rest.toLocaleString("en-US")} smaller ones; Save CSV has them all`))));
 }
@@ -131,7 +132,7 @@ function tableNode(groups, view, by, write) {
 function stackCell(data, view, row) {
   const frame = headlineFrame(data, view, row);
   if (frame < 0) return element("span", { class: "muted" }, "no stack was recorded");
-  return element("details", { class: "frames" }, element("summary", { class: "mono" }, breakable(shortFrame(view.frames[frame]))), element("ol", { class: "mono" }, framesOf(data, view, row).map((text) => element("li", {}, breakable(text)))));
+  return element("details", { class: "frames" }, element("summary", { class: "mono" }, breakable(view.frame_names[frame])), element("ol", { class: "mono" }, framesOf(data, view, row).map((text) => element("li", {}, breakable(text)))));
 }
 
 function tableOf(groups, view, by, weigh) {

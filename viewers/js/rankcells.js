@@ -25,7 +25,7 @@ export function rankCells(ranked, chosen, choose, draw, attributes) {
   const buttons = ranked.cells.map((cell, index) =>
     element(
       "button",
-      { type: "button", class: `rank-cell ${cellClass(cell)}`, "data-position": cell.position, "data-rank": cell.name, tabindex: index === current ? "0" : "-1", "aria-pressed": String(cell.position === chosen), "aria-label": cellTitle(cell), title: cellTitle(cell), onclick: () => choose(cell.position) },
+      { type: "button", class: `rank-cell ${cellClass(cell)}`, "data-position": cell.position, "data-rank": cell.name, tabindex: index === current ? "0" : "-1", "aria-pressed": String(cell.position === chosen), "aria-label": `${cell.name} ${cell.mini || !cell.time ? cell.peak : cell.time.window}: ${cellTitle(cell)}`, title: cellTitle(cell), onclick: () => choose(cell.position) },
       draw(cell),
     ),
   );

@@ -1,7 +1,7 @@
 // All ranks beside each other: a small timeline each, what differs between them, and a table.
 
-import { element, meter, section, stackedBar } from "./dom.js";
-import { resolveArray } from "./figures.js";
+import { columnHead, element, meter, section, stackedBar } from "./dom.js";
+import { resolveArray } from "./arrays.js";
 import { cellClass, cellTitle, rankCells } from "./rankcells.js";
 import { saveCsv } from "./save.js";
 
@@ -26,14 +26,14 @@ function picture(payload, cell) {
   const { ranked } = payload;
   const shape = levelShape([...resolveArray(payload, cell.mini)], ranked.top || 1);
   const mark = ranked.mark !== null && element("span", { class: "mini-mark", style: { left: `${(ranked.mark * 100).toFixed(2)}%` } });
-  return element("span", { class: "mini" }, mark, element("span", { class: "mini-level", style: { "clip-path": shape } }));
+  return element("span", { class: "mini", "aria-hidden": "true" }, mark, element("span", { class: "mini-level", style: { "clip-path": shape } }));
 }
 
 function multiples(payload, chosen, choose) {
   const { ranked } = payload;
   const draw = (cell) => [
-    element("span", { class: "mini-head" }, element("b", {}, cell.name), element("span", { class: "number" }, !cell.mini && cell.time ? cell.time.window : cell.peak)),
-    cell.mini ? picture(payload, cell) : cell.time ? element("span", { class: "mini" }, stackedBar(cell.time.parts, "where the time goes")) : element("span", { class: "mini none" }, "no history"),
+    element("span", { class: "mini-head" }, element("b", {}, cell.name), " ", element("span", { class: "number" }, !cell.mini && cell.time ? cell.time.window : cell.peak)),
+    cell.mini ? picture(payload, cell) : cell.time ? element("span", { class: "mini", "aria-hidden": "true" }, stackedBar(cell.time.parts, "where the time goes")) : element("span", { class: "mini none", "aria-hidden": "true" }, "no history"),
   ];
   const cells = rankCells(ranked, chosen, choose, draw, { class: "minis", id: "rank-minis", "aria-label": `memory over time of ${ranked.cells.length} ${ranked.noun}` });
   const lead = ranked.span
@@ -44,7 +44,7 @@ function multiples(payload, chosen, choose) {
 
 function differences(ranked) {
   if (!ranked.spreads.length && !ranked.outliers.length && !ranked.schemes.length) return null;
-  const heads = ["", "Lowest", "In the middle", "Highest"].map((label, index) => element("th", { scope: "col", class: index ? "number" : null }, label));
+  const heads = ["", "Lowest", "In the middle", "Highest"].map((label, index) => columnHead(label, { class: index ? "number" : null }));
   const rows = ranked.spreads.map((spread) =>
     element("tr", { "data-spread": spread.name }, element("th", { scope: "row" }, spread.name), spread.values.map((value, at) => element("td", { class: "number" }, value, spread.ranks[at] !== null && element("span", { class: "muted" }, ` rank ${spread.ranks[at]}`)))),
   );
@@ -58,7 +58,7 @@ function differences(ranked) {
 
 function rankTable(ranked, chosen, choose) {
   const heads = [ranked.noun === "ranks" ? "Rank" : "Device", "Host", "Peak", "", "Steady", "Reserved", "Last step", "State"];
-  const head = element("tr", {}, heads.map((label, index) => element("th", { scope: "col", class: [2, 4, 5, 6].includes(index) ? "number" : null }, label)));
+  const head = element("tr", {}, heads.map((label, index) => columnHead(label, { class: [2, 4, 5, 6].includes(index) ? "number" : null })));
   const rows = ranked.cells.map((cell) =>
     element(
       "tr",

@@ -33,13 +33,7 @@ export function operationOf(data, view, row) {
   if (data.owner[row]) return view.owners[data.owner[row] - 1][0];
   if (data.saved[row]) return view.saved_for[data.saved[row] - 1][0];
   const frame = headlineFrame(data, view, row);
-  return frame < 0 ? "no stack recorded" : shortFrame(view.frames[frame]);
-}
-
-/** "file.py:12 function": the head of a path is the same in most rows and hides what differs. */
-export function shortFrame(text) {
-  const parts = text.split("/");
-  return parts.length > 2 ? parts.slice(-2).join("/") : text;
+  return frame < 0 ? "no stack recorded" : view.frame_names[frame];
 }
 
 /** The rows in use at a moment. */

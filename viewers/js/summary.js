@@ -61,7 +61,7 @@ function finding(view, rank) {
 export function breakdown(rank) {
   const view = rank.breakdown;
   const parts = view.rows.map((row) => ({ ...row, title: `${row.label} ${row.values[0]} (${row.percent})` }));
-  const head = element("tr", {}, element("th", { scope: "col" }, "Category"), element("th", { scope: "col", class: "number", colspan: 2 }, view.columns[0]), element("th", { class: "bar-column", "aria-label": "share" }), view.columns.slice(1).map((label) => element("th", { scope: "col", class: "number" }, label)));
+  const head = element("tr", {}, element("th", { scope: "col" }, "Category"), element("th", { scope: "col", class: "number", colspan: 2 }, view.columns[0]), element("td", { class: "bar-column" }), view.columns.slice(1).map((label) => element("th", { scope: "col", class: "number" }, label)));
   const table = element("table", { class: "breakdown", id: "breakdown-table" }, element("thead", {}, head), element("tbody", {}, view.rows.map(breakdownRow)), element("tfoot", {}, view.totals.map(totalRow)));
   return section("breakdown", "What the peak is made of", null, element("div", { class: "panel" }, stackedBar(parts, "bytes by category at the peak"), element("div", { class: "scroll" }, table), decisions(view.decisions)));
 }

@@ -1,16 +1,16 @@
 // The lower half of the page: where the peak was allocated, step by step, and the facts of the recording.
 
-import { breakable, element, meter, section, stackedBar, swatch } from "./dom.js";
-import { draw } from "./figures.js";
+import { breakable, columnHead, element, meter, section, stackedBar, swatch } from "./dom.js";
+import { formatBytes } from "./format.js";
+import { addPath, icicle, newNode } from "./icicle.js";
 import { saveCsv } from "./save.js";
 
 const SHOWN_AT_FIRST = 10;
 
 /** Bytes at the peak by module: figure and table. */
-export function modulesSection(payload, rank) {
+export function modulesSection(rank) {
   const view = rank.modules;
-  if (!view.rows.length) return { node: null, draw: () => {} };
-  const plot = element("div", { class: "plot", id: "module-plot" });
+  if (!view.rows.length) return null;
   const rows = view.rows.map((row) =>
     element(
       "tr",
@@ -23,10 +23,19 @@ export function modulesSection(payload, rank) {
     ),
   );
   const table = element("table", { id: "module-table" }, headings(["Module", "At the peak", null, "", "Allocations"]), element("tbody", {}, rows));
-  const figure = view.figure && element("div", { class: "panel flush" }, plot);
-  const lead = "In which module the bytes were allocated, modules inside modules; the last column is what they are for. Click to go in.";
-  const node = section("modules", "By module, at the peak", lead, figure, element("div", { class: "panel" }, element("div", { class: "scroll" }, table), more(rows, view.left_out, "modules")));
-  return { node, draw: () => view.figure && draw(plot, payload, view.figure) };
+  const figure = element("div", { class: "panel" }, icicle(moduleTree(view.rows), formatBytes));
+  const lead = "In which module the bytes were allocated, modules inside modules; the last row of each is what they are for. Click to go in.";
+  return section("modules", "By module, at the peak", lead, figure, element("div", { class: "panel" }, element("div", { class: "scroll" }, table), more(rows, view.left_out, "modules")));
+}
+
+// Modules inside modules, and last what their bytes are for.
+function moduleTree(rows) {
+  const tree = newNode("all modules");
+  for (const row of rows) {
+    const path = row.is_module ? row.module.split(".") : [row.module];
+    for (const part of row.parts) addPath(tree, [...path.map((one) => [one, null, false]), [part.label, part.color, part.hatched]], part.bytes);
+  }
+  return tree;
 }
 
 /** Bytes at the peak by stack, with the line of the program first and all frames on demand. */
@@ -52,24 +61,18 @@ export function stacksSection(rank) {
 
 function frames(row) {
   if (row.headline === null) return element("span", { class: "muted" }, "no stack was recorded");
-  const summary = element("summary", {}, element("span", { class: "mono" }, frame(row.headline)), row.innermost !== row.headline && element("span", { class: "inner mono muted" }, "in ", shortened(row.innermost)));
+  const summary = element("summary", {}, element("span", { class: "mono" }, frame(row.headline)), row.innermost !== row.headline && element("span", { class: "inner mono muted" }, "in ", row.innermost));
   return element("details", { class: "frames" }, summary, element("ol", { class: "mono" }, row.frames.map((text) => element("li", {}, breakable(text)))));
 }
 
-// "…/folder/file.py:12 function": the head of a path is the same in most rows and hides what differs.
-function shortened(text) {
-  const parts = text.split("/");
-  return parts.length > 3 ? `…/${parts.slice(-2).join("/")}` : text;
-}
-
 function frame(text) {
-  const [, place, name] = /^(.*?)(?: ([^ ]+))?$/su.exec(shortened(text));
+  const [, place, name] = /^(.*?)(?: ([^ ]+))?$/su.exec(text);
   return [element("span", { class: "place" }, breakable(place)), name && element("b", {}, ` ${name}`)];
 }
 
 function headings(labels, firstNumber = 1, ...texts) {
   const cells = labels.map((label, index) =>
-    label === null ? null : element("th", { scope: "col", class: index >= firstNumber && !texts.includes(index) ? "number" : null, colspan: labels[index + 1] === null ? 2 : null }, label),
+    label === null ? null : columnHead(label, { class: index >= firstNumber && !texts.includes(index) ? "number" : null, colspan: labels[index + 1] === null ? 2 : null }),
   );
   return element("thead", {}, element("tr", {}, cells));
 }
@@ -105,7 +108,7 @@ export function stepsSection(rank) {
       ? element("tr", { "data-step": row.label }, columns.map(([, cell]) => cell(row)))
       : element("tr", { class: "unrecorded" }, element("th", { scope: "row" }, row.label), element("td", { colspan: columns.length - 1 }, row.text)),
   );
-  const head = element("thead", {}, element("tr", {}, columns.map(([label], index) => element("th", { scope: "col", class: index ? "number" : null }, label))));
+  const head = element("thead", {}, element("tr", {}, columns.map(([label], index) => columnHead(label, { class: index ? "number" : null }))));
   const phases = view.phases.length ? ` The columns ${view.phases.join(", ")} are the peaks within those phases.` : "";
   const lead = `Largest ${view.kind} bytes in each step.${phases}`;
   const table = element("table", { id: "step-table" }, head, element("tbody", {}, rows));

@@ -12,17 +12,21 @@ export function themeInForce() {
 export function mapColors() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(name).trim();
-  const phases = Object.fromEntries(["data", "forward", "backward", "optimizer", "other"].map((name) => [`--phase-${name}`, read(`--phase-${name}`)]));
+  const phases = Object.fromEntries(["data", "forward", "backward", "optimizer", "evaluation", "other"].map((name) => [`--phase-${name}`, read(`--phase-${name}`)]));
+  // The strongest phase is as dark as text on it would be.
+  const phaseInk = { "--phase-optimizer": read("--phase-optimizer-ink") };
   return {
     rgb: { panel: channels(read("--panel")), line: channels(read("--ink")), free: channels(read("--free")) },
     ink: read("--ink"),
     muted: read("--muted"),
     line: read("--muted"),
+    grid: read("--line"),
     accent: read("--accent"),
     bad: read("--bad"),
     panelText: read("--panel"),
     font: read("--font"),
     phases,
+    phaseInk,
     style,
   };
 }

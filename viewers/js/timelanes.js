@@ -1,9 +1,9 @@
 // Lanes of time below the memory: stretches on a canvas, and what lies under the pointer. Times are ns.
 
-import { lastNotAbove } from "./camera.js";
 import { element, swatch } from "./dom.js";
-import { resolveArray } from "./figures.js";
+import { resolveArray } from "./arrays.js";
 import { formatNs } from "./format.js";
+import { lastNotAbove } from "./search.js";
 
 /** What is rare and short must be seen: how much of its column a stretch covers at least, by the name of its lane. */
 const LEAST = { data: 1, allocator: 1 };

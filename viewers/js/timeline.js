@@ -1,53 +1,168 @@
-// The timeline: the figure, the switch between its two axes, and the reading at the pointer.
+// The timeline: bytes in use over time by category, drawn from every event. Below it stands what was live at a moment.
 
-import { element, section, swatch } from "./dom.js";
-import { draw, resolveArray, savePicture } from "./figures.js";
-import { formatBytes, formatSeconds } from "./format.js";
+import { momentOfPlace } from "./around.js";
+import { bandInks, lowestOfColumns, rasterBands } from "./bands.js";
+import { bandReading } from "./bandreading.js";
+import { stretchOfColumn } from "./camera.js";
+import { newChart } from "./chart.js";
+import { axisSwitch, chartTools } from "./maptools.js";
 import { momentText } from "./details.js";
+import { element, section, swatch } from "./dom.js";
+import { formatBytes } from "./format.js";
+import { highestMoment } from "./levels.js";
 import { shownMoment } from "./moments.js";
-import { lastNotAbove, momentAt } from "./camera.js";
-import { laneKeys, laneReading, openLanes, paintLanes } from "./timelanes.js";
-import { headlineFrame, liveAt, nameOf, operationOf, shortFrame } from "./rows.js";
+import { dataOfChosen } from "./found.js";
+import { countChosen, headlineFrame, liveAt, nameOf, operationOf, searched } from "./rows.js";
+import { dataOfNothing, dataOfSeries, loadSeries } from "./seriesload.js";
+import { laneKeys } from "./timelanes.js";
+import { lastNotAbove } from "./search.js";
 
-const AXES = { wall: "wall clock", event: "events" };
-
+const TIMELINE_HEIGHT = 460;
 const LARGEST = 12;
 
-/** The view of one rank: the timeline, and below it the moment that was clicked. */
+/** The view of one rank. */
 export function newTimelineView(app, rank) {
+  const frame = element("div", { id: "timeline-frame" });
   const below = element("div", { id: "at-moment" });
-  // The map also knows where a moment is on both axes, and in which module memory was last asked for.
-  let known = null;
-  const showBelow = () => (rank.map && app.state.at === "moment" ? app.withMap(below, (data, view) => below.replaceChildren(atMoment(app, data, view))) : below.replaceChildren());
-  const hooks = {
-    clicked: (place) => app.withMap(below, (data) => app.showMoment(momentOfPlace(app, data, place))),
-    mark: () => (known && app.state.at === "moment" && app.state.moment !== null ? placeOnAxis(app, known.data, app.state.moment) : null),
-    module: (place) => known && lastModule(known, momentOfPlace(app, known.data, place)),
+  const lead = rank.timeline ? "Bytes in use, stacked by what they are for. Drag to move, wheel to zoom, shift-drag to select; click a moment to see what was live then." : "No memory was recorded; this is what the GPU did.";
+  const nodes = [section("timeline", "Over time", rank.chart ? lead : null, element("div", { class: "panel" }, frame)), below];
+  const view = { nodes };
+  if (!rank.chart) {
+    frame.replaceChildren(element("div", { class: "empty" }, rank.left_out ?? NO_HISTORY));
+    return view;
+  }
+  view.draw = () => withTimelineData(app, rank, frame, (found) => fillTimeline(app, rank, view, frame, below, found));
+  return view;
+}
+
+const NO_HISTORY =
+  "This trace has no history: it holds the state of the memory at one moment, so nothing can be drawn over time. " +
+  "To see a timeline, record the run: memtrace record -- python train.py";
+
+// From every allocation where the page holds them, else from thinned levels, else from the lanes of time alone.
+async function withTimelineData(app, rank, node, use) {
+  const series = rank.timeline && { ...(await loadSeries(rank.timeline)), breaks: rank.timeline.breaks };
+  if (rank.map && rank.timeline) return app.withMap(node, (data, map) => use({ data, map, categories: map.categories, series }));
+  const data = rank.timeline ? dataOfSeries(rank.timeline, series) : dataOfNothing(rank.chart);
+  return use({ data, map: null, categories: rank.timeline?.categories ?? [], series });
+}
+
+function fillTimeline(app, rank, view, frame, below, { data, map, categories, series }) {
+  const hidden = new Set();
+  const showBelow = () => map && below.replaceChildren(app.state.at === "moment" ? atMoment(app, data, map) : "");
+  const top = rank.chart.top;
+  const layer = {
+    layout: "bands",
+    raster: (drawn, moments, width, height, ids) => rasterBands(drawn.data, moments, drawn.camera, width, height, ids, hidden),
+    inks: () => bandInks(categories),
+    top: () => Math.max(top, data.level[highestMoment(data, 0, data.numMoments - 1)]),
+    more: (camera) => ({ envelope: (moments, grain) => envelopeOf(chart.data, app.state.axis, camera, moments, grain, hidden) }),
+    reading: (place, moment) => bandReading({ data: chart.data, categories, series, around: around() }, app.state.axis, moment, columnOf(chart, place), map && lastModule(data, map, moment)),
+    pick: (place, moment) => map && moment >= 0 && app.showMoment(momentOfPlace(data, app.state.axis, placeAt(chart, place))),
   };
-  const timeline = timelineSection(app, rank, hooks);
-  const learn = () => rank.map && app.withMap(element("div"), (data, view) => { known = { data, view }; });
+  const around = () => chart.around;
+  const label = "bytes in use over time, by category; arrow keys move, plus and minus zoom";
+  const chart = newChart(app, { part: "timeline", label, data, categories, series, height: TIMELINE_HEIGHT, layer });
+  const axis = axisSwitch(app.state, data, chart.relay);
+  const search = map && bandSearch(app, chart, data, map);
+  const tools = element("div", { class: "tools" }, search?.found, search?.field, axis.node, chartTools(chart));
+  frame.replaceChildren(element("div", { class: "toolbar" }, bandLegend(chart, hidden), tools), chart.stage, chart.selected);
+  search?.apply(app.state.q ?? "");
+  chart.restore();
+  showBelow();
+  globalThis.memtrace = { ...globalThis.memtrace, timeline: probeOf(chart, hidden) };
+  Object.assign(view, {
+    recolor: chart.recolor,
+    moment: () => { chart.repaint(); showBelow(); },
+    key(event) {
+      if (event.key === "x") return axis.next(), true;
+      if (event.key === "/" && search) return search.field.focus(), true;
+      if (chart.key(event)) return true;
+      return event.key === "Escape" && app.state.q ? (search?.clear(), true) : false;
+    },
+  });
+}
+
+/** For tests and measurements. */
+function probeOf(chart, hidden) {
   return {
-    nodes: [timeline.node, below],
-    draw: () => timeline.draw().then(learn).then(() => (app.state.at === "moment" ? Promise.all([timeline.draw(), showBelow()]) : null)),
-    recolor: timeline.draw,
-    moment: () => { timeline.draw(); showBelow(); },
-    key: (event) => ({ a: timeline.toggleAxis, 0: timeline.resetZoom })[event.key]?.() !== undefined,
+    get data() { return chart.data; },
+    drawn: chart.surface.drawn,
+    camera: () => chart.camera,
+    moveTo: chart.jumpTo,
+    plot: () => chart.surface.plot(),
+    colors: () => chart.colors,
+    lanes: (axis) => chart.around.lanes(axis),
+    oom: (axis) => chart.around.oomPlace(axis),
+    readPixel: (x, y) => chart.surface.painter.readPixel(x, y),
+    hidden,
   };
 }
 
-// The axis of events counts rows of the events table; the map counts moments of its device.
-function momentOfPlace(app, data, place) {
-  const moment = app.state.axis === "event" ? lastNotAbove(data.event, place + 1) : momentAt(data, "wall", place);
-  return Math.max(moment, 0);
+// The picture shows the highest moment of each column: the envelope says how low it went meanwhile.
+function envelopeOf(data, axis, camera, moments, grain, hidden) {
+  if (hidden.size || !data.order.length) return null;
+  const highest = Float64Array.from(moments, (moment) => (moment < 0 ? NaN : data.level[moment]));
+  return { lowest: lowestOfColumns(data, axis, camera, moments, grain), highest };
 }
 
-function placeOnAxis(app, data, moment) {
-  return app.state.axis === "event" ? data.event[moment] - 1 : data.seconds?.[moment] ?? null;
+function placeAt({ camera }, place) {
+  return camera.x0 + place.shareX * (camera.x1 - camera.x0);
 }
 
-function lastModule({ data, view }, moment) {
+function columnOf(chart, place) {
+  const { camera, surface, around, app } = chart;
+  const width = Math.max(surface.drawn.width, 1);
+  const column = Math.floor(Math.min(Math.max(place.shareX, 0), 1) * width);
+  return stretchOfColumn(camera, width, column, around.grain(app.state.axis, camera, surface.plot().width));
+}
+
+// What a search finds is drawn alone: its bytes by category at each moment, and the highest of them in each column.
+function bandSearch(app, chart, data, map) {
+  const found = element("span", { class: "muted", id: "timeline-found", role: "status" });
+  const apply = (text) => {
+    const chosen = searched(data, map, text);
+    chart.data = chosen ? dataOfChosen(data, chosen) : data;
+    const { rows, bytes } = chosen ? countChosen(data, chosen) : {};
+    found.textContent = chosen ? `${rows.toLocaleString("en-US")} found, ${formatBytes(bytes)} in all` : "";
+    field.value = text;
+  };
+  const changed = (text) => {
+    app.state.q = text || null;
+    apply(text);
+    chart.redraw();
+    app.save();
+  };
+  const field = element("input", { type: "search", id: "timeline-search", placeholder: "search: only what is found", "aria-label": "search allocations", oninput: () => changed(field.value) });
+  return { field, found, apply, clear: () => changed("") };
+}
+
+function lastModule(data, map, moment) {
   const row = lastNotAbove(data.start, moment);
-  return row >= 0 && data.module[row] ? view.modules[data.module[row] - 1] : null;
+  return row >= 0 && data.module[row] ? map.modules[data.module[row] - 1] : null;
+}
+
+function bandLegend(chart, hidden) {
+  const { data, categories, series, around } = chart;
+  const used = new Set(data.bands ? data.order : data.category);
+  if (data.base.some(([, bytes]) => bytes)) used.add(data.unknownCategory);
+  const keys = [...data.order].reverse().filter((place) => used.has(place)).map((place) => {
+    const toggle = (event) => {
+      if (!hidden.delete(place)) hidden.add(place);
+      event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(place)));
+      chart.redraw();
+    };
+    const { color, hatched, label } = categories[place];
+    return element("button", { type: "button", class: "key", "aria-pressed": "true", title: "show or hide", onclick: toggle }, swatch(color, hatched), label);
+  });
+  const line = (kind, text) => element("span", { class: "key line" }, element("span", { class: kind }), text);
+  const lines = [
+    series?.allocated && line("stroke", "allocated, with rounding"),
+    series?.reserved && line("stroke dashed", "reserved"),
+    around.chart.capacity && line("stroke bad", "capacity"),
+    around.chart.device.length > 0 && element("span", { class: "key line" }, element("span", { class: "diamond" }, "◇"), "device, all processes, at step ends"),
+  ];
+  return element("div", { class: "legend" }, keys, lines, chart.time && laneKeys(chart.time));
 }
 
 function atMoment(app, data, view) {
@@ -62,231 +177,16 @@ function atMoment(app, data, view) {
       element("th", { scope: "row" }, swatch(category.color, category.hatched), nameOf(data, view, row) ?? category.label),
       element("td", { class: "number strong" }, formatBytes(data.size[row])),
       element("td", { class: "mono" }, data.module[row] ? view.modules[data.module[row] - 1] : ""),
-      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : shortFrame(view.frames[frame])),
+      element("td", { class: "mono muted" }, frame < 0 ? operationOf(data, view, row) : view.frame_names[frame]),
       element("td", {}, element("button", { type: "button", class: "quiet", onclick: () => { app.state.row = row; app.go("map"); } }, "On the map")),
     );
   });
   const open = (name, label) => element("button", { type: "button", class: "quiet", onclick: () => app.go(name) }, label);
+  const tools = element("div", { class: "toolbar" }, open("peak", "All of it, by category and module"), open("segments", "The allocator's segments then"), open("map", "On the map"), element("button", { type: "button", class: "quiet", onclick: () => app.showMoment(null) }, "Back to the peak"));
   return section(
     "moment-section",
     `${formatBytes(data.level[moment])} in use then`,
     `${momentText(data, view, moment)}. The largest of ${rows.length.toLocaleString("en-US")} allocations:`,
-    element("div", { class: "panel" }, element("div", { class: "toolbar" }, open("peak", "All of it, by category and module"), open("segments", "The allocator's segments then"), open("map", "On the map"), element("button", { type: "button", class: "quiet", onclick: () => app.showMoment(null) }, "Back to the peak")), element("div", { class: "scroll" }, element("table", { id: "moment-table" }, element("tbody", {}, largest)))),
+    element("div", { class: "panel" }, tools, element("div", { class: "scroll" }, element("table", { id: "moment-table" }, element("tbody", {}, largest)))),
   );
-}
-
-/** The section of the timeline. `draw()` draws it for the theme in force; `hooks` hear clicks, and tell mark and module. */
-function timelineSection(app, rank, hooks) {
-  const { payload, state: shown } = app;
-  const lanes = openLanes(payload, rank.time);
-  const view = rank.timeline ?? (lanes && timeAlone(lanes));
-  if (view === null) return { node: missing(rank), draw: () => Promise.resolve(), toggleAxis: () => {}, resetZoom: () => {} };
-  const state = {
-    hidden: new Set(),
-    get axis() { return rank.timeline ? shown.axis : "wall"; },
-    set axis(value) {
-      shown.axis = value;
-      shown.camera = shown.span = null;
-      app.save();
-    },
-  };
-  const plot = element("div", { class: "plot", id: "timeline-plot" });
-  const over = element("canvas", { class: "time-lanes", id: "time-lanes", hidden: true });
-  const reading = element("div", { class: "reading", role: "status", hidden: true });
-  const buttons = axisButtons(state, () => redraw());
-  const redraw = () => {
-    buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.axis === state.axis)));
-    return draw(plot, payload, withSpan(withMark(withHidden(view.figures[state.axis], state.hidden), hooks.mark()), shown.span)).then(keepSpan);
-  };
-  const drawLanes = () => paintTimeRows(over, plot, state.axis === "wall" ? lanes : null);
-  // The stretch that was zoomed to is part of the link.
-  const whole = () => view.figures[state.axis].layout.xaxis.range;
-  const keepSpan = () => {
-    drawLanes();
-    plot.removeAllListeners?.("plotly_afterplot");
-    plot.on("plotly_afterplot", drawLanes);
-    plot.removeAllListeners?.("plotly_relayout");
-    plot.on("plotly_relayout", () => {
-      const range = plot._fullLayout.xaxis.range;
-      shown.span = range[0] === whole()[0] && range[1] === whole()[1] ? null : [...range];
-      app.save();
-    });
-  };
-  const resetZoom = () => Plotly.relayout(plot, { "xaxis.range": [...view.figures[state.axis].layout.xaxis.range] });
-  const toolbar = element(
-    "div",
-    { class: "toolbar" },
-    legend(view, state, redraw, lanes),
-    element(
-      "div",
-      { class: "tools" },
-      rank.timeline && element("div", { class: "switch", role: "group", "aria-label": "horizontal axis" }, buttons),
-      element("button", { type: "button", class: "quiet", onclick: resetZoom }, "Reset zoom"),
-      element("button", { type: "button", class: "quiet", onclick: () => savePicture(plot, "memtrace-timeline", over) }, "Save PNG"),
-    ),
-  );
-  const frame = element("div", { class: "plot-frame" }, plot, over, reading);
-  followPointer(frame, plot, reading, (place, row) => (row === null ? readingAt(payload, view, state.axis, place, hooks.module(place)) : laneReading(lanes, row, place * 1e9, readingHead(view, state.axis, place))));
-  hearClicks(frame, plot, (place) => rank.map && hooks.clicked(place));
-  const node = section("timeline", "Over time", leadOf(rank, lanes), element("div", { class: "panel" }, toolbar, frame));
-  const toggleAxis = () => {
-    if (!rank.timeline) return null;
-    state.axis = state.axis === "wall" ? "event" : "wall";
-    return redraw();
-  };
-  return { node, draw: redraw, toggleAxis, resetZoom };
-}
-
-function leadOf(rank, lanes) {
-  if (!rank.timeline) return "No memory was recorded; this is what the GPU did. Drag across to zoom, double-click to go back.";
-  const below = lanes ? " Below, on the same axis by wall clock: what the GPU did, and when the program waited." : "";
-  return `Bytes in use, stacked by what they are for. Drag across to zoom, double-click to go back; click a moment to see what was live then.${below}`;
-}
-
-// A rank of which only time was recorded, as a timeline without any memory.
-function timeAlone(lanes) {
-  const figures = { wall: lanes.figure, event: lanes.figure };
-  return { figures, categories: [], allocated: null, reserved: null, lanes: { wall: { step: lanes.steps, phase: [] } } };
-}
-
-// The canvas lies over the room that the figure leaves, wherever that is after a zoom or a change of width.
-function paintTimeRows(canvas, plot, lanes) {
-  const { xaxis, yaxis3 } = plot._fullLayout;
-  canvas.hidden = !lanes || !yaxis3;
-  if (canvas.hidden) return;
-  const ratio = devicePixelRatio;
-  const [width, height] = [xaxis._length, yaxis3._length];
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
-  Object.assign(canvas.style, { left: `${xaxis._offset}px`, top: `${yaxis3._offset}px`, width: `${width}px`, height: `${height}px` });
-  const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
-  const [from, to] = xaxis.range.map((seconds) => seconds * 1e9);
-  paintLanes(context, lanes, { left: 0, top: 0, width, row: height / lanes.rows.length }, from, to);
-}
-
-function missing(rank) {
-  if (rank.left_out) return section("timeline", "Over time", null, element("div", { class: "panel empty" }, rank.left_out));
-  const text =
-    "This trace has no history: it holds the state of the memory at one moment, so nothing can be drawn over time. " +
-    "To see a timeline, record the run: memtrace record -- python train.py";
-  return section("timeline", "Over time", null, element("div", { class: "panel empty" }, text));
-}
-
-function axisButtons(state, redraw) {
-  return Object.entries(AXES).map(([axis, label]) =>
-    element("button", { type: "button", "data-axis": axis, onclick: () => { state.axis = axis; redraw(); } }, label),
-  );
-}
-
-function legend(view, state, redraw, lanes) {
-  const keys = [...view.categories].reverse().map((series) => {
-    const hatched = series.category === "unknown";
-    const toggle = (event) => {
-      if (!state.hidden.delete(series.category)) state.hidden.add(series.category);
-      event.currentTarget.setAttribute("aria-pressed", String(!state.hidden.has(series.category)));
-      redraw();
-    };
-    return element("button", { type: "button", class: "key", "aria-pressed": "true", title: "show or hide", onclick: toggle }, swatch(series.color, hatched), series.label);
-  });
-  const lines = [
-    view.figures.wall.data.some((trace) => trace.meta === "allocated") && element("span", { class: "key line" }, element("span", { class: "stroke" }), "allocated"),
-    view.reserved && element("span", { class: "key line" }, element("span", { class: "stroke dashed" }), "reserved"),
-    view.figures.wall.data.some((trace) => trace.meta === "device") && element("span", { class: "key line" }, element("span", { class: "diamond" }, "◇"), "device, all processes, at step ends"),
-  ];
-  return element("div", { class: "legend" }, keys, lines, lanes && laneKeys(lanes));
-}
-
-function withHidden(figure, hidden) {
-  const data = figure.data.map((trace) => (hidden.has(trace.meta) ? { ...trace, visible: false } : trace));
-  return { ...figure, data };
-}
-
-function withSpan(figure, span) {
-  if (span === null) return figure;
-  const { layout } = figure;
-  return { ...figure, layout: { ...layout, xaxis: { ...layout.xaxis, range: [...span] } } };
-}
-
-// The moment that the rest of the page shows.
-function withMark(figure, place) {
-  if (place === null) return figure;
-  const line = { type: "line", xref: "x", yref: "y domain", x0: place, x1: place, y0: 0, y1: 1, line: { color: "var(--accent)", width: 1.6, dash: "dash" } };
-  return { ...figure, layout: { ...figure.layout, shapes: [...figure.layout.shapes, line] } };
-}
-
-// The reading is our own: plotly's formats know no binary units, and its nearest point may lie across a gap. It shows the
-// values that hold at the pointer, which are those of the last event at or before it.
-function followPointer(frame, plot, reading, readAt) {
-  const hide = () => { reading.hidden = true; };
-  frame.addEventListener("pointerleave", hide);
-  frame.addEventListener("pointerdown", hide);
-  frame.addEventListener("pointermove", (event) => {
-    const axis = plot._fullLayout?.xaxis;
-    if (!axis || event.buttons) return hide();
-    const box = plot.getBoundingClientRect();
-    const left = event.clientX - box.left;
-    const place = axis.p2c(left - axis._offset);
-    if (left < axis._offset || left > axis._offset + axis._length) return hide();
-    reading.replaceChildren(...readAt(place, timeRowAt(plot, event.clientY - box.top)));
-    reading.hidden = false;
-    const beyond = left + 24 + reading.offsetWidth > box.width;
-    reading.style.left = `${beyond ? left - reading.offsetWidth - 16 : left + 16}px`;
-    reading.style.top = `${Math.max(8, Math.min(event.clientY - box.top - 40, box.height - reading.offsetHeight - 8))}px`;
-  });
-}
-
-// The row of time under the pointer; null over the memory.
-function timeRowAt(plot, y) {
-  const axis = plot._fullLayout.yaxis3;
-  if (!axis || y < axis._offset || y >= axis._offset + axis._length) return null;
-  return Math.floor(((y - axis._offset) / axis._length) * axis.tickvals.length);
-}
-
-// A click is a press without a move; plotly keeps drags to itself.
-function hearClicks(frame, plot, clicked) {
-  let from = null;
-  frame.addEventListener("pointerdown", (event) => { from = event; }, true);
-  frame.addEventListener("click", (event) => {
-    const axis = plot._fullLayout?.xaxis;
-    if (!axis || from === null || Math.hypot(event.clientX - from.clientX, event.clientY - from.clientY) > 3) return;
-    const left = event.clientX - plot.getBoundingClientRect().left - axis._offset;
-    if (left >= 0 && left <= axis._length) clicked(axis.p2c(left));
-  }, true);
-}
-
-/** What the pointer shows at a place of an axis. */
-function readingAt(payload, view, axis, place, module) {
-  const head = readingHead(view, axis, place);
-  if (!view.seconds) return [head];
-  const places = resolveArray(payload, axis === "wall" ? view.seconds : view.events);
-  const index = lastNotAbove(places, place);
-  const first = view.categories.length ? resolveArray(payload, view.categories[0].array) : [];
-  if (index < 0 || Number.isNaN(first[index])) return [head, element("div", { class: "muted" }, "not recorded here")];
-  const rows = [];
-  for (const series of [...view.categories].reverse()) {
-    const bytes = resolveArray(payload, series.array)[index];
-    if (bytes) rows.push(readingRow(swatch(series.color, series.category === "unknown"), series.label, bytes));
-  }
-  const lines = [["allocated", view.allocated], ["reserved", view.reserved]]
-    .filter(([, reference]) => reference !== null)
-    .map(([label, reference]) => readingRow("", label, resolveArray(payload, reference)[index], "total"));
-  return [head, element("table", {}, element("tbody", {}, lines, rows)), module && element("div", { class: "muted mono" }, `in ${module}`)].filter(Boolean);
-}
-
-/** The first line of a reading: when, and in which step and phase. */
-function readingHead(view, axis, place) {
-  const when = axis === "wall" ? formatSeconds(place) : `event ${Math.round(Math.max(place, 0)).toLocaleString("en-US")}`;
-  const where = ["step", "phase"].map((lane) => innermost(view.lanes[axis][lane], place)).filter(Boolean).join(" · ");
-  return element("div", { class: "reading-head" }, element("span", {}, when), where && element("span", { class: "muted" }, where));
-}
-
-function readingRow(mark, label, bytes, kind = "") {
-  return element("tr", { class: kind, "data-label": label }, element("td", {}, mark), element("td", {}, label), element("td", { class: "number" }, formatBytes(bytes)));
-}
-
-// Spans are sorted by start and nest: the last one that holds the place is the innermost.
-function innermost(spans, place) {
-  const holding = spans.filter(([start, end]) => start <= place && place <= end);
-  return holding.length ? holding[holding.length - 1][2] : null;
 }

@@ -1,6 +1,6 @@
 // Where the GPU's time goes: the whole as one bar, a row a step, and what no row holds.
 
-import { element, section, stackedBar, swatch } from "./dom.js";
+import { columnHead, element, section, stackedBar, swatch } from "./dom.js";
 import { saveCsv } from "./save.js";
 
 /** The view of one rank with a time. */
@@ -10,7 +10,7 @@ export function timeSection(rank) {
   const keys = view.parts.map((part) =>
     element("span", { class: "key", "data-part": part.name }, swatch(part.color, part.hatched), `${part.label} `, element("b", { class: "number" }, part.percent), element("span", { class: "muted number" }, ` ${part.value}`)),
   );
-  const head = element("tr", {}, ["Step", "", ...view.columns].map((label, index) => element("th", { scope: "col", class: index > 1 ? "number" : null }, label)));
+  const head = element("tr", {}, ["Step", "", ...view.columns].map((label, index) => columnHead(label, { class: index > 1 ? "number" : null })));
   const rows = view.rows.map((row) =>
     element(
       "tr",

@@ -8,7 +8,7 @@ onmessage = async (event) => {
   try {
     const bytes = await inflate(bytesOfBase64(text), packedBytes(view.columns), (share) => postMessage({ share }));
     const data = buildMapData(unpackColumns(bytes, view.columns), view);
-    const buffers = new Set(Object.values(data).filter(ArrayBuffer.isView).map((array) => array.buffer));
+    const buffers = new Set([...Object.values(data), ...Object.values(data.checkpoints)].filter(ArrayBuffer.isView).map((array) => array.buffer));
     postMessage({ data }, [...buffers]);
   } catch (error) {
     postMessage({ error: String(error.message ?? error) });

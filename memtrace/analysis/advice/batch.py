@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
-from memtrace.analysis.advice.kept_for_backward import kept_as, shapes
+from memtrace.analysis.advice.kept_for_backward import kept_as, parameter_shapes, shapes
 from memtrace.analysis.results.report import Finding
+from memtrace.analysis.time.batches import inputs_of_training
 from memtrace.schema.names import Category, Phase
 from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import NULL, IntArray
@@ -27,8 +28,9 @@ _OF_THE_BATCH = (
 
 def smaller_micro_batch(case: Case) -> Finding | None:
     """Return the advice to halve the micro-batch and accumulate gradients over twice as many."""
-    batch = _batch(case)
-    if batch is not None and batch <= 1:
+    largest = _largest_input(case)
+    batch = None if largest is None else _first_dimension(case, largest)
+    if batch is not None and (batch <= 1 or _is_the_same_each_step(case, largest)):
         return None
     # Of an odd batch the larger half is what counts.
     kept_rows, of_rows = (1, 2) if batch is None else (-(-batch // 2), batch)
@@ -68,15 +70,26 @@ def _is_live(case: Case, rows: IntArray) -> BoolArray:
     return (case.lifetimes.start[rows] <= case.peak_moment) & (case.lifetimes.in_use_end[rows] > case.peak_moment)
 
 
-def _batch(case: Case) -> int | None:
-    """Return the rows in a batch: the first dimension of the largest input; `None` where it was not recorded."""
-    owners = case.history.rank.table("owners")
-    inputs = np.flatnonzero(owners["category"] == case.history.rank.string_id(Category.INPUT.value))
+def _largest_input(case: Case) -> int | None:
+    """Return the row of owners of the largest input of a training forward; `None` where none was recorded."""
+    inputs = inputs_of_training(case.history.rank)
     if not len(inputs):
         return None
-    largest = inputs[np.argmax(owners["tensor_bytes"][inputs])]
-    shape = parse_shape(case.history.rank.text(int(owners["shape"][largest])))
+    return int(inputs[np.argmax(case.history.rank.table("owners")["tensor_bytes"][inputs])])
+
+
+def _first_dimension(case: Case, row: int) -> int | None:
+    shape = parse_shape(case.history.rank.text(int(case.history.rank.table("owners")["shape"][row])))
     return shape[0] if shape else None
+
+
+def _is_the_same_each_step(case: Case, row: int | None) -> bool:
+    """Return whether an input is no batch: one allocation that goes into every step, as a whole graph does."""
+    inputs, allocation = inputs_of_training(case.history.rank), case.history.attribution.allocation_of_owner
+    if row is None or allocation[row] < 0:
+        return False
+    steps = case.history.rank.table("owners")["step"][inputs[allocation[inputs] == allocation[row]]]
+    return len(np.unique(steps)) > 1
 
 
 def _from_the_batch(case: Case) -> BoolArray:
@@ -84,7 +97,7 @@ def _from_the_batch(case: Case) -> BoolArray:
     made = case.in_phase(Phase.FORWARD, Phase.BACKWARD, Phase.RECOMPUTE) | case.is_category(Category.ACTIVATION)
     # An input is known to be one batch where it was seen going into a forward; else it may be a whole data set.
     made |= case.is_category(Category.INPUT) & (case.history.attribution.owner_row != NULL)
-    made &= case.is_category(*_OF_THE_BATCH) & ~case.lifetimes.is_initial
+    made &= case.is_category(*_OF_THE_BATCH) & ~case.lifetimes.is_initial & ~_in_evaluation(case)
     # Copies of weights in the type of autocast are kept for backward as well.
     cast = np.zeros(len(made), np.bool_)
     for dtype in case.history.rank.header.get("autocast_dtypes") or []:
@@ -94,12 +107,17 @@ def _from_the_batch(case: Case) -> BoolArray:
     return made
 
 
+def _in_evaluation(case: Case) -> BoolArray:
+    """Return whether each allocation was made while the program evaluated, whose batch is another one."""
+    starts, ends = case.history.evaluations.T
+    at = np.searchsorted(starts, case.start_ns, side="right") - 1
+    # Before the first stretch reads the entry at the end.
+    return (at >= 0) & (case.start_ns < np.append(ends, NULL)[at])
+
+
 def _weight_shapes(case: Case) -> set[tuple[int, ...] | None]:
     """Return the shapes of the parameters, and what they are transposed."""
-    rank, owners = case.history.rank, case.history.rank.table("owners")
-    of_parameters = owners["category"] == rank.string_id(Category.PARAMETER.value)
-    known = (parse_shape(rank.text(int(one))) for one in np.unique(owners["shape"][of_parameters]))
-    matrices = [shape for shape in known if shape is not None and len(shape) >= 2]
+    matrices = parameter_shapes(case)
     return {*matrices, *(shape[::-1] for shape in matrices)}
 
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Collection, Iterable
 from memtrace.analysis.advice.allocator import expandable_segments
 from memtrace.analysis.advice.batch import smaller_micro_batch
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.advice.frozen import frozen_in_float
 from memtrace.analysis.advice.gradients import gradients_through_forward
+from memtrace.analysis.advice.kept import kept_past_its_step
 from memtrace.analysis.advice.logits import logits_in_chunks
 from memtrace.analysis.advice.optimizer import eight_bit_state, lists_of_temporaries
 from memtrace.analysis.advice.outputs import outputs_of_the_pass_before
@@ -31,11 +33,13 @@ _RULES: tuple[Callable[[Case], Finding | None], ...] = (
     lists_of_temporaries,
     gradients_through_forward,
     outputs_of_the_pass_before,
+    kept_past_its_step,
     expandable_segments,
     smaller_micro_batch,
     selective_recomputation,
     full_recomputation,
     lower_precision,
+    frozen_in_float,
     eight_bit_state,
     sharded_state,
 )
@@ -63,12 +67,13 @@ def _said_to_be_inferred(finding: Finding) -> Finding:
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return findings by severity, then by bytes saved, then by time saved."""
-    return tuple(
-        sorted(
-            findings, key=lambda one: (SEVERITIES.index(one.severity), -(one.saves_bytes or 0), -(one.saves_ns or 0))
-        )
-    )
+    """Return findings by severity, what costs nothing before what does, then by bytes saved, then by time saved."""
+
+    def rank(one: Finding) -> tuple[int, bool, int, int]:
+        costs = one.severity == "info" and not one.cost.startswith("None")
+        return SEVERITIES.index(one.severity), costs, -(one.saves_bytes or 0), -(one.saves_ns or 0)
+
+    return tuple(sorted(findings, key=rank))
 
 
 def failing(findings: Iterable[Finding], conditions: Collection[str]) -> tuple[Finding, ...]:

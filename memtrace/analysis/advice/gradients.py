@@ -14,13 +14,14 @@ known: of all allocations of its size, it stands where the gradient stood when t
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.advice.passes import Pass, first_passes
 from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.events.over_gaps import first_rows
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category
 from memtrace.store.columns import NULL, IntArray
@@ -30,21 +31,30 @@ from memtrace.units import format_bytes
 def gradients_through_forward(case: Case) -> Finding | None:
     """Return the advice to drop gradients before the next forward, where they are alive during it."""
     rows, passes = _separate_gradients(case), first_passes(case)
+    # Those that no optimizer steps are no matter of when they are dropped.
+    rows = np.setdiff1d(rows, gradients_of(case, set(case.history.rank.header.get("unstepped_parameters") or ())))
     cut = _held(case, rows, passes)
     new_peak = case.new_peak(cut)
     if new_peak is None:
         return None
     held, is_kept = case.at_peak(cut), _are_kept(case, rows, passes)
-    change = (
-        "Call optimizer.zero_grad(set_to_none=True), the default of torch, in place of set_to_none=False"
-        if is_kept
-        else "Call optimizer.zero_grad() right after optimizer.step(), before the forward and not after it"
-    )
+    # Whether zero_grad was told to keep them was recorded; that they are kept alone does not say why.
+    is_zeroed = is_kept and bool(case.history.rank.header.get("keeps_gradients"))
+    if is_zeroed:
+        change = "Call optimizer.zero_grad(set_to_none=True), the default of torch, in place of set_to_none=False"
+    elif is_kept:
+        change = "Drop the gradients after optimizer.step(): nothing does, so find out whether zero_grad() covers them"
+    else:
+        change = "Call optimizer.zero_grad() right after optimizer.step(), before the forward and not after it"
     return Finding(
         slug="gradients-through-forward",
         severity="warning",
         title=f"Gradients of the step before are held through the forward: {format_bytes(held)} at the peak",
-        evidence={"gradients_held_at_peak_bytes": held, "zeroed_in_place": is_kept},
+        evidence={
+            "gradients_held_at_peak_bytes": held,
+            "kept_from_step_to_step": is_kept,
+            "zeroed_in_place": is_zeroed,
+        },
         change=f"{change}.",
         cost="None: backward makes gradients anew. Code that reads .grad between steps must expect None.",
         saves_bytes=case.peak_bytes - new_peak,
@@ -53,6 +63,15 @@ def gradients_through_forward(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=place_of(case.history, rows),
     )
+
+
+def gradients_of(case: Case, names: Collection[str]) -> IntArray:
+    """Return the allocations that are gradients of parameters with some names."""
+    rank, owners = case.history.rank, case.history.rank.table("owners")
+    ids = [number for number in np.unique(owners["name"]).tolist() if number != NULL and rank.text(number) in names]
+    chosen = (owners["category"] == rank.string_id(Category.GRADIENT.value)) & np.isin(owners["name"], ids)
+    found = np.unique(case.history.attribution.allocation_of_owner[chosen])
+    return found[found >= 0]
 
 
 def _separate_gradients(case: Case) -> IntArray:
@@ -75,10 +94,12 @@ def _held(case: Case, rows: IntArray, passes: Sequence[Pass]) -> Cut:
     # Counted up within each gradient: of counts 2, 0, 3 the passes are first + 0, 1 and first + 0, 1, 2.
     at = at + np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
     ends = np.minimum(lifetimes.in_use_end[held], backward[at])
-    made = np.searchsorted(backward, lifetimes.start[held], side="right") - 1
+    # What is there again after a gap was made before it.
+    origin = first_rows(lifetimes, case.history.moments)[held]
+    made = np.searchsorted(backward, lifetimes.start[origin], side="right") - 1
     is_made_again = (lifetimes.in_use_end[held] > backward[at]) & (made >= 0) & (made < at)
-    is_made_again &= lifetimes.start[held] < end[made]
-    for chosen, twins in _made_again(case, passes, held, made, at, np.flatnonzero(is_made_again)):
+    is_made_again &= lifetimes.start[origin] < end[made]
+    for chosen, twins in _made_again(case, passes, origin, made, at, np.flatnonzero(is_made_again)):
         ends[chosen] = lifetimes.in_use_end[twins]
     starts = np.maximum(lifetimes.start[held], after_step[at])
     return Cut(start=starts, end=np.maximum(ends, starts), size_bytes=lifetimes.size_bytes[held])

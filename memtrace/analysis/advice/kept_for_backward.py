@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case
+from memtrace.schema.names import Category
 from memtrace.schema.shapes import parse_shape
 from memtrace.store.columns import NULL, IntArray
 
@@ -50,6 +51,14 @@ def shapes(case: Case, rows: IntArray) -> list[tuple[int, ...] | None]:
     rank, saved_row = case.history.rank, case.history.attribution.saved_row[rows]
     column = rank.table("saved")["shape"]
     return [None if row == NULL else parse_shape(rank.text(int(column[row]))) for row in saved_row.tolist()]
+
+
+def parameter_shapes(case: Case) -> set[tuple[int, ...]]:
+    """Return the shapes of the parameters that have two dimensions at least."""
+    rank, owners = case.history.rank, case.history.rank.table("owners")
+    of_parameters = owners["category"] == rank.string_id(Category.PARAMETER.value)
+    known = (parse_shape(rank.text(int(one))) for one in np.unique(owners["shape"][of_parameters]))
+    return {shape for shape in known if shape is not None and len(shape) >= 2}
 
 
 def _groups(case: Case) -> IntArray:

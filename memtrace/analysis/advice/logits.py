@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
-from memtrace.analysis.advice.kept_for_backward import kept_by, shapes
+from memtrace.analysis.advice.kept_for_backward import kept_by, parameter_shapes, shapes
 from memtrace.analysis.advice.passes import all_passes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.results.report import Finding
@@ -23,20 +23,32 @@ from memtrace.store.columns import IntArray
 from memtrace.units import format_bytes
 
 _LOSS = re.compile(r"LogSoftmax|NllLoss\w*|CrossEntropyLoss\w*")
+_CHOICE = re.compile(r"Gather|Logsumexp")
+"""What takes the logarithms of chosen words out of those of all: of these only rows of a vocabulary count."""
 _NUM_CHUNKS = 8
 _WORTH_REWRITING_SHARE = 0.1
 """Less than this part of the peak is no reason to rewrite a loss: any classifier has logits."""
 _ITEM_SIZES = (2, 4)
+_CHANGE = (
+    f"Compute head and loss for an {_NUM_CHUNKS}th of the tokens at a time, each part under "
+    "torch.utils.checkpoint.checkpoint, or use a fused linear cross-entropy (as in liger-kernel)."
+)
+_CHANGE_OF_CHOICE = (
+    f"Only one word of each row is used: compute head, log_softmax and gather for an {_NUM_CHUNKS}th of the tokens at "
+    "a time, each part under torch.utils.checkpoint.checkpoint, or logits.gather(…) - logits.logsumexp(-1) row by row "
+    "(selective_log_softmax in trl)."
+)
 _OTHER_OWNER = (Category.PARAMETER, Category.BUFFER, Category.GRADIENT, Category.OPTIMIZER_STATE, Category.INPUT)
 
 
 def logits_in_chunks(case: Case) -> Finding | None:
     """Return the advice to compute logits and loss in chunks, where all logits at once make the peak."""
-    rows = np.flatnonzero(kept_by(case, lambda name: _LOSS.fullmatch(name) is not None))
-    tables = [shape for shape in shapes(case, rows) if shape is not None and len(shape) >= 2]
-    if not tables:
+    of_loss, of_choice = (_tables(case, pattern) for pattern in (_LOSS, _CHOICE))
+    widths = {width for shape in parameter_shapes(case) if len(shape) == 2 for width in shape}
+    chosen = [shape for shape in of_choice if shape[-1] in widths]
+    if not of_loss and not chosen:
         return None
-    shape = max(tables, key=math.prod)
+    shape = max([*of_loss, *chosen], key=math.prod)
     copies = _copies(case, shape)
     sizes = case.lifetimes.size_bytes[copies]
     cut = case.cut(copies, sizes - sizes // _NUM_CHUNKS)
@@ -56,8 +68,7 @@ def logits_in_chunks(case: Case) -> Finding | None:
             "vocabulary": shape[-1],
             "one_copy_bytes": int(case.lifetimes.size_bytes[at_peak].max()),
         },
-        change=f"Compute head and loss for an {_NUM_CHUNKS}th of the tokens at a time, each part under "
-        "torch.utils.checkpoint.checkpoint, or use a fused linear cross-entropy (as in liger-kernel).",
+        change=_CHANGE if shape in of_loss else _CHANGE_OF_CHOICE,
         cost="The product of the head is computed twice; a fused kernel does without.",
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,
@@ -65,6 +76,12 @@ def logits_in_chunks(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=place_of(case.history, at_peak),
     )
+
+
+def _tables(case: Case, operators: re.Pattern[str]) -> list[tuple[int, ...]]:
+    """Return the shapes, of two dimensions at least, that some operators keep."""
+    rows = np.flatnonzero(kept_by(case, lambda name: operators.fullmatch(name) is not None))
+    return [shape for shape in shapes(case, rows) if shape is not None and len(shape) >= 2]
 
 
 def _copies(case: Case, shape: tuple[int, ...]) -> IntArray:

@@ -63,7 +63,8 @@ def _held(case: Case) -> tuple[IntArray, IntArray]:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     kinds = case.is_category(Category.ACTIVATION, Category.TEMPORARY, Category.UNKNOWN)
     # Optimizers carry a temporary over to their next step, which no loop can let go of.
-    rows = np.flatnonzero(kinds & ~case.in_phase(Phase.OPTIMIZER) & ~lifetimes.is_initial)
+    kinds &= ~lifetimes.is_initial | case.is_category(Category.ACTIVATION)
+    rows = np.flatnonzero(kinds & ~case.in_phase(Phase.OPTIMIZER))
     following = np.searchsorted(forward, lifetimes.start[rows], side="right")
     rows, following = (one[(following > 0) & (following < len(forward))] for one in (rows, following))
     limit = np.append(forward[1:], _end_of_steps(case))[following]

@@ -16,7 +16,7 @@ from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.what_if.recompute import FULL, SELECTIVE, forwards, innermost, is_dropped, is_projected
-from memtrace.schema.names import Category
+from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
 
@@ -43,7 +43,7 @@ def selective_recomputation(case: Case) -> Finding | None:
 
 def _recomputation(case: Case, what: str) -> Finding | None:
     regions = list(_regions(case, what))
-    if not regions:
+    if not regions or (what == FULL and _recomputes(case)):
         return None
     cut = Cut(
         start=np.concatenate([np.full(len(rows), start, np.int64) for rows, start, _ in regions]),
@@ -69,6 +69,12 @@ def _recomputation(case: Case, what: str) -> Finding | None:
         rank=case.history.rank.rank,
         where=place_of(case.history, np.concatenate(live)),
     )
+
+
+def _recomputes(case: Case) -> bool:
+    """Return whether layers ran again in the backward of any step: then it is known, and something switches it off."""
+    rank = case.history.rank
+    return bool((rank.table("phases")["phase"] == rank.string_id(Phase.RECOMPUTE.value)).any())
 
 
 def _regions(case: Case, what: str) -> Iterator[tuple[IntArray, int, int]]:

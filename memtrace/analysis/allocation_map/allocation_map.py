@@ -228,7 +228,7 @@ def _spans(history: DeviceHistory) -> tuple[tuple[int, int, str, str], ...]:
     for lane, name in (("step", "step"), ("phase", "phase")):
         table = rank.table(f"{lane}s")
         for row in table.rows():
-            if lane == "step" and not row["recorded"] and row["end_ns"] is not None:
+            if row["start_ns"] is None or (lane == "step" and not row["recorded"] and row["end_ns"] is not None):
                 continue
             first, last = _moments(history, row["start_ns"], row["end_ns"])
             found.append((first, last, lane, str(row["step"]) if lane == "step" else rank.text(row[name]) or ""))

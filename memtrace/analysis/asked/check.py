@@ -7,7 +7,7 @@ error and never a pass.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from memtrace.analysis.asked.check_figures import (
@@ -26,6 +26,7 @@ from memtrace.analysis.asked.diff import compare
 from memtrace.analysis.results.check import BaselineResult, Budget, BudgetResult, ChangeResult, Check, GrownStack
 from memtrace.analysis.results.diff import RankDiff
 from memtrace.analysis.results.report import PredictedPeak, RankReport, Report, StackRow
+from memtrace.analysis.sentences.death import death_of
 from memtrace.errors import MemtraceError
 from memtrace.schema.frames import own_frames
 from memtrace.units import parse_bytes
@@ -34,6 +35,10 @@ _BUDGET = re.compile(r"\s*([a-z_]+(?:\.[a-z_]+)?)\s*(<=|<|=)\s*([^<>=]+)")
 _INCOMPLETE = frozenset({"missing-ranks", "file-unreadable"})
 """Notes of a run that say that a rank was not looked at."""
 _NUM_STACKS = 3
+_DEATHS = frozenset({"exception", "signal", "exit"})
+"""Ways to die after which figures say nothing. An out-of-memory is told by rank; some runs are stopped on purpose."""
+ALL_CATEGORIES = "categories"
+"""Stands for every category where they are asked for."""
 
 
 def parse_budget(text: str) -> Budget:
@@ -68,19 +73,21 @@ def check(
     *,
     baseline: Report | None = None,
     tolerance_pct: float = 0.0,
+    gates: Collection[str] = (),
 ) -> Check:
     """Hold a report against budgets, which every rank must keep, and against a baseline.
 
-    `tolerance_pct` is the growth allowed to the peak and to each category there, in percent of the baseline's peak.
+    `tolerance_pct` is the growth allowed to the peak, what is reserved, the steady state and what leaks, in percent of
+    the baseline's. Categories at the peak inform; those that `gates` names must not grow by more than that of the peak.
 
     Raises:
         MemtraceError: the report, or the baseline, does not hold a figure that is asked for.
     """
     ranks = _judged(report)
     results = tuple(_budget_result(budget, ranks) for budget in budgets)
-    against = None if baseline is None else _against(baseline, report, tolerance_pct)
+    against = None if baseline is None else _against(baseline, report, tolerance_pct, gates)
     problems = tuple(_problems(report))
-    kept = all(one.passed for one in results) and (against is None or all(one.passed for one in against.changes))
+    kept = all(one.passed for one in results) and (against is None or not any(map(_breaks, against.changes)))
     return Check(
         title=report.title,
         passed=kept and not problems,
@@ -101,6 +108,9 @@ def _judged(report: Report) -> tuple[RankReport, ...]:
 
 
 def _problems(report: Report) -> Iterator[str]:
+    death = death_of(report.ranks, report.warnings)
+    if death is not None and death.kind in _DEATHS:
+        yield f"{death.sentence} Its figures are those of a run that did not go on."
     for rank in report.ranks:
         if rank.oom is not None and not rank.oom.predicted:
             # It died before it reached its peak: what is below the budget says nothing.
@@ -147,19 +157,31 @@ def _largest(name: str, rank: RankReport) -> tuple[StackRow, ...]:
     return tuple(rows[:_NUM_STACKS])
 
 
-def _against(baseline: Report, report: Report, tolerance_pct: float) -> BaselineResult:
+def _breaks(change: ChangeResult) -> bool:
+    return change.gates and not change.passed
+
+
+def _verdict(changes: Sequence[ChangeResult]) -> str:
+    if any(map(_breaks, changes)):
+        return "WORSE"
+    return "BETTER" if any(one.name == "peak" and one.fell for one in changes) else "SAME"
+
+
+def _against(baseline: Report, report: Report, tolerance_pct: float, gates: Collection[str]) -> BaselineResult:
     """Return the comparison with a baseline; raises `MemtraceError` where they have nothing to compare."""
     diff = compare(_with_judged(baseline), _with_judged(report))
     if diff.only_in_a:
         message = f"{report.title} has no {', '.join(diff.only_in_a)}, which the baseline has"
         raise MemtraceError(message, hint="compare runs on as many ranks and devices", slug=NO_VALUE)
-    by_rank = {at: tuple(_changes(rank, tolerance_pct)) for at, rank in enumerate(diff.ranks)}
-    broken = next((at for at, changes in by_rank.items() if not all(one.passed for one in changes)), None)
+    by_rank = {at: tuple(_changes(rank, tolerance_pct, gates)) for at, rank in enumerate(diff.ranks)}
+    broken = next((at for at, changes in by_rank.items() if any(map(_breaks, changes))), None)
     grown = () if broken is None else _grown(diff.ranks[broken])
+    every = tuple(one for changes in by_rank.values() for one in changes)
     return BaselineResult(
         title=baseline.title,
         tolerance_pct=tolerance_pct,
-        changes=tuple(one for changes in by_rank.values() for one in changes),
+        verdict=_verdict(every),
+        changes=every,
         grown=grown,
     )
 
@@ -183,22 +205,40 @@ def _with_judged(report: Report) -> Report:
     return replace(report, ranks=ranks)
 
 
-def _changes(rank: RankDiff, tolerance_pct: float) -> Iterator[ChangeResult]:
-    """Yield the peak and each category of one rank."""
-    before, after = rank.peak_a_bytes or 0, rank.peak_b_bytes or 0
+def _changes(rank: RankDiff, tolerance_pct: float, gates: Collection[str]) -> Iterator[ChangeResult]:
+    """Yield what gates, as far as both sides know it, and each category of one rank."""
+    peak = rank.peak_a_bytes or 0
+    figures = [("peak", peak, rank.peak_b_bytes or 0)]
+    for name, before, after in (
+        ("reserved", rank.reserved_a_bytes, rank.reserved_b_bytes),
+        ("steady_peak", rank.steady_a_bytes, rank.steady_b_bytes),
+    ):
+        if before is not None and after is not None:
+            figures.append((name, before, after))
+    if rank.leak_a_bytes or rank.leak_b_bytes:
+        figures.append(("leak", rank.leak_a_bytes, rank.leak_b_bytes))
+    for name, before, after in figures:
+        yield _change(rank, name, before, after, _share(before, tolerance_pct), gates=True)
+    for one in rank.categories:
+        asked = ALL_CATEGORIES in gates or str(one.name) in gates
+        yield _change(rank, str(one.name), one.a_bytes, one.b_bytes, _share(peak, tolerance_pct), gates=asked)
+
+
+def _share(num_bytes: int, percent: float) -> int:
     # Half up, as sizes are read: a tolerance of 2 % of 150 bytes is 3 bytes, whatever floats make of it.
-    limit = int(before * tolerance_pct / 100 + 0.5)
-    for name, left, right in [
-        ("peak", before, after),
-        *((one.name, one.a_bytes, one.b_bytes) for one in rank.categories),
-    ]:
-        yield ChangeResult(
-            name=str(name),
-            rank=rank.rank,
-            device=rank.device_b,
-            baseline_bytes=left,
-            value_bytes=right,
-            delta_bytes=right - left,
-            limit_bytes=limit,
-            passed=right - left <= limit,
-        )
+    return int(num_bytes * percent / 100 + 0.5)
+
+
+def _change(rank: RankDiff, name: str, before: int, after: int, limit: int, *, gates: bool) -> ChangeResult:
+    return ChangeResult(
+        name=name,
+        rank=rank.rank,
+        device=rank.device_b,
+        gates=gates,
+        baseline_bytes=before,
+        value_bytes=after,
+        delta_bytes=after - before,
+        limit_bytes=limit,
+        passed=after - before <= limit,
+        fell=before - after > limit,
+    )

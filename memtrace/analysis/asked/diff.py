@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
-
-from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepCurve, StepDiff
-from memtrace.analysis.results.report import IntArray, Peak, RankReport, Report, StackRow
+from memtrace.analysis.asked.step_curve import step_curve
+from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepDiff
+from memtrace.analysis.results.report import Peak, RankReport, Report, StackRow
 from memtrace.analysis.sentences.verdict import main_rank
+from memtrace.schema.frames import own_frames
 from memtrace.units import format_bytes
 
 _LINE = re.compile(r":\d+(?= |$)")
@@ -81,13 +81,23 @@ def _rank_diff(a: RankReport, b: RankReport) -> RankDiff:
         steps=_steps(a, b, allocated=allocated),
         reserved_a_bytes=a.max_reserved_bytes,
         reserved_b_bytes=b.max_reserved_bytes,
-        curve_a=_curve(a, allocated=allocated),
-        curve_b=_curve(b, allocated=allocated),
+        steady_a_bytes=_steady(a, allocated=allocated),
+        steady_b_bytes=_steady(b, allocated=allocated),
+        leak_a_bytes=sum(one.bytes_per_step for one in a.leaks),
+        leak_b_bytes=sum(one.bytes_per_step for one in b.leaks),
+        curve_a=step_curve(a, allocated=allocated),
+        curve_b=step_curve(b, allocated=allocated),
     )
 
 
 def _height(peak: Peak, *, allocated: bool) -> int | None:
     return peak.allocated_bytes if allocated else peak.requested_bytes
+
+
+def _steady(rank: RankReport, *, allocated: bool) -> int | None:
+    """Return the peak of the steps after the first, where they were recorded and not predicted."""
+    peak = rank.steady_state_peak
+    return None if peak is None or peak.predicted else _height(peak, allocated=allocated)
 
 
 def _by_category(peak: Peak) -> dict[str | None, int]:
@@ -117,8 +127,24 @@ def _stacks(a: Sequence[StackRow], b: Sequence[StackRow]) -> tuple[StackDiff, ..
     # Shown with lines: those of B, of A where B has no such stack.
     shown = {_without_lines(row.frames): row.frames for row in (*a, *b)}
     rows += [_stack(shown[key], rest_a.get(key, 0), rest_b.get(key, 0)) for key in dict.fromkeys([*rest_a, *rest_b])]
-    found = [row for row in rows if row.delta_bytes]
+    found = [row for row in _of_one_line(rows) if row.delta_bytes]
     return tuple(sorted(found, key=lambda row: (-abs(row.delta_bytes), row.frames)))
+
+
+def _of_one_line(rows: Sequence[StackDiff]) -> list[StackDiff]:
+    """Return the rows, those of one line of the program together that only one side has: a library took another way."""
+    together: dict[Frames, StackDiff] = {}
+    found = []
+    for row in rows:
+        own = _without_lines(tuple(own_frames(row.frames)))
+        if (row.a_bytes and row.b_bytes) or not own:
+            found.append(row)
+            continue
+        other = together.get(own)
+        frames = row.frames if other is None or row.b_bytes else other.frames
+        a_bytes, b_bytes = (0, 0) if other is None else (other.a_bytes, other.b_bytes)
+        together[own] = _stack(frames, a_bytes + row.a_bytes, b_bytes + row.b_bytes)
+    return [*found, *together.values()]
 
 
 def _summed(rows: Iterable[StackRow], key: Callable[[Frames], Frames]) -> dict[Frames, int]:
@@ -157,34 +183,6 @@ def _steps(a: RankReport, b: RankReport, *, allocated: bool) -> tuple[StepDiff, 
         for step in sorted({*sides[0], *sides[1]})
         for left, right in [(sides[0].get(step), sides[1].get(step))]
     )
-
-
-def _curve(rank: RankReport, *, allocated: bool) -> StepCurve | None:
-    """Return the memory of a rank over its steps."""
-    timeline = rank.timeline
-    ended = [one for one in rank.steps if one.start_ns is not None and one.end_ns is not None]
-    if timeline is None or not ended:
-        return None
-    level = timeline.allocated_bytes if allocated else timeline.requested_bytes
-    if level is None:
-        return None
-    # On the axis a step's start is its number, and its end the next number; what lies between steps is left out.
-    starts = np.array([one.start_ns for one in ended], np.int64)
-    ends = np.array([one.end_ns for one in ended], np.int64)
-    numbers = np.array([one.step for one in ended], np.int64)
-    at = np.searchsorted(starts, timeline.time_ns, side="right") - 1
-    inside = (at >= 0) & (timeline.time_ns <= ends[np.maximum(at, 0)])
-    chosen = np.flatnonzero(inside)
-    if not len(chosen):
-        return None
-    return StepCurve(
-        steps=_places(timeline.time_ns[chosen], at[chosen], starts, ends, numbers), num_bytes=level[chosen]
-    )
-
-
-def _places(times: IntArray, at: IntArray, starts: IntArray, ends: IntArray, numbers: IntArray) -> tuple[float, ...]:
-    length = np.maximum(ends - starts, 1)
-    return tuple((numbers[at] + (times - starts[at]) / length[at]).tolist())
 
 
 def _verdict(ranks: Sequence[RankDiff]) -> str:

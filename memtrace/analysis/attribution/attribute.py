@@ -23,6 +23,7 @@ from memtrace.analysis.attribution.labels import CATEGORIES as CATEGORIES
 from memtrace.analysis.attribution.labels import DECISIONS as DECISIONS
 from memtrace.analysis.attribution.labels import ROLES as ROLES
 from memtrace.analysis.attribution.labels import Decided
+from memtrace.analysis.attribution.left_before_gap import LeftBeforeGap
 from memtrace.analysis.attribution.lifetime_rules import LifetimeRules
 from memtrace.analysis.attribution.rules_for_older_blocks import InitialRules
 from memtrace.analysis.events.lifetimes import Lifetimes
@@ -70,9 +71,9 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
     decided = Decided(len(lifetimes))
     owner_row, saved_row = np.full(len(lifetimes), NULL, np.int64), np.full(len(lifetimes), NULL, np.int64)
     owners, saved = rank.table("owners"), rank.table("saved")
-    of_owner, unmatched = np.full(len(owners), _Finder.ABSENT, np.int64), (0, 0)
+    of_owner, unmatched = np.full(len(owners), AllocationFinder.ABSENT, np.int64), (0, 0)
     if len(owners) or len(saved):
-        finder = _Finder(moments, lifetimes)
+        finder = AllocationFinder(moments, lifetimes)
         live = finder.find(saved, rank.string_id(device))
         named = np.flatnonzero(live >= 0)
         decided.give(live[named], Category.ACTIVATION, Decision.HOOK, Role.SAVED)
@@ -83,10 +84,11 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
             rows = of_owner[named]
             decided.give(rows, name, Decision.OWNER)
             owner_row[rows] = named
-        unmatched = _unmatched(owners, of_owner == _Finder.ABSENT)
+        unmatched = _unmatched(owners, of_owner == AllocationFinder.ABSENT)
         if len(rank.table("phases")) and moments.has_times:
             LifetimeRules(rank, moments, lifetimes, decided).run()
             InitialRules(rank, moments, lifetimes, decided).run()
+            LeftBeforeGap(rank, moments, lifetimes, decided).run()
     else:
         infer(rank, moments, lifetimes, decided)
     return Attribution(
@@ -107,7 +109,7 @@ def _unmatched(owners: ColumnTable, absent: npt.NDArray[np.bool_]) -> tuple[int,
     return len(first), int(owners["size_bytes"][absent][first].sum())
 
 
-class _Finder:
+class AllocationFinder:
     """Finds the allocation that was live at an address at a time: one search over (address, start).
 
     Both are one number: the place of the address among all, times more than there are moments, plus the moment. Of 10

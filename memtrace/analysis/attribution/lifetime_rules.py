@@ -125,7 +125,7 @@ class LifetimeRules:
         """Decide what was made between phases, by a data loader, or before training."""
         at = self._at
         # Before a loader is asked for the next batch, what is kept is of the step that ended: sums, metrics.
-        leads_on = at.next_phase == PHASES.index(Phase.FORWARD)
+        leads_on = np.isin(at.next_phase, [PHASES.index(one) for one in (Phase.FORWARD, Phase.EVALUATION)])
         is_read = (at.death_ns > at.next_forward_ns) & (at.next_forward_ns != NEVER)
         between = (at.phase == BETWEEN) & ~at.is_setup
         drawn = between & leads_on & is_read & (at.num_steps_lived <= 2)
@@ -185,7 +185,7 @@ class LifetimeRules:
 
     def _outputs(self) -> None:
         """Decide what the program itself kept of a forward: until the next one, or longer if every step makes one."""
-        made = self._born(Phase.FORWARD, Phase.OTHER) & (self._at.death_ns > self._at.end_ns)
+        made = self._born(Phase.FORWARD, Phase.EVALUATION, Phase.OTHER) & (self._at.death_ns > self._at.end_ns)
         kept = (self._at.num_steps_lived <= 1) | self._recurs(made & self._open)
         self._give(made & kept, Category.ACTIVATION, Role.OUTPUT)
 

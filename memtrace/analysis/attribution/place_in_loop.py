@@ -56,7 +56,7 @@ class Placement:
     next_phase: npt.NDArray[np.int8]
     """Code of the phase that begins next after its birth, at the outermost level; `BETWEEN` if none does."""
     next_forward_ns: IntArray
-    """When the first forward after its birth begins; `NEVER` if none does."""
+    """When the first forward after its birth begins, of training or evaluation; `NEVER` if none does."""
     birth_step: IntArray
     """Ends of steps before its birth."""
     num_steps_lived: IntArray
@@ -111,7 +111,7 @@ class _Stretches:
         is_inside = self.phase == _code(Phase.RECOMPUTE)
         self.backward_start_ns = np.where(is_inside, 0, first)
         self.backward_end_ns = np.where(is_inside, loop.backward_end_ns[self.position], last)
-        self.next_forward_ns = loop.forward_start_ns[np.searchsorted(loop.forward_start_ns, times_ns, side="right")]
+        self.next_forward_ns = loop.reading_start_ns[np.searchsorted(loop.reading_start_ns, times_ns, side="right")]
         self.step = loop.num_step_ends(times_ns)
 
 
@@ -139,6 +139,8 @@ class _Loop:
         self.top_microbatch = np.append(table["microbatch"][rows][is_top], NULL)
         is_forward = codes == _code(Phase.FORWARD)
         self.forward_start_ns = np.append(self._spans.start_ns[is_forward], NEVER)
+        is_reading = is_forward | (codes == _code(Phase.EVALUATION))
+        self.reading_start_ns = np.append(self._spans.start_ns[is_reading], NEVER)
         is_outer = (codes == _code(Phase.BACKWARD)) & (backward == own)
         self._backward_start_ns = np.append(self._spans.start_ns[is_outer], NEVER)
         self._backward_end_ns = np.append(ends[is_outer], 0)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from memtrace.analysis.attribution.labels import DECISIONS, Decided
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.events.moments import Moments
+from memtrace.analysis.events.over_gaps import first_rows
 from memtrace.schema.names import Category, Decision, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
@@ -47,18 +48,8 @@ class InitialRules:
 
     def _carry_on(self) -> None:
         """Decide blocks that were there when the stretch before ended."""
-        lifetimes, epoch = self._lifetimes, self._epoch
-        # Rows are ordered by address and time: what was at an address before is the row before.
-        same = np.zeros(len(lifetimes), np.bool_)
-        same[1:] = (
-            lifetimes.is_initial[1:]
-            & (lifetimes.address[1:] == lifetimes.address[:-1])
-            & (lifetimes.size_bytes[1:] == lifetimes.size_bytes[:-1])
-            & (epoch[1:] == epoch[:-1] + 1)
-            & (lifetimes.in_use_end[:-1] == self._stops[epoch[:-1]])
-        )
-        first = np.maximum.accumulate(np.where(same, 0, np.arange(len(lifetimes))))
-        rows = np.flatnonzero(same & self._is_open())
+        first = first_rows(self._lifetimes, self._moments)
+        rows = np.flatnonzero((first != np.arange(len(first))) & self._is_open())
         rows = rows[self._num_steps_lived(first[rows]) >= _MIN_STEPS]
         decided = self._decided
         known = ~decided.are_unknown(first[rows])

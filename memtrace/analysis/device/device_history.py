@@ -13,12 +13,13 @@ from memtrace.analysis.attribution.attribute import Attribution, attribute
 from memtrace.analysis.attribution.shared_storages import split_shared
 from memtrace.analysis.device.byte_levels import Levels, build_levels
 from memtrace.analysis.events.blocks_known_by_owner import with_owned_blocks
+from memtrace.analysis.events.evaluations import evaluation_stretches
 from memtrace.analysis.events.innermost import Spans
 from memtrace.analysis.events.lifetimes import Lifetimes, build_lifetimes
 from memtrace.analysis.events.moments import Moments, build_moments
 from memtrace.analysis.events.replayed_levels import Replayed, replay_history
 from memtrace.schema.names import Action
-from memtrace.store.columns import NULL
+from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
 
@@ -44,6 +45,8 @@ class DeviceHistory:
     """Which phase ran when."""
     scopes: Spans
     """Which module ran when."""
+    evaluations: IntArray
+    """Start and end of each stretch in which the program evaluated, Unix ns, a row each."""
     num_allocs: int
     """Allocs in the history."""
     has_history: bool
@@ -68,7 +71,9 @@ def build_history(rank: RankTrace, device: str, *, owns_marks: bool) -> DeviceHi
     lifetimes = with_owned_blocks(rank, device, moments, build_lifetimes(rank, device, moments))
     lifetimes, attribution = split_shared(rank, lifetimes, attribute(rank, device, moments, lifetimes))
     replayed = replay_history(rank, device, moments)
-    phases, scopes = rank.table("phases"), rank.table("scopes")
+    phases, scopes = (
+        Spans.build(table["start_ns"], table["end_ns"]) for table in (rank.table("phases"), rank.table("scopes"))
+    )
     num_allocs = int(np.count_nonzero(moments.is_action(rank, Action.ALLOC)))
     num_requests = int(np.count_nonzero(moments.is_action(rank, Action.FREE_REQUESTED)))
     num_frees = int(np.count_nonzero(moments.is_action(rank, Action.FREE_COMPLETED)))
@@ -88,8 +93,9 @@ def build_history(rank: RankTrace, device: str, *, owns_marks: bool) -> DeviceHi
             replayed=None if replayed is None else replayed.allocated,
         ),
         replayed=replayed,
-        phases=Spans.build(phases["start_ns"], phases["end_ns"]),
-        scopes=Spans.build(scopes["start_ns"], scopes["end_ns"]),
+        phases=phases,
+        scopes=scopes,
+        evaluations=evaluation_stretches(rank, phases),
         num_allocs=num_allocs,
         has_history=num_allocs > 0 or num_requests > 0 or num_frees > 1,
         owns_marks=owns_marks,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.schema.names import Phase
 from memtrace.store.columns import NULL, IntArray
 
 
@@ -26,8 +27,10 @@ def step_at(history: DeviceHistory, time_ns: int) -> int | None:
 
 
 def phase_at(history: DeviceHistory, time_ns: int) -> str | None:
-    """Return the innermost phase at a time."""
+    """Return the innermost phase at a time; what no phase covers in the midst of an evaluation is of that."""
     row = history.phases.at(time_ns)
+    if row < 0 and np.any((history.evaluations[:, 0] <= time_ns) & (history.evaluations[:, 1] > time_ns)):
+        return Phase.EVALUATION.value
     return None if row < 0 else history.rank.text(int(history.rank.table("phases")["phase"][row]))
 
 

@@ -94,10 +94,18 @@ def _step_result(
         max_reserved_bytes=_largest(levels.reserved, span),
         num_device_mallocs=_num_device_mallocs(history, row, span, growths),
         host_rss_bytes=values["host_rss_bytes"],
+        high_water_bytes=values["high_water_bytes"] if has_high_water_marks(history) else None,
+        peak_host_rss_bytes=values["peak_host_rss_bytes"],
         end=None if span is None or values["end_ns"] is None else _end_of_step(history, span, values),
         phases=tuple(_phase_result(history, one, known=span is not None) for one in phase_rows),
         owned=owned.get(values["step"], ()),
     )
+
+
+def has_high_water_marks(history: DeviceHistory) -> bool:
+    """Return whether the high-water marks of steps are those of this device."""
+    sources = history.rank.header.get("sources") or {}
+    return history.owns_marks or (history.is_cpu and sources.get("events") == "cpu_profiler")
 
 
 def _end_of_step(history: DeviceHistory, span: StepSpan, values: dict[str, int | None]) -> State:

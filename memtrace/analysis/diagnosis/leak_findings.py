@@ -6,9 +6,9 @@ In: `DeviceHistory` and its leaks. Out: `Finding`s.
 from __future__ import annotations
 
 from memtrace.analysis.device.device_history import DeviceHistory
-from memtrace.analysis.device.marks import step_at
-from memtrace.analysis.device.peak import peak_between
+from memtrace.analysis.diagnosis.grown_bytes import peak_without
 from memtrace.analysis.results.report import Finding, Leak
+from memtrace.analysis.sentences.keepers import change_of, kept_by
 from memtrace.units import format_bytes
 
 _CAUSES = {
@@ -37,13 +37,11 @@ def leak_findings(history: DeviceHistory, leaks: tuple[Leak, ...]) -> tuple[Find
 
 
 def _finding(history: DeviceHistory, leak: Leak) -> Finding:
-    saves_bytes = _bytes_at_peak(history, leak)
-    peak = peak_between(history, 0, history.last_moment)
-    height = peak.requested_bytes if peak.allocated_bytes is None else peak.allocated_bytes
+    height, without = peak_without(history, leak)
     return Finding(
         slug="leak",
-        severity="error" if leak.bytes_per_step * _SOON_STEPS >= (height or 0) else "warning",
-        title=f"Memory grows by {format_bytes(leak.bytes_per_step)} in each step: {_CAUSES[leak.cause]}",
+        severity="error" if leak.bytes_per_step * _SOON_STEPS >= height else "warning",
+        title=f"Memory grows by {format_bytes(leak.bytes_per_step)} in each step: {_cause(leak)}",
         evidence={
             "growth_per_step_bytes": leak.bytes_per_step,
             "allocations_per_step": leak.allocations_per_step,
@@ -51,24 +49,22 @@ def _finding(history: DeviceHistory, leak: Leak) -> Finding:
             "last_step": leak.steps[-1],
             "num_steps": len(leak.steps),
             "live_bytes": leak.live_bytes,
+            **kept_by(leak.keeper),
             "phase": leak.phase,
             "category": leak.category,
             "num_modules": leak.num_modules,
             "cause": leak.cause,
             "steps_until_full": leak.steps_until_full,
         },
-        change=_CHANGES[leak.cause],
+        change=_CHANGES[leak.cause] if leak.keeper is None else change_of(leak.keeper),
         cost="None: nothing reads what is kept, or it fits in a number.",
-        saves_bytes=saves_bytes,
+        saves_bytes=None if without is None else height - without,
         saves_ns=None,
-        new_peak_bytes=None if saves_bytes is None or height is None else height - saves_bytes,
+        new_peak_bytes=without,
         rank=history.rank.rank,
         where=leak.where,
     )
 
 
-def _bytes_at_peak(history: DeviceHistory, leak: Leak) -> int | None:
-    """Return how much of the peak has piled up since step 1; `None` where the peak is in no step."""
-    peak = peak_between(history, 0, history.last_moment)
-    step = None if peak.time_ns is None else step_at(history, peak.time_ns)
-    return None if step is None else leak.bytes_per_step * max(step - 1, 0)
+def _cause(leak: Leak) -> str:
+    return _CAUSES[leak.cause] if leak.keeper is None else f"kept by {leak.keeper.text}"

@@ -1,4 +1,4 @@
-"""What was not seen, and what went wrong: the notes that stand at the top of every report.
+"""What was not seen, and what went wrong: the notes of a report, which say how complete it is.
 
 In: `DeviceHistory` and results about it. Out: `Note`s; each slug has an entry in docs/messages.md.
 """

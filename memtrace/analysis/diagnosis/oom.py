@@ -17,11 +17,15 @@ from memtrace.allocator.replay import state_at
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.marks import module_at, phase_at, step_at
 from memtrace.analysis.device.program_lines import place_of_stack
+from memtrace.analysis.device.steps import has_high_water_marks, step_spans
 from memtrace.analysis.diagnosis.oom_next_step import needs_after
-from memtrace.analysis.results.report import Leak, OomResult
+from memtrace.analysis.results.report import Leak, OomResult, StepNeeds
 from memtrace.analysis.sentences.oom import explain, is_limited
 from memtrace.schema.names import Action, BlockState
 from memtrace.store.columns import NULL
+
+_LEAST_SHARE_OF_A_CAUSE = 0.1
+"""What is less than this part of the bytes that were missing explains nothing."""
 
 
 def find_oom(
@@ -40,11 +44,27 @@ def find_oom(
     if len(found):
         oom = _recorded(history, int(found[-1]), capacity_bytes)
     elif judged_by is not None and history.has_history:
-        oom = _predicted(history, judged_by)
+        oom = _earlier(_by_mark(history, judged_by), _predicted(history, judged_by))
     if oom is None:
         return None
-    oom = replace(oom, needs=needs_after(history, oom.step))
+    needs = needs_after(history, oom.step)
+    if needs is not None:
+        needs = replace(needs, is_cause=_is_cause(needs, oom))
+    oom = replace(oom, needs=needs)
     return replace(oom, explanation=explain(oom, leaks))
+
+
+def _is_cause(needs: StepNeeds, oom: OomResult) -> bool:
+    """Return whether what the step before left behind explains a failure, and is not a trifle beside what was missing.
+
+    A step that would fit if it did the same again as the one before fails of something that it does otherwise.
+    """
+    if oom.predicted and oom.capacity_bytes is not None and needs.next_bytes <= oom.capacity_bytes:
+        return False
+    reached = (oom.in_use_bytes or 0) + (oom.request_bytes or 0)
+    unexplained = max(oom.missing_bytes or 0, reached - needs.peak_bytes)
+    left = sum(one.num_bytes for one in needs.resident)
+    return left >= _LEAST_SHARE_OF_A_CAUSE * unexplained
 
 
 def _recorded(history: DeviceHistory, position: int, capacity_bytes: int | None) -> OomResult:
@@ -68,6 +88,7 @@ def _recorded(history: DeviceHistory, position: int, capacity_bytes: int | None)
         in_use_bytes=_in_use(history, moment),
         reserved_bytes=reserved,
         non_torch_bytes=_non_torch(capacity_bytes, free_bytes, reserved),
+        missing_bytes=None if free_bytes is None else max(request_bytes - free_bytes, 0),
     )
 
 
@@ -93,7 +114,49 @@ def _predicted(history: DeviceHistory, capacity_bytes: int) -> OomResult | None:
         predicted=True,
         capacity_bytes=capacity_bytes,
         in_use_bytes=before,
+        missing_bytes=_highest_from(history, moment) - capacity_bytes,
     )
+
+
+def _by_mark(history: DeviceHistory, capacity_bytes: int) -> OomResult | None:
+    """Return the first step that was not recorded and whose high-water mark is beyond a capacity."""
+    if not has_high_water_marks(history):
+        return None
+    steps = history.rank.table("steps")
+    beyond = ~steps["recorded"] & (steps["high_water_bytes"] != NULL) & (steps["high_water_bytes"] > capacity_bytes)
+    if not beyond.any():
+        return None
+    row = steps.row(int(np.flatnonzero(beyond)[0]))
+    return OomResult(
+        step=row["step"],
+        phase=None,
+        module=None,
+        time_ns=None,
+        request_bytes=None,
+        free_bytes=None,
+        reserved_unallocated_bytes=None,
+        largest_free_block_bytes=None,
+        cause="capacity",
+        predicted=True,
+        capacity_bytes=capacity_bytes,
+        high_water_bytes=row["high_water_bytes"],
+        missing_bytes=row["high_water_bytes"] - capacity_bytes,
+    )
+
+
+def _earlier(one: OomResult | None, other: OomResult | None) -> OomResult | None:
+    """Return the failure that would have come first; what is in no step came before all of them."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one if (one.step or 0) < (other.step or 0) else other
+
+
+def _highest_from(history: DeviceHistory, moment: int) -> int:
+    """Return the highest level from a moment to the end of the step that it is in, or of all that was recorded."""
+    levels, moments = history.levels, history.moments
+    level = levels.requested if levels.allocated is None else levels.allocated
+    ends = [span.last for span in step_spans(history).values() if span.first <= moment <= span.last]
+    return int(level[moment : (ends[0] if moments.has_times and ends else history.last_moment) + 1].max())
 
 
 def _place(history: DeviceHistory, time_ns: int | None, stack: int | None) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 In: the allocations of a device. Out: the same and more. On the CPU, what was live when a stretch began is known from
 what was freed in it. A parameter that nobody frees, as in a run that is killed, would be missing after a gap. But an
-owner names its address, and the stretch before saw it allocated: so it was live from the start of this one.
+owner names its address, and the stretch before saw it allocated: so it was live from the start of this one. States and
+gradients that were made in the gap are told by their owner alone: torch allocated them, as it need not have parameters,
+which may be a mapped file.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.events.moments import Moments
+from memtrace.schema.names import Category
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
@@ -27,14 +30,16 @@ def with_owned_blocks(rank: RankTrace, device: str, moments: Moments, lifetimes:
     epoch_of_row = np.searchsorted(stops, lifetimes.start, side="right")
     is_open = lifetimes.in_use_end == stops[epoch_of_row]
     epoch_of_owner = np.searchsorted(stops, moments.at_times(owners["time_ns"][rows]), side="right")
+    made = [rank.string_id(one.value) for one in (Category.OPTIMIZER_STATE, Category.GRADIENT)]
     found = []
     for number in np.unique(epoch_of_owner[epoch_of_owner > 0]).tolist():
         address, first = np.unique(owners["address"][rows[epoch_of_owner == number]], return_index=True)
         size = owners["size_bytes"][rows[epoch_of_owner == number]][first]
         before = np.flatnonzero(is_open & (epoch_of_row < number))
         is_same = _last_sizes(lifetimes.address[before], lifetimes.size_bytes[before], address) == size
+        is_made = np.isin(owners["category"][rows[epoch_of_owner == number]][first], made)
         # What has events in the stretch is known from them.
-        is_new = is_same & ~np.isin(address, lifetimes.address[epoch_of_row == number])
+        is_new = (is_same | is_made) & ~np.isin(address, lifetimes.address[epoch_of_row == number])
         epoch = moments.epochs[number]
         found.append(_whole_stretch(address[is_new], size[is_new], epoch.start, epoch.stop))
     return _joined(lifetimes, np.concatenate(found, axis=1)) if found else lifetimes

@@ -13,13 +13,11 @@ from memtrace.analysis.ranks.savings import copies_of, savings
 from memtrace.analysis.ranks.sharding import Layout, layout_of, schemes
 from memtrace.analysis.results.ranks import RankRow, RanksResult, Spread
 from memtrace.analysis.results.report import RankReport
+from memtrace.analysis.sentences.death import FAILURES, failure_of, last_ended_step
 from memtrace.analysis.sentences.verdict import peak_bytes
-from memtrace.schema.names import Source
 
 MAX_MISSING = 1000
 """Missing ranks that are named one by one."""
-_FAILURES = ("exception", "oom", "incomplete")
-"""How a rank can fail: of ranks that stopped at the same step, what is likelier to be the cause comes first."""
 
 
 def compare_ranks(reports: Sequence[RankReport]) -> RanksResult | None:
@@ -78,7 +76,6 @@ def _world_size(report: RankReport) -> int | None:
 
 def _row(rank: int, position: int, report: RankReport) -> RankRow:
     steady, host = report.steady_state_peak, report.facts.get("host")
-    ended = [step.step for step in report.steps if step.end_ns is not None]
     return RankRow(
         rank=rank,
         position=position,
@@ -89,21 +86,13 @@ def _row(rank: int, position: int, report: RankReport) -> RankRow:
         steady_peak_bytes=None if steady is None or steady.predicted else peak_bytes(steady),
         reserved_bytes=report.max_reserved_bytes,
         capacity_bytes=report.capacity_bytes,
-        last_step=max(ended, default=None),
-        failure=_failure(report),
+        last_step=last_ended_step(report),
+        failure=failure_of(report),
     )
 
 
-def _failure(report: RankReport) -> str | None:
-    if report.oom is not None and not report.oom.predicted:
-        return "oom"
-    if report.facts.get("exception") is not None:
-        return "exception"
-    return "incomplete" if report.source == Source.RECORDED.value and not report.complete else None
-
-
 def _failed(rows: Sequence[RankRow]) -> tuple[int, ...]:
-    failed = [(row.last_step or 0, _FAILURES.index(row.failure), row.rank) for row in rows if row.failure is not None]
+    failed = [(row.last_step or 0, FAILURES.index(row.failure), row.rank) for row in rows if row.failure is not None]
     return tuple(rank for _, _, rank in sorted(failed))
 
 

@@ -66,11 +66,13 @@ class ChangeResult:
     """One figure of one rank beside that of the baseline."""
 
     name: str
-    """peak, or a category at the peak."""
+    """peak, reserved, steady_peak, leak (bytes a step), or a category at the peak."""
     rank: int | None
     """Its number; `None` where the file holds no rank."""
     device: str
     """As "cuda:0"."""
+    gates: bool
+    """Whether the check fails by it; else it informs: a lower peak may be made of more of something."""
     baseline_bytes: int
     """The figure of the baseline."""
     value_bytes: int
@@ -78,9 +80,11 @@ class ChangeResult:
     delta_bytes: int
     """Value less baseline."""
     limit_bytes: int
-    """Growth that the tolerance allows: its share of the baseline's peak."""
+    """Growth that the tolerance allows: its share of the baseline's figure, of a category that of its peak."""
     passed: bool
     """Whether it grew by no more than is allowed."""
+    fell: bool
+    """Whether it fell by more than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +104,11 @@ class BaselineResult:
     title: str
     """What was read as the baseline."""
     tolerance_pct: float
-    """Allowed growth, of the peak of the baseline."""
+    """Allowed growth, of the figure of the baseline."""
+    verdict: str
+    """WORSE where a figure that gates grew too much, else BETTER where the peak fell by more than that, else SAME."""
     changes: tuple[ChangeResult, ...]
-    """Of every rank its peak and then each category there, the rank that peaks highest first."""
+    """Of every rank what gates, the peak first, then each category at the peak; the rank that peaks highest first."""
     grown: tuple[GrownStack, ...]
     """Where the check against the baseline failed: what grew most in the first rank that failed, largest first."""
 

@@ -11,6 +11,20 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keeper:
+    """What of the program keeps bytes that nobody owns, as it was found while the program ran."""
+
+    text: str
+    """The way to them in words, as "list 'losses'"."""
+    kind: str
+    """variable, container, attribute, closure, traceback, context, cache, cycle or graph."""
+    where: Mapping[str, Any] | None
+    """file, line, function and module of what feeds it; the line is `None` where several do, or none was found."""
+    num_bytes: int
+    """Bytes among those that were asked about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
     """Bytes that pile up from step to step."""
 
@@ -29,11 +43,16 @@ class Leak:
     cause: str
     """The usual cause, a guess: graph, outputs, gradients or container."""
     live_bytes: int
-    """What has piled up since step 1 at the end of the last recorded step, at this rate."""
+    """What has piled up at the end of the last recorded step, at this rate since step 1; no more than all grew."""
+    first_bytes: int
+    """What the first recorded step made of it; `live_bytes` counts what came after."""
     steps_until_full: int | None
     """More steps as the last one that the device has room for; `None` if its capacity is not known."""
     where: Mapping[str, Any] | None
-    """file, line, function, module of the line under which they are allocated; `None` without stacks."""
+    """file, line, function, module of the line under which they are allocated; without stacks that which feeds what
+    keeps them; `None` where neither is known."""
+    keeper: Keeper | None = None
+    """What keeps them; `None` where that was not found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +83,8 @@ class StepNeeds:
     """The peak of the next step if it does the same again: with what is resident already there from its start."""
     limited_by: str | None
     """Phase in which the next step needs that much."""
+    is_cause: bool = True
+    """Whether that explains a failure: what stays is a good part of the bytes that were missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,14 @@ class RankDiff:
     """Most reserved in A; `None` where not recorded."""
     reserved_b_bytes: int | None
     """Most reserved in B; `None` where not recorded."""
+    steady_a_bytes: int | None
+    """Recorded peak of the steps after the first in A, of the kind that `compares` says; `None` where there is none."""
+    steady_b_bytes: int | None
+    """The same of B."""
+    leak_a_bytes: int
+    """What piles up a step in A; 0 where no leak was found."""
+    leak_b_bytes: int
+    """The same of B."""
     curve_a: StepCurve | None
     """`None` without steps or a history."""
     curve_b: StepCurve | None

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.communication import CommunicationResult
 from memtrace.analysis.results.diagnosis import FragmentationMoment as FragmentationMoment
 from memtrace.analysis.results.diagnosis import FragmentationResult as FragmentationResult
+from memtrace.analysis.results.diagnosis import Keeper as Keeper
 from memtrace.analysis.results.diagnosis import Leak as Leak
 from memtrace.analysis.results.diagnosis import PoolState as PoolState
 from memtrace.analysis.results.diagnosis import Resident as Resident
@@ -124,6 +126,20 @@ class PhaseResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResult:
+    """What evaluation (validation, sampling) needs beside training."""
+
+    peak: Peak
+    """The largest moment while the program evaluated."""
+    batch: int | None
+    """Samples in the forward of that moment; `None` where not known."""
+    num_stretches: int
+    """How often it was evaluated, as far as that was recorded."""
+    training_peak: Peak | None
+    """The largest moment outside evaluation since training began; `None` where nothing of that was recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnedBytes:
     """What the owners of one category hold at the end of a step."""
 
@@ -146,7 +162,7 @@ class StepResult:
     recorded: bool
     """Whether its events are in the trace; without them the memory fields are `None`."""
     num_microbatches: int
-    """Forward and backward passes."""
+    """Forward and backward passes whose gradients are added up for one optimizer step."""
     start_ns: int | None
     """When it began; `None` where not recorded."""
     end_ns: int | None
@@ -161,12 +177,32 @@ class StepResult:
     """Segments taken from the device in this step."""
     host_rss_bytes: int | None
     """Resident host memory at its end."""
+    high_water_bytes: int | None = None
+    """The allocator's own mark of the step, recorded or not; `None` where it has none, or where that did not rise."""
+    peak_host_rss_bytes: int | None = None
+    """The largest resident host memory there ever was, where it rose in the step."""
     end: State | None
     """After its last optimizer step, before the next forward."""
     phases: tuple[PhaseResult, ...]
     """In order of time."""
     owned: tuple[OwnedBytes, ...] = ()
     """What owners hold at its end; empty where nobody looked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrecorded:
+    """Steps that were not recorded, and whether one of them needed more than all that were."""
+
+    num_steps: int
+    """How many they are."""
+    num_marked: int
+    """Of these, those with a high-water mark."""
+    higher_step: int | None
+    """That with the highest mark, if it is higher than any peak that was recorded."""
+    higher_bytes: int | None
+    """That mark."""
+    host_step: int | None
+    """Without marks: that in which the host's memory was clearly highest, the process as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -411,6 +447,8 @@ class OomResult:
     """Memory of the device."""
     in_use_bytes: int | None = None
     """Allocated bytes just before, requested bytes where those are not known."""
+    high_water_bytes: int | None = None
+    """Of a step that was not recorded, its high-water mark: all that is known of it."""
     reserved_bytes: int | None = None
     """Bytes of all segments at the failure."""
     non_torch_bytes: int | None = None
@@ -419,6 +457,8 @@ class OomResult:
     """file, line, function and module of the request."""
     needs: StepNeeds | None = None
     """The step before: what it needed, what it left, and what the failed one needs for it."""
+    missing_bytes: int | None = None
+    """What is too little: of the failed request; of a predicted failure up to the peak of the step that fails."""
     explanation: tuple[str, ...] = ()
     """Why, in sentences that follow from one another."""
 
@@ -493,6 +533,8 @@ class RankReport:
     """Most that was reserved; `None` where not known."""
     steps: tuple[StepResult, ...]
     """In order."""
+    unrecorded: Unrecorded | None = None
+    """What is known of steps that were not recorded; `None` where all were."""
     oom: OomResult | None
     """The out-of-memory; `None` where there was none."""
     timeline: Timeline | None
@@ -503,6 +545,8 @@ class RankReport:
     """By bytes live at the peak, largest first."""
     warnings: tuple[Note, ...]
     """What was not seen, and what went wrong while recording or reading."""
+    evaluation: EvaluationResult | None = None
+    """What evaluation needs; `None` where none was recorded."""
     activations: ActivationSplit | None = None
     """Activations at the peak; `None` where nothing is known to be one."""
     saved_for_backward: tuple[SavedForBackward, ...] = ()
@@ -553,3 +597,5 @@ class Report:
     """Commands that show more of this very trace, the most useful first."""
     ranks_overview: RanksResult | None = None
     """The ranks beside each other; `None` where the run had one."""
+    card: Card | None = None
+    """What ten seconds of reading must tell; `None` only while the report is being put together."""

@@ -50,6 +50,4 @@ def _commands(path: str, ranks: Sequence[RankReport], findings: Iterable[Finding
                 yield f"memtrace whatif {trace} {_WHAT_IFS[finding.slug]}"
         yield f"memtrace whatif {trace} --advise"
     else:
-        if all(rank.capacity_bytes is None for rank in ranks):
-            yield f"memtrace report {trace} --capacity 24GiB"
         yield f"memtrace whatif {trace} --as cuda --advise"

@@ -29,7 +29,7 @@ def explain(oom: OomResult, leaks: Sequence[Leak] = ()) -> tuple[str, ...]:
 
 def oom_finding(oom: OomResult, rank: int | None) -> Finding:
     """Return the out-of-memory as a finding."""
-    needs = oom.needs
+    needs = oom.needs if oom.needs is None or oom.needs.is_cause else None
     resident = needs.resident if needs is not None else ()
     cause = resident[0].where if resident and line_of(resident[0].where) else oom.where
     change = "; ".join(_CHANGES[one.what] for one in resident if one.what in _CHANGES)
@@ -71,7 +71,7 @@ def _title(oom: OomResult) -> str:
         if oom.predicted
         else f"The run ran out of memory{when}"
     )
-    if needs is None or not needs.resident:
+    if needs is None or not needs.resident or not needs.is_cause:
         return head
     return f"{head}: {left_behind(needs)} of step {needs.step} stays and was not there before"
 
@@ -94,6 +94,12 @@ def _needs(oom: OomResult) -> Iterator[str]:
     if not needs.resident:
         yield "It left nothing behind that was not there before it."
         return
+    if not needs.is_cause:
+        yield (
+            f"What it left behind is no reason for the failure: doing the same again, step {needs.step + 1} would need "
+            f"{format_bytes(needs.next_bytes)}. It did something else, or met other data."
+        )
+        return
     total = format_bytes(sum(one.num_bytes for one in needs.resident))
     yield f"When it was over, {total} more stayed in use than before it: {_list(needs.resident)}."
     yield (
@@ -107,7 +113,8 @@ def _leaks(oom: OomResult, leaks: Sequence[Leak]) -> Iterator[str]:
     for leak in leaks:
         line = line_of(leak.where)
         at = f", made at {line}" if line else ""
-        piled = "" if oom.step is None else f": some {format_bytes(leak.bytes_per_step * (oom.step - 1))} by this step"
+        by_now = min(leak.bytes_per_step * ((oom.step or 1) - 1), leak.first_bytes + leak.live_bytes)
+        piled = "" if oom.step is None else f": some {format_bytes(by_now)} by this step"
         yield f"From step to step {format_bytes(leak.bytes_per_step)} more stay in use{at}{piled}."
 
 
@@ -134,13 +141,16 @@ def _device(oom: OomResult) -> Iterator[str]:
         parts.append(f"others held {format_bytes(oom.non_torch_bytes)} (context, libraries, other processes)")
     if oom.free_bytes is not None and not oom.predicted:
         parts.append(f"{format_bytes(oom.free_bytes)} was free")
-    short = None if oom.needs is None else oom.needs.next_bytes - capacity
+    short = None if oom.needs is None or not oom.needs.is_cause else oom.needs.next_bytes - capacity
     if short is not None and short > 0:
         parts.append(f"{format_bytes(short)} too little")
     yield f"The device has {format_bytes(capacity)}" + (f": {', '.join(parts)}." if parts else ".")
 
 
 def _request(oom: OomResult) -> Iterator[str]:
+    if oom.high_water_bytes is not None:
+        yield f"Step {oom.step} was not recorded; its high-water mark was {format_bytes(oom.high_water_bytes)}."
+        return
     if oom.request_bytes is None:
         yield f"{format_bytes(oom.in_use_bytes)} were in use already when the recording of this stretch began."
         return

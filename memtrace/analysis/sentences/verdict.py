@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memtrace.analysis.results.report import Finding, OomResult, Peak, PredictedPeak, RankReport
+from memtrace.analysis.results.report import Finding, Note, OomResult, Peak, PredictedPeak, RankReport
+from memtrace.analysis.sentences.death import death_of
 from memtrace.analysis.sentences.oom import largest_block, left_behind
+from memtrace.analysis.sentences.peak_moment import when_of_peak
 from memtrace.analysis.sentences.time import time_sentence
 from memtrace.analysis.sentences.words import CATEGORY_WORDS, when_and_where
 from memtrace.schema.names import Category, Decision
@@ -26,20 +28,23 @@ def main_rank(ranks: Sequence[RankReport]) -> int | None:
     return max(accelerators or known, key=lambda at: peak_bytes(ranks[at].peak) or 0, default=None)
 
 
-def verdict(ranks: Sequence[RankReport], findings: Sequence[Finding] = ()) -> str:
-    """Return the verdict of a whole report; findings come in the order in which they are shown."""
+def verdict(ranks: Sequence[RankReport], findings: Sequence[Finding] = (), notes: Sequence[Note] = ()) -> str:
+    """Return the verdict of a whole report; findings come in the order in which they are shown, `notes` are its own."""
     chosen = main_rank(ranks)
+    death = death_of(ranks, notes)
+    died = "" if death is None else f"{death.sentence} "
     if chosen is None:
         time = time_sentence(ranks)
         if time is not None:
-            return f"No memory was recorded. {time}{_warned(findings)}"
-        return "No memory was recorded: there is nothing in this file to report on."
+            return f"{died}No memory was recorded. {time}{_warned(findings)}"
+        return f"{died}No memory was recorded: there is nothing in this file to report on."
     rank = ranks[chosen]
     if rank.oom is not None:
-        return _who(rank, ranks) + _oom_sentence(rank)
-    # That a rank died concerns all of them.
-    own = [finding for finding in findings if finding.rank == rank.rank or finding.slug == "rank-died"]
-    return _who(rank, ranks) + _peak_sentence(rank) + _ahead(rank) + _warned(own)
+        # Of a death by nothing but an out-of-memory, the sentence about that tells more.
+        return ("" if death is not None and death.kind == "oom" else died) + _who(rank, ranks) + _oom_sentence(rank)
+    # That a rank died is told already, where a sentence says of what.
+    own = [one for one in findings if one.rank == rank.rank or (one.slug == "rank-died" and death is None)]
+    return died + _who(rank, ranks) + _peak_sentence(rank) + _ahead(rank) + _warned(own)
 
 
 def _warned(findings: Sequence[Finding]) -> str:
@@ -71,11 +76,30 @@ def _peak_sentence(rank: RankReport) -> str:
         reserved = "" if peak.reserved_bytes is None else f" of {format_bytes(peak.reserved_bytes)} reserved"
         return f"{size} are allocated{reserved} at the moment of the snapshot; it holds no history."
     share = (
-        ""
-        if rank.capacity_bytes is None
-        else f" ({_percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device)"
+        "" if rank.capacity_bytes is None else f" ({percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device)"
     )
-    return f"Memory peaks at {size}{share}{when_and_where(peak.step, peak.phase, peak.module)}{_made_of(peak)}."
+    return f"Memory peaks at {size}{share}{when_of_peak(rank)}{_of_recorded(rank)}{_made_of(peak)}.{_higher_step(rank)}"
+
+
+def _of_recorded(rank: RankReport) -> str:
+    """Return that a peak is that of the recorded steps only, where another was higher or may have been."""
+    found = rank.unrecorded
+    if found is None or rank.peak.step is None or (found.higher_step is None and found.num_marked == found.num_steps):
+        return ""
+    return ", of the recorded steps"
+
+
+def _higher_step(rank: RankReport) -> str:
+    """Return the step that was not recorded and was higher, or the most that is known of one."""
+    found = rank.unrecorded
+    if found is None:
+        return ""
+    if found.higher_step is not None:
+        mark = format_bytes(found.higher_bytes)
+        return f" Step {found.higher_step:,}, which was not recorded, reached {mark} (its high-water mark)."
+    if found.host_step is not None:
+        return f" The host memory of the process was highest in step {found.host_step:,}, which was not recorded."
+    return ""
 
 
 def _ahead(rank: RankReport) -> str:
@@ -101,7 +125,7 @@ def _made_of(peak: Peak) -> str:
     if largest[0][0] == Category.UNKNOWN.value and largest[0][1] == total:
         return "; what it is for was not recorded"
     parts = [
-        f"{_percent(num_bytes, total)} {CATEGORY_WORDS[Category(name)]}" for name, num_bytes in largest if num_bytes
+        f"{percent(num_bytes, total)} {CATEGORY_WORDS[Category(name)]}" for name, num_bytes in largest if num_bytes
     ]
     exact = sum(peak.by_decision.get(one.value, 0) for one in (Decision.OWNER, Decision.HOOK))
     known = total - peak.by_category.get(Category.UNKNOWN.value, 0)
@@ -128,6 +152,9 @@ def _predicted_sentence(oom: OomResult) -> str:
     """Return what would have happened on a device of the given capacity, to a run that went on."""
     head = f"On a device of {format_bytes(oom.capacity_bytes)} this run would have died"
     head += when_and_where(oom.step, oom.phase, oom.module)
+    if oom.high_water_bytes is not None:
+        mark = format_bytes(oom.high_water_bytes)
+        return f"{head}, which was not recorded: {mark} were in use at its highest."
     if oom.request_bytes is None:
         return f"{head}, or before: more was in use already when this stretch of the recording began."
     asked = f"{format_bytes(oom.request_bytes)} asked for and {format_bytes(oom.in_use_bytes)} in use"
@@ -137,7 +164,7 @@ def _predicted_sentence(oom: OomResult) -> str:
 def _since_the_step_before(oom: OomResult) -> str:
     """Return what the step before left behind, if that is what makes the next one larger."""
     needs = oom.needs
-    if needs is None or not needs.resident or needs.next_bytes <= needs.peak_bytes:
+    if needs is None or not needs.resident or not needs.is_cause or needs.next_bytes <= needs.peak_bytes:
         return ""
     return (
         f". Step {needs.step} needed {format_bytes(needs.peak_bytes)}; what it left behind, {left_behind(needs)}, "
@@ -153,10 +180,10 @@ def _because(oom: OomResult) -> str:
     return ""
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
     """Return a share in whole percent.
 
-    >>> _percent(1, 3), _percent(1, 1000)
+    >>> percent(1, 3), percent(1, 1000)
     ('33 %', 'under 1 %')
     """
     share = 100 * part / whole if whole else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from memtrace.schema.names import Category
+from memtrace.schema.names import Category, Phase
 
 CATEGORY_WORDS = {
     Category.PARAMETER: "parameters",
@@ -31,8 +31,14 @@ def when_and_where(step: int | None, phase: str | None, module: str | None) -> s
 
     >>> when_and_where(2, "forward", "blocks.3"), when_and_where(0, "other", None), when_and_where(None, None, None)
     (' in step 2 (forward) in blocks.3', ' before training began during other', '')
+    >>> when_and_where(4, "evaluation", "net")
+    ' during evaluation in step 4 in net'
     """
     parts = []
+    if phase == Phase.EVALUATION.value:
+        # It is no part of a step, it only lies in the time of one.
+        parts.append(f"during {phase}")
+        phase = None
     if step is not None:
         parts.append("before training began" if step == 0 else f"in step {step}")
     if phase is not None:

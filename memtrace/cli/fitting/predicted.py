@@ -23,7 +23,7 @@ def gpu_of(capacity: int | None, name: str | None) -> Gpu:
 
     if name is None and capacity is None:
         raise click.UsageError("--predict needs to know the GPU: --gpu with the name of one, or --capacity")
-    return gpu_named(name if name is not None else str(capacity))
+    return gpu_named(name if name is not None else f"{capacity}B")
 
 
 def predict_run(command: Sequence[str], size: int, num_steps: int, gpu: Gpu, *, log: Path) -> Measured:

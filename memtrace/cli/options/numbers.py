@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from memtrace.cli.shell.errors import BadValue
 from memtrace.errors import MemtraceError
-from memtrace.units import parse_bytes
+from memtrace.schema.gpu_cards import memory_named
 
 COUNT = click.IntRange(1, 10**9)
 """How many of something: steps, records, sizes of a model."""
@@ -33,19 +34,45 @@ class Number(click.FloatRange):
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only for type checkers of the newest click
-    """A number of bytes with a unit, as in 24GiB."""
+    """Memory of a device: a size with a unit, as in 24GiB, or the name of a GPU, as in h100-80gb."""
 
-    name = "size"
+    name = "memory"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return what stands for a value in help."""
+        return "SIZE|GPU"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes, at least one; wrong usage where the text is no size."""
+        """Return bytes, at least one; wrong usage where the text is neither."""
         try:
-            num_bytes = value if isinstance(value, int) else parse_bytes(str(value))
+            return value if isinstance(value, int) else memory_named(str(value))
         except MemtraceError as error:
-            self.fail(f"{error.message}: {error.hint}", param, ctx)
-        if num_bytes < 1:
-            self.fail("a size of 0 holds nothing", param, ctx)
-        return num_bytes
+            raise BadValue(error.message, error.hint, ctx=ctx, param=param) from error
+
+
+class GpuName(click.ParamType):  # type: ignore[type-arg]
+    """A GPU: its name, or a size with a unit for one of that much memory. It stays text."""
+
+    name = "gpu"
+
+    def __init__(self, *, several: bool = False) -> None:
+        self._several = several
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return what stands for a value in help."""
+        return "LIST" if self._several else "GPU|SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text; wrong usage where one of it is no GPU."""
+        text = str(value)
+        names = [part for part in text.split(",") if part.strip()] if self._several else [text]
+        try:
+            for name in names:
+                if not (self._several and name.strip() == "all"):
+                    memory_named(name)
+        except MemtraceError as error:
+            raise BadValue(error.message, error.hint, ctx=ctx, param=param) from error
+        return text
 
 
 class CountText(click.ParamType):  # type: ignore[type-arg]
@@ -60,5 +87,5 @@ class CountText(click.ParamType):  # type: ignore[type-arg]
         try:
             parse_count(str(value), unit=1024)
         except MemtraceError as error:
-            self.fail(f"{error.message}: {error.hint}", param, ctx)
+            raise BadValue(error.message, error.hint, ctx=ctx, param=param) from error
         return str(value)

@@ -135,6 +135,14 @@ void dl_set(void *to, int value, uint64_t bytes) {
     if (value && !data) dl_count("bytes set on a device and not kept", bytes);
 }
 
+int dl_known(void *to, uint64_t from, uint64_t bytes) {
+    pthread_mutex_lock(&lock);
+    struct kept *there = around(from, bytes);
+    if (there) memcpy(to, there->data + (from - there->start), bytes);
+    pthread_mutex_unlock(&lock);
+    return there != NULL;
+}
+
 /* ---- What kernels are handed ---- */
 
 void dl_handed(uint64_t address) {

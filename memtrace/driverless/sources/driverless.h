@@ -84,6 +84,8 @@ int dl_is_pinned(const void *pointer);
 void dl_copy(void *to, const void *from, uint64_t bytes);
 void dl_set(void *to, int value, uint64_t bytes);
 void dl_forget(uint64_t address, uint64_t bytes);
+/* Copies what is known to lie there; returns 0 where nobody knows. For a prediction, which tells values from zeros. */
+int dl_known(void *to, uint64_t from, uint64_t bytes);
 /* A kernel or library call was handed this address, or arguments that hold addresses. */
 void dl_handed(uint64_t address);
 void dl_handed_arguments(void **arguments);

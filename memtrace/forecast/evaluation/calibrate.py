@@ -8,21 +8,18 @@ plan_published.py's runs, each predicted after another of its group).
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.evaluation.columns import read_cells
 from memtrace.forecast.evaluation.evaluate import evaluate_layouts
 from memtrace.forecast.evaluation.layouts import given_layout
+from memtrace.forecast.evaluation.measured import MEASURED, MEMORY, TIME, measured, without_measured
 from memtrace.forecast.evaluation.table import read_table
 from memtrace.forecast.results import Calibration
 
-TIME, MEMORY = "measured_tokens_per_second_per_gpu", "measured_peak_bytes"
-MEASURED = (TIME, MEMORY)
-"""Columns beside those of a layout; each row has one of them at least."""
 MOST = 20.0
 """A factor beyond which the table and the run cannot be of the same thing."""
 
@@ -38,33 +35,27 @@ def calibration(text: str, defaults: Mapping[str, Any]) -> Calibration:
     Raises:
         MemtraceError: the table is none, or a run measured nothing or what cannot be.
     """
-    rows = read_table(text, more=MEASURED)
-    cells = [{name: cell for name, cell in row.items() if name not in MEASURED} for row in rows]
-    values = [read_cells(one, number) for number, one in enumerate(cells, start=1)]
+    return calibration_of_rows(read_table(text, more=MEASURED), defaults)
+
+
+def calibration_of_rows(rows: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> Calibration:
+    """Return what measured runs say, one row each: cells of a layout and what was measured.
+
+    Raises:
+        MemtraceError: a run measured nothing or what cannot be.
+    """
+    values = [read_cells(without_measured(row), number) for number, row in enumerate(rows, start=1)]
     given = [given_layout(one, number, defaults) for number, one in enumerate(values, start=1)]
     found = evaluate_layouts(given)
     times, memories = [], []
     for number, (row, one) in enumerate(zip(rows, found, strict=True), start=1):
-        throughput, peak = (_measured(row, name, number) for name in MEASURED)
+        throughput, peak = (measured(row, name, number) for name in MEASURED)
         if throughput is None and peak is None:
             raise MemtraceError(f"row {number:,} has no measurement", hint=f"fill in {TIME} or {MEMORY}")
         times += [] if throughput is None else [one.tokens_per_second_per_gpu / throughput]
         memories += [] if peak is None else [peak / one.peak_bytes]
     time, memory = (_factor(values, what) for values, what in ((times, "time"), (memories, "memory")))
     return Calibration(time_factor=time, memory_factor=memory, runs=len(rows))
-
-
-def _measured(row: Mapping[str, Any], name: str, number: int) -> float | None:
-    cell = row.get(name)
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
-        return None
-    try:
-        value = math.nan if isinstance(cell, bool) else float(str(cell)[:30])
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 1e18:
-        raise MemtraceError(f"row {number:,}, column {name}: must be a number above 0, not {str(cell)[:60]!r}")
-    return value
 
 
 def _factor(ratios: list[float], what: str) -> float:

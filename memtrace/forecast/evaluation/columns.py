@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.memory.layout import ATTENTION, FRAMEWORKS, LOSSES, RECOMPUTE
+from memtrace.forecast.memory.layout import ATTENTION, FRAMEWORKS, LOSSES, RECOMPUTE, SCHEDULES
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.spec import MAX_LAYERS
@@ -116,6 +116,9 @@ COLUMNS: dict[str, Column] = {
     "tp": Column(read=_FEW, meaning="tensor-parallel ranks; 1"),
     "pp": Column(read=_FEW, meaning="pipeline stages; 1"),
     "virtual_stages": Column(read=_FEW, meaning="stages of a rank in an interleaved schedule; 1"),
+    "schedule": Column(
+        read=_one_of(SCHEDULES), meaning="1f1b, zb-h1 or zbv (zero bubble); 1f1b, interleaved with `virtual_stages`"
+    ),
     "cp": Column(read=_FEW, meaning="context-parallel ranks; 1"),
     "ep": Column(read=_FEW, meaning="expert-parallel ranks; 1"),
     "zero": Column(read=_zero_stage, meaning="ZeRO stage, 3 is FSDP; 0"),

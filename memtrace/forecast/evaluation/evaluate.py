@@ -15,6 +15,7 @@ import numpy as np
 from memtrace.errors import MemtraceError
 from memtrace.forecast.evaluation.columns import read_cells
 from memtrace.forecast.evaluation.layouts import GivenLayout, given_layout
+from memtrace.forecast.evaluation.measured import MEASURED, measured, without_measured
 from memtrace.forecast.evaluation.table import read_table
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.memory.countable import check_countable
@@ -45,9 +46,22 @@ def evaluate_table(
     Raises:
         MemtraceError: the text is no table, or a row of it cannot be.
     """
-    rows = [read_cells(cells, number) for number, cells in enumerate(read_table(text), start=1)]
+    table = read_table(text, more=MEASURED)
+    rows = [read_cells(without_measured(cells), number) for number, cells in enumerate(table, start=1)]
     given = [given_layout(values, number, defaults) for number, values in enumerate(rows, start=1)]
-    return evaluate_layouts(given, known)
+    found = evaluate_layouts(given, known)
+    return tuple(
+        _beside_measured(row, cells, number)
+        for number, (row, cells) in enumerate(zip(found, table, strict=True), start=1)
+    )
+
+
+def _beside_measured(row: EvaluatedLayout, cells: Mapping[str, Any], number: int) -> EvaluatedLayout:
+    throughput, peak = (measured(cells, name, number) for name in MEASURED)
+    if throughput is None and peak is None:
+        return row
+    peak_bytes = None if peak is None else round(peak)
+    return replace(row, measured_tokens_per_second_per_gpu=throughput, measured_peak_bytes=peak_bytes)
 
 
 def evaluate_layouts(given: Sequence[GivenLayout], known: Calibration | None = None) -> tuple[EvaluatedLayout, ...]:
@@ -134,6 +148,7 @@ def _beyond(given: GivenLayout) -> tuple[str, ...]:
         pp=int(layout.pp),
         cp=int(layout.cp),
         has_experts=bool(given.spec.num_moe_layers),
+        schedule=given.layout.schedule,
     )
 
 

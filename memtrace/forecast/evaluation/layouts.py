@@ -65,7 +65,8 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
 
 def _layout(cells: Mapping[str, Any], spec: ModelSpec) -> Layout:
     axes = {axis: cells.get(axis, 1) for axis in (*AXES, "virtual_stages")}
-    layout = in_framework(Layout(**axes, zero=cells.get("zero", 0)), spec, cells.get("framework", "none"))
+    plain = Layout(**axes, zero=cells.get("zero", 0), schedule=cells.get("schedule", "1f1b"))
+    layout = in_framework(plain, spec, cells.get("framework", "none"))
     return replace(layout, reshard=int(cells["reshard"])) if "reshard" in cells else layout
 
 
@@ -173,6 +174,11 @@ def _check(spec: ModelSpec, layout: Layout, cells: Mapping[str, Any], number: in
         raise wrong(number, "virtual_stages", f"{spec.num_layers} layers cannot fill {virtual} x {layout.pp} stages")
     if virtual > 1 and layout.pp == 1:
         raise wrong(number, "virtual_stages", "only a pipeline (pp above 1) has an interleaved schedule")
+    if layout.schedule != "1f1b":
+        if layout.pp == 1 or virtual > 1:
+            raise wrong(number, "schedule", f"{layout.schedule} is of a pipeline (pp above 1) without virtual_stages")
+        if cells.get("accumulation", 1) < 2 * layout.pp:
+            raise wrong(number, "schedule", f"{layout.schedule} needs {2 * layout.pp} micro-batches, twice its stages")
     if layout.world_size > 2**24:
         raise wrong(number, "dp", f"{layout.world_size:,} GPUs are more than can be counted")
     if layout.ep > 1 and (not spec.num_experts or spec.num_experts % layout.ep or layout.shards % layout.ep):

@@ -17,6 +17,10 @@ ATTENTION = ("flash", "sdpa", "explicit")
 BACKENDS = ("cuda", "cpu")
 FRAMEWORKS = ("none", "megatron", "torchtitan", "nanotron", "deepspeed", "fsdp")
 """Programs that train; none is a plain loop."""
+SCHEDULES = ("1f1b", "zb-h1", "zbv")
+"""What a pipeline does when: one forward, one backward, interleaved where a rank has several stages; or the schedules
+of Qi et al. (Zero Bubble Pipeline Parallelism, 2023) that need no more memory than that, since the gradient of weights
+is computed when a rank would wait: ZB-H1, and ZB-V with two stages a rank, there and back."""
 LOSSES = ("plain", "parallel", "fused", "chunked")
 """How the loss is computed: in float32 beside the logits; the same over tensor-parallel parts of the vocabulary, whose
 softmax becomes its gradient; in place of the logits; or a part of the tokens at a time."""
@@ -35,6 +39,8 @@ class Layout:
     ep: Size = 1
     virtual_stages: Size = 1
     """Stages of the model that one rank of the pipeline has, in an interleaved schedule."""
+    schedule: str = "1f1b"
+    """One of `SCHEDULES`."""
     head_layers: float = 0.0
     """How many layers the head counts as where stages are balanced by cost; 0 where stages have equally many layers."""
     zero: Size = 0

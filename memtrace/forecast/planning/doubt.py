@@ -107,7 +107,17 @@ PUBLISHED = {
 
 
 def beyond_published(
-    framework: str, gpu: Gpu, *, parameters: int, gpus: int, sequence: int, tp: int, pp: int, cp: int, has_experts: bool
+    framework: str,
+    gpu: Gpu,
+    *,
+    parameters: int,
+    gpus: int,
+    sequence: int,
+    tp: int,
+    pp: int,
+    cp: int,
+    has_experts: bool,
+    schedule: str = "1f1b",
 ) -> tuple[str, ...]:
     """Return in which respects no published run is like a layout, in words.
 
@@ -128,4 +138,5 @@ def beyond_published(
     for name, value, largest in (("tp", tp, known.tp), ("pp", pp, known.pp), ("cp", cp, known.cp)):
         if value > largest:
             found.append(f"{name} {value} (to {largest})")
+    found += [] if schedule == "1f1b" else [f"schedule {schedule}"]
     return (*found, *(("experts",) if has_experts else ()))

@@ -8,7 +8,7 @@ all the same, and not in the range.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -47,19 +47,14 @@ def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
     doubled = peaks(rank, device, Weights(rules=2))
     most = peaks(rank, device, Weights(rules=2, allowances=1))
     doubts = [*_kernel_doubts(rank, plain[0], without[0], doubled[0], most[0])]
-    doubts += _noted_doubts(rank, max(plain[0] - lasting, 0))
-    doubts += [_unmeasured(plain[1]), *_outside_doubts(rank, gpu)]
+    doubts += noted_doubts(rank, max(plain[0] - lasting, 0))
+    doubts += [_unmeasured(plain[1]), *outside_doubts(rank, gpu)]
     may_be_far_less = any(one.slug in _LESS_THAN_SAID for one in doubts)
     allocated, reserved = (
         _range(found, margin, lasting if may_be_far_less else None)
         for found, margin in zip(zip(plain, without, doubled, most, strict=True), _MARGIN_PERMILLE, strict=True)
     )
-    beside = sum(one.more_bytes or 0 for one in doubts if one.slug == "predicted-ranks")
-    context = Range(
-        low_bytes=0,
-        predicted_bytes=CUDA_CONTEXT_BYTES,
-        high_bytes=CUDA_CONTEXT_BYTES + _CONTEXT_MORE_BYTES + beside,
-    )
+    context = context_range(doubts, gpu)
     return Interval(
         allocated=allocated,
         reserved=reserved,
@@ -70,6 +65,16 @@ def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
             high_bytes=reserved.high_bytes + context.high_bytes,
         ),
         doubts=tuple(doubts),
+    )
+
+
+def context_range(doubts: Iterable[Doubt], _gpu: Gpu) -> Range:
+    """Return what a process holds of a GPU beside torch's allocator."""
+    beside = sum(one.more_bytes or 0 for one in doubts if one.slug == "predicted-ranks")
+    return Range(
+        low_bytes=0,
+        predicted_bytes=CUDA_CONTEXT_BYTES,
+        high_bytes=CUDA_CONTEXT_BYTES + _CONTEXT_MORE_BYTES + beside,
     )
 
 
@@ -104,7 +109,7 @@ def _kernel_doubts(rank: RankTrace, plain: int, without: int, doubled: int, most
         )
 
 
-def _noted_doubts(rank: RankTrace, passing_bytes: int) -> Iterator[Doubt]:
+def noted_doubts(rank: RankTrace, passing_bytes: int) -> Iterator[Doubt]:
     """Yield doubts about what was noted while the program ran; at the peak, so much of it does not last."""
     noted = {one.slug for one in rank.warnings}
     for slug, message in _LESS_THAN_SAID.items():
@@ -127,7 +132,7 @@ def _unmeasured(reserved_bytes: int) -> Doubt:
     )
 
 
-def _outside_doubts(rank: RankTrace, gpu: Gpu) -> Iterator[Doubt]:
+def outside_doubts(rank: RankTrace, gpu: Gpu) -> Iterator[Doubt]:
     """Yield doubts about what is not torch's own."""
     yield Doubt(
         slug="predicted-context",

@@ -17,7 +17,8 @@ from memtrace.forecast.prediction.broken_off import broken_off
 from memtrace.forecast.prediction.doubts import interval_of
 from memtrace.forecast.prediction.notes import with_prediction
 from memtrace.forecast.prediction.placed import Placed, place
-from memtrace.forecast.prediction.results import GpuVerdict, Interval, Prediction, StepPeak
+from memtrace.forecast.prediction.results import BY_META, Engine, GpuVerdict, Interval, Prediction, StepPeak
+from memtrace.schema.names import Action
 from memtrace.store.trace import RankTrace, Trace
 
 DEVICE = "cuda:0"
@@ -58,7 +59,7 @@ def predicted_rank(trace: Trace) -> RankTrace:
             slug="predict-no-gpu",
         )
     rank = max(used, key=lambda one: len(one.table("events")))
-    if not _num_steps(rank):
+    if not _num_steps(rank) and not _ran_out(rank):
         raise MemtraceError(
             "the program ended before its first optimizer step: it cannot be predicted",
             hint=_last_words(rank),
@@ -72,6 +73,10 @@ def _num_steps(rank: RankTrace) -> int:
     return int(((steps["step"] > 0) & ~steps.is_null("end_ns")).sum())
 
 
+def _ran_out(rank: RankTrace) -> bool:
+    return bool((rank.table("events")["action"] == rank.string_id(Action.OOM.value)).any())
+
+
 def _last_words(rank: RankTrace) -> str | None:
     exception = rank.header.get("exception")
     if not isinstance(exception, dict):
@@ -79,7 +84,9 @@ def _last_words(rank: RankTrace) -> str | None:
     return f"it failed with {exception.get('type')}: {str(exception.get('message'))[:300]}"
 
 
-def placed_trace(trace: Trace, gpu: Gpu, *, ran_as: Gpu | None = None) -> tuple[Trace, GpuVerdict]:
+def placed_trace(
+    trace: Trace, gpu: Gpu, *, ran_as: Gpu | None = None, engine: Engine = BY_META
+) -> tuple[Trace, GpuVerdict]:
     """Return a predicted trace with segments and addresses, and the verdict for a GPU.
 
     The trace says the range and the doubts as well: in its header, and as notes that a report shows.
@@ -88,7 +95,7 @@ def placed_trace(trace: Trace, gpu: Gpu, *, ran_as: Gpu | None = None) -> tuple[
     verdict, placed = _judge(rank, gpu, ran_as or gpu, interval_of(rank, DEVICE, gpu))
     kept = placed.rank if placed.failed is None else broken_off(placed.rank, placed.failed.time_ns)
     header = {**kept.header, "devices": [_device(one, gpu) for one in kept.header.get("devices") or [{}]]}
-    return replace(trace, ranks=(with_prediction(replace(kept, header=header), verdict),)), verdict
+    return replace(trace, ranks=(with_prediction(replace(kept, header=header), verdict, engine),)), verdict
 
 
 def _device(known: dict[str, object], gpu: Gpu) -> dict[str, object]:
@@ -140,6 +147,7 @@ def prediction_of(
     refused: Sequence[tuple[str, str]],
     num_steps: int,
     world_size: int,
+    engine: Engine = BY_META,
 ) -> Prediction:
     """Return everything that is said of a run, from its trace with the allocator's part, and the verdicts."""
     (rank,) = placed.ranks
@@ -152,6 +160,7 @@ def prediction_of(
         torch_version=versions.get("torch"),
         num_steps=num_steps,
         world_size=world_size,
+        engine=engine,
         chosen=chosen,
         others=tuple(sorted(others, key=lambda one: (one.gpu.memory_bytes, one.gpu.name))),
         refused=tuple(refused),

@@ -8,21 +8,24 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from memtrace.forecast.prediction.allocator_settings import settings_notes
-from memtrace.forecast.prediction.results import GpuVerdict
+from memtrace.forecast.prediction.results import Engine, GpuVerdict
+from memtrace.schema.predicted import META
 from memtrace.schema.tables import WARNINGS
 from memtrace.store.columns import ColumnTable, dtype_of
 from memtrace.store.trace import LoadWarning, RankTrace
 from memtrace.units import format_bytes
 
 
-def with_prediction(rank: RankTrace, verdict: GpuVerdict) -> RankTrace:
+def with_prediction(rank: RankTrace, verdict: GpuVerdict, engine: Engine) -> RankTrace:
     """Return a rank that says what is predicted, before what was noted while the program ran."""
-    header = {**rank.header, "prediction": _header(verdict)}
-    return _with_warnings(replace(rank, header=header), [*_notes(rank, verdict), *rank.warnings])
+    header = {**rank.header, "prediction": _header(verdict, engine)}
+    return _with_warnings(replace(rank, header=header), [*_notes(rank, verdict, engine), *rank.warnings])
 
 
-def _header(verdict: GpuVerdict) -> dict[str, object]:
+def _header(verdict: GpuVerdict, engine: Engine) -> dict[str, object]:
     return {
+        "engine": engine.name,
+        "engine_reason": engine.why,
         "gpu": verdict.gpu.name,
         "capability": list(verdict.gpu.capability),
         "fits": verdict.fits,
@@ -32,7 +35,7 @@ def _header(verdict: GpuVerdict) -> dict[str, object]:
     }
 
 
-def _notes(rank: RankTrace, verdict: GpuVerdict) -> Iterator[LoadWarning]:
+def _notes(rank: RankTrace, verdict: GpuVerdict, engine: Engine) -> Iterator[LoadWarning]:
     interval = verdict.interval
     ranges = (
         f"{what} between {format_bytes(one.low_bytes)} and {format_bytes(one.high_bytes)}"
@@ -40,7 +43,8 @@ def _notes(rank: RankTrace, verdict: GpuVerdict) -> Iterator[LoadWarning]:
     )
     message = f"these figures are predicted, nothing ran on a GPU: as far as can be told, it {' and '.join(ranges)}"
     yield LoadWarning(slug="predicted-interval", message=message)
-    yield from settings_notes(rank)
+    if engine.name == META:
+        yield from settings_notes(rank)
     known = {one.slug for one in rank.warnings}
     for one in interval.doubts:
         # What the program itself gave rise to is noted with file and line already.

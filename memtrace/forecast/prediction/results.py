@@ -6,6 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from memtrace.forecast.gpus import Gpu
+from memtrace.schema.predicted import META
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What stood for the GPU."""
+
+    name: str
+    """driverless (torch's own CUDA code) or meta (tensors without data)."""
+    why: str
+    """Why that one."""
+
+
+BY_META = Engine(name=META, why="it runs everywhere")
+"""The engine of what is predicted without a choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +139,8 @@ class Prediction:
     """Steps that the run was given; the last may not have ended."""
     world_size: int
     """Ranks that the program was told of."""
+    engine: Engine
+    """What stood for the GPU."""
     chosen: GpuVerdict
     """Of the GPU that the trace is of."""
     others: tuple[GpuVerdict, ...]

@@ -27,6 +27,24 @@ class StageLayers:
     """Time of a stage in the mean, over that of the slowest."""
 
 
+def filling_share(layout: Layout, *, computing: Size, repeated: Size, whole: Size) -> Size:
+    """Return which part of a micro-batch's time a rank waits for each stage before or behind it.
+
+    Forward, gradient of the input and gradient of the weights take a third of `computing` each; `repeated` is what is
+    recomputed, `whole` the micro-batch with what it sends. 1F1B waits for all of it, divided by the stages of a rank.
+    ZB-H1 waits for forward and input gradient, less one weight gradient, which it computes meanwhile; ZB-V for nothing
+    but what is no computation (Qi et al., table 1 and section 6).
+
+    >>> [round(float(filling_share(Layout(pp=4, schedule=name), computing=3.0, repeated=0.0, whole=3.3)), 3)
+    ...  for name in ("1f1b", "zb-h1", "zbv")]
+    [1.0, 0.394, 0.091]
+    """
+    if layout.schedule == "1f1b":
+        return 1 / layout.virtual_stages
+    filled = 2 * computing / 3 if layout.schedule == "zb-h1" else computing + repeated
+    return 1 - filled / whole
+
+
 def stage_layers(spec: ModelSpec, run: Run, layout: Layout, parts: Kernels) -> StageLayers:
     """Return what the slowest stage has: the fullest, or the last, which computes the head too.
 

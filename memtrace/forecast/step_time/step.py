@@ -25,7 +25,7 @@ from memtrace.forecast.step_time.communication import (
 )
 from memtrace.forecast.step_time.computation import Kernels, flops_per_token, kernels
 from memtrace.forecast.step_time.links import Links
-from memtrace.forecast.step_time.schedule import StageLayers, stage_layers
+from memtrace.forecast.step_time.schedule import StageLayers, filling_share, stage_layers
 from memtrace.forecast.step_time.speed import Speed
 
 UPDATE_BYTES = 30
@@ -71,7 +71,7 @@ def step_time(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed)
 
     Under 1F1B the step takes as long as the slowest stage for all its micro-batches, and the others once more for one:
     while the pipeline fills and drains. An interleaved schedule of v stages a rank divides that by v, and hands
-    micro-batches on v times as often (Narayanan et al., section 2.2).
+    micro-batches on v times as often (Narayanan et al., section 2.2). Zero-bubble schedules: see `filling_share`.
     """
     links = Links(gpu=gpu, speed=speed)
     parts = kernels(spec, run, layout, gpu, speed)
@@ -79,7 +79,8 @@ def step_time(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed)
     micro = _micro_batch(spec, run, layout, links, parts, layers)
     busy = {name: seconds * run.accumulation for name, seconds in micro.items()}
     one = sum(micro.values())
-    filling = one * (layout.pp - 1) * layers.mean_share / layout.virtual_stages
+    waiting = filling_share(layout, computing=micro["compute"], repeated=micro["recompute"], whole=one)
+    filling = one * (layout.pp - 1) * layers.mean_share * waiting
     compute = micro["compute"] + micro["recompute"]
     reducing = reducing_seconds(spec, run, layout, links)
     # The last backward pass hides the reduction of gradients; later stages wait for it less long.

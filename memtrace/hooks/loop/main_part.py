@@ -12,6 +12,7 @@ from memtrace.hooks.parts import who_am_i as ranks
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.sources import device
 from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.sources.high_water import HighWaterMark
 from memtrace.schema import records
 from memtrace.schema.names import Source
 from memtrace.schema.version import PART_FORMAT, TRACE_VERSION
@@ -24,6 +25,7 @@ class Writer:
         self._spool = spool
         self._redact = redact
         self._noted: set[str] = set()
+        self._unstepped: list[str] = []
         self._rank: int | None = None
         self.sources: Sources | None = None
         """Set once the sources exist; until then only warnings are written."""
@@ -86,6 +88,12 @@ class Writer:
         if self._first("kept gradients"):
             self.facts(keeps_gradients=True)
 
+    def note_unstepped(self, names: list[str]) -> None:
+        """Write which parameters have a gradient that no optimizer steps, when that changes."""
+        if names != self._unstepped:
+            self._unstepped = names
+            self.facts(unstepped_parameters=names)
+
     def note_distributed(self, torch: Any) -> None:
         """Write rank and world size where the environment did not tell them and a process group does."""
         distributed = getattr(torch, "distributed", None)
@@ -115,11 +123,27 @@ class Writer:
         """Write one bucket of a replicated model; steps may leave the rolling window, buckets stay."""
         self._spool.write(record)
 
-    def step(
-        self, *, step: int, start_ns: int, end: StepEnd, recorded: bool, num_microbatches: int, recording_ns: int
-    ) -> None:
-        """Write a step with what device and host say at its end."""
+    def state(self) -> dict[str, int | None]:
+        """Return what device and host say now."""
         totals = self.sources.totals() if self.sources is not None else {}
+        return {**totals, "host_rss_bytes": device.host_rss_bytes()}
+
+    def step(
+        self,
+        *,
+        step: int,
+        start_ns: int,
+        end: StepEnd,
+        recorded: bool,
+        num_microbatches: int,
+        recording_ns: int,
+        state: dict[str, int | None] | None = None,
+        next_from: tuple[int, int] | None = None,
+    ) -> None:
+        """Write a step with what device and host said at its end, which is now unless `state` tells it.
+
+        `next_from` says from which time and micro-batch on what was noted in this step is of the next one.
+        """
         self._spool.write(
             {
                 "k": records.STEP,
@@ -130,12 +154,24 @@ class Writer:
                 "recorded": recorded,
                 "num_microbatches": num_microbatches,
                 "recording_ns": recording_ns,
-                **totals,
-                "host_rss_bytes": device.host_rss_bytes(),
+                **(self.state() if state is None else state),
+                **({} if next_from is None else dict(zip(records.NEXT_FROM, next_from, strict=True))),
             }
         )
         for record in self.sources.new_devices() if self.sources is not None else ():
             self._spool.write({"k": records.DEVICE, **record})
+
+    def mark(self, step: int, mark: HighWaterMark) -> None:
+        """Write the high-water marks of a step, which are known once its events have been taken."""
+        if any(one is not None for one in mark):
+            self._spool.write(
+                {
+                    "k": records.STEP,
+                    "step": step,
+                    "high_water_bytes": mark.num_bytes,
+                    "peak_host_rss_bytes": mark.host_rss_bytes,
+                }
+            )
 
     def end(self) -> None:
         """Write that the recording ended in order, and close."""

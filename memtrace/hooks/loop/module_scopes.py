@@ -34,7 +34,7 @@ class ModuleScopes:
         *,
         emit: Callable[[Row], None],
         on_root: Callable[[Any, tuple[Any, ...]], None],
-        after_root: Callable[[], None],
+        after_root: Callable[[Any], None],
         on_recompute: Callable[[int, int], None],
         step: Callable[[], int],
         watched: Container[int],
@@ -86,7 +86,7 @@ class ModuleScopes:
             self._emit((*label, start_ns, now, self._step(), recompute))
             if opened == key:
                 if not open_calls:
-                    self._closed_outermost(start_ns, now, recompute)
+                    self._closed_outermost(start_ns, now, recompute, output)
                 return
 
     def flush(self) -> None:
@@ -94,11 +94,11 @@ class ModuleScopes:
         for label, _key, start_ns, recompute in self._calls.open:
             self._emit((*label, start_ns, None, self._step(), recompute))
 
-    def _closed_outermost(self, start_ns: int, end_ns: int, recompute: bool) -> None:
+    def _closed_outermost(self, start_ns: int, end_ns: int, recompute: bool, output: Any) -> None:
         if recompute:
             self._on_recompute(start_ns, end_ns)
         else:
-            self._after_root()
+            self._after_root(output)
 
     def _unwind(self, key: int) -> None:
         open_calls = self._calls.open

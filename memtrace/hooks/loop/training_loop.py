@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.keepers.program_frames import calling_line
+from memtrace.hooks.keepers.search import KeeperSearch
+from memtrace.hooks.loop.accumulation import Accumulation
+from memtrace.hooks.loop.evaluation import Call, Evaluation
 from memtrace.hooks.loop.keyword_arguments import keyword_arguments
 from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.module_scopes import ModuleScopes
@@ -18,15 +24,20 @@ from memtrace.hooks.loop.steps import StepEnd, StepTracker
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.ownership.communication_buffers import Communication
 from memtrace.hooks.ownership.ddp_buckets import Replicas
-from memtrace.hooks.ownership.owners import Owned, OwnerRows
+from memtrace.hooks.ownership.inputs import Inputs
+from memtrace.hooks.ownership.owners import Owned, OwnerRows, tensors_in
 from memtrace.hooks.ownership.saved import SavedWalk
 from memtrace.hooks.ownership.sweep import OwnerSweep
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.owner_rows import Sweep
 from memtrace.hooks.parts.status import Status
 from memtrace.hooks.sources.choose import Sources
+from memtrace.hooks.sources.high_water import NO_MARK
 from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Phase
+
+_FORWARDS_IN_A_ROW = frozenset(3 << at for at in range(20))
+"""After so many forwards without a backward what they left behind is looked at, ever more rarely."""
 
 
 class TrainingLoop:
@@ -44,7 +55,10 @@ class TrainingLoop:
         self._step = 0
         self._step_start_ns = start_ns
         self._ended_unfinished = False
-        self.steps = StepTracker(self._step_ended)
+        self.steps = StepTracker(
+            self._step_ended, on_possible_end=self._step_may_have_ended, on_going_on=self._step_goes_on
+        )
+        self._seen_at_end: _SeenAtEnd | None = None
         self._phases = PhaseClock(lambda row: self._window.chunk.phases.append(row), status.phase)
         self.replicas = Replicas(
             write=writer.bucket,
@@ -64,6 +78,9 @@ class TrainingLoop:
         self._step_calls = StepCalls()
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
         self._owners = OwnerRows(torch)
+        self._inputs = Inputs(torch)
+        self._accumulation = Accumulation()
+        self._evaluation = Evaluation(self._live_optimizers)
         self._sweep = OwnerSweep(torch, self._owners)
         self.communication = Communication(
             torch,
@@ -74,6 +91,10 @@ class TrainingLoop:
         )
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
+        self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
+        self._mark = NO_MARK
+        self._kept: list[Row] = []
+        self._num_forwards = 0
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._scaler_saw: tuple[int, bool] | None = None
         self.on_window: Callable[[], None] = lambda: None
@@ -114,31 +135,70 @@ class TrainingLoop:
     def _root_began(self, module: Any, args: tuple[Any, ...]) -> None:
         if not self.is_current_thread:
             return
+        self._between_steps()
         self.on_root()
-        if not self._torch.is_grad_enabled():
-            self._phases.begin(Phase.OTHER, time_ns(), "evaluation")
-            return
-        self._training_runs()
-        self.communication.root_runs(module)
-        if self.communication.misses_groups(module):
-            self._writer.note("fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed")
-        self._sources.choose(module)
+        self._num_forwards += 1
+        if self._num_forwards in _FORWARDS_IN_A_ROW:
+            self._look_between_forwards()
+        with_gradients = self._torch.is_grad_enabled()
+        call = self._evaluation.call(
+            module,
+            with_gradients=with_gradients,
+            runs=self._phases.runs,
+            may_be_forward=self._phases.may_be_forward,
+            step=self._step,
+        )
+        if call is Call.TRAINING:
+            self._training_runs()
+            self._accumulation.forward(module)
+            self.communication.root_runs(module)
+            if self.communication.misses_groups(module):
+                self._writer.note(
+                    "fsdp-missing", "this torch keeps the groups of FSDP2 in an unknown place: not followed"
+                )
+            self._sources.choose(module)
+        elif call is Call.PERHAPS_EVALUATION:
+            self._accumulation.forward(module)
+            if self._step == 0:
+                self._training_may_begin()
+        now = time_ns()
+        if call in (Call.TRAINING, Call.PART):
+            self._phases.forward(now)
+        elif call is not Call.WITHIN:
+            self._phases.evaluate(now, may_be_forward=call is Call.PERHAPS_EVALUATION)
         if self._window.is_open:
             self._window.wants_frames(True)
-            now = time_ns()
-            inputs = self._owners.of_inputs((args, keyword_arguments(module)), now_ns=now, step=self._step)
-            self._window.chunk.owners += inputs
-            self._writer.note_autocast(self._torch)
-        self._phases.forward(time_ns())
+            given = self._inputs.given(module, (args, keyword_arguments(module)))
+            self._window.chunk.owners += self._owners.rows_of(given, now_ns=time_ns(), step=self._step)
+            if with_gradients:
+                self._writer.note_autocast(self._torch)
 
     def _replica_began(self, model: Any) -> None:
         if self.is_current_thread and self._window.is_open and self._torch.is_grad_enabled():
             self.replicas.forward(model, step=self._step, microbatch=self._phases.microbatch)
 
-    def _root_ended(self) -> None:
-        if self.is_current_thread and self._phases.inside and self._phases.current is Phase.OTHER:
-            self._phases.end(time_ns())
+    def _root_ended(self, output: Any) -> None:
+        if self.is_current_thread:
+            self._phases.module_ended(time_ns())
+            if self._window.is_open:
+                self._inputs.computed(output)
+                self._walk_evaluation(output)
         self._window.bound_chunk()
+
+    def _walk_evaluation(self, output: Any) -> None:
+        """Note what a graph keeps that perhaps no backward will ever run through."""
+        if self._phases.may_be_forward and self._saved is not None and self._torch.is_grad_enabled():
+            found = [tensor for _, tensor in tensors_in(output, "", self._torch.Tensor)]
+            self._walk(found)
+
+    def _walk(self, roots: Sequence[Any]) -> None:
+        assert self._saved is not None
+        with self._window.without_frames():
+            began_ns = time_ns()
+            self._window.chunk.saved += self._saved.rows(
+                roots, now_ns=began_ns, step=self._step, microbatch=self._phases.microbatch
+            )
+            self._window.worked(began_ns)
 
     def _recomputed(self, start_ns: int, end_ns: int) -> None:
         row: Row = (str(Phase.RECOMPUTE), self._step, self._phases.microbatch, start_ns, end_ns, None)
@@ -152,6 +212,11 @@ class TrainingLoop:
             self._end_step(StepEnd(time_ns(), skipped=False))
         elif self._phases.has_backward and not self._live_optimizers():
             self.steps.mark(time_ns())
+
+    def _training_may_begin(self) -> None:
+        """Look, once, at the end of step 0: a backward may follow."""
+        if self._seen_at_end is None:
+            self._step_may_have_ended()
 
     def many_objects(self) -> None:
         """Very many objects were made since this was last called, tensors perhaps."""
@@ -176,34 +241,46 @@ class TrainingLoop:
 
     # Backward and data
 
-    def before_backward(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
+    def before_backward(self, *args: Any, **kwargs: Any) -> None:
+        """A call of `backward(tensors, grad_tensors, retain_graph, create_graph)` begins."""
+        if self._keepers is not None and self.is_current_thread and (kwargs.get("create_graph") or any(args[3:4])):
+            self._keepers.graph_of_gradients = calling_line(sys._getframe())
+        self.before_grad(*args, **kwargs)
+
+    def before_grad(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
         """A call of `backward(tensors)` or `grad(outputs)` begins."""
         if not self.is_current_thread:
             return
-        if self._step == 0:
+        self._num_forwards = 0
+        self._between_steps()
+        if self._step == 0 and self._seen_at_end is not None and self._phases.may_be_forward:
+            # What might have been evaluation was the first forward of training.
+            self._end_step(StepEnd(self._seen_at_end.next_from_ns, skipped=False, is_late=True))
+        elif self._step == 0:
             self._training_runs()
         nested = self._phases.current is Phase.BACKWARD
         self._phases.begin(Phase.BACKWARD, time_ns())
         if self._window.is_open and self._saved is not None and not nested:
             given = (outputs,) if isinstance(outputs, self._torch.Tensor) else outputs
             roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else (*(tensors or ()), *(given or ()))
-            with self._window.without_frames():
-                began_ns = time_ns()
-                self._window.chunk.saved += self._saved.rows(
-                    roots, now_ns=began_ns, step=self._step, microbatch=self._phases.microbatch
-                )
-                self._window.worked(began_ns)
+            self._walk(roots)
 
     def before_data(self, *_args: Any) -> None:
         """A data loader is asked for the next batch."""
         if self.is_current_thread:
+            if not self._phases.inside:
+                self.steps.draws_batch()
             self._window.wants_frames(False)
             self._phases.begin(Phase.DATA, time_ns())
 
     def after_span(self, *_args: Any, **_kwargs: Any) -> None:
         """What `before_backward` or `before_data` began has ended."""
         if self.is_current_thread:
+            was_backward = self._phases.current is Phase.BACKWARD
             self._phases.end(time_ns())
+            if was_backward and self._phases.current is not Phase.BACKWARD:
+                self._accumulation.backward()
+                self.steps.backward_ended(time_ns())
             self.on_span_end()
 
     # Optimizers
@@ -231,6 +308,9 @@ class TrainingLoop:
                 "steps-on-other-thread", "optimizer steps of other threads than the first are not followed"
             )
             return
+        if self._step == 0:
+            # Training begins here at the latest: the forward may run inside, in a closure.
+            self._end_step(StepEnd(time_ns(), skipped=False))
         self.steps.before(id(optimizer))
         if _is_cold(optimizer):
             self._window.wants_frames(False)
@@ -246,11 +326,12 @@ class TrainingLoop:
         self._phases.end(now)
         if self.is_current_thread:
             self._step_calls.end()
+            self._accumulation.cut()
         self._writer.describe_optimizer(optimizer)
         if self._window.is_open and self._in_backward():
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
             self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
-        self.steps.after(id(optimizer), now)
+        self.steps.after(id(optimizer), now, in_backward=self._phases.current is Phase.BACKWARD)
 
     def _in_backward(self) -> bool:
         return bool(self._torch._C._current_graph_task_id() != -1)
@@ -261,6 +342,9 @@ class TrainingLoop:
 
     def before_zero_grad(self, _owner: Any, set_to_none: bool = True) -> None:
         """Gradients are about to be dropped, or set to zero and kept."""
+        if self.is_current_thread:
+            self._accumulation.cut()
+            self._between_steps()
         if not set_to_none:
             self._writer.note_kept_gradients()
 
@@ -278,49 +362,122 @@ class TrainingLoop:
 
     # Steps
 
+    def _between_steps(self) -> None:
+        """The program goes on, perhaps with the next step."""
+        if not self._phases.inside:
+            self.steps.goes_on()
+
+    def _step_may_have_ended(self) -> None:
+        """Look at the end of a step that may turn out to be none: whose end it was is known when it is long past."""
+        began_ns, spent_ns = time_ns(), self._window.spent_ns
+        owned = self._look_at_owners()
+        state, num_microbatches = self._writer.state(), self._accumulation.num_microbatches
+        was_open = self._window.is_open
+        self._phases.may_end_step()
+        self._accumulation.may_end_step()
+        self._seen_at_end = _SeenAtEnd(
+            next_from_ns=self._window.may_end_step(self._step),
+            is_recorded=was_open and self._sources.recording,
+            next_microbatch=self._phases.microbatch,
+            num_microbatches=num_microbatches,
+            recording_ns=spent_ns,
+            state=state,
+            owned=owned,
+        )
+        if self._window.is_open != was_open:
+            self.on_window()
+        # Drains count themselves.
+        self._window.spent_ns = spent_ns
+        self._window.worked(began_ns)
+
+    def _step_goes_on(self) -> None:
+        was_open = self._window.is_open
+        self._seen_at_end = None
+        self._phases.goes_on()
+        self._accumulation.goes_on()
+        self._window.goes_on(self._step)
+        if self._window.is_open != was_open:
+            self.on_window()
+
     def _step_ended(self, end: StepEnd) -> None:
         if self._step == 0:
-            # An optimizer stepped before any forward that we saw.
+            # A scaler skipped a step before any forward that we saw.
             self._end_step(StepEnd(self._step_start_ns, skipped=False))
         self._end_step(end)
 
     def _end_step(self, end: StepEnd) -> None:
         began_ns = time_ns()
-        self._write_step(end)
+        seen, self._seen_at_end = self._seen_at_end if end.is_late else None, None
+        self._write_step(end, seen)
         if self._step == 0:
             # Now, not after the first step, which may fail: what will be resident by then depends on them.
             for optimizer in self._live_optimizers():
                 self._writer.describe_optimizer(optimizer)
-        owned = None
-        if self._window.is_open:
-            # First the events: the CPU source would record every Python call of the sweep.
-            self._window.take_events()
-            owned = self._sweep_owners()
-            self.replicas.step_ended(self._step)
+        owned = self._look_at_owners() if seen is None else seen.owned
         self._status.step_ended(self._step, owned, time_ns())
+        self._writer.mark(self._step, self._mark)
+        self._mark = NO_MARK
         self._window.end_step(self._step)
+        if self._window.is_open:
+            # As what the next step begins with: the chunk of this one may leave the rolling window before its own.
+            chunk = self._window.chunk
+            chunk.keepers += [(time_ns(), chunk.step, *row[2:]) for row in self._kept]
         self._step += 1
         self._step_start_ns = end.end_ns or time_ns()
-        self._phases.start_step(self._step)
+        if seen is None:
+            self._phases.start_step(self._step)
+            self._accumulation.start_step()
+        else:
+            self._phases.start_step_late(self._step)
         self.on_window()
         self._writer.flush()
-        self._window.spent_ns = 0
+        self._window.spent_ns -= self._window.spent_ns if seen is None else seen.recording_ns
         # The next step began when this one ended.
         self._window.worked(began_ns)
 
-    def _write_step(self, end: StepEnd) -> None:
+    def _look_at_owners(self) -> Sweep | None:
+        """Note who owns what at the end of a step, and what is kept that nobody owns."""
+        self._kept = []
+        if self._sources.counts_marks:
+            self._take_mark()
+        if not self._window.is_open:
+            return None
+        # First the events: the CPU source would record every Python call of the sweep.
+        self._window.take_events()
+        if not self._sources.counts_marks:
+            self._take_mark()
+        owned = self._sweep_owners()
+        self._kept = self._find_keepers(owned, self._sources.levels())
+        if self._step > 0:
+            self._writer.note_unstepped(self._sweep.unstepped)
+        self.replicas.step_ended(self._step)
+        return owned
+
+    def _take_mark(self) -> None:
+        """Note how high memory was in the step, before its events are written or dropped."""
+        self._mark = self._mark.joined(self._sources.take_mark())
+        self._window.note_mark(self._step, self._mark.num_bytes)
+
+    def _write_step(self, end: StepEnd, seen: _SeenAtEnd | None = None) -> None:
         self._writer.step(
             step=self._step,
             start_ns=self._step_start_ns,
             end=end,
-            recorded=self._window.is_open and self._sources.recording,
-            num_microbatches=self._phases.num_microbatches,
-            recording_ns=self._window.spent_ns,
+            recorded=self._window.is_open and self._sources.recording if seen is None else seen.is_recorded,
+            num_microbatches=self._accumulation.num_microbatches if seen is None else seen.num_microbatches,
+            recording_ns=self._window.spent_ns if seen is None else seen.recording_ns,
+            state=None if seen is None else seen.state,
+            next_from=None if seen is None else (seen.next_from_ns, seen.next_microbatch),
         )
 
     def _sweep_owners(self) -> Sweep:
+        sweep = self._owners_now()
+        self._window.chunk.sweeps.append(sweep)
+        return sweep
+
+    def _owners_now(self) -> Sweep:
         with paused_gc():
-            sweep = self._sweep.sweep(
+            return self._sweep.sweep(
                 [*self.modules.roots(), *self._averages],
                 self._live_optimizers(),
                 held=self.communication.held(),
@@ -328,8 +485,38 @@ class TrainingLoop:
                 now_ns=time_ns(),
                 step=self._step,
             )
-        self._window.chunk.sweeps.append(sweep)
-        return sweep
+
+    def _look_between_forwards(self) -> None:
+        """Note what keeps the results of forwards that no backward followed: an evaluation, or many micro-batches."""
+        if self._window.is_open and self._step > 0:
+            with self._window.without_frames():
+                began_ns = time_ns()
+                self._find_keepers(self._owners_now(), {})
+                self._window.worked(began_ns)
+
+    def _find_keepers(self, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
+        """Note what keeps tensors that nobody owns. Before training began, nothing has outlived a step."""
+        if self._step == 0 or self._keepers is None:
+            return []
+        try:
+            rows = self._search_keepers(self._keepers, owned, level)
+        except Exception as error:
+            # A step must end whatever the objects of a program are like.
+            self._keepers = None
+            self._writer.note("hook-failed", f"the search for keepers failed and is off: {type(error).__name__}")
+            return []
+        self._window.chunk.keepers += rows
+        return rows
+
+    def _search_keepers(self, search: KeeperSearch, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
+        with paused_gc():
+            return search.rows(
+                {row[3]: (row[2], row[4]) for row in owned},
+                level,
+                innermost=sys._getframe(),
+                now_ns=time_ns(),
+                step=self._step,
+            )
 
     def _own(self, found: list[Owned]) -> None:
         if self._window.is_open:
@@ -346,6 +533,9 @@ class TrainingLoop:
         if self._ended_unfinished:
             return
         self._ended_unfinished = True
+        # The window may close or open, and nothing that comes of it matters any more.
+        self.on_window = lambda: None
+        self.steps.close(has_begun=self._phases.has_begun)
         if self._window.is_open:
             self._sweep_owners()
         self._phases.flush()
@@ -358,6 +548,21 @@ class TrainingLoop:
         """Note who owns what at the moment of an out-of-memory."""
         if self._window.is_open and self.is_current_thread:
             self._sweep_owners()
+
+
+@dataclass(slots=True)
+class _SeenAtEnd:
+    """What was seen of a step when it may have ended."""
+
+    next_from_ns: int
+    """From when on all that is noted is of the next step, if this one has ended."""
+    next_microbatch: int
+    """Number in this step of what is then the first micro-batch of the next."""
+    is_recorded: bool
+    num_microbatches: int
+    recording_ns: int
+    state: dict[str, int | None]
+    owned: Sweep | None
 
 
 def _is_cold(optimizer: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import time_ns
 
@@ -27,6 +27,7 @@ _MAX_CHUNK_NS = 2 * 10**9
 # In which no more events are made than memory can hold, and beside which the few ms of a chunk are nothing.
 _MIN_CHUNK_NS = 2 * 10**8
 _NUM_LAST_CHUNKS = 4
+_MUCH_HIGHER = 1.05
 
 
 class Window:
@@ -58,6 +59,12 @@ class Window:
         self._rolling: list[tuple[int, int, int]] = []
         self._oldest = 0
         """The oldest step of the rolling window."""
+        self._highest_bytes = 0
+        self._worst: int | None = None
+        """The step with the highest mark so far, where it is not kept for good."""
+        self._of_next: list[tuple[int, int]] | None = None
+        """Where the step may have ended: number and start of each chunk that was written since."""
+        self._opened_for_next = False
         self._taken: EventBatch | None = None
         self._is_due = False
         self.chunk = Chunk(step=0, reason="start", start_ns=start_ns)
@@ -98,7 +105,8 @@ class Window:
                 return
             began_ns = time_ns()
             try:
-                self._taken = self._sources.drain(self._native_path, keep=self.keeps(self.chunk.step), final=False)
+                keep = self._may_keep(self.chunk.step) or self.chunk.step == self._worst
+                self._taken = self._sources.drain(self._native_path, keep=keep, final=False)
             except OSError as error:
                 self._spool.give_up(error)
             self.worked(began_ns)
@@ -122,7 +130,7 @@ class Window:
         with self._lock, self._room:
             began_ns = time_ns()
             chunk = self.chunk
-            keep = self.keeps(chunk.step)
+            keep = self._may_keep(chunk.step)
             self._is_due = self._sources.cannot_switch()
             batch, self._taken = self._taken, None
             try:
@@ -154,13 +162,39 @@ class Window:
         """Let go of what is held in reserve: nothing is written any more."""
         self._room.let_go()
 
+    def may_end_step(self, step: int) -> int:
+        """Begin a chunk for what may be the next step already, open the window if that one wants it; return when."""
+        if self.is_open:
+            self.drain("switch")
+        elif self._wants(step + 1):
+            self.chunk = Chunk(step=step, reason="resume", start_ns=time_ns())
+            self._start_sources(frames=False)
+            self.is_open = self._opened_for_next = True
+        self._of_next = []
+        return self.chunk.start_ns if self.is_open else time_ns()
+
+    def goes_on(self, step: int) -> None:
+        """Go on with a step that may have ended, and did not."""
+        written, self._of_next = self._of_next or [], None
+        if self._opened_for_next:
+            self._opened_for_next = self.is_open = False
+            self._forget_events()
+            self._sources.pause()
+            self._drop(number for number, _ in written)
+            self.chunk = Chunk(step=step, reason="resume", start_ns=time_ns())
+
     def end_step(self, step: int) -> None:
-        """Write the step that ended, drop what leaves the rolling window, and open or close it for the next step."""
+        """Write the step that ended, drop what leaves the rolling window, and open or close it for the next step.
+
+        After `may_end_step`, the next step is that which began then.
+        """
         self._oldest = step - self._selection.last + 1
         self._poll_trigger(step)
         following = step + 1
-        wanted = self.keeps(following) or self._selection.last > 0
-        if self.is_open:
+        wanted = self._wants(following)
+        if self._of_next is not None:
+            self._began_before(following, wanted=wanted)
+        elif self.is_open:
             self.drain("step", resume=wanted, next_step=following)
         else:
             self.chunk = Chunk(step=following, reason="resume", start_ns=time_ns())
@@ -173,6 +207,50 @@ class Window:
         if self.keeps(step) and wanted and not self.keeps(following):
             self._sources.shrink_ring(self._selection.last)
         self.is_open = wanted
+
+    def note_mark(self, step: int, mark_bytes: int | None) -> None:
+        """Keep, beside the last steps, the highest of those that are not kept for good.
+
+        What is written already costs nothing to keep. An accelerator's history has to be dumped for it: of steps that
+        outdo each other a little, as under a leak, only those that do by a twentieth are.
+        """
+        if mark_bytes is None or mark_bytes <= self._highest_bytes * (
+            _MUCH_HIGHER if self._sources.counts_marks else 1
+        ):
+            return
+        self._highest_bytes = mark_bytes
+        self._worst = None if self.keeps(step) else step
+
+    def _wants(self, step: int) -> bool:
+        return self.keeps(step) or self._selection.last > 0
+
+    def _may_keep(self, step: int) -> bool:
+        """Return whether a chunk is to be kept for good, as far as is known whose it is."""
+        return self.keeps(step) or (self._of_next is not None and self.keeps(step + 1))
+
+    def _began_before(self, step: int, *, wanted: bool) -> None:
+        """Let a step have all chunks since the one before may have ended."""
+        written, self._of_next, self._opened_for_next = self._of_next or [], None, False
+        numbers = {number for number, _ in written}
+        self._rolling = [entry for entry in self._rolling if entry[1] not in numbers]
+        if not wanted:
+            self._forget_events()
+            self._drop(numbers)
+            self.chunk = Chunk(step=step, reason="resume", start_ns=time_ns())
+        elif not self.keeps(step):
+            self._rolling += [(step, number, start_ns) for number, start_ns in written]
+        self.chunk.step = step
+
+    def _forget_events(self) -> None:
+        """Stop recording: what was recorded is of a step that nobody wants."""
+        with self._lock, self._room:
+            self._taken = None
+            self._sources.drain(self._native_path, keep=False, final=False)
+
+    def _drop(self, numbers: Iterable[int]) -> None:
+        if not self._spool.broken:
+            for number in numbers:
+                self._spool.drop_chunk(number)
 
     def _start_sources(self, *, frames: bool) -> None:
         """Record on, unless nothing can be written any more."""
@@ -195,7 +273,9 @@ class Window:
         self._number += 1
         if not self._spool.write_chunk(number, lines):
             return
-        if not self.keeps(chunk.step):
+        if self._of_next is not None:
+            self._of_next.append((number, chunk.start_ns))
+        if not self._may_keep(chunk.step):
             self._rolling.append((chunk.step, number, chunk.start_ns))
         else:
             self._bound_kept(chunk.step, number, batch)
@@ -214,13 +294,13 @@ class Window:
         """Drop all but the last steps that have ended. Once a write has failed they are the last there will be."""
         if self._spool.broken:
             return
-        old = [number for step, number, _ in self._rolling if step < self._oldest]
+        old = [number for step, number, _ in self._rolling if step < self._oldest and step != self._worst]
         if old:
             # That the new step has ended must be known before an old one goes.
             self._spool.flush()
         for number in old:
             self._spool.drop_chunk(number)
-        self._rolling = [entry for entry in self._rolling if entry[0] >= self._oldest]
+        self._rolling = [entry for entry in self._rolling if entry[0] >= self._oldest or entry[0] == self._worst]
 
     def _native_path(self, suffix: str) -> str:
         return self._spool.chunk_path(self._number, suffix)

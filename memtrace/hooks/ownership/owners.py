@@ -31,6 +31,7 @@ Label = tuple[Category, str, "str | tuple[Any, ...] | None"]
 _PARAMETER, _GRADIENT, _STATE = Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE
 _MAX_DEPTH = 3
 """So deep containers are looked through."""
+_MAX_HUNG = 64
 
 
 class Found:
@@ -45,6 +46,7 @@ class Found:
         self.tensors: list[Any] = []
         self._tensor = torch.Tensor
         self._plain_kinds = plain_kinds(torch)
+        self._hung_kinds = torch.Tensor, list, tuple, dict
         self._names = names
         self._met: set[int] = set()
 
@@ -64,7 +66,7 @@ class Found:
 
     def add_parameters(self, parameters: Iterable[tuple[str, Any]]) -> None:
         """Add parameters and their gradients."""
-        labels, tensors, met = self.labels, self.tensors, self._met
+        labels, tensors, met, plain_kinds = self.labels, self.tensors, self._met, self._plain_kinds
         for name, parameter in parameters:
             if (key := id(parameter)) in met:
                 continue
@@ -75,6 +77,17 @@ class Found:
             if parameter.is_leaf and (gradient := parameter.grad) is not None:
                 labels.append((_GRADIENT, name, None))
                 tensors.append(gradient)
+            if type(parameter) in plain_kinds and (hung := parameter.__dict__):
+                self._add_hung(name, hung)
+
+    def _add_hung(self, name: str, hung: Mapping[str, Any]) -> None:
+        """Add what a program hangs on a parameter: gradients of each sample, main gradients, averages, states."""
+        for key, value in list(hung.items()):
+            if key != "grad" and isinstance(value, self._hung_kinds) and not _is_long(value):
+                category = _GRADIENT if "grad" in key else _STATE
+                for _, tensor in tensors_in(value, key, self._tensor):
+                    if id(tensor) not in self._met:
+                        self.add(category, name, tensor, key)
 
     def add_optimizer(self, optimizer: Any) -> None:
         """Add what an optimizer steps, and its states."""
@@ -122,10 +135,10 @@ class OwnerRows:
         owned = ((*named, tensor) for named, tensor in zip(found.names(), found.tensors, strict=True))
         return list(_rows(owned, now_ns, step))
 
-    def of_inputs(self, values: Iterable[Any], *, now_ns: int, step: int) -> list[Row]:
-        """Return rows for the tensors among the arguments of a root module."""
-        found = ((Category.INPUT, name, tensor) for name, tensor in tensors_in(values, "input", self._torch.Tensor))
-        return list(_rows(found, now_ns, step))
+
+def _is_long(value: Any) -> bool:
+    """Return whether a container holds more than anybody hangs on a parameter for its training."""
+    return isinstance(value, (list, tuple, dict)) and len(value) > _MAX_HUNG
 
 
 def _rows(found: Iterable[Owned], now_ns: int, step: int) -> Iterator[Row]:

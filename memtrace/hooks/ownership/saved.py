@@ -10,6 +10,7 @@ keeps the inputs of the checkpointed function.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from memtrace.hooks.ownership.owners import device_name, dtype_name, plain_tensors
@@ -33,12 +34,15 @@ class SavedWalk:
         self._attributes: dict[type, tuple[str, ...]] = {}
         self._frames: set[int] = set()
 
-    def rows(self, roots: Iterable[Any], *, now_ns: int, step: int, microbatch: int) -> list[Row]:
-        """Return one row for each storage that the graph below these tensors keeps."""
+    def rows(
+        self, roots: Iterable[Any], *, now_ns: int, step: int, microbatch: int, max_nodes: int | None = None
+    ) -> list[Row]:
+        """Return one row for each storage that the graph below these tensors keeps, or so many nodes of it."""
         rows: list[Row] = []
         seen: set[int] = set()
         self._frames.clear()
-        for node in _nodes(root.grad_fn for root in roots if getattr(root, "grad_fn", None) is not None):
+        nodes = _nodes(root.grad_fn for root in roots if getattr(root, "grad_fn", None) is not None)
+        for node in islice(nodes, max_nodes):
             for op, tensor in self._saved_by(node):
                 storage = tensor.untyped_storage()
                 address, size = storage.data_ptr(), storage.nbytes()

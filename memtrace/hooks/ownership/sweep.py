@@ -142,6 +142,8 @@ class OwnerSweep:
         self._rows = rows
         self._plain = plain_kinds(torch)
         self._known: _Known | None = None
+        self.unstepped: list[str] = []
+        """Parameters with a gradient that the last sweep found in no optimizer, of models that one trains."""
 
     def sweep(
         self,
@@ -179,9 +181,23 @@ class OwnerSweep:
             found.add_parameters((of_roots[id(parameter)], parameter) for _, parameter in parameters)
             for name, buffer in buffers_in(root):
                 found.add(Category.BUFFER, name, buffer)
+        stepped: set[int] = set()
         for optimizer in optimizers:
             found.add_optimizer(optimizer)
+            stepped.update(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
+        self.unstepped = [name for _, parameters in modules for name in _unstepped(parameters, stepped)]
         return found
+
+
+def _unstepped(parameters: Sequence[tuple[str, Any]], stepped: set[int]) -> list[str]:
+    """Return which parameters of a model have a gradient that no optimizer steps.
+
+    A model of which no optimizer has any parameter is trained otherwise: through copies, or by hand.
+    """
+    others = [one for one in parameters if id(one[1]) not in stepped]
+    if not others or len(others) == len(parameters):
+        return []
+    return [name for name, parameter in others if parameter.is_leaf and parameter.grad is not None]
 
 
 def _plain(tensors: Sequence[Any]) -> tuple[list[_Whole], list[Any]]:

@@ -75,6 +75,7 @@ class Chunk:
         self.sweeps: list[Lines] = []
         """All owners at a moment, beside the rows of some."""
         self.saved: list[Row] = []
+        self.keepers: list[Row] = []
         self.replica_forwards: list[Row] = []
         self.reducer_timings: list[Row] = []
         self.own_work: list[Row] = []
@@ -83,7 +84,7 @@ class Chunk:
     @property
     def num_marks(self) -> int:
         """Rows collected so far."""
-        tables_of_rows = (self.phases, self.scopes, self.owners, self.saved, self.annotations)
+        tables_of_rows = (self.phases, self.scopes, self.owners, self.saved, self.keepers, self.annotations)
         return sum(map(len, tables_of_rows)) + sum(len(sweep) for sweep in self.sweeps)
 
     @property
@@ -108,6 +109,7 @@ class Chunk:
                     (tables.SCOPES, self.scopes),
                     (tables.OWNERS, self.owners),
                     (tables.SAVED, self.saved),
+                    (tables.KEEPERS, self.keepers),
                     (tables.REPLICA_FORWARDS, self.replica_forwards),
                     (tables.REDUCER_TIMINGS, self.reducer_timings),
                     (tables.OWN_WORK, self.own_work),

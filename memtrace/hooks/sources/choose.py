@@ -11,6 +11,7 @@ from memtrace.hooks.sources import device
 from memtrace.hooks.sources.accelerator_history import HistorySource
 from memtrace.hooks.sources.cpu_profiler import CpuSource
 from memtrace.hooks.sources.event_tree import DEVICE as CPU
+from memtrace.hooks.sources.high_water import HighWaterMark, HighWaterMarks
 from memtrace.hooks.sources.kernels import KernelSource
 from memtrace.schema.options import PredictOptions, RecordOptions
 from memtrace.schema.records import KINETO_SUFFIX, SNAPSHOT_SUFFIX
@@ -40,6 +41,7 @@ class Sources:
         self._drained_events = 0
         self._most_in_a_step = 0
         self._cpu_levels: dict[str, Any] = {}
+        self._marks = HighWaterMarks()
         self.profiler_suspended = False
         """Whether the program's own profiler runs now."""
         self.history_suspended = False
@@ -49,9 +51,9 @@ class Sources:
         """Slugs and sentences on what a prediction took for granted, for the end of the recording."""
         self.predicted_facts: Callable[[], dict[str, Any]] = dict
         """Header fields that are known at the end of a prediction."""
-        if options.predict is not None:
+        if options.on_meta is not None:
             self._kind = None
-            self._cpu = self._fake = self._make_fake(options.predict)
+            self._cpu = self._fake = self._make_fake(options.on_meta)
         elif self._kind is None:
             self._cpu = self._make("CPU events", self._make_cpu)
         else:
@@ -59,6 +61,8 @@ class Sources:
             self._history = self._make("memory history", lambda: self._make_history(kind, on_oom))
             if options.profile:
                 self._kernels = self._make("kernels", lambda: KernelSource(torch))
+            if options.predict is not None:
+                self._predict_driverless(options.predict)
 
     def _make(self, what: str, make: Callable[[], Any]) -> Any:
         try:
@@ -82,6 +86,18 @@ class Sources:
         self.predicted_facts = fake.facts
         return fake.memory
 
+    def _predict_driverless(self, gpu: PredictOptions) -> None:
+        """Put in place what answers for data that no kernel computes, and keeps the user's files."""
+        try:
+            from memtrace.hooks.driverless.install import DriverlessDevice
+
+            beside = DriverlessDevice(gpu, warn=self._warn)
+            beside.install()
+        except Exception as error:
+            # It might train for real otherwise, or write over the user's files.
+            raise SystemExit(f"memtrace: no prediction with this torch: {type(error).__name__}: {error}") from error
+        self.assumptions = beside.assumptions
+
     def _make_cpu(self) -> CpuSource:
         return CpuSource(self._torch, stacks=self._options.stacks, profile=self._options.profile, warn=self._warn)
 
@@ -94,6 +110,11 @@ class Sources:
         events = self._cpu or self._history
         kernels = self._kernels or (self._cpu if self._options.profile else None)
         return {"events": events.name if events else None, "kernels": "profiler" if kernels else None}
+
+    @property
+    def fake_memory(self) -> Any:
+        """The memory of a GPU that is not there; `None` where it is there."""
+        return self._fake
 
     @property
     def recording(self) -> bool:
@@ -179,6 +200,7 @@ class Sources:
             peak = max(self._cpu_levels.get("peak_allocated_bytes", 0), max(known))
             name = CPU if self._fake is None else self._fake.device
             self._cpu_levels = {"device": name, "allocated_bytes": known[-1], "peak_allocated_bytes": peak}
+            self._marks.saw(max(known))
 
     def levels(self) -> dict[str, Any]:
         """Return device, allocated, peak and reserved bytes; empty where nothing tells.
@@ -190,6 +212,17 @@ class Sources:
         if self._kind is None or not self._is_initialized() or self._is_capturing():
             return {}
         return device.device_levels(self._torch, self._kind)
+
+    @property
+    def counts_marks(self) -> bool:
+        """Whether a counter of an accelerator tells marks; else events do, once they have been drained."""
+        return self._cpu is None
+
+    def take_mark(self) -> HighWaterMark:
+        """Return what was the most since this was last asked. On the CPU, of events that were drained."""
+        if self._cpu is None:
+            self._marks.counter_says(self.levels().get("peak_allocated_bytes"))
+        return self._marks.take(device.peak_host_rss_bytes())
 
     def _after_dump(self, history: HistorySource, *, keep: bool) -> None:
         if self.history_suspended:
@@ -278,7 +311,7 @@ class Sources:
 
     def new_devices(self) -> Iterator[dict[str, Any]]:
         """Yield the facts of each device once, as soon as the program has initialised it."""
-        gpu = self._options.predict
+        gpu = self._options.on_meta
         if gpu is not None and not self._known_devices:
             self._known_devices.add(gpu.gpu_name)
             yield {"name": self._fake.device, "kind": gpu.gpu_name, "capacity_bytes": gpu.gpu_bytes}

@@ -89,7 +89,8 @@ class Attachments:
         autograd = self._torch.autograd
         for name in ("backward", "grad"):
             original = getattr(autograd, name)
-            self._around(autograd, name, self._loop.before_backward, self._loop.after_span)
+            before = self._loop.before_backward if name == "backward" else self._loop.before_grad
+            self._around(autograd, name, before, self._loop.after_span)
             stand_for_builtin(original, getattr(autograd, name))
 
     def _add_data_hooks(self) -> None:

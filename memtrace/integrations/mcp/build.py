@@ -256,7 +256,9 @@ def check(found: Check, room: Room) -> answers.Check:
     """Return the answer on budgets and a baseline."""
     from memtrace.report.answers.check import verdict
 
-    changes = [] if found.baseline is None else sorted(found.baseline.changes, key=lambda one: one.passed)
+    changes = (
+        [] if found.baseline is None else sorted(found.baseline.changes, key=lambda one: (one.passed, not one.gates))
+    )
     several = len({(one.rank, one.device) for one in changes}) > 1
     named = [(f"{one.name} (rank {one.rank}, {one.device})" if several else one.name, one) for one in changes]
     return answers.Check(
@@ -279,7 +281,7 @@ def check(found: Check, room: Room) -> answers.Check:
         baseline=[
             _change(text(name), one.baseline_bytes, one.value_bytes) for name, one in room.rows("baseline", named)
         ],
-        grew_too_much=_some("grew_too_much", [name for name, one in named if not one.passed], room),
+        grew_too_much=_some("grew_too_much", [name for name, one in named if one.gates and not one.passed], room),
         problems=_some("problems", found.problems, room),
         not_seen=_notes(found.notes, room),
         left_out=room.left_out,

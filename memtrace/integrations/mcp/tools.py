@@ -141,14 +141,14 @@ class Tools:
         as if it had run on a GPU.
         """
         from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
-        from memtrace.units import parse_bytes
+        from memtrace.schema.gpu_cards import memory_named
 
         with self._traces.lock:
             loaded = self._traces.load(trace)
             as_cuda = all(one.device == "cpu" for one in loaded.report().ranks)
             asked = Asked(
                 alloc_confs=alloc_confs,
-                capacities_bytes=tuple(map(parse_bytes, capacities)),
+                capacities_bytes=tuple(map(memory_named, capacities)),
                 scale=scale,
                 drop=drop,
                 shard=shard,
@@ -189,9 +189,9 @@ class Tools:
         return fitting(answer, limit, offset)
 
     def _report(self, loaded: Loaded, capacity: str | None) -> Report:
-        from memtrace.units import parse_bytes
+        from memtrace.schema.gpu_cards import memory_named
 
-        return loaded.report(None if capacity is None else parse_bytes(capacity))
+        return loaded.report(None if capacity is None else memory_named(capacity))
 
 
 def _device_report(report: Report, rank: int | None, device: str | None) -> RankReport:

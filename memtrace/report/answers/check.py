@@ -63,6 +63,7 @@ def _baseline_document(baseline: BaselineResult) -> dict[str, Any]:
     return {
         "title": baseline.title,
         "tolerance_pct": baseline.tolerance_pct,
+        "verdict": baseline.verdict,
         "changes": [
             {
                 "name": one.name,
@@ -72,6 +73,7 @@ def _baseline_document(baseline: BaselineResult) -> dict[str, Any]:
                 "value_bytes": one.value_bytes,
                 "delta_bytes": one.delta_bytes,
                 "limit_bytes": one.limit_bytes,
+                "gates": one.gates,
                 "passed": one.passed,
             }
             for one in baseline.changes
@@ -96,13 +98,24 @@ def check_text(check: Check) -> str:
 
 
 def verdict(check: Check) -> str:
-    """Return in a few words what came of a check."""
-    if check.passed:
-        return "passed"
-    parts = [_out_of("budget", [one.passed for one in check.budgets])]
+    """Return in a few words what came of a check: whether it passed, and how the run stands to its baseline."""
+    parts = ["passed" if check.passed else "failed", _out_of("budget", [one.passed for one in check.budgets])]
     if check.baseline is not None:
-        parts.append(_out_of("comparison with the baseline", [one.passed for one in check.baseline.changes]))
-    return ", ".join(["failed", *filter(None, parts)])
+        parts.append(against(check.baseline))
+    return ", ".join(filter(None, parts))
+
+
+def against(baseline: BaselineResult) -> str:
+    """Return BETTER, SAME or WORSE, with the figures that decide: those that grew too much, else the peak."""
+    grown = [one for one in baseline.changes if one.gates and not one.passed]
+    shown = grown[:3] or [one for one in baseline.changes if one.name == "peak"][:1]
+    figures = (f"{category(one.name)} {format_bytes(one.baseline_bytes)} to {_to(one)}" for one in shown)
+    return f"{baseline.verdict}: {', '.join(figures)}"
+
+
+def _to(one: ChangeResult) -> str:
+    share = f" ({100 * one.delta_bytes / one.baseline_bytes:+.1f} %)" if one.baseline_bytes else ""
+    return f"{format_bytes(one.value_bytes)}{share}"
 
 
 def _out_of(what: str, passed: Sequence[bool]) -> str:
@@ -116,6 +129,11 @@ def _out_of(what: str, passed: Sequence[bool]) -> str:
 def mark(passed: bool) -> str:
     """Return the word for a line that passed or failed."""
     return "ok" if passed else "FAILED"
+
+
+def judged(one: ChangeResult) -> str:
+    """Return the word for a figure beside that of the baseline; nothing for one that only informs."""
+    return mark(one.passed) if one.gates else ""
 
 
 def limit(one: BudgetResult) -> str:
@@ -154,7 +172,8 @@ def delta(one: ChangeResult) -> str:
 
 def category(name: str) -> str:
     """Return what a category is called on screen."""
-    return "unattributed" if name == "unknown" else name
+    words = {"unknown": "unattributed", "steady_peak": "steady-state peak", "leak": "leak a step"}
+    return words.get(name, name.replace("_", " "))
 
 
 def innermost(frames: Sequence[str]) -> str:
@@ -175,7 +194,7 @@ def _baseline_lines(baseline: BaselineResult) -> list[str]:
     several = len({(one.rank, one.device) for one in baseline.changes}) > 1
     rows = [
         (
-            mark(one.passed),
+            judged(one),
             category(one.name) + (f" ({place(one.rank, one.device)})" if several else ""),
             format_bytes(one.baseline_bytes),
             format_bytes(one.value_bytes),
@@ -183,8 +202,8 @@ def _baseline_lines(baseline: BaselineResult) -> list[str]:
         )
         for one in baseline.changes
     ]
-    lines = [f"Against {baseline.title}; each may grow by {baseline.tolerance_pct:g} % of its peak", ""]
-    lines += aligned([("", "at the peak", "baseline", "now", "change"), *rows], text_columns=(0, 1))
+    lines = [f"Against {baseline.title}; what is marked may grow by {baseline.tolerance_pct:g} %", ""]
+    lines += aligned([("", "", "baseline", "now", "change"), *rows], text_columns=(0, 1))
     if baseline.grown:
         lines += ["", "Stacks that grew most"]
         lines += [f"  {'+' + format_bytes(one.delta_bytes):>11}  {innermost(one.frames)}" for one in baseline.grown]

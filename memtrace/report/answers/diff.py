@@ -19,7 +19,7 @@ from memtrace.units import format_bytes
 
 FORMAT = "memtrace-diff"
 VERSION = 1
-_MAX_ROWS = 10
+MAX_ROWS = 10
 
 
 def diff_json(diff: Diff) -> bytes:
@@ -89,7 +89,7 @@ def _rank_lines(rank: RankDiff, *, named: bool) -> list[str]:
     heading = ("" if rank.rank is None else f"rank {rank.rank}, ") + rank.device_b
     lines = [heading, ""] if named else []
     lines += _table("", [("peak", rank.peak_a_bytes, rank.peak_b_bytes), *_reserved(rank)])
-    lines += ["", *_table("at the peak", [(_category(one.name), one.a_bytes, one.b_bytes) for one in rank.categories])]
+    lines += ["", *_table("at the peak", [(category(one.name), one.a_bytes, one.b_bytes) for one in rank.categories])]
     if rank.steps:
         lines += ["", *_table("peak of step", [(str(one.step), one.a_bytes, one.b_bytes) for one in rank.steps])]
     if rank.modules:
@@ -97,7 +97,7 @@ def _rank_lines(rank: RankDiff, *, named: bool) -> list[str]:
         lines += ["", *_table("module", rows)]
     if rank.stacks:
         lines += ["", "Stacks that differ at the peak"]
-        lines += [line for row in rank.stacks[:_MAX_ROWS] for line in _stack_lines(row)]
+        lines += [line for row in rank.stacks[:MAX_ROWS] for line in _stack_lines(row)]
         lines += _more(len(rank.stacks))
     return lines
 
@@ -108,32 +108,35 @@ def _reserved(rank: RankDiff) -> list[tuple[str, int | None, int | None]]:
     return [("largest reserved", rank.reserved_a_bytes, rank.reserved_b_bytes)]
 
 
-def _category(name: str | None) -> str:
+def category(name: str | None) -> str:
+    """Return what a category is called on screen."""
     return "unattributed" if name == "unknown" else str(name).replace("_", " ")
 
 
 def _table(heading: str, rows: Sequence[tuple[str, int | None, int | None]]) -> list[str]:
     """Return rows with aligned columns: the name, A, B, and B less A."""
     cells = [(heading, "A", "B", "B - A")]
-    cells += [(name, _size(a), _size(b), _delta(a, b)) for name, a, b in rows[:_MAX_ROWS]]
+    cells += [(name, size(a), size(b), delta(a, b)) for name, a, b in rows[:MAX_ROWS]]
     return [*aligned(cells), *_more(len(rows))]
 
 
 def _more(num_rows: int) -> list[str]:
-    return [f"  and {num_rows - _MAX_ROWS} more"] if num_rows > _MAX_ROWS else []
+    return [f"  and {num_rows - MAX_ROWS} more"] if num_rows > MAX_ROWS else []
 
 
-def _size(num_bytes: int | None) -> str:
+def size(num_bytes: int | None) -> str:
+    """Return bytes for a cell, a dash for what was not recorded."""
     return "-" if num_bytes is None else format_bytes(num_bytes)
 
 
-def _delta(a_bytes: int | None, b_bytes: int | None) -> str:
+def delta(a_bytes: int | None, b_bytes: int | None) -> str:
+    """Return B less A with its sign; a dash where a side is missing."""
     if a_bytes is None or b_bytes is None:
         return "-"
     return f"{'+' if b_bytes > a_bytes else ''}{format_bytes(b_bytes - a_bytes)}"
 
 
 def _stack_lines(row: StackDiff) -> list[str]:
-    delta = _delta(row.a_bytes, row.b_bytes)
+    change = delta(row.a_bytes, row.b_bytes)
     frames = own_frames(row.frames)[:3] or ("no stack recorded",)
-    return [f"  {delta:>11}  {frames[0]}", *(f"  {'':>11}    {frame}" for frame in frames[1:])]
+    return [f"  {change:>11}  {frames[0]}", *(f"  {'':>11}    {frame}" for frame in frames[1:])]

@@ -14,6 +14,7 @@ import orjson
 from memtrace.forecast.prediction.results import Doubt, GpuVerdict, Interval, Prediction, Range, StepPeak
 from memtrace.report.drawing.markup import visible
 from memtrace.report.terminal.columns import aligned
+from memtrace.schema.predicted import DRIVERLESS
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-predict"
@@ -28,6 +29,8 @@ def predict_json(prediction: Prediction) -> bytes:
         "command": list(prediction.command),
         "trace": prediction.trace_path,
         "torch": prediction.torch_version,
+        "engine": prediction.engine.name,
+        "engine_reason": prediction.engine.why,
         "num_steps": prediction.num_steps,
         "world_size": prediction.world_size,
         **_gpu_document(prediction.chosen),
@@ -85,7 +88,7 @@ def _peak_document(peak: StepPeak | None) -> dict[str, Any] | None:
 def predict_text(prediction: Prediction) -> str:
     """Return what is predicted as text for a terminal."""
     interval = prediction.chosen.interval
-    lines = [verdict_sentence(prediction.chosen), "", *_range_lines(interval)]
+    lines = [verdict_sentence(prediction.chosen), engine_sentence(prediction), "", *_range_lines(interval)]
     lines += ["", "What may make it more or less:", *map(_doubt_line, interval.doubts)]
     own = {one.slug for one in interval.doubts} | {"predicted-interval"}
     lines += [f"  - {message}" for slug, message in prediction.warnings if slug not in own or slug in _WITH_PLACES]
@@ -113,6 +116,15 @@ def verdict_sentence(verdict: GpuVerdict) -> str:
         f"{format_bytes(verdict.failed.allocated_bytes)} allocated of {capacity} beside the context; "
         f"with memory without end it {needs}.{close}"
     )
+
+
+def engine_sentence(prediction: Prediction) -> str:
+    """Return what stood for the GPU, and why, in words."""
+    engine, version = prediction.engine, prediction.torch_version
+    torch = "torch" if version is None else f"torch {version}"
+    if engine.name == DRIVERLESS:
+        return f"Engine driverless: {torch}'s own CUDA code asked for and reserved this memory ({engine.why})."
+    return f"Engine meta: the operators of {torch}, rules, and a model of its allocator say so ({engine.why})."
 
 
 def _range_lines(interval: Interval) -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from memtrace.printable import in_page
 
+# XML 1.0 has no way to write these, escaped or not.
+_NOT_XML = re.compile("[\ufffe\uffff]")
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -26,6 +29,15 @@ def visible(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [visible(item) for item in value]
     return value
+
+
+def escaped_text(text: str) -> str:
+    r"""Return a text for XML, also within an attribute.
+
+    >>> escaped_text("a<b & \"c\" \ufffe")
+    'a&lt;b &amp; &quot;c&quot; \ufffd'
+    """
+    return html.escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", in_page(text)))
 
 
 def filled(template: str, texts: Mapping[str, str]) -> str:

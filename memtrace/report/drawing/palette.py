@@ -1,4 +1,4 @@
-"""Colours, once for plotly and CSS: which colour, label and place in the stack each category and phase has.
+"""Colours, once for Python, CSS and canvas: which colour, label and place in the stack each category and phase has.
 
 The category colours are those of Okabe and Ito (2008), which people with any colour vision tell apart, and four more of
 clearly different lightness. Unattributed bytes are grey *and hatched*, so that they are never taken for a category.
@@ -46,6 +46,7 @@ PHASES: dict[str, Ink] = {
     Phase.BACKWARD.value: Ink(label="backward", color="var(--phase-backward)"),
     Phase.RECOMPUTE.value: Ink(label="recompute", color="var(--phase-backward)", hatched=True),
     Phase.OPTIMIZER.value: Ink(label="optimizer", color="var(--phase-optimizer)"),
+    Phase.EVALUATION.value: Ink(label="evaluation", color="var(--phase-evaluation)"),
     Phase.OTHER.value: Ink(label="other", color="var(--phase-other)"),
 }
 """By phase name, in the order in which a step goes through them."""
@@ -82,6 +83,8 @@ THEMES: dict[str, dict[str, str]] = {
         "phase-forward": "#d6dde5",
         "phase-backward": "#aab6c3",
         "phase-optimizer": "#7e8c9b",
+        "phase-optimizer-ink": "#0b0d10",
+        "phase-evaluation": "#c9c3d6",
         "phase-other": "#f3f4f6",
         "time-compute": "#5d6f82",
         "time-hidden": "#eaa67c",
@@ -110,6 +113,8 @@ THEMES: dict[str, dict[str, str]] = {
         "phase-forward": "#2f3842",
         "phase-backward": "#485563",
         "phase-optimizer": "#667586",
+        "phase-optimizer-ink": "#ffffff",
+        "phase-evaluation": "#544c66",
         "phase-other": "#1b2026",
         "time-compute": "#8ea1b5",
         "time-hidden": "#a9653a",

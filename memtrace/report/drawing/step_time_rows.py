@@ -8,7 +8,10 @@ from memtrace.analysis.results.step_times import ModelFlops, StepTime, StepTimes
 from memtrace.schema.names import Phase
 from memtrace.units import format_ns
 
-_ORDER = (Phase.DATA, Phase.FORWARD, Phase.RECOMPUTE, Phase.BACKWARD, Phase.OPTIMIZER, Phase.OTHER)
+_ORDER = (
+    *(Phase.EVALUATION, Phase.DATA, Phase.FORWARD, Phase.RECOMPUTE, Phase.BACKWARD, Phase.OPTIMIZER),
+    Phase.OTHER,
+)
 
 StepColumn = tuple[str, Callable[[StepTime], str]]
 """Heading of a column, and what stands in it."""
@@ -30,7 +33,7 @@ def step_time_columns(steps: Sequence[StepTime]) -> list[StepColumn]:
 
 
 def _phase_cell(name: str) -> Callable[[StepTime], str]:
-    return lambda step: format_ns(None if step.phases_ns is None else step.phases_ns.get(name, 0))
+    return lambda step: "-" if step.phases_ns is None else format_ns(step.phases_ns.get(name, 0))
 
 
 def _count(number: int | None) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from memtrace.analysis.results.check import BaselineResult, BudgetResult, Check
-from memtrace.report.answers.check import category, delta, innermost, limit, mark, place, remark, verdict
+from memtrace.report.answers.check import against, category, delta, innermost, limit, mark, place, remark, verdict
 from memtrace.report.drawing.markup import visible
+from memtrace.report.exchange.markdown import code, table
 from memtrace.units import format_bytes
 
-_TICKS = re.compile("`+")
 # XML 1.0 has no way to write these, escaped or not; controls and surrogates are made visible before.
 _NOT_XML = re.compile("[\ufffe\uffff]")
 
@@ -44,7 +44,11 @@ def _cases(check: Check) -> Iterator[tuple[str, str, str | None]]:
     for change in check.baseline.changes if check.baseline is not None else ():
         name = f"{change.name} {place(change.rank, change.device)}"
         grew = f"{format_bytes(change.baseline_bytes)} to {format_bytes(change.value_bytes)}, {delta(change)}"
-        yield "baseline", name, None if change.passed else f"{grew}; {format_bytes(change.limit_bytes)} are allowed"
+        yield (
+            "baseline",
+            name,
+            None if change.passed or not change.gates else f"{grew}; {format_bytes(change.limit_bytes)} are allowed",
+        )
 
 
 def _failure(one: BudgetResult) -> str:
@@ -66,7 +70,7 @@ def check_markdown(check: Check) -> str:
             (_mark(one.passed), code(limit(one)), format_bytes(one.value_bytes), code(remark(one)))
             for one in check.budgets
         ]
-        lines += ["", *_table(("", "budget", "needs", ""), rows)]
+        lines += ["", *table(("", "budget", "needs", ""), rows)]
         for one in check.budgets:
             largest = [(format_bytes(row.num_bytes), innermost(row.frames)) for row in one.largest]
             lines += _stacks(f"Largest at the peak, {code(one.budget.name)}:", largest)
@@ -80,7 +84,7 @@ def check_markdown(check: Check) -> str:
 def _baseline(baseline: BaselineResult) -> list[str]:
     rows = [
         (
-            _mark(one.passed),
+            _mark(one.passed) if one.gates else "",
             code(f"{category(one.name)}, {place(one.rank, one.device)}"),
             format_bytes(one.baseline_bytes),
             format_bytes(one.value_bytes),
@@ -90,9 +94,11 @@ def _baseline(baseline: BaselineResult) -> list[str]:
     ]
     grown = [(f"+{format_bytes(one.delta_bytes)}", innermost(one.frames)) for one in baseline.grown]
     return [
-        f"Against {code(baseline.title)}; each may grow by {baseline.tolerance_pct:g} % of its peak:",
+        f"**{code(against(baseline))}**",
         "",
-        *_table(("", "at the peak", "baseline", "now", "change"), rows),
+        f"Against {code(baseline.title)}; what is marked may grow by {baseline.tolerance_pct:g} %:",
+        "",
+        *table(("", "", "baseline", "now", "change"), rows),
         *_stacks("Stacks that grew most:", grown),
     ]
 
@@ -103,22 +109,3 @@ def _mark(passed: bool) -> str:
 
 def _stacks(heading: str, rows: Sequence[tuple[str, str]]) -> list[str]:
     return ["", heading, "", *(f"- {size} {code(frame)}" for size, frame in rows)] if rows else []
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)]
-
-
-def code(text: str) -> str:
-    """Return a text as a code span that holds in a table; nothing for no text.
-
-    >>> code("a`b|c")
-    '``a`b\\\\|c``'
-    """
-    shown = " ".join(str(visible(text)).split()).replace("|", "\\|")
-    if not shown:
-        return ""
-    # A span ends at as many ticks as it began with: one more than the text has in a row.
-    ticks = "`" * (1 + max(map(len, _TICKS.findall(shown)), default=0))
-    space = " " if "`" in (shown[0], shown[-1]) else ""
-    return f"{ticks}{space}{shown}{space}{ticks}"

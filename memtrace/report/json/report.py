@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from memtrace.analysis.results.report import FragmentationResult, Peak, PoolState, RankReport, Report
+from memtrace.analysis.results.report import EvaluationResult, FragmentationResult, Peak, PoolState, RankReport, Report
 from memtrace.report.json.communication import communication_document
 from memtrace.report.json.plain import plain, plain_fields
 from memtrace.report.json.ranks import ranks_document
@@ -47,6 +47,7 @@ def _document(report: Report, *, ranks: list[Document]) -> Document:
         "format": FORMAT,
         "version": VERSION,
         "verdict": report.verdict,
+        "card": report.card,
         "ranks": ranks,
         "findings": report.findings,
         "next_commands": report.next_commands,
@@ -73,6 +74,8 @@ def _rank(rank: RankReport) -> Document:
         "end": rank.end,
         "max_reserved_bytes": rank.max_reserved_bytes,
         "steps": rank.steps,
+        "unrecorded": rank.unrecorded,
+        "evaluation": None if rank.evaluation is None else _evaluation(rank.evaluation),
         "oom": rank.oom,
         "activations": rank.activations,
         "saved_for_backward": rank.saved_for_backward,
@@ -88,6 +91,14 @@ def _rank(rank: RankReport) -> Document:
 def peak_document(peak: Peak) -> Document:
     """Return a PEAK of the contract; one that was predicted says what was assumed, and whether it fits."""
     return plain_fields(peak, without=("event",))
+
+
+def _evaluation(found: EvaluationResult) -> Document:
+    return {
+        **plain_fields(found, without=("peak", "training_peak")),
+        "peak": peak_document(found.peak),
+        "training_peak": None if found.training_peak is None else peak_document(found.training_peak),
+    }
 
 
 def _fragmentation(found: FragmentationResult) -> Document:

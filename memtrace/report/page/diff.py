@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepCurve
+from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff
 from memtrace.report.drawing.palette import category_ink
 from memtrace.report.page.assets import viewer_text
+from memtrace.report.page.curves import Side, curve_rules, legend, overlay
 from memtrace.report.page.parts import page, section, size, table, text
-from memtrace.schema.frames import own_frames
+from memtrace.schema.frames import own_frames, short_place
 from memtrace.units import format_bytes
 
-_WIDTH, _HEIGHT = 1200, 300
-_LEFT, _BOTTOM, _TOP = 84, 26, 10
 _MAX_ROWS = 50
-_GRID_LINES = 4
 
 
 def render_diff(diff: Diff) -> str:
@@ -33,7 +31,7 @@ def render_diff(diff: Diff) -> str:
         title=f"{diff.title_a} → {diff.title_b}",
         verdict=diff.verdict,
         footer="differences are B less A · categories, modules and stacks at the two peaks, requested bytes",
-        style="\n".join([viewer_text("diff.css"), *rules, ""]),
+        style="\n".join([viewer_text("diff.css"), curve_rules(), *rules, ""]),
         sections=sections,
     )
 
@@ -67,67 +65,10 @@ def _rank(at: int, rank: RankDiff, *, named: bool) -> list[str]:
     return found
 
 
-def _legend() -> str:
-    swatch = '<span><span class="swatch side-{}"></span>{}</span>'
-    return f'<div class="legend">{swatch.format("a", "A")}{swatch.format("b", "B")}</div>'
-
-
-# The chart
-
-
 def _chart(rank: RankDiff) -> str:
     assert rank.curve_a is not None
     assert rank.curve_b is not None
-    curves = (rank.curve_a, rank.curve_b)
-    first, last = min(one.steps[0] for one in curves), max(one.steps[-1] for one in curves)
-    top = max(1, *(int(one.num_bytes.max()) for one in curves))
-    lines = "".join(_grid(top))
-    lines += "".join(_ticks(first, last))
-    paths = "".join(
-        f'<path class="side-{side}" d="{_path(one, first, last, top)}"/>'
-        for side, one in zip("ab", curves, strict=True)
-    )
-    label = f"memory of A and B from step {int(first)} to step {int(last)}"
-    return (
-        f'<div class="chart">{_legend()}<svg class="curves" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{text(label)}">{lines}{paths}</svg></div>'
-    )
-
-
-def _x(step: float, first: float, last: float) -> float:
-    return _LEFT + (step - first) / max(last - first, 1e-9) * (_WIDTH - _LEFT - 4)
-
-
-def _y(num_bytes: float, top: int) -> float:
-    return _HEIGHT - _BOTTOM - num_bytes / top * (_HEIGHT - _BOTTOM - _TOP)
-
-
-def _path(curve: StepCurve, first: float, last: float, top: int) -> str:
-    """Return the curve as stairs: a level holds until the next event."""
-    parts: list[str] = []
-    for step, num_bytes in zip(curve.steps, curve.num_bytes.tolist(), strict=True):
-        x, y = f"{_x(step, first, last):.1f}", f"{_y(num_bytes, top):.1f}"
-        parts.append(f"H{x}V{y}" if parts else f"M{x} {y}")
-    return "".join(parts)
-
-
-def _grid(top: int) -> list[str]:
-    found = []
-    for line in range(_GRID_LINES + 1):
-        num_bytes = top * line // _GRID_LINES
-        y = f"{_y(num_bytes, top):.1f}"
-        found.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y}" y2="{y}"/>')
-        found.append(f'<text x="{_LEFT - 8}" y="{y}" text-anchor="end" dy="4">{text(format_bytes(num_bytes))}</text>')
-    return found
-
-
-def _ticks(first: float, last: float) -> list[str]:
-    steps = range(int(first), int(last) + 1)
-    every = max(1, len(steps) // 20)
-    return [
-        f'<text x="{_x(max(step, first), first, last):.1f}" y="{_HEIGHT - 6}">step {step}</text>'
-        for step in steps[::every]
-    ]
+    return overlay([Side(name="A", curve=rank.curve_a), Side(name="B", curve=rank.curve_b)])
 
 
 # Bars and tables
@@ -136,13 +77,13 @@ def _ticks(first: float, last: float) -> list[str]:
 def _bars(at: int, rank: RankDiff) -> str:
     rows = "".join(
         f'<li class="row" id="bar-{at}-{number}"><span class="name">{text(_label(one))}</span>'
-        f'<span class="track"><span class="side-a"></span><span class="side-b"></span></span>'
+        f'<span class="track"><span class="side-0"></span><span class="side-1"></span></span>'
         f'<span class="value number">{size(one.a_bytes)} → {size(one.b_bytes)} {_delta(one.delta_bytes)}</span></li>'
         for number, one in enumerate(rank.categories)
     )
     peaks = f"{size(rank.peak_a_bytes)} → {size(rank.peak_b_bytes)}"
     lead = f'<p class="lead">Peak, {rank.compares}: {peaks}</p>'
-    return f'<div class="chart">{_legend()}{lead}<ul class="rows">{rows}</ul></div>'
+    return f'<div class="chart">{legend(("A", "B"))}{lead}<ul class="rows">{rows}</ul></div>'
 
 
 def _lengths(at: int, rank: RankDiff) -> list[str]:
@@ -183,7 +124,7 @@ def _stacks(rows: Sequence[StackDiff]) -> str:
 
 def _frames(frames: Sequence[str]) -> str:
     shown = own_frames(frames)[:4] or ("no stack recorded",)
-    return f'<div class="frames-of">{"".join(f"<div>{text(frame)}</div>" for frame in shown)}</div>'
+    return f'<div class="frames-of">{"".join(f"<div>{text(short_place(frame))}</div>" for frame in shown)}</div>'
 
 
 def _rest(num_rows: int) -> str:

@@ -1,25 +1,24 @@
-"""One report as one HTML file that needs nothing else: styles, modules, plotly and data inside, no network.
+"""One report as one HTML file that needs nothing else: styles, modules and data inside, no network.
 
 In: a `Report`. Out: the text of the page. What comes from a trace reaches the page as JSON in a script that the browser
-does not run, and the page turns it into text nodes (title and verdict stand in the HTML too, escaped). A content
-security policy lets only the scripts run that are named here by their hashes, and forbids every connection.
+does not run, and the page turns it into text nodes (title and card stand in the HTML too, escaped). A content
+security policy lets only the script run that is named here by its hash, and forbids every connection.
 """
 
 from __future__ import annotations
-
-import html
 
 import orjson
 
 from memtrace import __version__
 from memtrace.analysis.results.report import Report
-from memtrace.report.drawing.markup import filled, source_hash, visible
+from memtrace.report.drawing.markup import filled, source_hash
 from memtrace.report.drawing.palette import css_variables
 from memtrace.report.page.assets import joined_modules, viewer_text
 from memtrace.report.page.data.packed_map import PackedMap, packed_map
 from memtrace.report.page.data.payload import report_payload
 from memtrace.report.page.data.ranks import detail_order
-from memtrace.report.page.figures.plotly import plotly_script
+from memtrace.report.page.front import description, front, outcome_class, verdict_markup
+from memtrace.report.page.parts import text
 
 # These would end the script, start a comment in it, or (the last two) end a line of JavaScript.
 _ESCAPES = {
@@ -31,29 +30,34 @@ _ESCAPES = {
 }
 
 
+_STYLES = ("report.css", "front.css", "map.css", "ranks.css", "print.css")
+
 MAX_MAP_CHARS = 24_000_000
 """About the most that the maps of all ranks may add to a page; that of the main rank is always there."""
 
 
 def render_html(report: Report) -> str:
     """Return the page of a report, complete in itself."""
-    plotly, modules = plotly_script(), joined_modules("main")
+    modules = joined_modules("main")
     maps = packed_maps(report)
     payload = report_payload(report, version=__version__, maps=maps)
     return filled(
         viewer_text("report.html"),
         {
-            "policy": _policy([plotly, modules]),
-            "title": html.escape(visible(payload["title"])),
-            "verdict": html.escape(visible(payload["verdict"])),
-            "styles": css_variables() + viewer_text("report.css") + viewer_text("map.css") + viewer_text("ranks.css"),
+            "policy": _policy(modules),
+            "title": text(report.title),
+            "description": text(description(report)),
+            "outcome": outcome_class(report),
+            "verdict": verdict_markup(report),
+            "sentence": text(report.verdict),
+            "front": front(report),
+            "styles": css_variables() + "".join(map(viewer_text, _STYLES)),
             "data": script_json(payload),
             # Base64 and our own modules: neither holds what would end a script element.
             "maps": "\n".join(
                 f'<script type="text/plain" id="map-{index}">{packed.data}</script>' for index, packed in maps.items()
             ),
             "worker": joined_modules("worker"),
-            "plotly": plotly,
             "modules": modules,
         },
     )
@@ -83,10 +87,9 @@ def script_json(value: object) -> str:
     return encoded.decode("utf-8")
 
 
-def _policy(scripts: list[str]) -> str:
-    allowed = " ".join(map(source_hash, scripts))
-    # plotly sets style attributes and adds style elements; pictures of a figure are made as data or blob.
+def _policy(script: str) -> str:
+    # Pictures of a figure are saved from blobs; elements have style attributes.
     return (
-        f"default-src 'none'; script-src {allowed}; worker-src blob:; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {source_hash(script)}; worker-src blob:; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )

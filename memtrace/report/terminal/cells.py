@@ -5,7 +5,6 @@ Names come out of files and may hold terminal escapes, so every one of them pass
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
@@ -98,16 +97,6 @@ def largest_categories(by_category: Mapping[str, int]) -> str:
     """Return the categories of some bytes, largest first: two of them by name, more as "…"."""
     names = sorted((name for name, one in by_category.items() if one), key=lambda name: -by_category[name])
     return ", ".join([*map(category_name, names[:2]), *(["…"] if len(names) > 2 else [])])
-
-
-def short_place(place: str) -> str:
-    """Return a frame with the last two parts of its path.
-
-    >>> short_place("/home/me/project/models/gpt.py:30 forward")
-    'models/gpt.py:30 forward'
-    """
-    path, space, function = place.partition(" ")
-    return "/".join(re.split(r"[/\\]", path)[-2:]) + space + function
 
 
 def notes(found: Iterable[Note]) -> Table:

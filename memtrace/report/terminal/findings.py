@@ -7,15 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from memtrace.analysis.results.report import Finding, OomResult
 from memtrace.printable import clean
-from memtrace.report.terminal.cells import DASH, pairs, short_place, size
+from memtrace.report.terminal.cells import DASH, pairs, size
+from memtrace.schema.frames import short_place
 from memtrace.units import format_bytes, format_ns
 
 MAX_FINDINGS = 5
+MAX_SHORT = 3
 _MAX_EVIDENCE = 6
 _MAX_RANKS = 8
 _SEVERITY_STYLES = {"error": "bold red", "warning": "bold yellow"}
@@ -48,6 +51,22 @@ def findings(found: Sequence[Finding]) -> Group:
         parts += [*([""] if parts else []), _finding(number, group)]
     if len(groups) > MAX_FINDINGS:
         parts += ["", Text(f"… and {len(groups) - MAX_FINDINGS} more: --html and --json hold all of them", style="dim")]
+    return Group(*parts)
+
+
+def in_short(found: Sequence[Finding]) -> Group:
+    """Return the first few findings in two or three lines each: what, where and what to do about it."""
+    parts: list[RenderableType] = []
+    groups = list(_alike(found))
+    for number, (finding, *_others) in enumerate(groups[:MAX_SHORT], 1):
+        title = Text(f"{number}. ").append(clean(finding.title), _SEVERITY_STYLES.get(finding.severity, "bold"))
+        place = _place(finding.where)
+        parts += [
+            title.append(f"  {place}" if place else "", style="dim"),
+            Padding(clean(finding.change), (0, 0, 0, 3)),
+        ]
+    if len(groups) > MAX_SHORT:
+        parts.append(Text(f"… and {len(groups) - MAX_SHORT} more: --section changes", style="dim"))
     return Group(*parts)
 
 

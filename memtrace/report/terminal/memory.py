@@ -43,6 +43,8 @@ def figures(rank: RankReport) -> Table:
         ("peak", rank.peak),
         ("peak of step 1", rank.first_step_peak),
         ("steady-state peak", rank.steady_state_peak),
+        ("peak of training", None if rank.evaluation is None else rank.evaluation.training_peak),
+        ("peak of evaluation", None if rank.evaluation is None else rank.evaluation.peak),
     )
     rows = [
         ("steady state, predicted" if peak.predicted else name, *_state_cells(peak), _when(peak))

@@ -15,11 +15,11 @@ from memtrace.report.terminal.cells import (
     category_name,
     filled_table,
     largest_categories,
-    short_place,
     size,
 )
 from memtrace.report.terminal.memory import peak_bytes
-from memtrace.schema.frames import own_frames
+from memtrace.schema.frames import own_frames, short_place
+from memtrace.schema.names import Phase
 from memtrace.units import format_ns
 
 MAX_MODULES = 8
@@ -98,10 +98,12 @@ def _step_cells(step: StepResult) -> tuple[str | Text, ...]:
     at_end = None if end is None else end.requested_bytes if end.allocated_bytes is None else end.allocated_bytes
     duration = None if step.end_ns is None or step.start_ns is None else step.end_ns - step.start_ns
     peak = step.peak_requested_bytes if step.peak_allocated_bytes is None else step.peak_allocated_bytes
+    evaluation = _evaluation_peak(step)
     remarks = [
         "skipped by the gradient scaler" if step.skipped else "",
         "did not end" if step.end_ns is None else "",
         f"{step.num_microbatches} microbatches" if step.num_microbatches > 1 else "",
+        "" if evaluation is None else f"evaluation peaks at {size(evaluation)}",
     ]
     return (
         str(step.step),
@@ -112,6 +114,16 @@ def _step_cells(step: StepResult) -> tuple[str | Text, ...]:
         DASH if duration is None else format_ns(duration),
         Text(", ".join(remark for remark in remarks if remark), style="dim"),
     )
+
+
+def _evaluation_peak(step: StepResult) -> int | None:
+    """Return the largest peak of the evaluations that lie in the time of a step."""
+    peaks = [
+        one.peak_requested_bytes if one.peak_allocated_bytes is None else one.peak_allocated_bytes
+        for one in step.phases
+        if one.phase == Phase.EVALUATION.value
+    ]
+    return max((peak for peak in peaks if peak is not None), default=None)
 
 
 def ranks(rows: Sequence[RankReport]) -> Table:

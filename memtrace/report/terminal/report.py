@@ -1,4 +1,4 @@
-"""The report in a terminal: the verdict, then what it rests on, then what to change and what to type next.
+"""The report in a terminal: the card, then as many sections as one screen has room for; the rest when asked for.
 
 In: `Report`. Out: text, with colour only where the terminal has it. Every number is a field of a result. The sections
 are in the files beside this one; only this folder imports rich.
@@ -7,147 +7,124 @@ are in the files beside this one; only this folder imports rich.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from io import StringIO
+from collections.abc import Collection, Sequence
 from typing import IO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from memtrace.analysis.results.ranks import RanksResult
-from memtrace.analysis.results.report import PredictedPeak, RankReport, Report
+from memtrace.analysis.results.report import Report
+from memtrace.errors import MemtraceError
 from memtrace.printable import clean
-from memtrace.report.terminal import communication as text_communication
 from memtrace.report.terminal import findings as text_findings
-from memtrace.report.terminal import memory as text_memory
-from memtrace.report.terminal import overview as text_rows
-from memtrace.report.terminal import pools as text_pools
-from memtrace.report.terminal import ranks as text_ranks
-from memtrace.report.terminal import step_times as text_step_times
-from memtrace.report.terminal import time as text_time
-from memtrace.report.terminal.cells import notes, section
+from memtrace.report.terminal.card import WIDTH, card_lines
+from memtrace.report.terminal.console import MAX_WIDTH, as_text, print_to, terminal_width
+from memtrace.report.terminal.sections import NAMES, Section, sections_of
 
-MAX_WIDTH = 100
+MAX_LINES = 43
+"""Lines that a report has unless more is asked for; a command adds one or two."""
+_FOOTER_LINES = 3
+_FIRST = ("oom", "not-read", "changes", "prediction", "ranks", "memory", "stacks", "steps", "not-seen", "fragmentation")
+"""What gets room first; then the others in the order of reading. What the card says already comes last."""
+_ON_THE_CARD = ("categories", "next")
 
 
-def print_report(report: Report, *, file: IO[str] | None = None) -> None:
-    """Print the report to a file, standard output if none is given, in the colours and width of a terminal."""
+def print_report(
+    report: Report, *, file: IO[str] | None = None, full: bool = False, names: Collection[str] = ()
+) -> None:
+    """Print the report to a file, standard output if none is given, in the colours and width of a terminal.
+
+    Raises:
+        MemtraceError: none of the sections of these `names` is there.
+    """
     target = file or sys.stdout
-    # A terminal can be wider than a table reads well.
-    console = Console(file=target, highlight=False, markup=False, emoji=False, legacy_windows=False)
-    console.width = min(console.width, MAX_WIDTH) if console.is_terminal else MAX_WIDTH
-    with console.capture() as captured:
-        console.print(_report(report))
-    text = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
-    encoding = getattr(target, "encoding", None) or "utf-8"
-    target.write(text.encode(encoding, "replace").decode(encoding))
+    width = terminal_width(target)
+    print_to(target, _only(report, names) if names else _full(report, width) if full else _brief(report, width))
 
 
-def render_text(report: Report, *, width: int = MAX_WIDTH) -> str:
+def render_text(report: Report, *, width: int = MAX_WIDTH, full: bool = True) -> str:
     """Return the report as plain text of a width, without colour."""
-    console = Console(
-        file=StringIO(),
-        width=width,
-        color_system=None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    with console.capture() as captured:
-        console.print(_report(report))
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return as_text(_full(report, width) if full else _brief(report, width), width=width)
 
 
-def _report(report: Report) -> Group:
+def _head(report: Report, width: int, *, with_command: bool) -> list[RenderableType]:
+    """Return what was read, and the card."""
+    title: RenderableType = Text(f"memtrace  {clean(report.title)}", style="dim")
+    if report.card is None:
+        return [title, "", Padding(Text(clean(report.verdict), style="bold"), (0, 2))]
+    lines = card_lines(report.card, width=min(WIDTH, width))
+    return [title, "", *(lines if with_command else [one for one in lines if not one.plain.startswith("next ")])]
+
+
+def _full(report: Report, width: int) -> Group:
     """Return the whole report."""
-    parts: list[RenderableType] = [
-        Text(f"memtrace  {clean(report.title)}", style="dim"),
-        "",
-        Padding(Text(clean(report.verdict), style="bold"), (0, 2)),
-    ]
-    if report.ranks_overview is not None:
-        parts += [part for title, body in _of_run(report.ranks_overview) for part in section(title, body)]
-    elif len(report.ranks) > 1:
-        heading = "Ranks" if len({one.rank for one in report.ranks}) > 1 else "Devices"
-        parts += section(heading, text_rows.ranks(report.ranks))
-    for rank in _detailed(report):
-        parts += _rank(rank, named=len(report.ranks) > 1)
-    if report.warnings:
-        parts += section("Not read", notes(report.warnings))
-    if report.findings:
-        parts += section("What to change", text_findings.findings(report.findings))
-    if report.next_commands:
-        parts += section("Next", text_findings.commands(report.next_commands))
-    return Group(*parts)
+    return Group(*_head(report, width, with_command=False), *_with_ranks(sections_of(report)))
 
 
-def _of_run(ranks: RanksResult) -> list[tuple[str, RenderableType]]:
-    """Return what comparing ranks tells."""
-    parts: list[tuple[str, RenderableType]] = [("Ranks", text_ranks.overview(ranks))]
-    if ranks.outliers:
-        parts.append(("Ranks that stand out", text_ranks.differences(ranks.outliers)))
-    if ranks.schemes:
-        parts.append(("How the ranks share the work", text_ranks.schemes(ranks.schemes)))
-    if ranks.savings:
-        parts.append(("On several ranks", text_ranks.savings(ranks)))
-    return parts
-
-
-def _detailed(report: Report) -> Sequence[RankReport]:
-    """Return the ranks to show in full: of a run the one that the verdict is about, else the first two devices."""
-    if report.main_rank is None or (report.ranks_overview is None and len(report.ranks) <= 2):
-        return report.ranks[:2]
-    return (report.ranks[report.main_rank],)
-
-
-def _rank(rank: RankReport, *, named: bool) -> list[RenderableType]:
-    """Return all sections of one rank."""
+def _with_ranks(sections: Sequence[Section]) -> list[RenderableType]:
+    """Return sections, with the name of a rank above the first of its own."""
     parts: list[RenderableType] = []
-    if named:
-        parts += ["", Text(_rank_name(rank), style="bold underline")]
-    if rank.oom is not None:
-        parts += section("Out of memory", text_findings.out_of_memory(rank.oom))
-    if rank.peak.requested_bytes is not None or rank.time is None:
-        parts += section("Memory", text_memory.figures(rank))
-    parts += [part for title, body in _of_peaks(rank) for part in section(title, body)]
-    if rank.top_modules:
-        parts += section("Modules at the peak", text_rows.modules(rank))
-    if any(row.frames for row in rank.top_stacks):
-        parts += section("Stacks at the peak", text_rows.stacks(rank.top_stacks))
-    if rank.steps:
-        parts += section("Steps", text_rows.steps(rank.steps))
-    if rank.time is not None:
-        parts += section("Time on the GPU", text_time.gpu_time(rank.time))
-    if rank.step_times is not None:
-        parts += section("Time by phase", text_step_times.step_times(rank.step_times))
-    if rank.communication is not None:
-        parts += section("Communication", text_communication.communication(rank.communication))
-    if rank.fragmentation is not None and not rank.fragmentation.is_model:
-        parts += section("Fragmentation", text_pools.fragmentation(rank.fragmentation))
-    if rank.warnings:
-        parts += section("Not seen", notes(rank.warnings))
+    rank = None
+    for section in sections:
+        if section.rank is not None and section.rank != rank:
+            parts += ["", Text(section.rank, style="bold underline")]
+        rank = section.rank
+        parts += section.parts()
     return parts
 
 
-def _of_peaks(rank: RankReport) -> list[tuple[str, RenderableType]]:
-    """Return what the peaks are made of, and what sets the first step apart from those after it."""
-    parts: list[tuple[str, RenderableType]] = []
-    first, steady, difference = rank.first_step_peak, rank.steady_state_peak, rank.steady_minus_first
-    if rank.peak.requested_bytes:
-        parts.append(("At the peak", text_memory.categories(rank.peak)))
-    if rank.activations is not None and rank.activations.num_bytes:
-        parts.append(("Activations at the peak", text_memory.activations(rank.activations)))
-    if isinstance(steady, PredictedPeak):
-        parts.append(("From step 2 on, predicted", text_memory.prediction(steady)))
-    if first is not None and steady is not None and difference is not None and any(difference.values()):
-        parts.append(("Peak of step 1 and after", text_memory.first_and_later(first, steady, difference)))
-    if rank.first_step_effects:
-        parts.append(("What makes step 1 different", text_memory.effects(rank.first_step_effects)))
-    return parts
+def _only(report: Report, names: Collection[str]) -> Group:
+    """Return the sections of some names."""
+    found = sections_of(report)
+    chosen = [one for one in found if one.name in names]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(one.name for one in found)) or "none"
+        raise MemtraceError(f"this report has no section {', '.join(names)}", hint=f"it has: {there}")
+    return Group(*_with_ranks(chosen)[1:])
 
 
-def _rank_name(rank: RankReport) -> str:
-    name = rank.device if rank.rank is None else f"rank {rank.rank}, {rank.device}"
-    return clean(name if rank.complete else f"{name}, recording incomplete")
+def _brief(report: Report, width: int) -> Group:
+    """Return the card and what else one screen has room for, and the names of the rest."""
+    head = _head(report, width, with_command=True)
+    sections = sections_of(report)
+    # One rank in short: the first that is told of at all.
+    first = next((one.rank for one in sections if one.rank is not None), None)
+    own = [_shortened(report, one) for one in sections if one.rank in (None, first)]
+    room = MAX_LINES - _height(head, width) - _FOOTER_LINES
+    shown: list[Section] = []
+    for section in sorted(own, key=_urgency):
+        height = _height(section.parts(), width)
+        if height <= room and not (report.card is not None and section.name in _ON_THE_CARD):
+            shown.append(section)
+            room -= height
+    body = [part for one in own if one in shown for part in one.parts()]
+    rest = [one.name for one in sections if one.name not in {two.name for two in shown} | set(_ON_THE_CARD)]
+    return Group(*head, *body, *_footer(rest, width))
+
+
+def _urgency(section: Section) -> tuple[int, int]:
+    place = _FIRST.index(section.name) if section.name in _FIRST else len(_FIRST)
+    return place, NAMES.index(section.name)
+
+
+def _shortened(report: Report, section: Section) -> Section:
+    """Return a section as it is on one screen: findings without what stands on the card."""
+    if section.name != "changes" or report.card is None:
+        return section
+    body = text_findings.in_short(report.findings)
+    return Section(name="changes", title=section.title, body=body)
+
+
+def _height(parts: Sequence[RenderableType], width: int) -> int:
+    return as_text(Group(*parts), width=width).count("\n")
+
+
+def _footer(rest: Sequence[str], width: int) -> list[RenderableType]:
+    """Return how to see what is not shown."""
+    if not rest:
+        return ["", Text("All of it, figure by figure: --full", style="dim")]
+    names = ", ".join(dict.fromkeys(rest))
+    line = Text(f"More: --full, or --section with {names}", style="dim")
+    line.truncate(2 * width - 20, overflow="ellipsis")
+    return ["", line]

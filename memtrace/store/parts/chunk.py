@@ -17,6 +17,7 @@ from memtrace.schema.tables import (
     ANNOTATIONS,
     EVENTS,
     FRAMES,
+    KEEPERS,
     OWN_WORK,
     OWNERS,
     PHASES,
@@ -33,7 +34,7 @@ from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
 from memtrace.store.trace_file import read_column
 
-MARKS = (PHASES, SCOPES, OWNERS, SAVED, REPLICA_FORWARDS, REDUCER_TIMINGS, OWN_WORK)
+MARKS = (PHASES, SCOPES, OWNERS, SAVED, KEEPERS, REPLICA_FORWARDS, REDUCER_TIMINGS, OWN_WORK)
 """What the hooks note, beside events and annotations, in any chunk."""
 
 

@@ -17,7 +17,7 @@ from memtrace.errors import TraceReadError
 from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Action
 from memtrace.schema.records import PART_SUFFIX, SNAPSHOT_SUFFIX
-from memtrace.schema.tables import EVENTS, INITIAL_BLOCKS, OWNERS, WINDOWS
+from memtrace.schema.tables import EVENTS, INITIAL_BLOCKS, KEEPERS, OWNERS, WINDOWS
 from memtrace.store.build import concatenated
 from memtrace.store.columns import NULL, Array, ColumnTable, IntArray
 from memtrace.store.opening import open_regular
@@ -125,9 +125,14 @@ def _reconcile_run(run: list[_Window], strings: StringTable, gathered: GatheredE
             "stack": np.full(len(whole.initial_address), NULL, np.int64),
         }
     )
-    owned = _owned_before(run, known=np.unique(whole.columns["address"]))
+    known = np.unique(whole.columns["address"])
+    owned = _owned_before(run, known=known)
     if owned is not None:
         run[0].initial.append(owned)
+        known = np.union1d(known, owned["address"])
+    kept = _kept_before(run, known=known)
+    if kept is not None:
+        run[0].initial.append(kept)
     num_frees, num_allocs = whole.num_frees_not_seen, whole.num_allocs_not_seen
     for slug, message, count in (
         ("free-not-seen", "Blocks were freed where the recorder does not see: another thread, a gap.", num_frees),
@@ -151,6 +156,21 @@ def _owned_before(run: Sequence[_Window], *, known: IntArray) -> dict[str, IntAr
         "device": owners["device"][rows],
         "address": owners["address"][rows],
         "size_bytes": owners["size_bytes"][rows],
+        "stack": np.full(len(rows), NULL, np.int64),
+    }
+
+
+def _kept_before(run: Sequence[_Window], *, known: IntArray) -> dict[str, IntArray] | None:
+    """Return the storages that something was found to keep, and that no event of the run touched."""
+    kept = concatenated(KEEPERS, [piece for one in run for piece in one.chunk.tables.get(KEEPERS.name, ())])
+    rows = np.flatnonzero(
+        ~np.isin(kept["address"], known) & np.isin(kept["device"], np.unique(run[0].events["device"]))
+    )
+    if not len(rows):
+        return None
+    rows = rows[np.sort(np.unique(kept["address"][rows], return_index=True)[1])]
+    return {
+        **{name: kept[name][rows] for name in ("device", "address", "size_bytes")},
         "stack": np.full(len(rows), NULL, np.int64),
     }
 

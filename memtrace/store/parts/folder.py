@@ -21,6 +21,7 @@ from memtrace.store.opening import is_within_reach
 from memtrace.store.parts.chunk import MARKS, Chunk, read_chunk
 from memtrace.store.parts.events import gather_events
 from memtrace.store.parts.main_part import buckets_table, optimizers_table, rank_header, read_main, steps_table
+from memtrace.store.parts.next_step import bring_to_next_step
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
 from memtrace.store.trace import LoadWarning, RankTrace
@@ -73,6 +74,7 @@ def _read_process(folder: Path, name: str) -> RankTrace:
             chunks.append(read_chunk(path, strings, stacks))
         except TraceReadError as error:
             warnings.append(LoadWarning(slug="chunk-unreadable", message=f"A chunk could not be read: {error.message}"))
+    bring_to_next_step(main.steps, chunks)
     warnings += _damage(main.num_damaged, main.num_unknown, chunks)
     complete = main.ended and not any(warning.slug in _INCOMPLETE for warning in warnings)
     header = rank_header(main, complete=complete)

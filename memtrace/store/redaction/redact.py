@@ -20,7 +20,9 @@ from memtrace.store.redaction.texts import Texts, words_of
 from memtrace.store.strings import StringTable
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
 
-_SENTENCES = frozenset({("warnings", "message"), ("phases", "detail")})
+_SENTENCES = frozenset({("warnings", "message"), ("phases", "detail"), ("keepers", "keeper")})
+_TABLES_OF_PLACES = ("frames", "keepers")
+"""Tables with the files and lines of a program."""
 
 
 def redacted(trace: Trace, redaction: Redaction, *, name: str = UNNAMED) -> Trace:
@@ -94,16 +96,18 @@ def _with_numbered_files(trace: Trace) -> Trace:
 
 
 def _with_names(rank: RankTrace, names: Mapping[str, str]) -> RankTrace:
-    frames = rank.table("frames")
     hidden = [at for at, text in enumerate(rank.strings) if text in names]
-    line = frames["line"].copy()
+    tables = {name: rank.table(name) for name in _TABLES_OF_PLACES}
+    lines = {name: table["line"].copy() for name, table in tables.items()}
     for file in hidden:
-        rows = frames["file"] == file
-        line[rows] = np.unique(line[rows], return_inverse=True)[1].reshape(-1) + 1
+        rows = {name: (table["file"] == file) & (lines[name] != NULL) for name, table in tables.items()}
+        known = np.unique(np.concatenate([lines[name][rows[name]] for name in tables]))
+        for name in tables:
+            lines[name][rows[name]] = np.searchsorted(known, lines[name][rows[name]]) + 1
     return replace(
         rank,
         strings=tuple(names.get(text, text) for text in rank.strings),
-        tables={**rank.tables, "frames": _with_column(frames, "line", line)},
+        tables={**rank.tables, **{name: _with_column(table, "line", lines[name]) for name, table in tables.items()}},
     )
 
 
@@ -136,7 +140,7 @@ def _redacted_rank(rank: RankTrace, texts: Texts) -> RankTrace:
 
 def _reading(table: str, column: str, texts: Texts) -> Callable[[str], str]:
     """Return how the texts of a column are read."""
-    if (table, column) == ("frames", "file"):
+    if table in _TABLES_OF_PLACES and column == "file":
         return texts.file_name
     if (table, column) == ("optimizers", "options"):
         return texts.settings
@@ -148,7 +152,7 @@ def _redacted_warnings(warnings: Iterable[LoadWarning], texts: Texts) -> tuple[L
 
 
 def _files(rank: RankTrace) -> Iterator[str]:
-    return (rank.strings[at] for at in _used(rank.table("frames")["file"]))
+    return (rank.strings[at] for table in _TABLES_OF_PLACES for at in _used(rank.table(table)["file"]))
 
 
 def _text_columns(rank: RankTrace) -> Iterator[tuple[str, str, IntArray]]:

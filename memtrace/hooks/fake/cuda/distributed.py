@@ -31,7 +31,7 @@ def install(world_size: int, memory: FakeMemory) -> bool:
     for module in (distributed, distributed.distributed_c10d, meshes):
         module.init_process_group = init_process_group
         module.is_nccl_available = lambda: True
-    _ease_data_parallel()
+    ease_data_parallel()
     _ease_wrapped_tensors()
     _pause_for_shapes(memory)
     return True
@@ -72,7 +72,7 @@ def _ease_wrapped_tensors() -> None:
     setattr(internal, "_get_accelerator", lambda *_args: torch.device("cuda"))  # noqa: B010 (typed as a function)
 
 
-def _ease_data_parallel() -> None:
+def ease_data_parallel() -> None:
     """Let DistributedDataParallel start without comparing ranks, and end each bucket's reduction at once."""
     wrapped: Any = import_module("torch.nn.parallel.distributed")
     for name in ("_verify_param_shape_across_processes", "_sync_module_states"):

@@ -77,6 +77,8 @@ class FakeMemory:
         self.moves_module = False
         """Whether a module is being moved: what goes to the host then stays without data."""
         self.before_alloc: Callable[[int], None] | None = None
+        self.on_operator: Callable[[Any, Any, Any, Any], None] | None = None
+        """Told of each operator of the device, with its arguments and what it returns."""
 
     # The interface of an event source, see `cpu.py`.
 

@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _FREE = ("/dev/", "/proc/", "/sys/")
@@ -27,10 +27,11 @@ def error_of(number: int, path: Any) -> OSError:
 class Scratch:
     """The scratch folder, and where each path of the program lies."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, left_alone: Iterable[str] = ()) -> None:
         self.folder = os.path.realpath(folder)
         # Beside the scratch folder lies what memtrace itself writes.
-        self._free = (*_FREE, os.path.dirname(self.folder) + os.sep)
+        beside = (os.path.dirname(self.folder), *map(os.path.abspath, left_alone))
+        self._free = (*_FREE, *(one + os.sep for one in beside))
         self._temporary = os.path.abspath(tempfile.gettempdir())
         self._made: set[str] = set()
         self.makes_temporary = False

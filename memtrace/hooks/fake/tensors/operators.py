@@ -102,6 +102,8 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         self._zeros.after(func, out)
         if kind == CUDA and fakes:
             self._kernels.after(func, args, out)
+            if self._memory.on_operator is not None:
+                self._memory.on_operator(func, args, kwargs, out)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -6,9 +6,6 @@ from memtrace.analysis.results.report import RankReport
 from memtrace.analysis.results.time import TimeLane, TimeTracks
 from memtrace.report.drawing.palette import TIMES
 from memtrace.report.page.data.values import Arrays, View
-from memtrace.report.page.figures.time import time_figure
-from memtrace.report.page.figures.timeline_axis import Axis, Series
-from memtrace.report.page.figures.timeline_lanes import lanes
 from memtrace.units import format_ns
 
 # Lanes by name: the row they are drawn in, and as what. What comes later is drawn over what came before.
@@ -29,21 +26,15 @@ def lanes_view(rank: RankReport, arrays: Arrays) -> View | None:
     Times are ns since the rank's first event, with which its timeline begins, or else since the first of the lanes.
     """
     tracks = rank.time_tracks
-    if tracks is None or not tracks.lanes:
+    extent = extent_ns(rank)
+    if tracks is None or not tracks.lanes or extent is None:
         return None
-    origin = origin_ns(rank, tracks)
+    origin, _ = extent
     known = [lane for lane in tracks.lanes if lane.name in _ROWS]
     rows = lane_rows(tracks)
-    found = rank.allocation_map
-    last = max(int(lane.end_ns[-1]) for lane in known)
     return {
         "rows": rows,
         "lanes": [_lane(lane, rows, origin, arrays) for lane in known],
-        # The map counts from its own first moment.
-        "map_shift": None if found is None or found.time_ns is None else (origin - int(found.time_ns[0])) / 1e9,
-        # In place of what a timeline says: its figure and its steps.
-        "steps": [[one["start"], one["end"], one["text"]] for one in lanes(rank, _axis(origin, last))["step"]],
-        "figure": time_figure(rank, _axis(origin, last), rows) if rank.timeline is None else None,
     }
 
 
@@ -53,12 +44,16 @@ def lane_rows(tracks: TimeTracks | None) -> list[str]:
     return list(dict.fromkeys(row for name, (row, _) in _ROWS.items() if name in names))
 
 
-def origin_ns(rank: RankReport, tracks: TimeTracks) -> int:
-    """Return the moment from which the lanes of a rank count."""
-    if rank.timeline is not None and len(rank.timeline.time_ns):
-        return int(rank.timeline.time_ns[0])
+def extent_ns(rank: RankReport) -> tuple[int, int] | None:
+    """Return the first and the last moment of a rank's axis: of its memory, else of its lanes; `None` without both."""
+    timeline, tracks = rank.timeline, rank.time_tracks
+    if timeline is not None and len(timeline.time_ns):
+        return int(timeline.time_ns[0]), int(timeline.time_ns[-1])
+    if tracks is None or not tracks.lanes:
+        return None
     starts = [step.start_ns for step in rank.steps if step.recorded and step.start_ns is not None]
-    return min(tracks.start_ns, *(int(lane.start_ns[0]) for lane in tracks.lanes), *starts)
+    first = min(tracks.start_ns, *(int(lane.start_ns[0]) for lane in tracks.lanes), *starts)
+    return first, max(first + 1, *(int(lane.end_ns[-1]) for lane in tracks.lanes))
 
 
 def _lane(lane: TimeLane, rows: list[str], origin: int, arrays: Arrays) -> View:
@@ -76,19 +71,3 @@ def _lane(lane: TimeLane, rows: list[str], origin: int, arrays: Arrays) -> View:
         "ends": arrays.add((lane.end_ns - origin).tolist()),
         "total": f"{format_ns(lane.total_ns)} in {drawn}{closed}",
     }
-
-
-def _axis(origin: int, last: int) -> Axis:
-    """Return the axis of a rank without a timeline."""
-    series = Series(
-        times_ns=(origin, max(last, origin + 1)),
-        events=(),
-        seconds_ref={},
-        events_ref={},
-        category_refs={},
-        allocated_ref=None,
-        is_rounded=False,
-        reserved_ref=None,
-        top_bytes=0,
-    )
-    return Axis(series=series, by_event=False)

@@ -1,30 +1,26 @@
 """Every allocation as a viewer reads it: compressed columns in base64, and the tables that they point into.
 
-In: `AllocationMap`. Out: `PackedMap`. A column is little-endian, of the smallest type that holds it; an ascending
-one is stored as differences, and one that may be missing is stored plus one, 0 being "none". viewers/README.md says the
-same for readers of the page.
+In: `AllocationMap`. Out: `PackedMap`. viewers/README.md lists the columns for readers of the page.
 """
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memtrace.analysis.results.report import AllocationMap, IntArray
+from memtrace.analysis.results.report import AllocationMap
 from memtrace.report.drawing.palette import category_ink, phase_ink, stack_order
-from memtrace.schema.frames import frame_class
+from memtrace.report.page.data.packed_columns import PackedColumns
+from memtrace.schema.frames import frame_class, short_place
 from memtrace.schema.names import Decision
 
-_LEVEL = 6
 _DECISION_LABELS = {
-    Decision.OWNER.value: "exact: its owner is known",
-    Decision.HOOK.value: "exact: a hook saw it",
-    Decision.ANNOTATION.value: "inferred from an annotation",
-    Decision.STACK_RULE.value: "inferred from its stack",
-    Decision.LIFETIME_RULE.value: "inferred from its lifetime",
+    Decision.OWNER.value: "certain: its owner is known",
+    Decision.HOOK.value: "certain: seen while it was used",
+    Decision.ANNOTATION.value: "inferred from what the profile calls it",
+    Decision.STACK_RULE.value: "inferred from the code that asked for it",
+    Decision.LIFETIME_RULE.value: "inferred from when it came and went",
     Decision.UNKNOWN.value: "unattributed",
 }
 
@@ -39,42 +35,9 @@ class PackedMap:
     """Base64 of the zlib stream of all columns, one after the other."""
 
 
-class _Columns:
-    """Columns that are being packed."""
-
-    def __init__(self) -> None:
-        self.specs: list[dict[str, Any]] = []
-        self.parts: list[bytes] = []
-
-    def add(self, name: str, values: IntArray, *, ascending: bool = False, optional: bool = False) -> None:
-        """Pack one column of integers from 0 (from -1, if `optional`).
-
-        3, 3, 260, ascending, are stored as 3, 0, 257 in two bytes each: 03 00 · 00 00 · 01 01. Written are first the
-        lower bytes, then the upper ones: 03 00 01 · 00 00 01.
-        """
-        numbers = values + 1 if optional else values
-        stored = numbers
-        if ascending and len(numbers):
-            stored = numbers.copy()
-            stored[1:] -= numbers[:-1]
-        largest = int(stored.max()) if len(stored) else 0
-        # Above 32 bits as a double, which JavaScript reads: exact to 2**53, 8 PiB or 104 days in ns.
-        kind = next((kind for kind, bits in (("u1", 8), ("u2", 16), ("u4", 32)) if largest < 1 << bits), "f8")
-        self.specs.append({"name": name, "type": kind, "length": len(stored), "ascending": ascending})
-        packed = stored.astype(f"<{kind}")
-        # Bytes of equal weight side by side: the upper ones are nearly all alike, and deflate finds that.
-        self.parts.append(packed.view("u1").reshape(-1, packed.itemsize).T.tobytes())
-
-    def data(self) -> str:
-        """Return everything packed so far."""
-        packer = zlib.compressobj(_LEVEL)
-        packed = b"".join([*(packer.compress(part) for part in self.parts), packer.flush()])
-        return base64.b64encode(packed).decode("ascii")
-
-
 def packed_map(found: AllocationMap) -> PackedMap:
     """Return the map as a page holds it."""
-    columns = _Columns()
+    columns = PackedColumns()
     _add_allocations(columns, found)
     columns.add("event", found.event, ascending=True, optional=True)
     if found.time_ns is not None:
@@ -101,7 +64,7 @@ def packed_map(found: AllocationMap) -> PackedMap:
     return PackedMap(view=view, data=columns.data())
 
 
-def _add_allocations(columns: _Columns, found: AllocationMap) -> None:
+def _add_allocations(columns: PackedColumns, found: AllocationMap) -> None:
     columns.add("start", found.start, ascending=True)
     # As durations: most allocations are short, whenever they are.
     columns.add("inUse", found.in_use_end - found.start)
@@ -137,6 +100,7 @@ def _tables(found: AllocationMap) -> dict[str, Any]:
         "saved_for": [list(one) for one in found.saved_for],
         "frames": list(found.frames),
         "frame_class": [frame_class(frame) for frame in found.frames],
+        "frame_names": [short_place(frame) for frame in found.frames],
         # Addresses are text: those of a device may need all of 64 bits.
         "ranges": [[f"{one.address:#x}", one.place_bytes, one.size_bytes] for one in found.ranges],
         "segment_facts": [[one.stream, one.pool, one.is_expandable] for one in found.segment_facts],

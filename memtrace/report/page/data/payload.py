@@ -16,8 +16,10 @@ from memtrace.report.drawing.markup import visible
 from memtrace.report.drawing.palette import CATEGORIES
 from memtrace.report.drawing.step_time_rows import throughput_sentences
 from memtrace.report.page.data.cards import cards, oom_view
+from memtrace.report.page.data.chart import chart_view
 from memtrace.report.page.data.facts import facts_view
 from memtrace.report.page.data.findings import finding_view, notes_view
+from memtrace.report.page.data.lanes import extent_ns
 from memtrace.report.page.data.packed_map import PackedMap
 from memtrace.report.page.data.peak import breakdown, changes, modules_view, stacks_view
 from memtrace.report.page.data.ranks import detail_order, ranks_view
@@ -43,6 +45,7 @@ def report_payload(report: Report, *, version: str, maps: Mapping[int, PackedMap
         "verdict": report.verdict,
         "notes": notes_view(report.warnings),
         "findings": [finding_view(finding) for finding in report.findings if finding.rank is None],
+        "main": report.main_rank or 0,
         "overview": _overview(report.ranks),
         "ranked": ranks_view(report, arrays),
         "categories": {name: {"label": ink.label, "hatched": ink.hatched} for name, ink in CATEGORIES.items()},
@@ -85,11 +88,11 @@ def _overview_of_rank(rank: RankReport, findings: Sequence[Finding]) -> View:
 
 
 def _details(rank: RankReport, arrays: Arrays) -> View:
+    extent = extent_ns(rank)
     return {
         "left_out": None,
-        "timeline": None
-        if rank.timeline is None or not len(rank.timeline.event)
-        else timeline_view(rank, rank.timeline, arrays),
+        "chart": None if extent is None else chart_view(rank, *extent),
+        "timeline": None if rank.timeline is None or not len(rank.timeline.event) else timeline_view(rank.timeline),
         "modules": modules_view(rank.top_modules),
         "stacks": stacks_view(rank.top_stacks),
         "steps": steps_view(rank.steps),
@@ -103,7 +106,7 @@ def _details(rank: RankReport, arrays: Arrays) -> View:
 def _no_details(rank: RankReport) -> View:
     """Return what stands in place of the details of a rank that the page does not hold."""
     text = f"Of this rank the page holds its overview only, to stay small. {_alone(rank)}"
-    none = dict.fromkeys(("timeline", "modules", "stacks", "steps", "time", "changes", "facts", "map"))
+    none = dict.fromkeys(("chart", "timeline", "modules", "stacks", "steps", "time", "changes", "facts", "map"))
     return {**none, "left_out": text, "map_missing": text}
 
 

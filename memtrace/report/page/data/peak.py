@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from memtrace.analysis.results.report import ModuleRow, Peak, RankReport, StackRow, State
 from memtrace.report.drawing.palette import category_ink, stack_order
 from memtrace.report.page.data.values import View, percent, share_of, signed
-from memtrace.report.page.figures.modules import module_figure
-from memtrace.schema.frames import is_python, own_frames
+from memtrace.schema.frames import is_python, own_frames, short_place
 from memtrace.schema.names import Category, Decision
 from memtrace.units import format_bytes
 
 MAX_ROWS = 300
 """Rows of modules and of stacks that a page holds for one rank; the rest is counted."""
 _DECISIONS = (
-    ("exact", "known from an owner or a hook", (Decision.OWNER.value, Decision.HOOK.value)),
+    ("exact", "certain, from an owner or seen in use", (Decision.OWNER.value, Decision.HOOK.value)),
     ("inferred", "inferred", (Decision.ANNOTATION.value, Decision.STACK_RULE.value, Decision.LIFETIME_RULE.value)),
     ("unattributed", "unattributed", (Decision.UNKNOWN.value,)),
 )
@@ -97,22 +96,20 @@ def changes(first: Peak | None, steady: Peak | None) -> View | None:
 
 
 def modules_view(rows: Sequence[ModuleRow]) -> View:
-    """Return bytes at the peak by module: rows of a table, and the icicle."""
+    """Return bytes at the peak by module: rows of a table, from which the icicle is drawn too."""
     total, largest = sum(row.num_bytes for row in rows), max((row.num_bytes for row in rows), default=0)
     views = []
     for row in rows[:MAX_ROWS]:
-        parts = [
-            {
-                "label": category_ink(name).label,
-                "color": category_ink(name).color,
-                "hatched": category_ink(name).hatched,
-            }
-            | {"share": share_of(row.by_category[name], row.num_bytes), "value": format_bytes(row.by_category[name])}
-            for name in stack_order(list(row.by_category))
-        ]
+        parts = [_module_part(row, name) for name in stack_order(list(row.by_category))]
         name = "outside any module" if row.module is None else row.module
-        views.append(_row(row, total, largest) | {"module": name, "parts": parts})
-    return {"rows": views, "left_out": max(0, len(rows) - MAX_ROWS), "figure": module_figure(rows)}
+        views.append(_row(row, total, largest) | {"module": name, "is_module": row.module is not None, "parts": parts})
+    return {"rows": views, "left_out": max(0, len(rows) - MAX_ROWS)}
+
+
+def _module_part(row: ModuleRow, category: str) -> View:
+    ink, num_bytes = category_ink(category), row.by_category[category]
+    part = {"label": ink.label, "color": ink.color, "hatched": ink.hatched, "bytes": num_bytes}
+    return part | {"share": share_of(num_bytes, row.num_bytes), "value": format_bytes(num_bytes)}
 
 
 def stacks_view(rows: Sequence[StackRow]) -> View:
@@ -124,12 +121,16 @@ def stacks_view(rows: Sequence[StackRow]) -> View:
         kind = {"category": ink.label, "color": ink.color, "hatched": ink.hatched}
         python = [frame for frame in row.frames if is_python(frame)]
         frames = {
-            "headline": next(iter(own_frames(row.frames)), None),
-            "innermost": next(iter(python or row.frames), None),
+            "headline": _name(next(iter(own_frames(row.frames)), None)),
+            "innermost": _name(next(iter(python or row.frames), None)),
             "frames": list(row.frames),
         }
         views.append(_row(row, total, largest) | kind | frames)
     return {"rows": views, "left_out": max(0, len(rows) - MAX_ROWS)}
+
+
+def _name(frame: str | None) -> str | None:
+    return None if frame is None else short_place(frame)
 
 
 def _row(row: ModuleRow | StackRow, total: int, largest: int) -> View:

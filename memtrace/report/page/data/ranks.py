@@ -14,8 +14,16 @@ from memtrace.analysis.results.report import RankReport, Report
 from memtrace.report.drawing.palette import category_ink
 from memtrace.report.page.data.mini_timelines import MiniTimelines
 from memtrace.report.page.data.time import whole_view
-from memtrace.report.page.data.values import NOT_RECORDED, Arrays, View, main_bytes, rank_label, share_of, step_name
-from memtrace.report.page.figures.plotly import Reference
+from memtrace.report.page.data.values import (
+    NOT_RECORDED,
+    Arrays,
+    Reference,
+    View,
+    main_bytes,
+    rank_label,
+    share_of,
+    step_name,
+)
 from memtrace.units import format_bytes, format_ns
 
 

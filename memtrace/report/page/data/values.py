@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from memtrace.analysis.results.report import RankReport, State
-from memtrace.report.page.figures.plotly import Reference
 from memtrace.units import format_bytes
 
 View = dict[str, Any]
 """What the page reads: JSON values under names that viewers/README.md lists."""
+Reference = dict[str, int]
+"""Stands for an array of the payload."""
 NOT_RECORDED = "not recorded"
 
 

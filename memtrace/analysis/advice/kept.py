@@ -1,0 +1,165 @@
+"""What the program keeps beyond the step that made it, by who keeps it: an exception, a closure, a cycle, a variable.
+
+In: `Case`. Out: a `Finding` for the keeper of most bytes at the peak. What grows is a leak and told there; what is made
+before training, or by the step that peaks, is not looked at. Between forwards that no backward follows, what is kept is
+that of the forwards before: a graph that no backward ever sees, or a container that collects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from memtrace.analysis.advice.case import BoolArray, Case, Cut
+from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
+from memtrace.analysis.device.marks import step_at
+from memtrace.analysis.device.steps import step_spans
+from memtrace.analysis.results.diagnosis import Keeper
+from memtrace.analysis.results.report import Finding, Leak
+from memtrace.analysis.sentences.keepers import change_of, kept_by
+from memtrace.store.columns import NULL, IntArray
+from memtrace.units import format_bytes
+
+_LEAST_SHARE = 0.05
+"""The least part of the peak that a keeper must hold there."""
+_LEAST_BYTES = 1 << 16
+_TELL_OF_KEPT = ("evaluation-graph", "evaluation-outputs", "kept-for-steps", "one-backward", "outputs-of-step-before")
+"""Findings that are about what is kept, too."""
+_COLLECTING = ("graph", "container", "attribute", "closure")
+_LEAST_COLLECTED = 3
+
+
+def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Finding, ...]:
+    """Return findings without that about what is kept, where a leak or another finding tells of the same bytes.
+
+    The other finding then names the keeper.
+    """
+    found = list(findings)
+    kept = next((one for one in found if one.slug == "kept"), None)
+    if kept is None:
+        return tuple(found)
+    num_bytes = kept.evidence["kept_at_peak_bytes"]
+    same = [one for one in found if one.slug in _TELL_OF_KEPT and (one.saves_bytes or 0) <= 2 * num_bytes]
+    if same or any(leak.keeper is not None and leak.keeper.text == kept.evidence["kept_by"] for leak in leaks):
+        found.remove(kept)
+    for one in same[:1]:
+        keeper = {name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")}
+        title = one.title if "kept_by" in one.evidence else f"{one.title}, kept by {kept.evidence['kept_by']}"
+        named = dataclasses.replace(
+            one, title=title, evidence={**one.evidence, **keeper}, where=one.where or kept.where
+        )
+        found[found.index(one)] = named
+    return tuple(found)
+
+
+def kept_past_its_step(case: Case) -> Finding | None:
+    """Return who keeps most of what earlier steps made, or forwards that no backward follows."""
+    kept = kept_allocations(case.history)
+    peak_ns = int(case.history.moments.time_ns[case.peak_moment]) if kept is not None else 0
+    step = None if kept is None else step_at(case.history, peak_ns)
+    if kept is None or step is None or step < 1:
+        return None
+    spans = step_spans(case.history)
+    at_peak = np.isin(kept.allocation, case.live_at_peak)
+    # What the step that peaks made itself, it may need.
+    before = case.lifetimes.start[kept.allocation] <= (spans[step].first if step in spans else -1)
+    old, in_row = _of_earlier_steps(case, kept), _between_forwards(case, kept)
+    found = [
+        (keeper, rows, is_old)
+        for rows, chosen, is_old in ((old, old & at_peak & before, True), (in_row, in_row & at_peak, False))
+        if (keeper := kept.largest(np.flatnonzero(chosen))) is not None
+    ]
+    if not found:
+        return None
+    keeper, rows, is_old = max(found, key=lambda one: one[0].num_bytes)
+    return _finding(case, kept, keeper, np.flatnonzero(rows), is_old=is_old)
+
+
+def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, *, is_old: bool) -> Finding | None:
+    allocations = _of_keeper(kept, keeper, rows)
+    start = _kept_from(case, kept, allocations, rows, is_old=is_old)
+    lifetimes = case.lifetimes
+    cut = Cut(start=start, end=lifetimes.in_use_end[allocations], size_bytes=lifetimes.size_bytes[allocations])
+    num_bytes = case.at_peak(cut)
+    new_peak = case.new_peak(cut)
+    if new_peak is None or num_bytes < max(_LEAST_BYTES, _LEAST_SHARE * case.peak_bytes):
+        return None
+    what = "of earlier steps" if is_old else "of forwards that no backward follows"
+    is_replaced = is_old and bool(np.median(cut.end - _end_of_step(case, cut.start + 1)) <= 0)
+    has_line = keeper.where is not None and keeper.where["line"] is not None
+    is_at_peak = (cut.start <= case.peak_moment) & (cut.end > case.peak_moment)
+    return Finding(
+        slug="kept",
+        severity="warning",
+        title=f"{format_bytes(num_bytes)} {what} are held at the peak by {keeper.text}",
+        evidence={
+            "kept_at_peak_bytes": num_bytes,
+            "num_kept_at_peak": int(is_at_peak.sum()),
+            "is_replaced": is_replaced,
+            **kept_by(keeper),
+        },
+        change=change_of(keeper, is_replaced=is_replaced),
+        cost="None: nothing reads what is kept, or it fits in a number.",
+        saves_bytes=case.peak_bytes - new_peak,
+        saves_ns=None,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
+        where=keeper.where if has_line else None,
+    )
+
+
+def _of_earlier_steps(case: Case, kept: KeptAllocations) -> BoolArray:
+    """Return which rows name what training made and what outlived its step."""
+    lifetimes, spans = case.lifetimes, step_spans(case.history)
+    start = lifetimes.start[kept.allocation]
+    training = min((span.first for number, span in spans.items() if number >= 1), default=len(case.history.moments))
+    outlives = lifetimes.in_use_end[kept.allocation] > _end_of_step(case, start) + 1
+    # Over a gap, what was there before training is told by its address and size.
+    resident = np.flatnonzero(lifetimes.start <= training)
+    known = set(zip(lifetimes.address[resident].tolist(), lifetimes.size_bytes[resident].tolist(), strict=True))
+    rows = kept.allocation.tolist()
+    addresses, sizes = lifetimes.address[rows].tolist(), lifetimes.size_bytes[rows].tolist()
+    was_there = [key in known for key in zip(addresses, sizes, strict=True)]
+    is_initial = lifetimes.is_initial[kept.allocation]
+    return np.asarray((start > training) & (outlives | is_initial) & ~(is_initial & np.array(was_there, np.bool_)))
+
+
+def _end_of_step(case: Case, moments: IntArray) -> IntArray:
+    """Return the last moment of the step that each moment lies in."""
+    ends = np.array(sorted(span.last for span in step_spans(case.history).values()), np.int64)
+    at = np.searchsorted(ends, moments)
+    return np.where(at < len(ends), ends[np.minimum(at, len(ends) - 1)], len(case.history.moments))
+
+
+def _between_forwards(case: Case, kept: KeptAllocations) -> BoolArray:
+    """Return which rows were made within a step, of what collects and no backward ever needed."""
+    table, rank = case.history.rank.table("keepers"), case.history.rank
+    steps = rank.table("steps")
+    ends = {int(number): int(end) for number, end in zip(steps["step"], steps["end_ns"], strict=True)}
+    end_ns = np.array([ends.get(step, NULL) for step in table["step"][kept.row].tolist()], np.int64)
+    is_between = (end_ns == NULL) | (table["time_ns"][kept.row] < end_ns)
+    kinds = [rank.string_id(kind) for kind in _COLLECTING]
+    collects = np.isin(table["kind"][kept.row], kinds) & (table["num_storages"][kept.row] >= _LEAST_COLLECTED)
+    needed = case.history.attribution.saved_row[kept.allocation] != NULL
+    return np.asarray(is_between & collects & ~needed & ~kept.is_old)
+
+
+def _of_keeper(kept: KeptAllocations, keeper: Keeper, rows: IntArray) -> IntArray:
+    text = kept.history.rank.text
+    names = kept.history.rank.table("keepers")["keeper"]
+    plain = keeper.text.removeprefix("graph of ")
+    chosen = [at for at in rows.tolist() if (text(int(names[kept.row[at]])) or "").removeprefix("graph of ") == plain]
+    return np.unique(kept.allocation[chosen])
+
+
+def _kept_from(case: Case, kept: KeptAllocations, allocations: IntArray, rows: IntArray, *, is_old: bool) -> IntArray:
+    """Return from when on each allocation has served: the end of its step, or the first time it was found kept."""
+    start = case.lifetimes.start[allocations]
+    if is_old:
+        return np.where(case.lifetimes.is_initial[allocations], start, np.maximum(_end_of_step(case, start), start))
+    times = kept.history.rank.table("keepers")["time_ns"][kept.row[rows]]
+    moments = case.history.moments.at_times(times)
+    found = [int(moments[kept.allocation[rows] == one].min()) for one in allocations.tolist()]
+    return np.maximum(np.array(found, np.int64), start)

@@ -1,0 +1,54 @@
+"""What limits a run, in a sentence: what ran out, what grows, or what the peak consists of and who asked for it.
+
+In: a rank and the findings of the report. Out: text. What ends the run stands before what is merely large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memtrace.analysis.results.report import Finding, OomResult, RankReport
+from memtrace.analysis.sentences.verdict import percent
+from memtrace.analysis.sentences.words import CATEGORY_WORDS, line_of
+from memtrace.schema.frames import own_frames, short_place
+from memtrace.schema.names import Category
+from memtrace.units import format_bytes
+
+
+def limits_of(rank: RankReport, findings: Sequence[Finding]) -> str:
+    """Return what sets the height of the peak, or what ran out."""
+    if rank.oom is not None and rank.oom.cause == "fragmentation":
+        return _fragmentation(rank.oom)
+    leak = next((one for one in findings if one.slug == "leak" and one.rank == rank.rank), None)
+    if leak is not None and rank.leaks:
+        grows = format_bytes(rank.leaks[0].bytes_per_step)
+        return f"A leak: {grows} more stay in use with every step{_at(leak)}."
+    return _largest(rank)
+
+
+def _fragmentation(oom: OomResult) -> str:
+    idle, largest = oom.reserved_unallocated_bytes, oom.largest_free_block_bytes
+    pieces = "" if largest is None else f", the largest free block of it {format_bytes(largest)}"
+    return f"Fragmentation: {format_bytes(idle)} of what is reserved lie idle in pieces{pieces}."
+
+
+def _largest(rank: RankReport) -> str:
+    """Return the largest category at the peak, and the line that asked for most of it."""
+    peak, total = rank.peak, rank.peak.requested_bytes
+    if not total:
+        return "What the peak is made of was not recorded."
+    name = max(peak.by_category, key=lambda one: peak.by_category[one])
+    if name == Category.UNKNOWN.value:
+        return "Most of the peak is unattributed: nothing recorded says what it is for."
+    num_bytes, words = peak.by_category[name], CATEGORY_WORDS[Category(name)]
+    head = f"{words[:1].upper()}{words[1:]}, {percent(num_bytes, total)} of the peak"
+    row = next((one for one in rank.top_stacks if one.category == name and one.frames), None)
+    frame = None if row is None else (own_frames(row.frames) or [None])[0]
+    if row is None or frame is None:
+        return f"{head}."
+    return f"{head}; {format_bytes(row.num_bytes)} of it at {short_place(frame)}."
+
+
+def _at(finding: Finding) -> str:
+    place = line_of(finding.where)
+    return "" if place is None else f", made at {short_place(place)}"

@@ -1,0 +1,96 @@
+"""What keeps allocations that nobody owns: rows of the `keepers` table, each with the allocation that it names.
+
+In: `DeviceHistory`. Out: `KeptAllocations`. A row names an address at a time; it means the allocation live there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtrace.analysis.attribution.attribute import AllocationFinder
+from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.analysis.results.diagnosis import Keeper
+from memtrace.store.columns import NULL, IntArray
+
+_GRAPH = "graph of "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KeptAllocations:
+    """Rows of keepers whose allocation is known."""
+
+    history: DeviceHistory
+    row: IntArray
+    """Row of the keepers table."""
+    allocation: IntArray
+    """Its row of `Lifetimes`."""
+    is_old: npt.NDArray[np.bool_]
+    """Whether the allocation had been there when the step of the row began."""
+
+    def keeper_of(self, allocations: IntArray) -> Keeper | None:
+        """Return what keeps most of the bytes of some allocations beyond the step in which they were made."""
+        chosen = np.flatnonzero(self.is_old & np.isin(self.allocation, allocations))
+        return self.largest(chosen)
+
+    def largest(self, chosen: IntArray, *, without: Collection[str] = ()) -> Keeper | None:
+        """Return of some of these rows the keeper with most bytes, each allocation counted once."""
+        keepers = [one for one in self.by_keeper(chosen) if one.text not in without]
+        return max(keepers, key=lambda one: one.num_bytes, default=None)
+
+    def by_keeper(self, chosen: IntArray) -> list[Keeper]:
+        """Return the keepers of some of these rows; a graph goes with the variable or list that keeps it."""
+        table, text = self.history.rank.table("keepers"), self.history.rank.text
+        met: dict[str, set[int]] = {}
+        rows: dict[str, int] = {}
+        # The latest row of an allocation says what keeps it to the last.
+        last: dict[int, int] = {}
+        for at in chosen[np.argsort(table["time_ns"][self.row[chosen]], kind="stable")].tolist():
+            last[int(self.allocation[at])] = at
+        for allocation, at in last.items():
+            name = text(int(table["keeper"][self.row[at]])) or ""
+            plain = name.removeprefix(_GRAPH)
+            met.setdefault(plain, set()).add(allocation)
+            # With a graph among it, the graph is what is kept.
+            if plain not in rows or name.startswith(_GRAPH):
+                rows[plain] = int(self.row[at])
+        return [self._keeper(rows[name], allocations) for name, allocations in met.items()]
+
+    def _keeper(self, row: int, allocations: Collection[int]) -> Keeper:
+        values, text = self.history.rank.table("keepers").row(row), self.history.rank.text
+        sizes = self.history.lifetimes.size_bytes
+        return Keeper(
+            text=text(values["keeper"]) or "",
+            kind=text(values["kind"]) or "",
+            where=_where(values, text),
+            num_bytes=int(sum(int(sizes[one]) for one in allocations)),
+        )
+
+
+def kept_allocations(history: DeviceHistory) -> KeptAllocations | None:
+    """Return which allocations something was found to keep; `None` where nothing was looked for, or found."""
+    table = history.rank.table("keepers")
+    if not len(table) or not history.moments.has_times:
+        return None
+    finder = AllocationFinder(history.moments, history.lifetimes)
+    found = finder.find(table, history.rank.string_id(history.device))
+    row = np.flatnonzero(found >= 0)
+    if not len(row):
+        return None
+    steps = history.rank.table("steps")
+    begins = dict(zip(steps["step"].tolist(), steps["start_ns"].tolist(), strict=True))
+    start_ns = np.array([begins.get(step, NULL) for step in table["step"][row].tolist()], np.int64)
+    first = history.moments.at_times(start_ns)
+    is_old = (start_ns != NULL) & (history.lifetimes.start[found[row]] <= first)
+    return KeptAllocations(history=history, row=row, allocation=found[row], is_old=is_old)
+
+
+def _where(values: dict[str, Any], text: Any) -> dict[str, Any] | None:
+    file, function = (None if values[name] is None else text(values[name]) for name in ("file", "function"))
+    if file is None:
+        return None
+    return {"file": file, "line": values["line"], "function": function, "module": None}

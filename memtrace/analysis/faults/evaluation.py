@@ -1,0 +1,162 @@
+"""Evaluation that holds more than a batch: a graph that no backward uses, or what it computed for all batches.
+
+In: `Case` with phases of evaluation. Out: `Finding`s.
+
+    batch            1    2    3    4  │
+    with a graph     aaaa aaaaaaaa …   │ activations of each batch stay with the sum of the losses
+    outputs kept     o    oo   ooo  …  │ OOOO  and once more where they are put together
+
+That a batch was evaluated with gradients switched on, and no backward came of it, was seen by the recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from memtrace.analysis.advice.case import Case, Cut
+from memtrace.analysis.device.keepers import kept_allocations
+from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.device.shared_line import shared_line
+from memtrace.analysis.results.report import Finding
+from memtrace.analysis.sentences.keepers import kept_by
+from memtrace.schema.names import Category, Phase
+from memtrace.store.columns import NULL, IntArray
+from memtrace.units import format_bytes
+
+_LEAST_BATCHES = 3
+"""Batches whose outputs are there at a time: one, and the one before it, are no collection."""
+
+
+def evaluation_with_graph(case: Case) -> Finding | None:
+    """Return what evaluation holds for a backward that never comes."""
+    rows = _made_in_evaluation(case)
+    phase = case.phase_row[rows]
+    details = case.history.rank.table("phases")["detail"]
+    outlives = case.lifetimes.in_use_end[rows] > _ends(case)[phase]
+    rows = rows[outlives & (details[phase] != NULL)]
+    cut = case.cut(rows)
+    new_peak = case.new_peak(cut)
+    if new_peak is None:
+        return None
+    held = case.at_peak(cut)
+    live = rows[np.isin(rows, case.live_at_peak)]
+    num_batches = len(np.unique(case.phase_row[live]))
+    return Finding(
+        slug="evaluation-graph",
+        severity="warning",
+        title=f"Evaluation keeps the graph of {num_batches} {'batch' if num_batches == 1 else 'batches'}, which no "
+        f"backward uses: {format_bytes(held)} at the peak",
+        evidence={"held_at_peak_bytes": held, "num_batches_at_peak": num_batches, "num_allocations": len(live)},
+        change="Evaluate under torch.no_grad() (or torch.inference_mode()), and add numbers up: total += loss.item().",
+        cost="None: evaluation gets faster.",
+        saves_bytes=case.peak_bytes - new_peak,
+        saves_ns=None,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
+        where=_line_above(case, live),
+    )
+
+
+def evaluation_outputs(case: Case) -> Finding | None:
+    """Return what evaluation computed for batches before and still holds, and what that is put together to."""
+    rows = _made_in_evaluation(case)
+    # What a graph keeps is kept for want of no_grad, whatever else holds it.
+    rows = rows[case.history.rank.table("phases")["detail"][case.phase_row[rows]] == NULL]
+    starts = np.sort(_starts(case)[_evaluations(case)])
+    # Of how many batches after its own it is there at the beginning.
+    first = np.searchsorted(starts, case.lifetimes.start[rows], side="right")
+    num_batches = np.searchsorted(starts, case.lifetimes.in_use_end[rows]) - first
+    rows = _with_the_last(case, rows, rows[num_batches >= _LEAST_BATCHES - 1])
+    if not len(rows):
+        return None
+    own_end = _ends(case)[case.phase_row[rows]]
+    kept = Cut(start=own_end + 1, end=case.lifetimes.in_use_end[rows], size_bytes=case.lifetimes.size_bytes[rows])
+    joined = _joined(case, rows)
+    new_peak = case.new_peak(kept, case.cut(joined))
+    if new_peak is None:
+        return None
+    num_bytes = case.at_peak(kept)
+    known = kept_allocations(case.history)
+    keeper = None if known is None else known.largest(np.flatnonzero(np.isin(known.allocation, rows)))
+    fed_at = None if keeper is None or keeper.where is None or keeper.where["line"] is None else keeper.where
+    by_whom = "" if keeper is None else f", in {keeper.text}"
+    return Finding(
+        slug="evaluation-outputs",
+        severity="warning",
+        title=f"Evaluation collects on the device what each batch comes to: {format_bytes(num_bytes)}{by_whom}",
+        evidence={
+            "collected_at_peak_bytes": num_bytes,
+            "put_together_at_peak_bytes": case.at_peak(case.cut(joined)),
+            "num_allocations": len(rows),
+            **kept_by(keeper),
+        },
+        change="Reduce each batch before it is kept (argmax, a running metric), or move it to the CPU (.cpu()); in "
+        "transformers: preprocess_logits_for_metrics, or eval_accumulation_steps.",
+        cost="A copy to the CPU for each batch; none where it is reduced.",
+        saves_bytes=case.peak_bytes - new_peak,
+        saves_ns=None,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
+        where=fed_at or _line_above(case, rows),
+    )
+
+
+def _evaluations(case: Case) -> IntArray:
+    rank = case.history.rank
+    found: IntArray = np.flatnonzero(rank.table("phases")["phase"] == rank.string_id(Phase.EVALUATION.value))
+    return found
+
+
+def _made_in_evaluation(case: Case) -> IntArray:
+    owned = case.history.attribution.owner_row != NULL
+    owned &= ~case.is_category(Category.INPUT)
+    found: IntArray = np.flatnonzero(case.in_phase(Phase.EVALUATION) & ~owned)
+    return found
+
+
+def _starts(case: Case) -> IntArray:
+    moments: IntArray = case.history.moments.at_times(case.history.rank.table("phases")["start_ns"])
+    return moments
+
+
+def _ends(case: Case) -> IntArray:
+    """Return for each phase its last moment; of one that did not end, the last of all."""
+    end_ns = case.history.rank.table("phases")["end_ns"]
+    return np.where(end_ns == NULL, case.history.last_moment, case.history.moments.at_times(end_ns))
+
+
+def _with_the_last(case: Case, rows: IntArray, collected: IntArray) -> IntArray:
+    """Return what is collected with that of the last batches, which go when the others do, and are of their sizes."""
+    if not len(collected):
+        return collected
+    lifetimes = case.lifetimes
+    first, last = (int(lifetimes.in_use_end[collected].min()), int(lifetimes.in_use_end[collected].max()))
+    ends = lifetimes.in_use_end[rows]
+    alike = np.isin(lifetimes.size_bytes[rows], lifetimes.size_bytes[collected])
+    # Those of one list are freed one after the other, the last first.
+    together = (ends >= first - len(rows)) & (ends <= last + len(rows))
+    found: IntArray = np.union1d(collected, rows[alike & together])
+    return found
+
+
+def _joined(case: Case, rows: IntArray) -> IntArray:
+    """Return what has the bytes of all that is kept at the moment at which it was made: the parts put together."""
+    lifetimes = case.lifetimes
+    sizes, starts, ends = (column[rows] for column in (lifetimes.size_bytes, lifetimes.start, lifetimes.in_use_end))
+    level = np.zeros(len(case.level) + 1, np.int64)
+    np.add.at(level, starts, sizes)
+    np.subtract.at(level, ends, sizes)
+    kept = np.cumsum(level)
+    made = ~lifetimes.is_initial & (lifetimes.size_bytes == kept[lifetimes.start]) & (lifetimes.size_bytes > 0)
+    made[rows] = False
+    found: IntArray = np.flatnonzero(made & (lifetimes.size_bytes > sizes.max()))
+    return found
+
+
+def _line_above(case: Case, rows: IntArray) -> Mapping[str, object] | None:
+    """Return the line of the program under which nearly all of some allocations were made."""
+    lifetimes = case.lifetimes
+    pairs = zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
+    return shared_line(case.history.rank, pairs) or place_of(case.history, rows)

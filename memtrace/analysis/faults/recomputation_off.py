@@ -1,0 +1,69 @@
+"""Activation checkpointing that was in effect in earlier steps and is not any more.
+
+In: `Case` with phases. Out: a `Finding`. Libraries checkpoint `if self.training`: after an evaluation that nobody
+followed by `model.train()` they keep everything. That layers ran again in the backward of a step was seen in each step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memtrace.analysis.advice.case import Case
+from memtrace.analysis.device.shared_line import shared_line
+from memtrace.analysis.device.steps import step_spans
+from memtrace.analysis.results.report import Finding
+from memtrace.schema.names import Category, Phase
+from memtrace.store.columns import NULL, IntArray
+from memtrace.units import format_bytes
+
+
+def recomputation_off(case: Case) -> Finding | None:
+    """Return from which step on nothing is computed again, where steps before did and peak lower."""
+    peaks = {
+        span.step: int(case.level[span.first : span.last + 1].max())
+        for span in step_spans(case.history).values()
+        if span.recorded and span.step >= 1
+    }
+    again, backward = _steps_with(case, Phase.RECOMPUTE), _steps_with(case, Phase.BACKWARD)
+    on = sorted(step for step in peaks if step in again)
+    off = sorted(step for step in peaks if step in backward and step > max(on, default=0))
+    if not on or not off or any(step in backward and step not in again for step in peaks if step < max(on)):
+        return None
+    with_it, without = max(peaks[step] for step in on), max(peaks[step] for step in off)
+    if without != case.peak_bytes or 0.98 * without < with_it:
+        return None
+    return Finding(
+        slug="recomputation-off",
+        severity="warning",
+        title=f"Activation checkpointing was in effect up to step {on[-1]} and is not from step {off[0]} on: "
+        f"{format_bytes(with_it)} before, {format_bytes(without)} now",
+        evidence={
+            "last_step_with": on[-1],
+            "first_step_without": off[0],
+            "peak_with_bytes": with_it,
+            "peak_without_bytes": without,
+        },
+        change="Call model.train() after each evaluation: checkpointing that asks self.training is off in eval() mode. "
+        "If that is done, look for a flag of the model that switches it off.",
+        cost="The recomputation that was meant: the forward of each layer runs twice.",
+        saves_bytes=without - with_it,
+        saves_ns=None,
+        new_peak_bytes=with_it,
+        rank=case.history.rank.rank,
+        where=_line(case),
+    )
+
+
+def _steps_with(case: Case, phase: Phase) -> set[int]:
+    rank, phases = case.history.rank, case.history.rank.table("phases")
+    return set(phases["step"][phases["phase"] == rank.string_id(phase.value)].tolist())
+
+
+def _line(case: Case) -> dict[str, object] | None:
+    """Return the line that calls the model: of what is kept at the peak, else of any forward that has lines."""
+    kept = np.flatnonzero(case.in_phase(Phase.FORWARD) & case.is_category(Category.ACTIVATION))
+    kept = kept[case.lifetimes.stack[kept] != NULL]
+    live: IntArray = kept[np.isin(kept, case.live_at_peak)]
+    rows = live if len(live) else kept
+    stacks, sizes = case.lifetimes.stack[rows].tolist(), case.lifetimes.size_bytes[rows].tolist()
+    return shared_line(case.history.rank, zip(stacks, sizes, strict=True))

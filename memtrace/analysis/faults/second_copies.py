@@ -1,0 +1,203 @@
+"""Second copies of what is trained: a loaded checkpoint, an averaged model, models and optimizers of earlier rounds.
+
+In: `Case` with owners. Out: a `Finding`. Two things tell them apart from all else:
+
+- blocks that nobody owns, made outside forward, backward and optimizer, that outlive steps, and whose sizes repeat the
+  list of the parameters, once or several times, in their type or in one half or twice as wide;
+- states that an optimizer holds for more parameters of each shape than get a gradient, with those parameters: what an
+  earlier round trained, and does not train any more.
+
+Without an optimizer of torch the sizes alone may as well be those of its states, and nothing is said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from memtrace.analysis.advice.case import Case
+from memtrace.analysis.device.keepers import kept_allocations
+from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.device.steps import step_spans
+from memtrace.analysis.faults.over_gaps import cuts_over_gaps
+from memtrace.analysis.results.report import Finding
+from memtrace.analysis.sentences.keepers import kept_by
+from memtrace.schema.names import Category, Phase
+from memtrace.store.columns import IntArray
+from memtrace.units import format_bytes
+
+_WHOLE = 0.9
+"""The part of the parameters' bytes that a copy has to repeat: a model may have been changed a little since."""
+_LEAST_TENSORS = 3
+_WIDTHS = {1.0: "", 0.5: " in a type of half the width", 2.0: " in a type of twice the width"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copies:
+    """Allocations that repeat what is trained."""
+
+    rows: IntArray
+    number: int
+    """How many times they do."""
+    what: str
+    change: str
+
+
+def second_copies(case: Case) -> Finding | None:
+    """Return what is held beside the parameters that are trained, and repeats them."""
+    found = [one for one in (_unowned(case), _of_earlier_rounds(case)) if one is not None]
+    if not found:
+        return None
+    copies = max(found, key=lambda one: int(case.lifetimes.size_bytes[one.rows].sum()))
+    cuts = cuts_over_gaps(case, copies.rows)
+    new_peak = case.new_peak(*cuts)
+    if new_peak is None:
+        return None
+    held = case.at_peak(*cuts)
+    kept = kept_allocations(case.history)
+    keeper = None if kept is None else kept.keeper_of(copies.rows)
+    by_whom = "" if keeper is None else f", kept by {keeper.text}"
+    return Finding(
+        slug="second-copy",
+        severity="warning",
+        title=f"{copies.what}: {format_bytes(held)} at the peak{by_whom}",
+        evidence={
+            "copies_at_peak_bytes": held,
+            "num_copies": copies.number,
+            "num_tensors": len(copies.rows),
+            "parameter_bytes": sum(size for size, _ in _parameters(case)),
+            **kept_by(keeper),
+        },
+        change=copies.change,
+        cost="None where nothing reads it; a copy on the CPU has to be moved when it is read.",
+        saves_bytes=case.peak_bytes - new_peak,
+        saves_ns=None,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
+        where=place_of(case.history, copies.rows) or (None if keeper is None else keeper.where),
+    )
+
+
+def _last_sweep(case: Case) -> IntArray:
+    """Return the rows of owners of the last look at everything that is owned before the peak, or after it."""
+    owners, rank = case.history.rank.table("owners"), case.history.rank
+    of_device = owners["device"] == rank.string_id(case.history.device)
+    parameters = of_device & (owners["category"] == rank.string_id(Category.PARAMETER.value))
+    if not parameters.any():
+        return np.zeros(0, np.int64)
+    times = owners["time_ns"][parameters]
+    peak_ns = int(case.history.moments.time_ns[case.peak_moment]) if case.history.moments.has_times else 0
+    after = times[times >= peak_ns]
+    chosen = int(after.min()) if len(after) else int(times.max())
+    return np.flatnonzero(of_device & (owners["time_ns"] == chosen))
+
+
+def _named(case: Case, rows: IntArray, category: Category) -> IntArray:
+    owners, rank = case.history.rank.table("owners"), case.history.rank
+    found: IntArray = rows[owners["category"][rows] == rank.string_id(category.value)]
+    return found
+
+
+def _parameters(case: Case) -> list[tuple[int, int]]:
+    """Return bytes and allocation of each parameter, each storage once."""
+    owners = case.history.rank.table("owners")
+    rows = _named(case, _last_sweep(case), Category.PARAMETER)
+    _, first = np.unique(owners["address"][rows], return_index=True)
+    rows = rows[np.sort(first)]
+    of_owner = case.history.attribution.allocation_of_owner[rows]
+    return list(zip(owners["size_bytes"][rows].tolist(), of_owner.tolist(), strict=True))
+
+
+def _unowned(case: Case) -> _Copies | None:
+    """Return blocks without an owner whose sizes repeat the list of the parameters."""
+    sizes = Counter(size for size, _ in _parameters(case))
+    if not len(case.history.rank.table("optimizers")) or sizes.total() < _LEAST_TENSORS or len(sizes) < 2:
+        return None
+    moments = [case.peak_moment, *(span.last for span in step_spans(case.history).values() if span.step >= 1)]
+    found = (_repeating(case, sizes, _lasting(case, moment)) for moment in moments)
+    return next((copies for copies in found if copies is not None), None)
+
+
+def _repeating(case: Case, sizes: Counter[int], candidates: IntArray) -> _Copies | None:
+    """Return those of some allocations whose sizes repeat given ones, as often as all are there."""
+    by_size: dict[int, list[int]] = {}
+    for row in candidates.tolist():
+        by_size.setdefault(int(case.lifetimes.size_bytes[row]), []).append(row)
+    total = sum(size * count for size, count in sizes.items())
+    for width, words in _WIDTHS.items():
+        there = {size: len(by_size.get(int(size * width), ())) for size in sizes}
+        number = 0
+        while sum(size * sizes[size] for size in sizes if there[size] >= (number + 1) * sizes[size]) >= _WHOLE * total:
+            number += 1
+        if number:
+            rows = [row for size in sizes for row in by_size.get(int(size * width), [])[: number * sizes[size]]]
+            times = "A second copy" if number == 1 else f"{number} more copies"
+            return _Copies(
+                rows=np.array(sorted(rows), np.int64),
+                number=number,
+                what=f"{times} of all parameters{words} that no forward and no optimizer was seen to use",
+                change="If it is what was loaded, drop it after load_state_dict (del checkpoint), or load it with "
+                'map_location="cpu". If it is an average or the best model so far, keep it on the CPU.',
+            )
+    return None
+
+
+def _lasting(case: Case, moment: int) -> IntArray:
+    """Return what nobody owns, was made outside the passes, and is there at a moment, and before training or longer."""
+    steps = case.history.rank.table("steps")
+    ends = case.history.moments.at_times(np.sort(steps["end_ns"][steps["end_ns"] > 0]))
+    first = int(ends.min(initial=0))
+    rows = case.lifetimes.live_at(moment)
+    lifetimes = case.lifetimes
+    num_ends = np.searchsorted(ends, lifetimes.in_use_end[rows]) - np.searchsorted(ends, lifetimes.start[rows])
+    lasts = lifetimes.is_initial[rows] | (lifetimes.start[rows] <= first) | (num_ends >= 2)
+    free = case.is_category(Category.UNKNOWN, Category.INPUT, Category.TEMPORARY)[rows]
+    free &= case.history.attribution.owner_row[rows] < 0
+    outside = ~case.in_phase(Phase.FORWARD, Phase.BACKWARD, Phase.RECOMPUTE, Phase.OPTIMIZER)[rows]
+    found: IntArray = rows[lasts & free & outside]
+    return found
+
+
+def _of_earlier_rounds(case: Case) -> _Copies | None:
+    """Return states for more parameters of each shape than get a gradient, with the parameters that get none."""
+    owners, rank = case.history.rank.table("owners"), case.history.rank
+    sweep = _last_sweep(case)
+    trained = Counter(owners["shape"][_named(case, sweep, Category.GRADIENT)].tolist())
+    states: dict[tuple[str, int], list[int]] = {}
+    for row in _named(case, sweep, Category.OPTIMIZER_STATE).tolist():
+        key = (rank.text(int(owners["name"][row])) or "").partition(" of ")[0]
+        states.setdefault((key, int(owners["shape"][row])), []).append(row)
+    of_trained = {key: rows for key, rows in states.items() if trained[key[1]]}
+    own = sum(
+        int(owners["tensor_bytes"][row]) for (_, shape), rows in of_trained.items() for row in rows[: trained[shape]]
+    )
+    # The newest optimizer is the last of them.
+    idle = [row for (_, shape), rows in of_trained.items() for row in rows[: max(len(rows) - trained[shape], 0)]]
+    idle_bytes = int(owners["tensor_bytes"][idle].sum())
+    if not own or idle_bytes < _WHOLE * own:
+        return None
+    rows = np.array([*idle, *_without_gradient(case, sweep, trained)], np.int64)
+    found = np.unique(case.history.attribution.allocation_of_owner[rows])
+    number = round(idle_bytes / own)
+    rounds = "an earlier round" if number == 1 else f"{number} earlier rounds"
+    return _Copies(
+        rows=found[found >= 0],
+        number=number,
+        what=f"Parameters and optimizer states of {rounds} are held beside those that train",
+        change="Keep only the result of a round (its score, or a state_dict on the CPU): drop model, optimizer and "
+        "trainer before the next one is made.",
+    )
+
+
+def _without_gradient(case: Case, sweep: IntArray, trained: Counter[int]) -> list[int]:
+    """Return the parameters without a gradient that have the shape of one with it, rows of owners.
+
+    In a sweep the gradient of a parameter has the row after it.
+    """
+    owners, rank = case.history.rank.table("owners"), case.history.rank
+    parameter, gradient = (rank.string_id(one.value) for one in (Category.PARAMETER, Category.GRADIENT))
+    category = np.append(owners["category"][sweep], -1)
+    has_none = (category[:-1] == parameter) & (category[1:] != gradient)
+    return [row for row in sweep[has_none].tolist() if trained[int(owners["shape"][row])]]

@@ -1,0 +1,71 @@
+"""Showing what a comparison found: files first, then one of text, JSON and Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from memtrace.analysis.results.diff import Diff
+    from memtrace.analysis.results.trend import Trend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is to be written and printed."""
+
+    html: Path | None
+    """A page; `None` for none."""
+    markdown: Path | None
+    """Markdown; - is standard output."""
+    as_json: bool
+    """Whether JSON is printed in place of text."""
+    force: bool
+    """Whether files that exist are overwritten."""
+
+    def check(self) -> None:
+        """Refuse files that cannot be written, before anything is read."""
+        from memtrace.report.output import check_output
+
+        for path in (self.html, None if self._prints_markdown else self.markdown):
+            if path is not None:
+                check_output(path, force=self.force)
+        if self._prints_markdown and self.as_json:
+            raise click.UsageError("--json and --markdown - both want standard output: take one of them")
+
+    def show_diff(self, diff: Diff) -> None:
+        """Write and print a comparison of two runs."""
+        from memtrace.report.answers.diff import diff_json, diff_text
+        from memtrace.report.exchange.diff_markdown import diff_markdown
+        from memtrace.report.output import write_diff
+
+        if self.html is not None:
+            write_diff(diff, self.html, force=self.force)
+        self._show(diff_json(diff) if self.as_json else diff_text(diff), diff_markdown(diff))
+
+    def show_trend(self, trend: Trend) -> None:
+        """Write and print several runs in a row."""
+        from memtrace.report.answers.trend import trend_json, trend_text
+        from memtrace.report.exchange.trend_markdown import trend_markdown
+        from memtrace.report.output import write_trend
+
+        if self.html is not None:
+            write_trend(trend, self.html, force=self.force)
+        self._show(trend_json(trend) if self.as_json else trend_text(trend), trend_markdown(trend))
+
+    @property
+    def _prints_markdown(self) -> bool:
+        return str(self.markdown) == "-"
+
+    def _show(self, content: str | bytes, markdown: str) -> None:
+        from memtrace.report.output import write_text
+
+        if self.markdown is not None and not self._prints_markdown:
+            write_text(markdown, self.markdown, force=self.force)
+        click.echo(markdown if self._prints_markdown else content, nl=False)
+        for path in (self.html, None if self._prints_markdown else self.markdown):
+            if path is not None:
+                click.echo(f"Wrote {path}", err=self.as_json or self._prints_markdown)

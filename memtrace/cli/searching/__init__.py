@@ -1,0 +1,1 @@
+"""Commands that run a program again and again in search of something."""

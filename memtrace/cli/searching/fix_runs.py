@@ -1,0 +1,154 @@
+"""The runs of `memtrace fix`: predicted or real, judged by the budget, and kept until the search is over.
+
+What was run stays in a folder beside the output, by command and changes, so that a search which broke off goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memtrace.forecast.fixing.results import Measured
+    from memtrace.forecast.fixing.search import Question, Run
+    from memtrace.forecast.fixing.survey import Survey
+    from memtrace.forecast.gpus import Gpu
+    from memtrace.schema.changes import Changes
+    from memtrace.schema.options import PredictOptions, SurveyOptions
+    from memtrace.store.trace import RankTrace, Trace
+
+_HOST_BYTES_S = 2.0e10
+"""Bytes a second that PCIe 4 reaches between a GPU and pinned memory of its host."""
+_PRECISIONS = ("float16", "bfloat16", "float32")
+
+
+class FixRuns:
+    """Runs one program under changes; a run that was made before is read."""
+
+    def __init__(
+        self, question: Question, gpu: Gpu, *, folder: Path, num_steps: int, world_size: int, force: bool
+    ) -> None:
+        self._question = question
+        self._gpu = gpu
+        self._folder = folder
+        self._num_steps = num_steps
+        self._world_size = world_size
+        if force:
+            self.remove()
+        folder.mkdir(exist_ok=True, parents=True)
+
+    def run(self, changes: Changes) -> Run:
+        """Return what the program under changes needs.
+
+        Raises:
+            RunFailed: it ends in an error.
+        """
+        from memtrace.forecast.fixing.search import Run
+        from memtrace.forecast.fixing.survey import survey_of, without_compiled
+
+        trace, surveys = self._kept(changes) or self._made(changes)
+        survey = survey_of(surveys)
+        rank, device = self._rank(trace, survey)
+        if any(one.slug == "predicted-eager" for one in rank.warnings):
+            survey = without_compiled(survey)
+        return Run(rank=rank, device=device, survey=survey, needs=self._needs(rank, device, survey))
+
+    def remove(self) -> None:
+        """Remove what was kept."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, changes: Changes) -> Path:
+        facts = [
+            self._question.command, self._question.micro_batch, self._question.is_predicted, self._gpu.name,
+            self._num_steps, self._world_size, changes.values(),
+        ]  # fmt: skip
+        return self._folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+    def _kept(self, changes: Changes) -> tuple[Trace, list[Any]] | None:
+        from memtrace.store.reading.read import read_trace
+
+        folder = self._path(changes)
+        if not (folder / "survey.json").is_file():
+            return None
+        return read_trace((folder / "trace.json",)), json.loads((folder / "survey.json").read_text(encoding="utf-8"))
+
+    def _made(self, changes: Changes) -> tuple[Trace, list[Any]]:
+        from memtrace.forecast.fixing.search import RunFailed
+        from memtrace.launch.fixing import ChangedRunError, command_with, predict_changed, run_changed
+        from memtrace.store.writing.trace import write_trace
+
+        command = command_with(self._question.command, changes, self._question.micro_batch)
+        log = self._folder / "log.txt"
+        try:
+            if self._question.is_predicted:
+                trace, surveys = predict_changed(command, self._predict(), self._survey(), changes, log=log)
+            else:
+                trace, surveys = run_changed(command, self._survey(), changes, log=log)
+        except ChangedRunError as error:
+            raise RunFailed(error.message, _at_fault(error.surveys)) from error
+        folder = self._path(changes)
+        folder.mkdir(exist_ok=True)
+        write_trace(trace, folder / "trace.json")
+        # Last of all: a folder with it is whole.
+        (folder / "survey.json").write_text(json.dumps(surveys), encoding="utf-8")
+        return trace, surveys
+
+    def _predict(self) -> PredictOptions:
+        from memtrace.schema.options import PredictOptions
+
+        return PredictOptions(
+            gpu_name=self._gpu.name,
+            gpu_bytes=self._gpu.memory_bytes,
+            capability=self._gpu.capability,
+            num_steps=self._num_steps,
+            world_size=self._world_size,
+        )
+
+    def _survey(self) -> SurveyOptions:
+        from memtrace.schema.options import SurveyOptions
+
+        if not self._question.is_predicted:
+            return SurveyOptions(folder="", num_steps=self._num_steps)
+        return SurveyOptions(
+            folder="",
+            flops=tuple((name, value) for name in _PRECISIONS if (value := self._gpu.flops_of(name)) is not None),
+            memory_bytes_s=self._gpu.memory_bytes_s,
+            host_bytes_s=_HOST_BYTES_S,
+        )
+
+    def _rank(self, trace: Trace, survey: Survey) -> tuple[RankTrace, str]:
+        from memtrace.analysis.device.device_history import device_names
+        from memtrace.errors import MemtraceError
+        from memtrace.forecast.prediction.judge import DEVICE, predicted_rank
+
+        if self._question.is_predicted:
+            return predicted_rank(trace), DEVICE
+        ranks = [one for one in trace.ranks if one.num_events and one.rank == survey.facts.get("rank")]
+        if not ranks:
+            raise MemtraceError("nothing was recorded of the run", slug="fix-nothing")
+        rank = max(ranks, key=lambda one: one.num_events)
+        return rank, device_names(rank)[0]
+
+    def _needs(self, rank: RankTrace, device: str, survey: Survey) -> Measured:
+        from memtrace.forecast.fixing.needs import predicted_needs, recorded_needs
+
+        target = self._question.target_bytes
+        if self._question.is_predicted:
+            return predicted_needs(rank, device, target, survey.step_s)
+        return replace(recorded_needs(rank, device, target, survey.step_s), losses=survey.losses)
+
+
+def _at_fault(surveys: list[Any]) -> dict[str, str]:
+    """Return the modules that a failed run blames, or the one that was last computed again."""
+    for document in surveys:
+        if not isinstance(document, dict):
+            continue
+        if document.get("failed"):
+            return {str(name): str(why) for name, why in document["failed"].items()}
+        if document.get("last_again"):
+            return {str(document["last_again"]): "the run fails while it is computed again"}
+    return {}

@@ -1,0 +1,311 @@
+"""The search of `memtrace fix`: which changes to run next, and what to make of what a run says.
+
+In: a function that runs the program under changes, and the budget. Out: `Fixed`. Nothing is proposed that was not run
+and held. What costs nothing comes first; then modules that are computed again, chosen by `solve.py` for a target that
+each miss corrects; then, unless they are to be kept, precision and micro-batch, each with the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from memtrace.errors import MemtraceError
+from memtrace.forecast.fixing.results import Fixed, Measured, Missed, Rung
+from memtrace.forecast.fixing.solve import Solution, cheapest, smallest
+from memtrace.forecast.fixing.step_model import StepModel, build_step_model
+from memtrace.forecast.fixing.survey import Survey
+from memtrace.schema.changes import Changes
+from memtrace.store.trace import RankTrace
+
+EXPANDABLE = "expandable_segments:True"
+PRECISION, BATCH, ROUNDING, OPTIMIZER = "precision", "batch", "rounding", "optimizer"
+KEPT = (PRECISION, BATCH, ROUNDING, OPTIMIZER)
+"""What `--keep` may name."""
+_MOST_TRIES = 6
+"""Runs in which a choice of modules is corrected."""
+_NEAR = 0.02
+"""Within this share below the target, a choice is near enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """What one run of the changed program left."""
+
+    rank: RankTrace
+    """The trace of the process that trained."""
+    device: str
+    """The device whose memory counts."""
+    survey: Survey
+    """Its module calls."""
+    needs: Measured
+    """What it needs, judged by the target."""
+
+
+class RunFailed(Exception):
+    """A changed program failed; `modules` are those at fault, and why, where that is known."""
+
+    def __init__(self, why: str, modules: Mapping[str, str]) -> None:
+        super().__init__(why)
+        self.why = why
+        self.modules = modules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is to be found."""
+
+    command: tuple[str, ...]
+    """The program."""
+    budget_bytes: int
+    """Memory that its allocator may take."""
+    target_bytes: int
+    """The budget less the margin: what `fits` of a run is judged by."""
+    device: str
+    """What the budget is of."""
+    keep: frozenset[str]
+    """What may not be changed, of `KEPT`."""
+    is_predicted: bool
+    """Whether runs are predictions."""
+    micro_batch: int | None
+    """What stands for {mbs}; `None` where the command has none."""
+
+
+@dataclass
+class _Search:
+    question: Question
+    run: Callable[[Changes], Run]
+    say: Callable[[str], None]
+    plain: Run | None = None
+    rungs: list[Rung] = field(default_factory=list)
+    missed: list[Missed] = field(default_factory=list)
+    excluded: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    classes: dict[str, str] = field(default_factory=dict)
+
+    def find(self) -> Fixed:
+        self.plain = self.run(Changes())
+        self._note(Changes(), self.plain, None)
+        if not self.plain.needs.fits:
+            base = self._free(Changes(), self.plain)
+            if not self._has_fit:
+                self._recompute(*base)
+            for change in self._last_resorts():
+                if self._has_fit:
+                    break
+                self._with(change)
+        return self._answer()
+
+    @property
+    def _has_fit(self) -> bool:
+        return any(one.needs.fits for one in self.rungs)
+
+    def _free(self, start: Changes, found: Run) -> tuple[Changes, Run]:
+        """Return the changes that cost nothing, and the run that is the nearest to one with them."""
+        changes = self._free_changes(start, found.survey.facts)
+        if changes == start:
+            return start, found
+        model = self._model(found, changes)
+        scale = found.needs.peak_bytes / max(model.peak_bytes, 1)
+        facts = found.survey.facts
+        may_do = model.peak_bytes * min(scale, 1.05) <= self.question.target_bytes
+        if not may_do and not (facts.get("has_cache") or facts.get("fills_gradients")):
+            return changes, found
+        tried = self._try(changes, None)
+        # Without its cache a model may fail: what its program makes of it is not known.
+        return (replace(changes, no_cache=start.no_cache), found) if tried is None else (changes, tried)
+
+    def _free_changes(self, start: Changes, facts: Mapping[str, Any]) -> Changes:
+        keep, changes = self.question.keep, start
+        if self.question.is_predicted:
+            changes = replace(changes, allocator=EXPANDABLE)
+        optimizers = [one for one in facts.get("optimizers") or () if isinstance(one, dict)]
+        if any(one.get("foreach") for one in optimizers) and self.question.is_predicted and OPTIMIZER not in keep:
+            can_fuse = all(one.get("can_fuse") for one in optimizers) and ROUNDING not in keep
+            changes = replace(changes, optimizer="fused" if can_fuse else "loop")
+        if facts.get("fills_gradients"):
+            changes = replace(changes, set_to_none=True)
+        if facts.get("has_cache"):
+            changes = replace(changes, no_cache=True)
+        return changes
+
+    def _last_resorts(self) -> list[Changes]:
+        question, found = self.question, []
+        if PRECISION not in question.keep:
+            found.append(Changes(autocast="bfloat16"))
+        size = question.micro_batch or 1
+        while BATCH not in question.keep and size > 1:
+            size = (size + 1) // 2
+            found.append(Changes(micro_batch=size))
+        return found
+
+    def _with(self, start: Changes) -> None:
+        """Try a change that costs more than time, alone and with all before it."""
+        self.say(f"trying {title_of(start)}")
+        found = self._try(self._free_changes(start, {} if self.plain is None else self.plain.survey.facts), None)
+        if found is not None and not found.needs.fits:
+            self._recompute(self._free_changes(start, found.survey.facts), found)
+
+    def _recompute(self, start: Changes, found: Run) -> None:
+        """Choose modules to compute again until a choice holds, and then one that is as cheap as can be."""
+        model = self._model(found, start)
+        # What the allocator needs beside the bytes of the level; how much of it is lost in fragments a run will say.
+        aim = int(self.question.target_bytes * model.peak_bytes / max(found.needs.peak_bytes, model.peak_bytes, 1))
+        low: int | None = None
+        high: int | None = None
+        seen: set[tuple[str, ...]] = set()
+        for _ in range(_MOST_TRIES):
+            choice = cheapest(model, aim)
+            if choice is None:
+                choice = smallest(model)
+                if choice.chosen in seen or low is not None or not choice.chosen:
+                    break
+            if choice.chosen in seen:
+                break
+            seen.add(choice.chosen)
+            tried = self._try(replace(start, recompute=choice.chosen), choice)
+            if tried is None:
+                model = self._model(found, start)
+                continue
+            if tried.needs.fits:
+                low = max(low or 0, aim)
+                slack = self.question.target_bytes - tried.needs.reserved_bytes
+                if slack <= _NEAR * self.question.target_bytes:
+                    break
+                aim = min(aim + slack, (high or aim + slack) - 1)
+            else:
+                high = min(high or aim, aim)
+                over = max(tried.needs.reserved_bytes - self.question.target_bytes, self.question.target_bytes // 100)
+                aim = max(choice.peak_bytes - over, (low or 0) + 1) if low is None else (low + aim) // 2
+            if low is not None and high is not None and high - low < self.question.target_bytes // 200:
+                break
+
+    def _model(self, found: Run, changes: Changes) -> StepModel:
+        model = build_step_model(
+            found.rank,
+            found.device,
+            found.survey,
+            excluded=tuple(self.excluded),
+            flat_optimizer=changes.optimizer is not None,
+            same_costs=not self.question.is_predicted,
+        )
+        self.classes |= {one.name: one.class_name for one in model.candidates}
+        return model
+
+    def _try(self, changes: Changes, choice: Solution | None) -> Run | None:
+        """Run the program under changes; `None` if it fails, which says what to leave out."""
+        self.say(f"running with {title_of(changes)}")
+        try:
+            found = self.run(changes)
+        except RunFailed as failure:
+            self.missed.append(Missed(title=title_of(changes), why=failure.why))
+            at_fault = {name: why for name, why in failure.modules.items() if name in changes.recompute}
+            if not at_fault:
+                at_fault = dict.fromkeys(changes.recompute, f"a run with it failed: {failure.why}")
+            self.excluded |= at_fault
+            return None
+        left_out = {**found.survey.failed, **dict.fromkeys(found.survey.facts.get("missing") or (), "it is not there")}
+        self.excluded |= {name: why for name, why in left_out.items() if name in changes.recompute}
+        self._note(changes, found, choice)
+        return found
+
+    def _note(self, changes: Changes, found: Run, choice: Solution | None) -> None:
+        assert self.plain is not None
+        plain, needs = self.plain.needs, found.needs
+        slowdown = None
+        if plain.step_s and needs.step_s:
+            slowdown = needs.step_s / plain.step_s - 1
+            if changes.micro_batch is not None and self.question.micro_batch:
+                # As many sequences take more micro-batches.
+                slowdown = (needs.step_s * self.question.micro_batch / changes.micro_batch) / plain.step_s - 1
+        equal = None if not plain.losses or not needs.losses else plain.losses == needs.losses
+        if equal is False and changes.autocast is None and changes.micro_batch is None:
+            self.missed.append(Missed(title=title_of(changes), why="a loss differs from the plain program's"))
+            self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
+            return
+        self.rungs.append(
+            Rung(
+                changes=changes,
+                title=title_of(changes),
+                needs=needs,
+                slowdown=0.0 if found is self.plain else slowdown,
+                losses_equal=equal,
+                expected_bytes=None if choice is None else choice.peak_bytes,
+            )
+        )
+        self.say(_line(self.rungs[-1]))
+
+    def _answer(self) -> Fixed:
+        assert self.plain is not None
+        fitting = sorted(
+            (one for one in self.rungs if one.needs.fits),
+            key=lambda one: (_rank_of(one.changes), one.slowdown or 0.0, one.needs.reserved_bytes),
+        )
+        others = sorted((one for one in self.rungs if not one.needs.fits), key=lambda one: one.needs.reserved_bytes)
+        question = self.question
+        return Fixed(
+            command=question.command,
+            budget_bytes=question.budget_bytes,
+            target_bytes=question.target_bytes,
+            device=question.device,
+            is_predicted=question.is_predicted,
+            is_verified=True,
+            plain=self.plain.needs,
+            rungs=(*fitting, *others),
+            missed=tuple(self.missed),
+            refused={**self.plain.survey.refused, **self.excluded},
+            smallest_bytes=None if fitting else min(one.needs.reserved_bytes for one in self.rungs),
+            notes=tuple(self.notes),
+            classes={name: kind for name, kind in self.classes.items() if self._is_changed(name)},
+        )
+
+    def _is_changed(self, name: str) -> bool:
+        return any(name in one.changes.recompute or name in one.changes.offload for one in self.rungs)
+
+
+def find_fix(question: Question, run: Callable[[Changes], Run], say: Callable[[str], None]) -> Fixed:
+    """Return what can be changed so that the program stays within the budget, each run once; `say` is told as it goes.
+
+    Raises:
+        MemtraceError: the plain program cannot be run, or says nothing.
+    """
+    search = _Search(question, run, say)
+    try:
+        return search.find()
+    except RunFailed as failure:
+        raise MemtraceError(failure.why, slug="fix-nothing") from None
+
+
+def _rank_of(changes: Changes) -> int:
+    """Return how much more than time a set of changes costs: nothing, precision, another batch."""
+    return 2 * (changes.micro_batch is not None) + (changes.autocast is not None)
+
+
+def title_of(changes: Changes) -> str:
+    """Return changes in words.
+
+    >>> title_of(Changes()), title_of(Changes(optimizer="fused", recompute=("a", "b")))
+    ('nothing changed', 'fused optimizer, 2 modules computed again')
+    """
+    kernels = {None: "", "fused": "fused optimizer", "loop": "optimizer one parameter at a time"}[changes.optimizer]
+    parts = (
+        f"micro-batch {changes.micro_batch}" if changes.micro_batch else "",
+        f"autocast to {changes.autocast}" if changes.autocast else "",
+        changes.allocator or "",
+        kernels,
+        "gradients freed by zero_grad" if changes.set_to_none else "",
+        "no cache of keys and values" if changes.no_cache else "",
+        f"{_modules(len(changes.recompute))} computed again" if changes.recompute else "",
+        f"{_modules(len(changes.offload))} kept on the host" if changes.offload else "",
+    )
+    return ", ".join(part for part in parts if part) or "nothing changed"
+
+
+def _modules(count: int) -> str:
+    return f"{count} module{'' if count == 1 else 's'}"
+
+
+def _line(rung: Rung) -> str:
+    slower = "" if rung.slowdown is None else f", {rung.slowdown:+.1%} time"
+    return f"  {rung.needs.reserved_bytes / 2**20:,.0f} MiB{slower}: {'fits' if rung.needs.fits else 'does not fit'}"

@@ -1,0 +1,213 @@
+"""Puts the changes in place that `memtrace fix` asks for, and the survey of what runs; takes them off again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from memtrace.hooks.changes.names import ModuleNames
+from memtrace.hooks.changes.offload import Offload
+from memtrace.hooks.changes.recompute import Recompute
+from memtrace.hooks.changes.regions import Regions
+from memtrace.hooks.changes.safety import reason_against
+from memtrace.hooks.changes.settings import (
+    NoCache,
+    change_optimizer,
+    configs_of,
+    free_gradients,
+    optimizer_kernels,
+    uses_cache,
+)
+from memtrace.hooks.changes.survey import Survey
+from memtrace.hooks.ownership.module_tree import parameters_in
+from memtrace.hooks.parts.who_am_i import rank_facts
+from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.patches import Patches, hide_from_warnings
+from memtrace.schema.changes import Changes
+from memtrace.schema.options import RecordOptions
+
+_changed: Changed | None = None
+
+
+def install_alone(options: RecordOptions) -> None:
+    """Change this process and record nothing. Called once, right after the program's import of torch has finished."""
+    global _changed
+    if _changed is None:
+        torch = sys.modules["torch"]
+
+        def warn(_slug: str, message: str) -> None:
+            sys.stderr.write(f"memtrace: {message}\n")
+
+        guard = Guard(warn, torch.compiler.is_compiling)
+        _changed = Changed(torch, options.changes, None, guard, warn)
+        _changed.install()
+
+
+class Changed:
+    """The program as it is changed, and what is written down of it."""
+
+    def __init__(
+        self,
+        torch: Any,
+        changes: Changes | None,
+        survey: Survey | None,
+        guard: Guard,
+        warn: Callable[[str, str], None],
+    ) -> None:
+        """`warn` is told, by slug and sentence, of modules that cannot be changed."""
+        self._torch = torch
+        self._changes = changes or Changes()
+        self._survey = survey
+        self._guard = guard
+        self._warn = warn
+        self._patches = Patches()
+        self._regions = Regions(torch)
+        self._waiting = {*self._changes.recompute, *self._changes.offload}
+        self._parameters: set[int] = set()
+        self._no_cache = NoCache(torch)
+        self._handles: list[Any] = []
+        self._names = ModuleNames(lambda: bool(torch._C._current_graph_task_id() != -1), self._root_found)
+
+    def install(self) -> None:
+        """Put everything in place."""
+        torch = self._torch
+        self._wrap_calls()
+        if self._changes.set_to_none:
+            free_gradients(torch, self._patches)
+        wrap = self._guard.wrap
+        self._patches.around(
+            torch.optim.Optimizer, "__init__", after=wrap(self._optimizer_created, name="a changed optimizer")
+        )
+        if self._survey is not None:
+            survey = self._survey
+            self._patches.around(
+                torch.autograd, "backward", before=wrap(lambda one, *_a, **_k: survey.backward(one), name="the survey")
+            )
+            self._patches.around(
+                torch.optim.Optimizer, "zero_grad", before=wrap(self._zero_grad_called, name="the survey")
+            )
+            from torch.optim.optimizer import register_optimizer_step_post_hook
+
+            self._handles.append(
+                register_optimizer_step_post_hook(wrap(lambda *_a, **_k: survey.step(), name="the survey"))
+            )
+
+    def finish(self) -> None:
+        """Write the survey and take everything off."""
+        if self._survey is not None:
+            self._survey.facts["missing"] = sorted(self._waiting)
+            self._survey.facts["rank"] = rank_facts()["rank"]
+            self._survey.write()
+        self._patches.undo()
+        self._regions.remove()
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _wrap_calls(self) -> None:
+        """See each call of a module from outside its hooks: by then `forward` has not been looked up yet."""
+        torch = self._torch
+        original = torch.nn.Module.__call__
+        enter, leave, is_compiling = self._enter, self._leave, torch.compiler.is_compiling
+        names, guard = self._names, self._guard
+
+        def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+            if is_compiling() or guard.active:
+                return original(module, *args, **kwargs)
+            opened = enter(module, args, kwargs)
+            out = None
+            has_failed = True
+            try:
+                with self._precision(names.is_outermost):
+                    out = original(module, *args, **kwargs)
+                has_failed = False
+                return out
+            finally:
+                leave(module, opened, out, has_failed)
+
+        hide_from_warnings(call)
+        self._patches.replace(torch.nn.Module, "__call__", call)
+
+    def _precision(self, is_root: bool) -> AbstractContextManager[Any]:
+        torch = self._torch
+        wanted = self._changes.autocast
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+        if wanted is None or not is_root or torch.is_autocast_enabled(kind):
+            return _As()
+        found: AbstractContextManager[Any] = torch.autocast(kind, dtype=getattr(torch, wanted))
+        return found
+
+    def _enter(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
+        opened, switched = None, []
+        with self._guard.quiet():
+            try:
+                self._names.before(module)
+                if self._changes.no_cache and self._names.is_outermost:
+                    switched = self._no_cache.before(module, kwargs)
+                name = self._names.name_of(module)
+                if self._survey is not None and name is not None:
+                    opened = self._survey.before(name, module, args, kwargs)
+            except Exception as error:
+                self._guard.report("a changed forward", error)
+        return opened, switched
+
+    def _leave(self, module: Any, opened: tuple[Any, list[Any]], out: Any, has_failed: bool) -> None:
+        row, switched = opened
+        with self._guard.quiet():
+            try:
+                self._no_cache.after(switched)
+                self._names.after(module)
+                if row is not None and self._survey is not None:
+                    self._survey.after(row, module, out, has_failed=has_failed)
+            except Exception as error:
+                self._guard.report("a changed forward", error)
+
+    def _root_found(self, root: Any, found: dict[str, Any]) -> None:
+        """Choose among the modules of a root those that are to run in another way."""
+        if self._survey is not None and any(uses_cache(one) for one in configs_of(root)):
+            self._survey.facts["has_cache"] = True
+        if self._changes.offload:
+            self._parameters |= {one.untyped_storage().data_ptr() for _, one in parameters_in(root)}
+        for name, module in found.items():
+            if name not in self._waiting:
+                continue
+            self._waiting.discard(name)
+            why = reason_against(self._torch, module)
+            if why is not None:
+                self._refuse(name, why)
+            elif name in self._changes.recompute:
+                self._regions.choose(
+                    module, Recompute(self._torch, name, module, refuse=self._refuse, on_again=self._again)
+                )
+            else:
+                self._regions.choose(module, Offload(self._torch, kept=lambda: self._parameters))
+
+    def _refuse(self, name: str, why: str) -> None:
+        if self._survey is not None:
+            self._survey.failed(name, why)
+        self._warn("fix-refused", f"{name} is left as it is: {why}")
+
+    def _again(self, name: str) -> None:
+        if self._survey is not None:
+            self._survey.again(name)
+
+    def _optimizer_created(self, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
+        if self._survey is not None:
+            self._survey.facts.setdefault("optimizers", []).append(optimizer_kernels(optimizer))
+        if self._changes.optimizer is not None:
+            change_optimizer(optimizer, self._changes.optimizer)
+
+    def _zero_grad_called(self, _optimizer: Any, set_to_none: bool = True, **_kwargs: Any) -> None:
+        if self._survey is not None and not set_to_none:
+            self._survey.facts["fills_gradients"] = True
+
+
+class _As:
+    """A context that changes nothing."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_error: object) -> None:
+        return None

@@ -1,0 +1,35 @@
+"""The state of random numbers outside torch: Python's own and numpy's, which a module may draw from."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+State = tuple[Any, Any]
+
+
+def state() -> State:
+    """Return the states now; that of numpy only where the program has loaded it."""
+    numpy: Any = sys.modules.get("numpy")
+    drawn = getattr(numpy, "random", None)
+    return random.getstate(), None if drawn is None else drawn.get_state()
+
+
+def is_same(one: State, other: State) -> bool:
+    """Return whether nothing was drawn between two states."""
+    if one[0] != other[0] or (one[1] is None) != (other[1] is None):
+        return False
+    return one[1] is None or _plain(one[1]) == _plain(other[1])
+
+
+def _plain(numpy_state: Any) -> tuple[Any, ...]:
+    return tuple(one.tobytes() if hasattr(one, "tobytes") else one for one in numpy_state)
+
+
+def put(wanted: State) -> None:
+    """Let the next numbers be those that follow a state."""
+    random.setstate(wanted[0])
+    numpy: Any = sys.modules.get("numpy")
+    if wanted[1] is not None and numpy is not None:
+        numpy.random.set_state(wanted[1])

@@ -1,0 +1,68 @@
+"""Puts in place what a prediction on torch's own CUDA code needs beside it. There is no way back."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+from memtrace.hooks.driverless import host, ranks
+from memtrace.hooks.driverless.known_data import KnownData
+from memtrace.hooks.driverless.operators import Operators
+from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
+from memtrace.hooks.fake.files import safetensors
+from memtrace.hooks.fake.files.python_files import Files
+from memtrace.hooks.fake.files.scratch import Scratch
+from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
+from memtrace.schema.options import PredictOptions
+from memtrace.schema.predicted import COMPILED
+
+
+class DriverlessDevice:
+    """What answers for data, and what it counted. The device itself is that of `memtrace.driverless`."""
+
+    def __init__(self, gpu: PredictOptions, *, warn: Warn) -> None:
+        self._gpu = gpu
+        caches = [os.environ[name] for name in COMPILED if name in os.environ]
+        self._scratch = Scratch(gpu.scratch_dir, left_alone=caches) if gpu.scratch_dir else None
+        self._assumptions = Assumptions(warn)
+        self._data = KnownData()
+
+    def install(self) -> None:
+        """Put everything in place. Affects: torch, for the rest of the process.
+
+        Raises:
+            RuntimeError: this process has real devices, which a prediction must not train on, or none.
+        """
+        if not self._data.is_there:
+            raise RuntimeError("the stand-ins for NVIDIA's libraries are not loaded (LD_PRELOAD was changed)")
+        # The bounds ask a memory only about tensors that are no CUDA tensors to C++.
+        bounds = Bounds(_NO_MEMORY, self._assumptions)
+        Operators(self._data, self._assumptions, bounds).install()
+        host.spare_first_values()
+        host.step_scaled()
+        ranks.install(self._gpu.world_size)
+        self._redirect_files()
+
+    def _redirect_files(self) -> None:
+        scratch = self._scratch
+        if scratch is None:
+            return
+
+        def written(path: Any) -> Any:
+            return scratch.target(path, copy=False)
+
+        host.redirect_torch_files(scratch.seen, written)
+        safetensors.install(scratch.seen, written)
+        Files(scratch).install()
+
+    def assumptions(self) -> list[tuple[str, str]]:
+        """Return what was taken for granted because no kernel ran: slugs and sentences."""
+        found = list(self._assumptions.notes())
+        if self._scratch is not None and self._scratch.num_files:
+            message = f"files that the program wrote went to a scratch folder and are gone: {self._scratch.num_files}"
+            found.append(("predicted-values", message))
+        return found
+
+
+_NO_MEMORY: Any = SimpleNamespace(adopt=lambda *_args: None, kind_of=lambda _one: None)

@@ -1,0 +1,161 @@
+"""What an object of the program refers to: the steps that lead from a variable to a tensor. No code of its runs."""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    ModuleType,
+    TracebackType,
+)
+from typing import Any
+
+from memtrace.hooks.keepers.program_frames import ended_variables, is_own_file, is_program_file
+
+_ATOMS = frozenset(
+    {
+        *(str, int, float, bool, bytes, complex, type(None), type(Ellipsis), range, slice, bytearray, memoryview),
+        *(BuiltinFunctionType, CodeType, ModuleType, MemberDescriptorType, GetSetDescriptorType, MappingProxyType),
+    }
+)
+"""What holds no tensor."""
+CONTAINERS: tuple[type, ...] = (list, tuple, deque, set, frozenset)
+_MAX_ITEMS = 1024
+"""Of a longer container the first and the last half of so many are looked at: what is fed lately stands at an end."""
+_OWNED_TABLES = ("_parameters", "_buffers")
+"""Tables of a module whose tensors have owners."""
+
+_Follow = Callable[[Any], Iterable[Any]]
+
+
+class Edges:
+    """Follows references, for one search: it knows the classes it met. `module_class` is that of torch's modules."""
+
+    def __init__(self, module_class: type) -> None:
+        self._module_class = module_class
+        self._follow: dict[type, _Follow | None] = {}
+
+    def from_object(self, held: Any) -> Iterable[Any]:
+        """Return what an object refers to, as far as tensors may be found there."""
+        follow = self._of_kind(type(held))
+        return () if follow is None else follow(held)
+
+    def may_hold(self, held: Any) -> bool:
+        """Return whether an object may refer to a tensor; memtrace's own are left out."""
+        return self._of_kind(type(held)) is not None
+
+    def _of_kind(self, kind: type) -> _Follow | None:
+        try:
+            return self._follow[kind]
+        except KeyError:
+            follow = self._follow[kind] = self._choose(kind)
+            return follow
+
+    def _choose(self, kind: type) -> _Follow | None:
+        if kind in _ATOMS or str(vars(kind).get("__module__")).startswith("memtrace."):
+            return None
+        for builtin, follow in (
+            (FunctionType, _from_function),
+            (TracebackType, lambda entry: (entry.tb_next, entry.tb_frame)),
+            # That of a call which has ended: its variables are what it refers to.
+            (FrameType, lambda frame: ended_variables(frame).values()),
+            (dict, _values if kind is dict else lambda held: (*_values(held), *attributes_of(held).values())),
+            (CONTAINERS, _some if kind in CONTAINERS else lambda held: (*_some(held), *attributes_of(held).values())),
+            (self._module_class, _from_module),
+            (type, _from_class),
+            (BaseException, _from_exception),
+        ):
+            if issubclass(kind, builtin):
+                return follow
+        return _from_other
+
+
+def attributes_of(held: Any) -> dict[str, Any]:
+    """Return the attributes of an object, without asking it: properties and the like do not run."""
+    found: dict[str, Any] = {}
+    kind = type(held)
+    for one in kind.__mro__:
+        if "__slots__" not in vars(one):
+            continue
+        for name, member in vars(one).items():
+            if isinstance(member, MemberDescriptorType) and name not in found and name != "__dict__":
+                try:
+                    found[name] = member.__get__(held, kind)
+                except AttributeError:
+                    # A slot that is empty.
+                    continue
+    try:
+        own = object.__getattribute__(held, "__dict__")
+    except AttributeError:
+        return found
+    return {**found, **own} if type(own) is dict else found
+
+
+def content_of(cell: CellType) -> Any:
+    """Return what a cell of a closure holds; nothing where it is empty."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def is_class_of_program(kind: type) -> bool:
+    """Return whether a class has methods that the program wrote."""
+    functions = (getattr(value, "__func__", value) for value in list(vars(kind).values()))
+    return any(type(one) is FunctionType and is_program_file(one.__code__.co_filename) for one in functions)
+
+
+def _values(held: dict[Any, Any]) -> list[Any]:
+    if len(held) <= _MAX_ITEMS:
+        return list(dict.values(held))
+    half = _MAX_ITEMS // 2
+    values = dict.values(held)
+    return [*islice(values, half), *islice(reversed(values), half)]
+
+
+def _some(items: Any) -> Iterable[Any]:
+    # Of the classes themselves: what the program has in their place does not run.
+    kind = next(one for one in CONTAINERS if issubclass(type(items), one))
+    plain: Any = kind
+    if plain.__len__(items) <= _MAX_ITEMS or kind in (set, frozenset):
+        return list(islice(plain.__iter__(items), _MAX_ITEMS))
+    half = _MAX_ITEMS // 2
+    if kind is deque:
+        return [*islice(deque.__iter__(items), half), *islice(deque.__reversed__(items), half)]
+    return [*plain.__getitem__(items, slice(half)), *plain.__getitem__(items, slice(-half, None))]
+
+
+def _from_module(module: Any) -> list[Any]:
+    return [value for name, value in attributes_of(module).items() if name not in _OWNED_TABLES]
+
+
+def _from_function(function: FunctionType) -> list[Any]:
+    if is_own_file(function.__code__.co_filename):
+        return []
+    cells = [content_of(cell) for cell in function.__closure__ or ()]
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*cells, *defaults, *function.__dict__.values()]
+
+
+def _from_class(kind: type) -> list[Any]:
+    return list(vars(kind).values()) if is_class_of_program(kind) else []
+
+
+def _from_exception(error: BaseException) -> list[Any]:
+    chained = (error.__traceback__, error.__cause__, error.__context__)
+    return [*chained, *error.args, *attributes_of(error).values()]
+
+
+def _from_other(held: Any) -> list[Any]:
+    kind = type(held)
+    return [one for one in gc.get_referents(held) if one is not kind and type(one) is not FrameType]

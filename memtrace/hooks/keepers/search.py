@@ -1,0 +1,347 @@
+"""Who keeps what has no owner: rows of the `keepers` table, made at a step's end or in a row of forwards.
+
+In: the addresses that have owners, and how much is allocated in all. First from the program's variables to its tensors,
+a few milliseconds; what is left over after that, if it is much, is asked about against the arrows. Both spend a share
+of the time that passes, in time of the processor: a busy machine would cut a search short. What is found leaves names
+and addresses behind, no object.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import weakref
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from time import perf_counter_ns, thread_time_ns
+from types import CodeType, FrameType, ModuleType
+from typing import Any
+
+from memtrace.hooks.keepers.against_the_arrows import Answer, who_keeps
+from memtrace.hooks.keepers.budget import Budget
+from memtrace.hooks.keepers.edges import Edges, is_class_of_program
+from memtrace.hooks.keepers.feeding import (
+    Named,
+    feeding_line,
+    functions_in,
+    methods_of,
+    returning_line,
+    using_line,
+)
+from memtrace.hooks.keepers.names import NamedChain
+from memtrace.hooks.keepers.program_frames import (
+    Place,
+    ProgramModules,
+    is_program_file,
+    line_of,
+    program_frames,
+    variables_of,
+)
+from memtrace.hooks.keepers.reach import Reach, Root
+from memtrace.hooks.ownership.owners import device_name, plain_tensors
+from memtrace.hooks.ownership.saved import SavedWalk
+from memtrace.hooks.parts.chunk import Row
+
+_SEARCH_NS = 25 * 10**6
+_PASSES_NS = 350 * 10**6
+_SHARE = 0.01
+_SHARE_OF_PASSES = 0.01
+_MAX_REMEMBERED = 2000
+"""Tensors of which it stays known what was found to keep them."""
+_MAX_ROWS = 400
+"""Storages a search tells of; each keeper has some of them."""
+_MAX_ROWS_OF_ONE = 48
+_MAX_GRAPHS = 8
+"""Graphs of one keeper that are walked: those of a list of losses are alike."""
+_MAX_NODES = 4000
+_MAX_ASKED = 2
+_LEAST_UNEXPLAINED_BYTES = 1 << 16
+_LEAST_UNEXPLAINED_SHARE = 0.05
+_LEAST_CHANGE = 0.05
+
+
+_Storage = tuple[str, int]
+"""Device and size."""
+
+
+class Kept:
+    """The storages that one keeper keeps, as far as they were found."""
+
+    def __init__(self, text: str, kind: str, place: Place | None, function: str | None, file: str | None) -> None:
+        self.text = text
+        self.kind = kind
+        self.place = place
+        self.function = function if place is None else place.function
+        self.file = file if place is None else place.file
+        self.storages: dict[int, _Storage] = {}
+        """By address."""
+
+
+class KeeperSearch:
+    """Searches, as often as its budget allows."""
+
+    def __init__(self, torch: Any, saved: SavedWalk | None) -> None:
+        self._torch = torch
+        self._saved = saved
+        functions = getattr(torch.autograd, "function", None)
+        self._context_class = getattr(functions, "BackwardCFunction", type(None))
+        now_ns = perf_counter_ns()
+        self._budget = Budget(at_once_ns=10 * _SEARCH_NS, share=_SHARE, now_ns=now_ns)
+        self._passes = Budget(at_once_ns=3 * _PASSES_NS, share=_SHARE_OF_PASSES, now_ns=now_ns)
+        self._modules = ProgramModules()
+        self._unexplained_bytes = 0
+        self._remembered: list[tuple[weakref.ref[Any], Answer]] = []
+        self.graph_of_gradients: Place | None = None
+        """The line that last called for a backward whose graph stays (`create_graph`)."""
+
+    def rows(
+        self,
+        owned: Mapping[int, _Storage],
+        level: Mapping[str, Any],
+        *,
+        innermost: FrameType | None,
+        now_ns: int,
+        step: int,
+    ) -> list[Row]:
+        """Return what is kept, and by whom; nothing where that would cost more than it may.
+
+        `owned` are addresses with device and size of each storage, `level` what the allocator says now.
+        """
+        if not self._budget.allows(perf_counter_ns()):
+            return []
+        began_ns = thread_time_ns()
+        search = _Search(self._torch, self._saved, owned, until_ns=began_ns + _SEARCH_NS)
+        try:
+            search.from_variables(innermost, self._modules.names())
+            self._remembered = search.remember(self._remembered)
+            self._budget.spend(thread_time_ns() - began_ns)
+            if search.is_whole:
+                self._against_the_arrows(search, level)
+            return search.rows(now_ns, step)
+        finally:
+            search.forget()
+
+    def _against_the_arrows(self, search: _Search, level: Mapping[str, Any]) -> None:
+        allocated = level.get("allocated_bytes")
+        if not allocated or not self._passes.allows(perf_counter_ns()):
+            return
+        began_ns = thread_time_ns()
+        unexplained = int(allocated) - search.explained_bytes(str(level.get("device")))
+        is_much = unexplained > max(_LEAST_UNEXPLAINED_BYTES, _LEAST_UNEXPLAINED_SHARE * allocated)
+        is_new = abs(unexplained - self._unexplained_bytes) > _LEAST_CHANGE * unexplained
+        self._unexplained_bytes = unexplained
+        if is_much and is_new:
+            self._remembered += search.unseen(
+                self._context_class, self.graph_of_gradients, until_ns=began_ns + _PASSES_NS
+            )[: _MAX_REMEMBERED - len(self._remembered)]
+            self._passes.spend(thread_time_ns() - began_ns)
+
+
+class _Search:
+    """One search. It holds what it meets until it is told to forget."""
+
+    def __init__(self, torch: Any, saved: SavedWalk | None, owned: Mapping[int, _Storage], *, until_ns: int) -> None:
+        self._tensor_class = torch.Tensor
+        self._saved = saved
+        self._until_ns = until_ns
+        self._edges = Edges(torch.nn.Module)
+        self._known: dict[int, _Storage] = dict(owned)
+        self._kept: dict[tuple[str, str | None], Kept] = {}
+        self._num_graphs: dict[str, int] = defaultdict(int)
+        self._frames: list[FrameType] = []
+        self.is_whole = False
+        """Whether all that variables lead to was seen."""
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._frames.clear()
+        self._kept.clear()
+
+    def explained_bytes(self, device: str) -> int:
+        """Return the bytes of all storages of a device that have an owner or a keeper."""
+        return sum(size for one, size in self._known.values() if one == device)
+
+    def from_variables(self, innermost: FrameType | None, modules: Iterable[str]) -> None:
+        """Follow the variables of running calls, of the program's modules, and of Python where it keeps errors."""
+        self._frames = list(program_frames(innermost))
+        reach = Reach(self._edges, self._tensor_class, until_ns=self._until_ns)
+        reach.run(_roots(self._frames, modules))
+        self.is_whole = reach.is_whole
+        graphs: list[tuple[Any, NamedChain, Root]] = []
+        for chain in reach.chains(lambda _tensor: True):
+            tensor = chain.objects[-1]
+            is_new = any(address not in self._known for address, _, _ in _storages(tensor))
+            has_graph = self._saved is not None and _has_graph(tensor)
+            if not is_new and not has_graph:
+                continue
+            named = NamedChain(chain)
+            if is_new:
+                self._keep(self._entry(named, chain.root), _storages(tensor))
+            if has_graph:
+                graphs.append((tensor, named, chain.root))
+        # Last, so that what has a variable of its own is told by it.
+        for tensor, named, root in graphs:
+            self._keep_graph(tensor, named, root)
+
+    def remember(self, known: Iterable[tuple[weakref.ref[Any], Answer]]) -> list[tuple[weakref.ref[Any], Answer]]:
+        """Keep, by what was found before, the tensors that no variable leads to, and return those that are left."""
+        alive = []
+        for reference, answer in known:
+            tensor = reference()
+            if tensor is not None:
+                alive.append((reference, answer))
+                self._keep(self._entry_of(answer), _storages(tensor))
+        return alive
+
+    def unseen(
+        self, context_class: type, graph_of_gradients: Place | None, *, until_ns: int
+    ) -> list[tuple[weakref.ref[Any], Answer]]:
+        """Ask of tensors that no variable leads to what refers to them, the most bytes first; return what was found."""
+        answers: list[tuple[weakref.ref[Any], Answer]] = []
+        groups = self._unknown_tensors()
+        for key in sorted(groups, key=lambda key: -key[0] * len(groups[key]))[:_MAX_ASKED]:
+            tensors = groups.pop(key)
+            storages = [storage for tensor in tensors for storage in _storages(tensor)]
+            references = [weakref.ref(tensor) for tensor in tensors]
+            answer = self._of_gradients(tensors, graph_of_gradients)
+            # What is asked about must be referred to by no list of ours. What is last was made last.
+            tensor = tensors.pop()
+            tensors.clear()
+            if answer is None:
+                answer = who_keeps(tensor, self._edges, context_class, until_ns=until_ns)
+            del tensor
+            if answer is not None:
+                self._keep(self._entry_of(answer), storages)
+                answers += [(reference, answer) for reference in references]
+        return answers
+
+    def _unknown_tensors(self) -> dict[tuple[int, str], list[Any]]:
+        """Return the tensors whose storages nobody owns or keeps, by bytes and type."""
+        groups: dict[tuple[int, str], list[Any]] = defaultdict(list)
+        for one in gc.get_objects():
+            if issubclass(type(one), self._tensor_class):
+                new = [size for address, size, _ in _storages(one) if address not in self._known]
+                if new:
+                    groups[sum(new), str(one.dtype)].append(one)
+        return groups
+
+    def rows(self, now_ns: int, step: int) -> list[Row]:
+        """Return rows, those of the keeper with most bytes first."""
+        rows: list[Row] = []
+        for kept in sorted(self._kept.values(), key=lambda one: -sum(size for _, size in one.storages.values())):
+            num_bytes = sum(size for _, size in kept.storages.values())
+            line = None if kept.place is None else kept.place.line
+            # What came last is what the last steps fed.
+            for address, (device, size) in list(kept.storages.items())[-_MAX_ROWS_OF_ONE:]:
+                named = kept.text, kept.kind, kept.file, line, kept.function
+                rows.append((now_ns, step, device, address, size, *named, len(kept.storages), num_bytes))
+        return rows[:_MAX_ROWS]
+
+    def _of_gradients(self, tensors: Iterable[Any], place: Place | None) -> Answer | None:
+        """Return the answer where a gradient has a graph, by which it keeps what it is the gradient of."""
+        for tensor in tensors:
+            gradient = tensor.grad if tensor.is_leaf else None
+            if gradient is not None and gradient.grad_fn is not None:
+                return Answer("cycle through the graph of its own .grad (create_graph=True)", "cycle", place)
+        return None
+
+    def _keep(self, entry: Kept, storages: Iterable[tuple[int, int, str]]) -> None:
+        for address, size, device in storages:
+            if address not in self._known:
+                self._known[address] = entry.storages[address] = device, size
+
+    def _keep_graph(self, tensor: Any, named: NamedChain, root: Root) -> None:
+        text = f"graph of {named.text()}"
+        if self._num_graphs[text] >= _MAX_GRAPHS or thread_time_ns() > self._until_ns or self._saved is None:
+            return
+        self._num_graphs[text] += 1
+        rows = self._saved.rows([tensor], now_ns=0, step=0, microbatch=0, max_nodes=_MAX_NODES)
+        new = [(row[4], row[5], row[3]) for row in rows if row[4] not in self._known]
+        if new:
+            self._keep(self._entry(named, root, graph=True), new)
+
+    def _entry(self, named: NamedChain, root: Root, *, graph: bool = False) -> Kept:
+        text = f"graph of {named.text()}" if graph else named.text()
+        key = text, root.name
+        if key not in self._kept:
+            place = self._place(named, root)
+            file = None if root.frame is None else root.frame.f_code.co_filename
+            self._kept[key] = Kept(text, "graph" if graph else named.kind, place, root.name, file)
+        return self._kept[key]
+
+    def _entry_of(self, answer: Answer) -> Kept:
+        return self._kept.setdefault((answer.text, None), Kept(answer.text, answer.kind, answer.place, None, None))
+
+    def _place(self, named: NamedChain, root: Root) -> Place | None:
+        """Return the line of the program that feeds what keeps a tensor, where there is one such line."""
+        if named.cache is not None:
+            return returning_line(named.cache)
+        if not named.variable:
+            return None
+        if named.code is not None:
+            return feeding_line([named.code], Named(named.variable, named.attribute, named.is_container))
+        now = None if root.frame is None else line_of(root.frame)
+        codes = list(self._codes(root))
+        held = named.first
+        if named.attribute is not None:
+            kind = held if isinstance(held, type) else type(held)
+            if not is_class_of_program(kind):
+                return using_line(codes, named.variable, now)
+            own = Named("self", named.attribute, named.is_container)
+            place = feeding_line(methods_of(kind), own, now)
+            if place is not None:
+                return place
+        return feeding_line(codes, Named(named.variable, named.attribute, named.is_container), now)
+
+    def _codes(self, root: Root) -> Iterator[CodeType]:
+        """Yield the code in which a variable of a root may be fed."""
+        is_module = root.frame is None or root.variables is root.frame.f_globals
+        if root.frame is not None:
+            yield root.frame.f_code
+        if is_module:
+            yield from functions_in(root.variables)
+
+
+def _roots(frames: list[FrameType], modules: Iterable[str]) -> Iterator[Root]:
+    # The program's own calls before those of libraries: of two names, that in the program tells more.
+    ordered = sorted(frames, key=lambda frame: not is_program_file(frame.f_code.co_filename))
+    for frame in ordered:
+        variables = variables_of(frame)
+        if variables:
+            yield Root(variables, frame, frame.f_code.co_name)
+    for name in modules:
+        module = sys.modules.get(name)
+        if isinstance(module, ModuleType):
+            yield Root(vars(module), None, name)
+    yield Root(_of_python(), None, "sys")
+
+
+def _of_python() -> dict[str, Any]:
+    """Return where Python itself keeps things for a program: the last error, and handlers of logs."""
+    found: dict[str, Any] = {}
+    for name in ("last_value", "last_exc", "last_traceback"):
+        if hasattr(sys, name):
+            found[f"sys.{name}"] = getattr(sys, name)
+    for reference in list(getattr(logging, "_handlerList", ())):
+        handler = reference()
+        if handler is not None:
+            found[f"logging.{type(handler).__name__}"] = handler
+    return found
+
+
+def _has_graph(tensor: Any) -> bool:
+    return getattr(tensor, "grad_fn", None) is not None
+
+
+def _storages(tensor: Any) -> list[tuple[int, int, str]]:
+    """Return address, size and device of the storages behind a tensor; none of a tensor that has none to show."""
+    try:
+        found = []
+        for part in plain_tensors(tensor):
+            storage = part.untyped_storage()
+            if storage.data_ptr() and storage.nbytes():
+                found.append((storage.data_ptr(), storage.nbytes(), device_name(part.device)))
+        return found
+    except (RuntimeError, NotImplementedError, AttributeError):
+        return []

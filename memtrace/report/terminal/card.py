@@ -1,0 +1,155 @@
+"""The card in a terminal: twelve lines at most, whatever the width, readable without colour.
+
+In: `Card`. Out: lines of text. The bar's stretches have glyphs of their own, which the line below it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import IO, Any
+
+from rich.cells import cell_len
+from rich.console import Group
+from rich.text import Text
+
+from memtrace.analysis.results.card import Card, CardChange
+from memtrace.printable import clean
+from memtrace.report.drawing.card_bar import Stretch, capacity_cell, cells, stretches
+from memtrace.report.drawing.palette import category_ink
+from memtrace.report.terminal.cells import DASH, percent
+from memtrace.report.terminal.console import print_to, terminal_width
+from memtrace.schema.frames import short_place
+from memtrace.units import format_bytes
+
+WIDTH = 80
+MAX_LINES = 12
+_LABEL_WIDTH = 10
+_MAX_BAR = 60
+_HEADLINE_LINES = 2
+_OWN_GLYPHS = "█▓▒░▚"
+_GLYPHS = {"others": "▪", "rounding": "▫", "idle": "▱", "outside": "═", "free": "·"}
+_END = "┃"
+"""Where the device ends, in a bar that goes beyond it."""
+_MARKS = {"died": ("✗", "bold red"), "would-die": ("✗", "bold red"), "ended": ("✓", "bold green")}
+
+
+def print_card(card: Card, *, file: IO[str], with_command: bool = True) -> None:
+    """Print a card to a file, without the next command where that stands elsewhere."""
+    shown = card if with_command else replace(card, next_command=None)
+    print_to(file, Group(*card_lines(shown, width=min(WIDTH, terminal_width(file)))))
+
+
+def card_lines(card: Card, *, width: int = WIDTH) -> list[Text]:
+    """Return the card, each line no longer than a width."""
+    lines = _headline(card, width)
+    if card.peak_bytes is not None:
+        changes = _changes(card, width)
+        room = MAX_LINES - len(lines) - len(changes) - 5
+        lines += [_labelled("peak", _peak(card)), *_bar(card, width, num_names=max(1, min(room, 2)))]
+        lines += [_labelled("limits", Text(clean(card.limits))), *changes]
+    if card.not_seen is not None:
+        lines.append(_labelled("not seen", Text(clean(card.not_seen), style="dim")))
+    if card.next_command is not None:
+        lines.append(_labelled("next", Text(clean(card.next_command))))
+    for line in lines:
+        # A command that is cut off cannot be typed.
+        if not line.plain.startswith("next"):
+            line.truncate(width, overflow="ellipsis")
+        else:
+            line.overflow, line.no_wrap = "fold", False
+    return lines
+
+
+def _headline(card: Card, width: int) -> list[Text]:
+    """Return what happened, in two lines at most."""
+    mark, style = _MARKS.get(card.outcome, (DASH, "bold"))
+    words, lines = clean(card.headline).split(), [""]
+    for at, word in enumerate(words):
+        is_longer = cell_len(lines[-1]) + cell_len(word) + 3 > width and lines[-1]
+        if is_longer and len(lines) == _HEADLINE_LINES:
+            lines[-1] = f"{lines[-1]} {' '.join(words[at:])}"
+            break
+        if is_longer:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return [Text(f"{mark if at == 0 else ' '} {line}", style=style) for at, line in enumerate(lines)]
+
+
+def _labelled(label: str, body: Text) -> Text:
+    return Text(f"{label:<{_LABEL_WIDTH}}", style="dim").append_text(body)
+
+
+def _peak(card: Card) -> Text:
+    """Return how high memory went, of how much, and when."""
+    text = Text(f"{format_bytes(card.peak_bytes)}", style="bold")
+    whole = ""
+    if card.capacity_bytes:
+        whole = f" of {format_bytes(card.capacity_bytes)} ({percent((card.peak_bytes or 0) / card.capacity_bytes)})"
+    step = "" if card.step is None else "before training began" if card.step == 0 else f"step {card.step}"
+    when = ", ".join(part for part in (step, card.phase, card.module) if part)
+    who = "" if card.rank is None else f"rank {card.rank}, "
+    text.append(f"{whole} {card.basis}  ", style="not bold")
+    return text.append(clean(f"{who}{card.device}{': ' if when else ''}{when}"), style="not bold dim")
+
+
+def _bar(card: Card, width: int, *, num_names: int) -> list[Text]:
+    """Return the bar, with a mark where the device ends, and lines that name its stretches, as many as may be."""
+    found = stretches(card)
+    room = max(10, min(_MAX_BAR, width - _LABEL_WIDTH))
+    lengths, end = cells(found, room), capacity_cell(card, found, room)
+    indent = _LABEL_WIDTH if num_names > 1 else 2
+    line, names = Text(" " * _LABEL_WIDTH), [Text(" " * indent)]
+    for at, (one, length) in enumerate(zip(found, lengths, strict=True)):
+        glyph, style = _glyph(one, at)
+        line.append(glyph * length, style=style)
+        name = Text(f"{glyph} ", style=style).append(f"{format_bytes(one.num_bytes)} {clean(one.label)}  ", "not dim")
+        if names[-1].cell_len + name.cell_len > width + 2 and len(names) < num_names:
+            names.append(Text(" " * indent))
+        names[-1].append_text(name)
+    for one_line in names:
+        one_line.rstrip()
+    if end is not None:
+        at = _LABEL_WIDTH + end
+        line = line[:at].append(_END, style="bold red").append_text(line[at + 1 :])
+    return [line, *names] if found else []
+
+
+def _glyph(one: Stretch, at: int) -> tuple[str, str]:
+    if one.category is None:
+        return _GLYPHS[one.kind], "dim"
+    return _OWN_GLYPHS[at % len(_OWN_GLYPHS)], category_ink(one.category).color
+
+
+def _changes(card: Card, width: int) -> list[Text]:
+    """Return a line for each change under a line of headings."""
+    if not card.changes:
+        return [_labelled("change", Text("nothing was found that would lower the peak", style="dim"))]
+    knows = card.capacity_bytes is not None
+    room = max(8, min(34, width - _LABEL_WIDTH - 42))
+    head = Text(f"{'':<{room}}{'saves':>10}{'new peak':>10}{'  fits' if knows else ''}  cost", style="dim")
+    return [_labelled("change", head), *(_change(card, at, one, room) for at, one in enumerate(card.changes, 1))]
+
+
+def _change(card: Card, number: int, change: CardChange, room: int) -> Text:
+    name = Text(clean(f"{change.name}{_place(change.where)}"))
+    name.truncate(room - 1, overflow="ellipsis", pad=True)
+    text = Text(f"{number:>{_LABEL_WIDTH - 1}} ", style="dim").append_text(name).append(" ")
+    text.append(f"{_size(change.saves_bytes):>10}", style="green").append(f"{_size(change.new_peak_bytes):>10}")
+    if card.capacity_bytes is not None:
+        mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "dim")}[change.fits]
+        text.append(f"{mark:>6}", style=style)
+    other = f" ({change.basis} bytes)" if change.basis != card.basis else ""
+    return text.append(clean(f"  {change.price}{other}"), style="dim")
+
+
+def _place(where: Mapping[str, Any] | None) -> str:
+    """Return the line that a change is about, with the name of its file only."""
+    if where is None or where.get("file") is None or where.get("line") is None:
+        return ""
+    return ", " + short_place(f"{where['file']}:{where['line']}").rpartition("/")[2]
+
+
+def _size(num_bytes: int | None) -> str:
+    return DASH if num_bytes is None else format_bytes(num_bytes)

@@ -1,0 +1,72 @@
+"""Programs that people reported: the cause stands in the first two findings; of the repaired twin it does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memtrace.analysis.report import analyze
+from memtrace.analysis.results.report import Report
+from memtrace.store.reading.read import read_trace
+
+CASES: dict[str, tuple[str, str | None, bool]] = {
+    "c01_val_loss_graph": ("evaluation-graph", "total = total + ce(net(x), y)", True),
+    "c07_eval_keeps_logits": ("evaluation-outputs", "found.append(", True),
+    "c09_checkpoint_kept": ("second-copy", "ckpt = torch.load(", True),
+    "c10_frozen_base_gets_grads": ("unstepped-gradients", "loss.backward()", False),
+    "c18_checkpointing_off_after_eval": ("recomputation-off", "checkpoint(block, x", True),
+    "c21_logprob_gather": ("large-logits", "log_softmax(-1).gather(", True),
+    "c31_autocast_around_loop": ("autocast-copies", "loss = net(x)", True),
+    "c35_epoch_outputs": ("kept-for-steps", "x_hat", False),
+}
+"""The finding of each, code of the line that it names, and whether the peak that it promises is that of the twin."""
+CONTROLS = ("c41_control_unfreezing",)
+
+
+@pytest.fixture(scope="module")
+def cases(repo_root: Path) -> Path:
+    """The folder of the programs beside the checkout."""
+    folder = repo_root.parent / "shared/cases/diagnosis"
+    if not folder.is_dir():
+        pytest.skip("the programs that people reported are not at ../shared/cases/diagnosis")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path, cases: Path) -> Path:
+    """The folder of the recorded runs."""
+    folder = tmp_path_factory.mktemp("cases")
+    script = repo_root / "tests/analysis/shared_cases.py"
+    environment = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(cases), str(folder), *CASES, *CONTROLS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def report_of(runs: Path, name: str) -> Report:
+    return analyze(read_trace([runs / f"{name}.json"]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_cause_is_named_and_the_repaired_program_is_silent(runs: Path, cases: Path, name: str) -> None:
+    slug, code, is_exact = CASES[name]
+    faulty, healthy = report_of(runs, name), report_of(runs, f"{name}-healthy")
+    found = [one for one in faulty.findings[:2] if one.slug == slug]
+    assert found, [(one.slug, one.title) for one in faulty.findings]
+    assert slug not in [one.slug for one in healthy.findings]
+    if code is not None:
+        assert found[0].where is not None
+        assert code in (cases / f"{name}.py").read_text(encoding="utf-8").splitlines()[found[0].where["line"] - 1]
+    if is_exact:
+        assert found[0].new_peak_bytes == pytest.approx(healthy.ranks[0].peak.requested_bytes, rel=0.02)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_healthy_program_is_warned_of_nothing(runs: Path, name: str) -> None:
+    for report in (report_of(runs, name), report_of(runs, f"{name}-healthy")):
+        assert [one.slug for one in report.findings if one.severity != "info"] == []

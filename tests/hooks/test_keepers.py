@@ -1,0 +1,314 @@
+"""What keeps a tensor is named as the program has it, with the line that feeds it; and looking keeps nothing alive."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import linecache
+import sys
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from memtrace.hooks.keepers.search import KeeperSearch  # noqa: E402
+from memtrace.hooks.ownership.saved import SavedWalk  # noqa: E402
+from memtrace.schema.tables import KEEPERS  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch._C._autograd.SavedTensor, "data"), reason="this torch shows no saved tensors: graphs are not told"
+)
+
+NUM_BYTES = 4 * 1237
+"""Of a tensor that these tests look for; nothing else in the process has as many."""
+
+Found = dict[str, tuple[str, str | None]]
+"""By keeper its kind and the text of its line."""
+
+
+def tensor() -> torch.Tensor:
+    """Return a tensor that is looked for."""
+    return torch.zeros(NUM_BYTES // 4)
+
+
+def keepers(level: dict[str, Any] | None = None) -> Found:
+    """Return what is found to keep the tensors that are looked for, from the caller's variables on."""
+    search = KeeperSearch(torch, SavedWalk(torch))
+    rows = search.rows({}, level or {}, innermost=sys._getframe(1), now_ns=1, step=1)
+    found = {}
+    for row in rows:
+        one = dict(zip(KEEPERS.column_names(), row, strict=True))
+        if one["size_bytes"] == NUM_BYTES:
+            line = None if one["line"] is None else linecache.getline(one["file"], one["line"]).strip()
+            found[one["keeper"]] = one["kind"], line
+    return found
+
+
+class Trainer:
+    """Keeps things in attributes."""
+
+    best: ClassVar[Any] = None
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.hidden: Any = None
+        self.by_name: dict[str, list[Any]] = defaultdict(list)
+
+    def note(self) -> Found:
+        self.history.append({"loss": tensor()})
+        return keepers()
+
+    def hold(self) -> Found:
+        self.hidden = tensor()
+        return keepers()
+
+    def sort(self) -> Found:
+        self.by_name["a"].append(tensor())
+        return keepers()
+
+
+def test_a_list_is_named_with_the_line_that_feeds_it() -> None:
+    losses = []
+    for _ in range(3):
+        losses.append(tensor())
+    assert keepers() == {"list 'losses'": ("container", "losses.append(tensor())")}
+
+
+def test_a_list_that_two_lines_feed_has_no_line() -> None:
+    losses = [tensor()]
+    losses.append(tensor())
+    losses.extend([tensor()])
+    assert keepers() == {"list 'losses'": ("container", None)}
+
+
+def test_a_dictionary_and_a_queue() -> None:
+    cache: dict[Any, Any] = {}
+    cache[object()] = tensor()
+    assert keepers() == {"dict 'cache'": ("container", "cache[object()] = tensor()")}
+    del cache
+    queue = deque(maxlen=4)
+    queue.append([tensor()])
+    assert keepers() == {"deque 'queue'": ("container", "queue.append([tensor()])")}
+
+
+def test_a_variable_has_the_line_that_binds_it_anew() -> None:
+    total = 0.0
+    for _ in range(2):
+        total = total + tensor()
+    assert keepers() == {"'total'": ("variable", "total = total + tensor()")}
+
+
+def test_attributes_are_named_by_their_class() -> None:
+    trainer = Trainer()
+    line = 'self.history.append({"loss": tensor()})'
+    assert trainer.note() == {"Trainer.history[…]['loss']": ("container", line)}
+    trainer.history.clear()
+    assert trainer.hold() == {"Trainer.hidden": ("attribute", "self.hidden = tensor()")}
+    trainer.hidden = None
+    (found,) = trainer.sort().items()
+    assert found == ("Trainer.by_name['a']", ("container", 'self.by_name["a"].append(tensor())'))
+
+
+def test_an_attribute_of_a_class_and_of_a_module() -> None:
+    Trainer.best = tensor()
+    try:
+        assert list(keepers()) == ["Trainer.best"]
+    finally:
+        Trainer.best = None
+    net = torch.nn.Linear(2, 2)
+    net.cached = tensor()
+    assert keepers() == {"net.cached": ("attribute", None)}
+
+
+def test_the_closure_of_a_hook() -> None:
+    net = torch.nn.Linear(2, 2)
+
+    def watch() -> None:
+        seen = []
+
+        def hook(*_args: Any) -> None:
+            seen.append(tensor())
+
+        net.register_forward_hook(hook)
+
+    watch()
+    net(torch.zeros(1, 2))
+    (text,) = keepers()
+    assert text.startswith("list 'seen' in the closure of ")
+    assert text.endswith("hook, kept by net._forward_hooks[…]")
+    assert keepers()[text] == ("closure", "seen.append(tensor())")
+
+
+def test_the_cache_of_a_function() -> None:
+    @functools.cache
+    def mask(size: int) -> torch.Tensor:
+        return tensor() + size
+
+    mask(1)
+    mask(2)
+    (found,) = keepers().items()
+    assert found[0].startswith("the cache of ")
+    assert found[1] == ("cache", "return tensor() + size")
+
+
+def test_the_traceback_of_an_exception_that_is_kept() -> None:
+    def fail() -> None:
+        h = tensor()
+        h = torch.tanh(h)
+        raise torch.OutOfMemoryError(str(h.shape))
+
+    failures = []
+    try:
+        fail()
+    except torch.OutOfMemoryError as error:
+        failures.append(error)
+    text = "'h' of fail, in the traceback of OutOfMemoryError kept by list 'failures'"
+    assert keepers() == {text: ("traceback", "h = torch.tanh(h)")}
+    failures[:] = [str(one) for one in failures]
+    assert keepers() == {}
+
+
+def test_a_generator() -> None:
+    def batches() -> Iterator[int]:
+        batch = tensor()
+        yield batch.numel()
+
+    loader = batches()
+    next(loader)
+    assert keepers() == {"'batch' of the generator batches": ("closure", "batch = tensor()")}
+
+
+def test_the_graph_of_a_tensor() -> None:
+    weight = torch.ones(1, requires_grad=True)
+
+    def evaluate() -> Found:
+        total = 0.0
+        for _ in range(2):
+            total = total + (weight * tensor()).sum()
+        return keepers()
+
+    assert evaluate() == {"graph of 'total'": ("graph", "total = total + (weight * tensor()).sum()")}
+
+
+def test_a_metric_of_a_library_has_the_line_that_calls_it() -> None:
+    metric = torch.nn.Module()
+    metric.preds = []
+    # As a library's class does it: its own code is not the program's.
+    metric.update = metric.preds.append  # type: ignore[assignment]
+    metric.update(tensor())
+    assert keepers() == {"metric.preds[…]": ("container", "metric.update(tensor())")}
+
+
+class _Kept:
+    """Refers to itself."""
+
+    def __init__(self) -> None:
+        self.features = tensor()
+        self.score: Callable[[], Any] = lambda: self.features
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """Garbage stays."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    yield
+    if was_enabled:
+        gc.enable()
+    gc.collect()
+
+
+_MUCH = {"device": "cpu", "allocated_bytes": 1 << 40}
+"""More than variables explain."""
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_cycle_that_only_the_collector_would_free() -> None:
+    def work() -> None:
+        _Kept()
+
+    work()
+    assert keepers(_MUCH) == {"cycle through _Kept.score": ("cycle", "self.features = tensor()")}
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_what_is_freed_at_once_is_kept_by_nothing() -> None:
+    def work() -> None:
+        kept = _Kept()
+        kept.score = len  # type: ignore[assignment]
+
+    work()
+    assert keepers(_MUCH) == {}
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_gradient_with_a_graph() -> None:
+    def work() -> None:
+        x = tensor().requires_grad_()
+        (x * x).sum().backward(create_graph=True)
+
+    with pytest.warns(UserWarning, match="create_graph"):
+        work()
+    (found,) = keepers(_MUCH).items()
+    assert "its own .grad" in found[0]
+    assert found[1][0] == "cycle"
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_the_context_of_an_autograd_function() -> None:
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            ctx.doubled = tensor() * 2
+            return x * ctx.doubled.sum()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * ctx.doubled.sum()
+
+    out = Twice.apply(torch.ones(1, requires_grad=True))
+    assert keepers() == {"ctx.doubled of Twice, in the graph of 'out'": ("context", "ctx.doubled = tensor() * 2")}
+    del out
+
+
+def test_looking_keeps_nothing_alive() -> None:
+    losses = [tensor()]
+    value = tensor()
+    references = [weakref.ref(value), weakref.ref(losses[0])]
+    assert len(keepers()) == 2
+    del value
+    losses.clear()
+    assert [reference() for reference in references] == [None, None]
+
+
+def test_a_dictionary_that_the_program_has_of_its_variables_is_left_alone() -> None:
+    kept = tensor()
+    mine = locals()
+    before = dict(mine)
+    assert keepers() == {}
+    assert {name: id(value) for name, value in mine.items()} == {name: id(value) for name, value in before.items()}
+    del kept
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_an_output_that_its_own_context_keeps() -> None:
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            ctx.out = x * tensor()
+            return ctx.out
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return (gradient * ctx.out).sum()
+
+    def work() -> None:
+        Twice.apply(torch.ones(1, requires_grad=True))
+
+    work()
+    assert keepers(_MUCH) == {"cycle through ctx.out of Twice": ("cycle", "ctx.out = x * tensor()")}

@@ -1,0 +1,26 @@
+// The words of the page, in plain language.
+
+export const WORDS = [
+  ["peak", "the moment at which the most memory was in use"],
+  ["requested", "bytes as the program asked for them"],
+  ["allocated", "the same with what torch rounds each request up to"],
+  ["reserved", "what torch has taken from the device, in use or kept for later"],
+  ["capacity", "all the memory that the device has"],
+  ["steady state", "the steps after the first, which alone creates what stays (as the optimizer's state)"],
+  ["parameters", "the weights of the model"],
+  ["buffers", "what the model keeps beside its weights, as running means"],
+  ["gradients", "what backward leaves for each weight"],
+  ["optimizer state", "what the optimizer keeps for each weight, as Adam's two averages"],
+  ["activations", "results of forward that are kept because backward needs them"],
+  ["autograd detail", "what backward makes for itself on its way"],
+  ["temporaries", "results that are gone soon after they were made"],
+  ["workspaces", "scratch memory of libraries"],
+  ["communication", "buffers in which ranks exchange tensors"],
+  ["unattributed", "bytes of which nothing tells what they are for"],
+  ["certain, inferred", "the trace says what it is for; or it follows from the code that asked, and from when it came and went"],
+  ["segment", "one piece of memory that torch took from the device, and cuts into blocks"],
+  ["fragmentation", "free memory in pieces that are each too small for the next request"],
+  ["hatched gap", "a stretch of time that was not recorded, folded so that it takes little room"],
+  ["envelope", "where a pixel holds many moments: coloured up to the highest, the thin line is the lowest"],
+  ["stack", "the lines of code that were being run when the memory was asked for"],
+];
