@@ -34,6 +34,7 @@ _NAMES = {
     "recomputation-off": ("model.train() again", "a forward"),
     "second-copy": ("drop the second copy", "none"),
     "selective-recomputation": ("selective recomputation", "part of a forward"),
+    "several-contexts": ("set_device(local_rank)", "none"),
     "smaller-micro-batch": ("half the micro-batch", "more passes"),
     "state-on-every-rank": ("shard state over ranks", "communication"),
     "unstepped-gradients": ("freeze what is not stepped", "none"),

@@ -12,20 +12,11 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.driverless.bounds import Bounds
 from memtrace.hooks.driverless.known_data import KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
-from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
-from memtrace.hooks.fake.tensors.operators import READ, constant
 
-_BOUNDED = (
-    "nonzero",
-    "masked_select",
-    "_unique2",
-    "unique_dim",
-    "unique_consecutive",
-    "bincount",
-    "repeat_interleave.Tensor",
-)
+READ = "a value was read from the GPU and taken to be 1, or False for a flag"
 Kernel = Callable[..., Any]
 
 
@@ -41,14 +32,11 @@ class Operators:
     def install(self) -> None:
         """Put them in the place of CUDA's, for the rest of the process."""
         self._library = torch.library.Library("aten", "IMPL")
-        answers = self._bounds.answers()
         with warnings.catch_warnings():
             # torch says of each that it is replaced: that is what is meant.
             warnings.simplefilter("ignore")
-            for name in _BOUNDED:
-                operator = _operator(name)
-                if operator in answers:
-                    self._replace(name, self._exact_or(operator, answers[operator]))
+            for name, (operator, bound) in self._bounds.answers().items():
+                self._replace(name, self._exact_or(operator, bound))
             self._replace("_local_scalar_dense", self._scalar)
             self._replace("equal", self._equal)
         functional: Any = torch.nn.functional
@@ -112,9 +100,11 @@ class Operators:
         return one_hot
 
 
-def _operator(name: str) -> Any:
-    packet, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.aten, packet), overload or "default")
+def constant(dtype: torch.dtype) -> Any:
+    """Return what stands for a value that nobody computed: no loss is finite and zero at once, no flag is up."""
+    if dtype is torch.bool:
+        return False
+    return 1.0 if dtype.is_floating_point else complex(1.0) if dtype.is_complex else 1
 
 
 def _onto(device: Any, found: Any) -> Any:
