@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from memtrace.hooks.driverless.bounds import Bounds
-from memtrace.hooks.driverless.known_data import KnownData
+from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
+from memtrace.hooks.fake.tensors.reads import Reads
 
-READ = "a value was read from the GPU and taken to be 1, or False for a flag"
 Kernel = Callable[..., Any]
 
 
@@ -27,6 +27,8 @@ class Operators:
         self._data = data
         self._assumptions = assumptions
         self._bounds = bounds
+        known: Any = Known(data)
+        self._reads = Reads(known, assumptions)
         self._library: Any = None
 
     def install(self) -> None:
@@ -71,11 +73,7 @@ class Operators:
 
     def _scalar(self, one: Any) -> Any:
         self._assumptions.check()
-        known = self._data.on_host(one)
-        if known is not None:
-            return known.item()
-        self._assumptions.value(READ)
-        return constant(one.dtype)
+        return self._reads.scalar(one)
 
     def _equal(self, one: Any, other: Any) -> bool:
         if one.shape != other.shape:
@@ -98,13 +96,6 @@ class Operators:
             return original(tensor, num_classes)
 
         return one_hot
-
-
-def constant(dtype: torch.dtype) -> Any:
-    """Return what stands for a value that nobody computed: no loss is finite and zero at once, no flag is up."""
-    if dtype is torch.bool:
-        return False
-    return 1.0 if dtype.is_floating_point else complex(1.0) if dtype.is_complex else 1
 
 
 def _onto(device: Any, found: Any) -> Any:
