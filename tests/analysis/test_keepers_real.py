@@ -29,13 +29,11 @@ PROGRAMS = {
 SHARED = {
     "c03_torchmetrics_list_state": ("leak", "ap.", "ap.update("),
     "c05_exception_kept": ("kept", "in the traceback of OutOfMemoryError kept by list 'failures'", "h = torch.tanh("),
-    "c15_cached_masks": ("leak", "the cache of causal_mask", "torch.full("),
-    "c26_reference_cycle": ("kept", "cycle through Result.score", "self.features = "),
-    "c27_outputs_kept": ("outputs-of-step-before", "dict 'out'", None),
-    "c35_epoch_outputs": ("kept-for-steps", "list 'outputs'", None),
+    "c26_reference_cycle": ("kept-for-steps", "cycle through Result.score", "self.features = "),
     # Last: what it leaks is there in those after it.
     "c12_create_graph_backward": ("leak", "its own .grad", "backward(create_graph=True)"),
 }
+"""Of the programs that people reported those that nothing above is like; each costs seconds."""
 _OF_KEEPING = ("leak", "kept", "kept-for-steps")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.keepers.search import KeeperSearch  # noqa: E402
+from memtrace.hooks.keepers import search  # noqa: E402
 from memtrace.hooks.ownership.saved import SavedWalk  # noqa: E402
 from memtrace.schema.tables import KEEPERS  # noqa: E402
 
@@ -25,6 +25,16 @@ pytestmark = pytest.mark.skipif(
 
 NUM_BYTES = 4 * 1237
 """Of a tensor that these tests look for; nothing else in the process has as many."""
+
+
+@pytest.fixture(autouse=True)
+def without_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many objects a test run has, and however busy the machine is, searches come to their end."""
+    for limit in ("_SEARCH_NS", "_PASSES_NS"):
+        monkeypatch.setattr(search, limit, 10**11)
+    monkeypatch.setattr(search, "_LEAST_SHARE_OF_A_GROUP", 0)
+    monkeypatch.setattr(search, "_MAX_ASKED", 100)
+
 
 Found = dict[str, tuple[str, str | None]]
 """By keeper its kind and the text of its line."""
@@ -37,8 +47,9 @@ def tensor() -> torch.Tensor:
 
 def keepers(level: dict[str, Any] | None = None) -> Found:
     """Return what is found to keep the tensors that are looked for, from the caller's variables on."""
-    search = KeeperSearch(torch, SavedWalk(torch))
-    rows = search.rows({}, level or {}, innermost=sys._getframe(1), now_ns=1, step=1)
+    rows = search.KeeperSearch(torch, SavedWalk(torch)).rows(
+        {}, level or {}, innermost=sys._getframe(1), now_ns=1, step=1
+    )
     found = {}
     for row in rows:
         one = dict(zip(KEEPERS.column_names(), row, strict=True))
@@ -247,19 +258,6 @@ def test_what_is_freed_at_once_is_kept_by_nothing() -> None:
 
 
 @pytest.mark.usefixtures("without_collector")
-def test_a_gradient_with_a_graph() -> None:
-    def work() -> None:
-        x = tensor().requires_grad_()
-        (x * x).sum().backward(create_graph=True)
-
-    with pytest.warns(UserWarning, match="create_graph"):
-        work()
-    (found,) = keepers(_MUCH).items()
-    assert "its own .grad" in found[0]
-    assert found[1][0] == "cycle"
-
-
-@pytest.mark.usefixtures("without_collector")
 def test_the_context_of_an_autograd_function() -> None:
     class Twice(torch.autograd.Function):
         @staticmethod
@@ -312,3 +310,17 @@ def test_an_output_that_its_own_context_keeps() -> None:
 
     work()
     assert keepers(_MUCH) == {"cycle through ctx.out of Twice": ("cycle", "ctx.out = x * tensor()")}
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_gradient_with_a_graph() -> None:
+    # The last of all: what it leaks is there as long as the process.
+    def work() -> None:
+        x = tensor().requires_grad_()
+        (x * x).sum().backward(create_graph=True)
+
+    with pytest.warns(UserWarning, match="create_graph"):
+        work()
+    (found,) = keepers(_MUCH).items()
+    assert "its own .grad" in found[0]
+    assert found[1][0] == "cycle"

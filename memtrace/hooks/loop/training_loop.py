@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time_ns
@@ -37,7 +38,7 @@ from memtrace.paused_gc import paused_gc
 from memtrace.schema.names import Phase
 
 _FORWARDS_IN_A_ROW = frozenset(3 << at for at in range(20))
-"""After so many forwards without a backward what they left behind is looked at, ever more rarely."""
+"""After so many forwards of one module without a backward what they left behind is looked at, ever more rarely."""
 
 
 class TrainingLoop:
@@ -94,7 +95,7 @@ class TrainingLoop:
         self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
         self._mark = NO_MARK
         self._kept: list[Row] = []
-        self._num_forwards = 0
+        self._num_forwards: Counter[int] = Counter()
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._scaler_saw: tuple[int, bool] | None = None
         self.on_window: Callable[[], None] = lambda: None
@@ -137,8 +138,8 @@ class TrainingLoop:
             return
         self._between_steps()
         self.on_root()
-        self._num_forwards += 1
-        if self._num_forwards in _FORWARDS_IN_A_ROW:
+        self._num_forwards[id(module)] += 1
+        if self._num_forwards[id(module)] in _FORWARDS_IN_A_ROW:
             self._look_between_forwards()
         with_gradients = self._torch.is_grad_enabled()
         call = self._evaluation.call(
@@ -251,7 +252,7 @@ class TrainingLoop:
         """A call of `backward(tensors)` or `grad(outputs)` begins."""
         if not self.is_current_thread:
             return
-        self._num_forwards = 0
+        self._num_forwards.clear()
         self._between_steps()
         if self._step == 0 and self._seen_at_end is not None and self._phases.may_be_forward:
             # What might have been evaluation was the first forward of training.
