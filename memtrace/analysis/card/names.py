@@ -5,6 +5,7 @@ from __future__ import annotations
 from memtrace.analysis.results.report import Finding
 
 _NAMES = {
+    "kept": ("let go of what is kept", "none"),
     "leak": ("let go of what piles up", "none"),
     "fragmentation": ("keep sizes of blocks alike", "depends"),
     "activations-in-float": ("autocast to bfloat16", "rounding"),
