@@ -41,14 +41,22 @@ def register() -> None:
     """Give kernels for shapes to what would be taken apart without one. Affects: the dispatcher, once a process."""
     library = torch.library.Library("aten", "IMPL")
     library.impl("mish_backward", lambda _gradient, one: torch.empty_like(one), "AutogradMeta")
+    library.impl("dropout", _dropout, "AutogradMeta")
     _kept.append(library)
+
+
+def _dropout(one: Any, p: float, train: bool) -> Any:
+    """Drop out as CUDA does, with a mask of one byte an element, also where C++ asks: in written-out attention."""
+    if not train or p == 0:
+        return one
+    return _aten.native_dropout(one, p, True)[0] if p < 1 else one.mul(torch.zeros_like(one))
 
 
 _kept: list[Any] = []
 """What is registered lasts as long as this."""
 
 
-class _RmsNorm(torch.autograd.Function):
+class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]  # torch leaves it untyped
     """The kernel that CUDA has for an RMS norm, which keeps one number in float32 for each row."""
 
     @staticmethod
@@ -109,6 +117,8 @@ def temporary_bytes() -> dict[Any, Callable[[Any], int]]:
     return {
         # A product of gradient and output, which log_softmax does without (`SoftMax.cu`).
         _aten._softmax_backward_data.default: lambda args: _bytes(args[0]),
+        # Which scores are minus infinity, a byte each, for rows in which all are (`SoftMax.cpp`).
+        _aten._safe_softmax.default: lambda args: int(args[0].numel()),
         # Exponentials of the whole input, beside the largest and the sum of each row (`ReduceOps.cpp`).
         _aten.logsumexp.default: lambda args: _bytes(args[0]),
         _aten.mse_loss.default: _whole_bytes,

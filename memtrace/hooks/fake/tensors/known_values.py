@@ -206,8 +206,8 @@ class KnownValues:
                 return None
             return found
         if isinstance(value, dict):
-            found = {key: self._on_host(one) for key, one in value.items() if key != "pin_memory"}
-            return None if any(one is None and value[key] is not None for key, one in found.items()) else found
+            named = {key: self._on_host(one) for key, one in value.items() if key != "pin_memory"}
+            return None if any(one is None and value[key] is not None for key, one in named.items()) else named
         return value
 
     def _copied(self, target: Any, source: Any) -> None:
