@@ -62,7 +62,7 @@ def rows_of(name: str, folder: Path) -> list[str]:
     for share in SHARES:
         budget = int(plain["reserved_bytes"] * share)
         began = time.monotonic()
-        found = fix([*options, *keep, "--capacity", str(budget), "-o", plan, "--force"], command)
+        found = fix([*options, *keep, "--capacity", f"{budget}B", "-o", plan, "--force"], command)
         rows.append(row_of(name, share, budget, found, time.monotonic() - began))
         print(rows[-1], flush=True)
     return rows

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("scipy")
 
-from memtrace.forecast.fixing.solve import cheapest, smallest
+from memtrace.forecast.fixing.solve import TOO_LONG, cheapest, smallest
 from memtrace.forecast.fixing.step_model import Candidate, Span, StepModel
 
 GAP = 0.05
@@ -99,3 +99,20 @@ def test_what_fits_as_it_is_is_left_as_it_is() -> None:
     found = cheapest(model, model.peak_bytes)
     assert found is not None
     assert found.chosen == ()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(_BLOCK, min_size=1, max_size=7), st.floats(0.3, 1.0))
+def test_where_the_solver_takes_too_long_a_choice_is_made_without_it(
+    blocks: list[tuple[int, int, float]], share: float
+) -> None:
+    model = step(blocks)
+    target = int(model.peak_bytes * share)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("memtrace.forecast.fixing.solve._solve", lambda *_args, **_options: TOO_LONG)
+        found = cheapest(model, target)
+    if found is not None:
+        assert found.peak_bytes <= target
+        # Nothing in it is there for nothing.
+        for one in found.chosen:
+            assert int(model.level_with([name for name in found.chosen if name != one]).max()) > target

@@ -122,6 +122,18 @@ def _guard() -> Guard:
     return Guard(lambda *_: None, torch.compiler.is_compiling)
 
 
+def test_a_plan_of_another_program_is_told_of() -> None:
+    warned: list[str] = []
+    changed = Changed(
+        torch, Changes(recompute=("layers.0", "blocks.0")), None, _guard(), lambda _, message: warned.append(message)
+    )
+    changed.install()
+    train(1)
+    changed.tell_missing()
+    changed.finish()
+    assert warned == ["modules of the plan that were never run: 1, layers.0 first"]
+
+
 def test_evaluation_is_not_changed(apply: Apply) -> None:
     apply(Changes(recompute=("blocks.0",)))
     model = Model()
@@ -224,3 +236,11 @@ def test_autocast_is_put_around_the_outermost_forward(apply: Apply) -> None:
     apply(Changes(autocast="bfloat16"))
     assert Wrapper(nn.Linear(4, 4))(torch.randn(2, 4)).dtype is torch.float32
     assert nn.Sequential(nn.Linear(4, 4))(torch.randn(2, 4)).dtype is torch.bfloat16
+
+
+def test_the_program_may_profile_its_modules(apply: Apply) -> None:
+    apply(Changes(recompute=("0",)))
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
+    with torch.profiler.profile(with_stack=True, with_modules=True) as profile:
+        model(torch.randn(2, 4)).sum().backward()
+    assert any("linear" in one.key for one in profile.key_averages())

@@ -21,10 +21,17 @@ import numpy.typing as npt
 from memtrace.forecast.fixing.step_model import Candidate, StepModel
 from memtrace.store.columns import IntArray
 
-TIME_LIMIT_S = 5.0
+TIME_LIMIT_S = 4.0
 _GAP = 0.01
 _ALIKE = 0.05
 """Two blocks are identical whose costs and bytes differ by no more than this share."""
+
+_MOST_VARIABLES = 150
+"""With more candidates than this, identical neighbours are chosen together."""
+_INFEASIBLE = 2
+"""What SciPy reports of a program that has no solution."""
+TOO_LONG: tuple[str, ...] = ("",)
+"""Stands for an answer that was not found in time."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -54,6 +61,9 @@ def cheapest(model: StepModel, target_bytes: int) -> Solution | None:
     needed = levels - float(target_bytes)
     binding = np.flatnonzero(needed > -np.clip(-cuts, 0, None).sum(axis=1))
     found = _solve(costs, cuts[binding], needed[binding], model.candidates)
+    if found is TOO_LONG:
+        found, peak = _greedy(costs, cuts, levels, model.candidates, target_bytes)
+        return _solution(model, found) if peak <= target_bytes else None
     return None if found is None else _solution(model, found)
 
 
@@ -68,7 +78,9 @@ def smallest(model: StepModel) -> Solution:
     rows = np.hstack([cuts / scale, np.ones((len(cuts), 1))])
     costs = np.append(np.full(count, 1e-6), 1.0)
     found = _solve(costs, rows, levels / scale, model.candidates, is_share=True)
-    return _solution(model, () if found is None else found)
+    if not found:
+        found, _ = _greedy(np.ones(count), cuts, levels, model.candidates, 0)
+    return _solution(model, found)
 
 
 def _solution(model: StepModel, chosen: tuple[str, ...]) -> Solution:
@@ -78,7 +90,7 @@ def _solution(model: StepModel, chosen: tuple[str, ...]) -> Solution:
 def _solve(
     costs: Matrix, rows: Matrix, needed: Matrix, candidates: tuple[Candidate, ...], *, is_share: bool = False
 ) -> tuple[str, ...] | None:
-    """Return the candidates of the cheapest choice with rows @ choice ≥ needed."""
+    """Return the candidates of the cheapest choice with rows @ choice ≥ needed; `None` if there is no such choice."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     count, extra = len(candidates), int(is_share)
@@ -98,8 +110,47 @@ def _solve(
         options={"time_limit": TIME_LIMIT_S, "mip_rel_gap": _GAP},
     )
     if result.x is None:
-        return None
+        return None if result.status == _INFEASIBLE else TOO_LONG
     return tuple(one.name for one, value in zip(candidates, result.x, strict=False) if value > 0.5)
+
+
+def _greedy(
+    costs: Matrix, cuts: Matrix, levels: Matrix, candidates: tuple[Candidate, ...], target_bytes: int
+) -> tuple[tuple[str, ...], float]:
+    """Return a choice, and its peak, that takes at each largest moment what cuts most of it for its seconds.
+
+    It is as good as it comes, for steps with so many modules that the solver finds no choice in its time.
+    """
+    at = {one.name: index for index, one in enumerate(candidates)}
+    inside: dict[int, list[int]] = defaultdict(list)
+    for index, one in enumerate(candidates):
+        for outer in one.around:
+            inside[at[outer]].append(index)
+    chosen: set[int] = set()
+    best: tuple[float, tuple[int, ...]] = float(levels.max()), ()
+    closed = np.zeros(len(candidates), bool)
+    for _ in range(2 * len(candidates)):
+        level = levels - cuts[:, sorted(chosen)].sum(axis=1)
+        peak = float(level.max())
+        if peak < best[0]:
+            best = peak, tuple(sorted(chosen))
+        # What is inside a module that holds the moment goes with it, if it was chosen before.
+        gain = cuts[int(level.argmax())].copy()
+        for around, members in inside.items():
+            gain[around] -= sum(gain[member] for member in members if member in chosen)
+        worth = np.where(closed | (gain <= 0), -1.0, gain / np.maximum(costs, 1e-12))
+        if peak <= target_bytes or worth.max() <= 0:
+            break
+        taken = int(worth.argmax())
+        chosen = (chosen - set(inside[taken])) | {taken}
+        closed[[taken, *inside[taken]]] = True
+    kept = list(best[1])
+    for early in sorted(best[1], key=lambda index: -costs[index]):
+        # What came early may not be needed any more.
+        without = [other for other in kept if other != early]
+        if float((levels - cuts[:, without].sum(axis=1)).max()) <= max(target_bytes, best[0]):
+            kept = without
+    return tuple(candidates[index].name for index in kept), float((levels - cuts[:, kept].sum(axis=1)).max())
 
 
 def _rows(model: StepModel) -> tuple[Matrix, Matrix]:
@@ -130,11 +181,17 @@ def _orders(candidates: tuple[Candidate, ...], width: int) -> Matrix:
     """Return rows that say: of two identical blocks, not the later one without the earlier, or what holds that."""
     at = {one.name: index for index, one in enumerate(candidates)}
     rows: list[Matrix] = []
-    for earlier, later in _alike(candidates):
+    together = -(-len(candidates) // _MOST_VARIABLES)
+    for number, (earlier, later) in enumerate(_alike(candidates)):
         row = np.zeros(width)
         row[later] = 1.0
         row[[earlier, *(at[outer] for outer in candidates[earlier].around)]] = -1.0
         rows.append(row)
+        if (number + 1) % together:
+            row = np.zeros(width)
+            row[earlier] = 1.0
+            row[[later, *(at[outer] for outer in candidates[later].around)]] = -1.0
+            rows.append(row)
     return np.array(rows).reshape(-1, width)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -43,6 +44,7 @@ def install_alone(options: RecordOptions) -> None:
         guard = Guard(warn, torch.compiler.is_compiling)
         _changed = Changed(torch, options.changes, None, guard, warn)
         _changed.install()
+        atexit.register(_changed.tell_missing)
 
 
 class Changed:
@@ -94,6 +96,12 @@ class Changed:
                 register_optimizer_step_post_hook(wrap(lambda *_a, **_k: survey.step(), name="the survey"))
             )
 
+    def tell_missing(self) -> None:
+        """Warn of modules that a plan names and the program never ran: it is then another program than was searched."""
+        if self._waiting and self._names.num_roots:
+            missing = sorted(self._waiting)
+            self._warn("fix-missing", f"modules of the plan that were never run: {len(missing)}, {missing[0]} first")
+
     def finish(self) -> None:
         """Write the survey and take everything off."""
         if self._survey is not None:
@@ -110,21 +118,22 @@ class Changed:
         torch = self._torch
         original = torch.nn.Module.__call__
         enter, leave, is_compiling = self._enter, self._leave, torch.compiler.is_compiling
-        names, guard = self._names, self._guard
+        names, guard, precision = self._names, self._guard, self._precision
 
-        def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+        # Named as in torch: its profiler, where it traces frames, reads `self` of this one.
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if is_compiling() or guard.active:
-                return original(module, *args, **kwargs)
-            opened = enter(module, args, kwargs)
+                return original(self, *args, **kwargs)
+            opened = enter(self, args, kwargs)
             out = None
             has_failed = True
             try:
-                with self._precision(names.is_outermost):
-                    out = original(module, *args, **kwargs)
+                with precision(names.is_outermost):
+                    out = original(self, *args, **kwargs)
                 has_failed = False
                 return out
             finally:
-                leave(module, opened, out, has_failed)
+                leave(self, opened, out, has_failed)
 
         hide_from_warnings(call)
         self._patches.replace(torch.nn.Module, "__call__", call)

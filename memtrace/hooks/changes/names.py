@@ -31,7 +31,8 @@ class ModuleNames:
         self._names: dict[int, str] = {}
         self._known: dict[int, weakref.ref[Any]] = {}
         self._taken: set[str] = set()
-        self._num_roots = 0
+        self.num_roots = 0
+        """Modules that were called from outside any other."""
 
     def before(self, module: Any) -> None:
         """Forward pre-hook."""
@@ -60,8 +61,8 @@ class ModuleNames:
 
     def _name_all(self, root: Any) -> None:
         own = type(root).__name__
-        prefix = f"{own}." if self._num_roots else ""
-        self._num_roots += 1
+        prefix = f"{own}." if self.num_roots else ""
+        self.num_roots += 1
         found: dict[str, Any] = {}
         for path, module in modules_in(root):
             if self.name_of(module) is None:

@@ -84,7 +84,7 @@ def fixed_text(found: Fixed, *, plan: str | None) -> str:
 
 def _answer(found: Fixed) -> list[str]:
     size = format_bytes(found.budget_bytes)
-    budget = size if size == found.device else f"the {size} that torch can take of a {found.device}"
+    budget = size if size == found.device else f"the {size} that torch can take of the {found.device}"
     plain, best = found.plain, found.best
     how = "predicted" if found.is_predicted else "measured"
     needs = f"The program needs {format_bytes(plain.reserved_bytes)}"

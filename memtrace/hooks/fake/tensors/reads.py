@@ -22,6 +22,7 @@ _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _FAKE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _BETWEEN = (
     _FAKE_FOLDER,
+    os.path.join(os.path.dirname(os.path.dirname(_FAKE_FOLDER)), "driverless") + os.sep,
     *(_TORCH + name for name in ("_tensor.py", "_ops.py", "overrides.py", f"utils{os.sep}_python_dispatch.py")),
 )
 """Files whose frames lie between a read and who decides by it."""
