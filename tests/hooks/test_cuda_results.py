@@ -61,3 +61,18 @@ def test_a_norm_has_a_kernel_of_its_own(fake: Fake) -> None:  # noqa: F811
     weight = torch.empty(WIDTH, device="cuda", requires_grad=True)
     assert requests(fake, lambda x: torch.rms_norm(x, (WIDTH,), weight)) == ([WHOLE, 4 * ROWS], [WHOLE, 4 * WIDTH])
     assert requests(fake, F.logsigmoid) == ([WHOLE], [WHOLE])
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.aten, "_grouped_mm"), reason="this torch has no products of groups")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_experts_multiply_in_any_type(fake: Fake, dtype: torch.dtype) -> None:  # noqa: F811
+    experts, width = 4, 24
+    rows = torch.empty(ROWS, WIDTH, dtype=dtype, device="cuda", requires_grad=True)
+    weights = torch.empty(experts, WIDTH, width, dtype=dtype, device="cuda", requires_grad=True)
+    offsets = torch.zeros(experts, dtype=torch.int32, device="cuda")
+    out = torch._grouped_mm(rows, weights, offs=offsets)
+    assert (out.shape, out.dtype) == ((ROWS, width), dtype)
+    out.backward(torch.empty_like(out))
+    assert rows.grad is not None
+    assert weights.grad is not None
+    assert (rows.grad.shape, weights.grad.shape) == (rows.shape, weights.shape)

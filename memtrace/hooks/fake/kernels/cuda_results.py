@@ -17,6 +17,7 @@ import torch
 
 _aten = torch.ops.aten
 _NO_REDUCTION = 0
+_ROW_ALIGNMENT = 16
 
 Answer = Callable[..., Any]
 
@@ -33,6 +34,7 @@ def answers() -> dict[Any, Answer]:
         **{func: _whole_loss(func, at) for func, at in whole.items()},
         _aten.log_sigmoid_forward.default: lambda one: (torch.empty_like(one), one.new_empty(0)),
         _aten.col2im.default: _columns_summed,
+        **({_aten._grouped_mm.default: _grouped_product} if hasattr(_aten, "_grouped_mm") else {}),
         _aten.multi_margin_loss_backward.default: lambda _gradient, one, *_args, **_kwargs: torch.empty_like(one),
     }
 
@@ -94,6 +96,21 @@ def _whole_loss(func: Any, place: int) -> Answer:
         return _in_storage_of(max(math.prod(shape), 1), out)
 
     return answer
+
+
+def _grouped_product(one: Any, other: Any, offsets: Any = None, _bias: Any = None, dtype: Any = None) -> Any:
+    """Return products of groups of rows, as experts make them.
+
+    CUDA takes any type, the kernel for shapes bfloat16 only. Rows begin at multiples of 16 bytes (`GroupedMMUtils.h`).
+    """
+    rows, width = one.shape[-2], other.shape[-1]
+    dtype = dtype or one.dtype
+    step = max(_ROW_ALIGNMENT // dtype.itemsize, 1)
+    stride = -(-width // step) * step
+    if one.dim() == other.dim():
+        groups = one.shape[0] if one.dim() > 2 else offsets.numel()
+        return torch.empty_strided((groups, rows, width), (rows * stride, stride, 1), dtype=dtype, device="meta")
+    return torch.empty_strided((rows, width), (stride, 1), dtype=dtype, device="meta")
 
 
 def _columns_summed(one: Any, *args: Any, **kwargs: Any) -> Any:
