@@ -136,8 +136,8 @@ def _greedy(
             best = peak, tuple(sorted(chosen))
         # What is inside a module that holds the moment goes with it, if it was chosen before.
         gain = cuts[int(level.argmax())].copy()
-        for outer, members in inside.items():
-            gain[outer] -= sum(gain[one] for one in members if one in chosen)
+        for around, members in inside.items():
+            gain[around] -= sum(gain[member] for member in members if member in chosen)
         worth = np.where(closed | (gain <= 0), -1.0, gain / np.maximum(costs, 1e-12))
         if peak <= target_bytes or worth.max() <= 0:
             break
@@ -145,12 +145,12 @@ def _greedy(
         chosen = (chosen - set(inside[taken])) | {taken}
         closed[[taken, *inside[taken]]] = True
     kept = list(best[1])
-    for one in sorted(best[1], key=lambda index: -costs[index]):
+    for taken in sorted(best[1], key=lambda index: -costs[index]):
         # What came early may not be needed any more.
-        without = [other for other in kept if other != one]
+        without = [other for other in kept if other != taken]
         if float((levels - cuts[:, without].sum(axis=1)).max()) <= max(target_bytes, best[0]):
             kept = without
-    return tuple(candidates[one].name for one in kept), float((levels - cuts[:, kept].sum(axis=1)).max())
+    return tuple(candidates[index].name for index in kept), float((levels - cuts[:, kept].sum(axis=1)).max())
 
 
 def _rows(model: StepModel) -> tuple[Matrix, Matrix]:
