@@ -1,4 +1,5 @@
-"""Writes the pages that are made from code: docs/cli.md from each command's help, docs/trace-format.md from the schema.
+"""Writes the pages that are made from code: docs/cli.md from each command's help, docs/trace-format.md from the schema,
+docs/schemas/ from the result types.
 
 `python docs/generate.py` writes them, `--check` only says which are out of date (exit code 1). `make docs` runs it.
 """
@@ -17,6 +18,9 @@ from memtrace.cli.shell.errors import EXIT_CODES
 from memtrace.schema import tables
 from memtrace.schema.version import TRACE_VERSION
 
+sys.path.insert(0, str(Path(__file__).parent))
+from json_schemas import report_schema, trend_schema
+
 DOCS = Path(__file__).parent
 WIDTH = 100
 """Columns of the help texts. Fixed, since click would ask the terminal."""
@@ -30,6 +34,12 @@ need before it runs.
 EXIT_CODES_IN_A_SENTENCE = """
 An error is two lines on standard error, `error: …` with what and where and `hint: …` with what to try. A reader of the
 output that goes away (`| head`) changes no exit code, and files are written before anything is printed.
+""".strip()
+JSON_IN_A_SENTENCE = """
+`--json` prints a document with its `format` and `version`, and nothing else. Within a version keys may be added; one
+that changes its meaning, or goes, makes a new version. [schemas/report.json](schemas/report.json) and
+[schemas/trend.json](schemas/trend.json) are JSON Schemas, made from the result types, with what each key means. What
+was not recorded is null; sizes are bytes, times ns.
 """.strip()
 COMPLETION = """
 Shells complete commands and options after one line in their start-up file:
@@ -58,7 +68,8 @@ def cli_reference() -> str:
         assert command is not None
         context = click.Context(command, parent=root, info_name=name)
         sections += [f"## memtrace {name}", help_block(command, context)]
-    sections += ["## Exit codes", EXIT_CODES_IN_A_SENTENCE, exit_codes(), "## Shell completion", COMPLETION]
+    sections += ["## Exit codes", EXIT_CODES_IN_A_SENTENCE, exit_codes(), "## JSON", JSON_IN_A_SENTENCE]
+    sections += ["## Shell completion", COMPLETION]
     return "\n\n".join(sections) + "\n"
 
 
@@ -117,7 +128,12 @@ def generated_note(source: str) -> str:
     return f"<!-- Generated from {source} by `make docs`. Do not edit. -->"
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_reference, "trace-format.md": trace_format}
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_reference,
+    "trace-format.md": trace_format,
+    "schemas/report.json": report_schema,
+    "schemas/trend.json": trend_schema,
+}
 """Every generated page and what makes it."""
 
 
@@ -133,6 +149,7 @@ def main() -> int:
             continue
         stale.append(name)
         if not check:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     for name in stale:
         print(f"{'out of date' if check else 'wrote'}: docs/{name}")

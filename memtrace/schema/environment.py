@@ -18,5 +18,6 @@ RECORDED_VARIABLES = (
     "OMP_NUM_THREADS",
     "MALLOC_ARENA_MAX",
     "WORLD_SIZE",
+    "MEMTRACE_DRIVERLESS",
 )
-"""All of them change how much memory is taken."""
+"""All of them change how much memory is taken; under the last no GPU took part."""

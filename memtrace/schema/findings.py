@@ -38,6 +38,7 @@ SLUGS = (
     "recomputation-off",
     "second-copy",
     "selective-recomputation",
+    "several-contexts",
     "smaller-micro-batch",
     "state-on-every-rank",
     "unstepped-gradients",

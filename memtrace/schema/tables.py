@@ -238,7 +238,12 @@ KEEPERS = Table(
     row="one storage without an owner, and what of the program keeps it at a moment",
     columns=(
         _int("time_ns", "ns", "Unix time of the search"),
-        _int("step", "step", "step in which it was made, at its end or between two forwards"),
+        _int(
+            "step",
+            "step",
+            "step in which it was made, at its end or between two forwards; what was found at an end is told again "
+            "when the next step begins",
+        ),
         _text("device", "device"),
         _int("address", "address", "address of the storage"),
         _int("size_bytes", "bytes", "bytes of the storage"),

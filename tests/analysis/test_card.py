@@ -13,6 +13,7 @@ from memtrace.analysis.results.diagnosis import Resident, StepNeeds
 from memtrace.analysis.results.report import Note, RankReport, Report
 from memtrace.analysis.sentences.death import death_of
 from memtrace.analysis.sentences.verdict import verdict
+from memtrace.schema.findings import SLUGS
 from tests.fake_report import GIB, MIB, finding, gpt_rank, gpt_report, out_of_memory
 
 OWN = {"file": "/home/ada/tiny-gpt/train.py", "line": 31, "function": "main"}
@@ -218,3 +219,12 @@ def test_what_was_not_seen_is_one_line_with_the_rest_counted() -> None:
     assert line is not None
     assert line.startswith("1 event, ")
     assert " more" in line
+
+
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if slug not in ("oom", "rank-died")])
+def test_every_finding_has_a_name_short_enough_for_a_line(slug: str) -> None:
+    one = replace(finding(), slug=slug)
+    (change,) = card_of(report(gpt_rank(), one)).changes
+    assert change.name != one.title
+    assert len(change.name) <= 34
+    assert len(change.price) <= 20

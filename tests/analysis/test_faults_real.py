@@ -75,3 +75,12 @@ def test_a_program_without_a_fault_is_warned_of_nothing(runs: Path) -> None:
     for name in EXPECTED:
         warned = [one.slug for one in report_of(runs, f"{name}-healthy").findings if one.severity != "info"]
         assert warned == [], name
+
+
+def test_what_costs_nothing_comes_before_what_costs_compute(runs: Path) -> None:
+    findings = report_of(runs, "one_backward").findings
+    found = [one.slug for one in findings]
+    assert found.index("one-backward") < found.index("smaller-micro-batch")
+    # Six forwards of a network of five layers, the head among them, are no thirty layers.
+    layers = [one.evidence["num_layers_at_peak"] for one in findings if one.slug == "full-recomputation"]
+    assert max(layers, default=0) <= 5

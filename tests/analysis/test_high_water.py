@@ -19,7 +19,9 @@ def run(*unrecorded: int | None, source: str = "cpu_profiler") -> RankTrace:
     steps = [step(0, 0, 5), step(1, 5, 25)]
     for at, mark in enumerate(unrecorded):
         steps.append(step(at + 2, 25 + 10 * at, 35 + 10 * at, recorded=False, high_water_bytes=mark))
-    return rank_trace(header={"sources": {"events": source}}, events=rows, windows=[window(0, 2, initial=0)], steps=steps)
+    return rank_trace(
+        header={"sources": {"events": source}}, events=rows, windows=[window(0, 2, initial=0)], steps=steps
+    )
 
 
 def analysis(trace: RankTrace, capacity: int | None = None) -> RankAnalysis:

@@ -18,6 +18,8 @@ CASES: dict[str, tuple[str, str | None, bool]] = {
     "c07_eval_keeps_logits": ("evaluation-outputs", "found.append(", True),
     "c09_checkpoint_kept": ("second-copy", "ckpt = torch.load(", True),
     "c10_frozen_base_gets_grads": ("unstepped-gradients", "loss.backward()", False),
+    # Model and loss are called by two lines, of which the one that runs the program is the first that both share.
+    "c17_longest_batch": ("odd-batch", None, True),
     "c18_checkpointing_off_after_eval": ("recomputation-off", "checkpoint(block, x", True),
     "c21_logprob_gather": ("large-logits", "log_softmax(-1).gather(", True),
     "c31_autocast_around_loop": ("autocast-copies", "loss = net(x)", True),

@@ -145,3 +145,14 @@ def test_the_card_is_there_without_scripts(open_report: OpenReport) -> None:
     assert page.locator(".card-peak b").inner_text() == format_bytes(report.ranks[0].peak.allocated_bytes)
     assert page.locator("noscript p").is_visible()
     context.close()
+
+
+@pytest.mark.browser
+def test_a_report_of_nothing_opens_and_prints(open_report: OpenReport) -> None:
+    opened = open_report(Report(verdict="Nothing could be read.", ranks=(), findings=(), warnings=(), title="x"))
+    assert opened.text("#verdict") == "Nothing could be read."
+    for key in ("?", "Escape", "2", "]", "/", "c", "x", "t"):
+        opened.page.keyboard.press(key)
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    opened.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.text("#verdict") == "Nothing could be read."

@@ -92,7 +92,9 @@ def test_what_is_proposed_was_run_computes_the_same_and_can_be_applied(
 def test_a_prediction_is_made_to_fit_without_a_gpu(tmp_path: Path, run_memtrace: RunMemtrace) -> None:
     batch = 1 << 17
     budget = 5 * batch * 512 * (4 + 4 + 1)
-    code, found = fix(run_memtrace, tmp_path, "--capacity", f"{budget}B", "--keep", "precision", *command("cuda", batch))
+    code, found = fix(
+        run_memtrace, tmp_path, "--capacity", f"{budget}B", "--keep", "precision", *command("cuda", batch)
+    )
     best = found["rungs"][0]
     assert (code, found["source"]) == (0, "predicted")
     assert best["reserved_bytes"] <= budget

@@ -24,6 +24,10 @@ assert x[x > 0].shape == (8 * 64,)
 assert torch.unique(x).numel() == 8 * 64
 assert float(model(x).sum()) == 1.0 and torch.isfinite(torch.tensor(model(x).mean().item()))
 assert not torch.isnan(x).any()
+assert (model(x) < 5).all(), "a check that guards an error passes"
+torch.distributions.Normal(x, x.abs(), validate_args=True)
+if not torch.isfinite(model(x)).all():
+    raise ValueError("not finite")
 big = nn.Linear(1024, 1024)
 torch.save({"weight": model.weight}, "model.pt")
 assert torch.load("model.pt")["weight"].is_cuda

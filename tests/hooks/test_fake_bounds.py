@@ -147,7 +147,7 @@ def test_without_a_largest_shape_the_program_ends(fake: Fake, call: Call, remedy
 
 
 def test_classes_must_be_told(fake: Fake) -> None:
-    bounds = Bounds(fake.memory, fake.assumptions)
+    bounds = Bounds(fake.memory, fake.assumptions, fake.mode.known)
     words = torch.empty(4, dtype=torch.int64, device="meta")
     assert shapes(bounds.one_hot(words, 7)) == [((4, 7), torch.int64)]
     assert shapes(bounds.one_hot(torch.tensor([0, 2]))) == [((2, 3), torch.int64)]

@@ -24,7 +24,7 @@ class Fake:
         self.memory.start()
         self.assumptions = Assumptions(lambda *_: None)
         self.operators = Operators(self.memory, Kernels(self.memory, (8, 0)), self.assumptions)
-        self.functions = Functions(self.memory, self.assumptions, Attention((8, 0)))
+        self.functions = Functions(self.memory, self.assumptions, Attention((8, 0)), self.operators.reads)
 
     def taken(self) -> list[int]:
         """Return the sizes of allocations since the last look."""
@@ -83,7 +83,7 @@ def test_a_tensor_says_that_it_is_on_the_gpu(fake: Fake) -> None:
 
 
 def test_values_that_are_read_are_assumed_and_said(fake: Fake) -> None:
-    loss = torch.ones((), device="cuda")
+    loss = torch.randn((), device="cuda")
     read = {"a value was read from the GPU and taken to be 1, or False for a flag"}
     assert (loss.item(), float(loss), int(loss), bool(loss)) == (1.0, 1.0, 1, True)
     assert fake.whats() == read

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 from memtrace.hooks.fake.events.assumptions import OPERATOR, REFUSED, VALUES, Assumptions  # noqa: E402
 from memtrace.hooks.fake.events.storages import CUDA, FakeMemory  # noqa: E402
 from memtrace.hooks.fake.kernels.workspaces import Kernels  # noqa: E402
-from memtrace.hooks.fake.tensors.operators import Operators, constant  # noqa: E402
+from memtrace.hooks.fake.tensors.operators import Operators  # noqa: E402
+from memtrace.hooks.fake.tensors.reads import constant  # noqa: E402
 
 NUMBERS = 1024
 BYTES = NUMBERS * 4
@@ -130,11 +131,12 @@ def test_tensors_of_two_devices_meet(fake: Fake) -> None:
     assert (device + torch.tensor(1.0)).is_meta
     host = torch.ones(3)
     assert fake.taken() == 2 * 3 * 4
-    device.copy_(host)
-    assert fake.taken() == 0
     host.fill_(7).copy_(device)
     assert host.tolist() == [7, 7, 7]
     assert device.to("cpu").tolist() == [1, 1, 1]
+    device.copy_(host)
+    assert fake.taken() == 0
+    assert host.zero_().copy_(device).tolist() == device.to("cpu").tolist() == [7, 7, 7]
 
 
 def test_what_has_nothing_to_do_with_the_device_runs_as_ever(fake: Fake) -> None:

@@ -107,7 +107,10 @@ def requests(sizes: list[int], without: set[int] = frozenset()) -> list[int]:  #
 def test_autocast_casts_as_it_says(runs: Runs) -> None:
     phases = zip(runs["autocast"]["cpu"]["phases"], runs["autocast"]["cuda"]["phases"], strict=True)
     for (phase, real), (_, fake) in phases:
-        # The host's kernels copy where types are mixed; nothing else differs, neither what stays nor the peak.
-        assert not Counter(fake) - Counter(real), phase
+        # The host's kernels copy where types are mixed, and CUDA's softmax multiplies gradient and output first;
+        # nothing else differs, neither what stays nor the peak.
+        product = 4 * BATCH * ROWS * ROWS
+        allowed = Counter([product, -product]) if phase == "backward" else Counter()
+        assert Counter(fake) - Counter(real) == allowed, phase
         assert sum(fake) == sum(real)
         assert max(accumulate(fake), default=0) == max(accumulate(real), default=0)

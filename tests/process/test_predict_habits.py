@@ -78,7 +78,7 @@ for made in (
 assert isinstance(cuda, torch.device) and type(cuda) == torch.device and torch.device("cpu").type == "cpu"
 assert one.type() == "torch.cuda.FloatTensor" and torch.ones(1).type() == "torch.FloatTensor"
 assert isinstance(one, torch.cuda.FloatTensor) and not isinstance(torch.ones(1), torch.cuda.FloatTensor)
-assert "cuda:0" in repr(one) and f"{one.sum():.1f}" == "1.0" and str(torch.ones(1)) == "tensor([1.])"
+assert "cuda:0" in repr(one) and f"{one.sum():.1f}" == "200.0" and str(torch.ones(1)) == "tensor([1.])"
 assert torch.empty(3, pin_memory=True).device.type == "cpu"
 torch.set_default_device("cuda")
 assert torch.ones(3).is_cuda and torch.tensor([1.0]).is_cuda and not torch.ones(3, device="cpu").is_cuda

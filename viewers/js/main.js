@@ -244,7 +244,7 @@ addEventListener("hashchange", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.recolor?.());
 // On paper every view stands below the other. What they draw from is there by then, so that they are drawn before the event ends.
-addEventListener("beforeprint", () => printed(root, place.view, shownViews(), (name) => viewOf(app.rank(), name)));
+addEventListener("beforeprint", () => payload.ranks.length && printed(root, place.view, shownViews(), (name) => viewOf(app.rank(), name)));
 addEventListener("afterprint", () => {
   delete root.dataset.printing;
   build();

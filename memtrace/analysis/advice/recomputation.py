@@ -46,28 +46,31 @@ def _recomputation(case: Case, what: str) -> Finding | None:
     if not regions or (what == FULL and _recomputes(case)):
         return None
     cut = Cut(
-        start=np.concatenate([np.full(len(rows), start, np.int64) for rows, start, _ in regions]),
-        end=np.concatenate([np.full(len(rows), end, np.int64) for rows, _, end in regions]),
-        size_bytes=case.lifetimes.size_bytes[np.concatenate([rows for rows, _, _ in regions])],
+        start=np.concatenate([np.full(len(rows), start, np.int64) for rows, start, *_ in regions]),
+        end=np.concatenate([np.full(len(rows), end, np.int64) for rows, _, end, _ in regions]),
+        size_bytes=case.lifetimes.size_bytes[np.concatenate([rows for rows, *_ in regions])],
     )
     new_peak = case.new_peak(cut)
     if new_peak is None:
         return None
     inner = "layer" if what == FULL else "attention"
-    live = [rows for rows, start, end in regions if start <= case.peak_moment < end]
+    live = [one for one in regions if one[1] <= case.peak_moment < one[2]]
+    # A layer that ran in several forwards before one backward is one layer.
+    number = len({module for *_, module in live})
+    times = f" of {len(live) / number:.0f} forwards" if len(live) > number else ""
     return Finding(
         slug="full-recomputation" if what == FULL else "selective-recomputation",
         severity="info",
-        title=f"Activations inside {len(live)} {inner}s could be computed again: "
+        title=f"Activations inside {number} {inner}s{times} could be computed again: "
         f"{format_bytes(case.at_peak(cut))} at the peak",
-        evidence={"activations_dropped_at_peak_bytes": case.at_peak(cut), f"num_{inner}s_at_peak": len(live)},
+        evidence={"activations_dropped_at_peak_bytes": case.at_peak(cut), f"num_{inner}s_at_peak": number},
         change=f"{_CHANGES[what]}.",
         cost=_COSTS[what],
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,
         new_peak_bytes=new_peak,
         rank=case.history.rank.rank,
-        where=place_of(case.history, np.concatenate(live)),
+        where=place_of(case.history, np.concatenate([rows for rows, *_ in live])),
     )
 
 
@@ -77,11 +80,13 @@ def _recomputes(case: Case) -> bool:
     return bool((rank.table("phases")["phase"] == rank.string_id(Phase.RECOMPUTE.value)).any())
 
 
-def _regions(case: Case, what: str) -> Iterator[tuple[IntArray, int, int]]:
-    """Yield of each forward the allocations that it would drop, and the moments from when and until when."""
+def _regions(case: Case, what: str) -> Iterator[tuple[IntArray, int, int, int]]:
+    """Yield of each forward the allocations that it would drop, from when and until when, and the module."""
     rank, lifetimes, moments = case.history.rank, case.lifetimes, case.history.moments
     chosen = forwards(rank, what)
-    activations = np.flatnonzero(case.is_category(Category.ACTIVATION) & (case.start_ns != NULL))
+    # What evaluation keeps no backward could bring back.
+    trained = ~case.in_phase(Phase.EVALUATION) & (case.start_ns != NULL)
+    activations = np.flatnonzero(case.is_category(Category.ACTIVATION) & trained)
     if not len(chosen) or not len(activations):
         return
     times = case.start_ns[activations]
@@ -98,4 +103,5 @@ def _regions(case: Case, what: str) -> Iterator[tuple[IntArray, int, int]]:
         live = rows[lifetimes.in_use_end[rows] > end]
         dropped = live[is_dropped(lifetimes.size_bytes[live])]
         if len(dropped):
-            yield dropped, end, int(lifetimes.in_use_end[dropped].min())
+            module = int(rank.table("scopes")["module"][region[members[0]]])
+            yield dropped, end, int(lifetimes.in_use_end[dropped].min()), module

@@ -43,10 +43,10 @@ def _largest(rank: RankReport) -> str:
     num_bytes, words = peak.by_category[name], CATEGORY_WORDS[Category(name)]
     head = f"{words[:1].upper()}{words[1:]}, {percent(num_bytes, total)} of the peak"
     row = next((one for one in rank.top_stacks if one.category == name and one.frames), None)
-    frame = None if row is None else (own_frames(row.frames) or [None])[0]
-    if row is None or frame is None:
+    frames = [] if row is None else own_frames(row.frames)
+    if row is None or not frames:
         return f"{head}."
-    return f"{head}; {format_bytes(row.num_bytes)} of it at {short_place(frame)}."
+    return f"{head}; {format_bytes(row.num_bytes)} of it at {short_place(frames[0])}."
 
 
 def _at(finding: Finding) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from memtrace.analysis.results.report import Finding
 
 _NAMES = {
+    "kept": ("let go of what is kept", "none"),
     "leak": ("let go of what piles up", "none"),
     "fragmentation": ("keep sizes of blocks alike", "depends"),
     "activations-in-float": ("autocast to bfloat16", "rounding"),
@@ -34,6 +35,7 @@ _NAMES = {
     "recomputation-off": ("model.train() again", "a forward"),
     "second-copy": ("drop the second copy", "none"),
     "selective-recomputation": ("selective recomputation", "part of a forward"),
+    "several-contexts": ("set_device(local_rank)", "none"),
     "smaller-micro-batch": ("half the micro-batch", "more passes"),
     "state-on-every-rank": ("shard state over ranks", "communication"),
     "unstepped-gradients": ("freeze what is not stepped", "none"),

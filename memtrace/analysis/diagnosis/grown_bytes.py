@@ -73,7 +73,7 @@ def peak_without(history: DeviceHistory, leak: Leak) -> tuple[int, int | None]:
     if not ended or not any(span.first <= int(level.argmax()) <= span.last for span in ended):
         return height, None
     lower, first, starts = level.copy(), ended[0], history.moments.epoch_starts()
-    for before, after in itertools.pairwise([*ended, None]):
+    for before, after in zip(ended, [*ended[1:], None], strict=True):
         stop = len(lower) if after is None else after.last + 1
         # Behind a gap a step begins where the recording does.
         begin = int(max(before.last, starts[starts < stop].max(initial=0)))

@@ -107,8 +107,9 @@ def _kept_by(leak: Leak, growing: Growing, group: Sequence[int], kept: KeptAlloc
     """Return a leak with what keeps it, and where nothing else tells its line, with the line that feeds that."""
     if kept is None:
         return leak
-    places = growing.growth.places
-    keeper = kept.keeper_of(places.rows[np.isin(places.of_row, list(group))])
+    growth, judged = growing.growth, {at for place in group for at in growing.judged[place]}
+    chosen = np.isin(growth.places.of_row, list(group)) & np.isin(growth.born, sorted(judged))
+    keeper = kept.keeper_of(growth.places.rows[chosen])
     if keeper is None:
         return leak
     has_line = keeper.where is not None and keeper.where["line"] is not None

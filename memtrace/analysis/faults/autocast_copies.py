@@ -15,6 +15,7 @@ from collections import Counter
 import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
+from memtrace.analysis.device.byte_levels import running_level
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.steps import step_spans
 from memtrace.analysis.faults.over_gaps import cuts_over_gaps
@@ -100,10 +101,8 @@ def _beyond_their_use(case: Case, rows: IntArray) -> list[Cut]:
             num_bytes.append(size)
     there = np.zeros(len(case.level), np.int64)
     for cut in cuts_over_gaps(case, rows):
-        for start, end, size in zip(cut.start.tolist(), cut.end.tolist(), cut.size_bytes.tolist(), strict=True):
-            there[start:end] += size
+        there += running_level(cut.start, cut.end, cut.size_bytes, len(there))
     # No more than is known, or not known otherwise, to be there.
-    enough = [there[start] >= sum(size * count for size, count in copies.items()) for start in starts]
-    columns = (np.array(column, np.int64)[np.array(enough, np.bool_)] for column in (starts, ends, num_bytes))
-    start, end, size = columns
-    return [Cut(start=start, end=end, size_bytes=size)]
+    enough = np.array([there[start] >= sizes[rows].sum() for start in starts], np.bool_)
+    columns = [np.array(column, np.int64)[enough] for column in (starts, ends, num_bytes)]
+    return [Cut(start=columns[0], end=columns[1], size_bytes=columns[2])]

@@ -12,8 +12,6 @@ is most of the peak.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
@@ -110,7 +108,7 @@ def _kept(case: Case, spans: tuple[StepSpan, ...], rate: int) -> IntArray:
     ended = [span for span in spans if span.step >= 1]
     lowest = min(int(level[span.last]) for span in ended)
     kept = np.zeros(len(level), np.int64)
-    for before, after in itertools.pairwise([*ended, None]):
+    for before, after in zip(ended, [*ended[1:], None], strict=True):
         last, steps = (len(level) - 1, before.step) if after is None else (after.last, after.step - 1)
         begin = int(max(before.last + 1, starts[starts <= last].max(initial=0)))
         above = np.minimum.accumulate(level[begin : last + 1]) - lowest

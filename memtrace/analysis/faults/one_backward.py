@@ -25,8 +25,8 @@ from memtrace.schema.names import Category
 from memtrace.store.columns import IntArray
 from memtrace.units import format_bytes
 
-_LEAST_FORWARDS = 3
-"""Two are common where both are needed at once: real and made images, a sentence and its paraphrase."""
+_LEAST_FORWARDS = 4
+"""Two or three are common where they are needed at once: real and made images, an anchor and its like and unlike."""
 
 
 def one_backward(case: Case) -> Finding | None:

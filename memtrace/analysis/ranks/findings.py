@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from memtrace.analysis.ranks.contexts import shared_devices
 from memtrace.analysis.results.ranks import Outlier, RankRow, RankSaving, RanksResult
 from memtrace.analysis.results.report import Finding, RankReport
 from memtrace.analysis.sentences.words import CATEGORY_WORDS
@@ -32,7 +33,8 @@ def findings_of_run(
         return tuple(findings)
     of_copies = [one for one in findings if one.slug == _COPIES]
     others = [one for one in findings if one.slug != _COPIES]
-    return (*others, *_died(overview, reports), *_imbalance(overview), *_copies(overview, of_copies))
+    of_run = (*_died(overview, reports), *_imbalance(overview), *_copies(overview, of_copies))
+    return (*others, *of_run, *shared_devices(reports))
 
 
 def _died(overview: RanksResult, reports: Sequence[RankReport]) -> Iterator[Finding]:

@@ -83,13 +83,13 @@ def _of_exception(
     thread = exception.get("thread")
     at = "" if where is None else f" at {_place(where)}"
     said = _first_line(message)
-    found = {"status": status, "exception": kind, "message": message if isinstance(message, str) else None}
-    found |= {"where": where, "said": said}
+    how = "exception", f"died of {kind}{at}"
     if thread is not None and status == 0:
-        return _death(rank, ranks, "thread", f"went on when its thread {thread} died of {kind}{at}", **found)
-    if kind == "KeyboardInterrupt":
-        return _death(rank, ranks, "interrupt", f"was interrupted ({kind}){at}", **found)
-    return _death(rank, ranks, "exception", f"died of {kind}{at}", **found)
+        how = "thread", f"went on when its thread {thread} died of {kind}{at}"
+    elif kind == "KeyboardInterrupt":
+        how = "interrupt", f"was interrupted ({kind}){at}"
+    text = message if isinstance(message, str) else None
+    return _death(rank, ranks, *how, status=status, exception=kind, message=text, where=where, said=said)
 
 
 def _death(

@@ -73,7 +73,7 @@ def _read(path: Path) -> Mapping[str, Any] | None:
     if "tool.memtrace" not in text and "memtrace" not in text:
         return None
     try:
-        import tomllib
+        import tomllib  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         # Python 3.10 has no reader of TOML of its own.
         return None

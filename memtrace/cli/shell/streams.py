@@ -16,7 +16,7 @@ from typing import Any
 class _Pipe(io.FileIO):
     """A pipe that becomes the null device when nobody reads it any more."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
         """Write, or drop what has no reader."""
         try:
             return super().write(data)

@@ -145,9 +145,9 @@ def _greedy(
         chosen = (chosen - set(inside[taken])) | {taken}
         closed[[taken, *inside[taken]]] = True
     kept = list(best[1])
-    for taken in sorted(best[1], key=lambda index: -costs[index]):
+    for early in sorted(best[1], key=lambda index: -costs[index]):
         # What came early may not be needed any more.
-        without = [other for other in kept if other != taken]
+        without = [other for other in kept if other != early]
         if float((levels - cuts[:, without].sum(axis=1)).max()) <= max(target_bytes, best[0]):
             kept = without
     return tuple(candidates[index].name for index in kept), float((levels - cuts[:, kept].sum(axis=1)).max())

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
 from typing import Any
 
 from memtrace.hooks.driverless import host, ranks
+from memtrace.hooks.driverless.bounds import Bounds
 from memtrace.hooks.driverless.known_data import KnownData
 from memtrace.hooks.driverless.operators import Operators
 from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.files import safetensors
 from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
-from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
 from memtrace.schema.options import PredictOptions
 from memtrace.schema.predicted import COMPILED
 
@@ -36,9 +35,7 @@ class DriverlessDevice:
         """
         if not self._data.is_there:
             raise RuntimeError("the stand-ins for NVIDIA's libraries are not loaded (LD_PRELOAD was changed)")
-        # The bounds ask a memory only about tensors that are no CUDA tensors to C++.
-        bounds = Bounds(_NO_MEMORY, self._assumptions)
-        Operators(self._data, self._assumptions, bounds).install()
+        Operators(self._data, self._assumptions, Bounds(self._assumptions)).install()
         host.spare_first_values()
         host.step_scaled()
         ranks.install(self._gpu.world_size)
@@ -63,6 +60,3 @@ class DriverlessDevice:
             message = f"files that the program wrote went to a scratch folder and are gone: {self._scratch.num_files}"
             found.append(("predicted-values", message))
         return found
-
-
-_NO_MEMORY: Any = SimpleNamespace(adopt=lambda *_args: None, kind_of=lambda _one: None)

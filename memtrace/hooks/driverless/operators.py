@@ -12,20 +12,11 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.driverless.known_data import KnownData
+from memtrace.hooks.driverless.bounds import Bounds
+from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
-from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
-from memtrace.hooks.fake.tensors.operators import READ, constant
+from memtrace.hooks.fake.tensors.reads import Reads
 
-_BOUNDED = (
-    "nonzero",
-    "masked_select",
-    "_unique2",
-    "unique_dim",
-    "unique_consecutive",
-    "bincount",
-    "repeat_interleave.Tensor",
-)
 Kernel = Callable[..., Any]
 
 
@@ -36,19 +27,18 @@ class Operators:
         self._data = data
         self._assumptions = assumptions
         self._bounds = bounds
+        known: Any = Known(data)
+        self._reads = Reads(known, assumptions)
         self._library: Any = None
 
     def install(self) -> None:
         """Put them in the place of CUDA's, for the rest of the process."""
         self._library = torch.library.Library("aten", "IMPL")
-        answers = self._bounds.answers()
         with warnings.catch_warnings():
             # torch says of each that it is replaced: that is what is meant.
             warnings.simplefilter("ignore")
-            for name in _BOUNDED:
-                operator = _operator(name)
-                if operator in answers:
-                    self._replace(name, self._exact_or(operator, answers[operator]))
+            for name, (operator, bound) in self._bounds.answers().items():
+                self._replace(name, self._exact_or(operator, bound))
             self._replace("_local_scalar_dense", self._scalar)
             self._replace("equal", self._equal)
         functional: Any = torch.nn.functional
@@ -83,11 +73,7 @@ class Operators:
 
     def _scalar(self, one: Any) -> Any:
         self._assumptions.check()
-        known = self._data.on_host(one)
-        if known is not None:
-            return known.item()
-        self._assumptions.value(READ)
-        return constant(one.dtype)
+        return self._reads.scalar(one)
 
     def _equal(self, one: Any, other: Any) -> bool:
         if one.shape != other.shape:
@@ -110,11 +96,6 @@ class Operators:
             return original(tensor, num_classes)
 
         return one_hot
-
-
-def _operator(name: str) -> Any:
-    packet, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.aten, packet), overload or "default")
 
 
 def _onto(device: Any, found: Any) -> Any:

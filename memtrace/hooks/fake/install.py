@@ -21,6 +21,7 @@ from memtrace.hooks.fake.files import safetensors
 from memtrace.hooks.fake.files import torch_checkpoints as checkpoints
 from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
+from memtrace.hooks.fake.kernels import cuda_results
 from memtrace.hooks.fake.kernels.attention import Attention
 from memtrace.hooks.fake.kernels.workspaces import Kernels
 from memtrace.hooks.fake.tensors.autocast import Autocast
@@ -41,7 +42,11 @@ class FakeDevice:
         self._settings = AskedSettings(self.memory, warn)
         self._operators = Operators(self.memory, Kernels(self.memory, gpu.capability), self._assumptions)
         self._functions = Functions(
-            self.memory, self._assumptions, Attention(gpu.capability), num_devices=gpu.gpus_per_node
+            self.memory,
+            self._assumptions,
+            Attention(gpu.capability),
+            self._operators.reads,
+            num_devices=gpu.gpus_per_node,
         )
 
     def install(self) -> None:
@@ -59,6 +64,7 @@ class FakeDevice:
         distributed.install(self.gpu.world_size, self.memory)
         cuda_api.install_versions()
         Autocast().install()
+        cuda_results.register()
         self._redirect_files()
         # transformers loads weights in threads of its own, where no mode of this thread is asked.
         os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from collections.abc import Iterator
 from time import thread_time_ns
 from types import FrameType, FunctionType, ModuleType
@@ -108,8 +109,11 @@ class Ancestors:
         return next((known[id(one)] for one in gc.get_referents(referrer) if id(one) in known), None)
 
 
-def who_keeps(tensor: Any, edges: Edges, context_class: type, *, until_ns: int) -> Answer | None:
+def who_keeps(reference: weakref.ref[Any], edges: Edges, context_class: type, *, until_ns: int) -> Answer | None:
     """Return what keeps a tensor that no variable leads to; nothing where that does not show in Python."""
+    tensor = reference()
+    if tensor is None:
+        return None
     ancestors = Ancestors(tensor, edges, until_ns=until_ns)
     ancestors.climb()
     for module, at in ancestors.roots:

@@ -56,6 +56,8 @@ _MAX_GRAPHS = 8
 """Graphs of one keeper that are walked: those of a list of losses are alike."""
 _MAX_NODES = 4000
 _MAX_ASKED = 2
+_LEAST_SHARE_OF_A_GROUP = 0.25
+"""Of what nothing explains, tensors that are alike are asked about where they are so much."""
 _LEAST_UNEXPLAINED_BYTES = 1 << 16
 _LEAST_UNEXPLAINED_SHARE = 0.05
 _LEAST_CHANGE = 0.05
@@ -88,7 +90,7 @@ class KeeperSearch:
         self._context_class = getattr(functions, "BackwardCFunction", type(None))
         now_ns = perf_counter_ns()
         self._budget = Budget(at_once_ns=10 * _SEARCH_NS, share=_SHARE, now_ns=now_ns)
-        self._passes = Budget(at_once_ns=3 * _PASSES_NS, share=_SHARE_OF_PASSES, now_ns=now_ns)
+        self._passes = Budget(at_once_ns=5 * _PASSES_NS, share=_SHARE_OF_PASSES, now_ns=now_ns)
         self._modules = ProgramModules()
         self._unexplained_bytes = 0
         self._remembered: list[tuple[weakref.ref[Any], Answer]] = []
@@ -127,15 +129,19 @@ class KeeperSearch:
         if not allocated or not self._passes.allows(perf_counter_ns()):
             return
         began_ns = thread_time_ns()
-        unexplained = int(allocated) - search.explained_bytes(str(level.get("device")))
+        device = str(level.get("device"))
+        unexplained = int(allocated) - search.explained_bytes(device)
         is_much = unexplained > max(_LEAST_UNEXPLAINED_BYTES, _LEAST_UNEXPLAINED_SHARE * allocated)
         is_new = abs(unexplained - self._unexplained_bytes) > _LEAST_CHANGE * unexplained
-        self._unexplained_bytes = unexplained
         if is_much and is_new:
-            self._remembered += search.unseen(
-                self._context_class, self.graph_of_gradients, until_ns=began_ns + _PASSES_NS
-            )[: _MAX_REMEMBERED - len(self._remembered)]
+            found = search.unseen(
+                self._context_class, self.graph_of_gradients, unexplained, until_ns=began_ns + _PASSES_NS
+            )
+            self._remembered += found[: _MAX_REMEMBERED - len(self._remembered)]
+            unexplained = int(allocated) - search.explained_bytes(device)
             self._passes.spend(thread_time_ns() - began_ns)
+        # What was asked about in vain is not asked about again.
+        self._unexplained_bytes = unexplained
 
 
 class _Search:
@@ -195,26 +201,26 @@ class _Search:
         return alive
 
     def unseen(
-        self, context_class: type, graph_of_gradients: Place | None, *, until_ns: int
+        self, context_class: type, graph_of_gradients: Place | None, unexplained_bytes: int, *, until_ns: int
     ) -> list[tuple[weakref.ref[Any], Answer]]:
         """Ask of tensors that no variable leads to what refers to them, the most bytes first; return what was found."""
         answers: list[tuple[weakref.ref[Any], Answer]] = []
         groups = self._unknown_tensors()
         for key in sorted(groups, key=lambda key: -key[0] * len(groups[key]))[:_MAX_ASKED]:
-            tensors = groups.pop(key)
-            storages = [storage for tensor in tensors for storage in _storages(tensor)]
-            references = [weakref.ref(tensor) for tensor in tensors]
-            answer = self._of_gradients(tensors, graph_of_gradients)
-            # What is asked about must be referred to by no list of ours. What is last was made last.
-            tensor = tensors.pop()
-            tensors.clear()
-            if answer is None:
-                answer = who_keeps(tensor, self._edges, context_class, until_ns=until_ns)
-            del tensor
-            if answer is not None:
-                self._keep(self._entry_of(answer), storages)
-                answers += [(reference, answer) for reference in references]
-        return answers
+            answers += self._of_gradients(groups[key], graph_of_gradients)
+            references = [weakref.ref(tensor) for tensor in groups.pop(key) if not self._is_known(tensor)]
+            if key[0] * len(references) < _LEAST_SHARE_OF_A_GROUP * unexplained_bytes:
+                continue
+            # One made early and one made late: where they are kept by the same, all between them are.
+            ends = [references[-1], *references[:1]] if len(references) > 1 else references
+            asked = [(one, who_keeps(one, self._edges, context_class, until_ns=until_ns)) for one in ends]
+            if len({answer for _, answer in asked}) == 1:
+                asked = [(one, asked[0][1]) for one in references]
+            answers += [(one, answer) for one, answer in asked if answer is not None]
+        return self.remember(answers)
+
+    def _is_known(self, tensor: Any) -> bool:
+        return all(address in self._known for address, _, _ in _storages(tensor))
 
     def _unknown_tensors(self) -> dict[tuple[int, str], list[Any]]:
         """Return the tensors whose storages nobody owns or keeps, by bytes and type."""
@@ -238,13 +244,17 @@ class _Search:
                 rows.append((now_ns, step, device, address, size, *named, len(kept.storages), num_bytes))
         return rows[:_MAX_ROWS]
 
-    def _of_gradients(self, tensors: Iterable[Any], place: Place | None) -> Answer | None:
-        """Return the answer where a gradient has a graph, by which it keeps what it is the gradient of."""
+    def _of_gradients(self, tensors: Iterable[Any], place: Place | None) -> list[tuple[weakref.ref[Any], Answer]]:
+        """Keep tensors whose gradient has a graph, by which it refers to what it was taken for; return both."""
+        answer = Answer("cycle through the graph of its own .grad (create_graph=True)", "cycle", place)
+        found = []
         for tensor in tensors:
             gradient = tensor.grad if tensor.is_leaf else None
             if gradient is not None and gradient.grad_fn is not None:
-                return Answer("cycle through the graph of its own .grad (create_graph=True)", "cycle", place)
-        return None
+                for one in (tensor, gradient):
+                    self._keep(self._entry_of(answer), _storages(one))
+                    found.append((weakref.ref(one), answer))
+        return found
 
     def _keep(self, entry: Kept, storages: Iterable[tuple[int, int, str]]) -> None:
         for address, size, device in storages:

@@ -420,8 +420,7 @@ class TrainingLoop:
         self._window.end_step(self._step)
         if self._window.is_open:
             # As what the next step begins with: the chunk of this one may leave the rolling window before its own.
-            chunk = self._window.chunk
-            chunk.keepers += [(time_ns(), chunk.step, *row[2:]) for row in self._kept]
+            self._window.chunk.keepers += [(time_ns(), *row[1:]) for row in self._kept]
         self._step += 1
         self._step_start_ns = end.end_ns or time_ns()
         if seen is None:

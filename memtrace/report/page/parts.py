@@ -63,9 +63,9 @@ def section(key: str, title: str, body: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, number_columns: range) -> str:
-    """Return a table; the cells of rows are markup already."""
+    """Return a table; the cells of rows are markup already. A column without a text has no heading."""
     top = "".join(
-        f'<th scope="col"{" class=number" if at in number_columns else ""}>{text(head)}</th>'
+        f'<th scope="col"{" class=number" if at in number_columns else ""}>{text(head)}</th>' if head else "<td></td>"
         for at, head in enumerate(heads)
     )
     body = "".join(

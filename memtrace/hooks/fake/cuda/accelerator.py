@@ -89,7 +89,7 @@ def _replace_default_type() -> None:
         if device is None:
             choose(kind)
             return
-        torch.set_default_dtype(dtype)  # type: ignore[arg-type]  # known with the device
+        torch.set_default_dtype(dtype)
         torch.set_default_device(device if device == "cuda" else None)
 
     module.set_default_tensor_type = set_default_tensor_type

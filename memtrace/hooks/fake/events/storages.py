@@ -34,15 +34,17 @@ Places = tuple[tuple[Any, int], ...]
 
 
 class _Storage:
-    """One storage that is known: its kind, its invented address, its bytes."""
+    """One storage that is known: its kind, its invented address, its bytes, and what is known of its values."""
 
-    __slots__ = ("address", "kind", "size", "watch")
+    __slots__ = ("address", "is_assumed", "kind", "size", "values", "watch")
 
     def __init__(self, kind: str, address: int, size: int) -> None:
         self.kind = kind
         self.address = address
         self.size = size
         self.watch: Any = None
+        self.values: tuple[Any, bool] | None = None
+        self.is_assumed = False
 
 
 class FakeMemory:
@@ -115,6 +117,22 @@ class FakeMemory:
         known = self._known.get(storage._cdata)
         return 0 if known is None else known.address
 
+    def values_of(self, storage: Any) -> tuple[Any, bool] | None:
+        """Return the bytes of a fake storage that are known, and whether they are one element that stands for all."""
+        known = self._known.get(storage._cdata)
+        return None if known is None else known.values
+
+    def is_assumed(self, storage: Any) -> bool:
+        """Return whether these bytes hang on numbers that were taken to be finite."""
+        known = self._known.get(storage._cdata)
+        return known is not None and known.is_assumed
+
+    def keep_values(self, storage: Any, values: tuple[Any, bool] | None, is_assumed: bool) -> None:
+        """Keep the bytes of a fake storage, as `values_of` returns them; None forgets them."""
+        known = self._known.get(storage._cdata)
+        if known is not None:
+            known.values, known.is_assumed = values, is_assumed
+
     def adopt(self, tensor: Any, kind: str) -> None:
         """Take note of the storage of a meta tensor, once: one on the device is an allocation."""
         if self.is_paused:
@@ -134,6 +152,8 @@ class FakeMemory:
         """Take note that the storage has been given another size."""
         known = self._known.get(storage._cdata)
         size = storage.nbytes()
+        if known is not None:
+            known.values = None
         if known is None or known.kind != CUDA or known.size == size:
             return
         if known.address:

@@ -20,6 +20,7 @@ import torch
 
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_bytes, flash_backward_bytes
+from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES, SMALL_CUBLAS_BYTES
 
 _aten = torch.ops.aten
@@ -107,6 +108,7 @@ class Kernels:
             _aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,
             _aten._scaled_dot_product_efficient_attention_backward.default: self._efficient_backward,
             _aten.embedding_dense_backward.default: _embedding_backward,
+            **temporary_bytes(),
         }
 
     def before(self, func: Any, args: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from memtrace.hooks.fake.events.assumptions import Assumptions
 from memtrace.hooks.fake.events.storages import CUDA, FakeMemory
+from memtrace.hooks.fake.tensors.known_values import KnownValues
 
 _aten = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
@@ -24,12 +25,28 @@ Answer = Callable[..., Any]
 class Bounds:
     """Answers for these operators, of meta tensors."""
 
-    def __init__(self, memory: FakeMemory, assumptions: Assumptions) -> None:
+    def __init__(self, memory: FakeMemory, assumptions: Assumptions, known: KnownValues) -> None:
         self._memory = memory
+        self._known = known
         self._assumptions = assumptions
 
     def answers(self) -> dict[Any, Answer]:
         """Return what to call in the place of each operator."""
+        return {
+            **{func: self._exact_or(func, bound) for func, bound in self._pure().items()},
+            _aten._index_put_impl_.default: lambda one, indices, *rest, **named: self._put(
+                _aten._index_put_impl_.default, one, indices, *rest, **named
+            ),
+            _aten.index_put.default: lambda one, indices, *rest, **named: self._put(
+                _aten.index_put.default, one, indices, *rest, **named
+            ),
+            _aten.index_put_.default: lambda one, indices, *rest, **named: self._put(
+                _aten.index_put_.default, one, indices, *rest, **named
+            ),
+        }
+
+    def _pure(self) -> dict[Any, Answer]:
+        """Return the same for operators that write into nothing."""
         return {
             _aten.nonzero.default: self._nonzero,
             _aten.masked_select.default: self._masked_select,
@@ -46,35 +63,41 @@ class Bounds:
             _aten.bincount.default: self._bincount,
             _aten.repeat_interleave.Tensor: self._repeat_interleave,
             _aten.index.Tensor: lambda one, indices: self._indexed(_aten.index.Tensor, one, indices),
-            _aten._index_put_impl_.default: lambda one, indices, *rest, **named: self._put(
-                _aten._index_put_impl_.default, one, indices, *rest, **named
-            ),
-            _aten.index_put.default: lambda one, indices, *rest, **named: self._put(
-                _aten.index_put.default, one, indices, *rest, **named
-            ),
-            _aten.index_put_.default: lambda one, indices, *rest, **named: self._put(
-                _aten.index_put_.default, one, indices, *rest, **named
-            ),
         }
+
+    def _exact_or(self, func: Any, bound: Answer) -> Answer:
+        """Return what answers with the very shapes where all values are known, and with a bound elsewhere."""
+
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            found = self._known.answer(func, args, kwargs)
+            return bound(*args, **kwargs) if found is None else _shapes(found)
+
+        return answer
 
     def one_hot(self, one: Any, num_classes: int = -1) -> Any:
         """Return `one_hot`, whose number of classes must be given: else it is the largest value."""
+        if one.is_meta and num_classes == -1 and (values := self._known.of(one)) is not None:
+            num_classes = int(values.max()) + 1
         if one.is_meta and num_classes == -1:
             self._assumptions.refuse(
                 "one_hot without num_classes has as many columns as the data says; give num_classes"
             )
         return torch.nn.functional.one_hot(one, num_classes)
 
-    def _made(self, name: str, *tensors: Any) -> Any:
+    def _made(self, name: str, *tensors: Any, exact: bool = False) -> Any:
+        if exact:
+            return tensors[0] if len(tensors) == 1 else tensors
         self._assumptions.bound(name, sum(one.numel() * one.element_size() for one in tensors))
         return tensors[0] if len(tensors) == 1 else tensors
 
     def _nonzero(self, one: Any) -> Any:
-        return self._made("nonzero", _found(one))
+        return self._made("nonzero", self._found(one))
 
     def _masked_select(self, one: Any, mask: Any) -> Any:
-        size = torch.broadcast_shapes(one.shape, mask.shape).numel()
-        return self._made("masked_select", one.new_empty(size))
+        shape = torch.broadcast_shapes(one.shape, mask.shape)
+        flags = self._known.of(mask)
+        size = shape.numel() if flags is None else int(flags.expand(shape).count_nonzero())
+        return self._made("masked_select", one.new_empty(size), exact=flags is not None)
 
     def _unique(self, one: Any, inverse: bool = False, counts: bool = False, dim: int | None = None) -> Any:
         places = one.shape if dim is None else (one.shape[dim],)
@@ -103,10 +126,11 @@ class Bounds:
         return repeats.new_empty(output_size, dtype=torch.int64)
 
     def _indexed(self, func: Any, one: Any, indices: Any) -> Any:
+        exact = self._knows_flags(indices)
         indices, masks = self._without_masks(one, indices)
         out = func(one, indices)
         if masks:
-            self._made("an index of flags", out, *masks)
+            self._made("an index of flags", out, *masks, exact=exact)
         return out
 
     def _put(self, func: Any, one: Any, indices: Any, values: Any, *rest: Any, **named: Any) -> Any:
@@ -114,11 +138,15 @@ class Bounds:
         if has_one_mask and values.numel() == 1 and not (rest and rest[0]):
             # CUDA fills through the mask itself (`canDispatchToMaskedFill`).
             return func(one, indices, values, *rest, **named)
+        exact = self._knows_flags(indices)
         indices, masks = self._without_masks(one, indices)
         out = func(one, indices, values, *rest, **named)
         if masks:
-            self._made("an index of flags", *masks)
+            self._made("an index of flags", *masks, exact=exact)
         return out
+
+    def _knows_flags(self, indices: Any) -> bool:
+        return all(self._known.of(one) is not None for one in indices if one is not None and one.dtype in _MASKS)
 
     def _without_masks(self, one: Any, indices: Any) -> tuple[list[Any], list[Any]]:
         """Return indices with numbers in the place of flags, and what holds those numbers, which C++ takes as well."""
@@ -129,12 +157,20 @@ class Bounds:
             if index is None or index.dtype not in _MASKS:
                 found.append(index)
                 continue
-            numbers = _found(index)
+            numbers = self._found(index)
             self._memory.adopt(numbers, kind)
             masks.append(numbers)
             found += numbers.unbind(1)
         return found, masks
 
+    def _found(self, flags: Any) -> Any:
+        values = self._known.of(flags)
+        most = flags.numel() if values is None else int(values.count_nonzero())
+        return flags.new_empty((most, flags.dim()), dtype=torch.int64)
 
-def _found(one: Any) -> Any:
-    return one.new_empty((one.numel(), one.dim()), dtype=torch.int64)
+
+def _shapes(found: Any) -> Any:
+    """Return fake tensors in the place of tensors of the host."""
+    if isinstance(found, torch.Tensor):
+        return torch.empty(found.shape, dtype=found.dtype, device="meta")
+    return type(found)(_shapes(one) for one in found) if isinstance(found, (list, tuple)) else found

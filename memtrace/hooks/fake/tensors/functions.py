@@ -18,10 +18,11 @@ from memtrace.hooks.fake.cuda.generators import is_fake
 from memtrace.hooks.fake.events.assumptions import Assumptions
 from memtrace.hooks.fake.events.storages import CUDA, HOST, PLAIN, FakeMemory
 from memtrace.hooks.fake.kernels.attention import Attention
+from memtrace.hooks.fake.kernels.cuda_results import rms_norm
 from memtrace.hooks.fake.tensors.autocast import softmax_widens
 from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
 from memtrace.hooks.fake.tensors.moves import parse_module_to, parsed_to
-from memtrace.hooks.fake.tensors.operators import READ, constant
+from memtrace.hooks.fake.tensors.reads import Reads, constant
 
 _CUDA = torch.device("cuda:0")
 _CPU = torch.device("cpu")
@@ -29,6 +30,9 @@ _META = torch.device("meta")
 _SHOWN = {CUDA: _CUDA, HOST: _CPU, PLAIN: _META}
 _HOST_BYTES = 1 << 20
 """Fake tensors up to this size become real ones when they are moved to the host."""
+
+_FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray}
+"""Functions that make a tensor of the host's data."""
 
 Handler = Callable[..., Any]
 _SOFTMAX = {
@@ -48,12 +52,19 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
     """Sees each call of torch from Python, above autograd."""
 
     def __init__(
-        self, memory: FakeMemory, assumptions: Assumptions, attention: Attention, *, num_devices: int = 1
+        self,
+        memory: FakeMemory,
+        assumptions: Assumptions,
+        attention: Attention,
+        reads: Reads,
+        *,
+        num_devices: int = 1,
     ) -> None:
         super().__init__()
         self._num_devices = num_devices
         self._memory = memory
         self._assumptions = assumptions
+        self._reads = reads
         tensor = torch.Tensor
         self._handlers: dict[Any, Handler] = {
             getter("device"): self._device,
@@ -77,13 +88,14 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             tensor.item: self._item,
             tensor.__float__: lambda one: float(self._item(one)),
             tensor.__int__: lambda one: int(self._item(one)),
-            tensor.__bool__: lambda one: bool(self._item(one)),
+            tensor.__bool__: lambda one: reads.truth(one) if one.is_meta else bool(one),
             tensor.__index__: lambda one: int(self._item(one)),
             tensor.tolist: lambda one: self._real(one).tolist(),
             tensor.numpy: lambda one, **options: self._real(one).numpy(**options),
             F.scaled_dot_product_attention: attention.attend,
-            F.one_hot: Bounds(memory, assumptions).one_hot,
+            F.one_hot: Bounds(memory, assumptions, reads.known).one_hot,
             torch.dropout: self._dropout,
+            torch.rms_norm: rms_norm,
             **{one: _widening(one, kernel) for one, kernel in _SOFTMAX.items()},
         }
 
@@ -121,6 +133,8 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         # `torch.tensor` makes its result where no mode is asked.
         if type(out) is torch.Tensor and _is_strided(out):
             memory.adopt(out, kind)
+            if func in _FROM_DATA:
+                self._reads.take(out, lambda: func(*args, **{**kwargs, "device": _CPU}))
         return out
 
     def _shown(self, one: Any) -> torch.device:
@@ -137,7 +151,8 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         # Like `torch.tensor`, it makes its result where no mode is asked.
         device = options.pop("device", None)
         device = self._shown(one) if device is None else named(device)
-        return self._placed(device, one.new_tensor, (data,), options)
+        options.setdefault("dtype", one.dtype)
+        return self._placed(device, torch.tensor, (data,), options)
 
     def _check_number(self, device: torch.device) -> None:
         """Refuse a GPU beside the first: what lies on it would be counted on the first."""
@@ -190,8 +205,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
     def _item(self, one: Any) -> Any:
         if not one.is_meta:
             return one.item()
-        self._assumptions.value(READ)
-        return constant(one.dtype)
+        return self._reads.scalar(one)
 
     def _type(self, one: Any, dtype: Any = None, *_args: Any, **_kwargs: Any) -> Any:
         if dtype is None:
@@ -208,10 +222,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         return f"tensor(..., {where}, size={tuple(one.shape)}, dtype={one.dtype})"
 
     def _real(self, one: Any) -> Any:
-        if not one.is_meta:
-            return one
-        self._assumptions.value("a tensor was moved to the host and taken to hold ones")
-        return torch.ones(one.shape, dtype=one.dtype)
+        return self._reads.tensor(one) if one.is_meta else one
 
     def _dropout(self, one: Any, p: float, train: bool) -> Any:
         # CUDA's kernel keeps a mask of one byte an element, the other path one of the input's type.

@@ -15,7 +15,19 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_add = torch.ops.aten.add.Tensor
+from memtrace.hooks.fake.events.storages import FakeMemory
+
+_aten = torch.ops.aten
+_add = _aten.add.Tensor
+_ZEROS = {_aten.zeros.default, _aten.new_zeros.default, _aten.zeros_like.default}
+_WRITES = {
+    _aten.scatter.src,
+    _aten.scatter.value,
+    _aten.scatter_add.default,
+    _aten.index_add.default,
+    _aten.index_put.default,
+    _aten.masked_scatter.default,
+}
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _BETWEEN = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
@@ -39,6 +51,31 @@ class GradientSums:
         first, second = args
         is_same = isinstance(second, torch.Tensor) and first.shape == second.shape and first.dtype == second.dtype
         return is_same and first.is_meta and _is_dense(first) and _counts(first) == self._alone
+
+
+class FreshZeros:
+    """Recognises what a formula of a gradient writes into zeros that it has just made.
+
+    It would do so in place (`gather`, `max`, `index`), but where a dispatch mode is on it takes the form that returns a
+    new tensor (`isTensorSubclassLike` in `FunctionsManual.cpp`).
+    """
+
+    def __init__(self, memory: FakeMemory) -> None:
+        self._memory = memory
+        self._address = 0
+
+    def after(self, func: Any, out: Any) -> None:
+        """Take note of zeros."""
+        if func in _ZEROS and torch._C._current_graph_task_id() != -1:
+            self._address = self._memory.address_of(out.untyped_storage())
+
+    def is_in_place(self, func: Any, args: Any) -> bool:
+        """Return whether an operator that runs now would write into them; its result is then its first argument."""
+        if not self._address or func not in _WRITES or torch._C._current_graph_task_id() == -1:
+            return False
+        if self._memory.address_of(args[0].untyped_storage()) != self._address:
+            return False
+        return _is_called_by_engine()
 
 
 def _counts(tensor: Any) -> tuple[int, int]:

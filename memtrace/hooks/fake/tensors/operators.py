@@ -16,9 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memtrace.hooks.fake.events.assumptions import Assumptions, operator_name
 from memtrace.hooks.fake.events.storages import CUDA, HOST, PLAIN, FakeMemory
+from memtrace.hooks.fake.kernels import cuda_results
 from memtrace.hooks.fake.kernels.workspaces import Kernels
 from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
-from memtrace.hooks.fake.tensors.gradient_accumulation import GradientSums
+from memtrace.hooks.fake.tensors.gradient_accumulation import FreshZeros, GradientSums
+from memtrace.hooks.fake.tensors.known_values import KnownValues
+from memtrace.hooks.fake.tensors.reads import Reads
 
 _aten = torch.ops.aten
 
@@ -34,15 +37,21 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         self._assumptions = assumptions
         self._kernels = kernels
         self._gradient_sums = GradientSums()
+        self._zeros = FreshZeros(memory)
+        self.known = KnownValues(memory)
+        self.reads = Reads(self.known, assumptions)
         self._answers: dict[Any, Answer] = {
-            _aten._local_scalar_dense.default: self._scalar,
+            _aten._local_scalar_dense.default: self.reads.scalar,
             _aten.equal.default: self._equal,
-            _aten.is_nonzero.default: lambda one: bool(self._scalar(one)),
+            _aten.is_nonzero.default: self.reads.truth,
             _aten.convolution.default: _convolution,
             _aten._amp_foreach_non_finite_check_and_unscale_.default: lambda *_: None,
             _aten._amp_update_scale_.default: lambda scale, *_: scale,
-            **Bounds(memory, assumptions).answers(),
+            **cuda_results.answers(),
+            **Bounds(memory, assumptions, self.known).answers(),
         }
+        for name in _LIKE_THE_FIRST:
+            self._answers[getattr(_aten, name).default] = lambda one, *_args, **_kwargs: torch.empty_like(one)
         for name in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_"):
             for overload in getattr(_aten, name).overloads() if hasattr(_aten, name) else ():
                 self._answers[getattr(getattr(_aten, name), overload)] = lambda *_args, **_kwargs: None
@@ -81,7 +90,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
                 return self._collective(func, args, kwargs)
             if real and func not in _MIXED:
                 args, kwargs = _to_meta(args), {key: _to_meta(value) for key, value in kwargs.items()}
-        if self._gradient_sums.is_in_place(func, args, kwargs):
+        if self._gradient_sums.is_in_place(func, args, kwargs) or self._zeros.is_in_place(func, args):
             return args[0]
         self._assumptions.check()
         answer = self._answers.get(func) if fakes else None
@@ -89,6 +98,8 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
             self._kernels.before(func, args)
         out = answer(*args, **kwargs) if answer else self._run(func, args, kwargs)
         self._adopt(out, kind)
+        self.known.after(func, args, kwargs, out)
+        self._zeros.after(func, out)
         if kind == CUDA and fakes:
             self._kernels.after(func, args, out)
             if self._memory.on_operator is not None:
@@ -97,7 +108,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func in _COPIES:
-            return _copied(func, args, kwargs)
+            return self._copied(func, args, kwargs)
         try:
             return func(*args, **kwargs)
         except RuntimeError as error:
@@ -133,16 +144,25 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         self._adopt(out, CUDA)
         return out
 
-    def _scalar(self, one: Any) -> Any:
-        self._assumptions.value(READ)
-        return constant(one.dtype)
+    def _copied(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Copy between devices: onto the host come ones where values are not known."""
+        if func is _aten.copy_.default:
+            target, source = args[0], args[1]
+            if source.is_meta and not target.is_meta:
+                values = self.known.of(source)
+                return target if values is None else target.copy_(values)
+            return func(*args, **kwargs)
+        wanted = kwargs.get("device")
+        if args[0].is_meta and wanted is not None and torch.device(wanted).type != "meta":
+            return self.reads.tensor(args[0]).to(kwargs.get("dtype") or args[0].dtype)
+        return func(*args, **kwargs)
 
-    def _equal(self, *_tensors: Any) -> bool:
+    def _equal(self, *tensors: Any) -> bool:
+        found = self.known.answer(_aten.equal.default, tensors, {})
+        if found is not None:
+            return bool(found)
         self._assumptions.value("tensors of the GPU were taken to be equal")
         return True
-
-
-READ = "a value was read from the GPU and taken to be 1, or False for a flag"
 
 
 def _is_undescribed(error: RuntimeError) -> bool:
@@ -174,28 +194,19 @@ def _convolution(one: Any, weight: Any, *args: Any) -> Any:
     return out
 
 
-def constant(dtype: torch.dtype) -> Any:
-    """Return what stands for a value that nobody computed: no loss is finite and zero at once, no flag is up."""
-    if dtype is torch.bool:
-        return False
-    return 1.0 if dtype.is_floating_point else complex(1.0) if dtype.is_complex else 1
-
-
+_LIKE_THE_FIRST = (
+    "_sample_dirichlet",
+    "_standard_gamma",
+    "_standard_gamma_grad",
+    "_dirichlet_grad",
+    "poisson",
+    "binomial",
+)
+"""Operators of random numbers that have no kernel for shapes: their result is as the first argument."""
 _MIXED = {_aten.copy_.default, _aten._to_copy.default, _aten.lift_fresh.default}
 """Operators that take tensors of two devices."""
 _MOVES = {getattr(_aten.to, overload) for overload in _aten.to.overloads()}
 _COPIES = {_aten.copy_.default, _aten._to_copy.default}
-
-
-def _copied(func: Any, args: Any, kwargs: Any) -> Any:
-    """Copy between devices: onto the host come ones, since there is no data."""
-    if func is _aten.copy_.default:
-        target, source = args[0], args[1]
-        return target if source.is_meta and not target.is_meta else func(*args, **kwargs)
-    wanted = kwargs.get("device")
-    if args[0].is_meta and wanted is not None and torch.device(wanted).type != "meta":
-        return torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
-    return func(*args, **kwargs)
 
 
 def _sort(value: Any, fakes: list[Any], real: list[Any]) -> None:

@@ -1,0 +1,81 @@
+"""Results whose size only data tells, where nobody knows the data: the most that is possible, as real CUDA tensors.
+
+The same bounds as those of a prediction on meta tensors (`hooks/fake/tensors/data_dependent_shapes.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from memtrace.hooks.fake.events.assumptions import Assumptions
+
+_aten = torch.ops.aten
+_NUM_VALUES = {torch.uint8: 256, torch.int8: 128}
+"""Non-negative values of a short type: as many bins it can fill."""
+
+
+class Bounds:
+    """Answers by operator, each noted with the bytes by which it may be too much."""
+
+    def __init__(self, assumptions: Assumptions) -> None:
+        self._assumptions = assumptions
+
+    def answers(self) -> dict[str, tuple[Any, Callable[..., Any]]]:
+        """Return by name each operator and what to call in its place."""
+        return {
+            "nonzero": (_aten.nonzero.default, self._nonzero),
+            "masked_select": (_aten.masked_select.default, self._masked_select),
+            "_unique2": (
+                _aten._unique2.default,
+                lambda one, _sorted=True, inverse=False, counts=False: self._unique(one, None, inverse, counts),
+            ),
+            "unique_dim": (
+                _aten.unique_dim.default,
+                lambda one, dim, _sorted=True, inverse=False, counts=False: self._unique(one, dim, inverse, counts),
+            ),
+            "unique_consecutive": (
+                _aten.unique_consecutive.default,
+                lambda one, inverse=False, counts=False, dim=None: self._unique(one, dim, inverse, counts),
+            ),
+            "bincount": (_aten.bincount.default, self._bincount),
+            "repeat_interleave.Tensor": (_aten.repeat_interleave.Tensor, self._repeat_interleave),
+        }
+
+    def _made(self, name: str, *tensors: Any) -> Any:
+        self._assumptions.bound(name, sum(one.numel() * one.element_size() for one in tensors))
+        return tensors[0] if len(tensors) == 1 else tensors
+
+    def _nonzero(self, one: Any) -> Any:
+        return self._made("nonzero", one.new_empty((one.numel(), one.dim()), dtype=torch.int64))
+
+    def _masked_select(self, one: Any, mask: Any) -> Any:
+        return self._made("masked_select", one.new_empty(torch.broadcast_shapes(one.shape, mask.shape).numel()))
+
+    def _unique(self, one: Any, dim: int | None, inverse: bool, counts: bool) -> Any:
+        places = one.shape if dim is None else (one.shape[dim],)
+        most = torch.Size(places).numel()
+        values = one.new_empty(one.shape if dim is not None else most)
+        indices = one.new_empty(places if inverse else 0, dtype=torch.int64)
+        return self._made("unique", values, indices, one.new_empty(most if counts else 0, dtype=torch.int64))
+
+    def _bincount(self, one: Any, weights: Any = None, minlength: int = 0) -> Any:
+        dtype = torch.int64
+        if weights is not None:
+            dtype = torch.float32 if weights.dtype is torch.float32 else torch.float64
+        most = _NUM_VALUES.get(one.dtype)
+        if most is not None:
+            return self._made("bincount", one.new_empty(max(most, minlength), dtype=dtype))
+        if not minlength:
+            self._assumptions.refuse("the result of bincount is as long as the data says; give minlength")
+        self._assumptions.value("bincount was taken to find no value above its minlength")
+        return one.new_empty(minlength, dtype=dtype)
+
+    def _repeat_interleave(self, repeats: Any, *, output_size: int | None = None) -> Any:
+        if output_size is None:
+            self._assumptions.refuse(
+                "the result of repeat_interleave with repeats of the GPU is as long as the data says; give output_size"
+            )
+        return repeats.new_empty(output_size, dtype=torch.int64)

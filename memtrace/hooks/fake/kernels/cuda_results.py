@@ -1,0 +1,141 @@
+"""Operators that CUDA's own code answers otherwise than the kernels for shapes do.
+
+Each was seen in the requests of torch 2.13's CUDA build, run without a driver: `tests/driverless` can show them again.
+
+- A loss that is averaged is first made whole, and its storage keeps that size: the number is written into its front
+  (`Loss.cu`, `PointwiseOps`: `resize_` does not shrink a storage). So are sums of columns (`Col2Im.cu`).
+- `log_sigmoid` keeps no buffer on CUDA, and the gradients of `mish` and of an RMS norm are kernels of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_aten = torch.ops.aten
+_NO_REDUCTION = 0
+
+Answer = Callable[..., Any]
+
+
+def answers() -> dict[Any, Answer]:
+    """Return what to call in the place of operators of fake tensors on the GPU."""
+    whole = {
+        _aten.mse_loss.default: 2,
+        _aten.smooth_l1_loss.default: 2,
+        _aten.binary_cross_entropy.default: 3,
+        _aten.soft_margin_loss.default: 2,
+    }
+    return {
+        **{func: _whole_loss(func, at) for func, at in whole.items()},
+        _aten.log_sigmoid_forward.default: lambda one: (torch.empty_like(one), one.new_empty(0)),
+        _aten.col2im.default: _columns_summed,
+        _aten.multi_margin_loss_backward.default: lambda _gradient, one, *_args, **_kwargs: torch.empty_like(one),
+    }
+
+
+def register() -> None:
+    """Give kernels for shapes to what would be taken apart without one. Affects: the dispatcher, once a process."""
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("mish_backward", lambda _gradient, one: torch.empty_like(one), "AutogradMeta")
+    library.impl("dropout", _dropout, "AutogradMeta")
+    _kept.append(library)
+
+
+def _dropout(one: Any, p: float, train: bool) -> Any:
+    """Drop out as CUDA does, with a mask of one byte an element, also where C++ asks: in written-out attention."""
+    if not train or p == 0:
+        return one
+    return _aten.native_dropout(one, p, True)[0] if p < 1 else one.mul(torch.zeros_like(one))
+
+
+_kept: list[Any] = []
+"""What is registered lasts as long as this."""
+
+
+class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]  # torch leaves it untyped
+    """The kernel that CUDA has for an RMS norm, which keeps one number in float32 for each row."""
+
+    @staticmethod
+    def forward(context: Any, one: Any, rows: int, weight: Any) -> Any:
+        """Return the norm."""
+        out, inverse = torch.empty_like(one), one.new_empty(rows, dtype=torch.float32)
+        context.save_for_backward(one, inverse, weight)
+        return out
+
+    @staticmethod
+    def backward(context: Any, gradient: Any) -> Any:
+        """Return the gradients of input and weight."""
+        one, _, weight = context.saved_tensors
+        of_input = torch.empty_like(one, memory_format=torch.contiguous_format)
+        return of_input, None, None if weight is None else torch.empty_like(weight)
+
+
+def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    """Return the norm as CUDA does in one kernel, where others take steps; mixed types go in steps there as well."""
+    plain = (torch.float32, torch.float16, torch.bfloat16)
+    if input.is_meta and torch.is_autocast_enabled("cuda"):
+        input, weight = input.float(), weight if weight is None else weight.float()
+    if not input.is_meta or input.dtype not in plain or (weight is not None and weight.dtype is not input.dtype):
+        return torch.rms_norm(input, normalized_shape, weight, eps)
+    return _RmsNorm.apply(input, input.numel() // max(math.prod(normalized_shape), 1), weight)
+
+
+def _whole_loss(func: Any, place: int) -> Answer:
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        reduction = args[place] if len(args) > place else kwargs.get("reduction", 1)
+        out = func(*args, **kwargs)
+        if reduction == _NO_REDUCTION:
+            return out
+        shape = torch.broadcast_shapes(args[0].shape, args[1].shape)
+        return _in_storage_of(max(math.prod(shape), 1), out)
+
+    return answer
+
+
+def _columns_summed(one: Any, *args: Any, **kwargs: Any) -> Any:
+    return _in_storage_of(one.numel(), _aten.col2im.default(one, *args, **kwargs))
+
+
+def _in_storage_of(elements: int, out: Any) -> Any:
+    """Return a result at the front of a storage of so many elements, if that is more than it has."""
+    if elements <= out.numel():
+        return out
+    return out.new_empty(elements).as_strided(out.shape, out.stride())
+
+
+def temporary_bytes() -> dict[Any, Callable[[Any], int]]:
+    """Return, by operator, the bytes of what it makes beside its result and gives back, from its arguments.
+
+    >>> one = torch.empty(8, 100, device="meta")
+    >>> temporary_bytes()[_aten._softmax_backward_data.default]((one, one, -1, torch.float32)) == 8 * 100 * 4
+    True
+    """
+    return {
+        # A product of gradient and output, which log_softmax does without (`SoftMax.cu`).
+        _aten._softmax_backward_data.default: lambda args: _bytes(args[0]),
+        # Which scores are minus infinity, a byte each, for rows in which all are (`SoftMax.cpp`).
+        _aten._safe_softmax.default: lambda args: int(args[0].numel()),
+        # Exponentials of the whole input, beside the largest and the sum of each row (`ReduceOps.cpp`).
+        _aten.logsumexp.default: lambda args: _bytes(args[0]),
+        _aten.mse_loss.default: _whole_bytes,
+        _aten.smooth_l1_loss.default: _whole_bytes,
+        _aten.huber_loss.default: _whole_bytes,
+        # Two steps of the formula (`Loss.cpp`).
+        _aten.binary_cross_entropy_with_logits.default: lambda args: 2 * _bytes(args[0]),
+        # A result as large as the input, before it is given its own size (`Im2Col.cu`).
+        _aten.im2col.default: lambda args: _bytes(args[0]),
+        _aten.soft_margin_loss_backward.default: lambda args: 2 * _bytes(args[1]),
+    }
+
+
+def _bytes(one: Any) -> int:
+    return int(one.numel() * one.element_size())
+
+
+def _whole_bytes(args: Any) -> int:
+    reduction = args[2] if len(args) > 2 else 1
+    return 0 if reduction == _NO_REDUCTION else _bytes(args[0])

@@ -1,0 +1,54 @@
+"""The published JSON Schemas hold for documents of every kind of report, and for no other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from memtrace.analysis.asked.trend import trend
+from memtrace.analysis.card.card import card_of
+from memtrace.analysis.results.report import Report
+from memtrace.parallel.run import report_of
+from memtrace.report.answers.trend import trend_json
+from memtrace.report.json.report import report_json
+from tests.conftest import ROOT
+from tests.fake_report import finding, gpt_report, out_of_memory, ranks_report
+
+jsonschema = pytest.importorskip("jsonschema", reason="jsonschema comes with the mcp extra")
+TRACES = ROOT / "tests/gold/traces"
+
+
+def validate(kind: str, document: dict[str, Any]) -> None:
+    schema = json.loads((ROOT / f"docs/schemas/{kind}.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(document)
+
+
+def made_reports() -> list[Report]:
+    rank = replace(gpt_report().ranks[0], oom=out_of_memory())
+    reports = [gpt_report(), ranks_report(4), replace(gpt_report(), ranks=(rank,), findings=(finding(),))]
+    return [*reports, *(replace(one, card=card_of(one)) for one in reports)]
+
+
+@pytest.mark.parametrize("report", made_reports(), ids=range(6))
+def test_documents_of_made_reports_are_as_the_schema_says(report: Report) -> None:
+    validate("report", json.loads(report_json(report)))
+
+
+@pytest.mark.parametrize("name", ["gpt.json.gz", "ddp.json.gz", "leak.json.gz", "oom-snapshot.pickle"])
+def test_documents_of_recordings_are_as_the_schemas_say(name: str) -> None:
+    report = report_of([TRACES / name], capacity_bytes=2**30)
+    validate("report", json.loads(report_json(report)))
+    validate("trend", json.loads(trend_json(trend([report, report], title="x", unread=["y: cut off"]))))
+
+
+@pytest.mark.parametrize("key", ["verdict", "card", "ranks"])
+def test_a_document_that_lacks_a_key_or_has_another_type_is_refused(key: str) -> None:
+    document = json.loads(report_json(made_reports()[-1]))
+    without = {name: value for name, value in document.items() if name != key}
+    for broken in (without, document | {key: 7}):
+        with pytest.raises(jsonschema.ValidationError):
+            validate("report", broken)
