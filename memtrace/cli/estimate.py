@@ -34,6 +34,16 @@ EXIT_UNCERTAIN = 4
     show_default=True,
     help="What backward computes again: the inside of attention, or layers.",
 )
+@click.option(
+    "--loss",
+    type=click.Choice(["plain", "parallel", "fused", "chunked"]),
+    default="plain",
+    show_default=True,
+    help=(
+        "How the loss is computed: in float32 beside the logits; over parts of the vocabulary (Megatron); in place of "
+        "the logits; or a part of the tokens at a time, without whole logits (Liger, torchtune)."
+    ),
+)
 @click.option("--fused", is_flag=True, help="The optimizer runs fused: no temporary as large as a state.")
 @click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Where it runs.")
 @click.option("--dp", type=FEW, default=1, show_default=True, help="Data-parallel ranks.")
@@ -107,6 +117,7 @@ def _run(options: dict[str, Any], model: NamedModel) -> Run:
         attention=options["attention"],
         recompute=RECOMPUTE.index(options["recompute"]),
         backend=options["backend"],
+        loss=options["loss"],
         is_fused=options["fused"],
         dropout=options["dropout"],
     )

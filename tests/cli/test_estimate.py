@@ -134,3 +134,21 @@ def test_a_recording_of_the_sample_beside_its_estimate(
     assert [rows[name]["error_pct"] for name in ("parameter", "gradient", "optimizer_state")] == [0, 0, 0]
     assert abs(rows["activation"]["error_pct"]) < 1
     assert abs(rows["total"]["error_pct"]) < 1
+
+
+def test_loss_says_what_of_the_logits_is_kept() -> None:
+    tokens, vocabulary = 2 * 256, 128256
+    kept = {}
+    for loss in ("plain", "fused", "chunked"):
+        found = document("--preset", "llama-3.2-1b", "--micro-batch", "2", "--sequence", "256", "--loss", loss)
+        forward = next(one for one in found["phases"] if one["phase"] == "forward")  # type: ignore[attr-defined]
+        kept[loss] = forward["by_category"]["activation"]
+    # Plain: float32 log-probabilities beside 16-bit logits; fused: the logits alone; chunked: neither.
+    assert kept["plain"] - kept["fused"] == 4 * tokens * vocabulary
+    assert kept["fused"] - kept["chunked"] == 2 * tokens * vocabulary
+
+
+@pytest.mark.parametrize(("name", "same"), [("adamw-8bit", "adam-8bit"), ("adam", "adamw")])
+def test_weight_decay_changes_no_state(name: str, same: str) -> None:
+    found, expected = (document("--preset", "gpt2", "--optimizer", one) for one in (name, same))
+    assert found == expected

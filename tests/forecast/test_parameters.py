@@ -34,6 +34,10 @@ def random_config(kind: str, draw: random.Random) -> dict[str, Any]:
         config = {"n_embd": hidden, "n_layer": layers, "n_head": heads, "n_positions": draw.randint(16, 90)}
         config |= {"n_inner": draw.choice([None, ffn]), "rotary_dim": 8}
         return config | {"vocab_size": vocabulary, "tie_word_embeddings": flip(), "multi_query": flip()}
+    if kind == "gpt_neo":
+        config = {"hidden_size": hidden, "num_layers": layers, "num_heads": heads, "vocab_size": vocabulary}
+        config |= {"attention_types": [[["global"], layers]], "intermediate_size": draw.choice([None, ffn])}
+        return config | {"tie_word_embeddings": flip(), "max_position_embeddings": draw.randint(16, 90)}
     config = {
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -116,6 +120,22 @@ def test_parameters_equal_those_that_transformers_builds(kind: str) -> None:
         ("gemma-2-9b", 9_241_705_984),
         ("gemma-2b", 2_506_172_416),
         ("gemma-7b", 8_537_680_896),
+        ("llama-3.1-8b", 8_030_261_248),
+        ("llama-3.2-1b", 1_235_814_400),
+        ("llama-3.2-3b", 3_212_749_824),
+        ("llama-3.3-70b", 70_553_706_496),
+        ("qwen3-0.6b", 596_049_920),
+        ("qwen3-1.7b", 1_720_574_976),
+        ("qwen3-4b", 4_022_468_096),
+        ("qwen3-8b", 8_190_735_360),
+        ("qwen3-14b", 14_768_307_200),
+        ("qwen3-32b", 32_762_123_264),
+        ("qwen3-30b-a3b", 30_532_122_624),
+        ("gemma-3-270m", 268_098_176),
+        ("gemma-3-1b", 999_885_952),
+        ("gpt-neo-125m", 125_198_592),
+        ("gpt-neo-1.3b", 1_315_575_808),
+        ("gpt-neo-2.7b", 2_651_307_520),
         ("gpt-neox-20b", 20_554_567_680),
         ("phi-2", 2_779_683_840),
         ("bert-base", 109_514_298),
@@ -132,6 +152,12 @@ def test_parts_of_a_preset_add_up(name: str) -> None:
     assert parts.total == parts.embedding.total + parts.layers_total + parts.head.total
     assert 0 < active_parameters(spec) <= parts.total
     assert (active_parameters(spec) < parts.total) == bool(spec.num_experts)
+
+
+def test_preset_of_an_architecture_that_is_not_read_says_why() -> None:
+    with pytest.raises(MemtraceError, match="an encoder and a decoder") as raised:
+        preset("t5-small")
+    assert "memtrace predict" in (raised.value.hint or "")
 
 
 def test_active_parameters_of_mixtral_are_those_of_two_experts() -> None:
@@ -151,6 +177,9 @@ def test_model_of_a_size_has_exactly_that_size(number: int) -> None:
     [
         ([], "not a JSON object"),
         ({"model_type": "vit"}, "'vit' is not known"),
+        ({"model_type": "t5"}, "t5 is not read: it is an encoder and a decoder"),
+        ({"model_type": "deepseek_v3"}, "deepseek_v3 is not read: its keys and values"),
+        ({"model_type": "gpt_oss"}, "gpt_oss is not read: its experts have biases"),
         ({"model_type": ["llama"]}, "is not known"),
         ({"model_type": "llama"}, "no hidden_size"),
         ({"model_type": "gpt2", "n_embd": 10, "n_head": 3}, "cannot be divided among 3 heads"),

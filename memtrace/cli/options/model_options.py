@@ -65,7 +65,7 @@ _RUN_OPTIONS = (
         default="adamw",
         show_default=True,
         metavar="NAME",
-        help="adamw, adam-8bit, sgd, sgd-momentum, adafactor, lion, muon.",
+        help="adamw (or adam), adam-8bit (or adamw-8bit), sgd, sgd-momentum, adafactor, lion, muon.",
     ),
     click.option(
         "--attention",

@@ -144,6 +144,7 @@ def _settings(run: Run, layout: Layout) -> dict[str, object]:
         "optimizer": run.optimizer.name,
         "attention": run.attention,
         "recompute": RECOMPUTE[run.recompute],
+        "loss": run.loss,
         "backend": run.backend,
         "dp": layout.dp,
         "tp": layout.tp,

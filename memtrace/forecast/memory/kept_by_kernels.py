@@ -40,7 +40,7 @@ FUSED = frozenset({"megatron", "nanotron", "torchtitan"})
 """Frameworks whose norms are one kernel, which keeps its input in the type that it has."""
 FUSED_GATE = frozenset({"megatron"})
 """Frameworks whose SwiGLU is one kernel, which keeps gate and up projection alone (`bias_swiglu_fusion`)."""
-FLOAT32_SCORES = frozenset({"gptj"})
+FLOAT32_SCORES = frozenset({"gpt_neo", "gptj"})
 """Architectures that turn queries and keys to float32 before they are multiplied."""
 PARTIAL_ROTARY = frozenset({"gpt_neox", "phi", "phi3", "stablelm"})
 """Architectures that join a rotated and an unrotated part of each head: the kernel's output, laid out like the joined

@@ -37,12 +37,17 @@ class Optimizer:
 def optimizer_named(name: str) -> Optimizer:
     """Return an optimizer.
 
+    >>> optimizer_named("adamw-8bit").name
+    'adam-8bit'
+
     Raises:
         MemtraceError: there is none of that name.
     """
-    if name not in OPTIMIZERS:
-        raise MemtraceError(f"there is no optimizer {name[:60]!r}", hint=f"choose one of {', '.join(OPTIMIZERS)}")
-    return OPTIMIZERS[name]
+    known = SAME_STATES.get(name, name)
+    if known not in OPTIMIZERS:
+        names = ", ".join((*OPTIMIZERS, *SAME_STATES))
+        raise MemtraceError(f"there is no optimizer {name[:60]!r}", hint=f"choose one of {names}")
+    return OPTIMIZERS[known]
 
 
 def state_bytes(optimizer: Optimizer, precision: Precision, tensors: Sequence[ParameterTensor]) -> int:
@@ -141,3 +146,5 @@ OPTIMIZERS = {
     )
 }
 """By the name that `--optimizer` takes."""
+SAME_STATES = {"adam": "adamw", "adamw-8bit": "adam-8bit"}
+"""Other names that `--optimizer` takes: weight decay keeps nothing, so Adam and AdamW hold the same states."""

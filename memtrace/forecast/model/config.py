@@ -7,7 +7,7 @@ In: the decoded JSON. Out: a spec. One reader an architecture; what a configurat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
@@ -32,6 +32,8 @@ def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelS
         # A model of text and images: memtrace estimates its language model.
         config = inner
     kind = config.get("model_type")
+    if isinstance(kind, str) and kind in UNREAD:
+        refuse_unread(kind)
     if not _is_known(kind):
         hint = SUPPORTED_HINT.format(", ".join(sorted(READERS)))
         raise MemtraceError(f"config: the architecture {shown(kind)} is not known", hint=hint)
@@ -40,6 +42,16 @@ def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelS
         architecture=kind,
         **READERS[kind](ConfigFields(config)),
     )
+
+
+def refuse_unread(kind: str) -> NoReturn:
+    """Raise a `MemtraceError` that says why an architecture of `UNREAD` is not read.
+
+    Raises:
+        MemtraceError: always.
+    """
+    hint = "memtrace predict runs the program itself, without a GPU; --params estimates from a number of parameters"
+    raise MemtraceError(f"config: {kind} is not read: {UNREAD[kind]}", hint=hint)
 
 
 def _is_known(kind: Any) -> TypeGuard[str]:
@@ -71,6 +83,29 @@ def _gpt2(get: ConfigFields) -> dict[str, Any]:
 def _gpt_bigcode(get: ConfigFields) -> dict[str, Any]:
     spec = _gpt2(get) | {"activation": get.text("activation_function", default="gelu_pytorch_tanh")}
     return spec | {"num_kv_heads": 1 if get.flag("multi_query", default=True) else spec["num_heads"]}
+
+
+def _gpt_neo(get: ConfigFields) -> dict[str, Any]:
+    hidden, heads = get.integer("hidden_size", default=2048), get.integer("num_heads", default=16)
+    positions = get.integer("max_position_embeddings", default=2048)
+    return {
+        "num_layers": get.layers("num_layers", default=24),
+        "hidden": hidden,
+        "num_heads": heads,
+        "num_kv_heads": heads,
+        "head_dim": head_width(hidden, heads),
+        "ffn": get.integer("intermediate_size", default=4 * hidden),
+        "vocabulary": get.integer("vocab_size", default=50257),
+        "max_positions": positions,
+        "learned_positions": positions,
+        "activation": get.text("activation_function", default="gelu_new"),
+        "tied": get.flag("tie_word_embeddings", default=True),
+        "has_fused_qkv": False,
+        "has_qkv_bias": False,
+        "embedding_dropout": get.number("embed_dropout", default=0.0),
+        "attention_dropout": get.number("attention_dropout", default=0.0),
+        "hidden_dropout": get.number("resid_dropout", default=0.0),
+    }
 
 
 def _gptj(get: ConfigFields) -> dict[str, Any]:
@@ -357,6 +392,7 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "gemma3_text": _gemma3,
     "gpt2": _gpt2,
     "gpt_bigcode": _gpt_bigcode,
+    "gpt_neo": _gpt_neo,
     "gpt_neox": _gpt_neox,
     "gptj": _gptj,
     "granite": _llama,
@@ -376,3 +412,22 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "starcoder2": _starcoder2,
 }
 """By `model_type`."""
+
+_TWO_STACKS = (
+    "it is an encoder and a decoder with attention between them, and the estimate describes one stack of layers"
+)
+_LATENT = (
+    "its keys and values are made from a compressed vector (latent attention), which the estimate does not describe"
+)
+UNREAD = {
+    "bart": _TWO_STACKS,
+    "deepseek_v2": _LATENT,
+    "deepseek_v3": _LATENT,
+    "gpt_oss": "its experts have biases and its attention a sink a head, which the estimate does not describe",
+    "mamba": "it has no attention, and the estimate describes transformers",
+    "mbart": _TWO_STACKS,
+    "mt5": _TWO_STACKS,
+    "t5": _TWO_STACKS,
+    "whisper": _TWO_STACKS,
+}
+"""Why a well-known architecture is not read, by `model_type`."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.model.config import read_config
+from memtrace.forecast.model.config import UNREAD, read_config, refuse_unread
 from memtrace.forecast.model.spec import ModelSpec
 
 
@@ -23,6 +23,9 @@ def preset(name: str) -> ModelSpec:
     Raises:
         MemtraceError: there is no such preset; the hint names the nearest.
     """
+    family = next((kind for kind in UNREAD if name.startswith(kind)), None)
+    if family is not None:
+        refuse_unread(family)
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
         raise MemtraceError(f"there is no preset {name[:60]!r}", hint=f"try {', '.join(near or PRESETS)}")
@@ -51,6 +54,10 @@ def _decoder(
     }
 
 
+def _gpt_neo(layers: int, hidden: int, heads: int) -> Mapping[str, Any]:
+    return {"model_type": "gpt_neo", "num_layers": layers, "hidden_size": hidden, "num_heads": heads}
+
+
 def _opt(layers: int, hidden: int, heads: int, **more: Any) -> Mapping[str, Any]:
     shape = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads, "ffn_dim": 4 * hidden}
     return {"model_type": "opt", "vocab_size": 50272, **shape, **more}
@@ -64,6 +71,8 @@ def _bert(layers: int, hidden: int, heads: int) -> Mapping[str, Any]:
 _NEW_FALCON = {"new_decoder_architecture": True}
 _TIED = {"tie_word_embeddings": True}
 _QWEN3_MOE = {"num_experts_per_tok": 8, "num_experts": 128, "head_dim": 128, "moe_intermediate_size": 1536}
+_GEMMA3_VOCABULARY = 262208
+"""Of the Gemma 3 models that also read images; 64 rows more than that of the others."""
 _QWEN3_SMALL_MOE = _QWEN3_MOE | {"moe_intermediate_size": 768}
 
 PRESETS: dict[str, Mapping[str, Any]] = {
@@ -77,9 +86,12 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "llama-2-70b": _decoder("llama", (80, 8192, 64, 8, 28672), 32000, 4096),
     "llama-3-8b": _decoder("llama", (32, 4096, 32, 8, 14336), 128256, 8192),
     "llama-3-70b": _decoder("llama", (80, 8192, 64, 8, 28672), 128256, 8192),
+    "llama-3.1-8b": _decoder("llama", (32, 4096, 32, 8, 14336), 128256, 131072),
+    "llama-3.1-70b": _decoder("llama", (80, 8192, 64, 8, 28672), 128256, 131072),
     "llama-3.1-405b": _decoder("llama", (126, 16384, 128, 8, 53248), 128256, 131072),
     "llama-3.2-1b": _decoder("llama", (16, 2048, 32, 8, 8192), 128256, 131072, head_dim=64, **_TIED),
     "llama-3.2-3b": _decoder("llama", (28, 3072, 24, 8, 8192), 128256, 131072, **_TIED),
+    "llama-3.3-70b": _decoder("llama", (80, 8192, 64, 8, 28672), 128256, 131072),
     "mistral-7b": _decoder("mistral", (32, 4096, 32, 8, 14336), 32000, 32768),
     "mixtral-8x7b": _decoder("mixtral", (32, 4096, 32, 8, 14336), 32000, 32768, num_local_experts=8),
     "mixtral-8x22b": _decoder("mixtral", (56, 6144, 48, 8, 16384), 32768, 65536, num_local_experts=8),
@@ -90,7 +102,10 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "qwen2.5-32b": _decoder("qwen2", (64, 5120, 40, 8, 27648), 152064, 131072),
     "qwen2.5-72b": _decoder("qwen2", (80, 8192, 64, 8, 29568), 152064, 131072),
     "qwen3-0.6b": _decoder("qwen3", (28, 1024, 16, 8, 3072), 151936, 40960, **_TIED),
+    "qwen3-1.7b": _decoder("qwen3", (28, 2048, 16, 8, 6144), 151936, 40960, **_TIED),
+    "qwen3-4b": _decoder("qwen3", (36, 2560, 32, 8, 9728), 151936, 40960, **_TIED),
     "qwen3-8b": _decoder("qwen3", (36, 4096, 32, 8, 12288), 151936, 40960),
+    "qwen3-14b": _decoder("qwen3", (40, 5120, 40, 8, 17408), 151936, 40960),
     "qwen3-32b": _decoder("qwen3", (64, 5120, 64, 8, 25600), 151936, 40960),
     "qwen3-30b-a3b": _decoder("qwen3_moe", (48, 2048, 32, 4, 6144), 151936, 40960, **_QWEN3_SMALL_MOE),
     "qwen3-235b-a22b": _decoder("qwen3_moe", (94, 4096, 64, 4, 12288), 151936, 40960, **_QWEN3_MOE),
@@ -99,8 +114,16 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "gemma-2-2b": _decoder("gemma2", (26, 2304, 8, 4, 9216), 256000, 8192),
     "gemma-2-9b": _decoder("gemma2", (42, 3584, 16, 8, 14336), 256000, 8192),
     "gemma-2-27b": _decoder("gemma2", (46, 4608, 32, 16, 36864), 256000, 8192, head_dim=128),
+    "gemma-3-270m": _decoder("gemma3_text", (18, 640, 4, 1, 2048), 262144, 32768),
+    "gemma-3-1b": _decoder("gemma3_text", (26, 1152, 4, 1, 6912), 262144, 32768),
+    "gemma-3-4b": _decoder("gemma3_text", (34, 2560, 8, 4, 10240), _GEMMA3_VOCABULARY, 131072),
+    "gemma-3-12b": _decoder("gemma3_text", (48, 3840, 16, 8, 15360), _GEMMA3_VOCABULARY, 131072),
+    "gemma-3-27b": _decoder("gemma3_text", (62, 5376, 32, 16, 21504), _GEMMA3_VOCABULARY, 131072, head_dim=128),
     "phi-2": _decoder("phi", (32, 2560, 32, 32, 10240), 51200, 2048),
     "phi-3-mini": _decoder("phi3", (32, 3072, 32, 32, 8192), 32064, 4096),
+    "gpt-neo-125m": _gpt_neo(12, 768, 12),
+    "gpt-neo-1.3b": _gpt_neo(24, 2048, 16),
+    "gpt-neo-2.7b": _gpt_neo(32, 2560, 20),
     "gpt-neox-20b": _decoder("gpt_neox", (44, 6144, 64, 64, 24576), 50432, 2048),
     "pythia-1.4b": _decoder("gpt_neox", (24, 2048, 16, 16, 8192), 50304, 2048),
     "pythia-6.9b": _decoder("gpt_neox", (32, 4096, 32, 32, 16384), 50432, 2048),
@@ -114,4 +137,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "bert-base": _bert(12, 768, 12),
     "bert-large": _bert(24, 1024, 16),
 }
-"""Configurations by preset name."""
+"""Configurations by preset name: of each the published `config.json` on the Hugging Face Hub, of `gpt3-175b` the paper.
+
+Of models that also read images it is the language model.
+"""
