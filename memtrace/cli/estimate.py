@@ -44,6 +44,14 @@ EXIT_UNCERTAIN = 4
         "the logits; or a part of the tokens at a time, without whole logits (Liger, torchtune)."
     ),
 )
+@click.option(
+    "--cache/--no-cache",
+    default=None,
+    help=(
+        "Whether the model fills its cache of keys and values, as transformers does unless use_cache is off.  "
+        "[default: not known: counted as off, the range holds both]"
+    ),
+)
 @click.option("--fused", is_flag=True, help="The optimizer runs fused: no temporary as large as a state.")
 @click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Where it runs.")
 @click.option("--dp", type=FEW, default=1, show_default=True, help="Data-parallel ranks.")
@@ -118,6 +126,7 @@ def _run(options: dict[str, Any], model: NamedModel) -> Run:
         recompute=RECOMPUTE.index(options["recompute"]),
         backend=options["backend"],
         loss=options["loss"],
+        caches_kv=options["cache"],
         is_fused=options["fused"],
         dropout=options["dropout"],
     )

@@ -85,6 +85,45 @@ def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str
     assert abs(error) <= TOLERANCE_PCT.get(kind, 2.0), f"{error:+.1f} %"
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["fp32", "autocast", "bf16"])
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [
+        *(
+            (kind, kernel)
+            for kind in ("gpt2", "gpt_bigcode", "gpt_neox", "phi3", "llama")
+            for kernel in ("eager", "sdpa")
+        ),
+        *((kind, "sdpa") for kind in ("gemma", "opt", "phi", "qwen3", "starcoder2")),
+        *((kind, "eager") for kind in ("bloom", "gpt_neo", "gptj")),
+    ],
+)
+def test_a_cache_keeps_what_transformers_keeps(kind: str, attention: str, precision: str) -> None:
+    torch = pytest.importorskip("torch")
+    from tests.forecast.saved_tensors import language_model, saved_bytes
+
+    settings = random_config(kind, random.Random(f"{kind} cached")) | dict.fromkeys(DROPOUTS, 0.0)
+    tokens = torch.randint(1, settings["vocab_size"], (BATCH, SEQUENCE))
+    kernel = "explicit" if attention == "eager" else "sdpa"
+    kept, expected = {}, {}
+    for cache in (False, True):
+        model = language_model(kind, settings, attention, cache=cache)
+        model = model.to(torch.bfloat16) if precision == "bf16" else model
+
+        def forward(model: Any = model) -> tuple[Any, ...]:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "autocast"):
+                output = model(tokens, labels=tokens)
+            layers = output.past_key_values.layers if output.past_key_values else ()
+            return output.loss, output.logits, *(part for layer in layers for part in (layer.keys, layer.values))
+
+        kept[cache] = saved_bytes(model, forward)
+        run = Run(micro_batch=BATCH, sequence=SEQUENCE, precision=PRECISIONS[precision], attention=kernel,
+                  backend="cpu", caches_kv=cache)  # fmt: skip
+        expected[cache] = estimated(read_config(model.config.to_dict()), run)
+    assert kept[True] - kept[False] == expected[True] - expected[False]
+
+
 @pytest.fixture(scope="module")
 def sample() -> ModuleType:
     """The training script samples/train_gpt.py as a module."""

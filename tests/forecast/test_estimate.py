@@ -258,3 +258,29 @@ def test_notes_say_what_the_comparison_leaves_out() -> None:
     notes = " ".join(compare(result, recording(None, {"unknown": 90, "input": 10})).notes)
     for words in ("No step after the first", "as input", "context, workspace", "unattributed", "--backend cpu"):
         assert words in notes
+
+
+@pytest.mark.parametrize(("name", "sign"), [("gpt2", 1), ("pythia-1.4b", -1)])
+def test_a_cache_of_which_nothing_is_said_lies_within_the_range(name: str, sign: int) -> None:
+    run = Run(micro_batch=16, sequence=1024, precision=PRECISIONS["fp32"])
+    silent, off, on = (
+        estimate(preset(name), replace(run, caches_kv=caches), Layout()) for caches in (None, False, True)
+    )
+    more = on.peak.peak_bytes - off.peak.peak_bytes
+    assert more * sign > 0
+    assert silent.peak == off.peak
+    assert (silent.low_bytes, silent.high_bytes) == (off.low_bytes + min(more, 0), off.high_bytes + max(more, 0))
+    assert [one for one in silent.assumptions if one not in off.assumptions] == [silent.assumptions[0]]
+    assert "use_cache" in silent.assumptions[0]
+
+
+def test_a_cache_of_gpt2_is_a_copy_of_keys_and_values() -> None:
+    run = Run(micro_batch=8, sequence=256, precision=PRECISIONS["fp32"])
+    off, on = (estimate(preset("gpt2"), replace(run, caches_kv=caches), Layout()) for caches in (False, True))
+    assert on.peak.peak_bytes - off.peak.peak_bytes == 12 * 2 * 4 * 8 * 256 * 768
+
+
+@pytest.mark.parametrize("run", [Run(recompute=2, caches_kv=True), Run(framework="megatron", caches_kv=True)])
+def test_no_cache_where_none_is_filled(run: Run) -> None:
+    expected = estimate(preset("gpt2"), replace(run, caches_kv=False), Layout())
+    assert estimate(preset("gpt2"), run, Layout()) == expected

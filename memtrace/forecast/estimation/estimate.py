@@ -6,10 +6,12 @@ In: `ModelSpec`, `Run`, `Layout`, a capacity. Out: `Estimate`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.memory.activations import activation_terms
 from memtrace.forecast.memory.countable import check_countable
+from memtrace.forecast.memory.kept_by_kernels import can_cache
 from memtrace.forecast.memory.layout import RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.phases import ACTIVATION, TEMPORARY, Moment, moments
 from memtrace.forecast.memory.reserve import simulated_reserve
@@ -18,6 +20,7 @@ from memtrace.forecast.model.parameters import active_parameters, num_parameters
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.results import Estimate, PhaseEstimate
 from memtrace.schema.names import Category
+from memtrace.units import format_bytes
 
 CPU_DOUBT_PCT = 3
 """Of activations whose kernels were compared with models that run: the CPU's."""
@@ -41,13 +44,12 @@ def estimate(
     check_layout(spec, run, layout)
     tokens = run.micro_batch * run.sequence
     check_countable(spec, tokens=tokens, sequence=run.sequence, has_scores=run.attention != "flash")
-    stages = (False, True) if layout.pp > 1 else (False,)
-    candidates = [_phases(spec, run, layout, is_last=is_last) for is_last in stages]
-    phases = max(candidates, key=lambda found: max(one.peak_bytes for one in found))
-    is_last = len(stages) > 1 and phases is candidates[1]
+    phases, is_last = _fullest_stage(spec, run, layout)
     peak = max(phases, key=lambda one: one.peak_bytes)
     overhead = simulated_reserve(spec, run, layout).overhead_bytes if run.backend == "cuda" else None
     low, high = _range(spec, run, peak.by_category, overhead, is_assumed_shape=is_assumed_shape)
+    cache = _cache_bytes(spec, run, layout, peak.peak_bytes)
+    low, high = low + min(cache, 0), high + max(cache, 0)
     model = rank_model(spec, run, layout, is_last=is_last)
     terms = activation_terms(spec, run, layout)
     return Estimate(
@@ -63,11 +65,33 @@ def estimate(
         reserved_bytes=None if overhead is None else peak.peak_bytes + overhead,
         capacity_bytes=capacity_bytes,
         fits=_fits(low, high, capacity_bytes),
-        assumptions=tuple(_assumptions(spec, run, layout, is_last=is_last, is_assumed_shape=is_assumed_shape)),
+        assumptions=(
+            *_about_the_cache(cache),
+            *_assumptions(spec, run, layout, is_last=is_last, is_assumed_shape=is_assumed_shape),
+        ),
         layer_terms={name: int(size) for name, size in (terms.moe_layer or terms.dense_layer).items() if size},
         gradient_bytes=int(model.gradients + model.accumulated_gradients),
         state_bytes=int(model.states),
     )
+
+
+def _fullest_stage(spec: ModelSpec, run: Run, layout: Layout) -> tuple[list[PhaseEstimate], bool]:
+    """Return the phases of the fullest pipeline stage, and whether that is the last of several."""
+    stages = (False, True) if layout.pp > 1 else (False,)
+    candidates = [_phases(spec, run, layout, is_last=is_last) for is_last in stages]
+    phases = max(candidates, key=lambda found: max(one.peak_bytes for one in found))
+    return phases, len(stages) > 1 and phases is candidates[1]
+
+
+def _cache_bytes(spec: ModelSpec, run: Run, layout: Layout, peak: int) -> int:
+    """Return how much higher the peak is if a cache of keys and values is filled; 0 where the run says whether it is.
+
+    Negative where the copies in the cache let a larger matrix go (GPT-NeoX, Phi-3).
+    """
+    if run.caches_kv is not None or not can_cache(spec, run):
+        return 0
+    phases, _ = _fullest_stage(spec, replace(run, caches_kv=True), layout)
+    return max(one.peak_bytes for one in phases) - peak
 
 
 def check_layout(spec: ModelSpec, run: Run, layout: Layout) -> None:
@@ -154,6 +178,16 @@ def _settings(run: Run, layout: Layout) -> dict[str, object]:
         "zero": layout.zero,
         "sequence_parallel": layout.sequence_parallel,
     }
+
+
+def _about_the_cache(num_bytes: int) -> list[str]:
+    if not num_bytes:
+        return []
+    word = "more" if num_bytes > 0 else "less"
+    return [
+        f"No cache of keys and values is filled (use_cache off, as the Trainer of transformers 5 sets it); a loop that "
+        f"leaves it on needs {format_bytes(abs(num_bytes))} {word}, which the range holds."
+    ]
 
 
 def _assumptions(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool, is_assumed_shape: bool) -> list[str]:

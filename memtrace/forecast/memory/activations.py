@@ -147,6 +147,10 @@ def _attention(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
         terms["attention: fused projection"] = (query + 2 * kv) * kernels.value
         returned = 2 * shape.whole * spec.hidden * run.precision.compute_bytes
         terms["tensor parallel: what collectives returned"] = (shape.tp > 1) * returned
+    if kernels.cached_kv:
+        terms["attention: keys and values, cached"] = (
+            ceil_div(shape.tokens * spec.kv_width, shape.tp) * kernels.cached_kv
+        )
     if kernels.copies_output:
         terms["attention: output of the kernel"] = query * kernels.value
     if kernels.keeps_weights:

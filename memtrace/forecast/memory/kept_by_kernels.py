@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memtrace.forecast.memory.layout import Run
+from memtrace.forecast.memory.layout import RECOMPUTE, Run
 from memtrace.forecast.model.spec import ModelSpec
 
 SAVED_BY_ACTIVATION = {
@@ -46,6 +46,9 @@ PARTIAL_ROTARY = frozenset({"gpt_neox", "phi", "phi3", "stablelm"})
 """Architectures that join a rotated and an unrotated part of each head: the kernel's output, laid out like the joined
 queries, is copied before the next matrix, and both are kept."""
 
+UNROTATED = frozenset({"gpt2", "gpt_bigcode"})
+"""Architectures whose fused matrix is read through views alone: the view of the queries keeps all of it alive."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
@@ -76,6 +79,8 @@ class Kernels:
     value: int
     keeps_fused_qkv: bool
     """Whether the values are a view of what the fused matrix made, and keep all of it alive beside rotated copies."""
+    cached_kv: int
+    """Of a key and a value that the cache copied, beside what the kernels keep; both together."""
     copies_output: bool
     """Whether the output of the attention kernel and the input of the next matrix are two tensors."""
     qk_norm_input: int
@@ -119,7 +124,12 @@ def kernels_of(spec: ModelSpec, run: Run) -> Kernels:
         dropped=weights if drops_weights else 0,
         query=4 if falls_back or spec.architecture in FLOAT32_SCORES else compute,
         value=4 if falls_back else compute,
-        keeps_fused_qkv=not keeps_weights and spec.has_fused_qkv and spec.architecture in PARTIAL_ROTARY,
+        # The cache copies the values, so that nothing holds the fused matrix any more.
+        keeps_fused_qkv=not keeps_weights
+        and spec.has_fused_qkv
+        and spec.architecture in PARTIAL_ROTARY
+        and not fills_cache(spec, run),
+        cached_kv=_cached_bytes(spec, run, keeps_weights=keeps_weights) if fills_cache(spec, run) else 0,
         copies_output=not keeps_weights and spec.architecture in PARTIAL_ROTARY,
         logits=0 if run.loss == "chunked" else compute,
         log_probabilities=0
@@ -133,6 +143,40 @@ def kernels_of(spec: ModelSpec, run: Run) -> Kernels:
         keeps_log_sum_exp=not keeps_weights,
         activation=_activation_bytes(spec, run),
     )
+
+
+def fills_cache(spec: ModelSpec, run: Run) -> bool:
+    """Return whether the forward pass fills a cache of keys and values.
+
+    Source: `use_cache` of a configuration of `transformers` is true by default, in training as well; the layers turn it
+    off where they are checkpointed (`GradientCheckpointingLayer`).
+    """
+    return bool(run.caches_kv) and can_cache(spec, run)
+
+
+def can_cache(spec: ModelSpec, run: Run) -> bool:
+    """Return whether a model could fill a cache in this run: a causal one of `transformers`, not computed again."""
+    is_causal = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL
+    return is_causal and run.framework == "none" and bool(run.recompute != RECOMPUTE.index("full"))
+
+
+def _cached_bytes(spec: ModelSpec, run: Run, *, keeps_weights: bool) -> int:
+    """Return the bytes of a key and a value that only the cache holds, or of the fused matrix beside its copies.
+
+    Source: `transformers` `DynamicLayer.update` joins keys and values to what is cached (`torch.cat`), which copies
+    them; attention then works on the copies. The cache lives as long as the model's output.
+    """
+    compute, is_autocast = run.precision.compute_bytes, run.precision.is_autocast
+    if spec.architecture in UNROTATED:
+        # Written-out attention copies keys and values of the fused matrix anyway.
+        return 0 if keeps_weights else 2 * compute
+    if spec.architecture in FLOAT32_SCORES:
+        return compute * (compute < 4)
+    if is_autocast and spec.architecture in ROTARY | PARTIAL_ROTARY:
+        # Rotated keys are float32, and the cache takes values in the type of the keys; kernels keep cast copies.
+        return 2 * 4
+    is_repeated = keeps_weights and spec.num_kv_heads < spec.num_heads
+    return 2 * compute * is_repeated
 
 
 def dropout_of(probability: float, run: Run) -> float:

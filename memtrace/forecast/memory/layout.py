@@ -88,6 +88,9 @@ class Run:
     """One of `FRAMEWORKS`."""
     is_fused: bool = False
     """Whether the optimizer runs in one kernel, without temporaries as large as the model (`fused=True`)."""
+    caches_kv: bool | None = None
+    """Whether the forward pass also fills a cache of keys and values, as models of `transformers` do in training too
+    unless `use_cache` is off. `None`: not stated; it counts as off, and the range of an estimate covers both."""
     dropout: float | None = None
     """Overrides every dropout of the model; `None` keeps them."""
 
