@@ -12,6 +12,7 @@ from memtrace.cli.options.numbers import COUNT, FEW, GpuName
 
 if TYPE_CHECKING:
     from memtrace.forecast.memory.layout import Layout, Run
+    from memtrace.forecast.model.adapters import Adapter
     from memtrace.forecast.model.spec import ModelSpec
     from memtrace.forecast.results import Comparison, Estimate
 
@@ -43,6 +44,17 @@ EXIT_UNCERTAIN = 4
         "How the loss is computed: in float32 beside the logits; over parts of the vocabulary (Megatron); in place of "
         "the logits; or a part of the tokens at a time, without whole logits (Liger, torchtune)."
     ),
+)
+@click.option("--lora", type=FEW, metavar="RANK", help="Train adapters of this rank (LoRA); the model is frozen.")
+@click.option(
+    "--lora-on",
+    type=click.Choice(["qv", "attention", "all"]),
+    help="The matrices that have one: queries and values, all of attention, or MLPs too.  [default: all]",
+)
+@click.option(
+    "--base",
+    type=click.Choice(["plain", "int8", "nf4"]),
+    help="How frozen matrices are kept: as the precision says, or as bitsandbytes quantizes them.  [default: plain]",
 )
 @click.option(
     "--cache/--no-cache",
@@ -83,6 +95,7 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
       memtrace estimate --preset llama-3-8b --micro-batch 1 --sequence 4096 --dp 8 --zero 3 --gpu h100-80gb
       memtrace estimate --config config.json --precision autocast --gpu 24GiB --html estimate.html
       memtrace estimate --params 7B --recompute full
+      memtrace estimate --preset llama-3.1-8b --lora 16 --base nf4 --sequence 2048 --recompute full --gpu 24GiB
       memtrace estimate --preset gpt2 --backend cpu --precision fp32 --against trace.json
     """
     from memtrace.forecast.estimation.estimate import estimate as make_estimate
@@ -126,10 +139,24 @@ def _run(options: dict[str, Any], model: NamedModel) -> Run:
         recompute=RECOMPUTE.index(options["recompute"]),
         backend=options["backend"],
         loss=options["loss"],
+        adapter=_adapter(options),
         caches_kv=options["cache"],
         is_fused=options["fused"],
         dropout=options["dropout"],
     )
+
+
+def _adapter(options: dict[str, Any]) -> Adapter | None:
+    from memtrace.errors import MemtraceError
+    from memtrace.forecast.model.adapters import Adapter
+
+    rank, targets, base = options["lora"], options["lora_on"], options["base"]
+    if rank is None:
+        if targets is not None or base is not None:
+            hint = "a model that is trained whole has no frozen matrices"
+            raise MemtraceError("--lora-on and --base need --lora RANK", hint=hint)
+        return None
+    return Adapter(rank=rank, targets=targets or "all", base=base or "plain")
 
 
 def _layout(options: dict[str, Any]) -> Layout:

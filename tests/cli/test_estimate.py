@@ -152,3 +152,20 @@ def test_loss_says_what_of_the_logits_is_kept() -> None:
 def test_weight_decay_changes_no_state(name: str, same: str) -> None:
     found, expected = (document("--preset", "gpt2", "--optimizer", one) for one in (name, same))
     assert found == expected
+
+
+def test_adapters_are_asked_for_by_rank() -> None:
+    whole, lora, quantized = (
+        document("--preset", "llama-2-7b", *more) for more in ((), ("--lora", "8"), ("--lora", "8", "--base", "nf4"))
+    )
+    totals = [one["per_gpu"]["total_bytes"] for one in (quantized, lora, whole)]  # type: ignore[index]
+    assert totals == sorted(set(totals))
+    assert "adapters of rank 8" in str(quantized["assumptions"])
+    assert "nf4" in str(quantized["assumptions"])
+
+
+@pytest.mark.parametrize("args", [("--base", "nf4"), ("--lora-on", "qv")])
+def test_a_frozen_base_without_adapters_is_refused(args: tuple[str, str]) -> None:
+    result = invoke("--preset", "gpt2", *args)
+    assert result.exit_code == 1
+    assert "--lora RANK" in result.output

@@ -44,7 +44,9 @@ def estimated(spec: ModelSpec, run: Run) -> int:
     terms = activation_terms(spec, run, Layout())
     dense = (spec.num_layers - spec.num_moe_layers) * total(terms.dense_layer)
     layers = dense + spec.num_moe_layers * total(terms.moe_layer)
-    return int(layers + total(terms.embedding) + total(terms.head) + autocast_copies(spec, run.precision).total)
+    return int(
+        layers + total(terms.embedding) + total(terms.head) + autocast_copies(spec, run.precision, run.adapter).total
+    )
 
 
 def cases() -> list[tuple[str, str, str, float]]:

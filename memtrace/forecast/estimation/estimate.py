@@ -16,6 +16,7 @@ from memtrace.forecast.memory.layout import RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.phases import ACTIVATION, TEMPORARY, Moment, moments
 from memtrace.forecast.memory.reserve import simulated_reserve
 from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES, rank_model
+from memtrace.forecast.model.adapters import Adapter, check_adapter, trained_tensors
 from memtrace.forecast.model.parameters import active_parameters, num_parameters
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.results import Estimate, PhaseEstimate
@@ -107,6 +108,10 @@ def check_layout(spec: ModelSpec, run: Run, layout: Layout) -> None:
         raise MemtraceError(f"{spec.num_heads} heads cannot be divided among {layout.tp} tensor-parallel ranks")
     if layout.pp > spec.num_layers:
         raise MemtraceError(f"{spec.num_layers} layers cannot fill {layout.pp} pipeline stages")
+    if run.adapter is not None:
+        check_adapter(spec, run.adapter, run.precision)
+        if layout.zero or layout.world_size != layout.dp:
+            raise MemtraceError("adapters are estimated on one GPU or under DistributedDataParallel (--dp) alone")
     if layout.ep > 1 and (not spec.num_experts or spec.num_experts % layout.ep or layout.dp * layout.cp % layout.ep):
         hint = "expert parallelism divides the experts, and the data-parallel ranks"
         raise MemtraceError(f"ep = {layout.ep} does not fit this model and layout", hint=hint)
@@ -180,6 +185,12 @@ def _settings(run: Run, layout: Layout) -> dict[str, object]:
     }
 
 
+def _about_adapters(spec: ModelSpec, adapter: Adapter) -> str:
+    number = sum(one.copies * one.numel for one in trained_tensors(spec, adapter))
+    frozen = "" if adapter.base == "plain" else f"; the matrices of the layers are kept in {adapter.base}"
+    return f"{number:,} parameters are trained, adapters of rank {adapter.rank}, and the model is frozen{frozen}."
+
+
 def _about_the_cache(num_bytes: int) -> list[str]:
     if not num_bytes:
         return []
@@ -191,7 +202,7 @@ def _about_the_cache(num_bytes: int) -> list[str]:
 
 
 def _assumptions(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool, is_assumed_shape: bool) -> list[str]:
-    found = []
+    found = [] if run.adapter is None else [_about_adapters(spec, run.adapter)]
     if is_assumed_shape:
         found.append(
             f"Only the number of parameters is known: activations are those of a Llama-like model of {spec.num_layers} "

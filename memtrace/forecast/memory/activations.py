@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memtrace.forecast.memory.formulas import Size
+from memtrace.forecast.memory.kept_by_adapters import with_adapters
 from memtrace.forecast.memory.kept_by_kernels import PLAIN, ROTARY, Kernels, dropout_of, kernels_of
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.model.spec import ModelSpec
@@ -71,6 +72,7 @@ def activation_terms(spec: ModelSpec, run: Run, layout: Layout) -> ActivationTer
     core = sum(size for name, size in attention.items() if name.startswith("attention: weights"))
     dense = attention | _mlp(spec, run, kernels, shape, spec.ffn, 1) if spec.ffn else attention
     experts = attention | _mixture(spec, run, kernels, shape) if spec.num_moe_layers else {}
+    dense = with_adapters(dense, spec, run, kernels, tokens)
     by_operator = run.framework in BY_OPERATOR
     return ActivationTerms(
         dense_layer=dense,
@@ -80,7 +82,7 @@ def activation_terms(spec: ModelSpec, run: Run, layout: Layout) -> ActivationTer
         if by_operator and experts
         else core,
         embedding=_embedding(spec, run, kernels, shape),
-        head=_head(spec, run, kernels, shape),
+        head=with_adapters(_head(spec, run, kernels, shape), spec, run, kernels, tokens),
         layer_input=shape.whole * spec.hidden * run.precision.residual_bytes,
         attention_core=core,
     )

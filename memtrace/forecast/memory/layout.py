@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from memtrace.errors import MemtraceError
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
+from memtrace.forecast.model.adapters import Adapter
 from memtrace.forecast.model.precision import PRECISIONS, Precision
 
 RECOMPUTE = ("none", "selective", "full")
@@ -88,6 +89,8 @@ class Run:
     """One of `FRAMEWORKS`."""
     is_fused: bool = False
     """Whether the optimizer runs in one kernel, without temporaries as large as the model (`fused=True`)."""
+    adapter: Adapter | None = None
+    """Low-rank adapters that are trained in place of the model; `None`: the model is."""
     caches_kv: bool | None = None
     """Whether the forward pass also fills a cache of keys and values, as models of `transformers` do in training too
     unless `use_cache` is off. `None`: not stated; it counts as off, and the range of an estimate covers both."""

@@ -19,7 +19,8 @@ from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.memory.sharding import RankModel, context_bytes, held_by_stage, rank_model
 from memtrace.forecast.memory.stages import layers_of_stage
-from memtrace.forecast.model.parameter_tensors import Division, Place, parameter_tensors
+from memtrace.forecast.model.adapters import dequantized_bytes, trained_precision, trained_tensors
+from memtrace.forecast.model.parameter_tensors import Division, Place
 from memtrace.forecast.model.parameters import autocast_copies
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.schema.names import Category, Phase
@@ -77,6 +78,8 @@ class _Stage:
     """A gradient as wide as the model."""
     head_gradient: Size
     """Gradient of the head's matrix."""
+    dequantized: Size
+    """A matrix of a quantized base, made whole for one product."""
     down_gradient: Size
     """Gradient of the down projection of one layer, which backward makes first."""
 
@@ -140,7 +143,7 @@ def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
     before = before | {COMMUNICATION: before[COMMUNICATION] + stage.model.gathered}
     end = before | {ACTIVATION: running + stage.head, TEMPORARY: upcast}
     # A layer that is computed again later keeps nothing, but needs room while it runs.
-    passing = (run.recompute == 2) * (2 * stage.inner + stage.hidden)
+    passing = (run.recompute == 2) * (2 * stage.inner + stage.hidden) + stage.dequantized
     last = before | {ACTIVATION: running, TEMPORARY: passing}
     return [
         Moment(phase=Phase.FORWARD.value, where="in the last layer", by_category=last),
@@ -169,7 +172,7 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
     is_autocast = run.precision.is_autocast * 1
     narrowed = is_autocast * (stage.down_gradient + stage.hidden) // 2
     added = (1 - is_fresh) * (1 - is_autocast) * stage.down_gradient
-    in_mlp = _inner_gradients(spec) * stage.inner + stage.hidden + narrowed + added + pending
+    in_mlp = _inner_gradients(spec) * stage.inner + stage.hidden + narrowed + added + pending + stage.dequantized
     in_attention = 2 * stage.scores + 2 * stage.hidden + pending
     down = is_fresh * (1 - is_autocast) * stage.down_gradient
     before_first = is_fresh * (model.gradients - model.embedding_gradients - model.layer_gradients)
@@ -197,7 +200,9 @@ def _optimizer(spec: ModelSpec, run: Run, stage: _Stage, after: dict[str, Size])
     gradients = after[GRADIENT] + (run.accumulation <= 1) * model.gradients
     if run.backend == "cpu":
         # One tensor after the other: the square root of its second moment, and that divided.
-        temporary = 2 * tensors * run.precision.state_bytes * max(one.numel for one in parameter_tensors(spec))
+        temporary = (
+            2 * tensors * run.precision.state_bytes * max(one.numel for one in trained_tensors(spec, run.adapter))
+        )
     else:
         temporary = tensors * ceil_div(model.states, _numbers_a_parameter(run))
     by_category = after | {GRADIENT: gradients, ACTIVATION: stage.logits, TEMPORARY: temporary}
@@ -206,7 +211,9 @@ def _optimizer(spec: ModelSpec, run: Run, stage: _Stage, after: dict[str, Size])
 
 def _numbers_a_parameter(run: Run) -> int:
     """Return how many tensors as large as the parameters the states consist of, the master copy among them."""
-    return (2 if run.optimizer.name == "adamw" else 1) + (run.precision.master_bytes > 0)
+    return (2 if run.optimizer.name == "adamw" else 1) + (
+        trained_precision(run.precision, run.adapter).master_bytes > 0
+    )
 
 
 def _inner_gradients(spec: ModelSpec) -> int:
@@ -221,7 +228,7 @@ def _inner_gradients(spec: ModelSpec) -> int:
 def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stage:
     terms = activation_terms(spec, run, layout)
     model = rank_model(spec, run, layout, is_last=is_last)
-    copies = autocast_copies(spec, run.precision)
+    copies = autocast_copies(spec, run.precision, run.adapter)
     only = (layout.pp == 1) * 1
     has_head = 1 if is_last else only
     layer = total(terms.moe_layer or terms.dense_layer)
@@ -252,17 +259,19 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
         head_gradient=ceil_div(spec.vocabulary * width, layout.tp)
         * run.precision.gradient_bytes
         * has_head
-        * spec.has_head,
+        * spec.has_head
+        * (run.adapter is None),
+        dequantized=dequantized_bytes(spec, run.adapter, run.precision),
     )
 
 
 def _down_gradient(spec: ModelSpec, run: Run, layout: Layout) -> Size:
     place = Place.MOE_LAYER if spec.num_moe_layers else Place.DENSE_LAYER
-    found = [one for one in parameter_tensors(spec) if one.place is place and ".down" in one.name]
+    found = [one for one in trained_tensors(spec, run.adapter) if one.place is place and ".down" in one.name]
     experts = sum(one.numel for one in found if one.division is Division.EXPERTS)
     dense = sum(one.numel for one in found if one.division is not Division.EXPERTS)
     elements = ceil_div(dense, layout.tp) + ceil_div(experts, layout.tp * layout.ep)
-    return elements * run.precision.gradient_bytes
+    return elements * trained_precision(run.precision, run.adapter).gradient_bytes
 
 
 def _layers(spec: ModelSpec, terms: ActivationTerms, run: Run, layout: Layout, *, is_last: bool) -> Size:

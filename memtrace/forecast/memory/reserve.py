@@ -15,6 +15,7 @@ from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import Settings
 from memtrace.forecast.memory.activations import ActivationTerms, Terms, activation_terms
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
+from memtrace.forecast.model.adapters import frozen_bytes, trained_precision, trained_tensors
 from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place, parameter_tensors
 from memtrace.forecast.model.spec import ModelSpec
 
@@ -57,7 +58,8 @@ class _Program:
         self.spec, self.run, self.layout = spec, run, layout
         self.allocator = Allocator(Settings(), Device())
         self.terms: ActivationTerms = activation_terms(spec, run, layout)
-        self.tensors = parameter_tensors(spec)
+        self.tensors = trained_tensors(spec, run.adapter)
+        self.precision = trained_precision(run.precision, run.adapter)
         self.peak = 0
         self.gradients: list[int] = []
         self.has_states = False
@@ -82,7 +84,10 @@ class _Program:
 
     def start(self) -> None:
         """Make the weights."""
-        precision = self.run.precision
+        precision, adapter = self.precision, self.run.adapter
+        for one in parameter_tensors(self.spec) if adapter is not None else ():
+            for _ in range(self.copies(one)):
+                self.take(frozen_bytes(one, adapter, self.run.precision))
         for one in self.tensors:
             for _ in range(self.copies(one)):
                 self.take(self.size(one, 3) * precision.weight_bytes, self.size(one, 3) * precision.weight_copy_bytes)
@@ -163,11 +168,11 @@ class _Program:
         """Make the gradients of one layer, of the embedding or of the head."""
         for one in self.tensors:
             if one.place is place:
-                self.gradients += self.take(self.size(one, 2) * self.run.precision.gradient_bytes)
+                self.gradients += self.take(self.size(one, 2) * self.precision.gradient_bytes)
 
     def optimize(self) -> None:
         """Make the states in the first step, and in each the temporaries of the update."""
-        precision, temporaries = self.run.precision, []
+        precision, temporaries = self.precision, []
         for one in self.tensors:
             for _ in range(self.copies(one)):
                 if not self.has_states:

@@ -13,7 +13,8 @@ from memtrace.forecast.memory.formulas import Size, in_flight_microbatches, inte
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.memory.optimizers import STEP_BYTES
 from memtrace.forecast.memory.stages import layers_of_stage
-from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place, parameter_tensors
+from memtrace.forecast.model.adapters import base_bytes, trained_precision, trained_tensors
+from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
 
@@ -86,7 +87,8 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
     >>> llama.weights == 2 * 8030261248 // 8
     True
     """
-    precision, tensors = run.precision, parameter_tensors(spec)
+    precision, tensors = trained_precision(run.precision, run.adapter), trained_tensors(spec, run.adapter)
+    frozen = 0 if run.adapter is None else base_bytes(spec, run.adapter, run.precision)
     elements = _with_extra(spec, layout, _on_stage(spec, tensors, _numel, layout, is_last=is_last), 1)
     root = _on_stage(spec, _at(tensors, *_ROOT), _numel, layout, is_last=is_last)
     embedding = _on_stage(spec, _at(tensors, Place.EMBEDDING), _numel, layout, is_last=is_last)
@@ -103,7 +105,7 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
     in_layers = gradients - root.over(layout, 2) * precision.gradient_bytes
     return RankModel(
         elements=elements,
-        weights=elements.over(layout, 3) * (precision.weight_bytes + precision.weight_copy_bytes),
+        weights=frozen + elements.over(layout, 3) * (precision.weight_bytes + precision.weight_copy_bytes),
         gradients=gradients,
         layer_gradients=in_layers // layers,
         embedding_gradients=embedding.over(layout, 2) * precision.gradient_bytes,
@@ -111,25 +113,26 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
         states=_states(spec, run, layout, is_last=is_last) + elements.over(layout, 1) * precision.master_bytes,
         gathered=gathers * gathered * precision.compute_bytes,
         reduced=gathers * reduced * (precision.gradient_bytes + adds_up * (4 - precision.gradient_bytes)),
-        buckets=_buckets(run, layout, elements),
+        buckets=_buckets(run, layout, elements, precision.gradient_bytes),
         layers=layers,
     )
 
 
-def _buckets(run: Run, layout: Layout, elements: Shard) -> Size:
+def _buckets(run: Run, layout: Layout, elements: Shard, gradient_bytes: int) -> Size:
     """Return the communication buffers of data parallelism.
 
     Without ZeRO they are those of DistributedDataParallel: all gradients once more, unless these are views of them
     (`gradient_as_bucket_view`). ZeRO-1 and 2 reduce through two buckets; ZeRO-3 has its gathered layers instead.
     """
-    copies = 0 if layout.bucket_view else elements.total * run.precision.gradient_bytes
+    copies = 0 if layout.bucket_view else elements.total * gradient_bytes
     is_flat = (layout.zero >= 1) & (layout.zero < 3)
     return (layout.shards > 1) * ((layout.zero < 1) * copies + is_flat * 2 * BUCKETS.get(run.framework, BUCKET_BYTES))
 
 
 def _states(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> Size:
     """Return the bytes of the optimizer's states; the CPU's step counts are whole on every rank."""
-    optimizer, precision, tensors = run.optimizer, run.precision, parameter_tensors(spec)
+    optimizer, tensors = run.optimizer, trained_tensors(spec, run.adapter)
+    precision = trained_precision(run.precision, run.adapter)
     amounts = _on_stage(spec, tensors, lambda one: optimizer.tensor_bytes(one, precision), layout, is_last=is_last)
     of_extra = {"sgd": 0, "adamw": precision.adam_state_bytes}.get(optimizer.name, precision.state_bytes)
     states = _with_extra(spec, layout, amounts, of_extra).over(layout, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from memtrace.forecast.model.adapters import Adapter, trained_tensors
 from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place, parameter_tensors
 from memtrace.forecast.model.precision import Precision
 from memtrace.forecast.model.spec import ModelSpec
@@ -120,7 +121,7 @@ class CastCopies:
         return self.layers + self.head
 
 
-def autocast_copies(spec: ModelSpec, precision: Precision) -> CastCopies:
+def autocast_copies(spec: ModelSpec, precision: Precision, adapter: Adapter | None = None) -> CastCopies:
     """Return the copies that autocast makes: each matrix of a product is cast once a forward pass.
 
     Embeddings that are only looked up are not cast; a tied one is, for the head.
@@ -136,6 +137,8 @@ def autocast_copies(spec: ModelSpec, precision: Precision) -> CastCopies:
         return CastCopies(layers=0, head=0)
     tensors = [one for one in parameter_tensors(spec) if len(one.shape) > 1]
     in_layers = [one for one in tensors if one.place in (Place.DENSE_LAYER, Place.MOE_LAYER)]
+    if adapter is not None:
+        in_layers += trained_tensors(spec, adapter)
     in_head = [one for one in tensors if one.place is Place.HEAD]
     if spec.tied and spec.has_head:
         in_head += [one for one in tensors if one.name == "embedding"]
