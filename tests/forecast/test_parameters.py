@@ -154,9 +154,18 @@ def test_parts_of_a_preset_add_up(name: str) -> None:
     assert (active_parameters(spec) < parts.total) == bool(spec.num_experts)
 
 
-def test_preset_of_an_architecture_that_is_not_read_says_why() -> None:
-    with pytest.raises(MemtraceError, match="an encoder and a decoder") as raised:
-        preset("t5-small")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("t5-small", "an encoder and a decoder"),
+        ("flan-t5-xl", "an encoder and a decoder"),
+        ("deepseek-v3", "a compressed vector"),
+        ("gpt-oss-20b", "a sink a head"),
+    ],
+)
+def test_preset_of_an_architecture_that_is_not_read_says_why(name: str, reason: str) -> None:
+    with pytest.raises(MemtraceError, match=reason) as raised:
+        preset(name)
     assert "memtrace predict" in (raised.value.hint or "")
 
 

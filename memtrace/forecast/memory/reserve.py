@@ -85,9 +85,10 @@ class _Program:
     def start(self) -> None:
         """Make the weights."""
         precision, adapter = self.precision, self.run.adapter
-        for one in parameter_tensors(self.spec) if adapter is not None else ():
-            for _ in range(self.copies(one)):
-                self.take(frozen_bytes(one, adapter, self.run.precision))
+        if adapter is not None:
+            for one in parameter_tensors(self.spec):
+                for _ in range(self.copies(one)):
+                    self.take(frozen_bytes(one, adapter, self.run.precision))
         for one in self.tensors:
             for _ in range(self.copies(one)):
                 self.take(self.size(one, 3) * precision.weight_bytes, self.size(one, 3) * precision.weight_copy_bytes)

@@ -23,10 +23,10 @@ def preset(name: str) -> ModelSpec:
     Raises:
         MemtraceError: there is no such preset; the hint names the nearest.
     """
-    family = next((kind for kind in UNREAD if name.startswith(kind)), None)
-    if family is not None:
-        refuse_unread(family)
     if name not in PRESETS:
+        family = next((kind for kind in UNREAD if kind.replace("_", "-") in name), None)
+        if family is not None:
+            refuse_unread(family)
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
         raise MemtraceError(f"there is no preset {name[:60]!r}", hint=f"try {', '.join(near or PRESETS)}")
     return read_config(PRESETS[name], name=name)
