@@ -159,6 +159,7 @@ MEASURED = {
     "lora-Qwen2.5-1.5B-Instruct-sdpa-b2-s1024": ("qwen2", _shape(1536, 28, 12, 2, 8960, 151936), "sdpa", 2, 1024),
     "lora-SmolLM2-1.7B-eager-b4-s1024": ("llama", _shape(2048, 24, 32, 32, 8192, 49152), "explicit", 4, 1024),
     "lora-SmolLM2-135M-eager-b2-s512": ("llama", _shape(576, 30, 9, 3, 1536, 49152), "explicit", 2, 512),
+    "lora-SmolLM2-360M-eager-b1-s4096": ("llama", _shape(960, 32, 15, 5, 2560, 49152), "explicit", 1, 4096),
     "lora-SmolLM2-135M-sdpa-b2-s512": ("llama", _shape(576, 30, 9, 3, 1536, 49152), "sdpa", 2, 512),
 }
 

@@ -62,7 +62,7 @@ class _Stage:
     mlp: Size
     """Terms of the MLP of one layer."""
     scores: Size
-    """Attention weights of one layer, one copy."""
+    """Attention weights of one layer as the softmax returns them: the type of its gradients."""
     embedding: Size
     head: Size
     """Final norm, head and loss; 0 on other stages."""
@@ -173,6 +173,7 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
     narrowed = is_autocast * (stage.down_gradient + stage.hidden) // 2
     added = (1 - is_fresh) * (1 - is_autocast) * stage.down_gradient
     in_mlp = _inner_gradients(spec) * stage.inner + stage.hidden + narrowed + added + pending + stage.dequantized
+    # The gradient of what the softmax returned, and that of what it was given.
     in_attention = 2 * stage.scores + 2 * stage.hidden + pending
     down = is_fresh * (1 - is_autocast) * stage.down_gradient
     before_first = is_fresh * (model.gradients - model.embedding_gradients - model.layer_gradients)
@@ -244,7 +245,7 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
         layer=layer,
         recomputed=(run.recompute == 2) * (layer - terms.layer_input) + (run.recompute == 1) * dropped,
         mlp=mlp,
-        scores=terms.attention_core // 2 if run.attention == "explicit" else 0 * tokens,
+        scores=_softmax_bytes(terms) if run.attention == "explicit" else 0 * tokens,
         embedding=total(terms.embedding) * (only if is_last else 1),
         head=total(terms.head) * has_head,
         logits=terms.head.get("head: logits", 0) * has_head,
@@ -263,6 +264,10 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
         * (run.adapter is None),
         dequantized=dequantized_bytes(spec, run.adapter, run.precision),
     )
+
+
+def _softmax_bytes(terms: ActivationTerms) -> Size:
+    return (terms.moe_layer or terms.dense_layer).get("attention: weights after softmax", 0)
 
 
 def _down_gradient(spec: ModelSpec, run: Run, layout: Layout) -> Size:
