@@ -24,7 +24,7 @@ def preset(name: str) -> ModelSpec:
         MemtraceError: there is no such preset; the hint names the nearest.
     """
     if name not in PRESETS:
-        family = next((kind for kind in UNREAD if kind.replace("_", "-") in name), None)
+        family = next((kind for kind in UNREAD if f"-{kind}-".replace("_", "-") in f"-{name}-"), None)
         if family is not None:
             refuse_unread(family)
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
