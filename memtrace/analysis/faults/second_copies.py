@@ -154,7 +154,8 @@ def _copies_of(sizes: Counter[int], by_size: dict[int, list[int]], width: float,
         number=number,
         what=f"{times} of all parameters{_WIDTHS[width]} that no forward and no optimizer was seen to use",
         change="If it is what was loaded, drop it after load_state_dict (del checkpoint), or load it with "
-        'map_location="cpu". If it is an average or the best model so far, keep it on the CPU.',
+        'map_location="cpu". If it is an average or the best model so far, keep it on the CPU. What the program '
+        "itself works with in each step, as a momentum of its own, has to stay.",
     )
 
 
