@@ -1,4 +1,4 @@
-"""Optimizers as people write them themselves: AdamW with moments made in the first step, in ways that differ in memory."""
+"""AdamW as people write it themselves, in ways that differ in memory: its moments are made in the first step."""
 
 from __future__ import annotations
 
