@@ -123,12 +123,16 @@ def test_a_history_that_ends_with_its_first_step_takes_no_moment_for_a_parameter
         built.alloc(address + 0x80000, size, frames=UPDATE).alloc(address + 0xC0000, size, frames=UPDATE)
         built.alloc(0x200000, size, frames=UPDATE).free(0x200000)
     built.annotate("Optimizer.step#AdamW.step", "END")
-    found = _report(built).end.by_category
-    assert {name: size for name, size in found.items() if size} == {
+    report = _report(built)
+    assert {name: size for name, size in report.end.by_category.items() if size} == {
         "parameter": PARAMETER,
         "gradient": PARAMETER,
         "optimizer_state": 2 * PARAMETER,
     }
+    # The states tell that it is the first; with them the forward needs more than it did.
+    assert report.first_step_peak is not None
+    assert report.steady_state_peak is not None
+    assert report.steady_state_peak.by_category["optimizer_state"] == 2 * PARAMETER
 
 
 def test_late_history_has_no_first_step_peak() -> None:
