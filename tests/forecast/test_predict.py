@@ -29,7 +29,7 @@ LEAST = PARAMETER + ACTIVATION
 
 def sized(num_bytes: int) -> str:
     """Return the name of a GPU that leaves torch so many bytes."""
-    return f"{num_bytes + CUDA_CONTEXT_BYTES}"
+    return f"{num_bytes + CUDA_CONTEXT_BYTES}B"
 
 
 def doubts(trace_options: dict[str, object], gpu: str = "a100-40gb") -> dict[str, Doubt]:
