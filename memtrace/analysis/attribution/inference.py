@@ -264,8 +264,19 @@ class Inference:
         following = np.append(steps, live.num_moments)[np.searchsorted(steps, live.start, side="right")]
         parameters = np.unique(live.size_bytes[self._decided.are(Category.PARAMETER)])
         lasting = (live.in_use_end > following) | np.isin(live.size_bytes, parameters)
+        lasting &= ~np.isin(live.size_bytes, self._replaced_with_parameters())
         self._give(kept & lasting, Category.OPTIMIZER_STATE, self._step_decision())
         self._give(passing, Category.TEMPORARY, Decision.LIFETIME_RULE)
+
+    def _replaced_with_parameters(self) -> list[int]:
+        """Return the sizes of which steps freed more than there are states, and nothing tells which of it those are."""
+        limit, live = num_states(self._optimizer), self._lifetimes
+        if limit is None:
+            return []
+        freed = self._freed_in_step() & (self._phase == _NONE) & self._decided.are_unknown()
+        gradients = self._largest_counts(np.flatnonzero(self._decided.are(Category.GRADIENT)))
+        counts = count_sizes(live.size_bytes[freed])
+        return [size for size, count in counts.items() if 0 < limit * gradients[size] < count]
 
     def _within_steps(self) -> None:
         """Decide what lives within a step as in a recording, whose phases are known."""
