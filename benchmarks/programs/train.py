@@ -26,6 +26,8 @@ from torch.utils.checkpoint import checkpoint
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent / "samples")]
 
+import own_optimizers  # noqa: E402
+
 VOCABULARY = 131
 """Odd, so that two ranks cannot share an embedding evenly."""
 HIDDEN, LAYERS, HEADS, SEQUENCE, ROWS = 64, 2, 2, 32, 4
@@ -33,7 +35,17 @@ IMAGE, CLASSES = 16, 10
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 
 MODELS = ("gpt", "resnet", "gpt2", "llama")
-OPTIMIZERS = ("adamw-foreach", "adamw-loop", "adamw-fused", "sgd", "sgd-momentum", "adafactor")
+OPTIMIZERS = (
+    "adamw-foreach",
+    "adamw-loop",
+    "adamw-fused",
+    "sgd",
+    "sgd-momentum",
+    "adafactor",
+    "own-anew",
+    "own-in-place",
+    "own-replaced",
+)
 MODES = ("plain", "accumulate", "checkpoint", "keep-grads")
 PARALLEL = ("none", "ddp", "ddp-views", "fsdp2")
 EXTRAS = ("clip", "ema", "wrapped", "explicit")
@@ -117,6 +129,8 @@ def make_optimizer(model: nn.Module, name: str) -> torch.optim.Optimizer:
     if kind == "adamw":
         fused, foreach = implementation == "fused", implementation == "foreach"
         return torch.optim.AdamW(parameters, lr=1e-3, foreach=foreach, fused=fused)
+    if kind == "own":
+        return own_optimizers.AdamW(parameters, implementation)
     if kind == "adafactor":
         return torch.optim.Adafactor(parameters, lr=1e-3)
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9 if implementation == "momentum" else 0.0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
 from memtrace.analysis.attribution.size_matching import count_sizes, match_sizes, sets_of_sizes
+from memtrace.analysis.device.device_history import build_history, device_names
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import RankReport
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
@@ -92,6 +94,45 @@ def test_parameter_replaced_in_a_step_stays_a_parameter() -> None:
     built.alloc(0x90000, 1024, frames=UPDATE).free(0x1000)
     built.annotate("Optimizer.step#Adam.step", "END")
     assert _report(built).end.by_category["parameter"] == PARAMETER
+
+
+def test_parameter_replaced_twice_in_a_step_stays_a_parameter_and_moments_are_states() -> None:
+    built = _two_steps()
+    built.annotate("Optimizer.step#AdamW.step", "START")
+    # New moments, then a new parameter, which another one replaces at once.
+    built.alloc(0x90000, 1024, frames=UPDATE).alloc(0x91000, 1024, frames=UPDATE)
+    built.alloc(0x92000, 1024, frames=UPDATE).free(0x1000)
+    built.alloc(0x93000, 1024, frames=UPDATE).free(0x92000)
+    built.annotate("Optimizer.step#AdamW.step", "END")
+    rank = with_inferred_marks(trace_of(read_snapshot(built.build(), where="built")).ranks[0])
+    history = build_history(rank, device_names(rank)[0], owns_marks=True)
+    category = dict(zip(history.lifetimes.address.tolist(), history.attribution.category.tolist(), strict=True))
+    names = {address: CATEGORIES[category[address]].value for address in (0x90000, 0x91000, 0x93000)}
+    assert names == {0x90000: "optimizer_state", 0x91000: "optimizer_state", 0x93000: "parameter"}
+
+
+def test_a_history_that_ends_with_its_first_step_takes_no_moment_for_a_parameter() -> None:
+    built = snapshot()
+    for address, size in WEIGHTS:
+        built.live_before(address, size)
+    built.alloc(0x10000, SAVED, frames=FORWARD)
+    for address, size in WEIGHTS:
+        built.alloc(address + 0x40000, size, frames=ENGINE)
+    built.free(0x10000).annotate("Optimizer.step#AdamW.step", "START")
+    for address, size in WEIGHTS:
+        built.alloc(address + 0x80000, size, frames=UPDATE).alloc(address + 0xC0000, size, frames=UPDATE)
+        built.alloc(0x200000, size, frames=UPDATE).free(0x200000)
+    built.annotate("Optimizer.step#AdamW.step", "END")
+    report = _report(built)
+    assert {name: size for name, size in report.end.by_category.items() if size} == {
+        "parameter": PARAMETER,
+        "gradient": PARAMETER,
+        "optimizer_state": 2 * PARAMETER,
+    }
+    # The states tell that it is the first; with them the forward needs more than it did.
+    assert report.first_step_peak is not None
+    assert report.steady_state_peak is not None
+    assert report.steady_state_peak.by_category["optimizer_state"] == 2 * PARAMETER
 
 
 def test_late_history_has_no_first_step_peak() -> None:

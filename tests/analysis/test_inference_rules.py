@@ -173,6 +173,13 @@ def test_blocks_that_a_step_frees_were_its_states() -> None:
     assert _chosen(blocks, {512: 1}) == {"optimizer_state": [1, 2], "parameter": [0]}
 
 
+def test_parameters_that_a_step_frees_with_their_states_are_not_told_from_them() -> None:
+    freed = np.array([True, True, True, False])
+    blocks = _residents([512, 512, 512, 64], freed_in_step=freed, num_states=2)
+    blocks.lifetimes.in_use_end[freed] = 50
+    assert _chosen(blocks, {512: 1, 64: 1}) == {"parameter": [3]}
+
+
 def test_six_layers_in_two_sets_are_not_four_sets_of_three() -> None:
     sizes = np.array([900] * 12 + [100] * 2)
     assert [len(one) for one in sets_of_sizes(np.arange(14), sizes, (3, 2))] == [7, 7]

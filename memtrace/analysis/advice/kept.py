@@ -3,6 +3,11 @@
 In: `Case`. Out: a `Finding` for the keeper of most bytes at the peak. What grows is a leak and told there; what is made
 before training, or by the step that peaks, is not looked at. Between forwards that no backward follows, what is kept is
 that of the forwards before: a graph that no backward ever sees, or a container that collects.
+
+Keeping is no fault by itself: queues, caches, buffers of replays and states carried on are kept by design, and as large
+in one step as in the next. Such a keeper is told of where it grows, or with another finding about the same bytes. What
+nobody keeps on purpose is told of at any rate: a graph, the variables of a call that failed, a cycle, a context. What
+each step replaces is told of where the peak without it is a good deal lower.
 """
 
 from __future__ import annotations
@@ -29,6 +34,10 @@ _TELL_OF_KEPT = ("evaluation-graph", "evaluation-outputs", "kept-for-steps", "on
 """Findings that are about what is kept, too."""
 _COLLECTING = ("graph", "container", "attribute", "closure")
 _LEAST_COLLECTED = 3
+_BY_ACCIDENT = ("graph", "traceback", "context", "cycle")
+"""What keeps things without anybody's having put them there."""
+_LEAST_SHARE_OF_REPLACED = 0.2
+"""The least part of the peak that is saved by letting go of what each step replaces."""
 
 
 def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Finding, ...]:
@@ -42,7 +51,8 @@ def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Findi
         return tuple(found)
     num_bytes = kept.evidence["kept_at_peak_bytes"]
     same = [one for one in found if one.slug in _TELL_OF_KEPT and (one.saves_bytes or 0) <= 2 * num_bytes]
-    if same or any(leak.keeper is not None and leak.keeper.text == kept.evidence["kept_by"] for leak in leaks):
+    is_leak = any(leak.keeper is not None and leak.keeper.text == kept.evidence["kept_by"] for leak in leaks)
+    if same or is_leak or not _stands_alone(kept):
         found.remove(kept)
     for one in same[:1]:
         keeper = {name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")}
@@ -52,6 +62,16 @@ def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Findi
         )
         found[found.index(one)] = named
     return tuple(found)
+
+
+def _stands_alone(kept: Finding) -> bool:
+    """Return whether what is kept is worth a word by itself, and nobody's design."""
+    evidence = kept.evidence
+    if evidence["grows"]:
+        return True
+    is_accident = evidence["keeper_kind"] in _BY_ACCIDENT or "in the traceback of" in evidence["kept_by"]
+    saves, peak = kept.saves_bytes or 0, (kept.saves_bytes or 0) + (kept.new_peak_bytes or 0)
+    return is_accident and (not evidence["is_replaced"] or saves >= _LEAST_SHARE_OF_REPLACED * peak)
 
 
 def kept_past_its_step(case: Case) -> Finding | None:
@@ -98,6 +118,7 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
             "kept_at_peak_bytes": num_bytes,
             "num_kept_at_peak": int(is_at_peak.sum()),
             "is_replaced": is_replaced,
+            "grows": not is_replaced and _grows(kept, keeper),
             **kept_by(keeper),
         },
         change=change_of(keeper, is_replaced=is_replaced),
@@ -108,6 +129,18 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
         rank=case.history.rank.rank,
         where=keeper.where if has_line else None,
     )
+
+
+def _grows(kept: KeptAllocations, keeper: Keeper) -> bool:
+    """Return whether a keeper had more when it was last looked at than a step, or a forward, before."""
+    table, rank = kept.history.rank.table("keepers"), kept.history.rank
+    same = table["keeper"] == rank.string_id(keeper.text)
+    # What was found at the end of a step is told again when the next begins.
+    times = np.unique(table["time_ns"][same])
+    held = [int(table["num_bytes"][same & (table["time_ns"] == one)].max()) for one in times.tolist()]
+    steps = [int(table["step"][same & (table["time_ns"] == one)].max()) for one in times.tolist()]
+    before = [one for one, step in zip(held, steps, strict=True) if step < steps[-1]] if steps else []
+    return bool(before) and held[-1] > before[-1]
 
 
 def _of_earlier_steps(case: Case, kept: KeptAllocations) -> BoolArray:

@@ -204,27 +204,41 @@ class Inference:
         made = np.flatnonzero(self._kept_by_steps()[0] & self._decided.are_unknown())
         lasting = (Category.PARAMETER, Category.OPTIMIZER_STATE)
         ending = np.concatenate([made, np.flatnonzero(self._decided.are(*lasting))])
+        # Where the history ends with a step, what lives on was not freed by it.
+        ending = ending[~self._lives_on()[ending]]
         ending = ending[np.argsort(live.in_use_end[ending], kind="stable")]
         made = made[np.argsort(self._phase[made], kind="stable")]
-        ends, phases = live.in_use_end[ending], self._phase[made]
+        ends = live.in_use_end[ending]
+        passing = np.flatnonzero(self._kept_by_steps()[1])
+        passing = passing[np.argsort(self._phase[passing], kind="stable")]
         for at in steps.tolist():
-            new = made[np.searchsorted(phases, at) : np.searchsorted(phases, at, side="right")]
+            new = _of_phase(made, self._phase, at)
             old = ending[np.searchsorted(ends, self._first[at]) : np.searchsorted(ends, self._stop[at], side="right")]
-            self._hand_over(new, old[self._decided.are(*lasting, among=old)])
+            old = old[self._decided.are(*lasting, among=old)]
+            if len(new) and len(old):
+                self._hand_over(new, old, _of_phase(passing, self._phase, at))
 
-    def _hand_over(self, made: IntArray, freed: IntArray) -> None:
-        """Give what a step made the category of what it freed."""
+    def _hand_over(self, made: IntArray, freed: IntArray, passing: IntArray) -> None:
+        """Give what a step made and kept the category of what it freed, directly or by way of what passed."""
         live = self._lifetimes
+        passing = passing[np.isin(live.size_bytes[passing], live.size_bytes[freed])]
         waiting: dict[int, list[int]] = defaultdict(list)
-        events = [(int(live.start[row]), 0, int(row)) for row in made]
-        events += [(int(live.in_use_end[row]), 1, int(row)) for row in freed]
+        category = {int(row): int(self._decided.category[row]) for row in freed}
+        to_keep = set(made.tolist())
+        events = [(int(live.start[row]), 0, int(row)) for one in (made, passing) for row in one]
+        events += [(int(live.in_use_end[row]), 1, int(row)) for one in (freed, passing) for row in one]
         # In order of time: a free takes its successor from the newest block of its size.
-        for _, is_free, row in sorted(events) if len(made) and len(freed) else ():
+        for _, is_free, row in sorted(events):
             same = waiting[int(live.size_bytes[row])]
             if not is_free:
                 same.append(row)
-            elif same:
-                self._give(np.array([same.pop()]), CATEGORIES[int(self._decided.category[row])], self._step_decision())
+                continue
+            if row in same:
+                same.remove(row)
+            if row in category and same:
+                category[same[-1]] = category[row]
+                if same[-1] in to_keep:
+                    self._give(np.array([same.pop()]), CATEGORIES[category[row]], self._step_decision())
 
     def _step_rows(self) -> IntArray:
         """Return the phases that are optimizer steps."""
@@ -250,8 +264,19 @@ class Inference:
         following = np.append(steps, live.num_moments)[np.searchsorted(steps, live.start, side="right")]
         parameters = np.unique(live.size_bytes[self._decided.are(Category.PARAMETER)])
         lasting = (live.in_use_end > following) | np.isin(live.size_bytes, parameters)
+        lasting &= ~np.isin(live.size_bytes, self._replaced_with_parameters())
         self._give(kept & lasting, Category.OPTIMIZER_STATE, self._step_decision())
         self._give(passing, Category.TEMPORARY, Decision.LIFETIME_RULE)
+
+    def _replaced_with_parameters(self) -> list[int]:
+        """Return the sizes of which steps freed more than there are states, and nothing tells which of it those are."""
+        limit, live = num_states(self._optimizer), self._lifetimes
+        if limit is None:
+            return []
+        freed = self._freed_in_step() & (self._phase == _NONE) & self._decided.are_unknown()
+        gradients = self._largest_counts(np.flatnonzero(self._decided.are(Category.GRADIENT)))
+        counts = count_sizes(live.size_bytes[freed])
+        return [size for size, count in counts.items() if 0 < limit * gradients[size] < count]
 
     def _within_steps(self) -> None:
         """Decide what lives within a step as in a recording, whose phases are known."""
@@ -270,6 +295,12 @@ class Inference:
         """Return which allocations are inputs of a size that comes at least twice, as each step's batch does."""
         sizes, counts = np.unique(self._lifetimes.size_bytes[inputs], return_counts=True)
         return inputs & np.isin(self._lifetimes.size_bytes, sizes[counts > 1])
+
+
+def _of_phase(rows: IntArray, phase: npt.NDArray[np.intp], at: int) -> IntArray:
+    """Return those of some rows, in the order of their phases, that lie in one phase."""
+    phases = phase[rows]
+    return rows[np.searchsorted(phases, at) : np.searchsorted(phases, at, side="right")]
 
 
 _OUTER = (Phase.FORWARD.value, Phase.BACKWARD.value, Phase.OPTIMIZER.value)

@@ -97,6 +97,15 @@ def _several(blocks: Residents, rows: IntArray, gradients: Counter[int], sure: I
     if len(replaced):
         # Steps that make their states anew free the old ones; what is as large and stays is a parameter.
         kept = rows[(live.in_use_end[rows] >= live.num_moments) & np.isin(size[rows], size[replaced])]
+        # Where nothing of a size stays, parameters are made anew as well.
+        per_gradient, stays = count_sizes(size[replaced]), set(size[kept].tolist())
+        if blocks.num_states is not None:
+            unclear = {
+                one
+                for one, count in per_gradient.items()
+                if one not in stays and count > blocks.num_states * gradients[one]
+            }
+            replaced = replaced[~np.isin(size[replaced], list(unclear))]
         return [
             (Category.OPTIMIZER_STATE, Decision.LIFETIME_RULE, replaced),
             (Category.PARAMETER, Decision.LIFETIME_RULE, kept),

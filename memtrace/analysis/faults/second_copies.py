@@ -3,7 +3,8 @@
 In: `Case` with owners. Out: a `Finding`. Two things tell them apart from all else:
 
 - blocks that nobody owns, made outside forward, backward and optimizer, that outlive steps, and whose sizes repeat the
-  list of the parameters, once or several times, in their type or in one half or twice as wide;
+  list of the parameters, small ones and large ones, once or several times in their type, or once in one half or twice
+  as wide;
 - states that an optimizer holds for more parameters of each shape than get a gradient, with those parameters: what an
   earlier round trained, and does not train any more.
 
@@ -29,9 +30,15 @@ from memtrace.store.columns import IntArray
 from memtrace.units import format_bytes
 
 _WHOLE = 0.9
-"""The part of the parameters' bytes that a copy has to repeat: a model may have been changed a little since."""
+"""The part of the parameters' bytes, and of their number, that a copy has to repeat: a model may have been changed a
+little since. A few blocks as large as the largest weight are no copy of the model."""
 _LEAST_TENSORS = 3
+_LEAST_SIZES = 2
 _WIDTHS = {1.0: "", 0.5: " in a type of half the width", 2.0: " in a type of twice the width"}
+_WIDENED = ("bfloat16", "float16")
+_NARROWED = ("float32", "float64")
+_LEAST_SHARE_OF_KEEPER = 0.5
+"""What keeps less of a copy is not what keeps it: the loop variable that went over its tensors has the last of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,8 @@ def second_copies(case: Case) -> Finding | None:
     held = case.at_peak(*cuts)
     kept = kept_allocations(case.history)
     keeper = None if kept is None else kept.keeper_of(copies.rows)
+    if keeper is not None and keeper.num_bytes < _LEAST_SHARE_OF_KEEPER * held:
+        keeper = None
     by_whom = "" if keeper is None else f", kept by {keeper.text}"
     return Finding(
         slug="second-copy",
@@ -113,7 +122,7 @@ def _parameters(case: Case) -> list[tuple[int, int]]:
 def _unowned(case: Case) -> _Copies | None:
     """Return blocks without an owner whose sizes repeat the list of the parameters."""
     sizes = Counter(size for size, _ in _parameters(case))
-    if not len(case.history.rank.table("optimizers")) or sizes.total() < _LEAST_TENSORS or len(sizes) < 2:
+    if not len(case.history.rank.table("optimizers")) or sizes.total() < _LEAST_TENSORS or len(sizes) < _LEAST_SIZES:
         return None
     moments = [case.peak_moment, *(span.last for span in step_spans(case.history).values() if span.step >= 1)]
     found = (_repeating(case, sizes, _lasting(case, moment)) for moment in moments)
@@ -125,23 +134,46 @@ def _repeating(case: Case, sizes: Counter[int], candidates: IntArray) -> _Copies
     by_size: dict[int, list[int]] = {}
     for row in candidates.tolist():
         by_size.setdefault(int(case.lifetimes.size_bytes[row]), []).append(row)
-    total = sum(size * count for size, count in sizes.items())
-    for width, words in _WIDTHS.items():
-        there = {size: len(by_size.get(int(size * width), ())) for size in sizes}
+    for width in _possible_widths(case):
+        there = {size: len(by_size.get(int(size * width), ())) // count for size, count in sizes.items()}
         number = 0
-        while sum(size * sizes[size] for size in sizes if there[size] >= (number + 1) * sizes[size]) >= _WHOLE * total:
+        while _is_whole(sizes, [size for size in sizes if there[size] > number]):
             number += 1
-        if number:
-            rows = [row for size in sizes for row in by_size.get(int(size * width), [])[: number * sizes[size]]]
-            times = "A second copy" if number == 1 else f"{number} more copies"
-            return _Copies(
-                rows=np.array(sorted(rows), np.int64),
-                number=number,
-                what=f"{times} of all parameters{words} that no forward and no optimizer was seen to use",
-                change="If it is what was loaded, drop it after load_state_dict (del checkpoint), or load it with "
-                'map_location="cpu". If it is an average or the best model so far, keep it on the CPU.',
-            )
+        # In another type a master copy or a cast one may be there; that there are several is chance.
+        if number and (width == 1.0 or number == 1):
+            return _copies_of(sizes, by_size, width, number)
     return None
+
+
+def _copies_of(sizes: Counter[int], by_size: dict[int, list[int]], width: float, number: int) -> _Copies:
+    """Return the blocks that repeat given sizes so often."""
+    rows = [row for size in sizes for row in by_size.get(int(size * width), [])[: number * sizes[size]]]
+    times = "A second copy" if number == 1 else f"{number} more copies"
+    return _Copies(
+        rows=np.array(sorted(rows), np.int64),
+        number=number,
+        what=f"{times} of all parameters{_WIDTHS[width]} that no forward and no optimizer was seen to use",
+        change="If it is what was loaded, drop it after load_state_dict (del checkpoint), or load it with "
+        'map_location="cpu". If it is an average or the best model so far, keep it on the CPU. What the program '
+        "itself works with in each step, as a momentum of its own, has to stay.",
+    )
+
+
+def _is_whole(sizes: Counter[int], repeated: list[int]) -> bool:
+    """Return whether blocks that repeat some of the sizes repeat nearly all, by bytes and by number."""
+    num_bytes, number = sum(size * sizes[size] for size in repeated), sum(sizes[size] for size in repeated)
+    total = sum(size * count for size, count in sizes.items())
+    return len(repeated) >= _LEAST_SIZES and num_bytes >= _WHOLE * total and number >= _WHOLE * sizes.total()
+
+
+def _possible_widths(case: Case) -> list[float]:
+    """Return how wide a copy may be, given the type of most parameters: twice where they have 16 bits, half if not."""
+    owners, rank = case.history.rank.table("owners"), case.history.rank
+    types: Counter[int] = Counter()
+    for row in _named(case, _last_sweep(case), Category.PARAMETER).tolist():
+        types[int(owners["dtype"][row])] += int(owners["tensor_bytes"][row])
+    commonest = rank.text(types.most_common(1)[0][0]) if types else None
+    return [1.0, *([2.0] if commonest in _WIDENED else [0.5] if commonest in _NARROWED else [])]
 
 
 def _lasting(case: Case, moment: int) -> IntArray:

@@ -7,18 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.peak import peak_between
 from memtrace.analysis.device.steps import StepSpan
 from memtrace.analysis.first_step.steady_state import predict_steady_state
 from memtrace.analysis.results.report import Peak
 from memtrace.schema.names import Category, Source
-from memtrace.store.columns import NULL
+from memtrace.store.columns import NULL, BoolArray
+
+_FEW = 0.1
+"""How much of the parameters' bytes may be something else, as buffers are that nothing tells."""
 
 
 def knows_first_step(history: DeviceHistory) -> bool:
-    """Return whether step 1 is that of training: the steps of a snapshot are counted from where its history starts."""
-    return history.rank.source != Source.SNAPSHOT.value or not history.lifetimes.is_initial.any()
+    """Return whether step 1 is that of training: the steps of a snapshot are counted from where its history starts.
+
+    Where parameters, and no states, lived before that, and the step made the states, it is the first.
+    """
+    if history.rank.source != Source.SNAPSHOT.value or not history.lifetimes.is_initial.any():
+        return True
+    initial = _bytes_by_category(history, history.lifetimes.is_initial)
+    made = _bytes_by_category(history, _made_in_first_step(history))
+    parameters, states = initial[Category.PARAMETER], made[Category.OPTIMIZER_STATE]
+    others = initial[Category.OPTIMIZER_STATE] + initial[Category.UNKNOWN]
+    return 0 < parameters <= states * (1 + _FEW) and others <= _FEW * parameters
+
+
+def _made_in_first_step(history: DeviceHistory) -> BoolArray:
+    """Return which allocations step 1 made and did not free."""
+    lifetimes, steps = history.lifetimes, history.rank.table("steps")
+    ends = steps["end_ns"][(steps["step"] == 1) & (steps["end_ns"] != NULL)]
+    if not len(ends) or not history.moments.has_times:
+        return np.zeros(len(lifetimes), np.bool_)
+    last = history.moments.at_time(int(ends[0]))
+    stays = (lifetimes.in_use_end > last) | (lifetimes.in_use_end >= lifetimes.num_moments)
+    return np.asarray(~lifetimes.is_initial & (lifetimes.start <= last) & stays)
+
+
+def _bytes_by_category(history: DeviceHistory, chosen: BoolArray) -> dict[Category, int]:
+    """Return the bytes of the chosen allocations by category."""
+    category, size = history.attribution.category[chosen], history.lifetimes.size_bytes[chosen]
+    return {one: int(size[category == code].sum()) for code, one in enumerate(CATEGORIES)}
 
 
 def first_step_peak(history: DeviceHistory, spans: Mapping[int, StepSpan]) -> Peak | None:

@@ -1,0 +1,305 @@
+"""Small programs in which nothing is wrong, of many kinds, that keep tensors by design: recorded one after the other.
+
+`python healthy_programs.py FOLDER`, from the repository root, writes FOLDER/NAME.json for each of `HEALTHY`. All run in
+one process, since starting torch takes longer than training the models.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import functools
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+HEALTHY: dict[str, Callable[[Any], None]] = {}
+WIDTH, STEPS = 64, 14
+
+
+def healthy(program: Callable[[Any], None]) -> Callable[[Any], None]:
+    """List a program under its name."""
+    HEALTHY[program.__name__] = program
+    return program
+
+
+def main(folder: Path) -> None:
+    """Record every program."""
+    import torch
+
+    import memtrace
+
+    torch.set_num_threads(1)
+    for name, program in HEALTHY.items():
+        torch.manual_seed(0)
+        random.seed(0)
+        with memtrace.record(folder / f"{name}.json"):
+            program(torch)
+
+
+def network(torch: Any, out: int = 16) -> Any:
+    """Return a small network whose tensors have several sizes."""
+    inner = [torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh()) for _ in range(3)]
+    return torch.nn.Sequential(*inner, torch.nn.Linear(WIDTH, out))
+
+
+def update(optimizer: Any, loss: Any) -> None:
+    """Train one step."""
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@healthy
+def replay_buffer(torch: Any) -> None:
+    """Transitions of many steps before, no more than a number."""
+    net, held = network(torch, 4), collections.deque[Any](maxlen=40)
+    optimizer = torch.optim.Adam(net.parameters())
+    for _ in range(STEPS):
+        held.extend((torch.randn(8 * WIDTH), torch.randn(())) for _ in range(8))
+        chosen = random.sample(held, 8)
+        states = torch.stack([state.view(8, WIDTH)[0] for state, _ in chosen])
+        update(optimizer, (net(states).max(1).values - torch.stack([one for _, one in chosen])).square().mean())
+
+
+@healthy
+def queue_of_keys(torch: Any) -> None:
+    """Contrastive learning: a second encoder follows the first, and what it made of the last batches is compared."""
+    query, queue = network(torch, WIDTH), collections.deque[Any](maxlen=4)
+    key = copy.deepcopy(query).requires_grad_(False)
+    optimizer = torch.optim.AdamW(query.parameters())
+    for _ in range(STEPS):
+        x = torch.randn(48, WIDTH)
+        with torch.no_grad():
+            for mine, its in zip(query.parameters(), key.parameters(), strict=True):
+                its.lerp_(mine, 0.01)
+            made = key(x)
+        scores = query(x) @ torch.cat([made, *queue]).t()
+        queue.append(made)
+        update(optimizer, torch.nn.functional.cross_entropy(scores, torch.arange(len(x))))
+        del x, made, scores
+
+
+@healthy
+def average_of_weights(torch: Any) -> None:
+    """An average of the weights, which is a second copy of them and is told as that."""
+    net = network(torch)
+    average, optimizer = copy.deepcopy(net).requires_grad_(False), torch.optim.AdamW(net.parameters())
+    for _ in range(STEPS):
+        update(optimizer, net(torch.randn(32, WIDTH)).square().mean())
+        with torch.no_grad():
+            for mine, its in zip(net.parameters(), average.parameters(), strict=True):
+                its.lerp_(mine, 0.01)
+
+
+@healthy
+def cache_of_fixed_size(torch: Any) -> None:
+    """Masks of a few lengths, made when they are first needed."""
+
+    @functools.lru_cache(maxsize=2)
+    def mask(length: int) -> Any:
+        return torch.ones(length, length).tril()
+
+    net = network(torch, WIDTH)
+    optimizer = torch.optim.Adam(net.parameters())
+    for number in range(STEPS):
+        length = 64 + 8 * (number % 2)
+        made = net(torch.randn(length, WIDTH))
+        update(optimizer, (mask(length) @ made).square().mean())
+        del made
+
+
+@healthy
+def accumulated(torch: Any) -> None:
+    """Four micro-batches in a step, with a running loss without graph."""
+    net = network(torch)
+    optimizer = torch.optim.AdamW(net.parameters())
+    for _ in range(STEPS):
+        total = torch.zeros(())
+        for _ in range(4):
+            loss = net(torch.randn(32, WIDTH)).square().mean() / 4
+            loss.backward()
+            total += loss.detach()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@healthy
+def penalty_of_gradients(torch: Any) -> None:
+    """A gradient of a gradient."""
+    net = network(torch, 1)
+    optimizer = torch.optim.Adam(net.parameters())
+
+    def loss() -> Any:
+        x = torch.randn(32, WIDTH, requires_grad=True)
+        score = net(x)
+        (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
+        return score.mean() + (slope.norm(dim=1) - 1).square().mean()
+
+    for _ in range(STEPS):
+        update(optimizer, loss())
+
+
+@healthy
+def keys_and_values_of_a_generation(torch: Any) -> None:
+    """Between steps, tokens are made one by one, beside the keys and values of those before."""
+    nn, layers = torch.nn, 3
+    embed, head = nn.Embedding(32, WIDTH), nn.Linear(WIDTH, 32)
+    blocks = nn.ModuleList(nn.Linear(WIDTH, 3 * WIDTH) for _ in range(layers))
+    model = nn.ModuleList([embed, blocks, head])
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def run(tokens: Any, cache: list[Any] | None = None) -> Any:
+        h = embed(tokens)
+        for number, block in enumerate(blocks):
+            q, k, v = block(h).chunk(3, -1)
+            if cache is not None:
+                if cache[number] is not None:
+                    k, v = (torch.cat([old, new], 1) for old, new in zip(cache[number], (k, v), strict=True))
+                cache[number] = k, v
+            h = h + nn.functional.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
+        return head(h)
+
+    def generate() -> None:
+        model.eval()
+        cache: list[Any] = [None] * layers
+        tokens = torch.zeros(16, 1, dtype=torch.long)
+        with torch.no_grad():
+            for _ in range(16):
+                tokens = run(tokens, cache)[:, -1:].argmax(-1)
+        model.train()
+
+    def loss() -> Any:
+        tokens = torch.randint(0, 32, (2, 17))
+        return nn.functional.cross_entropy(run(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+
+    for number in range(STEPS):
+        update(optimizer, loss())
+        if number % 4 == 0:
+            generate()
+
+
+@healthy
+def taught_by_another(torch: Any) -> None:
+    """A teacher that is larger, and does not learn."""
+    teacher = torch.nn.Sequential(network(torch, WIDTH), network(torch)).requires_grad_(False)
+    student = network(torch)
+    optimizer = torch.optim.AdamW(student.parameters())
+    for _ in range(STEPS):
+        x = torch.randn(32, WIDTH)
+        with torch.no_grad():
+            wanted = teacher(x)
+        update(optimizer, (student(x) - wanted).square().mean())
+
+
+@healthy
+def state_carried_on(torch: Any) -> None:
+    """The hidden state of a recurrent network goes on from batch to batch, without its graph."""
+    net = torch.nn.LSTM(16, WIDTH, 2, batch_first=True)
+    optimizer, state = torch.optim.Adam(net.parameters()), None
+    for _ in range(STEPS):
+        made, state = net(torch.randn(16, 10, 16), state)
+        state = tuple(one.detach() for one in state)
+        update(optimizer, made.square().mean())
+        del made
+
+
+@healthy
+def rate_found_first(torch: Any) -> None:
+    """Some steps at rising rates, after which weights and states are put back."""
+    net = network(torch)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9)
+    saved = {name: one.clone() for name, one in net.state_dict().items()}
+    losses = []
+    for number in range(2 * STEPS):
+        if number == STEPS:
+            net.load_state_dict(saved)
+            saved.clear()
+        loss = net(torch.randn(32, WIDTH)).square().mean()
+        losses.append(loss.item())
+        update(optimizer, loss)
+
+
+@healthy
+def scaled_in_16_bits(torch: Any) -> None:
+    """Autocast in each step, a scaler of gradients, clipping."""
+    net = network(torch)
+    optimizer, scaler = torch.optim.AdamW(net.parameters()), torch.amp.GradScaler("cpu")
+    for _ in range(STEPS):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = net(torch.randn(32, WIDTH)).float().square().mean()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+
+@healthy
+def batches_fetched_ahead(torch: Any) -> None:
+    """Two batches are ready before they are needed."""
+
+    def batches() -> Iterator[Any]:
+        ready = collections.deque[Any]()
+        for _ in range(STEPS):
+            ready.append(torch.randn(128, WIDTH))
+            if len(ready) > 2:
+                yield ready.popleft()
+
+    net = network(torch)
+    optimizer = torch.optim.AdamW(net.parameters())
+    for x in batches():
+        update(optimizer, net(x).square().mean())
+
+
+@healthy
+def numbers_noted(torch: Any) -> None:
+    """Losses as numbers, accuracies as small tensors without graph."""
+    net, losses, right = network(torch), [], []
+    optimizer = torch.optim.AdamW(net.parameters())
+    for _ in range(3 * STEPS):
+        y = torch.randint(0, 16, (32,))
+        made = net(torch.randn(32, WIDTH))
+        loss = torch.nn.functional.cross_entropy(made, y)
+        losses.append(loss.item())
+        right.append((made.argmax(-1) == y).float().mean())
+        del made
+        update(optimizer, loss)
+
+
+@healthy
+def features_hooked(torch: Any) -> None:
+    """A hook notes what a layer made last, and a module its own last output."""
+    net, last = network(torch), {}
+    net[1].register_forward_hook(lambda module, given, made: last.update(features=made.detach()))
+    optimizer = torch.optim.AdamW(net.parameters())
+    for _ in range(STEPS):
+        update(optimizer, net(torch.randn(64, WIDTH)).square().mean())
+
+
+@healthy
+def twice_as_large(torch: Any) -> None:
+    """Memories of fixed size, of tensors twice as large as the weights."""
+    net = torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH) for _ in range(4)))
+    memory = [torch.zeros(2 * WIDTH, WIDTH) for _ in range(8)]
+    optimizer = torch.optim.AdamW(net.parameters())
+    for number in range(STEPS):
+        update(optimizer, net(memory[number % 8] + torch.randn(2 * WIDTH, WIDTH)).square().mean())
+
+
+@healthy
+def held_out_loss_detached(torch: Any) -> None:
+    """The loss on held-out data, whose variable has its graph until the next step."""
+    net, losses = network(torch), []
+    optimizer, held_out = torch.optim.AdamW(net.parameters()), torch.randn(64, WIDTH)
+    for _ in range(STEPS):
+        update(optimizer, net(torch.randn(64, WIDTH)).square().mean())
+        held_out_loss = net(held_out).square().mean()
+        losses.append(held_out_loss.detach())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

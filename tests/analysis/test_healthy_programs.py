@@ -1,0 +1,43 @@
+"""Programs that keep tensors by design are warned of nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memtrace.analysis.report import analyze
+from memtrace.store.reading.read import read_trace
+from tests.analysis.healthy_programs import HEALTHY
+
+TRUE = {
+    "average_of_weights": ["second-copy"],
+    # Until the weights are put back, where the peak is.
+    "rate_found_first": ["second-copy"],
+    # Of the scores against the queue, which are most of so small a program.
+    "queue_of_keys": ["large-logits"],
+}
+"""What is so, and said, although nothing is wrong with it."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
+    """The folder of the recorded runs."""
+    folder = tmp_path_factory.mktemp("healthy")
+    script = repo_root / "tests/analysis/healthy_programs.py"
+    environment = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_what_is_kept_by_design_is_no_fault(runs: Path, name: str) -> None:
+    report = analyze(read_trace([runs / f"{name}.json"]))
+    assert len(report.ranks[0].steps) > 3
+    assert [one.slug for one in report.findings if one.severity != "info"] == TRUE.get(name, [])
