@@ -92,9 +92,11 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
 
 
 def _run(options: dict[str, Any], model: NamedModel) -> Run:
+    from memtrace.forecast.gpus import gpu_named
     from memtrace.forecast.memory.layout import RECOMPUTE, Run
     from memtrace.forecast.memory.optimizers import optimizer_named
     from memtrace.forecast.model.precision import precision_named
+    from memtrace.schema.cuda_context import USUAL_CONTEXT
 
     longest = model.spec.max_positions
     sequence = options["sequence"] or min(1024, longest or 1024)
@@ -108,6 +110,7 @@ def _run(options: dict[str, Any], model: NamedModel) -> Run:
         recompute=RECOMPUTE.index(options["recompute"]),
         backend=options["backend"],
         is_fused=options["fused"],
+        context=USUAL_CONTEXT if options["gpu"] is None else gpu_named(options["gpu"]).context,
         dropout=options["dropout"],
     )
 

@@ -11,6 +11,7 @@ from memtrace.errors import MemtraceError
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
 from memtrace.forecast.model.precision import PRECISIONS, Precision
+from memtrace.schema.cuda_context import USUAL_CONTEXT, Context
 
 RECOMPUTE = ("none", "selective", "full")
 ATTENTION = ("flash", "sdpa", "explicit")
@@ -90,6 +91,8 @@ class Run:
     """Whether the optimizer runs in one kernel, without temporaries as large as the model (`fused=True`)."""
     dropout: float | None = None
     """Overrides every dropout of the model; `None` keeps them."""
+    context: Context = USUAL_CONTEXT
+    """What a process takes of its GPU beside torch's allocator."""
 
     def __post_init__(self) -> None:
         """Refuse names that no formula knows."""
