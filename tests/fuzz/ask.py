@@ -18,7 +18,7 @@ from memtrace.errors import MemtraceError
 BUG = "this is a bug in memtrace"
 UNSEEN = "could not be analysed ("
 """Where one rank of several ends in an exception, the others are reported; what it is must be found nevertheless."""
-EXIT_CODES = {"check": 3, "report": 3, "estimate": 4, "plan": 3}
+EXIT_CODES = {"check": 3, "report": 3, "estimate": 4, "plan": 3, "fix": 3}
 """The largest exit code that a command documents, where that is not 2 (wrong usage)."""
 
 

@@ -32,6 +32,8 @@ _TRACE = (
     "check {input} --budget end.parameter=1GiB --baseline {sound} --json",
     "check {sound} --baseline {input} --tolerance 3% --markdown {output} --force",
     "whatif {input}",
+    "fix {input} --capacity 1MiB -o {output} --force",
+    "fix {input} --capacity 1GiB --json",
     "whatif {input} --advise --json",
     "whatif {input} --as cuda --capacity 1MiB --html {output} --force",
     "whatif {input} --as cuda --scale activation=0.5 --drop gradient --shard optimizer_state=8 --empty-cache-each-step",

@@ -21,7 +21,7 @@ from tests.fuzz.broken_input import KINDS, BrokenInput, make_input
 from tests.fuzz.workers import LIMIT_S
 
 SECONDS = 20
-NOT_ASKED = {"record", "predict", "fit", "mcp"}
+NOT_ASKED = {"record", "predict", "fit", "bisect", "mcp"}
 """They run a program. What `fit` and the server read is asked about in other ways."""
 
 

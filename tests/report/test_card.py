@@ -56,6 +56,18 @@ def test_the_card_says_what_happened_where_bytes_went_and_what_to_change() -> No
     assert shown.endswith("next      memtrace report x.json")
 
 
+def test_a_line_keeps_its_number_where_there_is_no_room_for_the_name_of_its_file() -> None:
+    where = {"file": "a/very_long_name_of_a_script.py", "line": 22, "function": "f", "module": None}
+    one = card()
+    changes = (replace(one.changes[0], name="full recomputation", where=where),)
+    shown = text(replace(one, changes=changes))
+    change = next(line for line in shown.splitlines() if line.strip().startswith("1 "))
+    assert "full recomputation, ver" in change
+    assert "…:22 " in change
+    long_name = (replace(one.changes[0], name="a name with room for nothing", where=where),)
+    assert ":22" not in text(replace(one, changes=long_name))
+
+
 def test_without_a_capacity_no_column_says_whether_it_fits() -> None:
     one = card_of(replace(gpt_report(), ranks=(replace(gpt_rank(), capacity_bytes=None),), findings=(finding(),)))
     assert "fits" not in text(one)

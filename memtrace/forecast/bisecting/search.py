@@ -40,7 +40,7 @@ def _outwards(low: int, high: int) -> Iterator[int]:
     """
     middle = (low + high) // 2
     for distance in range(high - low):
-        for at in {middle + distance, middle - distance} if distance else {middle}:
+        for at in (middle + distance, middle - distance) if distance else (middle,):
             if low < at < high:
                 yield at
 

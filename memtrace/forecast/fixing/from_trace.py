@@ -38,9 +38,10 @@ def fix_of_trace(trace: Trace, question: Question) -> Fixed:
         # What is reserved beyond the level stays in the same proportion.
         aim = int(question.target_bytes * model.peak_bytes / max(plain.reserved_bytes, 1))
         choice = cheapest(model, aim) or smallest(model)
-        needs = _scaled(plain, model, choice, question.target_bytes)
-        slowdown = choice.cost_s / model.step_s if model.step_s else None
-        rungs.append(_rung(Changes(recompute=choice.chosen), needs, slowdown, choice.peak_bytes))
+        if choice.chosen:
+            needs = _scaled(plain, model, choice, question.target_bytes)
+            slowdown = choice.cost_s / model.step_s if model.step_s else None
+            rungs.append(_rung(Changes(recompute=choice.chosen), needs, slowdown, choice.peak_bytes))
     rungs.sort(key=lambda one: (not one.needs.fits, one.needs.reserved_bytes))
     classes = {one.name: one.class_name for one in model.candidates}
     return Fixed(

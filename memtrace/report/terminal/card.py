@@ -25,6 +25,8 @@ from memtrace.units import format_bytes
 WIDTH = 80
 MAX_LINES = 12
 _LABEL_WIDTH = 10
+_LEAST_OF_A_FILE = 4
+"""Characters of a file's name, after comma and blank, below which it tells nothing."""
 _MAX_BAR = 60
 _HEADLINE_LINES = 2
 _OWN_GLYPHS = "█▓▒░▚"
@@ -133,7 +135,7 @@ def _changes(card: Card, width: int) -> list[Text]:
 
 
 def _change(card: Card, number: int, change: CardChange, room: int) -> Text:
-    name = Text(clean(f"{change.name}{_place(change.where)}"))
+    name = Text(clean(_named(change, room - 1)))
     name.truncate(room - 1, overflow="ellipsis", pad=True)
     text = Text(f"{number:>{_LABEL_WIDTH - 1}} ", style="dim").append_text(name).append(" ")
     text.append(f"{_size(change.saves_bytes):>10}", style="green").append(f"{_size(change.new_peak_bytes):>10}")
@@ -142,6 +144,17 @@ def _change(card: Card, number: int, change: CardChange, room: int) -> Text:
         text.append(f"{mark:>6}", style=style)
     other = f" ({change.basis} bytes)" if change.basis != card.basis else ""
     return text.append(clean(f"  {change.price}{other}"), style="dim")
+
+
+def _named(change: CardChange, room: int) -> str:
+    """Return a change and its line; where there is little room, of the file's name its beginning, but the number."""
+    place = _place(change.where)
+    left = room - cell_len(change.name)
+    if cell_len(place) <= left:
+        return f"{change.name}{place}"
+    number = place[place.rindex(":") :]
+    begins = place[: max(left - len(number) - 1, 0)]
+    return f"{change.name}{begins}…{number}" if len(begins) > _LEAST_OF_A_FILE else change.name
 
 
 def _place(where: Mapping[str, Any] | None) -> str:
