@@ -155,7 +155,8 @@ def main() -> int:
     from benchmarks.predictions.outcomes import on_cpu, on_gpu
     from benchmarks.predictions.runs import beside_bytes
     from benchmarks.predictions.tables import cpu_document, gpu_document
-    from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
+    from memtrace.schema.cuda_context import USUAL_CONTEXT, context_of
+    from memtrace.schema.gpu_cards import CARDS
 
     began, facts = time.monotonic(), gpu_facts()
     gpu = options_of(facts)
@@ -165,7 +166,11 @@ def main() -> int:
     work = partial(on_cpu if facts is None else on_gpu, gpu=gpu)
     outcomes = run_all(work, cases, workers=args.workers or num_workers(facts), seconds=args.seconds)
     head = heading(facts, time.monotonic() - began)
-    page = cpu_document(head, outcomes) if facts is None else gpu_document(head, outcomes, beside, CUDA_CONTEXT_BYTES)
+    if facts is None:
+        page = cpu_document(head, outcomes)
+    else:
+        known = next((context_of(card) for card in CARDS.values() if card.name == facts["name"]), USUAL_CONTEXT)
+        page = gpu_document(head, outcomes, beside, known.predicted_bytes)
     if args.no_write:
         print(page)
     else:

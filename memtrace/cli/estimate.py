@@ -123,9 +123,11 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
 
 
 def _run(options: dict[str, Any], model: NamedModel) -> Run:
+    from memtrace.forecast.gpus import gpu_named
     from memtrace.forecast.memory.layout import RECOMPUTE, Run
     from memtrace.forecast.memory.optimizers import optimizer_named
     from memtrace.forecast.model.precision import precision_named
+    from memtrace.schema.cuda_context import USUAL_CONTEXT
 
     longest = model.spec.max_positions
     sequence = options["sequence"] or min(1024, longest or 1024)
@@ -142,6 +144,7 @@ def _run(options: dict[str, Any], model: NamedModel) -> Run:
         adapter=_adapter(options),
         caches_kv=options["cache"],
         is_fused=options["fused"],
+        context=USUAL_CONTEXT if options["gpu"] is None else gpu_named(options["gpu"]).context,
         dropout=options["dropout"],
     )
 

@@ -90,6 +90,7 @@ def predict(
       memtrace report predicted.json
     """
     from memtrace.cli.predicting.engine import chosen_engine
+    from memtrace.cli.predicting.progress import progress_of
     from memtrace.cli.predicting.runs import PredictedRuns, shown
     from memtrace.forecast.gpus import gpu_named, gpus_named
     from memtrace.forecast.prediction.judge import prediction_of
@@ -113,6 +114,7 @@ def predict(
         allow_writes=options["allow_writes"],
         # What the program prints must not be in the document.
         stdout=STDERR if as_json else None,
+        progress=lambda: progress_of(steps, is_quiet=as_json),
     )
     placed, verdict = runs.predicted(chosen)
     placed = shareable(placed, redaction)

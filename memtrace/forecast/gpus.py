@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from memtrace.schema.cuda_context import USUAL_CONTEXT, Context, context_of
 from memtrace.schema.gpu_cards import CARDS, is_amd, memory_named
 from memtrace.schema.gpu_data_sheets import peak_flops
 
@@ -40,6 +41,11 @@ class Gpu:
     """Whether ROCm drives it."""
     flops_32bit: float | None = None
     """Operations a second in float32, without TF32; `None` where that is not known."""
+
+    @property
+    def context(self) -> Context:
+        """What a process takes of it beside torch's allocator."""
+        return context_of(CARDS[self.name]) if self.name in CARDS else USUAL_CONTEXT
 
     def flops_of(self, dtype: str) -> float | None:
         """Return dense operations a second in a precision; `None` where that is not known.

@@ -33,11 +33,12 @@ def run_command(
     stdout: int | None = None,
     stderr: int | None = None,
     cwd: Path | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Run a command so that its Python processes are recorded; return its exit status (negative: a signal).
 
     `stdout` and `stderr` are file descriptors for its output, which is ours where they are not given, and `cwd` the
-    folder that it starts in.
+    folder that it starts in. `meanwhile` is called about once a second as long as it runs.
 
     Raises:
         RecordError: there is no such command, or it cannot be run.
@@ -60,7 +61,7 @@ def run_command(
         )
 
     try:
-        return run_and_forward(start)
+        return run_and_forward(start, meanwhile=meanwhile)
     except OSError as error:
         raise _cannot_run(command[0], error) from None
 

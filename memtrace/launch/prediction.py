@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,11 +41,13 @@ def predict(
     cwd: Path | None = None,
     survey: SurveyOptions | None = None,
     changes: Changes | None = None,
+    progress: Callable[[Path], None] | None = None,
 ) -> Trace:
     """Run a program as a prediction and return its trace; `stdout` and `stderr` are file descriptors for its output.
 
     `devices` are the variables under which its torch finds devices that are not there, where it runs on these. It is
-    surveyed and changed as it says, where that is asked for.
+    surveyed and changed as it says, where that is asked for. `progress` is called about once a second with the folder
+    that its processes write into.
 
     Raises:
         RecordError, OutputError: it was not started, or its output is in the way, or it failed.
@@ -70,8 +72,10 @@ def predict(
         if changes is not None and changes.allocator is not None:
             environ[ALLOCATOR_VARIABLE] = changes.allocator
         environ |= {**_rank_zero(gpu), **(variables or {})}
-        status = run_command(command, options, environ, stdout=stdout, stderr=stderr, cwd=cwd)
-        return _read(folder / "parts", path, command, options, status)
+        parts = folder / "parts"
+        meanwhile = None if progress is None else lambda: progress(parts)
+        status = run_command(command, options, environ, stdout=stdout, stderr=stderr, cwd=cwd, meanwhile=meanwhile)
+        return _read(parts, path, command, options, status)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -23,15 +23,19 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 _SENTINEL_WAIT_S = 0.25
 """How long a signal to the group may take to show at the sentinel, and by how much it may have come earlier."""
 _ORPHAN_CHECK_S = 1.0
+_MEANWHILE_S = 1.0
 _REPORT = struct.Struct("=Bd")
 """Signal number and monotonic time."""
 
 
-def run_and_forward(start: Callable[[Callable[[], None]], subprocess.Popen[bytes]]) -> int:
+def run_and_forward(
+    start: Callable[[Callable[[], None]], subprocess.Popen[bytes]], *, meanwhile: Callable[[], None] | None = None
+) -> int:
     """Start a child, wait for its end, and return its exit status; negative is the signal that ended it.
 
     `start` is given the function that a child must call before its exec: it restores the signal mask. Signals that this
-    process was told to ignore (`nohup`, background jobs) stay ignored, by the child as well.
+    process was told to ignore (`nohup`, background jobs) stay ignored, by the child as well. `meanwhile` is called
+    about once a second as long as the child runs, in this thread: a second one would not survive a fork.
     """
     forwarded = {one for one in _FORWARDED if signal.getsignal(one) is not signal.SIG_IGN}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
@@ -39,8 +43,8 @@ def run_and_forward(start: Callable[[Callable[[], None]], subprocess.Popen[bytes
     try:
         child = start(lambda: _set_mask(before))
         while child.poll() is None:
-            received = signal.sigwait(forwarded | {signal.SIGCHLD})
-            if received is signal.SIGCHLD or sentinel.also_received(received):
+            received = _next_signal(forwarded | {signal.SIGCHLD}, meanwhile)
+            if received == signal.SIGCHLD or sentinel.also_received(received):
                 continue
             with contextlib.suppress(ProcessLookupError):
                 child.send_signal(received)
@@ -51,6 +55,15 @@ def run_and_forward(start: Callable[[Callable[[], None]], subprocess.Popen[bytes
         while signal.sigtimedwait(forwarded, 0) is not None:
             pass
         _set_mask(before)
+
+
+def _next_signal(awaited: set[signal.Signals], meanwhile: Callable[[], None] | None) -> int:
+    """Return the next of these signals, and call `meanwhile` as long as none comes."""
+    if meanwhile is None:
+        return signal.sigwait(awaited)
+    while (received := signal.sigtimedwait(awaited, _MEANWHILE_S)) is None:
+        meanwhile()
+    return received.si_signo
 
 
 def end_like(status: int) -> NoReturn:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from memtrace.cli import group
 from memtrace.forecast.fitting.predicted_trials import measure_predicted
 from memtrace.forecast.gpus import gpu_named
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
+from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.schema.options import PredictOptions
 from memtrace.store.trace import Trace
 from tests.conftest import RunMemtrace
@@ -26,7 +26,7 @@ COMMAND = ("--", "python", "train.py", "--batch-size={mbs}")
 
 def capacity_for(rows: int) -> int:
     """Return the memory of the GPU on which so many rows just fit."""
-    return PARAMETER + rows * ROW + RULE + CUDA_CONTEXT_BYTES
+    return PARAMETER + rows * ROW + RULE + USUAL_CONTEXT.predicted_bytes
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_answer_and_the_next_size_are_what_predict_says_of_them(tmp_path: Path, 
     pytest.importorskip("torch")
     (tmp_path / "train.py").write_text(PROGRAM)
     # A row of 4096 takes 16 MiB a tensor; workspaces, weights and gradients take well below 200 MiB.
-    gpu, least, most = "1400MiB", 2, 8
+    gpu, least, most = f"{USUAL_CONTEXT.predicted_bytes + 376 * MIB}B", 2, 8
     options = {"cwd": tmp_path, "env": {"OMP_NUM_THREADS": "1"}}
     done = run_memtrace(
         "fit", "--predict", "--gpu", gpu, "--min", least, "--max", most, "--json",

@@ -13,13 +13,14 @@ from click.testing import CliRunner, Result
 from memtrace.cli import group
 from memtrace.errors import MemtraceError, RecordError
 from memtrace.forecast.gpus import GPUS
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
+from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.schema.options import PredictOptions
 from memtrace.store.trace import LoadWarning, Trace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 
 ACTIVATION = 60 * MIB
 NEEDED = PARAMETER + ACTIVATION + RULE
+CONTEXT = USUAL_CONTEXT.predicted_bytes
 NO_CUDA = "torch 2.13.0 in /env is not built for CUDA"
 COMMAND = ("--", "python", "train.py")
 BYTES = {"low_bytes", "predicted_bytes", "high_bytes"}
@@ -101,13 +102,14 @@ def test_the_program_runs_once_for_each_capability(told: list[PredictOptions]) -
         expected = NEEDED + (ACTIVATION if one["capability"][0] == 9 else 0)
         assert one["peak_allocated_bytes"] == expected, one["gpu"]
         assert GPUS[one["ran_as"]].capability == GPUS[one["gpu"]].capability
-        assert one["headroom_bytes"] == GPUS[one["gpu"]].memory_bytes - CUDA_CONTEXT_BYTES - expected
+        assert one["headroom_bytes"] == GPUS[one["gpu"]].memory_bytes - one["context_bytes"] - expected
+        assert one["context_bytes"] == GPUS[one["gpu"]].context.predicted_bytes
     memory = [one["memory_bytes"] for one in document["gpus"]]
     assert memory == sorted(memory)
 
 
 def test_text_says_answer_range_doubts_and_a_line_for_each_gpu(told: list[PredictOptions]) -> None:
-    short = f"{NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB}B"
+    short = f"{NEEDED + CONTEXT - 2 * MIB}B"
     result = invoke("predict", "--gpu", short, "--gpus", f"{short},h100-80gb", *COMMAND)
     assert result.exit_code == 0, "one of them fits"
     lines = result.stdout.splitlines()
@@ -152,7 +154,7 @@ def test_an_unknown_gpu_is_refused_before_anything_runs(told: list[PredictOption
     assert not told
 
 
-@pytest.mark.parametrize("gpu", ["a100-40gb", f"{NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB}B"], ids=["fits", "fails"])
+@pytest.mark.parametrize("gpu", ["a100-40gb", f"{NEEDED + CONTEXT - 2 * MIB}B"], ids=["fits", "fails"])
 def test_every_command_takes_the_trace(told: list[PredictOptions], gpu: str) -> None:
     invoke("predict", "--gpu", gpu, *COMMAND)
     trace = "predicted.json"

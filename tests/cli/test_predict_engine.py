@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from memtrace.cli import group
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import GPUS, gpu_named
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
-from memtrace.forecast.prediction.judge import placed_trace
+from memtrace.forecast.prediction.judge import placed_trace, usable_bytes
+from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.schema.options import PredictOptions
 from memtrace.schema.predicted import DRIVERLESS, META
 from memtrace.store.trace import Trace
@@ -23,7 +23,7 @@ ACTIVATION = 60 * MIB
 NEEDED = PARAMETER + ACTIVATION + RULE
 COMMAND = ("--", "python", "train.py")
 MISSING = "torch 2.13.0 in /env is not built for CUDA"
-SMALL = gpu_named(f"{NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB}B")
+SMALL = gpu_named(f"{NEEDED + USUAL_CONTEXT.predicted_bytes - 2 * MIB}B")
 
 
 def invoke(*args: str) -> Result:
@@ -122,7 +122,7 @@ def test_a_smaller_gpu_is_run_only_where_it_makes_a_difference(runs: Runs) -> No
     # First the one of --gpu; then the largest of the kind, and the small one, once more without end.
     assert ran == ["h100-80gb", "a100-80gb", SMALL.name, SMALL.name]
     for one in document["gpus"]:
-        assert one["headroom_bytes"] == GPUS.get(one["gpu"], SMALL).memory_bytes - CUDA_CONTEXT_BYTES - NEEDED
+        assert one["headroom_bytes"] == usable_bytes(GPUS.get(one["gpu"], SMALL)) - NEEDED
 
 
 def test_a_rank_of_many_sees_the_gpus_of_its_node(runs: Runs) -> None:

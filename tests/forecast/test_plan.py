@@ -76,7 +76,7 @@ def test_a_layout_among_many_is_evaluated_as_alone(name: str, draw: object) -> N
     found = evaluate(spec, LLAMA, grid)
     at = draw.randrange(len(grid))  # type: ignore[attr-defined]
     run, layout = only(grid, at)
-    alone = estimate(spec, run, layout)
+    alone = estimate(spec, replace(run, context=LLAMA.gpu.context), layout)
     steady = max(one.peak_bytes for one in alone.phases if one.step == "steady")
     assert int(found.peak[at]) == steady
     time = step_time(spec, run, layout, LLAMA.gpu, LLAMA.used_speed)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from memtrace.analysis.report import analyze
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import GPUS, gpu_named, gpus_named
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES, NCCL_BYTES
+from memtrace.forecast.memory.sharding import NCCL_BYTES
 from memtrace.forecast.prediction.doubts import interval_of, lasting_bytes
 from memtrace.forecast.prediction.judge import DEVICE, capability_classes, judge_all, placed_trace, usable_bytes
 from memtrace.forecast.prediction.placed import Weights, peaks
 from memtrace.forecast.prediction.results import Doubt, Range
 from memtrace.report.terminal.report import render_text
+from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.store.reading.read import read_trace
 from memtrace.store.writing.trace import write_trace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_rank, predicted_trace
@@ -29,7 +30,7 @@ LEAST = PARAMETER + ACTIVATION
 
 def sized(num_bytes: int) -> str:
     """Return the name of a GPU that leaves torch so many bytes."""
-    return f"{num_bytes + CUDA_CONTEXT_BYTES}B"
+    return f"{num_bytes + USUAL_CONTEXT.predicted_bytes}B"
 
 
 def doubts(trace_options: dict[str, object], gpu: str = "a100-40gb") -> dict[str, Doubt]:
@@ -43,9 +44,9 @@ def test_range_is_without_what_rules_say_and_with_twice_of_it() -> None:
     assert interval.allocated == interval.reserved == expected
     rules = next(one for one in interval.doubts if one.slug == "predicted-rules")
     assert (rules.less_bytes, rules.more_bytes) == (RULE, RULE)
-    assert interval.context.predicted_bytes == CUDA_CONTEXT_BYTES
-    assert interval.device.low_bytes == LEAST
-    assert interval.device.predicted_bytes == LEAST + RULE + CUDA_CONTEXT_BYTES
+    assert interval.context.predicted_bytes == USUAL_CONTEXT.predicted_bytes
+    assert interval.device.low_bytes == LEAST + USUAL_CONTEXT.low_bytes
+    assert interval.device.predicted_bytes == LEAST + RULE + USUAL_CONTEXT.predicted_bytes
     assert interval.device.high_bytes == LEAST + 2 * RULE + interval.context.high_bytes
 
 

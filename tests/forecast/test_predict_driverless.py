@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from memtrace.forecast.gpus import gpu_named
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.forecast.prediction.driverless import driverless_trace
 from memtrace.forecast.prediction.judge import placed_trace
 from memtrace.forecast.prediction.results import Engine
+from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.schema.predicted import DRIVERLESS
 from memtrace.store.trace import Trace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
@@ -19,7 +19,7 @@ from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 ACTIVATION = 60 * MIB
 NEEDED = PARAMETER + ACTIVATION + RULE
 A100 = gpu_named("a100-40gb")
-TOO_SMALL = gpu_named(f"{NEEDED + CUDA_CONTEXT_BYTES - 2 * MIB}B")
+TOO_SMALL = gpu_named(f"{NEEDED + USUAL_CONTEXT.predicted_bytes - 2 * MIB}B")
 ENGINE = Engine(name=DRIVERLESS, why="a test")
 
 
@@ -42,7 +42,7 @@ def not_again() -> Trace:
 def test_bytes_are_those_of_torch_and_the_trace_says_which_engine() -> None:
     trace, verdict = driverless_trace(left_by_torch(), A100, ENGINE, not_again)
     assert (verdict.fits, verdict.peak_allocated_bytes, verdict.max_reserved_bytes) == (True, NEEDED, NEEDED)
-    assert verdict.headroom_bytes == A100.memory_bytes - CUDA_CONTEXT_BYTES - NEEDED
+    assert verdict.headroom_bytes == A100.memory_bytes - USUAL_CONTEXT.predicted_bytes - NEEDED
     assert trace.ranks[0].header["prediction"]["engine"] == DRIVERLESS
     assert "predicted-measured" in {one.slug for one in verdict.interval.doubts}
     assert "predicted-rules" not in {one.slug for one in verdict.interval.doubts}

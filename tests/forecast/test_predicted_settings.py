@@ -9,9 +9,9 @@ import pytest
 
 from memtrace.allocator.settings import MIB
 from memtrace.analysis.report import analyze
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.forecast.prediction.allocator_settings import settings_notes
 from memtrace.forecast.prediction.placed import Placed, place
+from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import event_rows, rank_trace, step, trace, window
 
@@ -58,8 +58,8 @@ def test_large_segments_have_the_size_that_is_asked_for() -> None:
 def test_a_share_of_the_memory_is_one_of_all_of_it() -> None:
     total = 4 * 1024 * MIB
     sizes = [512 * MIB] * 4 + [20 * MIB]
-    fits = placed(sizes, capacity_bytes=total - CUDA_CONTEXT_BYTES, per_process_memory_fraction=1.0)
-    limited = placed(sizes, capacity_bytes=total - CUDA_CONTEXT_BYTES, per_process_memory_fraction=0.5)
+    fits = placed(sizes, capacity_bytes=total - USUAL_CONTEXT.predicted_bytes, per_process_memory_fraction=1.0)
+    limited = placed(sizes, capacity_bytes=total - USUAL_CONTEXT.predicted_bytes, per_process_memory_fraction=0.5)
     assert fits.failed is None
     assert limited.failed is not None
     assert limited.failed.size_bytes == 20 * MIB

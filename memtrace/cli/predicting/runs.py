@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from memtrace.store.trace import Trace
 
 
+def no_progress() -> None:
+    """Say nothing of how far a run has come."""
+
+
 class PredictedRuns:
-    """Runs a command as on one GPU after the other; `stdout` is the file descriptor that it prints to."""
+    """Runs a command as on one GPU after the other; `stdout` is the file descriptor that it prints to.
+
+    `progress` is asked before each run for what says how far it has come.
+    """
 
     def __init__(
         self,
@@ -38,6 +45,7 @@ class PredictedRuns:
         stderr: int | None = None,
         variables: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        progress: Callable[[], Callable[[Path], None] | None] = no_progress,
     ) -> None:
         self._command = command
         self._path = path
@@ -51,6 +59,7 @@ class PredictedRuns:
         self._stdout, self._stderr = stdout, stderr
         self._variables = dict(variables or {})
         self._cwd = cwd
+        self._progress = progress
 
     def predicted(self, gpu: Gpu, *, without_end: bool = False) -> tuple[Trace, GpuVerdict]:
         """Run the command as on this GPU and return its trace, as a recording would be, and what is said of the GPU.
@@ -100,6 +109,7 @@ class PredictedRuns:
             stderr=self._stderr,
             variables=found,
             cwd=self._cwd,
+            progress=self._progress(),
         )
 
     def judge(self, gpus: Sequence[Gpu]) -> tuple[list[GpuVerdict], list[tuple[str, str]]]:

@@ -15,7 +15,7 @@ from memtrace.forecast.memory.kept_by_kernels import can_cache
 from memtrace.forecast.memory.layout import RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.phases import ACTIVATION, TEMPORARY, Moment, moments
 from memtrace.forecast.memory.reserve import simulated_reserve
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES, rank_model
+from memtrace.forecast.memory.sharding import rank_model
 from memtrace.forecast.model.adapters import Adapter, check_adapter, trained_tensors
 from memtrace.forecast.model.parameters import active_parameters, num_parameters
 from memtrace.forecast.model.spec import ModelSpec
@@ -151,9 +151,9 @@ def _range(
     total = sum(by_category.values())
     if overhead is None:
         return total - doubt, total + doubt
-    # A context may be half as large or twice as large, by driver and by how many kernels were loaded.
-    context = min(CUDA_CONTEXT_BYTES, by_category.get(Category.WORKSPACE.value, 0))
-    return total - doubt - context // 2, total + doubt + context + overhead
+    context = run.context
+    less, more = context.predicted_bytes - context.low_bytes, context.high_bytes - context.predicted_bytes
+    return total - doubt - less, total + doubt + more + overhead
 
 
 def _fits(low: int, high: int, capacity: int | None) -> bool | None:
@@ -210,7 +210,9 @@ def _assumptions(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool, is
         )
     if run.backend == "cuda":
         found.append(
-            "Context and loaded kernels take 1 GiB (0.5 to 2); cuBLAS 32 MiB; each communicator of NCCL 256 MiB."
+            f"Context and loaded kernels take {format_bytes(run.context.predicted_bytes)} "
+            f"({format_bytes(run.context.low_bytes)} to {format_bytes(run.context.high_bytes)}), {run.context.source}; "
+            "cuBLAS 32 MiB; each communicator of NCCL 256 MiB."
         )
         found.append("The upper end of the range holds what the allocator, by its model, reserves in default settings.")
         found.append("What CUDA kernels keep for backward is known from source code, not from recordings.")

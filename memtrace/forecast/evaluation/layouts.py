@@ -56,11 +56,12 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
     spec = _spec(cells, number, assumed)
     layout = _layout(cells, spec)
     _check(spec, layout, cells, number)
-    run = _run(cells)
+    gpu = _gpu(cells, number)
+    run = replace(_run(cells), context=gpu.context)
     chosen = {"precision": run.precision.name, "loss": run.loss, "attention": run.attention}
     # A recipe may be another than the cell says: the framework's own.
     assumed += [f"{name} {value}" for name, value in chosen.items() if cells.get(name) != value]
-    return GivenLayout(spec=spec, gpu=_gpu(cells, number), run=run, layout=layout, assumed=tuple(assumed))
+    return GivenLayout(spec=spec, gpu=gpu, run=run, layout=layout, assumed=tuple(assumed))
 
 
 def _layout(cells: Mapping[str, Any], spec: ModelSpec) -> Layout:

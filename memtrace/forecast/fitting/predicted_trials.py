@@ -12,7 +12,6 @@ from memtrace.errors import MemtraceError
 from memtrace.forecast.fitting.measure import measure, num_steps_of
 from memtrace.forecast.fitting.results import Measured
 from memtrace.forecast.gpus import Gpu
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.forecast.prediction.judge import DEVICE, predicted_rank, usable_bytes
 from memtrace.forecast.prediction.placed import place
 from memtrace.store.trace import Trace
@@ -28,7 +27,7 @@ def measure_predicted(trace: Trace, gpu: Gpu, num_steps: int) -> Measured:
         MemtraceError: it used no GPU, or made fewer steps.
     """
     rank = predicted_rank(trace)
-    on_gpu = place(rank, DEVICE, capacity_bytes=usable_bytes(gpu))
+    on_gpu = place(rank, DEVICE, capacity_bytes=usable_bytes(gpu), total_bytes=gpu.memory_bytes)
     fits = on_gpu.failed is None
     placed = on_gpu if fits else place(rank, DEVICE, capacity_bytes=None)
     report = analyze(replace(trace, ranks=(placed.rank,)), capacity_bytes=gpu.memory_bytes)
@@ -36,6 +35,6 @@ def measure_predicted(trace: Trace, gpu: Gpu, num_steps: int) -> Measured:
     if found is None or found.needed_bytes is None:
         made = num_steps_of(report)
         raise MemtraceError(f"it ended after {made} of {num_steps} steps of its optimizer: let it train longer")
-    needed = found.needed_bytes + CUDA_CONTEXT_BYTES
+    needed = found.needed_bytes + gpu.context.predicted_bytes
     needed = min(needed, gpu.memory_bytes) if fits else max(needed, gpu.memory_bytes + 1)
     return replace(found, needed_bytes=needed, device_bytes=gpu.memory_bytes)

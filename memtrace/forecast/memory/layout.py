@@ -12,6 +12,7 @@ from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.optimizers import OPTIMIZERS, Optimizer
 from memtrace.forecast.model.adapters import Adapter
 from memtrace.forecast.model.precision import PRECISIONS, Precision
+from memtrace.schema.cuda_context import USUAL_CONTEXT, Context
 
 RECOMPUTE = ("none", "selective", "full")
 ATTENTION = ("flash", "sdpa", "explicit")
@@ -96,6 +97,8 @@ class Run:
     unless `use_cache` is off. `None`: not stated; it counts as off, and the range of an estimate covers both."""
     dropout: float | None = None
     """Overrides every dropout of the model; `None` keeps them."""
+    context: Context = USUAL_CONTEXT
+    """What a process takes of its GPU beside torch's allocator."""
 
     def __post_init__(self) -> None:
         """Refuse names that no formula knows."""

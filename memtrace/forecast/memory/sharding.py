@@ -19,8 +19,6 @@ from memtrace.forecast.model.spec import ModelSpec
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
 
 MIB = 1024**2
-CUDA_CONTEXT_BYTES = 1024 * MIB
-"""Context and loaded kernels of a process. Ultra-Scale Playbook: 1 to 2 GB are taken before any tensor."""
 NCCL_BYTES = 256 * MIB
 """Buffers of one communicator. Assumed: NCCL_BUFFSIZE is 4 MiB a channel and direction, with up to 32 channels."""
 BUCKET_BYTES = 25 * MIB
@@ -182,7 +180,7 @@ def context_bytes(run: Run, layout: Layout) -> Size:
         return 0 * layout.pp
     axes = (layout.dp, layout.tp, layout.pp, layout.cp, layout.ep)
     communicators = sum((axis > 1) * 1 for axis in axes)
-    return CUDA_CONTEXT_BYTES + LARGE_CUBLAS_BYTES + communicators * NCCL_BYTES
+    return run.context.predicted_bytes + LARGE_CUBLAS_BYTES + communicators * NCCL_BYTES
 
 
 def _on_stage(

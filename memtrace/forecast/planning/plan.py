@@ -141,6 +141,7 @@ def run_of(question: Question, grid: Grid) -> Run:
         loss=question.loss or FRAMEWORK_LOSSES.get(question.framework, "plain"),
         framework=question.framework,
         is_fused=True,
+        context=question.gpu.context,
     )
 
 

@@ -9,11 +9,12 @@ all the same, and not in the range.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from memtrace.forecast.gpus import Gpu
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES, NCCL_BYTES
+from memtrace.forecast.memory.sharding import NCCL_BYTES
 from memtrace.forecast.prediction.placed import Weights, peaks
 from memtrace.forecast.prediction.results import Doubt, Interval, Range
 from memtrace.schema.names import Category
@@ -31,8 +32,7 @@ _NOT_IN_BYTES = {
     "predicted-graphs": "what CUDA graphs keep in pools of their own is not counted",
     "predicted-operator": "operators that do not say what they make were taken to make nothing",
 }
-_CONTEXT_MORE_BYTES = CUDA_CONTEXT_BYTES
-"""Ultra-Scale Playbook: 1 to 2 GB are taken before any tensor. The lower end is nothing: newer drivers load lazily."""
+_CONTEXT = "predicted-context"
 _MOST_COMMUNICATORS = 2
 _MARGIN_PERMILLE = (50, 80)
 """Least distance of the ends from allocated and from reserved bytes. Chosen, and no measurement: what a prediction is
@@ -59,22 +59,35 @@ def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
         allocated=allocated,
         reserved=reserved,
         context=context,
-        device=Range(
-            low_bytes=reserved.low_bytes + context.low_bytes,
-            predicted_bytes=reserved.predicted_bytes + context.predicted_bytes,
-            high_bytes=reserved.high_bytes + context.high_bytes,
-        ),
+        device=device_range(reserved, context),
         doubts=tuple(doubts),
     )
 
 
-def context_range(doubts: Iterable[Doubt], _gpu: Gpu) -> Range:
+def context_range(doubts: Iterable[Doubt], gpu: Gpu) -> Range:
     """Return what a process holds of a GPU beside torch's allocator."""
     beside = sum(one.more_bytes or 0 for one in doubts if one.slug == "predicted-ranks")
+    context = gpu.context
     return Range(
-        low_bytes=0,
-        predicted_bytes=CUDA_CONTEXT_BYTES,
-        high_bytes=CUDA_CONTEXT_BYTES + _CONTEXT_MORE_BYTES + beside,
+        low_bytes=context.low_bytes,
+        predicted_bytes=context.predicted_bytes,
+        high_bytes=context.high_bytes + beside,
+    )
+
+
+def on_gpu(interval: Interval, gpu: Gpu) -> Interval:
+    """Return the range of a run on another GPU of the same compute capability, whose context is its own."""
+    doubts = tuple(_context_doubt(gpu) if one.slug == _CONTEXT else one for one in interval.doubts)
+    context, reserved = context_range(doubts, gpu), interval.reserved
+    return replace(interval, context=context, device=device_range(reserved, context), doubts=doubts)
+
+
+def device_range(reserved: Range, context: Range) -> Range:
+    """Return what a GPU must have: what is reserved and the context."""
+    return Range(
+        low_bytes=reserved.low_bytes + context.low_bytes,
+        predicted_bytes=reserved.predicted_bytes + context.predicted_bytes,
+        high_bytes=reserved.high_bytes + context.high_bytes,
     )
 
 
@@ -134,12 +147,7 @@ def _unmeasured(reserved_bytes: int) -> Doubt:
 
 def outside_doubts(rank: RankTrace, gpu: Gpu) -> Iterator[Doubt]:
     """Yield doubts about what is not torch's own."""
-    yield Doubt(
-        slug="predicted-context",
-        message="what the context and loaded kernels take is assumed",
-        less_bytes=CUDA_CONTEXT_BYTES,
-        more_bytes=_CONTEXT_MORE_BYTES,
-    )
+    yield _context_doubt(gpu)
     if (rank.header.get("world_size") or 1) > 1:
         yield Doubt(
             slug="predicted-ranks",
@@ -155,6 +163,16 @@ def outside_doubts(rank: RankTrace, gpu: Gpu) -> Iterator[Doubt]:
             less_bytes=None,
             more_bytes=None,
         )
+
+
+def _context_doubt(gpu: Gpu) -> Doubt:
+    context = gpu.context
+    return Doubt(
+        slug=_CONTEXT,
+        message=f"what the context and loaded kernels take is not measured on this GPU: {context.source}",
+        less_bytes=context.predicted_bytes - context.low_bytes,
+        more_bytes=context.high_bytes - context.predicted_bytes,
+    )
 
 
 def lasting_bytes(rank: RankTrace, device: str) -> int:

@@ -12,6 +12,7 @@ from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import RankReport
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.prediction.doubts import on_gpu
 from memtrace.forecast.prediction.driverless_doubts import driverless_interval
 from memtrace.forecast.prediction.judge import DEVICE, predicted_rank, usable_bytes
 from memtrace.forecast.prediction.notes import with_prediction
@@ -62,11 +63,14 @@ def verdict_without_a_run(gpu: Gpu, largest: GpuVerdict) -> GpuVerdict | None:
         return largest
     if not largest.fits or largest.max_reserved_bytes > capacity:
         return None
+    interval = on_gpu(largest.interval, gpu)
     return replace(
         largest,
         gpu=gpu,
         capacity_bytes=capacity,
-        is_close=largest.interval.device.high_bytes > gpu.memory_bytes,
+        context_bytes=gpu.context.predicted_bytes,
+        is_close=interval.device.high_bytes > gpu.memory_bytes,
+        interval=interval,
         headroom_bytes=capacity - largest.max_reserved_bytes,
     )
 

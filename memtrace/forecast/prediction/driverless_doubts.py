@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memtrace.forecast.gpus import Gpu
-from memtrace.forecast.prediction.doubts import context_range, lasting_bytes, noted_doubts, outside_doubts
+from memtrace.forecast.prediction.doubts import context_range, device_range, lasting_bytes, noted_doubts, outside_doubts
 from memtrace.forecast.prediction.results import Doubt, Interval, Range
 from memtrace.store.trace import RankTrace
 
@@ -41,11 +41,7 @@ def driverless_interval(rank: RankTrace, device: str, gpu: Gpu, allocated: int, 
         allocated=ranges[0],
         reserved=ranges[1],
         context=context,
-        device=Range(
-            low_bytes=ranges[1].low_bytes + context.low_bytes,
-            predicted_bytes=reserved + context.predicted_bytes,
-            high_bytes=ranges[1].high_bytes + context.high_bytes,
-        ),
+        device=device_range(ranges[1], context),
         doubts=tuple(doubts),
     )
 

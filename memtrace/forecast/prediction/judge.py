@@ -12,9 +12,8 @@ from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Peak
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.forecast.prediction.broken_off import broken_off
-from memtrace.forecast.prediction.doubts import interval_of
+from memtrace.forecast.prediction.doubts import interval_of, on_gpu
 from memtrace.forecast.prediction.notes import with_prediction
 from memtrace.forecast.prediction.placed import Placed, place
 from memtrace.forecast.prediction.results import BY_META, Engine, GpuVerdict, Interval, Prediction, StepPeak
@@ -26,7 +25,7 @@ DEVICE = "cuda:0"
 
 def usable_bytes(gpu: Gpu) -> int:
     """Return what the allocator can take of a GPU: all but the context and the kernels that are loaded."""
-    return gpu.memory_bytes - CUDA_CONTEXT_BYTES
+    return gpu.memory_bytes - gpu.context.predicted_bytes
 
 
 def capability_classes(gpus: Iterable[Gpu]) -> list[tuple[Gpu, tuple[Gpu, ...]]]:
@@ -105,14 +104,14 @@ def _device(known: dict[str, object], gpu: Gpu) -> dict[str, object]:
 def judge_all(trace: Trace, gpus: Sequence[Gpu], ran_as: Gpu) -> list[GpuVerdict]:
     """Return a verdict for each GPU of the compute capability that the program was told of."""
     rank = predicted_rank(trace)
-    # Beside the context, which is the same for all, nothing in the range depends on the GPU.
     interval = interval_of(rank, DEVICE, ran_as)
-    return [_judge(rank, gpu, ran_as, interval)[0] for gpu in gpus]
+    # Beside the context, nothing in the range depends on the GPU.
+    return [_judge(rank, gpu, ran_as, on_gpu(interval, gpu))[0] for gpu in gpus]
 
 
 def _judge(rank: RankTrace, gpu: Gpu, ran_as: Gpu, interval: Interval) -> tuple[GpuVerdict, Placed]:
     capacity = usable_bytes(gpu)
-    placed = place(rank, DEVICE, capacity_bytes=capacity)
+    placed = place(rank, DEVICE, capacity_bytes=capacity, total_bytes=gpu.memory_bytes)
     fits = placed.failed is None
     reserved = placed.max_reserved_bytes if fits else interval.reserved.predicted_bytes
     device = interval.device
@@ -124,7 +123,7 @@ def _judge(rank: RankTrace, gpu: Gpu, ran_as: Gpu, interval: Interval) -> tuple[
         is_close=device.high_bytes > gpu.memory_bytes if fits else device.low_bytes <= gpu.memory_bytes,
         peak_allocated_bytes=placed.peak_allocated_bytes if fits else interval.allocated.predicted_bytes,
         max_reserved_bytes=reserved,
-        context_bytes=CUDA_CONTEXT_BYTES,
+        context_bytes=gpu.context.predicted_bytes,
         headroom_bytes=capacity - reserved,
         failed=placed.failed,
         failed_step=None if placed.failed is None else _step_at(rank, placed.failed.time_ns),

@@ -14,9 +14,9 @@ import numpy as np
 from memtrace.allocator.blocks import FREE, UNMAPPED, Block, Device
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.sizes import rounding
-from memtrace.forecast.memory.sharding import CUDA_CONTEXT_BYTES
 from memtrace.forecast.prediction.allocator_settings import settings_of
 from memtrace.forecast.prediction.results import FailedRequest as FailedRequest
+from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.schema.names import DEFAULT_POOL, Action, BlockState
 from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 from memtrace.schema.tables import BLOCKS, EVENTS, SEGMENTS, WINDOWS, Table
@@ -104,7 +104,15 @@ class _LoggedDevice(Device):
 class _Placing:
     """One pass over the events of a device."""
 
-    def __init__(self, rank: RankTrace, device: str, capacity_bytes: int | None, weights: Weights) -> None:
+    def __init__(
+        self,
+        rank: RankTrace,
+        device: str,
+        capacity_bytes: int | None,
+        weights: Weights,
+        *,
+        total_bytes: int | None = None,
+    ) -> None:
         self.rank = rank
         self.device = device
         self.weights = weights
@@ -112,7 +120,8 @@ class _Placing:
         self.driver = _LoggedDevice(capacity_bytes)
         settings = settings_of(rank)
         # A share of the memory is one of all of it, the context included.
-        total_bytes = None if capacity_bytes is None else capacity_bytes + CUDA_CONTEXT_BYTES
+        if total_bytes is None and capacity_bytes is not None:
+            total_bytes = capacity_bytes + USUAL_CONTEXT.predicted_bytes
         self.allocator = Allocator(settings, self.driver, total_bytes=total_bytes)
         self.rounded = rounding(settings)
         self.addresses: dict[int, int] = {}
@@ -257,9 +266,12 @@ class _Placing:
         return block.address, block.size, requested, state, self.stacks.get(block.address, NULL)
 
 
-def place(rank: RankTrace, device: str, *, capacity_bytes: int | None) -> Placed:
-    """Return a predicted rank as the allocator of a device with this capacity (`None`: without end) leaves it."""
-    placing = _Placing(rank, device, capacity_bytes, AS_PREDICTED)
+def place(rank: RankTrace, device: str, *, capacity_bytes: int | None, total_bytes: int | None = None) -> Placed:
+    """Return a predicted rank as the allocator of a device with this capacity (`None`: without end) leaves it.
+
+    `total_bytes` is the memory of the device with the context of the process; not given, it is that of a usual GPU.
+    """
+    placing = _Placing(rank, device, capacity_bytes, AS_PREDICTED, total_bytes=total_bytes)
     placing.run()
     tables = placing.tables()
     return Placed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -62,7 +63,7 @@ class FakeDevice:
         _replace_around_training(self._warn)
         _ease_checkpointing()
         distributed.install(self.gpu.world_size, self.memory)
-        cuda_api.install_versions()
+        cuda_api.install_versions(self.gpu.gpus_per_node)
         Autocast().install()
         cuda_results.register()
         self._redirect_files()
@@ -180,6 +181,17 @@ def _is_real(data: Any) -> bool:
     return is_plain and data.untyped_storage().device.type == "cpu"
 
 
+def _noted(function: Callable[..., Any], note: Callable[[], None]) -> Callable[..., Any]:
+    """Return a function that notes its calls: libraries decorate many when they are imported that nobody calls."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        note()
+        return function(*args, **kwargs)
+
+    return run
+
+
 def _replace_around_training(warn: Warn) -> None:
     """Replace what decides by values or starts machinery that a fake device does not have."""
     scaler: Any = torch.amp.GradScaler
@@ -189,12 +201,18 @@ def _replace_around_training(warn: Warn) -> None:
 
     scaler._maybe_opt_step = step
 
-    def run_eagerly(model: Any = None, *_args: Any, **_kwargs: Any) -> Any:
+    def note() -> None:
         warn("predicted-eager", "torch.compile is not predicted: the program ran as if it were not compiled")
-        if isinstance(model, torch.nn.Module):
-            # As an attribute that is no submodule: the state of the module stays as it is.
-            vars(model)["_orig_mod"] = model
-        return model if model is not None else (lambda found: found)
+
+    def run_eagerly(model: Any = None, *_args: Any, **_kwargs: Any) -> Any:
+        if model is None:
+            return run_eagerly
+        if not isinstance(model, torch.nn.Module):
+            return _noted(model, note) if callable(model) else model
+        note()
+        # As an attribute that is no submodule: the state of the module stays as it is.
+        vars(model)["_orig_mod"] = model
+        return model
 
     module: Any = torch
     module.compile = run_eagerly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 import torch.cuda.amp.common
 
-from memtrace.hooks.fake.cuda import accelerator, generators, streams
+from memtrace.hooks.fake.cuda import accelerator, generators, streams, symbols
 from memtrace.hooks.fake.cuda import memory as cuda_memory
 from memtrace.hooks.fake.cuda.accelerator import always
 from memtrace.hooks.fake.events.storages import FakeMemory
@@ -21,7 +22,8 @@ _WITHOUT_ANSWER = (
 )
 """Functions of `torch.cuda` that return nothing."""
 
-_CUDA_VERSION = "12.8"
+_CUDA_VERSIONS = (((2, 11), "13.0"), ((2, 8), "12.8"), ((2, 7), "12.6"), ((2, 5), "12.4"), ((0, 0), "12.1"))
+"""CUDA of the builds that `pip install torch` gives on Linux, from which torch on: that of torchvision and the like."""
 _CUDNN_VERSION = 91002
 _NCCL_VERSION = (2, 27, 5)
 _MULTIPROCESSORS = 132
@@ -102,11 +104,24 @@ def install(memory: FakeMemory, gpu: PredictOptions, warn: Callable[[str, str], 
     accelerator.install(gpu.gpus_per_node, gpu.capability)
 
 
-def install_versions() -> None:
+def cuda_version(torch_version: str) -> str:
+    """Return the version of CUDA that a torch without one says it was built with.
+
+    Libraries that were built for it, such as torchvision, refuse to be imported with another one.
+
+    >>> cuda_version("2.13.0+cpu"), cuda_version("2.7.1")
+    ('13.0', '12.6')
+    """
+    found = tuple(int(part) for part in re.findall(r"\d+", torch_version)[:2])
+    return next(cuda for since, cuda in _CUDA_VERSIONS if found >= since)
+
+
+def install_versions(num_devices: int) -> None:
     """Say that torch was built with CUDA. Last of all: parts of torch that are imported after it would look for it."""
     version: Any = torch.version
     if version.cuda is None:
-        version.cuda = _CUDA_VERSION
+        version.cuda = cuda_version(torch.__version__)
+    symbols.install(num_devices, version.cuda)
     cuda: Any = torch.cuda
     cuda.nccl.version = always(_NCCL_VERSION)
     backend: Any = torch.backends.cuda
