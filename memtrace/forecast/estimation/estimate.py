@@ -20,7 +20,6 @@ from memtrace.forecast.model.adapters import Adapter, check_adapter, trained_ten
 from memtrace.forecast.model.parameters import active_parameters, num_parameters
 from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.results import Estimate, PhaseEstimate
-from memtrace.schema.names import Category
 from memtrace.units import format_bytes
 
 CPU_DOUBT_PCT = 3
