@@ -179,7 +179,10 @@ def test_report_of_a_pipe_has_no_escapes(
     assert result.stderr == ""
 
 
-def test_the_page_that_was_just_written_is_not_what_to_do_next(snapshot: Path, tmp_path: Path) -> None:
+def test_the_page_that_was_just_written_is_not_what_to_do_next(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # However long the name of the temporary folder is.
     assert " --html report.html" in run(snapshot).stdout
     assert " --html report.html" not in run(snapshot, "--html", tmp_path / "page.html").stdout
 

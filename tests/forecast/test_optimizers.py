@@ -88,5 +88,5 @@ def test_temporaries_of_foreach() -> None:
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(MemtraceError, match="no optimizer 'adam'"):
-        optimizer_named("adam")
+    with pytest.raises(MemtraceError, match="no optimizer 'adamant'"):
+        optimizer_named("adamant")

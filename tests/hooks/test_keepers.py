@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.keepers import search  # noqa: E402
+from memtrace.hooks.keepers import reach, search  # noqa: E402
 from memtrace.hooks.ownership.saved import SavedWalk  # noqa: E402
 from memtrace.schema.tables import KEEPERS  # noqa: E402
 
@@ -33,7 +33,10 @@ def without_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in ("_SEARCH_NS", "_PASSES_NS"):
         monkeypatch.setattr(search, limit, 10**11)
     monkeypatch.setattr(search, "_LEAST_SHARE_OF_A_GROUP", 0)
-    monkeypatch.setattr(search, "_MAX_ASKED", 100)
+    # Other tests' tensors are many, and larger: what is looked for here must not fall behind them.
+    for limit in ("_MAX_ASKED", "_MAX_ROWS", "_MAX_REMEMBERED"):
+        monkeypatch.setattr(search, limit, 10**9)
+    monkeypatch.setattr(reach, "_MAX_OBJECTS", 10**9)
 
 
 Found = dict[str, tuple[str, str | None]]
