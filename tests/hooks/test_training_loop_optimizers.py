@@ -142,6 +142,22 @@ def test_gradients_of_parameters_in_no_optimizer_are_noted_once(followed: Follow
     assert followed.facts()["unstepped_parameters"] == []
 
 
+def test_a_base_of_its_own_that_nothing_writes_to_is_not_stepped(followed: Followed, fake: FakeTorch) -> None:
+    head, base, by_hand = Tensor(2), Tensor(3), Tensor(5)
+    base._version = by_hand._version = 1  # type: ignore[attr-defined]
+    models = [fake.model_class(name)(weight=one) for name, one in (("Head", head), ("Base", base), ("Hand", by_hand))]
+    optimizer = fake.optimizer_class("SGD")([head])
+    for _ in range(3):
+        for model in models:
+            model()
+        head.grad, base.grad, by_hand.grad = Tensor(2), Tensor(3), Tensor(5)
+        by_hand._version += 1  # type: ignore[attr-defined]
+        optimizer.step()
+    (names,) = [record["unstepped_parameters"] for record in followed.written("facts")]
+    owners = followed.rows("owners", category="parameter")
+    assert names == [next(row["name"] for row in owners if row["address"] == base.address)]
+
+
 def test_a_scaler_that_skips_ends_a_skipped_step(followed: Followed, program: Program) -> None:
     scaler = followed.fake.Scaler()
     for found_inf in (False, True, False):

@@ -6,8 +6,6 @@ backward, no optimizer uses them, and as `optimizer.zero_grad()` knows its own a
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
@@ -16,6 +14,9 @@ from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.units import format_bytes
+
+_MOST_MODULES = 3
+"""Modules that a change names; of more it says that all are meant."""
 
 
 def unstepped_gradients(case: Case) -> Finding | None:
@@ -32,13 +33,18 @@ def unstepped_gradients(case: Case) -> Finding | None:
     if new_peak is None:
         return None
     held = case.at_peak(cuts[0])
-    first, whole = sorted(names)[0], _common_module(names)
+    first, modules = sorted(names)[0], _modules(names)
+    calls = [f"{one}.requires_grad_(False)" for one in modules] or ["requires_grad_(False) of each of them"]
     return Finding(
         slug="unstepped-gradients",
         severity="warning",
         title=f"No optimizer steps {len(names)} parameters with gradients ({first}, …): {format_bytes(held)} at peak",
-        evidence={"gradients_at_peak_bytes": held, "num_parameters": len(names), "parameters": whole},
-        change=f"Freeze what is not to learn before the first forward: {whole}.requires_grad_(False). Then their "
+        evidence={
+            "gradients_at_peak_bytes": held,
+            "num_parameters": len(names),
+            "parameters": ", ".join(modules) or "of many modules",
+        },
+        change=f"Freeze what is not to learn before the first forward: {', '.join(calls)}. Then their "
         "gradients are not made, and what only they need is not kept for backward. Or give them to an optimizer.",
         cost="None: nothing reads these gradients. The backward gets shorter.",
         saves_bytes=case.peak_bytes - new_peak,
@@ -49,11 +55,13 @@ def unstepped_gradients(case: Case) -> Finding | None:
     )
 
 
-def _common_module(names: set[str]) -> str:
-    """Return the module that most of some parameters are in, as a program would write it.
+def _modules(names: set[str]) -> list[str]:
+    """Return the modules that some parameters are in, as a program would write them; none where they are many.
 
-    >>> _common_module({"base.0.weight", "base.0.bias", "base.1.weight"}), _common_module({"weight"})
-    ('model.base', 'model')
+    >>> _modules({"base.0.weight", "base.0.bias", "base.1.weight"}), _modules({"weight"})
+    (['model.base'], ['model'])
+    >>> _modules({f"{at}.weight" for at in range(9)})
+    []
     """
-    outermost = Counter(name.partition(".")[0] for name in names if "." in name)
-    return f"model.{outermost.most_common(1)[0][0]}" if outermost else "model"
+    outermost = sorted({name.partition(".")[0] if "." in name else "" for name in names})
+    return [f"model.{one}" if one else "model" for one in outermost] if len(outermost) <= _MOST_MODULES else []

@@ -142,6 +142,8 @@ class OwnerSweep:
         self._rows = rows
         self._plain = plain_kinds(torch)
         self._known: _Known | None = None
+        self._versions: dict[int, int | None] = {}
+        """Of parameters of models that no optimizer has any of: how often each was written to, at the last sweep."""
         self.unstepped: list[str] = []
         """Parameters with a gradient that the last sweep found in no optimizer, of models that one trains."""
 
@@ -185,19 +187,34 @@ class OwnerSweep:
         for optimizer in optimizers:
             found.add_optimizer(optimizer)
             stepped.update(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
-        self.unstepped = [name for _, parameters in modules for name in _unstepped(parameters, stepped)]
+        self.unstepped = [name for _, parameters in modules for name in self._unstepped(parameters, stepped)]
         return found
 
+    def _unstepped(self, parameters: Sequence[tuple[str, Any]], stepped: set[int]) -> list[str]:
+        """Return which parameters of a model have a gradient that no optimizer steps.
 
-def _unstepped(parameters: Sequence[tuple[str, Any]], stepped: set[int]) -> list[str]:
-    """Return which parameters of a model have a gradient that no optimizer steps.
+        A model of which no optimizer has any parameter may be trained by hand or through copies: then its parameters
+        are written to between two sweeps. One beside a model that is stepped, and that nothing writes to, is a base
+        that was meant to be frozen.
+        """
+        others = [one for one in parameters if id(one[1]) not in stepped]
+        if len(others) == len(parameters):
+            before = self._versions
+            now = {id(one): _version(one) for _, one in others}
+            self._versions = before | now
+            is_written = any(version is None or before.get(key) != version for key, version in now.items())
+            if not stepped or is_written:
+                return []
+        return [name for name, parameter in others if parameter.is_leaf and parameter.grad is not None]
 
-    A model of which no optimizer has any parameter is trained otherwise: through copies, or by hand.
-    """
-    others = [one for one in parameters if id(one[1]) not in stepped]
-    if not others or len(others) == len(parameters):
-        return []
-    return [name for name, parameter in others if parameter.is_leaf and parameter.grad is not None]
+
+def _version(parameter: Any) -> int | None:
+    """Return how often a tensor was written to; `None` where it does not count that, as in inference mode."""
+    try:
+        version: int | None = getattr(parameter, "_version", None)
+    except RuntimeError:
+        return None
+    return version
 
 
 def _plain(tensors: Sequence[Any]) -> tuple[list[_Whole], list[Any]]:
