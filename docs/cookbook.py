@@ -46,10 +46,12 @@ CAUSES = {
     "outputs_of_step_before": ("outputs-of-step-before",),
     "recomputation_lost": ("recomputation-off",),
     "reference_cycle": ("kept-for-steps", "leak", "kept"),
-    "validation_graph": ("evaluation-graph",),
+    "validation_graph": ("evaluation-graph", "kept"),
     "vocabulary_log_softmax": ("large-logits",),
 }
 """What memtrace must find in each, among its first two findings, and may not find in the repaired program."""
+STAYS = {"vocabulary_log_softmax"}
+"""Where the repair makes it less, and what is left is still worth a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def recipe(name: str, folder: Path) -> Recipe:
         name=name,
         summary=ast.get_docstring(ast.parse(_source(name))) or name,
         finding=next((one for one in faulty["findings"][:2] if one["slug"] in causes), None),
-        is_false=any(one["slug"] in causes for one in repaired["findings"]),
+        is_false=name not in STAYS and any(one["slug"] in causes for one in repaired["findings"]),
         peak_bytes=_peak(faulty),
         repaired_bytes=_peak(repaired),
     )

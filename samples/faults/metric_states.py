@@ -18,9 +18,13 @@ class Accuracy:
 
     def __init__(self) -> None:
         self.predictions: list[torch.Tensor] = []
+        self.hits = 0
 
-    def update(self, logits: torch.Tensor) -> None:
-        self.predictions.append(logits.argmax(dim=1) if REPAIRED else logits.detach())
+    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        if REPAIRED:
+            self.hits += int((logits.argmax(dim=1) == labels).sum())
+        else:
+            self.predictions.append(logits.detach())
 
 
 accuracy = Accuracy()
@@ -31,6 +35,6 @@ for step in range(8):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    accuracy.update(logits)
+    accuracy.update(logits, labels)
     del logits
     print(f"step {step} loss {loss.item():.4f}")
