@@ -86,7 +86,7 @@ def test_data_is_known_or_assumed_and_files_and_ranks_are_there(cuda_python: str
 
 
 def test_torch_itself_runs_out_of_memory(cuda_python: str, tmp_path: Path) -> None:
-    status, stdout, stderr = predicted(tmp_path, cuda_python, TOO_LARGE, "--gpu", "1400MiB")
+    status, stdout, stderr = predicted(tmp_path, cuda_python, TOO_LARGE, "--gpu", "716MiB")
     assert status == 3, stderr
     assert "OutOfMemoryError" in stderr, "the program saw torch's own error"
     document = json.loads(stdout)

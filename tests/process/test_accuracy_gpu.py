@@ -31,7 +31,7 @@ def test_a_configuration_is_predicted_and_compared_with_a_real_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    case = Case(model="llama", batch=2, attention="explicit", optimizer="adamw-loop", clip=True, size="reduced")
+    case = Case(model="gpt", batch=2, attention="explicit", optimizer="adamw-loop", clip=True, size="reduced")
     assert not case.has_kernels_of_cuda
     predicted, _ = predict(case, GPU, tmp_path)
     real = record(case, tmp_path, "cpu")

@@ -130,9 +130,9 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path: Path, monkey
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     program = written(tmp_path, WRITING)
-    command = ("predict", "--gpu", "1200MiB", "--", sys.executable, program)
+    command = ("predict", "--gpu", "516MiB", "--", sys.executable, program)
     done = memtrace(*command, cwd=tmp_path, status=3)
-    assert done.stdout.startswith("Does not fit on 1200MiB: in step ")
+    assert done.stdout.startswith("Does not fit on 516MiB: in step ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predicted.json", "program.py", "tmp"]
     # The trace ends where a recording would: with the request that fails, in the line that makes it.
     (report,) = [one for one in analyze(read_trace([tmp_path / "predicted.json"])).ranks if one.device != "cpu"]

@@ -155,7 +155,7 @@ for _ in range(2):
     recorded = run_recorded(run_memtrace, tmp_path, text)
     assert recorded.ended_steps() == [1, 2]
     assert recorded.phases(1) == ["forward", "backward", "optimizer"]
-    assert recorded.phases(2) == ["other", "forward", "backward", "optimizer"]
+    assert recorded.phases(2) == ["evaluation", "forward", "backward", "optimizer"]
 
 
 def test_a_loop_without_an_optimizer_steps_at_each_forward_after_a_backward(
