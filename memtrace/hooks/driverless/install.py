@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from memtrace.hooks.driverless import host, ranks
-from memtrace.hooks.driverless.bounds import Bounds
+from memtrace.hooks.driverless import host
 from memtrace.hooks.driverless.known_data import KnownData
 from memtrace.hooks.driverless.operators import Operators
+from memtrace.hooks.fake.cuda.distributed import start_groups
 from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.files import safetensors
 from memtrace.hooks.fake.files.python_files import Files
@@ -35,10 +35,11 @@ class DriverlessDevice:
         """
         if not self._data.is_there:
             raise RuntimeError("the stand-ins for NVIDIA's libraries are not loaded (LD_PRELOAD was changed)")
-        Operators(self._data, self._assumptions, Bounds(self._assumptions)).install()
+        Operators(self._data, self._assumptions).install()
         host.spare_first_values()
         host.step_scaled()
-        ranks.install(self._gpu.world_size)
+        if self._gpu.world_size > 1:
+            start_groups(self._gpu.world_size)
         self._redirect_files()
 
     def _redirect_files(self) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.driverless.bounds import Bounds
 from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
+from memtrace.hooks.fake.tensors.largest_results import LargestResults
 from memtrace.hooks.fake.tensors.reads import Reads
 
 Kernel = Callable[..., Any]
@@ -23,10 +23,10 @@ Kernel = Callable[..., Any]
 class Operators:
     """Kernels that answer for the data."""
 
-    def __init__(self, data: KnownData, assumptions: Assumptions, bounds: Bounds) -> None:
+    def __init__(self, data: KnownData, assumptions: Assumptions) -> None:
         self._data = data
         self._assumptions = assumptions
-        self._bounds = bounds
+        self._largest = LargestResults(assumptions)
         known: Any = Known(data)
         self._reads = Reads(known, assumptions)
         self._library: Any = None
@@ -37,15 +37,15 @@ class Operators:
         with warnings.catch_warnings():
             # torch says of each that it is replaced: that is what is meant.
             warnings.simplefilter("ignore")
-            for name, (operator, bound) in self._bounds.answers().items():
-                self._replace(name, self._exact_or(operator, bound))
+            for operator, bound in self._largest.by_operator().items():
+                self._replace(operator, self._exact_or(operator, bound))
             self._replace("_local_scalar_dense", self._scalar)
             self._replace("equal", self._equal)
         functional: Any = torch.nn.functional
         functional.one_hot = self._one_hot(functional.one_hot)
 
-    def _replace(self, name: str, kernel: Kernel) -> None:
-        self._library.impl(name, kernel, "CUDA")
+    def _replace(self, operator: Any, kernel: Kernel) -> None:
+        self._library.impl(operator, kernel, "CUDA")
 
     def _exact_or(self, operator: Any, bound: Kernel) -> Kernel:
         """Return a kernel that computes on the host if it knows every tensor, and else gives the bound."""

@@ -11,30 +11,46 @@ from memtrace.hooks.fake.events.storages import FakeMemory
 
 
 def install(world_size: int, memory: FakeMemory) -> bool:
-    """Make `init_process_group` start such a group. Return whether this torch can."""
-    distributed: Any = torch.distributed
-    if not distributed.is_available():
+    """Make `init_process_group` start such a group, of meta tensors. Return whether this torch can."""
+    if not torch.distributed.is_available():
         return False
     try:
         # Importing it registers the collectives for meta tensors.
         import_module("torch.distributed._tools.fake_collectives")
+    except ImportError:
+        return False
+    if not start_groups(world_size):
+        return False
+    for module in _beginners():
+        module.is_nccl_available = lambda: True
+    _ease_wrapped_tensors()
+    _pause_for_shapes(memory)
+    return True
+
+
+def start_groups(world_size: int) -> bool:
+    """Make `init_process_group` start such a group, of any tensors. Return whether this torch can."""
+    if not torch.distributed.is_available():
+        return False
+    try:
         from torch.testing._internal.distributed.fake_pg import FakeStore
     except ImportError:
         return False
-    begin = distributed.init_process_group
+    begin: Any = torch.distributed.init_process_group
 
     def init_process_group(*_args: Any, **_kwargs: Any) -> None:
         begin(backend="fake", rank=0, world_size=world_size, store=FakeStore())
 
-    # A mesh of devices begins a process group itself, where the program did not.
-    meshes: Any = import_module("torch.distributed.device_mesh")
-    for module in (distributed, distributed.distributed_c10d, meshes):
+    for module in _beginners():
         module.init_process_group = init_process_group
-        module.is_nccl_available = lambda: True
-    ease_data_parallel()
-    _ease_wrapped_tensors()
-    _pause_for_shapes(memory)
+    _ease_data_parallel()
     return True
+
+
+def _beginners() -> tuple[Any, ...]:
+    """Return the modules that begin process groups: a mesh of devices does so itself, where the program did not."""
+    distributed: Any = torch.distributed
+    return distributed, distributed.distributed_c10d, import_module("torch.distributed.device_mesh")
 
 
 def _pause_for_shapes(memory: FakeMemory) -> None:
@@ -72,7 +88,7 @@ def _ease_wrapped_tensors() -> None:
     setattr(internal, "_get_accelerator", lambda *_args: torch.device("cuda"))  # noqa: B010 (typed as a function)
 
 
-def ease_data_parallel() -> None:
+def _ease_data_parallel() -> None:
     """Let DistributedDataParallel start without comparing ranks, and end each bucket's reduction at once."""
     wrapped: Any = import_module("torch.nn.parallel.distributed")
     for name in ("_verify_param_shape_across_processes", "_sync_module_states"):

@@ -5,7 +5,6 @@ Where no largest shape follows from the arguments, the program is ended with a s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,22 +12,19 @@ import torch
 from memtrace.hooks.fake.events.assumptions import Assumptions
 from memtrace.hooks.fake.events.storages import CUDA, FakeMemory
 from memtrace.hooks.fake.tensors.known_values import KnownValues
+from memtrace.hooks.fake.tensors.largest_results import Answer, LargestResults
 
 _aten = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
-_NUM_VALUES = {torch.uint8: 256, torch.int8: 128}
-"""Non-negative values of a short type: as many bins it can fill."""
-
-Answer = Callable[..., Any]
 
 
-class Bounds:
+class Bounds(LargestResults):
     """Answers for these operators, of meta tensors."""
 
     def __init__(self, memory: FakeMemory, assumptions: Assumptions, known: KnownValues) -> None:
+        super().__init__(assumptions)
         self._memory = memory
         self._known = known
-        self._assumptions = assumptions
 
     def answers(self) -> dict[Any, Answer]:
         """Return what to call in the place of each operator."""
@@ -48,20 +44,8 @@ class Bounds:
     def _pure(self) -> dict[Any, Answer]:
         """Return the same for operators that write into nothing."""
         return {
-            _aten.nonzero.default: self._nonzero,
-            _aten.masked_select.default: self._masked_select,
+            **self.by_operator(),
             _aten._unique.default: lambda one, _sorted=True, inverse=False: self._unique(one, inverse)[:2],
-            _aten._unique2.default: lambda one, _sorted=True, inverse=False, counts=False: self._unique(
-                one, inverse, counts
-            ),
-            _aten.unique_dim.default: lambda one, dim, _sorted=True, inverse=False, counts=False: self._unique(
-                one, inverse, counts, dim
-            ),
-            _aten.unique_consecutive.default: lambda one, inverse=False, counts=False, dim=None: self._unique(
-                one, inverse, counts, dim
-            ),
-            _aten.bincount.default: self._bincount,
-            _aten.repeat_interleave.Tensor: self._repeat_interleave,
             _aten.index.Tensor: lambda one, indices: self._indexed(_aten.index.Tensor, one, indices),
         }
 
@@ -84,12 +68,6 @@ class Bounds:
             )
         return torch.nn.functional.one_hot(one, num_classes)
 
-    def _made(self, name: str, *tensors: Any, exact: bool = False) -> Any:
-        if exact:
-            return tensors[0] if len(tensors) == 1 else tensors
-        self._assumptions.bound(name, sum(one.numel() * one.element_size() for one in tensors))
-        return tensors[0] if len(tensors) == 1 else tensors
-
     def _nonzero(self, one: Any) -> Any:
         return self._made("nonzero", self._found(one))
 
@@ -98,32 +76,6 @@ class Bounds:
         flags = self._known.of(mask)
         size = shape.numel() if flags is None else int(flags.expand(shape).count_nonzero())
         return self._made("masked_select", one.new_empty(size), exact=flags is not None)
-
-    def _unique(self, one: Any, inverse: bool = False, counts: bool = False, dim: int | None = None) -> Any:
-        places = one.shape if dim is None else (one.shape[dim],)
-        most = torch.Size(places).numel()
-        values = one.new_empty(one.shape if dim is not None else most)
-        indices = one.new_empty(places if inverse else 0, dtype=torch.int64)
-        return self._made("unique", values, indices, one.new_empty(most if counts else 0, dtype=torch.int64))
-
-    def _bincount(self, one: Any, weights: Any = None, minlength: int = 0) -> Any:
-        dtype = torch.int64
-        if weights is not None:
-            dtype = torch.float32 if weights.dtype is torch.float32 else torch.float64
-        most = _NUM_VALUES.get(one.dtype)
-        if most is not None:
-            return self._made("bincount", one.new_empty(max(most, minlength), dtype=dtype))
-        if not minlength:
-            self._assumptions.refuse("the result of bincount is as long as the data says; give minlength")
-        self._assumptions.value("bincount was taken to find no value above its minlength")
-        return one.new_empty(minlength, dtype=dtype)
-
-    def _repeat_interleave(self, repeats: Any, *, output_size: int | None = None) -> Any:
-        if output_size is None:
-            self._assumptions.refuse(
-                "the result of repeat_interleave with repeats of the GPU is as long as the data says; give output_size"
-            )
-        return repeats.new_empty(output_size, dtype=torch.int64)
 
     def _indexed(self, func: Any, one: Any, indices: Any) -> Any:
         exact = self._knows_flags(indices)

@@ -1,8 +1,8 @@
 """Every operator on its way to a meta kernel: new storages are taken note of, and what has no meta kernel is answered.
 
 An operator that reads a value (`item`) gets a plausible constant, one whose shape depends on values an upper bound
-(`bounds.py`); one that nobody describes ends the prediction, unless it says that it makes nothing new. All of it is
-noted (`assumptions.py`), so that the trace can say so.
+(`data_dependent_shapes.py`); one that nobody describes ends the prediction, unless it says that it makes nothing new.
+All of it is noted (`assumptions.py`), so that the trace can say so.
 """
 
 from __future__ import annotations

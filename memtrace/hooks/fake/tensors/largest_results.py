@@ -1,6 +1,6 @@
-"""Results whose size only data tells, where nobody knows the data: the most that is possible, as real CUDA tensors.
+"""Results whose shape only data tells, of which nobody knows the data: the largest that is possible, and counted.
 
-The same bounds as those of a prediction on meta tensors (`hooks/fake/tensors/data_dependent_shapes.py`).
+Both engines of a prediction answer so, with tensors like the ones they were given: on meta, or on torch's own CUDA.
 """
 
 from __future__ import annotations
@@ -16,36 +16,41 @@ _aten = torch.ops.aten
 _NUM_VALUES = {torch.uint8: 256, torch.int8: 128}
 """Non-negative values of a short type: as many bins it can fill."""
 
+Answer = Callable[..., Any]
 
-class Bounds:
-    """Answers by operator, each noted with the bytes by which it may be too much."""
+
+class LargestResults:
+    """The largest result of each operator, noted with the bytes by which it may be too much.
+
+    Where no largest shape follows from the arguments, the program is ended with a sentence that says what would
+    tell it.
+    """
 
     def __init__(self, assumptions: Assumptions) -> None:
+        """Note in `assumptions` what is taken to be so."""
         self._assumptions = assumptions
 
-    def answers(self) -> dict[str, tuple[Any, Callable[..., Any]]]:
-        """Return by name each operator and what to call in its place."""
+    def by_operator(self) -> dict[Any, Answer]:
+        """Return what to call in the place of each operator."""
         return {
-            "nonzero": (_aten.nonzero.default, self._nonzero),
-            "masked_select": (_aten.masked_select.default, self._masked_select),
-            "_unique2": (
-                _aten._unique2.default,
-                lambda one, _sorted=True, inverse=False, counts=False: self._unique(one, None, inverse, counts),
+            _aten.nonzero.default: self._nonzero,
+            _aten.masked_select.default: self._masked_select,
+            _aten._unique2.default: lambda one, _sorted=True, inverse=False, counts=False: self._unique(
+                one, inverse, counts
             ),
-            "unique_dim": (
-                _aten.unique_dim.default,
-                lambda one, dim, _sorted=True, inverse=False, counts=False: self._unique(one, dim, inverse, counts),
+            _aten.unique_dim.default: lambda one, dim, _sorted=True, inverse=False, counts=False: self._unique(
+                one, inverse, counts, dim
             ),
-            "unique_consecutive": (
-                _aten.unique_consecutive.default,
-                lambda one, inverse=False, counts=False, dim=None: self._unique(one, dim, inverse, counts),
+            _aten.unique_consecutive.default: lambda one, inverse=False, counts=False, dim=None: self._unique(
+                one, inverse, counts, dim
             ),
-            "bincount": (_aten.bincount.default, self._bincount),
-            "repeat_interleave.Tensor": (_aten.repeat_interleave.Tensor, self._repeat_interleave),
+            _aten.bincount.default: self._bincount,
+            _aten.repeat_interleave.Tensor: self._repeat_interleave,
         }
 
-    def _made(self, name: str, *tensors: Any) -> Any:
-        self._assumptions.bound(name, sum(one.numel() * one.element_size() for one in tensors))
+    def _made(self, name: str, *tensors: Any, exact: bool = False) -> Any:
+        if not exact:
+            self._assumptions.bound(name, sum(one.numel() * one.element_size() for one in tensors))
         return tensors[0] if len(tensors) == 1 else tensors
 
     def _nonzero(self, one: Any) -> Any:
@@ -54,7 +59,7 @@ class Bounds:
     def _masked_select(self, one: Any, mask: Any) -> Any:
         return self._made("masked_select", one.new_empty(torch.broadcast_shapes(one.shape, mask.shape).numel()))
 
-    def _unique(self, one: Any, dim: int | None, inverse: bool, counts: bool) -> Any:
+    def _unique(self, one: Any, inverse: bool = False, counts: bool = False, dim: int | None = None) -> Any:
         places = one.shape if dim is None else (one.shape[dim],)
         most = torch.Size(places).numel()
         values = one.new_empty(one.shape if dim is not None else most)
