@@ -87,6 +87,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def reported_programs() -> Path:
+    """The folder of programs with faults that people reported, beside the checkout; it may be absent as well."""
+    folder = ROOT.parent / "shared/cases/diagnosis"
+    if not folder.is_dir():
+        pytest.skip("the programs that people reported are not at ../shared/cases/diagnosis")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def run_memtrace() -> RunMemtrace:
     """A function that runs `python -m memtrace ARGS` in a process of its own and returns what came of it.
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from memtrace.analysis.results.report import RankReport
+from tests.analysis.recorded_script import run_script
 
 
 def record_loops(root: Path, folder: Path) -> None:
     """Record every loop into a folder, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(root / "tests/analysis/loops_of_strangers.py"), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    run_script(root, "loops_of_strangers", folder, timeout_s=600)
 
 
 def told(rank: RankReport) -> list[dict[str, Any]]:

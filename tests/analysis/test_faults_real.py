@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Report
 from memtrace.store.reading.read import read_trace
 from tests.analysis.faulty_runs import FAULTS
+from tests.analysis.recorded_script import run_script
 
 EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "checkpoint_kept": ("second-copy", None, 0.02),
@@ -39,11 +37,7 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
 def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
     """The folder of the recorded runs."""
     folder = tmp_path_factory.mktemp("runs")
-    script = repo_root / "tests/analysis/faulty_runs.py"
-    environment = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run_script(repo_root, "faulty_runs", folder)
     assert sorted(EXPECTED) == sorted(FAULTS)
     return folder
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,17 +11,14 @@ from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.results.report import Finding
 from memtrace.store.reading.read import read_trace
 from tests.analysis.changed_runs import RUNS
+from tests.analysis.recorded_script import run_script
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
     """The folder of the recorded runs."""
     folder = tmp_path_factory.mktemp("runs")
-    script = repo_root / "tests/analysis/changed_runs.py"
-    environment = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run_script(repo_root, "changed_runs", folder)
     assert sorted(path.stem for path in folder.glob("*.json")) == sorted(RUNS)
     return folder
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from memtrace.analysis.report import analyze
 from memtrace.store.reading.read import read_trace
 from tests.analysis.healthy_programs import HEALTHY
+from tests.analysis.recorded_script import run_script
 
 TRUE = {
     "average_of_weights": ["second-copy"],
@@ -27,12 +25,7 @@ TRUE = {
 def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
     """The folder of the recorded runs."""
     folder = tmp_path_factory.mktemp("healthy")
-    script = repo_root / "tests/analysis/healthy_programs.py"
-    environment = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(repo_root, "healthy_programs", folder)
     return folder
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Report
 from memtrace.store.reading.read import read_trace
+from tests.analysis.recorded_script import run_script
 
 PROGRAMS = {
     "list_of_predictions": ("leak", "list 'predictions'", None),
@@ -37,38 +35,20 @@ SHARED = {
 _OF_KEEPING = ("leak", "kept", "kept-for-steps")
 
 
-def recorded(script: Path, *arguments: str, cwd: Path) -> None:
-    """Run a script that records programs in one process."""
-    environment = {**os.environ, "PYTHONPATH": str(cwd), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
     """The folder of the recorded runs."""
     folder = tmp_path_factory.mktemp("keeping")
-    recorded(repo_root / "tests/analysis/keeping_programs.py", str(folder), cwd=repo_root)
+    run_script(repo_root, "keeping_programs", folder, timeout_s=600)
     return folder
 
 
 @pytest.fixture(scope="module")
-def cases(repo_root: Path) -> Path:
-    """The folder of the programs beside the checkout."""
-    folder = repo_root.parent / "shared/cases/diagnosis"
-    if not folder.is_dir():
-        pytest.skip("the programs that people reported are not at ../shared/cases/diagnosis")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def shared_runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path, cases: Path) -> Path:
+def shared_runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path, reported_programs: Path) -> Path:
     """The folder of the recorded runs of those programs."""
     pytest.importorskip("torchmetrics")
     folder = tmp_path_factory.mktemp("shared")
-    script = repo_root / "tests/analysis/shared_cases.py"
-    recorded(script, str(cases), str(folder), *SHARED, cwd=repo_root)
+    run_script(repo_root, "shared_cases", reported_programs, folder, *SHARED, timeout_s=600)
     return folder
 
 
@@ -95,8 +75,8 @@ def test_the_keeper_is_named_and_the_repaired_program_keeps_nothing(runs: Path, 
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_the_keeper_of_a_program_that_people_reported(shared_runs: Path, cases: Path, name: str) -> None:
-    check(shared_runs, name, cases / f"{name}.py", SHARED[name])
+def test_the_keeper_of_a_program_that_people_reported(shared_runs: Path, reported_programs: Path, name: str) -> None:
+    check(shared_runs, name, reported_programs / f"{name}.py", SHARED[name])
 
 
 def test_the_window_of_the_worst_step_is_kept_and_a_capacity_judged_by_it(runs: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Report
 from memtrace.store.reading.read import read_trace
+from tests.analysis.recorded_script import run_script
 
 CASES: dict[str, tuple[str, str | None, bool]] = {
     "c01_val_loss_graph": ("evaluation-graph", "total = total + ce(net(x), y)", True),
@@ -30,23 +28,10 @@ CONTROLS = ("c41_control_unfreezing",)
 
 
 @pytest.fixture(scope="module")
-def cases(repo_root: Path) -> Path:
-    """The folder of the programs beside the checkout."""
-    folder = repo_root.parent / "shared/cases/diagnosis"
-    if not folder.is_dir():
-        pytest.skip("the programs that people reported are not at ../shared/cases/diagnosis")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path, cases: Path) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path, reported_programs: Path) -> Path:
     """The folder of the recorded runs."""
     folder = tmp_path_factory.mktemp("cases")
-    script = repo_root / "tests/analysis/shared_cases.py"
-    environment = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(cases), str(folder), *CASES, *CONTROLS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    run_script(repo_root, "shared_cases", reported_programs, folder, *CASES, *CONTROLS, timeout_s=600)
     return folder
 
 
@@ -55,7 +40,7 @@ def report_of(runs: Path, name: str) -> Report:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_cause_is_named_and_the_repaired_program_is_silent(runs: Path, cases: Path, name: str) -> None:
+def test_the_cause_is_named_and_the_repaired_program_is_silent(runs: Path, reported_programs: Path, name: str) -> None:
     slug, code, is_exact = CASES[name]
     faulty, healthy = report_of(runs, name), report_of(runs, f"{name}-healthy")
     found = [one for one in faulty.findings[:2] if one.slug == slug]
@@ -63,7 +48,8 @@ def test_the_cause_is_named_and_the_repaired_program_is_silent(runs: Path, cases
     assert slug not in [one.slug for one in healthy.findings]
     if code is not None:
         assert found[0].where is not None
-        assert code in (cases / f"{name}.py").read_text(encoding="utf-8").splitlines()[found[0].where["line"] - 1]
+        lines = (reported_programs / f"{name}.py").read_text(encoding="utf-8").splitlines()
+        assert code in lines[found[0].where["line"] - 1]
     if is_exact:
         assert found[0].new_peak_bytes == pytest.approx(healthy.ranks[0].peak.requested_bytes, rel=0.02)
 
