@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memtrace.cli.options.redaction import redaction_options
+from memtrace.cli.comparing.shown import Asked, shown_options
 from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
@@ -18,26 +18,8 @@ if TYPE_CHECKING:
 @click.argument("a", type=click.Path(exists=True, path_type=Path))
 @click.argument("b", type=click.Path(exists=True, path_type=Path))
 @click.argument("more", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON and nothing else.")
-@click.option(
-    "--markdown",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Write Markdown, for a pull request; - prints it alone.",
-)
-@redaction_options
-@click.option("--force", is_flag=True, help="Overwrite the files if they exist.")
-def diff(
-    a: Path,
-    b: Path,
-    more: tuple[Path, ...],
-    html: Path | None,
-    as_json: bool,
-    markdown: Path | None,
-    force: bool,
-    redaction: Redaction,
-) -> None:
+@shown_options("the comparison")
+def diff(a: Path, b: Path, more: tuple[Path, ...], asked: Asked, redaction: Redaction) -> None:
     """Compare two traces by category, module, stack and step.
 
     Differences are B less A. Each is anything that `memtrace report` reads; steps are aligned by their numbers. Of more
@@ -51,11 +33,8 @@ def diff(
     """
     from memtrace.analysis.asked.diff import compare
     from memtrace.analysis.asked.trend import trend
-    from memtrace.cli.comparing.shown import Asked
     from memtrace.schema.redaction import without_places
 
-    asked = Asked(html=html, markdown=markdown, as_json=as_json, force=force)
-    asked.check()
     paths = (a, b, *more)
     names = [chr(ord("A") + at) if at < 26 else f"RUN-{at + 1}" for at in range(len(paths))]
     reports = [_report(path, redaction, name) for path, name in zip(paths, names, strict=True)]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from memtrace.cli.options.redaction import redaction_options
 
 if TYPE_CHECKING:
     from memtrace.analysis.results.diff import Diff
     from memtrace.analysis.results.trend import Trend
+
+
+_Command = Callable[..., Any]
+_HTML = "Write one HTML file that opens offline."
+_MARKDOWN = "Write Markdown, for a pull request; - prints it alone."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +78,26 @@ class Asked:
         for path in (self.html, None if self._prints_markdown else self.markdown):
             if path is not None:
                 click.echo(f"Wrote {path}", err=self.as_json or self._prints_markdown)
+
+
+def shown_options(what: str) -> Callable[[_Command], _Command]:
+    """Return what adds the options of a comparison to a command, which gets `asked`, checked, and `redaction`.
+
+    `what` is what --json prints, as "the runs".
+    """
+
+    def add(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def run(*, html: Path | None, markdown: Path | None, as_json: bool, force: bool, **options: Any) -> Any:
+            asked = Asked(html=html, markdown=markdown, as_json=as_json, force=force)
+            asked.check()
+            return command(asked=asked, **options)
+
+        path = click.Path(path_type=Path)
+        shown: _Command = click.option("--force", is_flag=True, help="Overwrite the files if they exist.")(run)
+        shown = redaction_options(shown)
+        shown = click.option("--markdown", type=path, metavar="PATH", help=_MARKDOWN)(shown)
+        shown = click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON and nothing else.")(shown)
+        return click.option("--html", type=path, metavar="PATH", help=_HTML)(shown)
+
+    return add

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memtrace.cli.options.redaction import redaction_options
+from memtrace.cli.comparing.shown import Asked, shown_options
 from memtrace.errors import MemtraceError
 from memtrace.schema.redaction import Redaction
 
@@ -19,19 +19,8 @@ _ENDINGS = (".json", ".json.gz", ".json.zst", ".pickle", ".pickle.gz")
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
-@click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
-@click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON and nothing else.")
-@click.option(
-    "--markdown",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Write Markdown, for a pull request; - prints it alone.",
-)
-@redaction_options
-@click.option("--force", is_flag=True, help="Overwrite the files if they exist.")
-def trend(
-    folder: Path, html: Path | None, as_json: bool, markdown: Path | None, force: bool, redaction: Redaction
-) -> None:
+@shown_options("the runs")
+def trend(folder: Path, asked: Asked, redaction: Redaction) -> None:
     """Show how the peak went over the runs in a folder.
 
     Each trace in DIR is a run, and each folder in it one of several ranks. Runs are ordered by the time at which they
@@ -43,11 +32,8 @@ def trend(
       memtrace trend traces/ --html history.html
     """
     from memtrace.analysis.asked.trend import trend as in_a_row
-    from memtrace.cli.comparing.shown import Asked
     from memtrace.parallel.run import report_of
 
-    asked = Asked(html=html, markdown=markdown, as_json=as_json, force=force)
-    asked.check()
     reports: list[Report] = []
     unread: list[str] = []
     for path in _runs(folder):
