@@ -9,20 +9,17 @@ as allocated and reserved. Needs a Python whose torch is built for CUDA, with tr
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.published.gpu_peaks import MeasuredPeak, measured_peaks  # noqa: E402
 from memtrace.driverless.environment import Devices, environment  # noqa: E402
 
 MIB = 1024**2
@@ -36,46 +33,12 @@ print(json.dumps([torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reser
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A measured peak and the program that it is of."""
-
-    name: str
-    command: tuple[str, ...]
-    allocated_bytes: int
-    reserved_bytes: int
+def rows() -> Iterator[MeasuredPeak]:
+    """Yield the rows of the T4 that say what torch counted."""
+    return (row for row in measured_peaks() if row.gpu == "T4" and row.allocated_bytes is not None)
 
 
-def rows() -> Iterator[Row]:
-    """Yield the rows that say what torch counted."""
-    with (SHARED / "data" / "published" / "gpu_peaks.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["gpu"] == "T4" and row["true_allocated"]:
-                yield Row(
-                    name=row["id"],
-                    command=command_of(row["id"]),
-                    allocated_bytes=int(row["true_allocated"]),
-                    reserved_bytes=int(row["true_reserved"]),
-                )
-
-
-def command_of(name: str) -> tuple[str, ...]:
-    """Return the program of a row and its arguments.
-
-    >>> command_of("lora-SmolLM2-135M-sdpa-b2-s512")[1:]
-    ('--model', 'SmolLM2-135M', '--batch', '2', '--seq', '512', '--attn', 'sdpa')
-    """
-    folder = SHARED / "cases" / "predict" / "published"
-    found = re.fullmatch(r"(pf|lora)-(.+?)(?:-(sdpa|eager))?-b(\d+)-s(\d+)", name)
-    assert found is not None, name
-    kind, model, attention, batch, length = found.groups()
-    sizes = ("--model", model, "--batch", batch, "--seq", length)
-    if kind == "lora":
-        return (str(folder / "lora_row.py"), *sizes, "--attn", attention)
-    return (str(folder / "preflight_row.py"), *sizes, "--bf16")
-
-
-def peaks(row: Row, python: str) -> tuple[int, int] | str:
+def peaks(row: MeasuredPeak, python: str) -> tuple[int, int] | str:
     """Return allocated and reserved bytes of a run, or the last line of its error."""
     added = environment(Devices(gpu="t4-16gb", context_bytes=T4_CONTEXT_BYTES), python=python)
     done = subprocess.run(
@@ -93,7 +56,7 @@ def peaks(row: Row, python: str) -> tuple[int, int] | str:
     return allocated, reserved
 
 
-def line_of(row: Row, found: tuple[int, int] | str) -> str:
+def line_of(row: MeasuredPeak, found: tuple[int, int] | str) -> str:
     """Return a row of the table."""
     if isinstance(found, str):
         return f"| {row.name} | **failed**: {found[:100]} | | | |"

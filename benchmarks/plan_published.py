@@ -29,6 +29,7 @@ from benchmarks.published.fit import FITTED, Case, cases_of, fitted, throughputs
 from benchmarks.published.rows import PublishedRun, published_runs  # noqa: E402
 from memtrace.errors import MemtraceError  # noqa: E402
 from memtrace.forecast.evaluation.evaluate import evaluate_table  # noqa: E402
+from memtrace.forecast.evaluation.measured import rank_correlation  # noqa: E402
 from memtrace.forecast.results import EvaluatedLayout  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data" / "published"
@@ -120,16 +121,10 @@ def _choices(scored: Iterable[Scored]) -> tuple[list[float], list[float]]:
             continue
         ours = np.array([one.throughput for one in group])
         theirs = np.array([one.run.tokens_per_second_per_gpu for one in group])
-        if len(set(theirs.tolist())) > 1 and len(set(ours.tolist())) > 1:
-            orders.append(float(np.corrcoef(_ranks(ours), _ranks(theirs))[0, 1]))
+        order = rank_correlation(ours.tolist(), theirs.tolist())
+        orders += [] if order is None else [order]
         regrets.append(float(1 - theirs[ours.argmax()] / theirs.max()))
     return orders, regrets
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks, of equal values their mean."""
-    ordered = np.sort(values)
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
 
 
 def memory_lines(scored: Sequence[Scored]) -> list[str]:

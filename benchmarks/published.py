@@ -10,9 +10,7 @@ built for CUDA, with transformers, peft and torchvision:
 from __future__ import annotations
 
 import argparse
-import csv
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -22,12 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.published.gpu_peaks import MeasuredPeak, measured_peaks  # noqa: E402
 from memtrace.cli.predicting.engine import devices  # noqa: E402
 from memtrace.errors import MemtraceError  # noqa: E402
-from memtrace.forecast.gpus import Gpu, gpu_named  # noqa: E402
+from memtrace.forecast.gpus import gpu_named  # noqa: E402
 from memtrace.forecast.prediction.driverless import driverless_trace  # noqa: E402
 from memtrace.forecast.prediction.judge import placed_trace  # noqa: E402
 from memtrace.forecast.prediction.results import Engine, GpuVerdict, Range  # noqa: E402
@@ -54,27 +52,10 @@ NUM_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A measured peak and the program that it is of."""
-
-    name: str
-    gpu: Gpu
-    command: tuple[str, ...]
-    allocated_bytes: int | None
-    reserved_bytes: int
-    """Of the rows that NVML measured: by how much the process grew."""
-
-    @property
-    def kind(self) -> str:
-        """The source of the row, as its name begins."""
-        return self.name.partition("-")[0]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Figure:
     """One quantity of one row, measured and predicted."""
 
-    row: Row
+    row: MeasuredPeak
     engine: str
     what: str
     true_bytes: int
@@ -92,56 +73,25 @@ class Figure:
         return self.predicted.low_bytes <= self.true_bytes <= self.predicted.high_bytes
 
 
-def rows() -> Iterator[Row]:
-    """Yield every row of the table."""
-    with (SHARED / "data" / "published" / "gpu_peaks.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            yield Row(
-                name=row["id"],
-                gpu=GPUS[row["gpu"]],
-                command=command_of(row["id"]),
-                allocated_bytes=int(row["true_allocated"]) if row["true_allocated"] else None,
-                reserved_bytes=int(row["true_reserved"] or row["true_process"]),
-            )
-
-
-def command_of(name: str) -> tuple[str, ...]:
-    """Return the program of a row and its arguments.
-
-    >>> command_of("xllm-opt-125m-AdamW-38")[1:]
-    ('--model', 'opt-125m', '--opt', 'AdamW', '--batch', '38')
-    """
-    folder = SHARED / "cases" / "predict" / "published"
-    if found := re.fullmatch(r"x(cnn|llm)-(.+)-([A-Za-z]+)-(\d+)", name):
-        kind, model, optimizer, batch = found.groups()
-        return (str(folder / f"xmem_{kind}.py"), "--model", model, "--opt", optimizer, "--batch", batch)
-    found = re.fullmatch(r"(pf|lora)-(.+?)(?:-(sdpa|eager))?-b(\d+)-s(\d+)", name)
-    assert found is not None, name
-    kind, model, attention, batch, length = found.groups()
-    sizes = ("--model", model, "--batch", batch, "--seq", length)
-    if kind == "lora":
-        return (str(folder / "lora_row.py"), *sizes, "--attn", attention)
-    return (str(folder / "preflight_row.py"), *sizes, "--bf16")
-
-
-def verdict_of(row: Row, engine: str, python: str) -> GpuVerdict:
+def verdict_of(row: MeasuredPeak, engine: str, python: str) -> GpuVerdict:
     """Return what is predicted of a row.
 
     Raises:
         MemtraceError: it cannot be predicted.
     """
+    gpu = GPUS[row.gpu]
     command = (python, "-W", "ignore", *row.command)
 
     def run(*, without_end: bool = False) -> object:
         options = PredictOptions(
-            gpu_name=row.gpu.name,
-            gpu_bytes=row.gpu.memory_bytes,
-            capability=row.gpu.capability,
+            gpu_name=gpu.name,
+            gpu_bytes=gpu.memory_bytes,
+            capability=gpu.capability,
             num_steps=NUM_STEPS,
             engine=engine,
         )
         # A CUDA build of torch without NVIDIA's libraries cannot even be imported but on the stand-ins.
-        found = devices(command, row.gpu, without_end=without_end)
+        found = devices(command, gpu, without_end=without_end)
         path = Path(folder) / "predicted.json"
         return predict(
             command, path, options, force=True, allow_writes=False, variables=found, stdout=sink, stderr=sink
@@ -150,11 +100,11 @@ def verdict_of(row: Row, engine: str, python: str) -> GpuVerdict:
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "wb") as nowhere:
         sink = nowhere.fileno()
         if engine == META:
-            return placed_trace(run(), row.gpu)[1]
-        return driverless_trace(run(), row.gpu, Engine(name=engine, why=""), lambda: run(without_end=True))[1]
+            return placed_trace(run(), gpu)[1]
+        return driverless_trace(run(), gpu, Engine(name=engine, why=""), lambda: run(without_end=True))[1]
 
 
-def figures_of(row: Row, engine: str, python: str) -> list[Figure]:
+def figures_of(row: MeasuredPeak, engine: str, python: str) -> list[Figure]:
     """Return what is predicted of a row beside what was measured."""
     began = time.monotonic()
     verdict = verdict_of(row, engine, python)
@@ -203,7 +153,7 @@ def main() -> None:
     lines = ["| row | engine | quantity | measured, MiB | predicted | error | range | holds it | s |"]
     lines.append("|---|---|---|--:|--:|--:|--:|---|--:|")
     figures: list[Figure] = []
-    for row in rows():
+    for row in measured_peaks():
         for engine in [asked.engine] if asked.engine else [DRIVERLESS, META]:
             if asked.only not in row.name:
                 continue

@@ -1,1 +1,1 @@
-"""Runs that others measured and published, as rows that `memtrace plan --evaluate` takes; see plan_published.py."""
+"""What others measured and published: runs of clusters (plan_published.py), peaks of GPUs (published.py)."""
