@@ -143,7 +143,7 @@ class OwnerSweep:
         self._plain = plain_kinds(torch)
         self._known: _Known | None = None
         self._versions: dict[int, int | None] = {}
-        """Of parameters of models that no optimizer has any of: how often each was written to, at the last sweep."""
+        """How often each parameter of a model that no optimizer has any of had been written to at the last sweep."""
         self.unstepped: list[str] = []
         """Parameters with a gradient that the last sweep found in no optimizer, of models that one trains."""
 
@@ -187,10 +187,13 @@ class OwnerSweep:
         for optimizer in optimizers:
             found.add_optimizer(optimizer)
             stepped.update(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
-        self.unstepped = [name for _, parameters in modules for name in self._unstepped(parameters, stepped)]
+        before, self._versions = self._versions, {}
+        self.unstepped = [name for _, parameters in modules for name in self._unstepped(parameters, stepped, before)]
         return found
 
-    def _unstepped(self, parameters: Sequence[tuple[str, Any]], stepped: set[int]) -> list[str]:
+    def _unstepped(
+        self, parameters: Sequence[tuple[str, Any]], stepped: set[int], before: dict[int, int | None]
+    ) -> list[str]:
         """Return which parameters of a model have a gradient that no optimizer steps.
 
         A model of which no optimizer has any parameter may be trained by hand or through copies: then its parameters
@@ -199,9 +202,8 @@ class OwnerSweep:
         """
         others = [one for one in parameters if id(one[1]) not in stepped]
         if len(others) == len(parameters):
-            before = self._versions
             now = {id(one): _version(one) for _, one in others}
-            self._versions = before | now
+            self._versions |= now
             is_written = any(version is None or before.get(key) != version for key, version in now.items())
             if not stepped or is_written:
                 return []
