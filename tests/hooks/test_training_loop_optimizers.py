@@ -158,6 +158,25 @@ def test_a_base_of_its_own_that_nothing_writes_to_is_not_stepped(followed: Follo
     assert names == [next(row["name"] for row in owners if row["address"] == base.address)]
 
 
+def test_a_look_between_two_steps_does_not_hide_that_a_model_is_trained_by_hand(
+    followed: Followed, fake: FakeTorch
+) -> None:
+    head, by_hand = Tensor(2), Tensor(5)
+    by_hand._version = 1  # type: ignore[attr-defined]
+    model, other = (fake.model_class(name)(weight=one) for name, one in (("Head", head), ("Hand", by_hand)))
+    optimizer = fake.optimizer_class("SGD")([head])
+    for _ in range(3):
+        head.grad, by_hand.grad = Tensor(2), Tensor(5)
+        by_hand._version += 1  # type: ignore[attr-defined]
+        for _ in range(4):
+            other()  # After some forwards in a row what they left behind is looked at.
+        model()
+        optimizer.step()
+    assert [
+        record["unstepped_parameters"] for record in followed.written("facts") if "unstepped_parameters" in record
+    ] == []
+
+
 def test_a_scaler_that_skips_ends_a_skipped_step(followed: Followed, program: Program) -> None:
     scaler = followed.fake.Scaler()
     for found_inf in (False, True, False):

@@ -446,7 +446,7 @@ class TrainingLoop:
         self._window.take_events()
         if not self._sources.counts_marks:
             self._take_mark()
-        owned = self._sweep_owners()
+        owned = self._sweep_owners(ends_step=self._step > 0)
         self._kept = self._find_keepers(owned, self._sources.levels())
         if self._step > 0:
             self._writer.note_unstepped(self._sweep.unstepped)
@@ -470,12 +470,12 @@ class TrainingLoop:
             next_from=None if seen is None else (seen.next_from_ns, seen.next_microbatch),
         )
 
-    def _sweep_owners(self) -> Sweep:
-        sweep = self._owners_now()
+    def _sweep_owners(self, *, ends_step: bool = False) -> Sweep:
+        sweep = self._owners_now(ends_step=ends_step)
         self._window.chunk.sweeps.append(sweep)
         return sweep
 
-    def _owners_now(self) -> Sweep:
+    def _owners_now(self, *, ends_step: bool = False) -> Sweep:
         with paused_gc():
             return self._sweep.sweep(
                 [*self.modules.roots(), *self._averages],
@@ -484,6 +484,7 @@ class TrainingLoop:
                 names=self.communication.names(),
                 now_ns=time_ns(),
                 step=self._step,
+                ends_step=ends_step,
             )
 
     def _look_between_forwards(self) -> None:

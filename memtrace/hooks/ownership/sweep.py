@@ -156,18 +156,27 @@ class OwnerSweep:
         names: Iterable[tuple[int, str]],
         now_ns: int,
         step: int,
+        ends_step: bool = False,
     ) -> Sweep:
         """Return what all roots and optimizers own, and what is held for communication.
 
-        `names` are of parameters, by identity, that no root may hold now.
+        `names` are of parameters, by identity, that no root may hold now. Which gradients nothing steps is told where
+        the sweep `ends_step` only: before that, an optimizer may yet come to them.
         """
-        looked = _Looked(self._find(roots, optimizers, held, dict(names)), self._plain)
+        found = self._find(roots, optimizers, held, dict(names), ends_step=ends_step)
+        looked = _Looked(found, self._plain)
         if self._known is None or not self._known.is_same(looked):
             self._known = _Known(looked)
         return Sweep(self._known.layout, self._known.chosen(looked.addresses), now_ns=now_ns, step=step)
 
     def _find(
-        self, roots: Iterable[Any], optimizers: Iterable[Any], held: Iterable[Owned], names: dict[int, str]
+        self,
+        roots: Iterable[Any],
+        optimizers: Iterable[Any],
+        held: Iterable[Owned],
+        names: dict[int, str],
+        *,
+        ends_step: bool,
     ) -> Found:
         # All names first: a parameter that two roots share has the one that it has in the first.
         of_roots: dict[int, str] = {}
@@ -187,8 +196,11 @@ class OwnerSweep:
         for optimizer in optimizers:
             found.add_optimizer(optimizer)
             stepped.update(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
-        before, self._versions = self._versions, {}
-        self.unstepped = [name for _, parameters in modules for name in self._unstepped(parameters, stepped, before)]
+        if ends_step:
+            before, self._versions = self._versions, {}
+            self.unstepped = [
+                name for _, parameters in modules for name in self._unstepped(parameters, stepped, before)
+            ]
         return found
 
     def _unstepped(
