@@ -14,7 +14,7 @@ import pytest
 from memtrace.cli import COMMANDS, group
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "samples/README.md"])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "samples/README.md"])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 

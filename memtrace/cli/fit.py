@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.options.numbers import COUNT, GpuName, Size
+from memtrace.cli.shell.told import say
 
 if TYPE_CHECKING:
-    from memtrace.forecast.fitting.results import FitRun, Measured
+    from memtrace.forecast.fitting.results import Measured
     from memtrace.forecast.fitting.search import Question
     from memtrace.forecast.gpus import Gpu
 
@@ -89,7 +90,7 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     check_output(output, force=options["force"])
     state = State.open(output, _search(command, question, options["steps"], gpu), force=options["force"])
     for size, _ in state.runs:
-        click.echo(f"micro-batch {size}: measured before", err=True)
+        say(f"micro-batch {size}: measured before")
 
     def measured(size: int) -> Measured:
         words = [word.replace(PLACE, str(size)) for word in command]
@@ -100,11 +101,8 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
             state.add(size, predict_run(words, size, options["steps"], gpu, log=log))
         return state.runs[-1][1]
 
-    def say(found: FitRun) -> None:
-        click.echo(run_line(found), err=True)
-
     try:
-        result = find_fit(question, measured, done=tuple(state.runs), on_run=say)
+        result = find_fit(question, measured, done=tuple(state.runs), on_run=lambda found: say(run_line(found)))
         result = replace(result, source="recorded" if gpu is None else "predicted")
     except KeyboardInterrupt:
         click.echo(f"\n{len(state.runs)} runs are kept: the same command goes on after them.", err=True)
@@ -116,7 +114,7 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     write_bytes(fit_json(result), output, force=options["force"])
     state.remove()
     click.echo(fit_json(result) if as_json else fit_text(result), nl=False)
-    click.echo(f"Wrote {output}", err=as_json)
+    say(f"Wrote {output}", err=as_json)
     if result.micro_batch is None:
         ctx.exit(EXIT_NOTHING_FITS)
 

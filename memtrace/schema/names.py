@@ -50,6 +50,32 @@ class Category(_Name):
     UNKNOWN = "unknown"
 
 
+CATEGORY_WORDS = {
+    Category.PARAMETER: "parameters",
+    Category.BUFFER: "buffers",
+    Category.GRADIENT: "gradients",
+    Category.OPTIMIZER_STATE: "optimizer state",
+    Category.ACTIVATION: "activations",
+    Category.INPUT: "inputs",
+    Category.TEMPORARY: "temporaries",
+    Category.AUTOGRAD_DETAIL: "autograd details",
+    Category.COMMUNICATION: "communication buffers",
+    Category.WORKSPACE: "workspaces",
+    Category.UNKNOWN: "unattributed",
+}
+"""What the bytes of a category are called wherever people read it: in sentences, tables, legends and on the page."""
+
+
+def category_words(name: str) -> str:
+    """Return what a category is called; one that this version does not know under its own name.
+
+    >>> category_words("activation"), category_words("unknown"), category_words("kv_cache")
+    ('activations', 'unattributed', 'kv cache')
+    """
+    known = {one.value: words for one, words in CATEGORY_WORDS.items()}
+    return known.get(name) or name.replace("_", " ")
+
+
 class Decision(_Name):
     """How a category was decided, strongest first. Only `OWNER` and `HOOK` are exact."""
 
