@@ -32,6 +32,12 @@ def test_generated_pages_are_up_to_date() -> None:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run `make docs`"
 
 
+def test_the_site_names_every_page_in_its_order() -> None:
+    named = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    pages = [page.relative_to(ROOT).as_posix() for page in PAGES]
+    assert [page for page in pages if f"- {page}\n" not in named] == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_and_its_options_are_documented(name: str) -> None:
     page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")

@@ -108,7 +108,13 @@ def record(
         redact=redact,
     )
     recording = Recording(command=command, path=output, force=force, options=options)
-    end_like(record(recording, lambda line: click.echo(line, err=True), show=None if is_quiet() else _show_card))
+    end_like(record(recording, _say, show=None if is_quiet() else _show_card))
+
+
+def _say(line: str) -> None:
+    """Say a line on standard error; what to do next only where nobody asked for quiet."""
+    if not (is_quiet() and line.startswith("Next: ")):
+        click.echo(line, err=True)
 
 
 def _show_card(path: Path) -> None:

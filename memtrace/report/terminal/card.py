@@ -59,7 +59,10 @@ def card_lines(card: Card, *, width: int = WIDTH) -> list[Text]:
         changes = _changes(card, width)
         room = MAX_LINES - len(lines) - len(changes) - 5
         limits = _limits(card.limits, width, num_lines=2 if room > 1 else 1)
-        lines += [_labelled("peak", _peak(card)), *_bar(card, width, num_names=max(1, min(room - len(limits) + 1, 2)))]
+        lines += [
+            _labelled("peak", _peak(card, width - _LABEL_WIDTH)),
+            *_bar(card, width, num_names=max(1, min(room - len(limits) + 1, 2))),
+        ]
         lines += [*limits, *changes]
     if card.not_seen is not None:
         lines.append(_labelled("not seen", Text(_whole_parts(clean(card.not_seen), width - _LABEL_WIDTH), style="dim")))
@@ -110,23 +113,24 @@ def _limits(sentence: str, width: int, *, num_lines: int) -> list[Text]:
     for kept in range(len(parts), 0, -1):
         shown = " ".join(parts[:kept])
         shown = words if kept == len(parts) else f"{shown.rstrip(';,')}."
-        lines = textwrap.wrap(shown, room, break_long_words=False) or [""]
+        lines = textwrap.wrap(shown, room, break_long_words=False, break_on_hyphens=False) or [""]
         if len(lines) <= num_lines and max(map(cell_len, lines)) <= room:
             break
     return [_labelled("limits" if at == 0 else "", Text(line)) for at, line in enumerate(lines[:num_lines])]
 
 
-def _peak(card: Card) -> Text:
-    """Return how high memory went, of how much, and when."""
+def _peak(card: Card, room: int) -> Text:
+    """Return how high memory went, of how much, and when, as far as there is room for that."""
     text = Text(f"{format_bytes(card.peak_bytes)}", style="bold")
     whole = ""
     if card.capacity_bytes:
         whole = f" of {format_bytes(card.capacity_bytes)} ({percent((card.peak_bytes or 0) / card.capacity_bytes)})"
+    text.append(f"{whole} {card.basis}  ", style="not bold")
     step = "" if card.step is None else "before training began" if card.step == 0 else f"step {card.step}"
     when = ", ".join(part for part in (step, card.phase, card.module) if part)
     who = "" if card.rank is None else f"rank {card.rank}, "
-    text.append(f"{whole} {card.basis}  ", style="not bold")
-    return text.append(clean(f"{who}{card.device}{': ' if when else ''}{when}"), style="not bold dim")
+    place = clean(f"{who}{card.device}{': ' if when else ''}{when}")
+    return text.append(_whole_parts(place, room - text.cell_len), style="not bold dim")
 
 
 def _bar(card: Card, width: int, *, num_names: int) -> list[Text]:
@@ -176,7 +180,7 @@ def _changes(card: Card, width: int) -> list[Text]:
     knows = card.capacity_bytes is not None
     prices = [_price(card, one) for one in card.changes]
     left = width - _LABEL_WIDTH - _FIGURES_WIDTH - (_FITS_WIDTH if knows else 0) - _GAP
-    names = max(cell_len(clean(f"{one.name}{_place(one.where)}")) + 1 for one in card.changes)
+    names = max(cell_len(clean(f"{one.name}{_place(one.where)}")) + 2 for one in card.changes)
     room = min(_NAME_WIDTH, names, max(_LEAST_NAME_WIDTH, left - max(map(cell_len, prices))))
     room = max(8, min(room, left))
     if left - room < _LEAST_PRICE_WIDTH:
