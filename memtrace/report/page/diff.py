@@ -91,7 +91,7 @@ def _lengths(at: int, rank: RankDiff) -> list[str]:
     return [
         f"#bar-{at}-{number} .side-{side}{{width:{100 * num_bytes / scale:.3f}%}}"
         for number, one in enumerate(rank.categories)
-        for side, num_bytes in (("a", one.a_bytes), ("b", one.b_bytes))
+        for side, num_bytes in enumerate((one.a_bytes, one.b_bytes))
     ]
 
 
