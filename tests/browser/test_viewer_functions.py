@@ -216,8 +216,9 @@ def test_labels_make_way_for_one_another(call: Call) -> None:
 
 def test_a_label_does_not_cover_its_point(call: Call) -> None:
     draw = random.Random(11)
-    script = """([points, box]) => placedLabels(points.map(([x, y]) => ({ wide: 150, high: 19, places: aroundPoint(x, y, 150, 19) })), box, points)
-        .map(({ left, top, wide, high }) => ({ left, top, wide, high }))"""
+    script = """([points, box]) => placedLabels(points.map(([x, y]) => {
+        return { wide: 150, high: 19, places: aroundPoint(x, y, 150, 19) };
+    }), box, points).map(({ left, top, wide, high }) => ({ left, top, wide, high }))"""
     box = {"left": 90, "top": 4, "width": 900, "height": 400}
     for _ in range(60):
         # Near the upper edge, where a label above its point would be pushed down onto it.
