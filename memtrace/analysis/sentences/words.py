@@ -24,7 +24,6 @@ CATEGORY_WORDS = {
 """What the bytes of a category are called in a sentence."""
 
 
-
 def category_named(text: str) -> Category | None:
     """Return the category of this name, or that is shown in these words; `None` if there is none.
 
