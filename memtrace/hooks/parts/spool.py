@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from memtrace.hooks.failure.meant_for_program import pass_on
 from memtrace.hooks.parts.own_file import FileLost, OwnFile, open_private
 from memtrace.hooks.parts.stderr import WarningLine
 from memtrace.schema.records import (
@@ -95,6 +96,7 @@ class Spool:
             try:
                 self._append_pending()
             except OSError as error:
+                pass_on(error)
                 self._main_broken = True
                 self._give_up(error)
             self._pending.clear()
@@ -117,6 +119,7 @@ class Spool:
             os.replace(unfinished, path)
         except OSError as error:
             _remove(unfinished)
+            pass_on(error)
             self._give_up(error)
             return False
         except BaseException:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from memtrace.hooks.failure.meant_for_program import pass_on
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.own_file import OwnFile
 from memtrace.schema.names import Phase
@@ -74,7 +75,8 @@ class Status:
         began_ns = self._clock()
         try:
             levels = self._levels()
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             # A step must end whatever an allocator says when it is asked; it is not asked again.
             self._resume_ns = sys.maxsize
             return
@@ -103,7 +105,8 @@ class Status:
             if self._file is None:
                 self._file = OwnFile(self._path)
             self._file.write_over(line.ljust(STATUS_BYTES - 1) + b"\n")
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             # The recording itself says that its folder cannot be written.
             self._broken = True
 
