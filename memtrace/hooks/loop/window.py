@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from time import time_ns
 
 from memtrace.hooks.failure.meant_for_program import pass_on
+from memtrace.hooks.parts.as_imported import open_file
 from memtrace.hooks.parts.chunk import Chunk, EventBatch
 from memtrace.hooks.parts.room import Room
 from memtrace.hooks.parts.spool import Spool
@@ -311,7 +312,7 @@ class Window:
 
     def _poll_trigger(self, step: int) -> None:
         try:
-            with open(self._trigger_path, encoding="utf-8") as file:
+            with open_file(self._trigger_path, encoding="utf-8") as file:
                 request = json.load(file)
         except (OSError, ValueError):
             return

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from memtrace.hooks.failure.meant_for_program import pass_on
+from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.own_file import OwnFile
 from memtrace.schema.names import Phase
@@ -45,7 +46,7 @@ class Status:
         """Prepare, without writing; `levels` asks the allocator, `clock` gives ns."""
         self._path = os.path.join(parts_dir, name + STATUS_SUFFIX)
         self._levels = levels
-        self._pid = os.getpid()
+        self._pid = system.getpid()
         self._file: OwnFile | None = None
         self._broken = False
         self._now: dict[str, Any] = {"step": 0, "phase": str(Phase.OTHER), "since_ns": None, "ended_step": None}
@@ -90,13 +91,13 @@ class Status:
 
     def close(self) -> None:
         """Close the file; it stays for whoever reads it last."""
-        if self._file is not None and os.getpid() == self._pid:
+        if self._file is not None and system.getpid() == self._pid:
             self._broken = True
             self._file.close()
             self._file = None
 
     def _write(self) -> None:
-        if self._broken or os.getpid() != self._pid:
+        if self._broken or system.getpid() != self._pid:
             return
         line = _encoded(self._now)[:-1] + self._measured_line
         if len(line) >= STATUS_BYTES:
