@@ -51,7 +51,7 @@ from memtrace.allocator.repeats import find_repeat, repeat_values, state_key
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounded_sizes, rounding
-from memtrace.allocator.slack import infer_age, infer_slack, open_blocks
+from memtrace.allocator.slack import Told, infer_age, infer_slack, open_blocks
 from memtrace.allocator.state import state_of
 from memtrace.allocator.unsure import unsure_levels
 from memtrace.schema.names import DEFAULT_POOL
@@ -334,18 +334,23 @@ class Replayer:
         stream = int(self.history.stream[at])
         told = None
         if at < self.infer_until:
-            told = infer_slack(allocator, self.initial, self._unsure, size=size, predicted=block, recorded=recorded)
-            if told is None:
-                told = infer_age(allocator, self.initial, size=size, predicted=block, recorded=recorded)
+            told = self._explained(at, block, size, address=recorded)
         if told is None:
             chosen = "finds no free block" if predicted is None else f"takes {predicted:#x}"
             self._diverge(at, chosen, f"has {recorded:#x} for {requested} bytes", _UNKNOWN_BLOCK)
         else:
-            if told < 0 or told in self.told_by:
+            if told.about < 0 or told.about in self.told_by:
                 self._effort.look_at(num_free_blocks(allocator))
-            self.told_by[told] = at
+            self.told_by[told.about] = told.by
             self.explained.add(at)
         return adopt(allocator, recorded, size, requested, stream)
+
+    def _explained(self, at: int, predicted: Block | None, size: int, *, address: int) -> Told | None:
+        """Return what of the initial state explains that an alloc is at this address, if that can be inferred."""
+        until = self.infer_until
+        state = (self.allocator, self.initial, self._unsure)
+        found = infer_slack(*state, at=at, until=until, size=size, predicted=predicted, recorded=address)
+        return found or infer_age(*state, at=at, size=size, predicted=predicted, recorded=address)
 
     def _diverge(self, at: int, expected: str, recorded: str, cause: str) -> None:
         self.wrong.add(at)
