@@ -128,6 +128,14 @@ def test_an_address_is_of_a_private_pool_only_since_its_segment_was_made(tmp_pat
     assert replay_device(rank, "cuda:0").fidelity.is_exact
 
 
+def test_a_segment_that_was_made_later_and_is_gone_says_nothing_of_the_pool_below_it(tmp_path: Path) -> None:
+    events = [event("segment_alloc", LOW, 20 * MIB), event("alloc", LOW, SIZE)]
+    events += [event("segment_alloc", HIGH, 20 * MIB), event("segment_free", HIGH, 20 * MIB)]
+    pools = read_history(recorded(tmp_path, events, [segment(LOW, (1, 0), SIZE)]), "cuda:0").pool_ids
+    assert pools is not None
+    assert [one is not None for one in pools] == [True, True, False, False]
+
+
 def test_which_segment_is_older_is_inferred_where_a_history_starts_late(tmp_path: Path) -> None:
     """Both segments were there before; the program takes the one of the higher address, again and again."""
     events = []
