@@ -61,6 +61,8 @@ _UNKNOWN_SETTING = "a setting that the recording does not hold, as a memory limi
 _UNKNOWN_BLOCK = "the size of a block that was in use before the history, or a setting that the recording does not hold"
 _MAX_PASSES = 12
 """Replays with ever more inferred blocks; what is still wrong then is a mismatch."""
+_MAX_IN_VAIN = 2
+"""Of them, those in a row that leave as much unexplained as the best before."""
 _MAX_SETTLING = 4
 """Periods after which the model has to be where it was one before, if repeated events are not to be replayed."""
 
@@ -142,18 +144,20 @@ def state_at(rank: RankTrace, device: str, row: int) -> AllocatorState | None:
 def _with_inference(prepared: Prepared, *, infer_until: int) -> Replayer:
     """Return the replay with everything inferred that can be. Affects: `initial.extra`."""
     told_by: dict[int, int] = {}
-    effort, fewest = Effort(len(prepared.history.rows)), len(prepared.history.rows) + 1
+    effort, fewest, num_in_vain = Effort(len(prepared.history.rows)), len(prepared.history.rows) + 1, 0
     for _ in range(_MAX_PASSES):
         replayer = Replayer(prepared, infer_until=infer_until, effort=effort)
         replayer.run()
         if replayer.given_up_at is not None or not replayer.told_by:
             break
         told_by |= replayer.told_by
-        # What is inferred is to explain what was not: where as much is left of that, one more pass will not do it.
+        # What is inferred is to explain what was not. One pass may tell of a thing that only the next can use: where
+        # as much is left after that, one more will not do it.
         unexplained = len(replayer.wrong)
-        if unexplained >= fewest:
+        num_in_vain = num_in_vain + 1 if unexplained >= fewest else 0
+        if num_in_vain > _MAX_IN_VAIN:
             break
-        fewest = max(unexplained, 1)
+        fewest = min(fewest, max(unexplained, 1))
     replayer.told_by = told_by
     return replayer
 
