@@ -80,7 +80,8 @@ def random_config(kind: str, draw: random.Random) -> dict[str, Any]:
         config |= {"num_local_experts": draw.randint(2, 6), "num_experts_per_tok": 2}
     if kind == "gpt_oss":
         config |= {"head_dim": draw.choice([8, 32]), "num_local_experts": draw.randint(2, 6)}
-        config |= {"num_experts_per_tok": 2, "attention_bias": flip()}
+        # Grouped products want rows of whole 16 bytes.
+        config |= {"num_experts_per_tok": 2, "attention_bias": flip(), "intermediate_size": 8 * draw.randint(3, 30)}
     if kind in {"deepseek_v2", "deepseek_v3"}:
         config |= {"num_key_value_heads": heads, "q_lora_rank": draw.choice([None, 12]), "kv_lora_rank": 16}
         config |= {"qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": draw.choice([8, 10])}

@@ -7,12 +7,13 @@ Korthikanti et al., `s·b·h·(34 + 5·a·s/h)`, and the statistics of the norms
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.kept_by_adapters import with_adapters
 from memtrace.forecast.memory.kept_by_kernels import PLAIN, ROTARY, Kernels, dropout_of, kernels_of
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
+from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.spec import ModelSpec
 
 Terms = dict[str, Size]
@@ -206,16 +207,26 @@ def _mlp(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape, ffn: int, c
 
 def _mixture(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
     """Return the terms of a mixture of experts whose tokens are spread evenly: each goes to `experts_per_token`."""
-    routed = _mlp(spec, run, kernels, shape, spec.expert_ffn, spec.experts_per_token)
+    within = _of_experts(run)
+    kept = kernels if within is run else kernels_of(spec, within)
+    routed = _mlp(spec, within, kept, shape, spec.expert_ffn, spec.experts_per_token)
     terms = {f"experts, {name}": size for name, size in routed.items()}
     terms["router: probabilities"] = 2 * 4 * shape.tokens * spec.num_experts
     # Each expert's output is multiplied with its weight, for whose gradient it is kept.
     width = spec.experts_per_token * spec.hidden
-    terms["experts: outputs"] = shape.whole * width * run.precision.compute_bytes
+    terms["experts: outputs"] = shape.whole * width * within.precision.compute_bytes
     if spec.shared_ffn:
         shared = _mlp(spec, run, kernels, shape, spec.shared_ffn, 1)
         terms |= {f"shared expert, {name}": size for name, size in shared.items()}
     return terms
+
+
+def _of_experts(run: Run) -> Run:
+    """Return a run as experts see it: their grouped product is not on autocast's lists, and stays in float32.
+
+    Source: `transformers` `integrations/moe.py`, `_grouped_mm`, which casts its input to the type of the weights.
+    """
+    return replace(run, precision=PRECISIONS["fp32"]) if run.precision.is_autocast else run
 
 
 def _embedding(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
