@@ -91,7 +91,13 @@ class _Source:
         if not given:
             return close, close, argument
         last = max(map(self._end, given))
-        return last, last, f", {argument}"
+        # What stands between is brackets of the last argument, a comma, and comments.
+        rest = re.sub(rb"#[^\n]*", lambda found: b" " * len(found[0]), self.data[last:close])
+        comma = rest.find(b",")
+        if comma >= 0:
+            return last + comma + 1, last + comma + 1, f" {argument},"
+        at = last + rest.rfind(b")") + 1
+        return at, at, f", {argument}"
 
     def offset(self, line: int, column: int) -> int:
         """Return where a column of a line is."""
