@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,3 +245,23 @@ def test_everything_is_taken_off_again() -> None:
     loss(model).backward()
     assert model.weight.grad is not None
     optimizer.step()
+
+
+def made_by(outer: Any) -> Any:
+    return torch.optim.Adam(outer.parameters())
+
+
+@pytest.mark.parametrize(("wraps", "named"), [(False, "outer"), (True, 'outer.get_submodule("0.1")')])
+def test_the_survey_knows_where_the_optimizer_is_made_and_what_holds_the_model(wraps: bool, named: str) -> None:
+    with surveyed(torch) as seen:
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        holder = nn.Sequential(nn.Sequential(nn.Linear(4, 4), model)) if wraps else model
+        optimizer = made_by(holder)
+        loss(model).backward()
+        optimizer.zero_grad(set_to_none=False)
+    (made,), (filled,) = seen["facts"]["places"]["optimizers"], seen["facts"]["places"]["fills"]
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    assert made[0] == filled[0] == __file__
+    assert "torch.optim.Adam(outer" in lines[made[1] - 1]
+    assert "set_to_none=False" in lines[filled[1] - 1]
+    assert made[2:] == ["Adam", named]

@@ -7,6 +7,8 @@ import sys
 import weakref
 from typing import Any
 
+from memtrace.hooks.ownership.module_tree import modules_in
+
 _INSTALLED = ("site-packages", "dist-packages")
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -55,11 +57,24 @@ class Places:
         """Return what was noted, with the variable that holds the model whose modules are named by their paths."""
         return {
             "optimizers": [
-                [path, line, kind, next((name for name, one in models if root is not None and one() is root), None)]
+                [path, line, kind, None if root is None else _named(root, models)]
                 for path, line, kind, models in self._made
             ],
             "fills": sorted(self._fills),
         }
+
+
+def _named(root: Any, models: list[tuple[str, weakref.ref[Any]]]) -> str | None:
+    """Return how the program can say which module is the root: a variable, or what is inside that of another."""
+    known = [(name, module) for name, one in models if (module := one()) is not None]
+    for name, module in known:
+        if module is root:
+            return name
+    for name, module in known:
+        path = next((path for path, inner in modules_in(module) if inner is root), None)
+        if path is not None:
+            return f'{name}.get_submodule("{path}")'
+    return None
 
 
 def _path(frame: Any) -> str:
