@@ -19,7 +19,7 @@ from memtrace.schema import tables
 from memtrace.schema.version import TRACE_VERSION
 
 sys.path.insert(0, str(Path(__file__).parent))
-from json_schemas import report_schema, trend_schema
+from json_schemas import fix_schema, report_schema, trend_schema
 
 DOCS = Path(__file__).parent
 WIDTH = 100
@@ -37,9 +37,9 @@ output that goes away (`| head`) changes no exit code, and files are written bef
 """.strip()
 JSON_IN_A_SENTENCE = """
 `--json` prints a document with its `format` and `version`, and nothing else. Within a version keys may be added; one
-that changes its meaning, or goes, makes a new version. [schemas/report.json](schemas/report.json) and
-[schemas/trend.json](schemas/trend.json) are JSON Schemas, made from the result types, with what each key means. What
-was not recorded is null; sizes are bytes, times ns.
+that changes its meaning, or goes, makes a new version. [schemas/report.json](schemas/report.json),
+[schemas/trend.json](schemas/trend.json) and [schemas/fix.json](schemas/fix.json) are JSON Schemas, made from the result
+types, with what each key means. What was not recorded is null; sizes are bytes, times ns.
 """.strip()
 COMPLETION = """
 Shells complete commands and options after one line in their start-up file:
@@ -133,6 +133,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "trace-format.md": trace_format,
     "schemas/report.json": report_schema,
     "schemas/trend.json": trend_schema,
+    "schemas/fix.json": fix_schema,
 }
 """Every generated page and what makes it."""
 

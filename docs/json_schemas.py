@@ -20,6 +20,8 @@ from typing import Any
 from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.report import Finding, Note, Peak, PredictedPeak, RankReport
 from memtrace.analysis.results.trend import Trend, TrendRun
+from memtrace.forecast.fixing.results import Fixed, Measured, Rung
+from memtrace.report.answers import fixing as fix_answers
 from memtrace.report.answers import trend as trend_answers
 from memtrace.report.json import report as report_documents
 
@@ -57,6 +59,39 @@ def trend_schema() -> str:
     record = schemas.record(Trend)
     name, version = trend_answers.FORMAT, trend_answers.VERSION
     return schemas.document("memtrace trend --json", name, version, record["properties"])
+
+
+def fix_schema() -> str:
+    """Return the schema of `memtrace fix --json`."""
+    schemas = _Schemas()
+    needs = schemas.record(Measured, without=("losses",))
+    rung = schemas.record(Rung, without=("needs", "expected_bytes", "changes"))
+    rung["properties"] |= {
+        **needs["properties"],
+        "changes": {"type": "object", "description": "What was changed, as in a plan file."},
+        "expected_peak_bytes": {"type": ["integer", "null"], "description": _meanings(Rung)["expected_bytes"]},
+    }
+    rung["required"] = list(rung["properties"])
+    missed = {"type": "object", "required": ["changes", "reason"], "additionalProperties": {"type": "string"}}
+    fixed = schemas.record(Fixed, only=("budget_bytes", "target_bytes", "device", "smallest_bytes", "notes"))
+    properties = {
+        "command": {"type": "array", "items": {"type": "string"}},
+        **fixed["properties"],
+        "source": {"enum": ["predicted", "recorded"]},
+        "verified": {"type": "boolean", "description": _meanings(Fixed)["is_verified"]},
+        "fits": {"type": "boolean", "description": "Whether a set of changes, or none, makes it fit."},
+        "plain": needs,
+        "changes": _or_null({"type": "object", "description": "Those of the first rung, where it fits."}),
+        "environment": _or_null({"type": "object", "additionalProperties": {"type": "string"}}),
+        "code": {"type": ["string", "null"], "description": "What to write into the program."},
+        "patch": {"type": ["string", "null"], "description": "A unified patch of the program, where lines are known."},
+        "left_by_patch": _or_null({"type": "object", "description": "Changes that the patch does not make."}),
+        "rungs": {"type": "array", "items": rung, "description": _meanings(Fixed)["rungs"]},
+        "front": {"type": "array", "items": {"type": "string"}, "description": "Titles; no other rung beats them."},
+        "missed": {"type": "array", "items": missed, "description": _meanings(Fixed)["missed"]},
+        "left_as_they_are": {"type": "object", "additionalProperties": {"type": "string"}},
+    }
+    return schemas.document("memtrace fix --json", fix_answers.FORMAT, fix_answers.VERSION, properties)
 
 
 class _Schemas:
