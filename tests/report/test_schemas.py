@@ -15,10 +15,14 @@ from memtrace.analysis.asked.trend import trend
 from memtrace.analysis.card.card import card_of
 from memtrace.analysis.results.report import Report
 from memtrace.parallel.run import report_of
+from memtrace.report.answers.fix_patch import Patch
+from memtrace.report.answers.fixing import fixed_json
 from memtrace.report.answers.trend import trend_json
 from memtrace.report.json.report import report_json
+from memtrace.schema.changes import Changes
 from tests.conftest import ROOT
 from tests.document_schemas import validate
+from tests.fake_fixed import fixed
 from tests.fake_report import finding, gpt_report, out_of_memory, ranks_report
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema comes with the mcp extra")
@@ -82,3 +86,13 @@ def test_a_document_that_lacks_a_key_or_has_another_type_is_refused(key: str) ->
     for broken in (without, document | {key: 7}):
         with pytest.raises(jsonschema.ValidationError):
             validate("report", broken)
+
+
+@pytest.mark.parametrize("patch", [None, Patch(text="--- a/x\n", left=Changes(recompute=("blocks.0",)))])
+@pytest.mark.parametrize("fits", [True, False])
+def test_documents_of_a_search_for_what_fits_are_as_the_schema_says(patch: Patch | None, fits: bool) -> None:
+    document = json.loads(fixed_json(fixed(fits=fits), patch))
+    validate("fix", document)
+    for key in ("plain", "rungs", "patch", "left_by_patch", "missed"):
+        with pytest.raises(jsonschema.ValidationError):
+            validate("fix", {name: value for name, value in document.items() if name != key})
