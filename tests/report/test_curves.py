@@ -47,8 +47,10 @@ def test_bars_of_a_comparison_are_as_long_as_their_bytes() -> None:
         assert row is not None
         for side, num_bytes in enumerate((one.a_bytes, one.b_bytes)):
             assert f'class="side-{side}"' in row[0]
-            rule = re.search(rf"#bar-0-{number} \.side-{side}\{{width:([\d.]+)%\}}", page)
+            rule = re.search(rf"#bar-0-{number} \.side-{side}\{{width:([\d.]+)%(;min-width:0)?\}}", page)
             assert rule is not None
+            # No bytes, no bar.
+            assert (rule[2] is not None) == (num_bytes == 0)
             assert float(rule[1]) == pytest.approx(100 * num_bytes / largest, abs=0.001)
     assert all(path.startswith("M") for path in paths(page))
     assert len(paths(page)) == 2
