@@ -106,7 +106,7 @@ def test_a_dictionary_and_a_queue() -> None:
     del cache
     queue = deque(maxlen=4)
     queue.append([tensor()])
-    assert keepers() == {"deque 'queue'": ("container", "queue.append([tensor()])")}
+    assert keepers() == {"deque 'queue'": ("bounded", "queue.append([tensor()])")}
 
 
 def test_a_variable_has_the_line_that_binds_it_anew() -> None:
