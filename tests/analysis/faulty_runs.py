@@ -239,6 +239,21 @@ def evaluation_with_graph_late(torch: Any, healthy: bool) -> None:
     step(torch, model, optimizer)
 
 
+@fault
+def pairs_of_many_objects(torch: Any, healthy: bool) -> None:
+    """One batch has many objects, each of which is compared with each; what the model is given is as always."""
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for number in range(10):
+        boxes = torch.rand(90 if number != 5 or healthy else 600, 4)
+        loss = model(torch.randn(32, WIDTH)).square().mean()
+        pairs = torch.sub(boxes[:, None], boxes[None]).abs().sum(-1)
+        (loss + pairs.mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        del boxes, pairs, loss
+
+
 def train_on(torch: Any, lengths: list[int]) -> None:
     """Train on batches of so many rows."""
     model = layers(torch)

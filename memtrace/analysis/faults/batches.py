@@ -16,6 +16,7 @@ from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import has_high_water_marks, step_spans
+from memtrace.analysis.faults.odd_steps import odd_step
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.input_names import is_given_to_a_model
 from memtrace.schema.names import Category, Phase
@@ -47,7 +48,12 @@ class _Batch:
 
 
 def odd_batch(case: Case) -> Finding | None:
-    """Return the step whose batch is much larger than the others, where that makes the peak."""
+    """Return the step that makes the peak by a batch much larger than the others, or by what it makes of its own."""
+    by_shape = _by_its_shape(case)
+    return by_shape if by_shape is not None or _comes_again(case) or not _is_usual(case) else odd_step(case)
+
+
+def _by_its_shape(case: Case) -> Finding | None:
     batches = _batches(case)
     own = next((one for one in batches if one.peak_bytes == case.peak_bytes), None)
     if own is None or len(batches) < _LEAST_STEPS:
@@ -115,6 +121,13 @@ def growing_batches(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=_line_of(case, last),
     )
+
+
+def _is_usual(case: Case) -> bool:
+    """Return whether the step that peaks has a batch like the others, as far as batches are known."""
+    batches = _batches(case)
+    own = next((one for one in batches if one.peak_bytes == case.peak_bytes), None)
+    return own is None or own.num_bytes <= _HIGHER_TIMES * float(np.median([one.num_bytes for one in batches]))
 
 
 def _comes_again(case: Case) -> bool:
