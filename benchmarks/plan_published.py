@@ -150,11 +150,15 @@ def memory_lines(scored: Sequence[Scored]) -> list[str]:
         ran = [one for one in group if one.run.tokens_per_second_per_gpu]
         fits = [one.row.fits for one in ran if one.row]
         said = " / ".join(str(fits.count(word)) for word in ("yes", "close", "no"))
-        known = [(one, one.run.memory_bytes) for one in ran if one.run.memory_bytes and one.row]
+        known = [
+            (memory_as_measured(one.run, one.row), one.run.memory_bytes)
+            for one in ran
+            if one.run.memory_bytes and one.row
+        ]
         if not known:
             lines.append(f"| {name} | {len(ran)} | – | – | – | {said} |")
             continue
-        ratio = np.array([_memory(one) / measured for one, measured in known])
+        ratio = np.array([predicted / measured for predicted, measured in known])
         off = np.abs(ratio - 1)
         lines.append(
             f"| {name} | {len(known)} | {np.median(ratio):.2f} | {np.median(off):.1%} | "
@@ -163,14 +167,12 @@ def memory_lines(scored: Sequence[Scored]) -> list[str]:
     return lines
 
 
-def _memory(one: Scored) -> int:
+def memory_as_measured(run: PublishedRun, row: EvaluatedLayout) -> int:
     """Return what is predicted of the memory that a run measured."""
-    assert one.row is not None
-    if one.run.memory_stage == "first":
-        outside_torch = one.row.process_bytes - one.row.reserved_bytes
-        return sum(one.row.stages["first"].values()) - outside_torch
-    kinds = {"peak": one.row.peak_bytes, "reserved": one.row.reserved_bytes, "process": one.row.process_bytes}
-    return kinds[one.run.memory_kind]
+    if run.memory_stage == "first":
+        outside_torch = row.process_bytes - row.reserved_bytes
+        return sum(row.stages["first"].values()) - outside_torch
+    return {"peak": row.peak_bytes, "reserved": row.reserved_bytes, "process": row.process_bytes}[run.memory_kind]
 
 
 def _by_dataset(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
