@@ -41,6 +41,8 @@ class DriverlessDevice:
         Operators(self._data, self._assumptions).install()
         host.spare_first_values()
         host.step_scaled()
+        host.keep_history()
+        host.compute_all()
         if self._gpu.world_size > 1:
             start_groups(self._gpu.world_size)
         self._redirect_files()

@@ -67,6 +67,7 @@ class FakeDevice:
         Autocast().install()
         cuda_results.register()
         self._redirect_files()
+        torch.backends.mha.set_fastpath_enabled(False)
         # transformers loads weights in threads of its own, where no mode of this thread is asked.
         os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
         self._operators.__enter__()
