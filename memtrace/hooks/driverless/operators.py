@@ -15,6 +15,7 @@ import torch
 from memtrace.hooks.driverless.followed import FOLLOWED, is_countable, original, takes_two_tensors, without_numbers
 from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
+from memtrace.hooks.fake.tensors.deciding_flags import decided
 from memtrace.hooks.fake.tensors.largest_results import LargestResults
 from memtrace.hooks.fake.tensors.reads import MOVED, Reads
 
@@ -121,11 +122,21 @@ class Operators:
                 return kernel(keys, *args, **kwargs)
             known = self._on_host((*args, *kwargs.values()))
             if known is None or torch.cuda.is_current_stream_capturing():
-                return kernel(keys, *args, **kwargs)
+                return self._decided(operator, args, kernel(keys, *args, **kwargs))
             device = next(one.device for one in args if isinstance(one, torch.Tensor) and one.is_cuda)
             return _onto(device, operator(*known[: len(args)], **dict(zip(kwargs, known[len(args) :], strict=True))))
 
         return compute
+
+    def _decided(self, operator: Any, args: Any, out: Any) -> Any:
+        """Keep what flags that are known make of some that are not, of a result."""
+        if not isinstance(out, torch.Tensor) or out.dtype is not torch.bool or len(args) != 2:
+            return out
+        operands = [self._data.on_host(one) if one.is_cuda else one for one in args if isinstance(one, torch.Tensor)]
+        flag = decided(operator, operands)
+        if flag is not None:
+            self._data.followed.keep(out, torch.full((), flag).expand(out.shape))
+        return out
 
     def _exact_or(self, operator: Any, bound: Kernel) -> Kernel:
         """Return a kernel that computes on the host if it knows every tensor, and else gives the bound."""
