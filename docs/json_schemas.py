@@ -11,17 +11,32 @@ import dataclasses
 import inspect
 import itertools
 import json
+import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.report import Finding, Note, Peak, PredictedPeak, RankReport
 from memtrace.analysis.results.trend import Trend, TrendRun
 from memtrace.report.answers import trend as trend_answers
+from memtrace.report.answers.bisect import bisect_json
+from memtrace.report.answers.check import check_document
+from memtrace.report.answers.diff import diff_document
+from memtrace.report.answers.estimate import estimate_json
+from memtrace.report.answers.evaluation import evaluation_json
+from memtrace.report.answers.fit import fit_json
+from memtrace.report.answers.fixing import fixed_json
+from memtrace.report.answers.plan import plan_json
+from memtrace.report.answers.predict import predict_json
+from memtrace.report.answers.whatif import whatif_json
 from memtrace.report.json import report as report_documents
+
+sys.path.insert(0, str(Path(__file__).parent))
+from document_shapes import Shapes
 
 Schema = dict[str, Any]
 _SIMPLE = {int: "integer", str: "string", bool: "boolean", float: "number", types.NoneType: "null"}
@@ -59,6 +74,29 @@ def trend_schema() -> str:
     return schemas.document("memtrace trend --json", name, version, record["properties"])
 
 
+ANSWERS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "check": ("memtrace check --json", check_document),
+    "diff": ("memtrace diff --json, of two traces", diff_document),
+    "estimate": ("memtrace estimate --json", estimate_json),
+    "plan": ("memtrace plan --json", plan_json),
+    "plan-evaluation": ("memtrace plan --evaluate --json", evaluation_json),
+    "predict": ("memtrace predict --json", predict_json),
+    "fit": ("memtrace fit --json", fit_json),
+    "fix": ("memtrace fix --json", fixed_json),
+    "whatif": ("memtrace whatif --json", whatif_json),
+    "bisect": ("memtrace bisect --json", bisect_json),
+}
+"""By the name of its schema: what prints a document, and the function that makes it."""
+
+
+def answer_schema(name: str) -> str:
+    """Return the schema of a document that an answer is, as its function makes it."""
+    title, function = ANSWERS[name]
+    schemas = _Schemas()
+    shape = Shapes(schemas.of, _meanings).document(function)
+    return schemas.whole(title, shape["required"], shape["properties"])
+
+
 class _Schemas:
     """The definitions that a document refers to, each once."""
 
@@ -68,12 +106,16 @@ class _Schemas:
     def document(self, title: str, name: str, version: int, properties: Mapping[str, Schema]) -> str:
         """Return a whole document as text."""
         own = {"format": {"const": name}, "version": {"const": version}, **properties}
+        return self.whole(title, list(own), own)
+
+    def whole(self, title: str, required: list[str], properties: Mapping[str, Schema]) -> str:
+        """Return a document of certain keys as text."""
         schema = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": title,
             "type": "object",
-            "required": list(own),
-            "properties": own,
+            "required": required,
+            "properties": properties,
             "$defs": dict(sorted(self._definitions.items())),
         }
         return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
@@ -93,7 +135,7 @@ class _Schemas:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin in (typing.Union, types.UnionType):
             return {"anyOf": [self.of(one) for one in arguments]}
-        if origin is tuple:
+        if origin in (tuple, list, Sequence):
             return {"type": "array", "items": self.of(arguments[0])}
         if origin is not None and issubclass(origin, Mapping):
             return {"type": "object", "additionalProperties": self.of(arguments[1])}

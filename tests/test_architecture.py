@@ -88,7 +88,7 @@ PARTS = {
         lazily=True,
     ),
     "integrations": part(
-        "api reading schema store allocator analysis report",
+        "api reading schema store allocator analysis forecast report",
         "IPython lightning mcp pydantic pytest transformers",
         lazily=True,
     ),

@@ -25,18 +25,29 @@ from memtrace.store.trace import Trace
 
 PLACE = "{mbs}"
 """What stands in a command for the micro-batch."""
+ACCUMULATION_PLACE = "{accum}"
+"""What stands in a command for the micro-batches that are accumulated before a step."""
 _MAX_SURVEY_BYTES = 1 << 30
 _TAIL_BYTES = 4000
 
 
-def command_with(command: Sequence[str], changes: Changes, micro_batch: int | None) -> list[str]:
-    """Return a command with the micro-batch in its place.
+def command_with(
+    command: Sequence[str], changes: Changes, micro_batch: int | None, accumulation: int | None = None
+) -> list[str]:
+    """Return a command with micro-batch and accumulation in their places.
 
     >>> command_with(["python", "train.py", "--batch={mbs}"], Changes(micro_batch=4), 8)
     ['python', 'train.py', '--batch=4']
+    >>> command_with(["train", "{mbs}", "{accum}"], Changes(micro_batch=4, accumulation=2), 8, 1)
+    ['train', '4', '2']
     """
-    size = changes.micro_batch or micro_batch
-    return list(command) if size is None else [word.replace(PLACE, str(size)) for word in command]
+    for place, size in (
+        (PLACE, changes.micro_batch or micro_batch),
+        (ACCUMULATION_PLACE, changes.accumulation or accumulation),
+    ):
+        if size is not None:
+            command = [word.replace(place, str(size)) for word in command]
+    return list(command)
 
 
 def predict_changed(

@@ -18,6 +18,8 @@ OPTIMIZER_KERNELS = ("loop", "fused")
 PRECISIONS = ("bfloat16", "float16")
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 """The only variable that a plan may set."""
+STEP = "the step of the optimizer"
+"""Stands among the names of modules that could not be changed, where the step could not be made in backward."""
 
 _MAX_MODULES = 20_000
 _MODULE = re.compile(r"[\w.#<>\-]{1,500}")
@@ -36,6 +38,10 @@ class Changes:
     """How optimizers work through their parameters, of `OPTIMIZER_KERNELS`."""
     set_to_none: bool = False
     """Whether `zero_grad` frees gradients where the program asks to fill them with zeros."""
+    step_in_backward: bool = False
+    """Whether each parameter is stepped, and its gradient freed, as soon as backward has made it."""
+    chunk_loss: bool = False
+    """Whether a cross entropy keeps no log-probabilities and makes them again in backward, some rows at a time."""
     no_cache: bool = False
     """Whether models of transformers keep no cache of keys and values while they train."""
     autocast: str | None = None
@@ -44,6 +50,8 @@ class Changes:
     """Value of `PYTORCH_CUDA_ALLOC_CONF`."""
     micro_batch: int | None = None
     """What stands for {mbs} in the command."""
+    accumulation: int | None = None
+    """What stands for {accum} in the command: micro-batches that are accumulated before a step."""
 
     @property
     def is_nothing(self) -> bool:
@@ -120,7 +128,7 @@ def _setting(name: str, value: Any) -> str:
 
 def _count(name: str, value: Any) -> int:
     if type(value) is not int or not 1 <= value <= 10**9:
-        raise ValueError(f"{name}: not a number of sequences")
+        raise ValueError(f"{name}: not a number from 1 on")
     return value
 
 
@@ -129,8 +137,11 @@ _CHECKS = {
     "offload": _modules,
     "optimizer": _one_of(*OPTIMIZER_KERNELS),
     "set_to_none": _flag,
+    "step_in_backward": _flag,
+    "chunk_loss": _flag,
     "no_cache": _flag,
     "autocast": _one_of(*PRECISIONS),
     "allocator": _setting,
     "micro_batch": _count,
+    "accumulation": _count,
 }

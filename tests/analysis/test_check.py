@@ -130,7 +130,8 @@ def test_a_run_that_died_or_of_which_ranks_are_missing_never_passes() -> None:
 @given(st.tuples(*[SIZES] * 4), st.integers(0, 100))
 def test_a_baseline_allows_each_figure_its_share_of_the_peak(sizes: tuple[int, int, int, int], tolerance: int) -> None:
     weight_a, more_a, weight_b, more_b = sizes
-    result = check(report(weight_b, more_b), baseline=report(weight_a, more_a), tolerance_pct=tolerance)
+    ran, baseline = report(weight_b, more_b), report(weight_a, more_a)
+    result = check(ran, baseline=baseline, tolerance_pct=tolerance)
     assert result.baseline is not None
     peak = weight_a + more_a
     limit = (peak * tolerance + 50) // 100
@@ -145,13 +146,9 @@ def test_a_baseline_allows_each_figure_its_share_of_the_peak(sizes: tuple[int, i
     assert result.baseline.verdict == (
         "WORSE" if not result.passed else "BETTER" if -growth["peak"] > limit else "SAME"
     )
-    every = check(
-        report(weight_b, more_b), baseline=report(weight_a, more_a), tolerance_pct=tolerance, gates=["categories"]
-    )
+    every = check(ran, baseline=baseline, tolerance_pct=tolerance, gates=["categories"])
     assert every.passed == all(delta <= limit for delta in growth.values())
-    one = check(
-        report(weight_b, more_b), baseline=report(weight_a, more_a), tolerance_pct=tolerance, gates=["parameter"]
-    )
+    one = check(ran, baseline=baseline, tolerance_pct=tolerance, gates=["parameter"])
     assert one.passed == all(growth[name] <= limit for name in ("peak", "parameter"))
 
 
@@ -204,7 +201,7 @@ def test_what_grew_is_told_by_the_lines_of_the_program() -> None:
         ]
         sizes = [more, 2 * more, 5]
         rows = tuple(
-            StackRow(frames=one, num_bytes=size, num_allocations=1, category="unknown")
+            StackRow(frames=one, num_bytes=size, num_allocations=1, category="unknown", by_category={"unknown": size})
             for one, size in zip(frames, sizes, strict=True)
         )
         return replace(ran, ranks=(replace(ran.ranks[0], top_stacks=rows),))
@@ -242,7 +239,9 @@ def test_a_broken_budget_for_the_peak_names_the_three_largest_stacks_of_its_cate
 ) -> None:
     kinds = {90: "unknown", 80: "parameter", 70: "unknown", 60: "parameter"}
     rows = tuple(
-        StackRow(frames=("train.py:1 main",), num_bytes=size, num_allocations=1, category=kind)
+        StackRow(
+            frames=("train.py:1 main",), num_bytes=size, num_allocations=1, category=kind, by_category={kind: size}
+        )
         for size, kind in kinds.items()
     )
     ran = report(100, 50)

@@ -64,12 +64,13 @@ def test_every_tool_answers_what_the_commands_say(folder: Path, documents: dict[
             "step_end": await call("peak", trace="main.json", moment="step_end", step=2),
             "diff": await call("diff", a="main.json", b="branch.json"),
             "what_if": await call("what_if", trace="main.json", capacities=["1MiB"], advise=True),
+            "fix": await call("fix", trace="main.json", capacity="1KiB"),
             "check": await call("check", trace="branch.json", budgets=["peak=1GiB"], baseline="main.json"),
         }
 
     answers = with_server(folder, ask)
     tools = {tool.name: tool for tool in answers.pop("tools")}
-    assert list(tools) == ["summary", "findings", "peak", "diff", "what_if", "check"]
+    assert list(tools) == ["summary", "findings", "peak", "diff", "what_if", "fix", "check"]
     for tool in tools.values():
         assert tool.description
         assert tool.output_schema
@@ -105,6 +106,9 @@ def test_every_tool_answers_what_the_commands_say(folder: Path, documents: dict[
         (row["name"], row["max_reserved_bytes"], row["fits"]) for row in expected
     ]
     assert False in [row["fits"] for row in rows]
+    fix = answers["fix"].data
+    assert not fix["fits"]
+    assert (fix["rungs"][0]["peak_bytes"], fix["budget_bytes"]) == (rank["peak"]["requested_bytes"], 1 << 10)
     check = answers["check"].data
     assert check["budgets"][0]["passed"]
     assert (check["passed"], check["grew_too_much"][0]) == (False, "peak")

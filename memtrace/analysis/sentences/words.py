@@ -5,22 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from memtrace.schema.names import Category, Phase
-
-CATEGORY_WORDS = {
-    Category.PARAMETER: "parameters",
-    Category.BUFFER: "buffers",
-    Category.GRADIENT: "gradients",
-    Category.OPTIMIZER_STATE: "optimizer state",
-    Category.ACTIVATION: "activations",
-    Category.INPUT: "inputs",
-    Category.TEMPORARY: "temporaries",
-    Category.AUTOGRAD_DETAIL: "autograd details",
-    Category.COMMUNICATION: "communication buffers",
-    Category.WORKSPACE: "workspaces",
-    Category.UNKNOWN: "unattributed",
-}
-"""What the bytes of a category are called in a sentence."""
+from memtrace.schema.names import Phase
 
 OUTPUTS = "outputs"
 """What of a forward outlives its step: its category is activation, and in a sentence it has this name."""

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.options.numbers import COUNT, Number, Size
+from memtrace.cli.shell.told import say
 
 if TYPE_CHECKING:
     from memtrace.forecast.fixing.results import Fixed
     from memtrace.forecast.fixing.search import Question
+    from memtrace.report.answers.fix_patch import Patch
     from memtrace.schema.changes import Changes
 
 EXIT_NOTHING_FITS = 3
@@ -39,9 +41,17 @@ class TraceFirst(click.Command):
 @click.option("--keep", metavar="WORDS", default="", help="What may not change: precision, batch, rounding, optimizer.")
 @click.option("--run", "is_run", is_flag=True, help="Run each try for a few steps, on this machine's device.")
 @click.option("--micro-batch", type=COUNT, help="What {mbs} in CMD stands for now; smaller ones may be tried.")
+@click.option(
+    "--accumulation", type=COUNT, help="What {accum} in CMD stands for now; it grows as micro-batches shrink."
+)
 @click.option("--world-size", type=COUNT, default=1, show_default=True, help="Ranks that a prediction is told of.")
 @click.option("--steps", type=click.IntRange(3, _MOST_STEPS), default=3, show_default=True, help="Steps of each run.")
-@click.option("--apply", "plan", type=click.Path(path_type=Path), help="Run CMD with the changes of a plan file.")
+@click.option(
+    "--apply",
+    "plan",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Run CMD with the changes of a plan file.",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Plan file to write.  [default: memtrace-fix-SCRIPT.json]"
 )
@@ -51,6 +61,8 @@ class TraceFirst(click.Command):
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder that keeps the runs, for other budgets too.  [default: beside the plan, until the end]",
 )
+@click.option("--patch", type=click.Path(path_type=Path), help="File for the patch, as `git apply` takes it.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="PATH", help="Write one HTML file that opens offline.")
 @click.option("--force", is_flag=True, help="Replace a plan that exists, and run again what was run before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 @click.argument("command", nargs=-1, required=True, metavar="[TRACE | -- CMD...]", type=click.UNPROCESSED)
@@ -58,10 +70,10 @@ class TraceFirst(click.Command):
 def fix(ctx: click.Context, /, command: tuple[str, ...], plan: Path | None, **options: Any) -> None:
     """Find the cheapest changes with which a run fits.
 
-    The program is predicted, changed from outside, and predicted again: settings that cost nothing, modules whose
-    activations are computed again, precision, a smaller micro-batch. What is proposed was run so and held. With --run
-    it really runs, for a few steps. Of a TRACE alone, what would help is said and not verified. Exit code 3: nothing
-    fits.
+    The program is predicted, changed from outside, and predicted again: settings that cost nothing, a loss by parts,
+    a step in backward, modules whose activations are computed again, precision, a smaller micro-batch. What is
+    proposed was run so and held. With --run it really runs, for a few steps. Of a TRACE alone, what would help is said
+    and not verified. Exit code 3: nothing fits.
 
     \b
     Example:
@@ -72,14 +84,22 @@ def fix(ctx: click.Context, /, command: tuple[str, ...], plan: Path | None, **op
       memtrace fix --capacity 24GiB trace.json
     """
     if plan is not None:
-        ctx.exit(_apply(plan, command, options["micro_batch"]))
+        ctx.exit(_apply(plan, command, options["micro_batch"], options["accumulation"]))
     from memtrace.report.answers.fixing import fixed_json, fixed_text
 
     question = _question(command, options)
     is_trace = len(command) == 1 and Path(command[0]).suffix in _TRACES and os.path.isfile(command[0])
     found, output = _of_trace(question) if is_trace else _of_command(question, options)
     written = None if output is None else str(output)
-    click.echo(fixed_json(found) if options["as_json"] else fixed_text(found, plan=written), nl=False)
+    patch = _patched(found, options)
+    if options["html"] is not None:
+        from memtrace.report.output import write_text
+        from memtrace.report.page.fixing import render_fixed
+
+        write_text(render_fixed(found, patch, plan=written), options["html"], force=options["force"])
+    click.echo(
+        fixed_json(found, patch) if options["as_json"] else fixed_text(found, plan=written, patch=patch), nl=False
+    )
     if found.best is None:
         ctx.exit(EXIT_NOTHING_FITS)
 
@@ -99,6 +119,9 @@ def _question(command: tuple[str, ...], options: dict[str, Any]) -> Question:
     has_place = any("{mbs}" in word for word in command)
     if has_place and options["micro_batch"] is None:
         raise click.UsageError("{mbs} stands for the micro-batch: say with --micro-batch how large it is now")
+    accumulates = any("{accum}" in word for word in command)
+    if accumulates and (not has_place or options["accumulation"] is None):
+        raise click.UsageError("{accum} stands beside {mbs}: say with --accumulation how many are accumulated now")
     budget = capacity if gpu is None else usable_bytes(gpu_named(gpu))
     return Question(
         command=command,
@@ -108,6 +131,7 @@ def _question(command: tuple[str, ...], options: dict[str, Any]) -> Question:
         keep=keep if has_place else keep | {"batch"},
         is_predicted=not options["is_run"],
         micro_batch=options["micro_batch"] if has_place else None,
+        accumulation=options["accumulation"] if accumulates else None,
     )
 
 
@@ -122,7 +146,9 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
     from memtrace.report.output import check_output, write_bytes
 
     output = options["output"] or Path(f"memtrace-fix-{script_name(question.command)}.json")
-    check_output(output, force=options["force"])
+    for path in (output, options["patch"], options["html"]):
+        if path is not None:
+            check_output(path, force=options["force"])
     runs = FixRuns(
         question,
         gpu_named(options["gpu"] or DEFAULT_GPU),
@@ -131,7 +157,7 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
         world_size=options["world_size"],
         force=options["force"] and options["cache"] is None,
     )
-    found = find_fix(question, runs.run, lambda text: click.echo(f"memtrace: {text}", err=True))
+    found = find_fix(question, runs.run, lambda text: say(f"memtrace: {text}"))
     if found.best is not None and not found.best.changes.is_nothing:
         document = {
             **found.best.changes.plan(),
@@ -144,6 +170,20 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
     return found, output
 
 
+def _patched(found: Fixed, options: dict[str, Any]) -> Patch | None:
+    """Return the patch, written where that is asked for."""
+    from memtrace.cli.searching.fix_patch import patch_for
+    from memtrace.report.output import write_bytes
+
+    patch = patch_for(found)
+    if options["patch"] is not None:
+        if patch is None:
+            click.echo("memtrace: no patch is written: no line of the program is known to be changed", err=True)
+        else:
+            write_bytes(patch.text.encode(), options["patch"], force=options["force"])
+    return patch
+
+
 def _of_trace(question: Question) -> tuple[Fixed, None]:
     from memtrace.forecast.fixing.from_trace import fix_of_trace
     from memtrace.store.reading.read import read_trace
@@ -151,14 +191,16 @@ def _of_trace(question: Question) -> tuple[Fixed, None]:
     return fix_of_trace(read_trace((Path(question.command[0]),)), question), None
 
 
-def _apply(plan: Path, command: tuple[str, ...], micro_batch: int | None) -> int:
+def _apply(plan: Path, command: tuple[str, ...], micro_batch: int | None, accumulation: int | None) -> int:
     """Run a program with the changes of a plan file; return its exit status as a shell would."""
     from memtrace.launch.fixing import command_with, run_applied
 
     changes = _plan(plan)
-    if any("{mbs}" in word for word in command) and changes.micro_batch is None and micro_batch is None:
-        raise click.UsageError("{mbs} stands for the micro-batch, and the plan says none: give --micro-batch")
-    status = run_applied(command_with(command, changes, micro_batch), changes)
+    words = command_with(command, changes, micro_batch, accumulation)
+    for place, option in (("{mbs}", "--micro-batch"), ("{accum}", "--accumulation")):
+        if any(place in word for word in words):
+            raise click.UsageError(f"{place} stands for a number, and the plan says none: give {option}")
+    status = run_applied(words, changes)
     return status if status >= 0 else 128 - status
 
 

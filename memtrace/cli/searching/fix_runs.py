@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from memtrace.schema.options import PredictOptions, SurveyOptions
     from memtrace.store.trace import RankTrace, Trace
 
-_HOST_BYTES_S = 2.0e10
-"""Bytes a second that PCIe 4 reaches between a GPU and pinned memory of its host."""
 _PRECISIONS = ("float16", "bfloat16", "float32")
 
 
@@ -63,8 +61,8 @@ class FixRuns:
 
     def _path(self, changes: Changes) -> Path:
         facts = [
-            self._question.command, self._question.micro_batch, self._question.is_predicted, self._gpu.name,
-            self._num_steps, self._world_size, changes.values(),
+            self._question.command, self._question.micro_batch, self._question.accumulation,
+            self._question.is_predicted, self._gpu.name, self._num_steps, self._world_size, changes.values(),
         ]  # fmt: skip
         return self._folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
@@ -81,7 +79,8 @@ class FixRuns:
         from memtrace.launch.fixing import ChangedRunError, command_with, predict_changed, run_changed
         from memtrace.store.writing.trace import write_trace
 
-        command = command_with(self._question.command, changes, self._question.micro_batch)
+        question = self._question
+        command = command_with(question.command, changes, question.micro_batch, question.accumulation)
         log = self._folder / "log.txt"
         try:
             if self._question.is_predicted:
@@ -113,11 +112,13 @@ class FixRuns:
 
         if not self._question.is_predicted:
             return SurveyOptions(folder="", num_steps=self._num_steps)
+        from memtrace.forecast.fixing.step_model import HOST_BYTES_S
+
         return SurveyOptions(
             folder="",
             flops=tuple((name, value) for name in _PRECISIONS if (value := self._gpu.flops_of(name)) is not None),
             memory_bytes_s=self._gpu.memory_bytes_s,
-            host_bytes_s=_HOST_BYTES_S,
+            host_bytes_s=HOST_BYTES_S,
         )
 
     def _rank(self, trace: Trace, survey: Survey) -> tuple[RankTrace, str]:

@@ -10,7 +10,7 @@ from memtrace.analysis.device.device_history import device_names
 from memtrace.errors import MemtraceError
 from memtrace.forecast.fixing.needs import recorded_needs
 from memtrace.forecast.fixing.results import Fixed, Measured, Rung
-from memtrace.forecast.fixing.search import Question, title_of
+from memtrace.forecast.fixing.search import KEPT, Question, title_of
 from memtrace.forecast.fixing.solve import Solution, cheapest, smallest
 from memtrace.forecast.fixing.step_model import StepModel, build_step_model
 from memtrace.forecast.fixing.survey import survey_of_trace
@@ -58,6 +58,19 @@ def fix_of_trace(trace: Trace, question: Question) -> Fixed:
         smallest_bytes=None if rungs[0].needs.fits else rungs[0].needs.reserved_bytes,
         notes=(_UNVERIFIED,),
         classes={name: kind for name, kind in classes.items() if any(name in one.changes.recompute for one in rungs)},
+    )
+
+
+def question_of(budget_bytes: int, device: str) -> Question:
+    """Return the question whether a run fits into so many bytes of a device, nothing of them left free."""
+    return Question(
+        command=(),
+        budget_bytes=budget_bytes,
+        target_bytes=budget_bytes,
+        device=device,
+        keep=frozenset(KEPT),
+        is_predicted=True,
+        micro_batch=None,
     )
 
 

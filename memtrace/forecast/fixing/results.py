@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memtrace.schema.changes import Changes
 
@@ -24,6 +24,32 @@ class Measured:
     """Bytes by category at the peak."""
     losses: tuple[tuple[str, ...], ...] = ()
     """What each backward began from, exactly; empty where nothing was computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A line of the program that makes an optimizer, or fills gradients with zeros."""
+
+    path: str
+    """Its file."""
+    line: int
+    """Its line."""
+    class_name: str = ""
+    """Class of the optimizer that is made there."""
+    root: str | None = None
+    """The variable there that holds the model whose modules the changes name; `None` where none is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What of the program tells how the changes are written into it."""
+
+    optimizers: tuple[Place, ...] = ()
+    """Where optimizers are made, as far as the program itself makes them."""
+    fills: tuple[Place, ...] = ()
+    """Where gradients are filled with zeros."""
+    has_statistics: bool = False
+    """Whether it has batch norms, whose statistics move with each forward."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +110,8 @@ class Fixed:
     """What is assumed, and what was not tried."""
     classes: Mapping[str, str]
     """Class of each module that is changed."""
+    program: Program = field(default_factory=Program)
+    """Where the changes would be written."""
 
     @property
     def best(self) -> Rung | None:

@@ -1,22 +1,25 @@
 """The search of `memtrace fix`: which changes to run next, and what to make of what a run says.
 
 In: a function that runs the program under changes, and the budget. Out: `Fixed`. Nothing is proposed that was not run
-and held. What costs nothing comes first; then modules that are computed again, chosen by `solve.py` for a target that
-each miss corrects; then, unless they are to be kept, precision and micro-batch, each with the same again.
+and held. What costs nothing comes first; then what costs little, a loss by parts and a step in backward; then modules
+that are computed again or wait on the host, chosen by `solve.py` for a target that each miss corrects; then, unless
+they are to be kept, precision and micro-batch, each with the same again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from math import isclose
 from typing import Any
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.fixing.results import Fixed, Measured, Missed, Rung
 from memtrace.forecast.fixing.solve import Solution, cheapest, smallest
-from memtrace.forecast.fixing.step_model import StepModel, build_step_model
-from memtrace.forecast.fixing.survey import Survey
-from memtrace.schema.changes import Changes
+from memtrace.forecast.fixing.step_model import StepModel, build_step_model, by_way, with_host
+from memtrace.forecast.fixing.survey import Survey, program_of
+from memtrace.schema.changes import STEP, Changes
 from memtrace.store.trace import RankTrace
 
 EXPANDABLE = "expandable_segments:True"
@@ -27,6 +30,12 @@ _MOST_TRIES = 6
 """Runs in which a choice of modules is corrected."""
 _NEAR = 0.02
 """Within this share below the target, a choice is near enough."""
+LOSS_TOLERANCE = 1e-5
+"""Share by which a loss may differ that is taken by parts: a GPU may sum fewer rows in another order."""
+_WORTH = 0.005
+"""A change that takes less than this share off is left out of what is tried after it."""
+_PART = 0.01
+"""What a change could free is at least this share of the peak, or it is not tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,6 +79,8 @@ class Question:
     """Whether runs are predictions."""
     micro_batch: int | None
     """What stands for {mbs}; `None` where the command has none."""
+    accumulation: int | None = None
+    """What stands for {accum}; `None` where the command has none."""
 
 
 @dataclass
@@ -89,6 +100,7 @@ class _Search:
         self._note(Changes(), self.plain, None)
         if not self.plain.needs.fits:
             base = self._free(Changes(), self.plain)
+            base = self._little(*base)
             if not self._has_fit:
                 self._recompute(*base)
             for change in self._last_resorts():
@@ -116,6 +128,35 @@ class _Search:
         # Without its cache a model may fail: what its program makes of it is not known.
         return (replace(changes, no_cache=start.no_cache), found) if tried is None else (changes, tried)
 
+    def _little(self, start: Changes, found: Run) -> tuple[Changes, Run]:
+        """Return the changes that cost little and make the run smaller, each with those before it, until it fits."""
+        for change in self._little_changes(found):
+            if found.needs.fits:
+                break
+            changes = replace(start, **change)
+            tried = self._try(changes, None)
+            if tried is not None and tried.needs.reserved_bytes < found.needs.reserved_bytes * (1 - _WORTH):
+                start, found = changes, tried
+        return start, found
+
+    def _little_changes(self, found: Run) -> list[dict[str, Any]]:
+        facts, needs = found.survey.facts, found.needs
+        changes: list[dict[str, Any]] = []
+        if (facts.get("loss_bytes") or 0) > _PART * needs.peak_bytes:
+            changes.append({"chunk_loss": True})
+        why = facts.get("against_step_in_backward")
+        if OPTIMIZER in self.question.keep or needs.by_category.get("gradient", 0) <= _PART * needs.peak_bytes:
+            return changes
+        if why:
+            self._say_once(f"gradients are not freed in backward: {why}")
+        elif why is not None:
+            changes.append({"step_in_backward": True})
+        return changes
+
+    def _say_once(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
     def _free_changes(self, start: Changes, facts: Mapping[str, Any]) -> Changes:
         keep, changes = self.question.keep, start
         if self.question.is_predicted:
@@ -134,10 +175,8 @@ class _Search:
         question, found = self.question, []
         if PRECISION not in question.keep:
             found.append(Changes(autocast="bfloat16"))
-        size = question.micro_batch or 1
-        while BATCH not in question.keep and size > 1:
-            size = (size + 1) // 2
-            found.append(Changes(micro_batch=size))
+        if BATCH not in question.keep:
+            found += [_micro_batch(question, size) for size in _smaller(question)]
         return found
 
     def _with(self, start: Changes) -> None:
@@ -145,7 +184,9 @@ class _Search:
         self.say(f"trying {title_of(start)}")
         found = self._try(self._free_changes(start, {} if self.plain is None else self.plain.survey.facts), None)
         if found is not None and not found.needs.fits:
-            self._recompute(self._free_changes(start, found.survey.facts), found)
+            base = self._little(self._free_changes(start, found.survey.facts), found)
+            if not base[1].needs.fits:
+                self._recompute(*base)
 
     def _recompute(self, start: Changes, found: Run) -> None:
         """Choose modules to compute again until a choice holds, and then one that is as cheap as can be."""
@@ -155,8 +196,12 @@ class _Search:
         low: int | None = None
         high: int | None = None
         seen: set[tuple[str, ...]] = set()
+        is_wide = False
         for _ in range(_MOST_TRIES):
             choice = cheapest(model, aim)
+            if choice is None and found.device != "cpu" and not is_wide:
+                model, is_wide = with_host(model), True
+                choice = cheapest(model, aim)
             if choice is None:
                 choice = smallest(model)
                 if choice.chosen in seen or low is not None or not choice.chosen:
@@ -164,9 +209,11 @@ class _Search:
             if choice.chosen in seen:
                 break
             seen.add(choice.chosen)
-            tried = self._try(replace(start, recompute=choice.chosen), choice)
+            again, away = by_way(choice.chosen)
+            tried = self._try(replace(start, recompute=again, offload=away), choice)
             if tried is None:
                 model = self._model(found, start)
+                model = with_host(model) if is_wide else model
                 continue
             if tried.needs.fits:
                 low = max(low or 0, aim)
@@ -200,13 +247,18 @@ class _Search:
             found = self.run(changes)
         except RunFailed as failure:
             self.missed.append(Missed(title=title_of(changes), why=failure.why))
-            at_fault = {name: why for name, why in failure.modules.items() if name in changes.recompute}
-            if not at_fault:
-                at_fault = dict.fromkeys(changes.recompute, f"a run with it failed: {failure.why}")
+            modules = {*changes.recompute, *changes.offload}
+            at_fault = {name: why for name, why in failure.modules.items() if name in modules}
+            if not at_fault and STEP not in failure.modules:
+                at_fault = dict.fromkeys(modules, f"a run with it failed: {failure.why}")
             self.excluded |= at_fault
             return None
+        if (why := found.survey.failed.get(STEP)) is not None:
+            self.missed.append(Missed(title=title_of(changes), why=f"{STEP} is left as it is: {why}"))
+            return None
         left_out = {**found.survey.failed, **dict.fromkeys(found.survey.facts.get("missing") or (), "it is not there")}
-        self.excluded |= {name: why for name, why in left_out.items() if name in changes.recompute}
+        changed = (*changes.recompute, *changes.offload)
+        self.excluded |= {name: why for name, why in left_out.items() if name in changed}
         self._note(changes, found, choice)
         return found
 
@@ -216,11 +268,14 @@ class _Search:
         slowdown = None
         if plain.step_s and needs.step_s:
             slowdown = needs.step_s / plain.step_s - 1
-            if changes.micro_batch is not None and self.question.micro_batch:
+            if changes.micro_batch is not None and changes.accumulation is None and self.question.micro_batch:
                 # As many sequences take more micro-batches.
                 slowdown = (needs.step_s * self.question.micro_batch / changes.micro_batch) / plain.step_s - 1
         equal = None if not plain.losses or not needs.losses else plain.losses == needs.losses
-        if equal is False and changes.autocast is None and changes.micro_batch is None:
+        may_round = changes.chunk_loss and _are_close(plain.losses, needs.losses)
+        if may_round and not equal:
+            self._say_once(f"losses differ, by at most {LOSS_TOLERANCE:g} of them, where a loss is taken by parts")
+        if equal is False and changes.autocast is None and changes.micro_batch is None and not may_round:
             self.missed.append(Missed(title=title_of(changes), why="a loss differs from the plain program's"))
             self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
             return
@@ -258,6 +313,7 @@ class _Search:
             smallest_bytes=None if fitting else min(one.needs.reserved_bytes for one in self.rungs),
             notes=tuple(self.notes),
             classes={name: kind for name, kind in self.classes.items() if self._is_changed(name)},
+            program=program_of(self.plain.survey),
         )
 
     def _is_changed(self, name: str) -> bool:
@@ -277,6 +333,31 @@ def find_fix(question: Question, run: Callable[[Changes], Run], say: Callable[[s
         raise MemtraceError(failure.why, slug="fix-nothing") from None
 
 
+def _are_close(one: tuple[tuple[str, ...], ...], other: tuple[tuple[str, ...], ...]) -> bool:
+    """Return whether there are as many losses, each near to the other's."""
+    if [len(losses) for losses in one] != [len(losses) for losses in other]:
+        return False
+    pairs = zip(chain(*one), chain(*other), strict=True)
+    return all(a == b or isclose(float.fromhex(a), float.fromhex(b), rel_tol=LOSS_TOLERANCE) for a, b in pairs)
+
+
+def _smaller(question: Question) -> list[int]:
+    """Return smaller micro-batches, the largest first; only such as make whole steps where accumulation can follow."""
+    whole = question.micro_batch or 1
+    if question.accumulation is not None:
+        return [size for size in range(whole - 1, 0, -1) if whole % size == 0]
+    found = [whole]
+    while found[-1] > 1:
+        found.append((found[-1] + 1) // 2)
+    return found[1:]
+
+
+def _micro_batch(question: Question, size: int) -> Changes:
+    if question.accumulation is None:
+        return Changes(micro_batch=size)
+    return Changes(micro_batch=size, accumulation=question.accumulation * (question.micro_batch or 1) // size)
+
+
 def _rank_of(changes: Changes) -> int:
     """Return how much more than time a set of changes costs: nothing, precision, another batch."""
     return 2 * (changes.micro_batch is not None) + (changes.autocast is not None)
@@ -291,10 +372,13 @@ def title_of(changes: Changes) -> str:
     kernels = {None: "", "fused": "fused optimizer", "loop": "optimizer one parameter at a time"}[changes.optimizer]
     parts = (
         f"micro-batch {changes.micro_batch}" if changes.micro_batch else "",
+        f"{changes.accumulation} of them accumulated" if changes.accumulation else "",
         f"autocast to {changes.autocast}" if changes.autocast else "",
         changes.allocator or "",
         kernels,
         "gradients freed by zero_grad" if changes.set_to_none else "",
+        "loss by parts" if changes.chunk_loss else "",
+        "optimizer steps in backward" if changes.step_in_backward else "",
         "no cache of keys and values" if changes.no_cache else "",
         f"{_modules(len(changes.recompute))} computed again" if changes.recompute else "",
         f"{_modules(len(changes.offload))} kept on the host" if changes.offload else "",

@@ -7,6 +7,8 @@ the level, and adds to it, from when until when.
     plain                    takes a b c, keeps a b  .......................  frees b, a
     computed again           takes a b c             (only what it was given)  takes a b c', frees b, a
 
+    waits on the host       takes a b c, sends a b   .......................  fetches b, frees b, fetches a, frees a
+
 Between the end of its forward and the moment before its backward, what it kept is not there. What it was given stays
 until then, also where plain autograd would not keep it. Its backward then begins with the temporaries of a forward.
 """
@@ -29,6 +31,10 @@ from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
 
+HOST_BYTES_S = 2.0e10
+"""Bytes a second that PCIe 4 reaches between a GPU and pinned memory of its host."""
+_HOST = "host:"
+"""Before the name of a module whose activations wait on the host: no path of a module has a colon."""
 _BLOCK = 512
 _LEAST_SHARE = 2000
 """A module that keeps less than this part of the peak is not worth computing again."""
@@ -50,10 +56,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One module that could be computed again, over all its calls of the step."""
+    """One module that could be computed again, or wait on the host, over all its calls of the step."""
 
     name: str
-    """Its path."""
+    """Its path, after `_HOST` where it would wait on the host; `by_way` tells them apart."""
     class_name: str
     """Its class."""
     cost_s: float
@@ -127,6 +133,40 @@ def build_step_model(
         step.flatten()
     model = step.model(set(excluded))
     return replace(model, candidates=_evened(model.candidates)) if same_costs else model
+
+
+def with_host(model: StepModel) -> StepModel:
+    """Return a model in which what modules keep may also wait on the host."""
+    both = [
+        replace(one, around=(*one.around, *(_HOST + outer for outer in (one.name, *one.around))))
+        for one in model.candidates
+    ]  # fmt: skip
+    return replace(model, candidates=(*both, *map(_on_host, model.candidates)))
+
+
+def by_way(chosen: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the modules of a choice that are computed again, and those that wait on the host.
+
+    >>> by_way(("blocks.0", "host:blocks.1"))
+    (('blocks.0',), ('blocks.1',))
+    """
+    again = tuple(name for name in chosen if not name.startswith(_HOST))
+    return again, tuple(name.removeprefix(_HOST) for name in chosen if name.startswith(_HOST))
+
+
+def _on_host(one: Candidate) -> Candidate:
+    """Return a module whose activations wait on the host: there and back, and nothing is computed.
+
+    They are fetched one by one as backward asks for them; here they are all counted from the moment of the first.
+    """
+    return replace(
+        one,
+        name=_HOST + one.name,
+        cost_s=2 * one.kept_bytes / HOST_BYTES_S,
+        adds=(),
+        spikes=(),
+        around=(one.name, *one.around, *(_HOST + outer for outer in one.around)),
+    )
 
 
 def _evened(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from memtrace.errors import MemtraceError
+from memtrace.forecast.fixing.results import Place, Program
 from memtrace.schema.names import Phase
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
@@ -107,6 +108,21 @@ def _call(row: Any) -> Call:
         cost_s=float(cost),
         inputs=tuple(map(int, inputs)),
         outputs=tuple(map(int, outputs)),
+    )
+
+
+def program_of(survey: Survey) -> Program:
+    """Return where the changes would be written into a program; what cannot be read of it is left out."""
+    places = survey.facts.get("places")
+    if not isinstance(places, dict):
+        return Program()
+    return Program(
+        optimizers=tuple(
+            Place(path=str(path), line=int(line), class_name=str(kind), root=None if root is None else str(root))
+            for path, line, kind, root in places.get("optimizers", ())
+        ),
+        fills=tuple(Place(path=str(path), line=int(line)) for path, line in places.get("fills", ())),
+        has_statistics=bool(survey.facts.get("has_statistics")),
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from memtrace.hooks.changes.chunked_loss import chunk_losses
+from memtrace.hooks.changes.habits import Habits
 from memtrace.hooks.changes.names import ModuleNames
 from memtrace.hooks.changes.offload import Offload
 from memtrace.hooks.changes.recompute import Recompute
@@ -21,12 +23,13 @@ from memtrace.hooks.changes.settings import (
     optimizer_kernels,
     uses_cache,
 )
+from memtrace.hooks.changes.step_in_backward import StepInBackward
 from memtrace.hooks.changes.survey import Survey
 from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.parts.who_am_i import rank_facts
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.patches import Patches, hide_from_warnings
-from memtrace.schema.changes import Changes
+from memtrace.schema.changes import STEP, Changes
 from memtrace.schema.options import RecordOptions
 
 _changed: Changed | None = None
@@ -70,6 +73,8 @@ class Changed:
         self._parameters: set[int] = set()
         self._no_cache = NoCache(torch)
         self._handles: list[Any] = []
+        self._in_backward: StepInBackward | None = None
+        self._habits: Habits | None = None
         self._names = ModuleNames(lambda: bool(torch._C._current_graph_task_id() != -1), self._root_found)
 
     def install(self) -> None:
@@ -78,23 +83,20 @@ class Changed:
         self._wrap_calls()
         if self._changes.set_to_none:
             free_gradients(torch, self._patches)
+        if self._changes.chunk_loss:
+            chunk_losses(torch, self._patches)
+        if self._changes.step_in_backward:
+            self._in_backward = StepInBackward(torch, self._refuse_step)
+            self._in_backward.install(self._patches)
         wrap = self._guard.wrap
         self._patches.around(
             torch.optim.Optimizer, "__init__", after=wrap(self._optimizer_created, name="a changed optimizer")
         )
         if self._survey is not None:
-            survey = self._survey
-            self._patches.around(
-                torch.autograd, "backward", before=wrap(lambda one, *_a, **_k: survey.backward(one), name="the survey")
+            self._habits = Habits(
+                torch, self._survey, self._guard, watches_gradients=not self._changes.step_in_backward
             )
-            self._patches.around(
-                torch.optim.Optimizer, "zero_grad", before=wrap(self._zero_grad_called, name="the survey")
-            )
-            from torch.optim.optimizer import register_optimizer_step_post_hook
-
-            self._handles.append(
-                register_optimizer_step_post_hook(wrap(lambda *_a, **_k: survey.step(), name="the survey"))
-            )
+            self._habits.install(self._patches)
 
     def tell_missing(self) -> None:
         """Warn of modules that a plan names and the program never ran: it is then another program than was searched."""
@@ -107,9 +109,13 @@ class Changed:
         if self._survey is not None:
             self._survey.facts["missing"] = sorted(self._waiting)
             self._survey.facts["rank"] = rank_facts()["rank"]
+            if self._habits is not None:
+                self._habits.finish()
             self._survey.write()
         self._patches.undo()
         self._regions.remove()
+        if self._in_backward is not None:
+            self._in_backward.remove()
         while self._handles:
             self._handles.pop().remove()
 
@@ -176,6 +182,8 @@ class Changed:
         """Choose among the modules of a root those that are to run in another way."""
         if self._survey is not None and any(uses_cache(one) for one in configs_of(root)):
             self._survey.facts["has_cache"] = True
+        if self._habits is not None:
+            self._habits.root_found(root)
         if self._changes.offload:
             self._parameters |= {one.untyped_storage().data_ptr() for _, one in parameters_in(root)}
         for name, module in found.items():
@@ -206,10 +214,11 @@ class Changed:
             self._survey.facts.setdefault("optimizers", []).append(optimizer_kernels(optimizer))
         if self._changes.optimizer is not None:
             change_optimizer(optimizer, self._changes.optimizer)
+        if self._habits is not None:
+            self._habits.created(optimizer)
 
-    def _zero_grad_called(self, _optimizer: Any, set_to_none: bool = True, **_kwargs: Any) -> None:
-        if self._survey is not None and not set_to_none:
-            self._survey.facts["fills_gradients"] = True
+    def _refuse_step(self, why: str) -> None:
+        self._refuse(STEP, why)
 
 
 class _As:

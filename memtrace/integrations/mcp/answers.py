@@ -175,6 +175,7 @@ class Stack(Answer):
     num_allocations: int
     category: str
     """What most of its bytes are for."""
+    by_category: dict[str, int]
 
 
 class Peak(Bounded):
@@ -266,6 +267,36 @@ class WhatIf(Bounded):
     as_cuda: bool
     """Whether a recording of the CPU was put through the model of a GPU's allocator."""
     devices: list[WhatIfOfDevice]
+
+
+class FixRung(Answer):
+    """A set of changes, and what the run would need with it."""
+
+    title: str
+    """The changes in words."""
+    recompute: list[str]
+    """Modules whose activations are computed again in backward, by path."""
+    peak_bytes: int
+    reserved_bytes: int
+    slowdown: float | None
+    """Share by which a step takes longer; null where times were not recorded."""
+    fits: bool
+
+
+class Fix(Bounded):
+    """What would make a recorded run fit, as far as its trace tells; nothing was run."""
+
+    verdict: str
+    budget_bytes: int
+    fits: bool
+    """Whether one of the rungs fits."""
+    rungs: list[FixRung]
+    """The run as it is, and the cheapest choice of modules."""
+    code: str | None
+    """What to write into the program."""
+    left_as_they_are: dict[str, str]
+    """Modules that cannot be computed again, and why."""
+    notes: list[str]
 
 
 class Budget(Answer):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from memtrace.analysis.results import report as results
     from memtrace.analysis.results.check import Check
     from memtrace.analysis.results.diff import Diff, NamedDiff
+    from memtrace.forecast.fixing.results import Fixed
     from memtrace.store.trace import LoadWarning
 
 _NUM_LINES = 8
@@ -161,6 +162,7 @@ def peak(found: AtMoment, room: Room, *, moment: str, rank: int | None, device: 
                 num_bytes=row.num_bytes,
                 num_allocations=row.num_allocations,
                 category=row.category,
+                by_category=dict(row.by_category),
             )
             for row in room.rows("stacks", found.stacks)
         ],
@@ -284,5 +286,34 @@ def check(found: Check, room: Room) -> answers.Check:
         grew_too_much=_some("grew_too_much", [name for name, one in named if one.gates and not one.passed], room),
         problems=_some("problems", found.problems, room),
         not_seen=_notes(found.notes, room),
+        left_out=room.left_out,
+    )
+
+
+def fix(found: Fixed, room: Room) -> answers.Fix:
+    """Return the answer on how a run could fit."""
+    from memtrace.report.answers.fix_code import code_of
+    from memtrace.report.answers.fixing import answer_lines
+
+    best = found.best
+    refused = room.rows("left_as_they_are", list(found.refused.items()))
+    return answers.Fix(
+        verdict=text(" ".join(answer_lines(found)), 2 * MAX_TEXT),
+        budget_bytes=found.budget_bytes,
+        fits=best is not None,
+        rungs=[
+            answers.FixRung(
+                title=text(one.title),
+                recompute=[text(name) for name in room.rows("recompute", one.changes.recompute)],
+                peak_bytes=one.needs.peak_bytes,
+                reserved_bytes=one.needs.reserved_bytes,
+                slowdown=one.slowdown,
+                fits=one.needs.fits,
+            )
+            for one in found.rungs
+        ],
+        code=None if best is None or best.changes.is_nothing else text(code_of(best.changes), 4 * MAX_TEXT),
+        left_as_they_are={text(name): text(why) for name, why in refused},
+        notes=texts(found.notes),
         left_out=room.left_out,
     )

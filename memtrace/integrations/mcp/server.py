@@ -22,7 +22,8 @@ from memtrace.schema.redaction import Redaction, without_places
 INSTRUCTIONS = """
 memtrace reads recordings of PyTorch training runs and says where the memory went. Start with `summary`, then `findings`
 for what to change, `peak` for which modules and lines hold the memory, `what_if` for other allocator settings and
-devices, `diff` and `check` for a run beside an earlier one. Sizes are bytes, times ns; null is "not recorded".
+devices, `fix` for modules to compute again, `diff` and `check` for a run beside an earlier one. Sizes are bytes, times
+ns; null is "not recorded".
 Categories in `exact_by_category` were seen, the rest is inferred. `left_out` says what an answer leaves out, and how to
 ask for it. A recording is made in a shell: `memtrace record -o trace.json -- python train.py`.
 """.strip()
@@ -43,7 +44,7 @@ def make_server(root: Path | None = None, redaction: Redaction = Redaction.NOTHI
         log_level="ERROR",
     )
     tools = Tools(root, redaction)
-    for tool in (tools.summary, tools.findings, tools.peak, tools.diff, tools.what_if, tools.check):
+    for tool in (tools.summary, tools.findings, tools.peak, tools.diff, tools.what_if, tools.fix, tools.check):
         server.add_tool(
             _answering(tool, redaction),
             name=tool.__name__,

@@ -188,6 +188,25 @@ class Tools:
 
         return fitting(answer, limit, offset)
 
+    def fix(
+        self,
+        trace: Files,
+        capacity: Annotated[str, Field(description='What the run must fit in, as "24GiB" or a GPU.')],
+        limit: Limit = DEFAULT_ROWS,
+        offset: Offset = 0,
+    ) -> answers.Fix:
+        """Say which modules, computed again in backward, would make a recorded run fit, and what that costs in time.
+
+        Nothing is run: `memtrace fix --capacity … -- python train.py` in a shell also tries what needs no
+        recomputation, and verifies all of it.
+        """
+        from memtrace.forecast.fixing.from_trace import fix_of_trace, question_of
+        from memtrace.schema.gpu_cards import memory_named
+
+        with self._traces.lock:
+            found = fix_of_trace(self._traces.load(trace).trace, question_of(memory_named(capacity), capacity))
+        return fitting(lambda room: build.fix(found, room), limit, offset)
+
     def _report(self, loaded: Loaded, capacity: str | None) -> Report:
         from memtrace.schema.gpu_cards import memory_named
 

@@ -15,13 +15,48 @@ def recompute(module):
     forward = module.forward
     module.forward = lambda *args, **kwargs: checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
-names = {names}
-for name, module in model.named_modules():
-    if name in names:
-        recompute(module)
+def recompute_modules(model, names):
+    for name, module in model.named_modules():
+        if name in names:
+            recompute(module)
+
+recompute_modules({model}, {names})
+"""
+_RECOMPUTE_NORMS = """\
+# once, after the model is made
+import contextlib
+from torch.utils.checkpoint import checkpoint
+
+@contextlib.contextmanager
+def statistics_stay(module):
+    norms = [one for one in module.modules() if getattr(one, "track_running_stats", False)]
+    for one in norms:
+        one.track_running_stats = False
+    try:
+        yield
+    finally:
+        for one in norms:
+            one.track_running_stats = True
+
+def recompute(module):
+    forward = module.forward
+    # The second forward does not move the statistics of batch norms again.
+    contexts = lambda: (contextlib.nullcontext(), statistics_stay(module))
+    module.forward = lambda *args, **kwargs: checkpoint(
+        forward, *args, use_reentrant=False, context_fn=contexts, **kwargs
+    )
+
+def recompute_modules(model, names):
+    for name, module in model.named_modules():
+        if name in names:
+            recompute(module)
+
+recompute_modules({model}, {names})
 """
 _OFFLOAD = """\
 # once, after the model is made
+import torch
+
 def offload(module):
     forward = module.forward
     def run(*args, **kwargs):
@@ -29,10 +64,68 @@ def offload(module):
             return forward(*args, **kwargs)
     module.forward = run
 
-names = {names}
-for name, module in model.named_modules():
-    if name in names:
-        offload(module)
+def offload_modules(model, names):
+    for name, module in model.named_modules():
+        if name in names:
+            offload(module)
+
+offload_modules({model}, {names})
+"""
+_CHUNK_LOSS = """\
+# once, before the first loss
+import torch
+
+class LossByParts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, index, precision):
+        ctx.save_for_backward(logits, index)
+        ctx.rows, ctx.precision = -(-len(logits) // 16), precision
+        parts = zip(logits.split(ctx.rows), index.split(ctx.rows))
+        return torch.cat([part.to(precision).log_softmax(1).gather(1, at) for part, at in parts])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, above):
+        logits, index = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        for part, at, gradient, into in zip(*(one.split(ctx.rows) for one in (logits, index, above, out))):
+            logs = part.to(ctx.precision).log_softmax(1)
+            below = torch.zeros_like(logs).scatter_(1, at, gradient)
+            into.copy_(torch._log_softmax_backward_data(below, logs, 1, ctx.precision))
+        return out, None, None
+
+whole_loss = torch.nn.functional.cross_entropy
+
+def cross_entropy(input, target, *args, ignore_index=-100, reduction="mean", **kwargs):
+    if args or kwargs or not torch.is_grad_enabled() or target.dim() != input.dim() - 1 or len(input) < 2:
+        return whole_loss(input, target, *args, ignore_index=ignore_index, reduction=reduction, **kwargs)
+    ignored = target == ignore_index
+    # Under autocast the loss is computed in another precision than the logits.
+    with torch.no_grad():
+        precision = whole_loss(input[:1], target[:1], reduction="sum").dtype
+    picked = LossByParts.apply(input, target.masked_fill(ignored, 0).unsqueeze(1), precision)
+    target = torch.zeros_like(target).masked_fill(ignored, -100)
+    return torch.nn.functional.nll_loss(picked, target, reduction=reduction)
+
+torch.nn.functional.cross_entropy = cross_entropy
+"""
+_STEP_IN_BACKWARD = """\
+# once, after the optimizer is made: its step() then finds no gradients
+def step_in_backward(optimizer):
+    step = getattr(type(optimizer).step, "__wrapped__", type(optimizer).step)
+    index_of = {{id(one): at for at, group in enumerate(optimizer.param_groups) for one in group["params"]}}
+    def step_one(parameter):
+        groups = optimizer.param_groups
+        optimizer.param_groups = [{{**groups[index_of[id(parameter)]], "params": [parameter]}}]
+        step(optimizer)
+        optimizer.param_groups = groups
+        parameter.grad = None
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(step_one)
+
+step_in_backward({optimizer})
 """
 
 
@@ -41,25 +134,48 @@ def environment_of(changes: Changes) -> dict[str, str]:
     return {} if changes.allocator is None else {ALLOCATOR_VARIABLE: changes.allocator}
 
 
-def code_of(changes: Changes) -> str:
-    """Return what to write into the program; empty where the environment and the command are all."""
+def code_of(changes: Changes, *, has_statistics: bool = False) -> str:
+    """Return what to write into the program; empty where the environment and the command are all.
+
+    With `has_statistics` there are batch norms in it, which must not be moved twice.
+    """
     parts = []
     if changes.optimizer is not None:
-        setting = "fused=True" if changes.optimizer == "fused" else "foreach=False"
-        parts.append(f"# where the optimizer is made\noptimizer = …(model.parameters(), …, {setting})\n")
+        parts.append(f"# where the optimizer is made\noptimizer = …(model.parameters(), …, {setting_of(changes)})\n")
     if changes.set_to_none:
         parts.append("# where gradients are cleared\noptimizer.zero_grad(set_to_none=True)\n")
-    if changes.no_cache:
-        parts.append("# once, after the model is made\nmodel.config.use_cache = False\n")
     if changes.autocast is not None:
         parts.append(
             f'# around the forward\nwith torch.autocast("cuda", dtype=torch.{changes.autocast}):\n    loss = model(…)\n'
         )
-    if changes.recompute:
-        parts.append(_RECOMPUTE.format(names=names_of(changes.recompute)))
-    if changes.offload:
-        parts.append(_OFFLOAD.format(names=names_of(changes.offload)))
+    parts += before_optimizer(changes, "model", has_statistics=has_statistics)
+    parts += after_optimizer(changes, "optimizer")
     return "\n".join(parts)
+
+
+def setting_of(changes: Changes) -> str:
+    """Return the argument that an optimizer is made with."""
+    return "fused=True" if changes.optimizer == "fused" else "foreach=False"
+
+
+def before_optimizer(changes: Changes, model: str, *, has_statistics: bool) -> list[str]:
+    """Return the pieces of code that need the model, by the name of its variable."""
+    parts = []
+    if changes.no_cache:
+        parts.append(f"# once, after the model is made\n{model}.config.use_cache = False\n")
+    if changes.chunk_loss:
+        parts.append(_CHUNK_LOSS)
+    if changes.recompute:
+        text = _RECOMPUTE_NORMS if has_statistics else _RECOMPUTE
+        parts.append(text.format(names=names_of(changes.recompute), model=model))
+    if changes.offload:
+        parts.append(_OFFLOAD.format(names=names_of(changes.offload), model=model))
+    return parts
+
+
+def after_optimizer(changes: Changes, optimizer: str) -> list[str]:
+    """Return the pieces of code that need the optimizer, by the name of its variable."""
+    return [_STEP_IN_BACKWARD.format(optimizer=optimizer)] if changes.step_in_backward else []
 
 
 def names_of(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ import orjson
 
 from memtrace.forecast.fixing.results import Fixed, Measured, Rung
 from memtrace.report.answers.fix_code import code_of, environment_of
+from memtrace.report.answers.fix_patch import Patch
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-fix"
@@ -20,7 +21,7 @@ VERSION = 1
 _MOST_REASONS = 6
 
 
-def fixed_json(found: Fixed) -> bytes:
+def fixed_json(found: Fixed, patch: Patch | None = None) -> bytes:
     """Return the document as indented UTF-8 JSON with a newline at its end."""
     best = found.best
     document = {
@@ -36,7 +37,9 @@ def fixed_json(found: Fixed) -> bytes:
         "plain": _needs(found.plain),
         "changes": None if best is None else best.changes.values(),
         "environment": None if best is None else environment_of(best.changes),
-        "code": None if best is None else code_of(best.changes),
+        "code": None if best is None else code_of(best.changes, has_statistics=found.program.has_statistics),
+        "patch": None if patch is None else patch.text,
+        "left_by_patch": None if patch is None else patch.left.values(),
         "rungs": [_rung(one) for one in found.rungs],
         "front": [one.title for one in found.front],
         "missed": [{"changes": one.title, "reason": one.why} for one in found.missed],
@@ -68,12 +71,12 @@ def _needs(needs: Measured) -> dict[str, Any]:
     }
 
 
-def fixed_text(found: Fixed, *, plan: str | None) -> str:
+def fixed_text(found: Fixed, *, plan: str | None, patch: Patch | None = None) -> str:
     """Return the answer, the ladder and what to do as text for a terminal."""
-    parts = ["\n".join(_answer(found)), "\n".join(_table(found))]
+    parts = ["\n".join(answer_lines(found)), "\n".join(_table(found))]
     best = found.best
     if best is not None and not best.changes.is_nothing:
-        parts += _to_do(found, best, plan)
+        parts += _to_do(found, best, plan, patch)
     if found.missed:
         parts.append("\n".join(["Did not hold:", *(f"  {one.title}: {one.why}" for one in found.missed)]))
     if found.refused:
@@ -82,7 +85,8 @@ def fixed_text(found: Fixed, *, plan: str | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _answer(found: Fixed) -> list[str]:
+def answer_lines(found: Fixed) -> list[str]:
+    """Return what fits, and what the program needs as it is and so, in a sentence each."""
     size = format_bytes(found.budget_bytes)
     budget = size if size == found.device else f"the {size} that torch can take of the {found.device}"
     plain, best = found.plain, found.best
@@ -141,16 +145,23 @@ def _cells(rung: Rung, *, on_front: bool) -> list[str]:
     ]
 
 
-def _to_do(found: Fixed, best: Rung, plan: str | None) -> list[str]:
+def _to_do(found: Fixed, best: Rung, plan: str | None, patch: Patch | None) -> list[str]:
     parts = []
     if plan is not None:
         command = shlex.join(found.command)
         parts.append(f"Run it so, unchanged:\n  memtrace fix --apply {shlex.quote(plan)} -- {command}")
     if environment := environment_of(best.changes):
         parts.append("\n".join(["Or set:", *(f"  export {name}={value}" for name, value in environment.items())]))
-    if code := code_of(best.changes):
-        parts.append("And write:\n" + "\n".join(f"  {line}".rstrip() for line in code.splitlines()))
+    code = code_of(best.changes if patch is None else patch.left, has_statistics=found.program.has_statistics)
+    if patch is not None:
+        parts.append(f"And change the program, by `git apply` or `patch -p1`:\n{_indented(patch.text)}")
+    if code:
+        parts.append(f"And write:\n{_indented(code)}")
     return parts
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.splitlines())
 
 
 def _reasons(found: Fixed) -> list[str]:

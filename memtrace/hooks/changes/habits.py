@@ -1,0 +1,109 @@
+"""What a program does that decides which changes it can take: its backwards, steps, gradients and losses.
+
+In: calls of torch that the program makes. Out: facts of the survey.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from memtrace.hooks.changes.chunked_loss import reason_against_loss
+from memtrace.hooks.changes.gradient_use import GradientUse
+from memtrace.hooks.changes.places import Places
+from memtrace.hooks.changes.survey import Survey
+from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.patches import Patches
+
+
+class Habits:
+    """Watches one program for its survey."""
+
+    def __init__(self, torch: Any, survey: Survey, guard: Guard, *, watches_gradients: bool) -> None:
+        """Gradients are not watched where they are stepped in backward already."""
+        self._torch = torch
+        self._survey = survey
+        self._guard = guard
+        self._gradients = GradientUse(torch, lambda: guard.active) if watches_gradients else None
+        self._places = Places(torch)
+        self._root: weakref.ref[Any] | None = None
+        self._handles: list[Any] = []
+
+    def install(self, patches: Patches) -> None:
+        """Begin to watch."""
+        torch, gradients = self._torch, self._gradients
+        from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+        def seen(function: Callable[..., object]) -> Callable[..., None]:
+            return self._guard.wrap(function, name="the survey")
+
+        patches.around(torch.autograd, "backward", before=seen(self._backward_begins))
+        patches.around(torch.nn.functional, "cross_entropy", before=seen(self._loss_begins))
+        for owner in (torch.optim.Optimizer, torch.nn.Module):
+            patches.around(owner, "zero_grad", before=seen(self._clearing_begins), after=seen(self._clearing_ends))
+        self._handles.append(register_optimizer_step_post_hook(seen(self._step_ends)))
+        if gradients is not None:
+            gradients.install(patches)
+            self._handles.append(register_optimizer_step_pre_hook(seen(gradients.step_begins)))
+
+    def finish(self) -> None:
+        """Write down what was seen and stop watching."""
+        if self._gradients is not None:
+            self._survey.facts["against_step_in_backward"] = self._gradients.answer()
+        self._survey.facts["places"] = self._places.facts(None if self._root is None else self._root())
+        while self._handles:
+            self._handles.pop().remove()
+
+    def root_found(self, root: Any) -> None:
+        """Take note of a module that is called from outside any other; the first names its modules by their paths."""
+        if self._root is None:
+            self._root = weakref.ref(root)
+        if any(vars(one).get("track_running_stats") for one in root.modules()):
+            self._survey.facts["has_statistics"] = True
+
+    def created(self, optimizer: Any) -> None:
+        """Take note of an optimizer."""
+        self._places.optimizer(optimizer)
+        if self._gradients is not None:
+            self._gradients.created(optimizer)
+
+    def _backward_begins(self, tensors: Any, *_args: Any, **_kwargs: Any) -> None:
+        self._survey.backward(tensors)
+        if self._gradients is not None:
+            self._gradients.backward_begins()
+
+    def _step_ends(self, *_args: Any, **_kwargs: Any) -> None:
+        self._survey.step()
+        if self._gradients is not None:
+            self._gradients.step_ends()
+
+    def _clearing_begins(self, _owner: Any, set_to_none: bool = True, **_kwargs: Any) -> None:
+        if not set_to_none:
+            self._survey.facts["fills_gradients"] = True
+            self._places.fill()
+        if self._gradients is not None:
+            self._gradients.clearing_begins()
+
+    def _clearing_ends(self, *_args: Any, **_kwargs: Any) -> None:
+        if self._gradients is not None:
+            self._gradients.clearing_ends()
+
+    def _loss_begins(
+        self,
+        input: Any,
+        target: Any,
+        weight: Any = None,
+        size_average: Any = None,
+        ignore_index: int = -100,
+        reduce: Any = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """Take note of how large the losses are that could be taken some rows at a time."""
+        torch, facts = self._torch, self._survey.facts
+        if not torch.is_grad_enabled() or not input.requires_grad:
+            return
+        why = reason_against_loss(torch, input, target, weight, size_average, reduce, label_smoothing)
+        if why is None:
+            facts["loss_bytes"] = max(facts.get("loss_bytes", 0), input.numel() * input.element_size())
