@@ -29,10 +29,11 @@ assert padded.batch_sizes.tolist() == [2, 2, 1]
 ids.add_(1)
 assert ids.tolist() == [[1] * 4] * 2, "it was written into: ones stand for what nobody knows"
 assert ((2 * ids).dtype, (ids * 0.5).dtype) == (torch.int64, torch.float32)
-finished = torch.zeros(2, dtype=torch.bool, device="cuda")
+unfinished, finished = torch.ones(2, dtype=torch.long, device="cuda"), torch.zeros(2, device="cuda").bool()
 for length in range(1000):
     finished = finished | torch.full((2,), length >= 5, device="cuda") | (torch.rand(2, device="cuda") > 0.5)
-    if (~finished).max() == 0:
+    unfinished = unfinished & ~finished
+    if unfinished.max() == 0:
         break
 assert length == 5, "it ends at its longest, whatever else might have ended it"
 x = torch.randn(8, 64, device="cuda")

@@ -236,11 +236,12 @@ loss.backward()
 assert torch.istft(torch.stft(batch := torch.ones(2, 64).cuda(), 16, return_complex=True), 16).shape == batch.shape
 
 # Generation: it ends at its longest, whatever else might have ended it
-finished = torch.zeros(2, dtype=torch.bool, device="cuda")
+unfinished, finished = torch.ones(2, dtype=torch.long, device="cuda"), torch.zeros(2, device="cuda").bool()
 for length in range(1000):
     by_token = torch.rand(2, device="cuda") > 0.5
     finished = finished | torch.full((2,), length >= 5, device="cuda") | by_token
-    if (~finished).max() == 0:
+    unfinished = unfinished & ~finished
+    if unfinished.max() == 0:
         break
 assert length == 5
 

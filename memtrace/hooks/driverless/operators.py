@@ -129,13 +129,13 @@ class Operators:
         return compute
 
     def _decided(self, operator: Any, args: Any, out: Any) -> Any:
-        """Keep what flags that are known make of some that are not, of a result."""
-        if not isinstance(out, torch.Tensor) or out.dtype is not torch.bool or len(args) != 2:
+        """Keep what numbers that are known make of some that are not, of a result."""
+        if not isinstance(out, torch.Tensor) or len(args) != 2:
             return out
         operands = [self._data.on_host(one) if one.is_cuda else one for one in args if isinstance(one, torch.Tensor)]
-        flag = decided(operator, operands)
-        if flag is not None:
-            self._data.followed.keep(out, torch.full((), flag).expand(out.shape))
+        number = decided(operator, operands, out.dtype)
+        if number is not None:
+            self._data.followed.keep(out, torch.full((), number, dtype=out.dtype).expand(out.shape))
         return out
 
     def _exact_or(self, operator: Any, bound: Kernel) -> Kernel:

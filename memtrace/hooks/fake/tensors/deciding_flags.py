@@ -1,4 +1,4 @@
-"""Flags that decide a result whatever the others are: `x | True` and `x & False`, of which one side is known."""
+"""What decides a result whatever else there is: `x | True`, `x & False`, `x * 0`, of which one side alone is known."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 import torch
 
-_DECIDING = {"bitwise_or": True, "logical_or": True, "bitwise_and": False, "logical_and": False}
-"""By operator on flags: what of one operand decides the result, whatever the other is."""
+_DECIDING = {"bitwise_or": 1, "logical_or": 1, "bitwise_and": 0, "logical_and": 0, "mul": 0}
+"""By operator: what of one operand decides the result, whatever the other is."""
 
 
-def decided(operator: Any, operands: Sequence[Any]) -> bool | None:
-    """Return the flag that the known operands decide all of a result to be; `None` where they do not.
+def decided(operator: Any, operands: Sequence[Any], dtype: torch.dtype) -> int | None:
+    """Return the number that the known operands decide all of a result to be; `None` where they do not.
 
-    A generation ends at its longest whether it has found its last token or not.
+    A generation ends at its longest whether it has found its last token or not. A one decides among flags alone.
     """
-    deciding = _DECIDING.get(operator.name().partition(".")[0].removeprefix("aten::"))
-    known = (one for one in operands if one is not None and one.dtype is torch.bool)
-    return deciding if deciding is not None and any(bool((one == deciding).all()) for one in known) else None
+    number = _DECIDING.get(operator.name().partition(".")[0].removeprefix("aten::"))
+    if number is None or dtype.is_floating_point or dtype.is_complex or (number and dtype is not torch.bool):
+        return None
+    known = (one for one in operands if one is not None and not one.dtype.is_floating_point)
+    return number if any(bool((one == number).all()) for one in known) else None

@@ -124,12 +124,12 @@ class KnownValues:
         else:
             self._follow(func, args, kwargs, out)
 
-    def _decided(self, func: Any, args: Any, out: Any) -> bool | None:
-        """Return what flags that are known make of some that are not; None where they decide nothing."""
-        if len(args) != 2 or not isinstance(out, torch.Tensor) or out.dtype is not torch.bool:
+    def _decided(self, func: Any, args: Any, out: Any) -> int | None:
+        """Return what numbers that are known make of some that are not; None where they decide nothing."""
+        if len(args) != 2 or not isinstance(out, torch.Tensor):
             return None
         operands = [self.of(one) if isinstance(one, torch.Tensor) and one.is_meta else None for one in args]
-        return decided(func, operands)
+        return decided(func, operands, out.dtype) if any(one is not None for one in operands) else None
 
     def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         writes, is_view = self._effects_of(func)
