@@ -149,6 +149,18 @@ def test_with_accumulation_only_whole_steps_are_tried() -> None:
     assert found.best is not None
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_where_nothing_fits_it_is_said_of_large_states_that_they_stay(installed: bool) -> None:
+    class Adam(Program):
+        def run(self, changes: Changes) -> Run:
+            found = super().run(changes)
+            return replace(found, needs=replace(found.needs, by_category={"optimizer_state": BASE}))
+
+    (note,) = Adam(KIB, {"has_bitsandbytes": installed}, keep=frozenset(KEPT)).find().notes
+    assert ("is installed" in note) is installed
+    assert not Adam(1 << 40, {"has_bitsandbytes": installed}).find().notes
+
+
 def test_on_the_host_nothing_is_computed_and_a_module_is_changed_in_one_way() -> None:
     rank, survey = run_of_blocks(4, temporary=900 * KIB)
     model = build_step_model(rank, DEVICE, survey)

@@ -172,14 +172,14 @@ def loss(model: Any) -> Any:
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (clips, "looks at gradients"),
+        (clips, "looks at gradients itself, as to clip, scale or print them (clip_grad.py:"),
         (prints, "looks at gradients"),
         (accumulates, "more than one backward"),
         (never_clears, "added to those"),
         (skips, "cleared between backward and step"),
         (sets_rate, "options of the optimizer"),
         (closes, "closure"),
-        (replaces, "sets gradients"),
+        (replaces, "sets gradients itself (test_step_in_backward.py:"),
         (scales, "looks at gradients"),
     ],
 )

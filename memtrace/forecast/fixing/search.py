@@ -107,7 +107,20 @@ class _Search:
                 if self._has_fit:
                     break
                 self._with(change)
+        if not self._has_fit:
+            self._say_of_states()
         return self._answer()
+
+    def _say_of_states(self) -> None:
+        """Of a run in which states of optimizers are a tenth or more: say why they are not made smaller."""
+        assert self.plain is not None
+        needs, facts = self.plain.needs, self.plain.survey.facts
+        if needs.by_category.get("optimizer_state", 0) * 10 >= needs.peak_bytes:
+            package = "is" if facts.get("has_bitsandbytes") else "is not"
+            self._say_once(
+                "optimizer states in 8 bits, or on other ranks, are not tried: they train otherwise, or the program "
+                f"says how it is sharded (bitsandbytes {package} installed)"
+            )
 
     @property
     def _has_fit(self) -> bool:
