@@ -22,10 +22,10 @@ DRIVERLESS_TORCH := 2.13.0
 DRIVERLESS_NEEDS := typing-extensions sympy networkx jinja2 fsspec filelock numpy click orjson pandas rich pytest hypothesis
 
 .DEFAULT_GOAL := help
-.PHONY: help demo driverless test test-fast test-torches gold check mutants faults fuzz docs bench accuracy gpu clean
+.PHONY: help demo driverless test test-fast test-torches gold check mutants faults fuzz docs bench accuracy gpu gpu-driverless clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -109,6 +109,13 @@ accuracy: $(DEV_STAMP) ## run the full accuracy matrix, resuming where it stoppe
 
 gpu: ## everything that needs a GPU, from the checkout, installing nothing (PYTHON= names the interpreter)
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py
+
+# The Python is that of `make driverless`, or the one that MEMTRACE_DRIVERLESS_PYTHON names.
+DEVICE ?= a100-40gb
+DRIVERLESS_PYTHON := $(or $(MEMTRACE_DRIVERLESS_PYTHON),$(DRIVERLESS)/bin/python)
+gpu-driverless: export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+gpu-driverless: $(if $(MEMTRACE_DRIVERLESS_PYTHON),,$(DRIVERLESS_STAMP)) ## the same without a GPU, as on DEVICE=a100-40gb, but for times
+	$(DRIVERLESS_PYTHON) -m memtrace.driverless.start --gpu $(DEVICE) -- $(DRIVERLESS_PYTHON) benchmarks/gpu.py
 
 clean: ## remove the environments, caches and demo output
 	rm -rf $(VENV) $(DRIVERLESS) .venv-torch-* demo build dist .mutants .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

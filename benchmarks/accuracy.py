@@ -1,11 +1,13 @@
 """The accuracy matrix: many ways to train, each recorded by memtrace and compared with its own account, run bare.
 
     python benchmarks/accuracy.py [--only WORD …] [--workers 2] [--results build/accuracy.jsonl] [--no-write]
+    python benchmarks/accuracy.py --device cuda [--sample 60 --seed 1]
 
 Every combination of model, optimizer, precision, mode and parallelism that torch can run on the CPU, and a few special
 cases. Results are appended to a file of JSON lines as they come; a run that is started again leaves out what the same
-code has done already. At the end the table is written to `docs/accuracy.md`. Exit status 1 says that a promise was not
-kept somewhere.
+code has done already. At the end the table is written to `docs/accuracy.md`; of CUDA, which needs two GPUs, or the
+stand-ins for two (`python -m memtrace.driverless.start --devices 2 -- …`), to `benchmarks/results/`. Exit status 1 says
+that a promise was not kept somewhere.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import hashlib
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
@@ -33,10 +36,21 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GLOO_SOCKET
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.matrix.runs import Config, account, full_matrix, import_everything, pairwise, record  # noqa: E402
+from benchmarks.matrix.runs import (  # noqa: E402
+    WHERE,
+    Config,
+    account,
+    full_matrix,
+    import_everything,
+    kind_of_device,
+    pairwise,
+    record,
+)
 from benchmarks.matrix.table import document  # noqa: E402
+from memtrace.driverless.environment import VARIABLE as DESCRIBED_DEVICES  # noqa: E402
 
 RESULTS = ROOT / "build" / "accuracy.jsonl"
+CUDA_RESULTS = ROOT / "build" / "accuracy-cuda.jsonl"
 DOCUMENT = ROOT / "docs" / "accuracy.md"
 STEPS = 3
 CODE = ("memtrace/hooks", "memtrace/schema", "memtrace/store", "memtrace/analysis", "benchmarks/programs", "samples")
@@ -64,7 +78,9 @@ def run_one(config: Config, folder: Path, counted: dict[Config, list[str]]) -> d
         ranks = [rank for path in record(config, folder, STEPS) for rank in read_trace(path).ranks]
         owners = account(config, folder, STEPS, "account")
         saved = count_saved(_forward_of(config), folder, counted)
-        errors = worst([compare(*one) for one in zip(ranks, owners, saved, strict=True)])
+        devices = ["cpu" if config.device == "cpu" else f"cuda:{rank}" for rank in range(config.num_ranks)]
+        compared = zip(ranks, owners, saved, devices, strict=True)
+        errors = worst([compare(*one, device=device) for *one, device in compared])
     except RuntimeError as error:
         return {"failed": str(error)[-2000:]}
     return {"errors": asdict(errors), "is_exact": errors.is_exact, "seconds": round(time.monotonic() - start, 1)}
@@ -120,7 +136,7 @@ def run_workers(configs: Sequence[Config], arguments: argparse.Namespace, digest
     for config in configs:
         # All optimizers of one forward pass go to one worker, which counts its saved tensors once.
         shares[zlib.crc32(_forward_of(config).name.encode()) % arguments.workers].append(config.name)
-    command = [sys.executable, __file__, "--results", str(arguments.results), "--work"]
+    command = [sys.executable, __file__, "--device", arguments.device, "--results", str(arguments.results), "--work"]
     workers = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for share in shares if share]
     for worker, share in zip(workers, filter(None, shares), strict=True):
         assert worker.stdin is not None
@@ -130,21 +146,49 @@ def run_workers(configs: Sequence[Config], arguments: argparse.Namespace, digest
         worker.wait()
 
 
-def environment() -> dict[str, str]:
-    """Return what the results were made with."""
+def environment(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what the results were made with, and how."""
     names = ("torch", "transformers")
+    title = WHERE[kind_of_device(arguments.device)]
+    command, where = "make accuracy", "on the CPU, with two gloo ranks where it is parallel"
+    if arguments.device == "cuda":
+        command = "python benchmarks/accuracy.py --device cuda"
+        where = "on GPUs, with two NCCL ranks where it is parallel"
+        if (described := os.environ.get(DESCRIBED_DEVICES)) is not None:
+            gpu = dict(one.split("=", 1) for one in described.split(";"))["name"]
+            where = f"as on {gpu} that was not there (docs/driverless.md), with two ranks where it is parallel"
+    if arguments.sample is not None:
+        command += f" --sample {arguments.sample} --seed {arguments.seed}"
     return {
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
+        "title": title,
+        "command": command,
+        "where": where,
         **{name: version(name) for name in names},
     }
 
 
-def selected(only: Sequence[str]) -> Iterator[Config]:
-    """Yield the configurations whose names hold all of these words."""
-    for config in full_matrix():
-        if set(only) <= set(config.name.split()):
-            yield config
+def page(arguments: argparse.Namespace) -> Path:
+    """Return the file that the table goes to."""
+    if arguments.device == "cpu":
+        return DOCUMENT
+    kind = kind_of_device(arguments.device)
+    return ROOT / "benchmarks" / "results" / f"accuracy-{kind}-{datetime.date.today().isoformat()}.md"
+
+
+def selected(arguments: argparse.Namespace) -> list[Config]:
+    """Return the configurations that are asked for: whose names hold all words, and of those perhaps a sample."""
+    found = [config for config in full_matrix(arguments.device) if set(arguments.only) <= set(config.name.split())]
+    return list(found if arguments.sample is None else sampled(found, arguments.sample, arguments.seed))
+
+
+def sampled(configs: Sequence[Config], count: int, seed: int) -> Iterator[Config]:
+    """Yield the few that hold every pair of choices, and as many others by a seed as make up the count."""
+    first = pairwise(configs)
+    yield from first
+    others = [config for config in configs if config not in set(first)]
+    yield from random.Random(seed).sample(others, min(max(count - len(first), 0), len(others)))
 
 
 def main() -> int:
@@ -152,17 +196,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=(), help="words that a configuration's name must hold")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, help="default: build/accuracy.jsonl, of CUDA accuracy-cuda.jsonl")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--sample", type=int, help="run so many: every pair of choices, and others by the seed")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-write", action="store_true", help="leave docs/accuracy.md alone")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    by_name = {config.name: config for config in full_matrix()}
+    arguments.results = arguments.results or (RESULTS if arguments.device == "cpu" else CUDA_RESULTS)
+    by_name = {config.name: config for config in full_matrix(arguments.device)}
     if arguments.work:
         digest, names = json.load(sys.stdin)
         work([by_name[name] for name in names], arguments.results, digest)
         return 0
     digest = code_digest()
-    wanted = list(selected(arguments.only))
+    wanted = selected(arguments)
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     done = read_results(arguments.results, digest)
     # First a few that touch everything, then those that take one process, then the rest in any order that is always the
@@ -174,8 +222,10 @@ def main() -> int:
     run_workers(missing, arguments, digest)
     rows = read_results(arguments.results, digest)
     found = [(config, rows[config.name]) for config in wanted if config.name in rows]
-    if not arguments.no_write and not arguments.only and found:
-        DOCUMENT.write_text(document(found, len(wanted), environment()), encoding="utf-8")
+    is_whole = not arguments.only and (arguments.sample is None or arguments.device != "cpu")
+    if not arguments.no_write and is_whole and found:
+        text = document(found, len(full_matrix()), environment(arguments))
+        page(arguments).write_text(text, encoding="utf-8")
     bad = [config.name for config, row in found if not row["is_exact"]]
     print(f"{len(found)} of {len(wanted)} ran, {len(bad)} not exact", *bad, sep="\n")
     return 1 if bad or len(found) < len(wanted) else 0

@@ -4,7 +4,9 @@
 
 Needs torch, a GPU and this repository with what it depends on; nothing is installed or fetched. Without a GPU it
 predicts all the same, compares in small with real runs on the CPU, and says what is not measured. The result goes to
-`benchmarks/results/predict-accuracy-DATE.md`. Exit status 1 says that nothing could be compared.
+`benchmarks/results/predict-accuracy-DATE.md`. On torch's CUDA code without a GPU (`memtrace/driverless/`) it compares
+as with a GPU, says so, and the result goes to `predict-accuracy-driverless-DATE.md`. Exit status 1 says that nothing
+could be compared.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
+
+from memtrace.driverless.environment import VARIABLE as DESCRIBED_DEVICES  # noqa: E402
+
 # The programs are run by path: they find memtrace as the launcher tells them, with one thread each.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -39,6 +44,7 @@ NEEDED = ("click", "numpy", "orjson", "pandas", "torch")
 BYTES_A_RUN = 16 * 1024**3
 """No configuration needs more of a GPU; so many of them run at the same time as have place."""
 ASKED_WITHOUT_GPU = "h100-80gb"
+IS_DRIVERLESS = DESCRIBED_DEVICES in os.environ
 NOT_RUN = "not run: no time left"
 FACTS = """
 import json, torch
@@ -129,7 +135,13 @@ def heading(facts: dict[str, Any] | None, seconds: float) -> list[str]:
         device = (
             f"{facts['name']}, {facts['bytes'] / 2**30:.1f} GiB, driver {driver}. torch {facts['torch']}, {runtime}"
         )
-    what = "on a GPU" if facts is not None else "the part that needs no GPU"
+    if facts is None:
+        what = "the part that needs no GPU"
+    elif IS_DRIVERLESS:
+        what = "torch's CUDA code without a GPU"
+        device = f"As on {device}: no kernel ran (docs/driverless.md)"
+    else:
+        what = "on a GPU"
     return [
         f"# Predictions against real runs: {what}, {datetime.date.today().isoformat()}",
         "",
@@ -162,7 +174,7 @@ def main() -> int:
     gpu = options_of(facts)
     cases = [case for case in all_cases() if set(args.only) <= set(case.name.split())]
     # Alone on the GPU, before anything else runs there.
-    beside = None if facts is None or not cases else beside_bytes(cases[0])
+    beside = None if facts is None or IS_DRIVERLESS or not cases else beside_bytes(cases[0])
     work = partial(on_cpu if facts is None else on_gpu, gpu=gpu)
     outcomes = run_all(work, cases, workers=args.workers or num_workers(facts), seconds=args.seconds)
     head = heading(facts, time.monotonic() - began)
@@ -174,7 +186,8 @@ def main() -> int:
     if args.no_write:
         print(page)
     else:
-        path = RESULTS / f"predict-accuracy-{datetime.date.today().isoformat()}.md"
+        name = "predict-accuracy-driverless" if IS_DRIVERLESS else "predict-accuracy"
+        path = RESULTS / f"{name}-{datetime.date.today().isoformat()}.md"
         path.write_text(page, encoding="utf-8")
         print(f"wrote {path.relative_to(ROOT)}")
     return 0 if any(one.real is not None for one in outcomes) else 1

@@ -1,12 +1,12 @@
 """How far inference is from the truth: recordings lose all that the hooks knew, and what is inferred is compared.
 
-    python benchmarks/blind.py [--recordings FOLDER] [--only NAME] [--no-write]
+    python benchmarks/blind.py [--recordings FOLDER] [--only NAME] [--device cuda] [--no-write]
 
 Every program is recorded with hooks (kept in FOLDER, if one is given, and not recorded again). Owners, saved tensors,
 steps, phases and scopes are then removed, and what inference makes of the rest is compared with what the hooks said,
 allocation by allocation. The targets are set for the first view; the others show less, and leave more unknown. The
-confusion matrix and the figures are written to `benchmarks/results/blind-<date>.md`. Exit status 1 says that a target
-was missed.
+confusion matrix and the figures are written to `benchmarks/results/blind-<date>.md`. CUDA needs two GPUs, or the
+stand-ins for two (`python -m memtrace.driverless.start --devices 2 -- …`). Exit status 1 says that a target was missed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.blindfold.compare import Comparison  # noqa: E402
 from benchmarks.blindfold.programs import programs, record  # noqa: E402
-from benchmarks.blindfold.views import VIEWS, View  # noqa: E402
+from benchmarks.blindfold.views import VIEWS, View, views_of  # noqa: E402
+from benchmarks.matrix.runs import WHERE, kind_of_device  # noqa: E402
 from memtrace.analysis.attribution.attribute import CATEGORIES  # noqa: E402
 from memtrace.store.reading.read import read_trace  # noqa: E402
 
@@ -42,18 +43,19 @@ Found = dict[str, dict[str, Comparison]]
 """Comparisons by name of the view, then by name of the recording."""
 
 
-def find(folder: Path, only: str) -> Found:
+def find(folder: Path, only: str, device: str) -> Found:
     """Record what is missing in a folder, and return how inference does on every recording and view."""
-    found: Found = {view.name: {} for view in VIEWS}
+    views = views_of(device)
+    found: Found = {view.name: {} for view in views}
     for program in programs():
         if only not in program.name:
             continue
-        ranks = read_trace(record(program, folder)).ranks
-        for rank in ranks:
+        ranks = read_trace(record(program, folder, device)).ranks
+        for number, rank in enumerate(ranks):
             name = program.name if len(ranks) == 1 else f"{program.name} rank {rank.rank}"
-            for view in VIEWS:
-                found[view.name][name] = view.compare(rank)
-            print(name, *(_pct(found[view.name][name].wrong_share) for view in VIEWS), flush=True)
+            for view in views:
+                found[view.name][name] = view.compare(rank, device if device == "cpu" else f"{device}:{number}")
+            print(name, *(_pct(found[view.name][name].wrong_share) for view in views), flush=True)
     return found
 
 
@@ -63,14 +65,15 @@ def meets_targets(comparisons: Sequence[Comparison]) -> bool:
     return statistics.median(shares) <= MAX_MEDIAN_WRONG and max(shares) <= MAX_WRONG
 
 
-def report(found: Found) -> str:
+def report(found: Found, device: str) -> str:
     """Return the page of results."""
-    return "\n".join([*_head(found), *(line for view in VIEWS for line in _view(view, found[view.name]))])
+    views = views_of(device)
+    return "\n".join([*_head(found, device), *(line for view in views for line in _view(view, found[view.name]))])
 
 
-def _head(found: Found) -> Iterator[str]:
+def _head(found: Found, device: str) -> Iterator[str]:
     first = list(found[VIEWS[0].name].values())
-    yield f"# Blind test of inference, {datetime.date.today().isoformat()}"
+    yield f"# Blind test of inference{WHERE[kind_of_device(device)]}, {datetime.date.today().isoformat()}"
     yield ""
     yield f"{len(first)} recordings, stripped of owners, saved tensors, steps, phases, scopes and windows. Shares of"
     yield "the peak. *Wrong*: a category other than the hooks'. *Unknown*: none, where the hooks have one."
@@ -78,7 +81,7 @@ def _head(found: Found) -> Iterator[str]:
     yield ""
     yield "| view | wrong, median | worst | unknown, median | worst | wrong bytes × lifetime, median | worst |"
     yield "|---|---|---|---|---|---|---|"
-    for view in VIEWS:
+    for view in views_of(device):
         figures = list(found[view.name].values())
         columns = (
             [one.wrong_share for one in figures],
@@ -130,19 +133,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--only", default="", metavar="NAME", help="programs whose name contains this; implies --no-write"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.recordings or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        found = find(folder, options.only)
+        found = find(folder, options.only, options.device)
     if not found[VIEWS[0].name]:
         parser.error(f"no program's name contains {options.only!r}")
-    page = report(found)
+    page = report(found, options.device)
     print(page)
     if not options.no_write and not options.only:
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"blind-{datetime.date.today().isoformat()}.md"
+        kind = kind_of_device(options.device)
+        name = "-".join(["blind", *([kind] if kind != "cpu" else []), datetime.date.today().isoformat()])
+        path = RESULTS / f"{name}.md"
         path.write_text(page + "\n", encoding="utf-8")
     return 0 if meets_targets(list(found[VIEWS[0].name].values())) else 1
 

@@ -75,9 +75,15 @@ class Compared:
         return sorted(rest.items(), key=lambda one: -one[0] * one[1])
 
 
-def requests_by_model(gpu: Gpu, engine: str, python: str) -> dict[str, Requests | str]:
-    """Return by name what each model asks for under an engine, or why it failed."""
-    command = (python, "-W", "ignore", str(ROOT / "benchmarks" / "programs" / "many_models.py"))
+def requests_by_model(
+    gpu: Gpu, engine: str, python: str, *, program: str = "many_models.py", names: Sequence[str] = ()
+) -> dict[str, Requests | str]:
+    """Return by name what each model of a program, or each that is named, asks for under an engine, or why it failed.
+
+    Raises:
+        MemtraceError: the program as a whole cannot be predicted.
+    """
+    command = (python, "-W", "ignore", str(ROOT / "benchmarks" / "programs" / program), *names)
     options = PredictOptions(
         gpu_name=gpu.name, gpu_bytes=gpu.memory_bytes, capability=gpu.capability, num_steps=0, engine=engine
     )

@@ -4,6 +4,9 @@ Runs the GPU tests, measures the overhead, holds predictions against runs, recor
 and compares the reports with what torch itself says. Installs nothing and needs no network; packages that are missing
 cost only the parts that use them. Each part has its own time limit, and a part that fails is a line in the results, not
 the end.
+
+`make gpu-driverless` runs the same on torch's CUDA code without a GPU (`memtrace/driverless/`): what hangs on the time
+of kernels is said not to be measured, and the results are marked.
 """
 
 from __future__ import annotations
@@ -23,10 +26,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from memtrace.driverless.environment import VARIABLE as DESCRIBED_DEVICES  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
 NOT_MEASURED = RESULTS / "gpu-not-measured.md"
 PACKAGES = ("click", "numpy", "orjson", "pandas", "pytest", "rich")
 DEADLINE_S = 570
+DRIVERLESS_TIMES = 6
+"""Without a GPU nobody lends one for ten minutes, and processors do what is left of its work: so many times as long."""
+NO_TIMES = (
+    "Not measured: no kernel runs on a GPU that is not there, so that a step takes only what its launches take, and "
+    "what a recording adds to that says nothing of a GPU."
+)
 EXPANDABLE = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 
 TRAIN = """
@@ -163,14 +176,16 @@ def lines_said(output: str) -> list[dict[str, Any]]:
 class Run:
     """The parts, the lines of their results, and the time that is left."""
 
-    def __init__(self, missing: list[str]) -> None:
+    def __init__(self, missing: list[str], *, is_driverless: bool) -> None:
         self.missing = missing
+        self.is_driverless = is_driverless
         self.lines: list[str] = []
-        self._ends = time.monotonic() + DEADLINE_S
+        self._times = DRIVERLESS_TIMES if is_driverless else 1
+        self._ends = time.monotonic() + DEADLINE_S * self._times
 
     def execute(self, command: list[str], *, limit_s: float, **options: Any) -> subprocess.CompletedProcess[str] | str:
         """Run a command within its limit and what is left; return what came of it, or why nothing did."""
-        left = min(limit_s, self._ends - time.monotonic())
+        left = min(limit_s * self._times, self._ends - time.monotonic())
         if left <= 1:
             return "not run: no time left"
         options["env"] = {**os.environ, "PYTHONPATH": _python_path(), **options.get("env", {})}
@@ -194,6 +209,9 @@ class Run:
 
     def overhead(self) -> None:
         """Measure the overhead on the GPU."""
+        if self.is_driverless:
+            self.lines += ["## Overhead", "", NO_TIMES, ""]
+            return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "overhead.md"
             options = ["--device", "cuda", "--seconds", "45", "--start-ups", "0", "--output", str(path)]
@@ -206,7 +224,8 @@ class Run:
 
     def predictions(self) -> None:
         """Hold predictions against runs; the page with all figures is a file of its own."""
-        result = self.execute([sys.executable, "benchmarks/accuracy_gpu.py", "--seconds", "150"], limit_s=220)
+        seconds = str(150 * self._times)
+        result = self.execute([sys.executable, "benchmarks/accuracy_gpu.py", "--seconds", seconds], limit_s=220)
         self.lines += ["## Predictions", "", "```", _tail(result, 40), "```", ""]
 
     def recordings(self) -> None:
@@ -317,7 +336,6 @@ def say_what_is_not_measured() -> None:
 
 def main() -> None:
     """Measure what there is a GPU for, and say what is not measured."""
-    sys.path.insert(0, str(ROOT))
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         print(f"Missing here, and the parts that need them are left out: {', '.join(missing)}")
@@ -325,21 +343,29 @@ def main() -> None:
     if facts is None:
         say_what_is_not_measured()
         return
-    run = Run(missing)
+    is_driverless = DESCRIBED_DEVICES in os.environ
+    run = Run(missing, is_driverless=is_driverless)
     for part in (run.recordings, run.predictions, run.tests, run.overhead):
         part()
-    head = [
-        f"# On a GPU, {date.today()}",
-        "",
-        f"{facts['gpu']}, {facts['memory']}; torch {facts['torch']}, Python {platform.python_version()}. "
-        f"Missing packages: {', '.join(missing) or 'none'}.",
-        "",
-    ]
-    text = "\n".join([*head, *run.lines])
+    text = "\n".join([*heading(facts, missing, is_driverless=is_driverless), *run.lines])
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"gpu-{date.today()}.md").write_text(text, encoding="utf-8")
-    NOT_MEASURED.unlink(missing_ok=True)
+    name = "gpu-driverless" if is_driverless else "gpu"
+    (RESULTS / f"{name}-{date.today()}.md").write_text(text, encoding="utf-8")
+    if not is_driverless:
+        NOT_MEASURED.unlink(missing_ok=True)
     print(text)
+
+
+def heading(facts: dict[str, str], missing: list[str], *, is_driverless: bool) -> list[str]:
+    """Return the first lines of the results."""
+    gpu = f"{facts['gpu']}, {facts['memory']}"
+    if is_driverless:
+        title = f"# `make gpu` without a GPU, {date.today()}"
+        gpu = f"As on {gpu}, which was not there: torch's own CUDA code, and no kernel (docs/driverless.md)"
+    else:
+        title = f"# On a GPU, {date.today()}"
+    about = f"{gpu}; torch {facts['torch']}, Python {platform.python_version()}."
+    return [title, "", f"{about} Missing packages: {', '.join(missing) or 'none'}.", ""]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import platform
 import random
 import sys
@@ -50,6 +51,7 @@ def loop(question: Question, grid: Grid, rows: list[int]) -> list[tuple[int, flo
             sequence=question.sequence,
             attention=question.attention,
             is_fused=True,
+            context=question.gpu.context,
         )
         layout = Layout(**{name: number[name] for name in ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero")})
         points = [one for is_last in (False, True) for one in moments(SPEC, run, layout, is_last=is_last, steady=True)]
@@ -99,7 +101,8 @@ def main() -> int:
     lines = [
         f"# Plan, {datetime.date.today()}",
         "",
-        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}.",
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"on one of {os.cpu_count()} cores at a load of {os.getloadavg()[0]:.1f}.",
         f"Llama 3 70B on {args.gpus} GPUs: {len(small):,} layouts, listed in {listing:.2f} s; evaluated {len(grid):,}.",
         "",
         "| | layouts a second | a layout |",

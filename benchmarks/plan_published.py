@@ -151,7 +151,11 @@ def memory_lines(scored: Sequence[Scored]) -> list[str]:
 
 
 def _memory(one: Scored) -> int:
+    """Return what is predicted of the memory that a run measured."""
     assert one.row is not None
+    if one.run.memory_stage == "first":
+        outside_torch = one.row.process_bytes - one.row.reserved_bytes
+        return sum(one.row.stages["first"].values()) - outside_torch
     kinds = {"peak": one.row.peak_bytes, "reserved": one.row.reserved_bytes, "process": one.row.process_bytes}
     return kinds[one.run.memory_kind]
 

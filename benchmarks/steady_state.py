@@ -1,16 +1,18 @@
 """How well the steady-state peak is predicted from the first step alone.
 
-    python benchmarks/steady_state.py [--only WORD] [--no-write]
+    python benchmarks/steady_state.py [--only WORD] [--device cuda] [--no-write]
 
 Each case is recorded over four steps. The recording is cut in the first step, or right after it; what is predicted
-from the rest stands beside the largest peak of steps 2 to 4. The table goes to `benchmarks/results/`. Exit status 1
-says that a prediction is off by more than 2 %, or below by more than 1 %, or that its range does not hold what was
-recorded. Where nothing in the cut recording can tell what the next step does, only the range counts.
+from the rest stands beside the largest peak of steps 2 to 4. The table goes to `benchmarks/results/`. CUDA needs two
+GPUs, or the stand-ins for two (`python -m memtrace.driverless.start --devices 2 -- …`). Exit status 1 says that a
+prediction is off by more than 2 %, or below by more than 1 %, or that its range does not hold what was recorded. Where
+nothing in the cut recording can tell what the next step does, only the range counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import os
 import platform
@@ -21,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.matrix.runs import Config, import_everything, record
+from benchmarks.matrix.runs import WHERE, Config, import_everything, kind_of_device, record
 from benchmarks.steady.cases import CASES, LAST_LINE, PROGRAM, Case
 from benchmarks.steady.compare import Comparison, compare
 from benchmarks.steady.cut import Cut
@@ -56,11 +58,12 @@ def measure(trace: Path) -> Row:
     return {cut: compare(rank, cut) for cut in Cut}
 
 
-def distributed(only: str, folder: Path) -> Iterator[tuple[Case, Path]]:
+def distributed(only: str, folder: Path, device: str) -> Iterator[tuple[Case, Path]]:
     """Yield runs of two ranks, each rank as a case."""
     for config in (config for config in DISTRIBUTED if only in config.name):
         untold = LAST_LINE if config.mode == "keep-grads" else frozenset()
-        traces = record(config, new_folder(folder, config.name.replace(" ", "_")), STEPS)
+        on_device = dataclasses.replace(config, device=device)
+        traces = record(on_device, new_folder(folder, config.name.replace(" ", "_")), STEPS)
         for rank, trace in enumerate(traces):
             yield Case(name=f"{config.name}, rank {rank} of 2", options="", untold=untold), trace
 
@@ -72,13 +75,16 @@ def new_folder(folder: Path, name: str) -> Path:
     return made
 
 
-def recordings(only: str, folder: Path) -> Iterator[tuple[Case, Path]]:
+def recordings(only: str, folder: Path, device: str) -> Iterator[tuple[Case, Path]]:
     """Yield the cases, each recorded when it is its turn; then what others recorded on GPUs without hooks."""
     import_everything()
     for number, case in enumerate(CASES):
         if only in case.name:
-            yield case, record(case, new_folder(folder, str(number)), STEPS, program=PROGRAM)[0]
-    yield from distributed(only, folder)
+            on_device = dataclasses.replace(case, options=f"{case.options} --device {device}")
+            yield case, record(on_device, new_folder(folder, str(number)), STEPS, program=PROGRAM)[0]
+    yield from distributed(only, folder, device)
+    if device != "cpu":
+        return
     for path in sorted(SNAPSHOTS.glob("gpt-train-3-steps-from-process-start-*.pickle")):
         if only in path.stem:
             yield Case(name=f"torch snapshot of a GPU, no hooks: {path.stem}", options=""), path
@@ -125,26 +131,29 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases with this in their name")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args(arguments)
     rows = []
     # One thread: buffers of threads then do not depend on the machine's cores. The runs inherit it.
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
-        for case, trace in recordings(options.only, Path(folder)):
+        for case, trace in recordings(options.only, Path(folder), options.device):
             rows.append((case, measure(trace)))
             print(table(rows[-1:])[-1], flush=True)
     today = datetime.date.today().isoformat()
     import torch
 
-    heading = [f"# The steady state predicted from the first step, {today}", ""]
+    kind = kind_of_device(options.device)
+    heading = [f"# The steady state predicted from the first step{WHERE[kind]}, {today}", ""]
     machine = (
         f"Torch {torch.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}."
     )
     lines = [*heading, *summary(rows), "", machine, "", *table(rows), ""]
     print("\n".join(lines))
     if not options.no_write:
-        RESULTS.joinpath(f"steady-state-{today}.md").write_text("\n".join(lines), encoding="utf-8")
+        name = "-".join(["steady-state", *([kind] if kind != "cpu" else []), today])
+        RESULTS.joinpath(f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
     return int(any(not is_met(case, cut, row[cut]) for case, row in rows for cut in Cut))
 
 

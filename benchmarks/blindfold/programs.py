@@ -111,8 +111,10 @@ def _program(name: str, arguments: Sequence[str], way: str) -> Program:
     return Program(name=name, command=(*prefix, *arguments))
 
 
-def record(program: Program, folder: Path) -> Path:
+def record(program: Program, folder: Path, device: str = "cpu") -> Path:
     """Return the trace of a program, recorded into a folder unless it is there already; several may share the folder.
+
+    On the `device` "cpu" or "cuda".
 
     Raises:
         RuntimeError: the program failed.
@@ -121,8 +123,9 @@ def record(program: Program, folder: Path) -> Path:
     if path.exists():
         return path
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    line = [sys.executable, "-m", "memtrace", "record", *program.options, "-o", str(own), "--device", "cpu", "--"]
-    ran = subprocess.run([*line, sys.executable, *program.command], capture_output=True, text=True, env=environment)
+    line = [sys.executable, "-m", "memtrace", "record", *program.options, "-o", str(own), "--device", device, "--"]
+    command = [*line, sys.executable, *program.command, "--device", device]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ran.returncode:
         own.unlink(missing_ok=True)
         raise RuntimeError(f"{program.name} failed:\n{ran.stderr[-2000:]}")

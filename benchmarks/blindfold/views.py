@@ -17,33 +17,47 @@ class View:
 
     name: str
     meaning: str
-    strip: Callable[[RankTrace], RankTrace]
-    """Takes away what the hooks knew."""
+    strip: Callable[[RankTrace, str], RankTrace]
+    """Takes away what the hooks knew, of a rank and a device."""
     on_accelerator: bool = False
     """Whether the recording is first translated to what an accelerator would have recorded."""
 
-    def compare(self, rank: RankTrace) -> Comparison:
-        """Return how far inference is from the exact answer of a rank recorded on the CPU."""
-        rank = as_on_accelerator(rank) if self.on_accelerator else rank
-        return compare(rank, self.strip(rank), DEVICE if self.on_accelerator else "cpu")
+    def compare(self, rank: RankTrace, device: str = "cpu") -> Comparison:
+        """Return how far inference is from the exact answer of a rank recorded on a device."""
+        if self.on_accelerator:
+            rank, device = as_on_accelerator(rank), DEVICE
+        return compare(rank, self.strip(rank, device), device)
 
 
 VIEWS = (
-    View(name="as recorded", meaning="events, stacks and annotations of the whole run", strip=as_recorded),
+    View(
+        name="as recorded",
+        meaning="events, stacks and annotations of the whole run",
+        strip=lambda rank, device: as_recorded(rank),
+    ),
     View(
         name="accelerator",
         meaning="translated to an accelerator: addresses of the caching allocator, no stacks in backward",
-        strip=as_recorded,
+        strip=lambda rank, device: as_recorded(rank),
         on_accelerator=True,
     ),
     View(
         name="accelerator, late",
         meaning="the same from the end of step 1 on: what lived then has no stack. Where gradients are never freed, "
         "only address order tells them from states: totals by category are right, which block is which may not be",
-        strip=lambda rank: late(rank, DEVICE),
+        strip=late,
         on_accelerator=True,
     ),
-    View(name="late", meaning="as recorded, from the end of step 1 on", strip=lambda rank: late(rank, "cpu")),
-    View(name="no stacks", meaning="events and annotations only", strip=without_stacks),
+    View(name="late", meaning="as recorded, from the end of step 1 on", strip=late),
+    View(
+        name="no stacks",
+        meaning="events and annotations only",
+        strip=lambda rank, device: without_stacks(rank),
+    ),
 )
 """The first is what the targets are set for."""
+
+
+def views_of(device: str) -> tuple[View, ...]:
+    """Return the views of recordings of the CPU, or of CUDA, which need not be translated to an accelerator."""
+    return tuple(view for view in VIEWS if device == "cpu" or not view.on_accelerator)

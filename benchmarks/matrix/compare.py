@@ -52,13 +52,13 @@ class Errors:
         return not any(owned) and is_close and not self.missed_outputs
 
 
-def compare(rank: RankTrace, owners: Path, saved: Path) -> Errors:
-    """Return the errors of one rank: its recording, and the two accounts of the same program run bare.
+def compare(rank: RankTrace, owners: Path, saved: Path, *, device: str = "cpu") -> Errors:
+    """Return the errors of one rank: its recording, and the two accounts of the same program run bare, on one device.
 
     Raises:
         RuntimeError: the recording has not the steps or forward passes that the program made.
     """
-    history = build_history(rank, "cpu", owns_marks=True)
+    history = build_history(rank, device, owns_marks=True)
     account, passes = _read(owners), _read(saved)
     levels, storages, tensors = _levels(history), *_owned(history)
     if not len(levels) == len(storages) == len(account):

@@ -15,10 +15,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Protocol
+
+from memtrace.driverless.environment import VARIABLE as DESCRIBED_DEVICES
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "train.py"
 MODELS = ("gpt", "resnet", "gpt2", "llama")
@@ -28,6 +30,8 @@ MODES = ("plain", "accumulate", "checkpoint", "keep-grads")
 PARALLEL = ("none", "ddp", "ddp-views", "fsdp2")
 NUM_RANKS = 2
 MAX_SECONDS = 180
+WHERE = {"cpu": "", "cuda": " on CUDA", "driverless": " on CUDA without a GPU"}
+"""What a heading says of the kind of device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,11 @@ class Config:
     mode: str
     parallel: str
     extra: tuple[str, ...] = ()
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
-        """A name for tables, unique among configurations."""
+        """A name for tables, unique among configurations of one device."""
         return " ".join((self.model, self.optimizer, self.precision, self.mode, self.parallel, *self.extra))
 
     @property
@@ -53,14 +58,14 @@ class Config:
 
     def arguments(self, steps: int) -> list[str]:
         """Return the program's arguments."""
-        names = ("model", "optimizer", "precision", "mode", "parallel")
+        names = ("model", "optimizer", "precision", "mode", "parallel", "device")
         given = [word for name in names for word in (f"--{name}", str(getattr(self, name)))]
         return [*given, "--steps", str(steps), *(("--extra", *self.extra) if self.extra else ())]
 
 
-def full_matrix() -> list[Config]:
+def full_matrix(device: str = "cpu") -> list[Config]:
     """Return every combination that torch can run, and the special cases."""
-    return [*combinations_of_all(), *special_cases()]
+    return [replace(config, device=device) for config in (*combinations_of_all(), *special_cases())]
 
 
 def combinations_of_all() -> list[Config]:
@@ -106,6 +111,11 @@ def _pairs(config: Config) -> set[tuple[object, ...]]:
     names = ("model", "optimizer", "precision", "mode", "parallel", "extra")
     values = [(name, getattr(config, name)) for name in names]
     return {(*one, *other) for one, other in combinations(values, 2)}
+
+
+def kind_of_device(device: str) -> str:
+    """Return "cpu", "cuda", or "driverless" where the GPU is not there."""
+    return "driverless" if device == "cuda" and DESCRIBED_DEVICES in os.environ else device
 
 
 def import_everything() -> None:

@@ -2,7 +2,8 @@
 
 Bytes are counted by distinct storage. `storage` is the bytes of the storages; `tensor` is numel × itemsize of the
 distinct tensors in them, which is less where a storage is padded. Everything is read where the program stands, from the
-objects that it holds: no hook, no address of memtrace's.
+objects that it holds: no hook, no address of memtrace's. Only tensors on the device that trains count: some optimizers
+keep the number of the step on the host.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class NoAccount:
 class OwnerAccount(NoAccount):
     """Counts parameters, buffers, gradients and optimizer states at the end of each step."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str) -> None:
         self._path = path
+        self._device = device
         self._steps: list[dict[str, dict[str, int]]] = []
 
     def end_step(self, models: Sequence[Any], optimizer: torch.optim.Optimizer) -> None:
@@ -49,10 +51,13 @@ class OwnerAccount(NoAccount):
         states = (value for state in optimizer.state.values() for value in state.values())
         self._steps.append(
             {
-                "parameter": bytes_of(parameters),
-                "buffer": bytes_of(buffer for model in models for buffer in model.buffers()),
-                "gradient": bytes_of(parameter.grad for parameter in parameters if parameter.grad is not None),
-                "optimizer_state": bytes_of(value for value in states if isinstance(value, Tensor)),
+                name: bytes_of(one for one in plain(tensors) if one.device.type == self._device)
+                for name, tensors in {
+                    "parameter": parameters,
+                    "buffer": (buffer for model in models for buffer in model.buffers()),
+                    "gradient": (parameter.grad for parameter in parameters if parameter.grad is not None),
+                    "optimizer_state": (value for value in states if isinstance(value, Tensor)),
+                }.items()
             }
         )
 
@@ -64,8 +69,9 @@ class OwnerAccount(NoAccount):
 class SavedAccount(NoAccount):
     """Counts, at the end of each forward pass, storages that nobody else owns: saved by autograd, or held as output."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str) -> None:
         self._path = path
+        self._device = device
         self._passes: list[dict[str, int]] = []
         self._saved: list[weakref.ref[Tensor]] = []
 
@@ -81,21 +87,24 @@ class SavedAccount(NoAccount):
 
     def end_forward(self, model: Any, inputs: tuple[Tensor, ...], outputs: Any) -> None:
         """Count, now, since a storage may have been emptied since it was saved (FSDP2 does)."""
-        owned = _storages([*model.parameters(), *model.buffers(), *inputs])
-        saved = _storages(tensor for reference in self._saved if (tensor := reference()) is not None)
-        unsaved = _storages(tensor for tensor in tree_leaves(outputs) if isinstance(tensor, Tensor))
+        owned = self._storages([*model.parameters(), *model.buffers(), *inputs])
+        saved = self._storages(tensor for reference in self._saved if (tensor := reference()) is not None)
+        unsaved = self._storages(tensor for tensor in tree_leaves(outputs) if isinstance(tensor, Tensor))
         self._passes.append({"saved": _sum_without(saved, owned), "outputs": _sum_without(unsaved, owned | saved)})
+
+    def _storages(self, tensors: Iterable[Tensor]) -> dict[int, int]:
+        return dict(storage_of(tensor) for tensor in plain(tensors) if tensor.device.type == self._device)
 
     def write(self) -> None:
         """Write one record a forward pass."""
         self._path.write_text(json.dumps(self._passes), encoding="utf-8")
 
 
-def make_account(*, owners: Path | None, saved: Path | None) -> NoAccount:
-    """Return the account that was asked for."""
+def make_account(device: str, *, owners: Path | None, saved: Path | None) -> NoAccount:
+    """Return the account of a device, "cpu" or "cuda", that was asked for."""
     if owners is not None:
-        return OwnerAccount(owners)
-    return SavedAccount(saved) if saved is not None else NoAccount()
+        return OwnerAccount(owners, device)
+    return SavedAccount(saved, device) if saved is not None else NoAccount()
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> dict[str, int]:
@@ -108,10 +117,6 @@ def bytes_of(tensors: Iterable[Tensor]) -> dict[str, int]:
             storages[address] = size
             views[address, tensor.storage_offset()] = tensor.numel() * tensor.element_size()
     return {"storage": sum(storages.values()), "tensor": sum(views.values())}
-
-
-def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
-    return dict(storage_of(tensor) for tensor in plain(tensors))
 
 
 def _sum_without(storages: dict[int, int], others: dict[int, int]) -> int:

@@ -9,13 +9,14 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._pytree import tree_map
 
 HIDDEN, LAYERS, HEADS, INNER, VOCABULARY = 256, 2, 4, 512, 4096
 BATCH, LENGTH, IMAGE = 4, 256, 96
@@ -87,7 +88,7 @@ class Case:
 
     name: str
     build: Callable[[], nn.Module]
-    batch: Callable[[], dict[str, torch.Tensor]]
+    batch: Callable[[], dict[str, Any]]
     dtype: torch.dtype | None = None
     autocast: torch.dtype | None = None
     optimizer: str = "AdamW"
@@ -208,8 +209,10 @@ def train(case: Case) -> None:
         def kernel() -> Any:
             return sdpa_kernel(getattr(SDPBackend, case.kernel or ""))
 
-    for _ in range(STEPS):
-        batch = {name: one.cuda() for name, one in case.batch().items()}
+    for step in range(STEPS):
+        # Both engines must see the same batch, and drop the same layers: they draw other numbers while they build.
+        torch.manual_seed(step)
+        batch = tree_map(_onto_gpu, case.batch())
         with kernel(), torch.autocast("cuda", dtype=case.autocast, enabled=case.autocast is not None):
             out = model(**batch)
             loss = out if isinstance(out, torch.Tensor) else out.loss
@@ -219,7 +222,11 @@ def train(case: Case) -> None:
         optimizer.zero_grad()
 
 
-def main() -> None:
+def _onto_gpu(one: Any) -> Any:
+    return one.cuda() if isinstance(one, torch.Tensor) else one
+
+
+def train_all(found: Iterable[Case]) -> None:
     """Train the cases that are named, or all; say of each, on a line, how many steps there were before and after it."""
     chosen, path = set(sys.argv[1:]), os.environ.get("MANY_MODELS_SAID")
     steps = [0]
@@ -229,18 +236,18 @@ def main() -> None:
 
     register_optimizer_step_post_hook(count)
     with open(path, "a", encoding="utf-8") if path else contextlib.nullcontext(sys.stdout) as said:
-        for case in cases():
+        for case in found:
             if chosen and case.name not in chosen:
                 continue
             first, problem = steps[0], ""
             try:
                 train(case)
             except Exception as error:
-                problem = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+                problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             gc.collect()
             torch.cuda.empty_cache()
             print(f"{case.name}\t{first}\t{steps[0]}\t{problem}", file=said, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    train_all(cases())

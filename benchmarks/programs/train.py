@@ -3,8 +3,8 @@
     python train.py --model gpt2 --optimizer adamw-fused --precision bf16 --mode checkpoint --parallel none
 
 The models are those of `samples/` and two of `transformers`, small and with random weights. With `--parallel`, run it
-under `torchrun` (two ranks on the CPU are enough). `--account FILE` and `--count-saved FILE` make the program count its
-own memory instead (see `account.py`); such a run must be bare.
+under `torchrun` (two ranks on the CPU are enough; with `--device cuda` each takes a GPU). `--account FILE` and
+`--count-saved FILE` make the program count its own memory instead (see `account.py`); such a run must be bare.
 """
 
 from __future__ import annotations
@@ -158,10 +158,12 @@ def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def draw_batch(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """Return random inputs and targets."""
+    """Return random inputs and targets, made on the host as a data loader makes them."""
     if args.model == "resnet":
-        return torch.randn(ROWS, 3, IMAGE, IMAGE), torch.randint(CLASSES, (ROWS,))
-    return torch.randint(VOCABULARY, (ROWS, SEQUENCE)), torch.randint(VOCABULARY, (ROWS, SEQUENCE))
+        inputs, targets = torch.randn(ROWS, 3, IMAGE, IMAGE), torch.randint(CLASSES, (ROWS,))
+    else:
+        inputs, targets = (torch.randint(VOCABULARY, (ROWS, SEQUENCE)) for _ in range(2))
+    return inputs.to(args.device), targets.to(args.device)
 
 
 def compute_loss(model: Any, inputs: Tensor, targets: Tensor, args: argparse.Namespace) -> tuple[Any, Tensor]:
@@ -176,7 +178,7 @@ def compute_loss(model: Any, inputs: Tensor, targets: Tensor, args: argparse.Nam
 def train(args: argparse.Namespace, account: Any) -> None:
     """Run the steps."""
     torch.manual_seed(0)
-    model: Any = parallelize(make_model(args), args)
+    model: Any = parallelize(make_model(args).to(args.device), args)
     optimizer = make_optimizer(model, args.optimizer)
     averages = [torch.optim.swa_utils.AveragedModel(model)] if "ema" in args.extra else []
     if "wrapped" in args.extra:
@@ -188,7 +190,7 @@ def train(args: argparse.Namespace, account: Any) -> None:
             inputs, targets = draw_batch(args)
             skips_reduction = args.parallel.startswith("ddp") and number + 1 < count
             with model.no_sync() if skips_reduction else contextlib.nullcontext():
-                with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None), account.forward():
+                with torch.autocast(args.device, dtype=dtype, enabled=dtype is not None), account.forward():
                     output, loss = compute_loss(model, inputs, targets, args)
                 account.end_forward(model, (inputs, targets), (output, loss))
                 (loss / count).backward()
@@ -210,6 +212,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=tuple(AUTOCAST), default="fp32", help="bf16 is autocast")
     parser.add_argument("--mode", choices=MODES, default="plain")
     parser.add_argument("--parallel", choices=PARALLEL, default="none")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--extra", nargs="*", choices=EXTRAS, default=())
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--account", help="count what is owned into this file; RANK in its name is a number")
@@ -223,7 +226,9 @@ def main() -> None:
     if args.parallel == "none":
         train_counted(args)
         return
-    torch.distributed.init_process_group("gloo")
+    if args.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("gloo" if args.device == "cpu" else "nccl")
     try:
         train_counted(args)
     finally:
@@ -239,7 +244,7 @@ def train_counted(args: argparse.Namespace) -> None:
     """Train, and write the account that was asked for."""
     import account
 
-    counter = account.make_account(owners=of_rank(args.account), saved=of_rank(args.count_saved))
+    counter = account.make_account(args.device, owners=of_rank(args.account), saved=of_rank(args.count_saved))
     train(args, counter)
     counter.write()
 

@@ -72,15 +72,16 @@ def make_model(args: argparse.Namespace) -> nn.Module:
 def draw_batch(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     """Return inputs and targets."""
     if args.model == "resnet":
-        return torch.randn(args.micro_batch, 3, args.sequence, args.sequence), torch.randint(10, (args.micro_batch,))
-    rows = torch.randint(args.vocabulary, (args.micro_batch, args.sequence + 1))
+        images = torch.randn(args.micro_batch, 3, args.sequence, args.sequence)
+        return images.to(args.device), torch.randint(10, (args.micro_batch,)).to(args.device)
+    rows = torch.randint(args.vocabulary, (args.micro_batch, args.sequence + 1)).to(args.device)
     return rows[:, :-1], rows[:, 1:]
 
 
 def train(args: argparse.Namespace) -> None:
     """Train."""
     torch.manual_seed(0)
-    model = make_model(args)
+    model = make_model(args).to(args.device)
     if args.checkpointing and hasattr(model, "gradient_checkpointing_enable"):
         model.gradient_checkpointing_enable()
     options: dict[str, Any] = {"lr": 1e-3, "weight_decay": args.weight_decay, **IMPLEMENTATIONS[args.implementation]}
@@ -93,7 +94,7 @@ def train(args: argparse.Namespace) -> None:
             optimizer.zero_grad(set_to_none=set_to_none)
         for _ in range(args.accumulation):
             inputs, targets = draw_batch(args)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
                 if args.model.startswith("hf-"):
                     outputs = model(input_ids=inputs, labels=inputs)
                     loss = outputs.loss
@@ -115,6 +116,7 @@ def parse_args() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=["gpt", "resnet", "hf-gpt2", "hf-llama"], default="gpt")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adamw")
     parser.add_argument("--implementation", choices=list(IMPLEMENTATIONS), default="default")
     parser.add_argument("--weight-decay", type=float, default=0.01)

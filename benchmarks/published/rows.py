@@ -30,6 +30,8 @@ class PublishedRun:
     """As the source measures it; `None` where it does not."""
     memory_kind: str = "reserved"
     """peak or reserved (of torch's allocator), or process (as nvidia-smi shows it)."""
+    memory_stage: str = "fullest"
+    """Which pipeline stage was measured: the fullest, or the first."""
 
 
 MPT = {
@@ -154,7 +156,10 @@ def small_tables(folder: Path) -> Iterator[PublishedRun]:
 
 
 def playbook(folder: Path) -> Iterator[PublishedRun]:
-    """Yield the Ultra-Scale Playbook's sweep: nanotron on H100, gradients added up in float32."""
+    """Yield the Ultra-Scale Playbook's sweep: nanotron on H100, gradients added up in float32.
+
+    Its table is written by rank 0, of the first stage (nanotron `log_throughput`), after four steps.
+    """
     for row in _rows(folder / "ultrascale_playbook.csv"):
         hidden, layers, heads, ffn = NANOTRON[row["model"]]
         cells = {"hidden": hidden, "layers": layers, "heads": heads, "ffn": ffn, "vocabulary": 131072}
@@ -167,6 +172,7 @@ def playbook(folder: Path) -> Iterator[PublishedRun]:
             tokens_per_second_per_gpu=float(row["tok_s_gpu"]) if row["tok_s_gpu"] else None,
             memory_bytes=round(float(row["mem_gb"]) * GIB) if row["mem_gb"] else None,
             memory_kind="peak",
+            memory_stage="first",
         )
 
 

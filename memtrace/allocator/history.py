@@ -133,10 +133,11 @@ def _pool_ids(segments: tuple[Segment, ...], action: IntArray, address: IntArray
     starts = np.array([segment.address for segment in segments], np.int64)
     ends = np.array([segment.end for segment in segments], np.int64)
     at = np.searchsorted(starts, address, side="right") - 1
+    lies_in = (at >= 0) & (address < ends[at])
     made = np.zeros(len(segments), np.int64)
-    for event in np.flatnonzero(action == SEGMENT_ALLOC):
+    for event in np.flatnonzero((action == SEGMENT_ALLOC) & lies_in):
         made[at[event]] = event
-    inside = (at >= 0) & (address < ends[at]) & (np.arange(len(address)) >= made[at])
+    inside = lies_in & (np.arange(len(address)) >= made[at])
     ids = [None if segment.pool_id == DEFAULT_POOL else segment.pool_id for segment in segments]
     return [ids[n] if known else None for n, known in zip(at.tolist(), inside.tolist(), strict=True)]
 

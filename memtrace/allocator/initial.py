@@ -61,6 +61,10 @@ class InitialBlock:
     is_pending: bool
     slack: int = 0
     """Bytes by which the block may be larger than `size`."""
+    told: int = 0
+    """Bytes by which it is, where an alloc tells."""
+    told_at: int | None = None
+    """The first alloc that starts right behind it while it is in use; `None` if there is none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,8 +80,8 @@ class Initial:
     """What was inferred: by address of a block, the bytes by which it is larger than its request."""
     at_least: set[int] = field(default_factory=set)
     """Blocks of which that is only a lower bound: the free block behind them was too short for a request."""
-    older: list[tuple[int, int]] = field(default_factory=list)
-    """What was inferred: addresses of two segments, of which the first is the older one."""
+    older: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    """What was inferred: address of a segment, and of those that are younger."""
 
 
 def find_initial(history: History, settings: Settings) -> Initial:
@@ -90,6 +94,7 @@ def find_initial(history: History, settings: Settings) -> Initial:
     blocks = _blocks_of_segments(segments, _used_blocks(history))
     for segment, used in zip(segments, blocks, strict=True):
         _size_blocks(segment, used, settings)
+    _look_behind(history, [block for used in blocks for block in used if block.slack])
     return Initial(segments=segments, blocks=blocks, fronts=find_fronts(history, segments, settings))
 
 
@@ -231,13 +236,36 @@ def _size_blocks(segment: Segment, blocks: list[InitialBlock], settings: Setting
                 block.slack = min(SMALL_SIZE, gap - SMALL_SIZE - MIN_BLOCK)
 
 
+def _look_behind(history: History, blocks: list[InitialBlock]) -> None:
+    """Note which allocs start behind blocks whose size is not known, while they are in use. Affects: the blocks.
+
+    What lies within 1 MiB behind a block of the large pool starts right behind it: no block of that pool is so small
+    as to lie between them. The replay looks at this only where it has failed to predict an alloc.
+    """
+    if not blocks:
+        return
+    allocs = np.flatnonzero(history.action == ALLOC)
+    by_address = allocs[np.argsort(history.address[allocs], kind="stable")]
+    starts = history.address[by_address]
+    completed = np.flatnonzero(history.action == FREE_COMPLETED)
+    addresses, first = np.unique(history.address[completed], return_index=True)
+    freed_at = dict(zip(addresses.tolist(), completed[first].tolist(), strict=True))
+    for block in blocks:
+        least = block.address + block.size
+        low, high = np.searchsorted(starts, [least, least + block.slack + 1])
+        at = int(by_address[low:high].min(initial=len(history.action)))
+        if at < freed_at.get(block.address, len(history.action)):
+            block.told, block.told_at = int(history.address[at]) - least, at
+
+
 def ages(initial: Initial) -> dict[int, int] | None:
     """Return the rank of each segment by age: as it was inferred, else by address. `None` if that is a circle."""
     younger_than: dict[int, set[int]] = {}
     waits_for: Counter[int] = Counter()
-    for older, younger in set(initial.older):
-        younger_than.setdefault(older, set()).add(younger)
-        waits_for[younger] += 1
+    for older, all_younger in initial.older:
+        known = younger_than.setdefault(older, set())
+        waits_for.update(set(all_younger) - known)
+        known.update(all_younger)
     ready = [segment.address for segment in initial.segments if not waits_for[segment.address]]
     heapify(ready)
     ranks: dict[int, int] = {}
@@ -251,14 +279,18 @@ def ages(initial: Initial) -> dict[int, int] | None:
     return ranks if len(ranks) == len(initial.segments) else None
 
 
+def made_of(rank: int, ranks: dict[int, int]) -> int:
+    """Return `Block.made` of what a segment of this rank holds: older than all that will be made."""
+    return (rank - len(ranks)) << ABOVE_ADDRESSES
+
+
 def build(initial: Initial, settings: Settings, driver: Driver) -> Allocator:
     """Return an allocator in the initial state."""
     allocator = Allocator(settings, driver, has_limit=True)
     ranks = (ages(initial) if settings.equal_sizes == OLDEST_SEGMENT else None) or {}
     for segment, blocks in zip(initial.segments, initial.blocks, strict=True):
         pool = allocator.pools(segment.pool_id)[not segment.is_small]
-        # Older than all that will be made.
-        made = (ranks[segment.address] - len(ranks)) << ABOVE_ADDRESSES if ranks else 0
+        made = made_of(ranks[segment.address], ranks) if ranks else 0
         block = Block(segment.address, segment.size, pool, segment.stream, made=made)
         if segment.is_expandable:
             block = _mapped_range(allocator, segment, initial)

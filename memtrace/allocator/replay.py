@@ -51,7 +51,7 @@ from memtrace.allocator.repeats import find_repeat, repeat_values, state_key
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
 from memtrace.allocator.sizes import SMALL_SIZE, rounded_sizes, rounding
-from memtrace.allocator.slack import infer_age, infer_slack, open_blocks
+from memtrace.allocator.slack import Told, infer_age, infer_slack, open_blocks
 from memtrace.allocator.state import state_of
 from memtrace.allocator.unsure import unsure_levels
 from memtrace.schema.names import DEFAULT_POOL
@@ -61,6 +61,8 @@ _UNKNOWN_SETTING = "a setting that the recording does not hold, as a memory limi
 _UNKNOWN_BLOCK = "the size of a block that was in use before the history, or a setting that the recording does not hold"
 _MAX_PASSES = 12
 """Replays with ever more inferred blocks; what is still wrong then is a mismatch."""
+_MAX_IN_VAIN = 2
+"""Of them, those in a row that leave as much unexplained as the best before."""
 _MAX_SETTLING = 4
 """Periods after which the model has to be where it was one before, if repeated events are not to be replayed."""
 
@@ -142,18 +144,20 @@ def state_at(rank: RankTrace, device: str, row: int) -> AllocatorState | None:
 def _with_inference(prepared: Prepared, *, infer_until: int) -> Replayer:
     """Return the replay with everything inferred that can be. Affects: `initial.extra`."""
     told_by: dict[int, int] = {}
-    effort, fewest = Effort(len(prepared.history.rows)), len(prepared.history.rows) + 1
+    effort, fewest, num_in_vain = Effort(len(prepared.history.rows)), len(prepared.history.rows) + 1, 0
     for _ in range(_MAX_PASSES):
         replayer = Replayer(prepared, infer_until=infer_until, effort=effort)
         replayer.run()
         if replayer.given_up_at is not None or not replayer.told_by:
             break
         told_by |= replayer.told_by
-        # What is inferred is to explain what was not: where as much is left of that, one more pass will not do it.
+        # What is inferred is to explain what was not. One pass may tell of a thing that only the next can use: where
+        # as much is left after that, one more will not do it.
         unexplained = len(replayer.wrong)
-        if unexplained >= fewest:
+        num_in_vain = num_in_vain + 1 if unexplained >= fewest else 0
+        if num_in_vain > _MAX_IN_VAIN:
             break
-        fewest = max(unexplained, 1)
+        fewest = min(fewest, max(unexplained, 1))
     replayer.told_by = told_by
     return replayer
 
@@ -334,18 +338,23 @@ class Replayer:
         stream = int(self.history.stream[at])
         told = None
         if at < self.infer_until:
-            told = infer_slack(allocator, self.initial, self._unsure, size=size, predicted=block, recorded=recorded)
-            if told is None:
-                told = infer_age(allocator, self.initial, size=size, predicted=block, recorded=recorded)
+            told = self._explained(at, block, size, address=recorded)
         if told is None:
             chosen = "finds no free block" if predicted is None else f"takes {predicted:#x}"
             self._diverge(at, chosen, f"has {recorded:#x} for {requested} bytes", _UNKNOWN_BLOCK)
         else:
-            if told < 0 or told in self.told_by:
+            if told.about < 0 or told.about in self.told_by:
                 self._effort.look_at(num_free_blocks(allocator))
-            self.told_by[told] = at
+            self.told_by[told.about] = told.by
             self.explained.add(at)
         return adopt(allocator, recorded, size, requested, stream)
+
+    def _explained(self, at: int, predicted: Block | None, size: int, *, address: int) -> Told | None:
+        """Return what of the initial state explains that an alloc is at this address, if that can be inferred."""
+        until = self.infer_until
+        state = (self.allocator, self.initial, self._unsure)
+        found = infer_slack(*state, at=at, until=until, size=size, predicted=predicted, recorded=address)
+        return found or infer_age(*state, at=at, size=size, predicted=predicted, recorded=address)
 
     def _diverge(self, at: int, expected: str, recorded: str, cause: str) -> None:
         self.wrong.add(at)

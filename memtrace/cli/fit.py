@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.options.numbers import COUNT, GpuName, Size
+from memtrace.cli.predicting.engine import AUTO, ENGINES
 
 if TYPE_CHECKING:
     from memtrace.forecast.fitting.results import FitRun, Measured
     from memtrace.forecast.fitting.search import Question
     from memtrace.forecast.gpus import Gpu
+    from memtrace.forecast.prediction.results import Engine
 
 EXIT_NOTHING_FITS = 3
 PLACE = "{mbs}"
@@ -29,6 +31,7 @@ LEAST_STEPS = 3
 @click.option(
     "--predict", "is_predicted", is_flag=True, help="Predict each run, without the GPU that --gpu or --capacity names."
 )
+@click.option("--engine", type=click.Choice(ENGINES), default=AUTO, show_default=True, help="With --predict: as there.")
 @click.option("--min", "smallest", type=COUNT, default=1, show_default=True, help="Smallest to try.")
 @click.option("--max", "largest", type=COUNT, help="Largest to try.")
 @click.option("--multiple", type=COUNT, default=1, show_default=True, help="Try multiples of this only.")
@@ -67,7 +70,7 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     """
     from dataclasses import replace
 
-    from memtrace.cli.fitting.predicted import gpu_of, predict_run
+    from memtrace.cli.fitting.predicted import engine_of, gpu_of, predict_run
     from memtrace.cli.fitting.recorded import measure_run
     from memtrace.cli.fitting.state import State
     from memtrace.errors import OutputError
@@ -85,19 +88,20 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
         capacity_bytes=_capacity(options["capacity"], options["gpu"]),
     )
     gpu = gpu_of(options["capacity"], options["gpu"]) if options["is_predicted"] else None
+    engine = None if gpu is None else engine_of(options["engine"], command, gpu)
     output = output or Path(f"memtrace-fit-{script_name(command)}.json")
     check_output(output, force=options["force"])
-    state = State.open(output, _search(command, question, options["steps"], gpu), force=options["force"])
+    state = State.open(output, _search(command, question, options["steps"], gpu, engine), force=options["force"])
     for size, _ in state.runs:
         click.echo(f"micro-batch {size}: measured before", err=True)
 
     def measured(size: int) -> Measured:
         words = [word.replace(PLACE, str(size)) for word in command]
         log = output.with_name(f"{output.name}.log")
-        if gpu is None:
+        if gpu is None or engine is None:
             state.add(size, measure_run(words, size, options["steps"], log=log))
         else:
-            state.add(size, predict_run(words, size, options["steps"], gpu, log=log))
+            state.add(size, predict_run(words, size, options["steps"], gpu, engine, log=log))
         return state.runs[-1][1]
 
     def say(found: FitRun) -> None:
@@ -105,7 +109,8 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
 
     try:
         result = find_fit(question, measured, done=tuple(state.runs), on_run=say)
-        result = replace(result, source="recorded" if gpu is None else "predicted")
+        if engine is not None:
+            result = replace(result, source="predicted", engine=engine.name)
     except KeyboardInterrupt:
         click.echo(f"\n{len(state.runs)} runs are kept: the same command goes on after them.", err=True)
         raise
@@ -130,9 +135,12 @@ def _capacity(capacity: int | None, gpu: str | None) -> int | None:
     return capacity if gpu is None else gpu_named(gpu).memory_bytes
 
 
-def _search(command: tuple[str, ...], question: Question, num_steps: int, gpu: Gpu | None) -> dict[str, Any]:
+def _search(
+    command: tuple[str, ...], question: Question, num_steps: int, gpu: Gpu | None, engine: Engine | None
+) -> dict[str, Any]:
     """Return what must be the same for measurements to be of use again. Another capacity judges the same runs anew."""
     sizes = {"min": question.smallest, "max": question.largest, "multiple": question.multiple}
     # A program may do other things on another GPU; what was recorded does not hang on the one that was asked about.
     predicted = None if gpu is None else gpu.name
-    return {"command": list(command), "steps": num_steps, "predict": predicted, **sizes}
+    by = {} if engine is None else {"engine": engine.name}
+    return {"command": list(command), "steps": num_steps, "predict": predicted, **by, **sizes}

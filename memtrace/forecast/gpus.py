@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from memtrace.schema.cuda_context import USUAL_CONTEXT, Context, context_of
-from memtrace.schema.gpu_cards import CARDS, is_amd, memory_named
+from memtrace.schema.gpu_cards import CARDS, card_named, is_amd, memory_named
 from memtrace.schema.gpu_data_sheets import peak_flops
 
 _GB_S = 10**9
@@ -139,7 +139,7 @@ def gpu_named(text: str) -> Gpu:
     Raises:
         MemtraceError: it is neither.
     """
-    name = text.strip().lower()
-    if name in GPUS:
+    name = card_named(text)
+    if name is not None:
         return GPUS[name]
     return replace(GPUS["a100-80gb"], name=text, memory_bytes=memory_named(text))

@@ -13,6 +13,7 @@ from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.parts import who_am_i as ranks
+from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.own_file import OwnFile
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.parts.status import Status
@@ -76,7 +77,7 @@ class Recorder:
     def __init__(self, torch: Any, options: RecordOptions) -> None:
         self._torch = torch
         self._options = options
-        self._pid = os.getpid()
+        self._pid = system.getpid()
         self._finished = False
         self._forking = False
         self._start_ns = time_ns()
@@ -129,7 +130,7 @@ class Recorder:
 
     def finish(self) -> None:
         """Write what is left and the end record, and remove every hook. Safe to call twice, and from `atexit`."""
-        if self._finished or os.getpid() != self._pid:
+        if self._finished or system.getpid() != self._pid:
             return
         with self._guard.quiet():
             # Each whatever became of the one before: the end record says that the program ended in order.
@@ -209,7 +210,7 @@ class Recorder:
 
     def before_fork(self) -> None:
         """Stop a running profiler: a forked child that inherits one ends in a segmentation fault."""
-        if not self._finished and os.getpid() == self._pid and self._sources.blocks_fork():
+        if not self._finished and system.getpid() == self._pid and self._sources.blocks_fork():
             with self._guard.quiet():
                 self._window.drain("fork", resume=False)
             self._forking = True

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.torch_side.patches import Patches, forget_frame, hide_from_warnings, stand_for_builtin
 from memtrace.schema.records import UNRECORDED_SUFFIX
 
@@ -43,12 +44,12 @@ def tell_of_training(torch: Any, parts_dir: str) -> None:
     told: set[int] = set()
 
     def stepped(*_args: Any) -> None:
-        if is_compiling() or os.getpid() in told:
+        if is_compiling() or system.getpid() in told:
             return
-        told.add(os.getpid())
+        told.add(system.getpid())
         try:
-            path = os.path.join(parts_dir, f"{os.getpid()}{UNRECORDED_SUFFIX}")
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+            path = os.path.join(parts_dir, f"{system.getpid()}{UNRECORDED_SUFFIX}")
+            system.close(system.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         except OSError:
             # A daemon that outlives the recording.
             return
@@ -110,8 +111,8 @@ def _is_in_function_of_worker() -> bool:
 def _when_function_has_ended(end: Callable[[], None]) -> None:
     from multiprocessing.util import Finalize
 
-    pid = os.getpid()
-    Finalize(None, lambda: end() if os.getpid() == pid else None, exitpriority=_RANK_LAST)
+    pid = system.getpid()
+    Finalize(None, lambda: end() if system.getpid() == pid else None, exitpriority=_RANK_LAST)
 
 
 def _nothing() -> None:

@@ -112,6 +112,17 @@ CARDS = {
 """By the name that `--gpu` takes."""
 
 
+def card_named(text: str) -> str | None:
+    """Return the name of the card that a text names, whole or by its family where that has one card.
+
+    >>> card_named("GB200"), card_named(" h100-80gb"), card_named("h100"), card_named("24GiB")
+    ('gb200-186gb', 'h100-80gb', None, None)
+    """
+    name = text.strip().lower()
+    family = [one for one in CARDS if one.startswith(f"{name}-")]
+    return name if name in CARDS else family[0] if len(family) == 1 else None
+
+
 def memory_named(text: str) -> int:
     """Return the bytes of a GPU that is named, or of a size such as "24GiB".
 
@@ -121,9 +132,10 @@ def memory_named(text: str) -> int:
     Raises:
         MemtraceError: it is neither.
     """
+    card = card_named(text)
+    if card is not None:
+        return CARDS[card].memory_bytes
     name = text.strip().lower()
-    if name in CARDS:
-        return CARDS[name].memory_bytes
     try:
         return parse_size(text)
     except MemtraceError as error:

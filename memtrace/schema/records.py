@@ -56,7 +56,6 @@ CHUNK_END = "chunk_end"
 PACKED = "int64"
 """Key of an object that stands for a column of integers: base64 of their little-endian 64-bit words."""
 
-MAIN_KINDS = frozenset({HEADER, FACTS, DEVICE, OPTIMIZER, BUCKET, STEP, WARNING, LOST, END})
 CHUNK_TABLES = (
     *("frames", "stacks", "events", "phases", "scopes", "owners", "saved"),
     *("keepers", "replica_forwards", "reducer_timings", "own_work", "annotations"),

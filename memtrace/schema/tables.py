@@ -478,6 +478,21 @@ RANK_HEADER: tuple[Field, ...] = (
     ),
     Field(name="allocator_settings", kind="object", meaning="settings of the caching allocator as torch reports them"),
     Field(name="autocast_dtypes", kind="list of strings", meaning="dtypes seen under autocast"),
+    Field(
+        name="num_alloc_retries",
+        kind="int",
+        meaning="of a driverless prediction: how often the allocator gave cached memory back to make room",
+    ),
+    Field(
+        name="cudnn_benchmark",
+        kind="bool",
+        meaning="of a prediction: whether cuDNN was to try the algorithms of each convolution (cudnn.benchmark)",
+    ),
+    Field(
+        name="largest_unfolded_bytes",
+        kind="int",
+        meaning="of a driverless prediction: the largest input of a convolution, unfolded to a matrix",
+    ),
     Field(name="uses_grad_scaler", kind="bool", meaning="whether a gradient scaler was used"),
     Field(name="keeps_gradients", kind="bool", meaning="whether zero_grad(set_to_none=False) was called"),
     Field(

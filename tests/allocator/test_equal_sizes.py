@@ -128,6 +128,14 @@ def test_an_address_is_of_a_private_pool_only_since_its_segment_was_made(tmp_pat
     assert replay_device(rank, "cuda:0").fidelity.is_exact
 
 
+def test_a_segment_that_was_made_later_and_is_gone_says_nothing_of_the_pool_below_it(tmp_path: Path) -> None:
+    events = [event("segment_alloc", LOW, 20 * MIB), event("alloc", LOW, SIZE)]
+    events += [event("segment_alloc", HIGH, 20 * MIB), event("segment_free", HIGH, 20 * MIB)]
+    pools = read_history(recorded(tmp_path, events, [segment(LOW, (1, 0), SIZE)]), "cuda:0").pool_ids
+    assert pools is not None
+    assert [one is not None for one in pools] == [True, True, False, False]
+
+
 def test_which_segment_is_older_is_inferred_where_a_history_starts_late(tmp_path: Path) -> None:
     """Both segments were there before; the program takes the one of the higher address, again and again."""
     events = []
@@ -145,3 +153,77 @@ def test_a_contradiction_about_ages_is_no_inference(tmp_path: Path) -> None:
         events += [event(action, address, SIZE) for action in ("alloc", "free_requested", "free_completed")]
     rank = recorded(tmp_path, events, [segment(LOW), segment(HIGH)])
     assert not replay_device(rank, "cuda:0").fidelity.is_exact
+
+
+def many(count: int) -> list[int]:
+    """Addresses of segments that were there before, the oldest of which is the highest."""
+    return [HIGH + 20 * MIB * number for number in range(count)]
+
+
+def test_an_alloc_tells_that_its_segment_is_older_than_all_that_would_have_done(tmp_path: Path) -> None:
+    addresses, events = many(16), []
+    for _ in range(3):
+        events += [event("alloc", address, SIZE) for address in reversed(addresses)]
+        for address in addresses:
+            events += [event(action, address, SIZE) for action in ("free_requested", "free_completed")]
+    fidelity = replay_device(recorded(tmp_path, events, [segment(one) for one in addresses]), "cuda:0").fidelity
+    assert fidelity.is_exact
+    # Each but the last of the first round tells of its segment; nothing of the rounds after it is left to tell.
+    assert fidelity.num_inferred_blocks == len(addresses) - 1
+    assert fidelity.allocations_matched == fidelity.allocations - fidelity.num_inferred_blocks
+
+
+LENT = 12 * MIB
+"""A block that is in use before the history, with 20 MiB behind it that are free."""
+
+
+def beside_a_lent_block(tmp_path: Path, *, behind: int | None) -> RankTrace:
+    """A recording in which 20 MiB behind a block of unknown size are passed over for a segment of 20 MiB.
+
+    `behind` says how many bytes behind the block's request an alloc starts later, if one does. Then it is freed.
+    """
+    events = [event("alloc", HIGH, SIZE)]
+    front: dict[str, Any] = {"address": LOW, "size": LENT, "requested_size": 0, "state": "inactive", "frames": []}
+    rest = {**front, "address": LOW + LENT, "size": 20 * MIB}
+    if behind is not None:
+        address, size = LOW + LENT + behind, SIZE - behind
+        events += [event("alloc", address, size)]
+        front["size"] = LENT + behind
+        rest |= {"address": address, "size": 20 * MIB - behind, "requested_size": size, "state": "active_allocated"}
+    else:
+        front["size"] = LENT + 20 * MIB
+    events += [event(action, LOW, LENT) for action in ("free_requested", "free_completed")]
+    used = 0 if behind is None else rest["size"]
+    whole = {**segment(LOW), "total_size": LENT + 20 * MIB, "allocated_size": used, "active_size": used}
+    whole["blocks"] = [front] if behind is None else [front, rest]
+    return recorded(tmp_path, events, [whole, segment(HIGH, used=SIZE)])
+
+
+def test_free_memory_is_not_short_where_an_alloc_later_has_all_of_it(tmp_path: Path) -> None:
+    replay = replay_device(beside_a_lent_block(tmp_path, behind=0), "cuda:0")
+    assert replay.fidelity.is_exact, str(replay.fidelity.first_divergence)
+    # The first alloc told that the higher segment is the older one; the second one was predicted.
+    assert (replay.fidelity.allocations_matched, replay.fidelity.num_inferred_blocks) == (1, 1)
+    assert replay.start is not None
+    assert replay.start.allocated_bytes == LENT
+
+
+def test_free_memory_is_as_short_as_a_later_alloc_tells(tmp_path: Path) -> None:
+    short = MIB - 512
+    replay = replay_device(beside_a_lent_block(tmp_path, behind=short), "cuda:0")
+    assert replay.fidelity.is_exact, str(replay.fidelity.first_divergence)
+    # The second alloc told the size of the block, and so the first one was predicted.
+    assert (replay.fidelity.allocations_matched, replay.fidelity.num_inferred_blocks) == (1, 1)
+    assert replay.start is not None
+    assert replay.start.allocated_bytes == LENT + short
+
+
+def test_how_short_free_memory_was_that_nothing_was_put_into_is_not_known(tmp_path: Path) -> None:
+    replay = replay_device(beside_a_lent_block(tmp_path, behind=None), "cuda:0")
+    assert replay.fidelity.is_exact, str(replay.fidelity.first_divergence)
+    assert replay.num_unsure_blocks == 1
+    assert replay.start is not None
+    # The remainder that explains the first alloc, and up to 1 MiB that nothing tells of.
+    least = replay.start.allocated_bytes
+    assert least == LENT + (20 * MIB - SIZE) + 512
+    assert least + replay.unsure_start_bytes == LENT + MIB

@@ -130,7 +130,8 @@ def test_a_run_that_died_or_of_which_ranks_are_missing_never_passes() -> None:
 @given(st.tuples(*[SIZES] * 4), st.integers(0, 100))
 def test_a_baseline_allows_each_figure_its_share_of_the_peak(sizes: tuple[int, int, int, int], tolerance: int) -> None:
     weight_a, more_a, weight_b, more_b = sizes
-    result = check(report(weight_b, more_b), baseline=report(weight_a, more_a), tolerance_pct=tolerance)
+    ran, baseline = report(weight_b, more_b), report(weight_a, more_a)
+    result = check(ran, baseline=baseline, tolerance_pct=tolerance)
     assert result.baseline is not None
     peak = weight_a + more_a
     limit = (peak * tolerance + 50) // 100
@@ -145,13 +146,9 @@ def test_a_baseline_allows_each_figure_its_share_of_the_peak(sizes: tuple[int, i
     assert result.baseline.verdict == (
         "WORSE" if not result.passed else "BETTER" if -growth["peak"] > limit else "SAME"
     )
-    every = check(
-        report(weight_b, more_b), baseline=report(weight_a, more_a), tolerance_pct=tolerance, gates=["categories"]
-    )
+    every = check(ran, baseline=baseline, tolerance_pct=tolerance, gates=["categories"])
     assert every.passed == all(delta <= limit for delta in growth.values())
-    one = check(
-        report(weight_b, more_b), baseline=report(weight_a, more_a), tolerance_pct=tolerance, gates=["parameter"]
-    )
+    one = check(ran, baseline=baseline, tolerance_pct=tolerance, gates=["parameter"])
     assert one.passed == all(growth[name] <= limit for name in ("peak", "parameter"))
 
 

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 import pytest
 
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.faults.kept_for_steps import kept_for_steps
 from memtrace.analysis.results.report import Finding
+from memtrace.schema.names import Category
 from tests.analysis.test_leaks import KIB, Kept, loop
+
+MIB = 1024 * KIB
 
 
 def epochs(length: int, *, number: int, num_bytes: int = 100 * KIB, last: int | None = None) -> list[Kept]:
@@ -55,3 +59,14 @@ def test_what_an_epoch_keeps_is_told_with_the_most_that_was_live(recorded: list[
 @pytest.mark.parametrize("recorded", [None, [1, 2, 3, 11, 12]], ids=["all", "with a gap"])
 def test_what_is_kept_otherwise_is_not_told(things: list[Kept], recorded: list[int] | None) -> None:
     assert found_in([*things, Kept(400 * KIB, 0, line=2, stack=len(things))], num_steps=12, recorded=recorded) is None
+
+
+def test_a_workspace_of_a_library_is_no_part_of_what_it_is_most_of() -> None:
+    beside = Kept(8 * MIB, None, first=1, last=1, line=3, stack=13)
+    rank = loop([*epochs(6, number=2, num_bytes=MIB), Kept(150 * KIB, 0, line=2, stack=12), beside], num_steps=12)
+    history = build_history(rank, "cpu", owns_marks=False)
+    assert kept_for_steps(Case(history)) is None
+    history.attribution.category[history.lifetimes.size_bytes == 8 * MIB] = CATEGORIES.index(Category.WORKSPACE)
+    found = kept_for_steps(Case(history))
+    assert found is not None
+    assert found.saves_bytes < Case(history).peak_bytes / 2

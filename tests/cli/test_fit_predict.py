@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from memtrace.cli import group
-from memtrace.forecast.fitting.predicted_trials import measure_predicted
-from memtrace.forecast.gpus import gpu_named
+from memtrace.forecast.fitting.predicted_trials import measure_driverless, measure_predicted
+from memtrace.forecast.gpus import Gpu, gpu_named
+from memtrace.forecast.prediction.judge import placed_trace
 from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.schema.options import PredictOptions
+from memtrace.schema.predicted import DRIVERLESS, META
 from memtrace.store.trace import Trace
 from tests.conftest import RunMemtrace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
@@ -44,7 +47,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, Pred
 
 
 def invoke(*args: str | int) -> Result:
-    return CliRunner().invoke(group, ["fit", "--predict", *map(str, args)])
+    return CliRunner().invoke(group, ["fit", "--predict", "--engine", "meta", *map(str, args)])
 
 
 def test_a_program_that_makes_too_few_steps_is_refused(ran: list[tuple[str, PredictOptions]]) -> None:
@@ -62,6 +65,39 @@ def test_needs_are_those_of_the_verdict() -> None:
     assert fails.needed_bytes == capacity_for(5)
     assert not fits.out_of_memory
     assert fits.device_bytes == gpu.memory_bytes
+
+
+def test_torch_itself_says_what_a_size_needs_and_runs_again_where_it_ran_out() -> None:
+    gpu, made = gpu_named(f"{capacity_for(4)}B"), []
+
+    def left_by_torch(rows: int, gpu: Gpu) -> Trace:
+        placed, verdict = placed_trace(predicted_trace(rows * ROW), gpu)
+        return replace(placed, header={**placed.header, "exit_status": 0 if verdict.fits else 1})
+
+    def again() -> Trace:
+        made.append(5)
+        return left_by_torch(5, gpu_named("500GiB"))
+
+    fits = measure_driverless(left_by_torch(4, gpu), gpu, 2, again)
+    assert not made
+    fails = measure_driverless(left_by_torch(5, gpu), gpu, 2, again)
+    assert made == [5]
+    assert fits == measure_predicted(predicted_trace(4 * ROW), gpu, 2)
+    assert fails.needed_bytes == capacity_for(5) > gpu.memory_bytes
+    assert not fails.out_of_memory
+
+
+def test_the_engine_is_chosen_as_by_predict_and_told_to_each_run(
+    ran: list[tuple[str, PredictOptions]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def devices(_command: Any, _gpu: Any, **_options: Any) -> dict[str, str]:
+        return {}
+
+    monkeypatch.setattr("memtrace.cli.predicting.engine.devices", devices)
+    words = ["fit", "--predict", "--capacity", f"{capacity_for(4)}B", "--max", "1", "--steps", "3", *COMMAND]
+    result = CliRunner().invoke(group, words)
+    assert "engine driverless" in result.stderr
+    assert {gpu.engine for _, gpu in ran} == {DRIVERLESS}
 
 
 PROGRAM = """
@@ -91,6 +127,7 @@ def test_answer_and_the_next_size_are_what_predict_says_of_them(tmp_path: Path, 
     answer = document["micro_batch"]
     assert least <= answer < most
     assert {run["source"] for run in document["runs"]} == {"predicted"}
+    assert document["engine"] == META
     by_size = {run["micro_batch"]: run for run in document["runs"]}
     assert not by_size[answer + 1]["fits"]
     for size, status in ((answer, 0), (answer + 1, 3)):

@@ -15,16 +15,22 @@ _FIRST = 1 << 40
 _START_NS = 1000 * START_US
 
 
-def predicted_rank(activation: int, *, allowance: int = 0, notes: tuple[str, ...] = (), **header: Any) -> RankTrace:
-    """Return a run of which each of two steps takes an activation, and a temporary by rule while that lives."""
+def predicted_rank(
+    activation: int, *, second: int | None = None, allowance: int = 0, notes: tuple[str, ...] = (), **header: Any
+) -> RankTrace:
+    """Return a run of which each of two steps takes an activation, and a temporary by rule while that lives.
+
+    `second` is the activation of the second step, where it is another.
+    """
     events: list[tuple[str, int, int]] = [("alloc", _FIRST, PARAMETER)]
     for number in (1, 2):
         at = _FIRST + number * (1 << 35)
+        taken = activation if second is None or number == 1 else second
         rule, maybe = FIRST_RULE_ADDRESS + number * 512, FIRST_ALLOWANCE_ADDRESS + number * 512
-        events += [("alloc", at, activation), ("alloc", rule, RULE), ("free_completed", rule, RULE)]
+        events += [("alloc", at, taken), ("alloc", rule, RULE), ("free_completed", rule, RULE)]
         if allowance:
             events += [("alloc", maybe, allowance), ("free_completed", maybe, allowance)]
-        events.append(("free_completed", at, activation))
+        events.append(("free_completed", at, taken))
     each = (len(events) - 1) // 2
     ends = [_START_NS + 500, *(_START_NS + 500 + 1000 * each * number for number in (1, 2))]
     steps = [

@@ -35,8 +35,8 @@ DROPOUTS += (
 )
 NOT_RUN = {"falcon"}
 """Of the random configurations of these, not all run in transformers."""
-EAGER_ONLY = {"bloom", "gemma2", "gpt_neo", "gptj"}
-NO_BF16 = {"mixtral", "qwen2_moe", "qwen3_moe"}
+EAGER_ONLY = {"bloom", "deepseek_v2", "deepseek_v3", "gemma2", "gpt_neo", "gpt_oss", "gptj"}
+NO_BF16 = {"deepseek_v2", "deepseek_v3", "gpt_oss", "mixtral", "qwen2_moe", "qwen3_moe"}
 """Grouped products of experts need sizes that small random models do not have."""
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,19 @@ def test_states_exist_from_the_first_optimizer_step_on() -> None:
     assert phases["steady", "forward"].by_category["optimizer_state"] == states == 12 * 124_439_808
 
 
+IN_EVERY_SETTING = ("gpt2", "bert-base", "qwen2.5-0.5b", "gemma-3-1b")
+"""Small presets; each of the others is estimated in one of the settings."""
+
+
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_has_an_estimate_in_every_setting(name: str) -> None:
-    spec = preset(name)
-    for number, precision in enumerate(PRECISIONS.values()):
-        run = Run(precision=precision, recompute=number % 3, attention="explicit", sequence=512)
-        result = estimate(spec, run, Layout(dp=4, zero=3))
+def test_every_preset_has_an_estimate(name: str) -> None:
+    chosen = list(product(PRECISIONS.values(), (0, 1, 2)))
+    if name not in IN_EVERY_SETTING:
+        at = list(PRESETS).index(name)
+        chosen = [chosen[at % len(chosen)]]
+    for precision, recompute in chosen:
+        run = Run(precision=precision, recompute=recompute, attention="explicit", sequence=512)
+        result = estimate(preset(name), run, Layout(dp=4, zero=3))
         assert all(size > 0 for one in result.phases for size in one.by_category.values())
 
 
@@ -74,10 +82,12 @@ def test_more_of_anything_never_needs_less(
     run = Run(
         micro_batch=batch, sequence=sequence, recompute=recompute, accumulation=accumulation, attention="explicit"
     )
-    peak = estimate(spec, run, layout).peak.peak_bytes
-    assert estimate(spec, replace(run, micro_batch=batch + 1), layout).peak.peak_bytes >= peak
-    assert estimate(spec, replace(run, sequence=2 * sequence), layout).peak.peak_bytes >= peak
-    assert estimate(spec, replace(run, attention="explicit"), layout).peak.peak_bytes >= peak
+
+    def peak(run: Run) -> int:
+        return max(int(one.num_bytes) for one in moments(spec, run, layout, is_last=False, steady=True))
+
+    assert peak(replace(run, micro_batch=batch + 1)) >= peak(run)
+    assert peak(replace(run, sequence=2 * sequence)) >= peak(run)
 
 
 @pytest.mark.parametrize("is_last", [False, True])

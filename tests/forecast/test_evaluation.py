@@ -180,11 +180,43 @@ def test_what_is_no_table_is_refused(text: str, words: str) -> None:
         ({"cp": 3}, "cp"),
         ({"dp": 10**6, "cp": 512}, "dp"),
         ({"micro_batch": 10**6, "sequence": 10**6}, "micro_batch"),
+        ({"dp": 10**6, "accumulation": 10**6}, "accumulation"),
+        # What a row says of a model that it names must be so.
+        ({"hidden": 4096}, "hidden"),
+        ({"layers": 24}, "layers"),
+        ({"kv_heads": 4}, "kv_heads"),
+        ({"ffn": 768}, "ffn"),
+        ({"vocabulary": 50304}, "vocabulary"),
+        ({"gated": "yes"}, "gated"),
+        ({"tied": False}, "tied"),
     ],
 )
 def test_a_broken_row_is_refused_by_its_number_and_column(cells: dict[str, Any], column: str) -> None:
     with pytest.raises(MemtraceError, match=f"row 2, column {column}: "):
         evaluate_table(json.dumps([ROW, ROW | cells]), {})
+
+
+def test_a_row_may_repeat_what_a_named_model_is() -> None:
+    plain = evaluate_table(json.dumps([ROW]), {})
+    own = {"hidden": 768, "layers": 12, "heads": 12, "kv_heads": 12, "ffn": 3072, "vocabulary": 50257, "tied": "yes"}
+    assert evaluate_table(json.dumps([ROW | own]), {}) == plain
+    experts = placed(model="mixtral-8x7b", ffn=14336, ep=8, dp=8)
+    assert experts.layout.ep == 8
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_may_be_delimited_as_spreadsheets_do_it(delimiter: str) -> None:
+    lines = [("model", "dp", "gpu"), ("gpt2", "8", "GB200"), ("gpt2", "", "")]
+    text = "\r\n".join(delimiter.join(line) for line in lines)
+    rows = read_table("\ufeff" + text)
+    assert rows == [{"model": "gpt2", "dp": "8", "gpu": "GB200"}, {"model": "gpt2", "dp": "", "gpu": ""}]
+
+
+def test_a_family_of_one_card_names_it() -> None:
+    alone = {"GB200": "gb200-186gb", "gb300": "gb300-288gb", "B300": "b300-288gb", "H200": "h200-141gb"}
+    assert {short: placed(model="gpt2", gpu=short).gpu.name for short in alone} == alone
+    with pytest.raises(MemtraceError, match=r"row 1, column gpu: there is no GPU 'h100'.*h100-80gb"):
+        placed(model="gpt2", gpu="h100")
 
 
 @given(

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from memtrace.errors import MemtraceError
 from memtrace.forecast.estimation.estimate import check_layout, estimate
 from memtrace.forecast.gpus import gpu_named
-from memtrace.forecast.memory.layout import Layout, Run
+from memtrace.forecast.memory.layout import FRAMEWORKS, Layout, Run
+from memtrace.forecast.memory.phases import moments
+from memtrace.forecast.memory.stages import in_framework
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import preset
 from memtrace.forecast.planning.doubt import DOUBTS
 from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
-from memtrace.forecast.planning.plan import EQUAL_SPEED, MAX_DRAWN, Question, _row, evaluate, make_plan
+from memtrace.forecast.planning.plan import EQUAL_SPEED, MAX_DRAWN, Question, _row, evaluate, make_plan, run_of
 from memtrace.forecast.results import PlanRow
 from memtrace.forecast.step_time.computation import flops_per_token
 from memtrace.forecast.step_time.speed import Speed
@@ -82,6 +84,23 @@ def test_a_layout_among_many_is_evaluated_as_alone(name: str, draw: object) -> N
     time = step_time(spec, run, layout, LLAMA.gpu, LLAMA.used_speed)
     assert float(found.seconds[at]) == pytest.approx(float(time.total), rel=1e-12)
     assert float(found.throughput[at]) == pytest.approx(float(time.tokens_per_second_per_gpu), rel=1e-12)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_layouts_of_a_framework_are_evaluated_as_each_alone(framework: str) -> None:
+    # A GPU so large that nothing has to yield.
+    gpu = replace(LLAMA.gpu, memory_bytes=2**60)
+    spec, question = preset("llama-3-8b"), replace(LLAMA, framework=framework, gpu=gpu)
+    grid = grid_of("llama-3-8b", question)
+    found, every = evaluate(spec, question, grid), run_of(question, grid)
+    for at in range(3, len(grid), len(grid) // 12):
+        numbers = {name: int(getattr(grid, name)[at]) for name in ("micro_batch", "accumulation", "recompute")}
+        run = replace(every, **numbers)
+        layout = in_framework(only(grid, at)[1], spec, framework)
+        points = [one for last in (False, True) for one in moments(spec, run, layout, is_last=last, steady=True)]
+        assert int(found.peak[at]) == max(one.num_bytes for one in points)
+        time = step_time(spec, run, layout, question.gpu, question.used_speed)
+        assert float(found.seconds[at]) == pytest.approx(float(time.total), rel=1e-12)
 
 
 def test_no_layout_beats_what_the_kernels_reach() -> None:

@@ -12,10 +12,11 @@ from memtrace.analysis.report import analyze
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import GPUS, gpu_named, gpus_named
 from memtrace.forecast.memory.sharding import NCCL_BYTES
-from memtrace.forecast.prediction.doubts import interval_of, lasting_bytes
+from memtrace.forecast.prediction.doubts import CONVOLUTIONS_PERMILLE, interval_of, lasting_bytes
 from memtrace.forecast.prediction.judge import DEVICE, capability_classes, judge_all, placed_trace, usable_bytes
 from memtrace.forecast.prediction.placed import Weights, peaks
 from memtrace.forecast.prediction.results import Doubt, Range
+from memtrace.report.answers.predict import verdict_sentence
 from memtrace.report.terminal.report import render_text
 from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.store.reading.read import read_trace
@@ -51,7 +52,7 @@ def test_range_is_without_what_rules_say_and_with_twice_of_it() -> None:
 
 
 def test_what_a_convolution_may_take_is_in_the_range_alone() -> None:
-    rank = predicted_rank(ACTIVATION, allowance=100 * MIB)
+    rank = predicted_rank(ACTIVATION, allowance=100 * MIB, cudnn_benchmark=True)
     interval = interval_of(rank, DEVICE, A100)
     assert interval.allocated.predicted_bytes == LEAST + RULE
     assert interval.allocated.high_bytes == LEAST + 100 * MIB
@@ -62,6 +63,20 @@ def test_what_a_convolution_may_take_is_in_the_range_alone() -> None:
     assert 100 * MIB not in placed.ranks[0].table("events")["size_bytes"].tolist()
 
 
+def test_convolutions_that_are_not_tried_out_take_no_more_than_measured_runs_showed() -> None:
+    huge, allowance = 2000 * MIB, 5000 * MIB
+    chosen, tried, small = (
+        interval_of(predicted_rank(huge, allowance=size, cudnn_benchmark=is_tried), DEVICE, A100)
+        for size, is_tried in ((allowance, False), (allowance, True), (MIB, False))
+    )
+    predicted = PARAMETER + huge + RULE
+    assert chosen.allocated.high_bytes == predicted + predicted * CONVOLUTIONS_PERMILLE[0] // 1000
+    assert chosen.reserved.high_bytes == predicted + predicted * CONVOLUTIONS_PERMILLE[1] // 1000
+    assert tried.allocated.high_bytes == PARAMETER + huge + allowance
+    # What shapes allow no more for is not allowed for: the margin of every prediction is left.
+    assert small.reserved.high_bytes == predicted + predicted * 8 // 100
+
+
 def test_range_is_never_narrower_than_its_margin() -> None:
     huge = 2000 * MIB
     interval = interval_of(predicted_rank(huge), DEVICE, A100)
@@ -69,6 +84,22 @@ def test_range_is_never_narrower_than_its_margin() -> None:
     assert interval.allocated.low_bytes == predicted - predicted * 5 // 100 < predicted - RULE
     assert interval.allocated.high_bytes == predicted + predicted * 5 // 100
     assert interval.reserved.high_bytes == predicted + predicted * 8 // 100
+
+
+def test_near_a_full_card_less_is_reserved_than_without_end_and_that_is_said() -> None:
+    larger = ACTIVATION + 20 * MIB
+    trace = predicted_trace(ACTIVATION, second=larger)
+    # The segment of the first activation is too small for the second: without end both stay.
+    without_end = PARAMETER + ACTIVATION + RULE + larger
+    _, roomy = placed_trace(trace, A100)
+    assert (roomy.max_reserved_bytes, roomy.num_retries) == (without_end, 0)
+    _, tight = placed_trace(trace, gpu_named(sized(PARAMETER + larger + RULE)))
+    assert (tight.fits, tight.num_retries, tight.is_close) == (True, 1, True)
+    assert tight.max_reserved_bytes == tight.interval.reserved.predicted_bytes == PARAMETER + larger + RULE
+    assert tight.interval.reserved.high_bytes == roomy.interval.reserved.high_bytes
+    assert tight.headroom_bytes == 0
+    assert "once the allocator gave cached memory back" in verdict_sentence(tight)
+    assert "cached memory" not in verdict_sentence(roomy)
 
 
 @pytest.mark.parametrize("slug", ["predicted-bound", "predicted-eager"])

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from memtrace.forecast.gpus import gpu_named
+from memtrace.forecast.prediction.doubts import CONVOLUTIONS_PERMILLE
 from memtrace.forecast.prediction.driverless import driverless_trace
 from memtrace.forecast.prediction.judge import placed_trace
 from memtrace.forecast.prediction.results import Engine
+from memtrace.report.answers.predict import verdict_sentence
 from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.schema.predicted import DRIVERLESS
 from memtrace.store.trace import Trace
+from memtrace.units import format_bytes
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 
 ACTIVATION = 60 * MIB
@@ -48,6 +51,12 @@ def test_bytes_are_those_of_torch_and_the_trace_says_which_engine() -> None:
     assert "predicted-rules" not in {one.slug for one in verdict.interval.doubts}
 
 
+def test_how_often_torch_made_room_is_torchs_own_count() -> None:
+    _, verdict = driverless_trace(left_by_torch(num_alloc_retries=3), A100, ENGINE, not_again)
+    assert verdict.num_retries == 3
+    assert "3 times the allocator gave cached memory back" in verdict_sentence(verdict)
+
+
 def test_convolutions_widen_the_range_upwards_only() -> None:
     plain = left_by_torch()
     (rank,) = plain.ranks
@@ -56,6 +65,21 @@ def test_convolutions_widen_the_range_upwards_only() -> None:
     for name in ("allocated", "reserved"):
         assert getattr(wide, name).low_bytes == getattr(narrow, name).low_bytes
         assert getattr(wide, name).high_bytes > getattr(narrow, name).high_bytes
+
+
+def test_trials_of_algorithms_take_the_unfolded_input_of_the_largest() -> None:
+    unfolded = NEEDED
+    facts = {"largest_unfolded_bytes": unfolded}
+    for is_tried in (False, True):
+        trace = left_by_torch(cudnn_benchmark=is_tried, **facts)
+        (rank,) = trace.ranks
+        trace = replace(trace, ranks=(replace(rank, strings=(*rank.strings, "ConvolutionBackward0")),))
+        interval = driverless_trace(trace, A100, ENGINE, not_again)[1].interval
+        expected = unfolded if is_tried else NEEDED * CONVOLUTIONS_PERMILLE[1] // 1000
+        assert interval.reserved.high_bytes == NEEDED + expected
+        said = next(one for one in interval.doubts if one.slug == "predicted-convolutions")
+        assert said.more_bytes == expected
+        assert format_bytes(unfolded) in said.message
 
 
 def test_a_bound_may_be_too_much_by_all_that_does_not_last() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.status import Status, bytes_by_category
 from memtrace.schema.names import Phase
@@ -72,7 +73,7 @@ def test_an_optimizer_in_backward_does_not_write_for_each_parameter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-    monkeypatch.setattr(os, "pwrite", lambda _file, data, _at: written.append(len(data)))
+    monkeypatch.setattr(system, "pwrite", lambda _file, data, _at: written.append(len(data)))
     status = Status(str(tmp_path), "p", levels=dict)
     for at in range(5000):
         status.phase(Phase.OPTIMIZER if at % 2 else Phase.BACKWARD, at)

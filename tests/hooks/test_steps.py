@@ -76,6 +76,31 @@ def test_a_step_is_skipped_only_if_all_its_optimizers_were(first: bool, second: 
     assert [end.skipped for end in loop.ended] == [expected]
 
 
+def test_an_optimizer_that_is_made_in_the_next_fold_begins_a_step() -> None:
+    loop, per_fold = Loop(), 3
+    for fold in range(4):
+        loop.tracker.created(fold)
+        for _ in range(per_fold):
+            loop.tracker.goes_on()  # a forward
+            loop.step(fold)
+    loop.tracker.close(has_begun=False)
+    assert loop.ends == list(range(1, 4 * per_fold + 1))
+
+
+def test_an_optimizer_that_is_made_late_in_the_first_iteration_takes_part_in_it() -> None:
+    loop = Loop(1, 3)  # The third never steps.
+    loop.step(1)
+    loop.tracker.created(2)
+    loop.tracker.goes_on()
+    loop.step(2)
+    for _ in range(2):
+        loop.step(1)
+        loop.tracker.goes_on()
+        loop.step(2)
+    loop.tracker.close(has_begun=False)
+    assert loop.ends == [2, 4, 6]
+
+
 def test_explicit_marks_are_the_only_ends() -> None:
     loop = Loop(1)
     loop.tracker.explicit = True

@@ -164,7 +164,10 @@ def fill_a_storage_again(program: Program) -> None:
     storage = program.model[0].weight.untyped_storage()
     storage.resize_(0)
     program.sweep()
+    # Something takes the memory that was let go, or the storage might come to lie where it was.
+    in_between = [torch.empty(16) for _ in range(50)]
     storage.resize_(4 * 16)
+    del in_between
 
 
 def grow_a_storage(program: Program) -> None:

@@ -147,15 +147,33 @@ def test_a_base_of_its_own_that_nothing_writes_to_is_not_stepped(followed: Follo
     base._version = by_hand._version = 1  # type: ignore[attr-defined]
     models = [fake.model_class(name)(weight=one) for name, one in (("Head", head), ("Base", base), ("Hand", by_hand))]
     optimizer = fake.optimizer_class("SGD")([head])
-    for _ in range(3):
+    base.grad = Tensor(3)
+    for number in range(3):
         for model in models:
             model()
-        head.grad, base.grad, by_hand.grad = Tensor(2), Tensor(3), Tensor(5)
+        base.grad._version = number  # type: ignore[attr-defined]  # It stays, and is added to.
+        head.grad, by_hand.grad = Tensor(2), Tensor(5)
         by_hand._version += 1  # type: ignore[attr-defined]
         optimizer.step()
     (names,) = [record["unstepped_parameters"] for record in followed.written("facts")]
     owners = followed.rows("owners", category="parameter")
     assert names == [next(row["name"] for row in owners if row["address"] == base.address)]
+
+
+def test_a_model_whose_gradients_are_made_anew_may_be_trained_in_a_way_that_does_not_show(
+    followed: Followed, fake: FakeTorch
+) -> None:
+    head, by_hand = Tensor(2), Tensor(5)
+    by_hand._version = 1  # type: ignore[attr-defined]  # `parameter.data.sub_(…)` does not count.
+    models = [fake.model_class(name)(weight=one) for name, one in (("Head", head), ("Hand", by_hand))]
+    optimizer = fake.optimizer_class("SGD")([head])
+    for _ in range(3):
+        for model in models:
+            model()
+        head.grad, by_hand.grad = Tensor(2), Tensor(5)
+        by_hand.grad._version = 0  # type: ignore[attr-defined]
+        optimizer.step()
+    assert followed.facts().get("unstepped_parameters", []) == []
 
 
 def test_a_look_between_two_steps_does_not_hide_that_a_model_is_trained_by_hand(

@@ -27,6 +27,7 @@ from memtrace.analysis.results.check import BaselineResult, Budget, BudgetResult
 from memtrace.analysis.results.diff import RankDiff
 from memtrace.analysis.results.report import PredictedPeak, RankReport, Report, StackRow
 from memtrace.analysis.sentences.death import death_of
+from memtrace.analysis.sentences.words import category_named
 from memtrace.errors import MemtraceError
 from memtrace.schema.frames import own_frames
 from memtrace.units import parse_bytes
@@ -58,13 +59,25 @@ def parse_budget(text: str) -> Budget:
     if match is None:
         hint = 'write a name, then =, < or <=, then a size, as in steady_peak=70GiB or "activation<30GiB"'
         raise MemtraceError(f"not a budget: {text!r}", hint=hint)
-    name, operator, size = match.groups()
-    moment, dot, category = name.partition(".")
-    known = (moment in MOMENTS and category in CATEGORIES) if dot else name in (*MOMENTS, RESERVED, *CATEGORIES)
-    if not known:
+    written, operator, size = match.groups()
+    name = _figure_named(written)
+    if name is None:
         hint = f"one of {', '.join((*MOMENTS[:4], RESERVED, MOMENTS[4]))}, or a category: {', '.join(CATEGORIES)}"
-        raise MemtraceError(f"no figure is named {name!r}", hint=f"{hint}; or both, as end.parameter")
+        raise MemtraceError(f"no figure is named {written!r}", hint=f"{hint}; or both, as end.parameter")
     return Budget(name=name, is_strict=operator == "<", limit_bytes=parse_bytes(size))
+
+
+def _figure_named(written: str) -> str | None:
+    """Return the name of the figure that a user names, a category also as reports call it.
+
+    >>> _figure_named("peak"), _figure_named("end.weights"), _figure_named("unattributed"), _figure_named("end.peak")
+    ('peak', 'end.parameter', 'unknown', None)
+    """
+    if written in (*MOMENTS, RESERVED):
+        return written
+    moment, dot, words = written.rpartition(".")
+    category = category_named(words)
+    return None if category is None or (dot and moment not in MOMENTS) else f"{moment}{dot}{category.value}"
 
 
 def check(

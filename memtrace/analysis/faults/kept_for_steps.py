@@ -7,7 +7,7 @@ In: `Case` with steps. Out: a `Finding`. At step ends the level is a saw-tooth:
 
 Where every step was recorded the fall is seen; over a gap, it shows in the total, which grew by less than the steps
 before and after the gap say. What is kept on purpose for a while is as common as what is not: it is told only where it
-is most of the peak.
+is most of what the program has at the peak, which workspaces of libraries are no part of.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from memtrace.analysis.device.steps import StepSpan
 from memtrace.analysis.diagnosis.growth import Growing, Growth, find_growing, growth_of
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import change_of, kept_by
+from memtrace.schema.names import Category
 from memtrace.store.columns import IntArray
 from memtrace.units import format_bytes
 
@@ -47,7 +48,9 @@ def kept_for_steps(case: Case) -> Finding | None:
     keeper = None if found is None else found.keeper_of(rows)
     # Nobody makes a cycle on purpose.
     is_cycle = keeper is not None and keeper.kind == "cycle"
-    if saves < (WORTH_SAYING_SHARE if is_cycle else _MOST_OF_THE_PEAK) * case.peak_bytes:
+    workspaces = case.at_peak(case.cut(np.flatnonzero(case.is_category(Category.WORKSPACE))))
+    is_most = saves >= _MOST_OF_THE_PEAK * (case.peak_bytes - workspaces)
+    if not is_most and not (is_cycle and saves >= WORTH_SAYING_SHARE * case.peak_bytes):
         return None
     lifetimes = case.lifetimes
     return Finding(

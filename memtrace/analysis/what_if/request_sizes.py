@@ -14,6 +14,7 @@ from memtrace.allocator.requests import Requests
 from memtrace.analysis.attribution.attribute import CATEGORIES, attribute
 from memtrace.analysis.events.lifetimes import build_lifetimes
 from memtrace.analysis.events.moments import build_moments
+from memtrace.analysis.sentences.words import category_named
 from memtrace.errors import MemtraceError
 from memtrace.schema.names import Category
 from memtrace.store.columns import IntArray
@@ -48,15 +49,15 @@ class Edit:
 
 
 def checked_category(name: str) -> str:
-    """Return the name of a category.
+    """Return the name of the category that a user names, as it is stored or as reports call it.
 
     Raises:
         MemtraceError: there is none of that name.
     """
-    names = [category.value for category in Category]
-    if name not in names:
-        raise MemtraceError(f"no such category: {name!r}", hint=f"one of {', '.join(names)}")
-    return name
+    category = category_named(name)
+    if category is None:
+        raise MemtraceError(f"no such category: {name!r}", hint=f"one of {', '.join(one.value for one in Category)}")
+    return category.value
 
 
 def edited_sizes(rank: RankTrace, device: str, requests: Requests, edits: Sequence[Edit]) -> IntArray:

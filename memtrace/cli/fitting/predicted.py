@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from memtrace.cli.predicting.runs import PredictedRuns
     from memtrace.forecast.fitting.results import Measured
     from memtrace.forecast.gpus import Gpu
+    from memtrace.forecast.prediction.results import Engine
 
 
 def gpu_of(capacity: int | None, name: str | None) -> Gpu:
@@ -26,7 +28,20 @@ def gpu_of(capacity: int | None, name: str | None) -> Gpu:
     return gpu_named(name if name is not None else f"{capacity}B")
 
 
-def predict_run(command: Sequence[str], size: int, num_steps: int, gpu: Gpu, *, log: Path) -> Measured:
+def engine_of(asked: str, command: Sequence[str], gpu: Gpu) -> Engine:
+    """Return the engine for a search, which `memtrace predict` would take as well, and say which it is.
+
+    Raises:
+        MemtraceError: one is asked for that cannot run.
+    """
+    from memtrace.cli.predicting.engine import chosen_engine
+
+    engine = chosen_engine(asked, command, gpu)
+    click.echo(f"memtrace: engine {engine.name} ({engine.why})", err=True)
+    return engine
+
+
+def predict_run(command: Sequence[str], size: int, num_steps: int, gpu: Gpu, engine: Engine, *, log: Path) -> Measured:
     """Predict a command that trains with one micro-batch and return what it needs.
 
     What it prints goes to `log`, which stays where it cannot be predicted.
@@ -37,19 +52,27 @@ def predict_run(command: Sequence[str], size: int, num_steps: int, gpu: Gpu, *, 
     import os
     import tempfile
 
+    from memtrace.cli.predicting.runs import PredictedRuns
     from memtrace.errors import MemtraceError
-    from memtrace.forecast.fitting.predicted_trials import measure_predicted
-    from memtrace.launch.prediction import predict
-    from memtrace.schema.options import PredictOptions
+    from memtrace.schema.redaction import Redaction
 
-    options = PredictOptions(
-        gpu_name=gpu.name, gpu_bytes=gpu.memory_bytes, capability=gpu.capability, num_steps=num_steps
-    )
     with tempfile.TemporaryDirectory(prefix=".memtrace-fit-", dir=log.parent) as folder, log.open("wb") as file:
-        path, output = Path(folder) / "predicted.json", os.dup(file.fileno())
+        output = os.dup(file.fileno())
+        runs = PredictedRuns(
+            command,
+            Path(folder) / "predicted.json",
+            engine,
+            num_steps=num_steps,
+            world_size=1,
+            gpus_per_node=None,
+            redaction=Redaction.NOTHING,
+            force=True,
+            allow_writes=False,
+            stdout=output,
+            stderr=output,
+        )
         try:
-            trace = predict(command, path, options, force=True, allow_writes=False, stdout=output, stderr=output)
-            found = measure_predicted(trace, gpu, num_steps)
+            found = _measured(runs, gpu, engine, num_steps)
         except MemtraceError as error:
             message = f"the run with micro-batch {size}: {error.message}"
             raise MemtraceError(message, hint=f"what it printed is in {log}", slug=error.slug) from None
@@ -57,3 +80,12 @@ def predict_run(command: Sequence[str], size: int, num_steps: int, gpu: Gpu, *, 
             os.close(output)
     log.unlink(missing_ok=True)
     return found
+
+
+def _measured(runs: PredictedRuns, gpu: Gpu, engine: Engine, num_steps: int) -> Measured:
+    from memtrace.forecast.fitting.predicted_trials import measure_driverless, measure_predicted
+    from memtrace.schema.predicted import DRIVERLESS
+
+    if engine.name != DRIVERLESS:
+        return measure_predicted(runs.run(gpu), gpu, num_steps)
+    return measure_driverless(runs.run(gpu), gpu, num_steps, lambda: runs.run(gpu, without_end=True))

@@ -58,7 +58,7 @@ def _unusable(trial: Trial, report: Report | None, size: int, num_steps: int, lo
         return MemtraceError(f"{run} failed ({how}): {last[:300]}", hint=hint)
     if report is None:
         return MemtraceError(f"nothing was recorded of {run}: is it torch that trains?", hint=hint)
-    made = num_steps_of(report)
+    made = num_steps_of(report.ranks)
     if made >= num_steps:
         return MemtraceError(f"no memory was recorded in the steps of {run}", hint=hint)
     steps = f"{made} optimizer step{'' if made == 1 else 's'}"

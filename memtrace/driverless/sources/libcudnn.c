@@ -150,9 +150,49 @@ int cudnnBackendDestroyDescriptor(struct handle *descriptor) {
     return OK;
 }
 
+enum { TENSOR_KIND = 901, TENSOR_SIZES = 902 };
+
+/* The largest input of a convolution unfolded to a matrix, which the plainest algorithm makes whole as its scratch. */
+static _Atomic uint64_t largest_unfolded;
+
+uint64_t dl_largest_unfolded(void) {
+    return largest_unfolded;
+}
+
+/* Kept of a tensor of a graph: element bytes, its number of sizes, then sizes. */
+static void keep_tensor(struct handle *tensor, int name, int64_t count, const void *values) {
+    if (name == TENSOR_KIND) {
+        int kind = *(const int *)values;
+        tensor->numbers[1] = kind == 1 ? 8 : kind == 2 || kind == 9 ? 2 : 4; /* double; half and bfloat16 */
+    }
+    if (name == TENSOR_SIZES)
+        for (int64_t one = tensor->numbers[2] = count < 8 ? count : 8; one-- > 0;)
+            tensor->numbers[3 + one] = ((const int64_t *)values)[one];
+}
+
+static int64_t product_but(const struct handle *tensor, int64_t left_out) {
+    int64_t product = 1;
+    for (int64_t one = 0; one < tensor->numbers[2]; one++)
+        if (one != left_out) product *= tensor->numbers[3 + one];
+    return product;
+}
+
+/* Kept of a convolution: the places of its output, the weights of one of them, and element bytes. */
+static void keep_convolution(struct handle *convolution, int name, const struct handle *tensor) {
+    int64_t *kept = convolution->numbers + 1;
+    if (name == 703 || name == 709 || name == 715) kept[0] = product_but(tensor, 0);
+    else if (name == 705 || name == 711 || name == 717) kept[1] = product_but(tensor, 1);
+    else if (name == 704 || name == 710 || name == 716) kept[2] = tensor->numbers[1];
+    uint64_t bytes = (uint64_t)(kept[0] * kept[1] * kept[2]), most = largest_unfolded;
+    while (bytes > most && !__atomic_compare_exchange_n(&largest_unfolded, &most, bytes, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
+
 /* The addresses that a plan is run on are attributes, too. */
 int cudnnBackendSetAttribute(struct handle *descriptor, int name, int kind, int64_t count, const void *values) {
-    (void)descriptor, (void)name;
+    if (name == TENSOR_KIND || name == TENSOR_SIZES) keep_tensor(descriptor, name, count, values);
+    if (kind == DESCRIPTOR_ATTRIBUTE && name >= 703 && name <= 717 && count == 1)
+        keep_convolution(descriptor, name, *(struct handle *const *)values);
     if (kind == POINTER_ATTRIBUTE)
         for (int64_t one = 0; one < count; one++) dl_handed(((const uint64_t *)values)[one]);
     return OK;

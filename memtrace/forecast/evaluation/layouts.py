@@ -27,6 +27,8 @@ do; Llama 3 8B, Mistral 7B and Qwen2.5 7B do not."""
 _ALWAYS_GATED = ("nanotron", "torchtitan")
 """Frameworks whose models are Llamas."""
 _DIMENSIONS = ("hidden", "layers", "heads")
+_FIELDS = {"layers": "num_layers", "heads": "num_heads", "kv_heads": "num_kv_heads"}
+"""Where a model has what a column says of it, if not under the same name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,11 @@ def _spec(cells: Mapping[str, Any], number: int, assumed: list[str]) -> ModelSpe
         return spec
     if "model" in cells:
         try:
-            return preset(cells["model"].lower())
+            spec = preset(cells["model"].lower())
         except MemtraceError as error:
             raise wrong(number, "model", f"{error.message}; {error.hint}") from None
+        _check_dimensions(spec, cells, number)
+        return spec
     for name in _DIMENSIONS:
         if name not in cells:
             raise wrong(number, name, "is empty: a row needs a model, or hidden, layers and heads")
@@ -126,6 +130,14 @@ def _spec(cells: Mapping[str, Any], number: int, assumed: list[str]) -> ModelSpe
         return _of_dimensions(cells, assumed)
     except MemtraceError as error:
         raise wrong(number, "heads", error.message) from None
+
+
+def _check_dimensions(spec: ModelSpec, cells: Mapping[str, Any], number: int) -> None:
+    """Raise `MemtraceError` where a row says of a named model what it is not."""
+    for name in MODEL_COLUMNS[1:]:
+        own = (spec.ffn or spec.expert_ffn) if name == "ffn" else getattr(spec, _FIELDS.get(name, name))
+        if cells.get(name, own) != own:
+            raise wrong(number, name, f"{spec.name} has {own}, not {cells[name]}; leave model or this column empty")
 
 
 def _of_dimensions(cells: Mapping[str, Any], assumed: list[str]) -> ModelSpec:
@@ -182,10 +194,15 @@ def _check(spec: ModelSpec, layout: Layout, cells: Mapping[str, Any], number: in
             raise wrong(number, "schedule", f"{layout.schedule} needs {2 * layout.pp} micro-batches, twice its stages")
     if layout.world_size > 2**24:
         raise wrong(number, "dp", f"{layout.world_size:,} GPUs are more than can be counted")
-    if layout.ep > 1 and (not spec.num_experts or spec.num_experts % layout.ep or layout.shards % layout.ep):
+    if layout.ep > 1 and not spec.num_experts:
+        raise wrong(number, "ep", f"{spec.name} has no experts to divide among {layout.ep} ranks")
+    if layout.ep > 1 and (spec.num_experts % layout.ep or layout.shards % layout.ep):
         raise wrong(number, "ep", f"{layout.ep} must divide the {spec.num_experts} experts and dp x cp")
     if cells["sequence"] % layout.cp:
         raise wrong(number, "cp", f"a sequence of {cells['sequence']} cannot be divided among {layout.cp} ranks")
     tokens = cells.get("micro_batch", 1) * cells["sequence"]
-    if tokens > 2**31 or tokens * cells.get("accumulation", 1) * layout.dp > 2**45:
+    if tokens > 2**31:
         raise wrong(number, "micro_batch", f"{tokens:,} tokens a micro-batch are more than can be counted")
+    step = tokens * cells.get("accumulation", 1) * layout.dp
+    if step > 2**45:
+        raise wrong(number, "accumulation", f"{step:,} tokens a step are more than can be counted")

@@ -17,6 +17,7 @@ from memtrace.forecast.evaluation.columns import COLUMNS
 
 MAX_BYTES = 64 * 1024**2
 MAX_ROWS = 200_000
+DELIMITERS = (",", ";", "\t")
 
 
 def read_table(text: str, more: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -40,7 +41,10 @@ def read_table(text: str, more: Collection[str] = ()) -> list[dict[str, Any]]:
 
 
 def _csv_rows(text: str, more: Collection[str]) -> list[dict[str, Any]]:
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    head = text.partition("\n")[0]
+    # Spreadsheets write semicolons where a comma stands in numbers.
+    delimiter = max(DELIMITERS, key=head.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(lines, [])]
         _check_names(names, more)

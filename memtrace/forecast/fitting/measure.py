@@ -22,7 +22,7 @@ def measure(report: Report, num_steps: int, *, was_ended: bool = False) -> Measu
     """
     if is_out_of_memory(report) or (not was_ended and _is_killed(report)):
         return died_of_memory(report)
-    found = [one for device in _training_devices(report) if (one := _of_device(device, num_steps)) is not None]
+    found = [one for device in _training_devices(report) if (one := needs_of(device, num_steps)) is not None]
     return max(found, key=lambda one: one.needed_bytes or 0, default=None)
 
 
@@ -62,9 +62,9 @@ def says_out_of_memory(text: str) -> bool:
     return any(word in text.lower() for word in _WORDS) or any(name in text for name in _EXCEPTIONS)
 
 
-def num_steps_of(report: Report) -> int:
+def num_steps_of(ranks: Iterable[RankReport]) -> int:
     """Return how many steps of the optimizer ended and were not skipped, on the rank that has the most."""
-    return max((len(_done(rank.steps)) for rank in report.ranks), default=0)
+    return max((len(_done(rank.steps)) for rank in ranks), default=0)
 
 
 def _is_of_memory(exception: object) -> bool:
@@ -84,7 +84,11 @@ def _done(steps: Iterable[StepResult]) -> list[StepResult]:
     return [step for step in steps if step.step >= 1 and not step.skipped and step.end_ns is not None]
 
 
-def _of_device(device: RankReport, num_steps: int) -> Measured | None:
+def needs_of(device: RankReport, num_steps: int, *, with_others: bool = True) -> Measured | None:
+    """Return what a device needs up to the `num_steps`-th step; `None` where there are not as many.
+
+    `with_others` counts what is held of it beside torch's allocator, as far as that was recorded.
+    """
     done = _done(device.steps)
     if len(done) < num_steps:
         return None
@@ -94,7 +98,7 @@ def _of_device(device: RankReport, num_steps: int) -> Measured | None:
     if not peak:
         return None
     reserved = _largest(step.max_reserved_bytes for step in steady)
-    beside = _largest(None if step.end is None else step.end.non_torch_bytes for step in steady)
+    beside = _largest(None if step.end is None else step.end.non_torch_bytes for step in steady) if with_others else 0
     first = device.first_step_peak
     return Measured(
         peak_bytes=peak,

@@ -49,3 +49,5 @@ class Fit:
     """What a reader must know to rely on it, in sentences."""
     source: str = "recorded"
     """recorded, or predicted where no run needed the device."""
+    engine: str | None = None
+    """What predicted it: driverless or meta. `None` where it was recorded."""

@@ -7,12 +7,13 @@ Korthikanti et al., `s·b·h·(34 + 5·a·s/h)`, and the statistics of the norms
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.kept_by_adapters import with_adapters
 from memtrace.forecast.memory.kept_by_kernels import PLAIN, ROTARY, Kernels, dropout_of, kernels_of
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
+from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.spec import ModelSpec
 
 Terms = dict[str, Size]
@@ -132,21 +133,36 @@ def _norms(spec: ModelSpec, kernels: Kernels, shape: _Shape) -> Terms:
 def _attention(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
     heads = ceil_div(spec.num_heads, shape.tp)
     query = ceil_div(shape.tokens * spec.query_width, shape.tp)
-    kv = query if kernels.expands_kv else ceil_div(shape.tokens * spec.kv_width, shape.tp)
+    output = ceil_div(shape.tokens * spec.output_width, shape.tp)
+    keys, values = (
+        (query, output)
+        if kernels.expands_kv
+        else (ceil_div(shape.tokens * width, shape.tp) for width in (spec.kv_width, spec.value_width))
+    )
+    if spec.kv_rank and not kernels.keeps_weights:
+        # The values are a view of what was made of the compressed vector, beside the part of the keys in it.
+        unrotated = spec.num_heads * (spec.head_dim - spec.rotated_dim)
+        values = values + ceil_div(shape.tokens * unrotated, shape.tp)
     terms = {
         "attention: input": kernels.qkv_inputs * shape.whole * spec.hidden * kernels.projection_input,
         "attention: queries": query * kernels.query,
-        "attention: keys": kv * kernels.query,
-        "attention: values": kv * kernels.value,
-        "attention: output": query * kernels.projection_input,
+        "attention: keys": keys * kernels.query,
+        "attention: values": values * kernels.value,
+        "attention: output": output * kernels.projection_input,
     }
+    if spec.kv_rank:
+        # Of each compressed vector: the input of its norm, and what is made of that, which the next matrix reads.
+        compressed = shape.tokens * (spec.query_rank + spec.kv_rank)
+        terms["attention: compressed"] = compressed * kernels.qk_norm_input
+        terms["attention: compressed, normed"] = compressed * kernels.projection_input
+        terms["attention: statistics of compressed"] = 2 * shape.tokens * kernels.norm_statistics
     if kernels.keeps_log_sum_exp:
         terms["attention: log-sum-exp"] = 4 * heads * shape.tokens
     if kernels.keeps_fused_qkv:
-        terms["attention: queries and keys before rotation"] = (query + kv) * kernels.value
+        terms["attention: queries and keys before rotation"] = (query + keys) * kernels.value
     if run.framework == "nanotron":
         # Rotation and the joining of keys and values copy; published peaks also say that the fused projection stays.
-        terms["attention: fused projection"] = (query + 2 * kv) * kernels.value
+        terms["attention: fused projection"] = (query + keys + values) * kernels.value
         returned = 2 * shape.whole * spec.hidden * run.precision.compute_bytes
         terms["tensor parallel: what collectives returned"] = (shape.tp > 1) * returned
     if kernels.cached_kv:
@@ -154,7 +170,7 @@ def _attention(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
             ceil_div(shape.tokens * spec.kv_width, shape.tp) * kernels.cached_kv
         )
     if kernels.copies_output:
-        terms["attention: output of the kernel"] = query * kernels.value
+        terms["attention: output of the kernel"] = output * kernels.value
     if kernels.keeps_weights:
         weights = heads * shape.scores
         terms["attention: causal mask"] = shape.scores // run.micro_batch * kernels.causal_mask
@@ -191,16 +207,26 @@ def _mlp(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape, ffn: int, c
 
 def _mixture(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
     """Return the terms of a mixture of experts whose tokens are spread evenly: each goes to `experts_per_token`."""
-    routed = _mlp(spec, run, kernels, shape, spec.expert_ffn, spec.experts_per_token)
+    within = _of_experts(run)
+    kept = kernels if within is run else kernels_of(spec, within)
+    routed = _mlp(spec, within, kept, shape, spec.expert_ffn, spec.experts_per_token)
     terms = {f"experts, {name}": size for name, size in routed.items()}
     terms["router: probabilities"] = 2 * 4 * shape.tokens * spec.num_experts
     # Each expert's output is multiplied with its weight, for whose gradient it is kept.
     width = spec.experts_per_token * spec.hidden
-    terms["experts: outputs"] = shape.whole * width * run.precision.compute_bytes
+    terms["experts: outputs"] = shape.whole * width * within.precision.compute_bytes
     if spec.shared_ffn:
         shared = _mlp(spec, run, kernels, shape, spec.shared_ffn, 1)
         terms |= {f"shared expert, {name}": size for name, size in shared.items()}
     return terms
+
+
+def _of_experts(run: Run) -> Run:
+    """Return a run as experts see it: their grouped product is not on autocast's lists, and stays in float32.
+
+    Source: `transformers` `integrations/moe.py`, `_grouped_mm`, which casts its input to the type of the weights.
+    """
+    return replace(run, precision=PRECISIONS["fp32"]) if run.precision.is_autocast else run
 
 
 def _embedding(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
@@ -211,7 +237,8 @@ def _embedding(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
         terms["embedding: dropout mask"] = shape.whole * spec.hidden * mask
     if spec.architecture in ROTARY:
         # Cosine and sine of every position, shared by all layers.
-        terms["embedding: rotations"] = 2 * run.sequence * spec.head_dim * run.precision.residual_bytes
+        width = spec.rotated_dim or spec.head_dim
+        terms["embedding: rotations"] = 2 * run.sequence * width * run.precision.residual_bytes
     if spec.architecture != PLAIN and run.attention == "explicit":
         # Checkpointed layers hold the mask that they were given.
         mask = run.micro_batch * run.sequence * run.sequence * run.precision.residual_bytes

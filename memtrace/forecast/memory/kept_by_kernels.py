@@ -17,23 +17,25 @@ SAVED_BY_ACTIVATION = {
     "gelu_new": 4,
     "gelu_fast": 4,
     "tanh": 0,
+    "clamped_swiglu": 4,
 }
 """Tensors of the MLP's width that the function saves beside its output: 1 where not listed (the input).
 
 `relu` saves its output alone, which the next matrix saves too. `gelu_new` is five operations in Python: it keeps its
-input, half of it, the tanh, and one plus the tanh.
+input, half of it, the tanh, and one plus the tanh. `clamped_swiglu` keeps its gate clamped, the sigmoid of that, their
+product, and one plus the clamped up projection.
 """
 PLAIN = "plain"
 """The architecture of a model of torch's own modules, as in samples/train_gpt.py, rather than of `transformers`."""
-FLOAT32_NORM = frozenset({"gemma", "gemma2", "gemma3_text", "olmo2"})
+FLOAT32_NORM = frozenset({"gemma", "gemma2", "gemma3_text", "gpt_oss", "olmo2"})
 """Architectures whose RMS norm keeps the normalized values in float32 too."""
 BIDIRECTIONAL = frozenset({"bert", "roberta"})
 """Architectures without a causal mask, whose loss also stays in the type of the logits."""
-NO_UPCAST_SOFTMAX = BIDIRECTIONAL | {"gpt2", "falcon", PLAIN}
+NO_UPCAST_SOFTMAX = BIDIRECTIONAL | {"gpt2", "gpt_oss", "falcon", PLAIN}
 """Architectures whose written-out attention takes the softmax in the type of the scores; the others ask for float32."""
 ROTARY = frozenset(
-    {"gemma", "gemma2", "granite", "llama", "mistral", "mixtral", "olmo2", "phi3", "qwen2", "qwen2_moe"}
-    | {"qwen3", "qwen3_moe", "starcoder2"}
+    {"deepseek_v2", "deepseek_v3", "gemma", "gemma2", "gpt_oss", "granite", "llama", "mistral", "mixtral", "olmo2"}
+    | {"phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "starcoder2"}
 )
 """Architectures that keep one cosine and one sine for each position and element of a head."""
 FUSED = frozenset({"megatron", "nanotron", "torchtitan"})
@@ -61,7 +63,7 @@ class Kernels:
     projection_input: int
     """Of one copy of a linear layer's input."""
     qkv_inputs: int
-    """Copies of the input of queries, keys and values: under autocast each matrix casts its own."""
+    """Copies of the input of queries, keys and values: under autocast each matrix casts its own, two or three."""
     gate_inputs: int
     """The same for gate and up projection."""
     hidden_mask: int
@@ -115,7 +117,7 @@ def kernels_of(spec: ModelSpec, run: Run) -> Kernels:
         qk_norm_input=_norm_bytes(spec, run, compute),
         norm_statistics=8 if spec.norm == "layer" else 4,
         projection_input=precision.linear_input_bytes,
-        qkv_inputs=1 if spec.has_fused_qkv or not precision.is_autocast else 3,
+        qkv_inputs=1 if spec.has_fused_qkv or not precision.is_autocast else 2 if spec.kv_rank else 3,
         gate_inputs=2 if spec.gated and not spec.has_fused_gate and precision.is_autocast else 1,
         hidden_mask=compute if on_cpu else 1,
         softmax=softmax,
@@ -167,6 +169,9 @@ def _cached_bytes(spec: ModelSpec, run: Run, *, keeps_weights: bool) -> int:
     them; attention then works on the copies. The cache lives as long as the model's output.
     """
     compute, is_autocast = run.precision.compute_bytes, run.precision.is_autocast
+    if spec.kv_rank:
+        # What is cached is compressed, and but for the rotated part what the next matrix reads.
+        return 0
     if spec.architecture in UNROTATED:
         # Written-out attention copies keys and values of the fused matrix anyway.
         return 0 if keeps_weights else 2 * compute

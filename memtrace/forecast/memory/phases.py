@@ -9,13 +9,14 @@ falls evenly, since all layers are alike, so the largest of them is the peak. Si
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from memtrace.forecast.memory.activations import ActivationTerms, activation_terms, total
 from memtrace.forecast.memory.formulas import Size
+from memtrace.forecast.memory.held_by_framework import PASSES_AHEAD, adds_up, in_flight_bytes
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.memory.sharding import RankModel, context_bytes, held_by_stage, rank_model
 from memtrace.forecast.memory.stages import layers_of_stage
@@ -41,6 +42,8 @@ class Moment:
     where: str
     """What the program is doing, in words."""
     by_category: dict[str, Size]
+    yielding: Size = 0
+    """What of them the allocator waits for and takes back when it has nothing else."""
 
     @property
     def num_bytes(self) -> Size:
@@ -125,16 +128,21 @@ def moments(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool, steady:
     states = model.states if steady else 0
     before = standing | {STATE: states}
     after = standing | {STATE: model.states}
-    return [
-        *_forward(run, stage, before),
-        *_backward(spec, run, layout, stage, before),
-        _optimizer(spec, run, stage, after),
-    ]
+    running = [*_forward(run, stage, before), *_backward(spec, run, layout, stage, before)]
+    if run.framework in PASSES_AHEAD:
+        running = [_beside(one, in_flight_bytes(spec, run, layout)) for one in running]
+    return [*running, _optimizer(spec, run, stage, after)]
+
+
+def _beside(moment: Moment, in_flight: Size) -> Moment:
+    """Return a moment with what collectives still hold."""
+    held = moment.by_category[COMMUNICATION] + in_flight
+    return replace(moment, by_category=moment.by_category | {COMMUNICATION: held}, yielding=in_flight)
 
 
 def _standing_gradients(run: Run, model: RankModel) -> Size:
     """Return gradients that are there before a backward pass: those of earlier micro-batches, and wide copies."""
-    return model.accumulated_gradients + (run.accumulation > 1) * model.gradients
+    return model.accumulated_gradients + adds_up(run) * model.gradients
 
 
 def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
@@ -154,7 +162,7 @@ def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
 def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
     """Return the moments of the backward pass, which gives activations back and makes gradients as it goes."""
     model = stage.model
-    is_fresh = (run.accumulation <= 1) * 1
+    is_fresh = 1 - adds_up(run)
     before = before | {COMMUNICATION: before[COMMUNICATION] + model.gathered + model.reduced}
     # Copies of weights inside layers that are computed again are gone by now.
     casts = stage.casts * (run.recompute < 2)
@@ -198,7 +206,7 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
 
 def _optimizer(spec: ModelSpec, run: Run, stage: _Stage, after: dict[str, Size]) -> Moment:
     model, tensors = stage.model, 0 if run.is_fused else run.optimizer.temporary_tensors
-    gradients = after[GRADIENT] + (run.accumulation <= 1) * model.gradients
+    gradients = after[GRADIENT] + (1 - adds_up(run)) * model.gradients
     if run.backend == "cpu":
         # One tensor after the other: the square root of its second moment, and that divided.
         temporary = (

@@ -219,6 +219,68 @@ def _qwen3_moe(get: ConfigFields) -> dict[str, Any]:
     return _qwen_moe(get, attention)
 
 
+def _gpt_oss(get: ConfigFields) -> dict[str, Any]:
+    spec = _llama(get)
+    bias = get.flag("attention_bias", default=True)
+    return spec | {
+        "head_dim": (head_dim := get.integer("head_dim", default=64)),
+        # One cosine and one sine for both halves of a head.
+        "rotated_dim": head_dim // 2,
+        "has_qkv_bias": bias,
+        "has_out_bias": bias,
+        "has_mlp_bias": False,
+        "has_sinks": True,
+        # Whatever the file says: a gate and an up projection that are clamped.
+        "activation": "clamped_swiglu",
+        "num_experts": get.integer("num_local_experts", "num_experts", default=128),
+        "experts_per_token": get.integer("num_experts_per_tok", default=4),
+        "expert_ffn": spec["ffn"],
+        "has_expert_bias": True,
+    }
+
+
+def _deepseek_v2(get: ConfigFields) -> dict[str, Any]:
+    """Return a model with latent attention: queries, keys and values are made from compressed vectors."""
+    layers, heads = get.layers("num_hidden_layers", default=32), get.integer("num_attention_heads", default=32)
+    bias, rotated = get.flag("attention_bias", default=False), get.integer("qk_rope_head_dim", default=64)
+    width = get.integer("moe_intermediate_size", default=1407)
+    return {
+        "num_layers": layers,
+        "hidden": get.integer("hidden_size", default=4096),
+        "num_heads": heads,
+        "num_kv_heads": heads,
+        "head_dim": get.integer("qk_nope_head_dim", default=128) + rotated,
+        "value_dim": get.integer("v_head_dim", default=128),
+        "rotated_dim": rotated,
+        # Null means that queries are made at once.
+        "query_rank": get.integer("q_lora_rank", default=0),
+        "kv_rank": get.integer("kv_lora_rank", default=512),
+        "ffn": get.integer("intermediate_size", default=11008),
+        "vocabulary": get.integer("vocab_size", default=102400),
+        "max_positions": get.integer("max_position_embeddings", default=2048),
+        "gated": True,
+        "has_fused_qkv": False,
+        "activation": get.text("hidden_act", default="silu"),
+        "tied": get.flag("tie_word_embeddings", default=False),
+        "has_qkv_bias": bias,
+        "has_out_bias": bias,
+        "has_mlp_bias": get.flag("mlp_bias", default=False),
+        "norm": "rms",
+        "has_norm_bias": False,
+        "attention_dropout": get.number("attention_dropout", default=0.0),
+        "num_experts": get.integer("n_routed_experts", "num_experts", default=64),
+        "experts_per_token": get.integer("num_experts_per_tok"),
+        "expert_ffn": width,
+        "shared_ffn": width * get.integer("n_shared_experts", default=2),
+        "num_dense_layers": min(get.integer("first_k_dense_replace", default=0), layers),
+    }
+
+
+def _deepseek_v3(get: ConfigFields) -> dict[str, Any]:
+    defaults = {"n_shared_experts": 1, "num_experts_per_tok": 8, "first_k_dense_replace": 3}
+    return _deepseek_v2(get.with_defaults(defaults)) | {"has_mlp_bias": False}
+
+
 def _gpt_neox(get: ConfigFields) -> dict[str, Any]:
     bias = get.flag("attention_bias", default=True)
     return _llama(get) | {
@@ -386,6 +448,8 @@ def _bloom(get: ConfigFields) -> dict[str, Any]:
 READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "bert": _bert,
     "bloom": _bloom,
+    "deepseek_v2": _deepseek_v2,
+    "deepseek_v3": _deepseek_v3,
     "falcon": _falcon,
     "gemma": _gemma,
     "gemma2": _gemma2,
@@ -394,6 +458,7 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "gpt_bigcode": _gpt_bigcode,
     "gpt_neo": _gpt_neo,
     "gpt_neox": _gpt_neox,
+    "gpt_oss": _gpt_oss,
     "gptj": _gptj,
     "granite": _llama,
     "llama": _llama,
@@ -416,14 +481,8 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
 _TWO_STACKS = (
     "it is an encoder and a decoder with attention between them, and the estimate describes one stack of layers"
 )
-_LATENT = (
-    "its keys and values are made from a compressed vector (latent attention), which the estimate does not describe"
-)
 UNREAD = {
     "bart": _TWO_STACKS,
-    "deepseek_v2": _LATENT,
-    "deepseek_v3": _LATENT,
-    "gpt_oss": "its experts have biases and its attention a sink a head, which the estimate does not describe",
     "mamba": "it has no attention, and the estimate describes transformers",
     "mbart": _TWO_STACKS,
     "mt5": _TWO_STACKS,

@@ -20,6 +20,11 @@ class ConfigFields:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
 
+    def with_defaults(self, defaults: Mapping[str, Any]) -> ConfigFields:
+        """Return the same values, with others in the place of what is not there or null."""
+        found = {name: value for name, value in self._config.items() if value is not None}
+        return ConfigFields({**self._config, **defaults, **found})
+
     def integer(self, *names: str, default: int | object | None = _MISSING) -> Any:
         """Return a whole number that is not negative; the default where no name is there, an error without one."""
         value = self._first(names, default)

@@ -111,15 +111,43 @@ def _attention(spec: ModelSpec) -> Iterator[ParameterTensor]:
     """Yield the attention of a layer and all its norms."""
     for number in range(spec.norms_per_layer):
         yield from _norm(spec, f"norm {number + 1}", spec.hidden)
-    parts = {"query": spec.query_width, "key": spec.kv_width, "value": spec.kv_width}
+    yield from _latent(spec) if spec.kv_rank else _projections(spec)
+    yield from _linear("attention.out", spec.hidden, spec.output_width, has_bias=spec.has_out_bias, by_rows=True)
+    if spec.has_sinks:
+        yield _one("attention.sinks", spec.num_heads, division=Division.SPLIT)
+    widths = {"none": (), "head": (spec.head_dim, spec.head_dim), "full": (spec.query_width, spec.kv_width)}
+    for name, width in zip(("query norm", "key norm"), widths[spec.qk_norm], strict=False):
+        yield _one(name, width, division=Division.WHOLE)
+
+
+def _projections(spec: ModelSpec) -> Iterator[ParameterTensor]:
+    parts = {"query": spec.query_width, "key": spec.kv_width, "value": spec.value_width}
     if spec.has_fused_qkv:
         parts = {"qkv": sum(parts.values())}
     for name, rows in parts.items():
         yield from _linear(f"attention.{name}", rows, spec.hidden, has_bias=spec.has_qkv_bias)
-    yield from _linear("attention.out", spec.hidden, spec.query_width, has_bias=spec.has_out_bias, by_rows=True)
-    widths = {"none": (), "head": (spec.head_dim, spec.head_dim), "full": (spec.query_width, spec.kv_width)}
-    for name, width in zip(("query norm", "key norm"), widths[spec.qk_norm], strict=False):
-        yield _one(name, width, division=Division.WHOLE)
+
+
+def _latent(spec: ModelSpec) -> Iterator[ParameterTensor]:
+    """Yield what compresses queries, and keys with values, their norms, and what makes heads of them.
+
+    Every tensor-parallel rank compresses whole; all heads share the rotated part of the key.
+    """
+    if not spec.query_rank:
+        yield from _linear("attention.query", spec.query_width, spec.hidden, has_bias=False)
+    else:
+        yield from _compressed(spec, "query", spec.query_rank, 0)
+        yield from _linear("attention.query up", spec.query_width, spec.query_rank, has_bias=False)
+    yield from _compressed(spec, "key value", spec.kv_rank, spec.rotated_dim)
+    unrotated = spec.num_heads * (spec.head_dim - spec.rotated_dim)
+    yield from _linear("attention.key value up", unrotated + spec.value_width, spec.kv_rank, has_bias=False)
+
+
+def _compressed(spec: ModelSpec, name: str, rank: int, beside: int) -> Iterator[ParameterTensor]:
+    yield _one(f"attention.{name} down.weight", rank + beside, spec.hidden, division=Division.WHOLE)
+    if spec.has_qkv_bias:
+        yield _one(f"attention.{name} down.bias", rank + beside, division=Division.WHOLE)
+    yield _one(f"{name} norm", rank, division=Division.WHOLE)
 
 
 def _mlp(spec: ModelSpec, name: str, ffn: int) -> Iterator[ParameterTensor]:
@@ -138,6 +166,10 @@ def _mixture(spec: ModelSpec) -> Iterator[ParameterTensor]:
     yield _one("router", number, spec.hidden, division=Division.WHOLE)
     yield _one("experts.gate up", number, inward, spec.hidden, division=Division.EXPERTS)
     yield _one("experts.down", number, spec.hidden, spec.expert_ffn, division=Division.EXPERTS)
+    if spec.has_expert_bias:
+        yield _one("router.bias", number, division=Division.WHOLE)
+        yield _one("experts.gate up.bias", number, inward, division=Division.EXPERTS)
+        yield _one("experts.down.bias", number, spec.hidden, division=Division.EXPERTS)
     if spec.shared_ffn:
         yield from _mlp(spec, "shared expert", spec.shared_ffn)
     if spec.has_shared_gate:

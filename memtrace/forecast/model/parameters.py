@@ -124,7 +124,8 @@ class CastCopies:
 def autocast_copies(spec: ModelSpec, precision: Precision, adapter: Adapter | None = None) -> CastCopies:
     """Return the copies that autocast makes: each matrix of a product is cast once a forward pass.
 
-    Embeddings that are only looked up are not cast; a tied one is, for the head.
+    Embeddings that are only looked up are not cast; a tied one is, for the head. Grouped products of experts are not on
+    autocast's lists.
 
     >>> from memtrace.forecast.model.precision import PRECISIONS
     >>> two = ModelSpec(
@@ -135,7 +136,7 @@ def autocast_copies(spec: ModelSpec, precision: Precision, adapter: Adapter | No
     """
     if not precision.is_autocast:
         return CastCopies(layers=0, head=0)
-    tensors = [one for one in parameter_tensors(spec) if len(one.shape) > 1]
+    tensors = [one for one in parameter_tensors(spec) if len(one.shape) > 1 and one.division is not Division.EXPERTS]
     in_layers = [one for one in tensors if one.place in (Place.DENSE_LAYER, Place.MOE_LAYER)]
     if adapter is not None:
         in_layers += trained_tensors(spec, adapter)

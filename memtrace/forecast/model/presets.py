@@ -68,6 +68,26 @@ def _bert(layers: int, hidden: int, heads: int) -> Mapping[str, Any]:
     return {"model_type": "bert", "intermediate_size": 4 * hidden, **shape}
 
 
+_DEEPSEEK = {"kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
+
+
+def _latent(
+    kind: str, shape: tuple[int, int, int, int], vocabulary: int, positions: int, **more: Any
+) -> Mapping[str, Any]:
+    """Return a configuration of DeepSeek's; the shape is layers, hidden size, heads, width of a dense MLP."""
+    layers, hidden, heads, ffn = shape
+    return {**_decoder(kind, (layers, hidden, heads, heads, ffn), vocabulary, positions), **_DEEPSEEK, **more}
+
+
+_DEEPSEEK_V2 = {"q_lora_rank": 1536, "n_routed_experts": 160, "num_experts_per_tok": 6, "moe_intermediate_size": 1536}
+_DEEPSEEK_V2_LITE = {
+    "q_lora_rank": None,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 6,
+    "moe_intermediate_size": 1408,
+}
+_DEEPSEEK_V3 = {"q_lora_rank": 1536, "n_routed_experts": 256, "num_experts_per_tok": 8, "moe_intermediate_size": 2048}
+_GPT_OSS = {"head_dim": 64, "num_experts_per_tok": 4}
 _NEW_FALCON = {"new_decoder_architecture": True}
 _TIED = {"tie_word_embeddings": True}
 _QWEN3_MOE = {"num_experts_per_tok": 8, "num_experts": 128, "head_dim": 128, "moe_intermediate_size": 1536}
@@ -109,6 +129,29 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "qwen3-32b": _decoder("qwen3", (64, 5120, 64, 8, 25600), 151936, 40960),
     "qwen3-30b-a3b": _decoder("qwen3_moe", (48, 2048, 32, 4, 6144), 151936, 40960, **_QWEN3_SMALL_MOE),
     "qwen3-235b-a22b": _decoder("qwen3_moe", (94, 4096, 64, 4, 12288), 151936, 40960, **_QWEN3_MOE),
+    "deepseek-v2": _latent(
+        "deepseek_v2",
+        (60, 5120, 128, 12288),
+        102400,
+        163840,
+        first_k_dense_replace=1,
+        n_shared_experts=2,
+        **_DEEPSEEK_V2,
+    ),
+    "deepseek-v2-lite": _latent(
+        "deepseek_v2",
+        (27, 2048, 16, 10944),
+        102400,
+        163840,
+        first_k_dense_replace=1,
+        n_shared_experts=2,
+        **_DEEPSEEK_V2_LITE,
+    ),
+    "deepseek-v3": _latent(
+        "deepseek_v3", (61, 7168, 128, 18432), 129280, 163840, first_k_dense_replace=3, **_DEEPSEEK_V3
+    ),
+    "gpt-oss-20b": _decoder("gpt_oss", (24, 2880, 64, 8, 2880), 201088, 131072, num_local_experts=32, **_GPT_OSS),
+    "gpt-oss-120b": _decoder("gpt_oss", (36, 2880, 64, 8, 2880), 201088, 131072, num_local_experts=128, **_GPT_OSS),
     "gemma-2b": _decoder("gemma", (18, 2048, 8, 1, 16384), 256000, 8192),
     "gemma-7b": _decoder("gemma", (28, 3072, 16, 16, 24576), 256000, 8192),
     "gemma-2-2b": _decoder("gemma2", (26, 2304, 8, 4, 9216), 256000, 8192),

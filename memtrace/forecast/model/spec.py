@@ -30,6 +30,17 @@ class ModelSpec:
     num_kv_heads: int
     """Heads of keys and values: fewer than `num_heads` with grouped-query attention, 1 with multi-query."""
     head_dim: int
+    """Of queries and keys; of values as well, unless they have a width of their own."""
+    value_dim: int = 0
+    """Width of a head's value where it is not `head_dim`."""
+    rotated_dim: int = 0
+    """Elements of a head with a cosine and a sine of their own; 0 where all of them have."""
+    query_rank: int = 0
+    """Width of the vector that queries are compressed to (DeepSeek); 0 where they are made at once."""
+    kv_rank: int = 0
+    """Width of the vector that keys and values are compressed to (latent attention); 0 without it."""
+    has_sinks: bool = False
+    """Whether each head learns a score that no value belongs to (gpt-oss)."""
     ffn: int
     """Inner width of a dense layer's MLP."""
     vocabulary: int
@@ -53,6 +64,8 @@ class ModelSpec:
     """Inner width of one routed expert."""
     shared_ffn: int = 0
     """Inner width of the shared expert; 0 without one."""
+    has_expert_bias: bool = False
+    """Whether router and experts have biases (gpt-oss)."""
     has_shared_gate: bool = False
     """Whether a vector decides how much of the shared expert counts."""
     num_dense_layers: int = 0
@@ -121,8 +134,18 @@ class ModelSpec:
 
     @property
     def kv_width(self) -> int:
-        """Elements of all key heads of a token, which is also that of the value heads."""
+        """Elements of all key heads of a token."""
         return self.num_kv_heads * self.head_dim
+
+    @property
+    def value_width(self) -> int:
+        """Elements of all value heads of a token."""
+        return self.num_kv_heads * (self.value_dim or self.head_dim)
+
+    @property
+    def output_width(self) -> int:
+        """Elements of what attention makes of a token."""
+        return self.num_heads * (self.value_dim or self.head_dim)
 
     @property
     def num_moe_layers(self) -> int:

@@ -6,7 +6,7 @@ In: `ModelSpec`, `Run` and `Layout` of arrays, a `Gpu`. Out: `Costs`, a number a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,13 +63,20 @@ def costs(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed, *, 
     time = step_time(spec, run, layout, gpu, speed)
     like = np.zeros(np.shape(layout.world_size))
     return Costs(
-        peak=_scaled(largest(one.num_bytes for one in points), memory_factor),
-        needed=_scaled(largest(needed_bytes(one) for one in points), memory_factor),
+        peak=_scaled(_within(gpu, points, lambda one: one.num_bytes), memory_factor),
+        needed=_scaled(_within(gpu, points, needed_bytes), memory_factor),
         seconds=time.total + like,
         time={name: term + like for name, term in time.terms.items()},
         throughput=time.tokens_per_second_per_gpu + like,
         mfu=time.mfu + like,
     )
+
+
+def _within(gpu: Gpu, points: Sequence[Moment], num_bytes: Callable[[Moment], Size]) -> Size:
+    """Return the bytes of the fullest moment; what yields does so before the GPU is full."""
+    held = largest(num_bytes(one) for one in points)
+    least = largest(num_bytes(one) - one.yielding for one in points)
+    return np.maximum(least, np.minimum(held, gpu.memory_bytes))
 
 
 def stage_memory(spec: ModelSpec, run: Run, layout: Layout) -> dict[str, StageMemory]:

@@ -32,11 +32,17 @@ _NOT_IN_BYTES = {
     "predicted-graphs": "what CUDA graphs keep in pools of their own is not counted",
     "predicted-operator": "operators that do not say what they make were taken to make nothing",
 }
+_TRIES = "it tries algorithms (cudnn.benchmark), and allowed for is the unfolded input of each"
+_MEASURED_SCRATCH = "it chooses by rule, and allowed for is the unfolded input of each, up to what measured runs showed"
 _CONTEXT = "predicted-context"
 _MOST_COMMUNICATORS = 2
 _MARGIN_PERMILLE = (50, 80)
 """Least distance of the ends from allocated and from reserved bytes. Chosen, and no measurement: what a prediction is
 to keep in the worst case, which none has been held against on a GPU yet."""
+
+
+CONVOLUTIONS_PERMILLE = (50, 150)
+"""How much more is allocated and reserved for the scratch of convolutions, at most: more than published rows showed."""
 
 
 def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
@@ -45,7 +51,8 @@ def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
     plain = peaks(rank, device, Weights())
     without = peaks(rank, device, Weights(rules=0))
     doubled = peaks(rank, device, Weights(rules=2))
-    most = peaks(rank, device, Weights(rules=2, allowances=1))
+    unfolded = peaks(rank, device, Weights(rules=2, allowances=1))
+    most = unfolded if tries_algorithms(rank) else _as_measured(plain, doubled, unfolded)
     doubts = [*_kernel_doubts(rank, plain[0], without[0], doubled[0], most[0])]
     doubts += noted_doubts(rank, max(plain[0] - lasting, 0))
     doubts += [_unmeasured(plain[1]), *outside_doubts(rank, gpu)]
@@ -64,6 +71,20 @@ def interval_of(rank: RankTrace, device: str, gpu: Gpu) -> Interval:
     )
 
 
+def tries_algorithms(rank: RankTrace) -> bool:
+    """Return whether cuDNN tries the algorithms of each convolution, each with the scratch that it needs."""
+    return bool(rank.header.get("cudnn_benchmark"))
+
+
+def _as_measured(plain: tuple[int, int], doubled: tuple[int, int], unfolded: tuple[int, int]) -> tuple[int, int]:
+    """Return the most that convolutions take where cuDNN chooses by rule: no more than measured runs showed."""
+    allocated, reserved = (
+        max(least, min(most, one + one * permille // 1000))
+        for one, least, most, permille in zip(plain, doubled, unfolded, CONVOLUTIONS_PERMILLE, strict=True)
+    )
+    return allocated, reserved
+
+
 def context_range(doubts: Iterable[Doubt], gpu: Gpu) -> Range:
     """Return what a process holds of a GPU beside torch's allocator."""
     beside = sum(one.more_bytes or 0 for one in doubts if one.slug == "predicted-ranks")
@@ -80,6 +101,16 @@ def on_gpu(interval: Interval, gpu: Gpu) -> Interval:
     doubts = tuple(_context_doubt(gpu) if one.slug == _CONTEXT else one for one in interval.doubts)
     context, reserved = context_range(doubts, gpu), interval.reserved
     return replace(interval, context=context, device=device_range(reserved, context), doubts=doubts)
+
+
+def made_room(interval: Interval, reserved_bytes: int) -> Interval:
+    """Return the range of a run that reserves no more than this, since cached memory is given back where there is none.
+
+    At most it reserves what it would on a device without end: another order of blocks may leave more room.
+    """
+    whole = interval.reserved
+    reserved = replace(whole, low_bytes=min(whole.low_bytes, reserved_bytes), predicted_bytes=reserved_bytes)
+    return replace(interval, reserved=reserved, device=device_range(reserved, interval.context))
 
 
 def device_range(reserved: Range, context: Range) -> Range:
@@ -116,7 +147,8 @@ def _kernel_doubts(rank: RankTrace, plain: int, without: int, doubled: int, most
     if bool(np.any(addresses >= FIRST_ALLOWANCE_ADDRESS)):
         yield Doubt(
             slug="predicted-convolutions",
-            message="what cuDNN's convolutions take is not foreseen; allowed for is the unfolded input of each",
+            message="what cuDNN's convolutions take is not foreseen; "
+            + (_TRIES if tries_algorithms(rank) else _MEASURED_SCRATCH),
             less_bytes=0,
             more_bytes=max(most - doubled, 0),
         )

@@ -35,14 +35,14 @@ def driverless_trace(
         MemtraceError: it put nothing on a GPU, or ended before a step for another reason than its memory.
     """
     rank = predicted_rank(trace)
-    report = _report(trace, rank)
-    failed = _failed_request(trace, rank, report)
+    report = report_of(trace, rank)
+    failed = failed_request(trace, rank, report)
     if failed is None:
         verdict = _verdict(gpu, rank, report)
     else:
         larger = run_without_end()
         larger_rank = predicted_rank(larger)
-        needed = _verdict(gpu, larger_rank, _report(larger, larger_rank))
+        needed = _verdict(gpu, larger_rank, report_of(larger, larger_rank))
         verdict = replace(
             needed,
             fits=False,
@@ -75,11 +75,12 @@ def verdict_without_a_run(gpu: Gpu, largest: GpuVerdict) -> GpuVerdict | None:
     )
 
 
-def _report(trace: Trace, rank: RankTrace) -> RankReport:
+def report_of(trace: Trace, rank: RankTrace) -> RankReport:
+    """Return the report of the GPU that a rank used."""
     return next(one for one in analyze(replace(trace, ranks=(rank,))).ranks if one.device == DEVICE)
 
 
-def _failed_request(trace: Trace, rank: RankTrace, report: RankReport) -> FailedRequest | None:
+def failed_request(trace: Trace, rank: RankTrace, report: RankReport) -> FailedRequest | None:
     """Return the request that ended the program; `None` if none failed, or the program went on."""
     oom = report.oom
     if oom is None or oom.time_ns is None or oom.predicted:
@@ -117,4 +118,5 @@ def _verdict(gpu: Gpu, rank: RankTrace, report: RankReport) -> GpuVerdict:
         failed=None,
         failed_step=None,
         interval=interval,
+        num_retries=rank.header.get("num_alloc_retries") or 0,
     )

@@ -13,7 +13,7 @@ from memtrace.analysis.results.report import Peak
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.prediction.broken_off import broken_off
-from memtrace.forecast.prediction.doubts import interval_of, on_gpu
+from memtrace.forecast.prediction.doubts import interval_of, made_room, on_gpu
 from memtrace.forecast.prediction.notes import with_prediction
 from memtrace.forecast.prediction.placed import Placed, place
 from memtrace.forecast.prediction.results import BY_META, Engine, GpuVerdict, Interval, Prediction, StepPeak
@@ -113,6 +113,7 @@ def _judge(rank: RankTrace, gpu: Gpu, ran_as: Gpu, interval: Interval) -> tuple[
     capacity = usable_bytes(gpu)
     placed = place(rank, DEVICE, capacity_bytes=capacity, total_bytes=gpu.memory_bytes)
     fits = placed.failed is None
+    interval = made_room(interval, placed.max_reserved_bytes) if fits and placed.num_retries else interval
     reserved = placed.max_reserved_bytes if fits else interval.reserved.predicted_bytes
     device = interval.device
     return GpuVerdict(
@@ -128,6 +129,7 @@ def _judge(rank: RankTrace, gpu: Gpu, ran_as: Gpu, interval: Interval) -> tuple[
         failed=placed.failed,
         failed_step=None if placed.failed is None else _step_at(rank, placed.failed.time_ns),
         interval=interval,
+        num_retries=placed.num_retries if fits else 0,
     ), placed
 
 

@@ -35,6 +35,8 @@ class Placed:
     """The first request that failed; the events end there."""
     peak_allocated_bytes: int
     max_reserved_bytes: int
+    num_retries: int = 0
+    """How often cached memory was given back to make room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +281,7 @@ def place(rank: RankTrace, device: str, *, capacity_bytes: int | None, total_byt
         failed=placing.failed,
         peak_allocated_bytes=placing.peak_allocated_bytes,
         max_reserved_bytes=placing.max_reserved_bytes,
+        num_retries=placing.allocator.num_alloc_retries,
     )
 
 

@@ -107,6 +107,8 @@ class GpuVerdict:
     """Step in which the request failed."""
     interval: Interval
     """How far the figures may be off."""
+    num_retries: int = 0
+    """How often the allocator gave cached memory back to make room; the run fits only by that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

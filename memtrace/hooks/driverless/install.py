@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
+
 from memtrace.hooks.driverless import host
-from memtrace.hooks.driverless.known_data import KnownData
+from memtrace.hooks.driverless.known_data import KnownData, largest_unfolded_bytes
 from memtrace.hooks.driverless.operators import Operators
 from memtrace.hooks.fake.cuda.distributed import start_groups
 from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.files import safetensors
 from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
+from memtrace.hooks.fake.kernels.workspaces import convolution_facts
 from memtrace.schema.options import PredictOptions
 from memtrace.schema.predicted import COMPILED
 
@@ -53,6 +56,14 @@ class DriverlessDevice:
         host.redirect_torch_files(scratch.seen, written)
         safetensors.install(scratch.seen, written)
         Files(scratch).install()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what torch's allocator counted and no event tells."""
+        if not torch.cuda.is_initialized():
+            return {}
+        found = {"num_alloc_retries": int(torch.cuda.memory_stats().get("num_alloc_retries", 0))}
+        unfolded = largest_unfolded_bytes()
+        return found | ({"largest_unfolded_bytes": unfolded} if unfolded else {}) | convolution_facts()
 
     def assumptions(self) -> list[tuple[str, str]]:
         """Return what was taken for granted because no kernel ran: slugs and sentences."""

@@ -38,6 +38,16 @@ class KnownData:
         return torch.empty(0, dtype=one.dtype).set_(found, 0, one.shape, one.stride())
 
 
+def largest_unfolded_bytes() -> int:
+    """Return the largest input of a convolution that cuDNN was asked for, unfolded to a matrix; 0 without any."""
+    try:
+        found = ctypes.CDLL(None).dl_largest_unfolded
+    except (OSError, AttributeError):
+        return 0
+    found.restype = ctypes.c_uint64
+    return int(found())
+
+
 class Known:
     """The same as the rules of the meta engine ask for it: nothing here is assumed."""
 

@@ -24,7 +24,7 @@ from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
 from memtrace.hooks.fake.kernels import cuda_results
 from memtrace.hooks.fake.kernels.attention import Attention
-from memtrace.hooks.fake.kernels.workspaces import Kernels
+from memtrace.hooks.fake.kernels.workspaces import Kernels, convolution_facts
 from memtrace.hooks.fake.tensors.autocast import Autocast
 from memtrace.hooks.fake.tensors.functions import Functions
 from memtrace.hooks.fake.tensors.operators import Operators
@@ -88,7 +88,7 @@ class FakeDevice:
 
     def facts(self) -> dict[str, Any]:
         """Return the header fields that the program gave rise to."""
-        return self._settings.facts()
+        return self._settings.facts() | convolution_facts()
 
     def assumptions(self) -> list[tuple[str, str]]:
         """Return what was taken for granted because there is no data: slugs and sentences."""

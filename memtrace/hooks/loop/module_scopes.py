@@ -5,13 +5,16 @@ No backward hooks: torch's full backward hooks insert views and break models wit
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Container
 from time import time_ns
+from types import FrameType
 from typing import Any
 
 from memtrace.hooks.failure.tracebacks import shorten_module_call
+from memtrace.hooks.loop.recursion_room import RecursionRoom
 from memtrace.hooks.ownership.module_tree import modules_in
 from memtrace.hooks.parts.chunk import Row
 
@@ -44,6 +47,8 @@ class ModuleScopes:
         self._watched = watched
         self._on_watched = on_watched
         self._in_backward = torch._C._current_graph_task_id
+        self._call_code = getattr(getattr(torch.nn.Module, "_call_impl", None), "__code__", None)
+        self._room = RecursionRoom()
         self._emit = emit
         self._on_root = on_root
         self._after_root = after_root
@@ -61,8 +66,9 @@ class ModuleScopes:
         """Forward pre-hook: open a scope."""
         open_calls = self._calls.open
         key = id(module)
-        if open_calls and any(call[1] == key for call in open_calls):
-            # A module does not run inside itself: an exception left its scope open.
+        self._room.for_hook(len(open_calls))
+        if open_calls and any(call[1] == key for call in open_calls) and not self._runs_inside_itself():
+            # An exception left its scope open.
             self._unwind(key)
         recompute = self._in_backward() != -1
         if not open_calls and not recompute:
@@ -72,15 +78,21 @@ class ModuleScopes:
             self._on_watched(module)
         label = self._labels.get(key) or self._label_late(module)
         open_calls.append((label, key, time_ns(), recompute))
+        self._room.for_modules(len(open_calls))
 
     def after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook: close the scope, and those inside it that an exception left open."""
         now = time_ns()
+        open_calls = self._calls.open
+        self._room.for_hook(len(open_calls))
         if output is None:
             # The module has failed, or returns nothing.
             shorten_module_call()
+        self._close(id(module), now, output)
+        self._room.for_modules(len(open_calls))
+
+    def _close(self, key: int, now: int, output: Any) -> None:
         open_calls = self._calls.open
-        key = id(module)
         while open_calls:
             label, opened, start_ns, recompute = open_calls.pop()
             self._emit((*label, start_ns, now, self._step(), recompute))
@@ -99,6 +111,15 @@ class ModuleScopes:
             self._on_recompute(start_ns, end_ns)
         else:
             self._after_root(output)
+
+    def _runs_inside_itself(self) -> bool:
+        """Whether all calls that are open run: one of torch's frames for each, and one for the call that begins."""
+        frame: FrameType | None = sys._getframe()
+        num_running = 0
+        while frame is not None:
+            num_running += frame.f_code is self._call_code
+            frame = frame.f_back
+        return num_running > len(self._calls.open)
 
     def _unwind(self, key: int) -> None:
         open_calls = self._calls.open

@@ -9,7 +9,8 @@ parameter), those that step one after the other make one step together, each of 
 A step that every optimizer has taken part in has ended. Of any other it is known only later: it ended when an optimizer
 is about to step again, or a batch is drawn, and it ended then at the last optimizer step before. So after an optimizer
 step, before the program goes on, the tracker says that the step may end here: what may have to be told of its end must
-be looked at now. It goes on if one of the other optimizers steps.
+be looked at now. It goes on if one of the other optimizers steps, unless that was made only now, after one that ends
+steps alone: the next fold of a validation begins, while the optimizers of those before are kept.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class StepTracker:
         self._ends_with_backward = False
         self._ended_before: dict[frozenset[int], bool] = {}
         """Some of the optimizers, after which a step may end: whether it did, the last time."""
+        self._new: set[int] = set()
+        """Optimizers that were made after the first optimizer step of the step that runs."""
         self._ending_sizes: set[int] = set()
         """How many they are: with an optimizer a parameter, sets are not made for nothing."""
         self.explicit = False
@@ -64,10 +67,13 @@ class StepTracker:
     def created(self, optimizer: int) -> None:
         """Note a new optimizer: it may take part in any step."""
         self._known.add(optimizer)
+        if self._stepped:
+            self._new.add(optimizer)
 
     def gone(self, optimizer: int) -> None:
         """Note that an optimizer was freed."""
         self._known.discard(optimizer)
+        self._new.discard(optimizer)
         for stepped in [one for one in self._ended_before if optimizer in one]:
             del self._ended_before[stepped]
 
@@ -75,7 +81,7 @@ class StepTracker:
         """Note that an optimizer is about to step: if it did already, the step ended before."""
         if self.explicit:
             return
-        if optimizer in self._stepped:
+        if optimizer in self._stepped or self._begins_a_round(optimizer):
             self._end_late()
         elif self._may_have_ended:
             self._go_on()
@@ -129,6 +135,10 @@ class StepTracker:
         if not has_begun or not self._may_have_ended or self._ended_before.get(frozenset(self._stepped)):
             self._end_late()
 
+    def _begins_a_round(self, optimizer: int) -> bool:
+        """Whether an optimizer was made after one that ends steps alone had stepped: the next fold of a validation."""
+        return optimizer in self._new and self._ended_before.get(frozenset(self._stepped), False)
+
     def _is_skipped(self) -> bool:
         return bool(self._stepped) and all(self._stepped.values())
 
@@ -150,5 +160,6 @@ class StepTracker:
 
     def _end(self, end: StepEnd) -> None:
         self._stepped = {}
+        self._new.clear()
         self._may_have_ended = self._ends_with_backward = False
         self._on_end(end)

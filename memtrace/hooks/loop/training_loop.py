@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import time_ns
 from typing import Any
 
+from memtrace.hooks.failure.meant_for_program import pass_on
 from memtrace.hooks.keepers.program_frames import calling_line
 from memtrace.hooks.keepers.search import KeeperSearch
 from memtrace.hooks.loop.accumulation import Accumulation
@@ -449,7 +450,7 @@ class TrainingLoop:
         owned = self._sweep_owners(ends_step=self._step > 0)
         self._kept = self._find_keepers(owned, self._sources.levels())
         if self._step > 0:
-            self._writer.note_unstepped(self._sweep.unstepped)
+            self._writer.note_unstepped(self._sweep.unstepped.names)
         self.replicas.step_ended(self._step)
         return owned
 
@@ -502,6 +503,7 @@ class TrainingLoop:
         try:
             rows = self._search_keepers(self._keepers, owned, level)
         except Exception as error:
+            pass_on(error)
             # A step must end whatever the objects of a program are like.
             self._keepers = None
             self._writer.note("hook-failed", f"the search for keepers failed and is off: {type(error).__name__}")

@@ -13,6 +13,7 @@ from typing import Any
 from memtrace.hooks.ownership.dtensor_layout import Placements
 from memtrace.hooks.ownership.module_tree import buffers_in, parameters_in
 from memtrace.hooks.ownership.owners import Found, Owned, OwnerRows, lasting_row, plain_kinds, plain_tensors
+from memtrace.hooks.ownership.unstepped import Unstepped
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.owner_rows import OwnerLayout, Sweep
 from memtrace.schema.names import Category
@@ -142,10 +143,7 @@ class OwnerSweep:
         self._rows = rows
         self._plain = plain_kinds(torch)
         self._known: _Known | None = None
-        self._versions: dict[int, int | None] = {}
-        """How often each parameter of a model that no optimizer has any of had been written to at the last sweep."""
-        self.unstepped: list[str] = []
-        """Parameters with a gradient that the last sweep found in no optimizer, of models that one trains."""
+        self.unstepped = Unstepped(torch)
 
     def sweep(
         self,
@@ -197,38 +195,8 @@ class OwnerSweep:
             found.add_optimizer(optimizer)
             stepped.update(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
         if ends_step:
-            before, self._versions = self._versions, {}
-            self.unstepped = [
-                name for _, parameters in modules for name in self._unstepped(parameters, stepped, before)
-            ]
+            self.unstepped.look([parameters for _, parameters in modules], stepped)
         return found
-
-    def _unstepped(
-        self, parameters: Sequence[tuple[str, Any]], stepped: set[int], before: dict[int, int | None]
-    ) -> list[str]:
-        """Return which parameters of a model have a gradient that no optimizer steps.
-
-        A model of which no optimizer has any parameter may be trained by hand or through copies: then its parameters
-        are written to between two sweeps. One beside a model that is stepped, and that nothing writes to, is a base
-        that was meant to be frozen.
-        """
-        others = [one for one in parameters if id(one[1]) not in stepped]
-        if len(others) == len(parameters):
-            now = {id(one): _version(one) for _, one in others}
-            self._versions |= now
-            is_written = any(version is None or before.get(key) != version for key, version in now.items())
-            if not stepped or is_written:
-                return []
-        return [name for name, parameter in others if parameter.is_leaf and parameter.grad is not None]
-
-
-def _version(parameter: Any) -> int | None:
-    """Return how often a tensor was written to; `None` where it does not count that, as in inference mode."""
-    try:
-        version: int | None = getattr(parameter, "_version", None)
-    except RuntimeError:
-        return None
-    return version
 
 
 def _plain(tensors: Sequence[Any]) -> tuple[list[_Whole], list[Any]]:

@@ -10,6 +10,8 @@ import errno
 import os
 from typing import IO
 
+from memtrace.hooks.parts.as_imported import open_file, system
+
 try:
     import fcntl
     import resource
@@ -31,13 +33,13 @@ class OwnFile:
 
     def __init__(self, path: str, *, append: bool = False) -> None:
         """Open or create it. Raises OSError where that fails."""
-        self._number = moved_up(os.open(path, _FLAGS | (os.O_APPEND if append else 0), 0o600))
-        self._identity = identity_of(os.fstat(self._number))
+        self._number = moved_up(system.open(path, _FLAGS | (os.O_APPEND if append else 0), 0o600))
+        self._identity = identity_of(system.fstat(self._number))
 
     def check(self) -> None:
         """Raise FileLost where the descriptor was closed, taken by another file, or its file removed."""
         try:
-            found = os.fstat(self._number)
+            found = system.fstat(self._number)
         except OSError:
             raise FileLost(errno.EBADF, "the program closed the file of the recording") from None
         if identity_of(found) != self._identity:
@@ -51,7 +53,7 @@ class OwnFile:
         try:
             while rest:
                 self.check()
-                rest = rest[os.write(self._number, rest) :]
+                rest = rest[system.write(self._number, rest) :]
         except FileLost:
             raise
         except BaseException:
@@ -62,7 +64,7 @@ class OwnFile:
     def write_over(self, data: bytes) -> None:
         """Write at the start, over what stands there."""
         self.check()
-        os.pwrite(self._number, data, 0)
+        system.pwrite(self._number, data, 0)
 
     def close(self) -> None:
         """Close it; a descriptor that is the program's by now is left alone."""
@@ -71,21 +73,21 @@ class OwnFile:
     def _cut(self, size: int) -> None:
         try:
             self.check()
-            os.ftruncate(self._number, size)
+            system.ftruncate(self._number, size)
         except OSError:
             return
 
 
 def open_private(path: str) -> IO[bytes]:
     """Return a new file that its owner alone may read: stacks name folders, and an exception may quote anything."""
-    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
+    return open_file(path, "wb", opener=lambda name, flags: system.open(name, flags, 0o600))
 
 
 def close_own(number: int, identity: tuple[int, int]) -> None:
     """Close a descriptor if it still leads to this file."""
     try:
-        if identity_of(os.fstat(number)) == identity:
-            os.close(number)
+        if identity_of(system.fstat(number)) == identity:
+            system.close(number)
     except OSError:
         return
 
@@ -106,7 +108,7 @@ def moved_up(number: int) -> int:
         except OSError:
             # Beyond the limit of open files, or none is left.
             continue
-        os.close(number)
+        system.close(number)
         return high
     return number
 

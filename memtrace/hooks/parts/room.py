@@ -9,6 +9,7 @@ import errno
 import os
 from types import TracebackType
 
+from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.own_file import close_own, identity_of, moved_up
 
 try:
@@ -50,8 +51,8 @@ class Room:
         if self._spare is not None or not hasattr(os, "memfd_create"):
             return
         try:
-            self._spare = moved_up(os.memfd_create("memtrace"))
-            self._identity = identity_of(os.fstat(self._spare))
+            self._spare = moved_up(system.memfd_create("memtrace"))
+            self._identity = identity_of(system.fstat(self._spare))
         except OSError:
             self._spare = None
 
@@ -64,7 +65,7 @@ class Room:
 
 def _can_open() -> bool:
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        system.close(system.open(os.devnull, os.O_RDONLY))
     except OSError as error:
         return error.errno != errno.EMFILE
     return True

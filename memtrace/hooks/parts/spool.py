@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import math
 import os
 import socket
@@ -16,6 +15,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from memtrace.hooks.failure.meant_for_program import pass_on
+from memtrace.hooks.parts.as_imported import as_json, system
 from memtrace.hooks.parts.own_file import FileLost, OwnFile, open_private
 from memtrace.hooks.parts.stderr import WarningLine
 from memtrace.schema.records import (
@@ -47,7 +48,7 @@ class Spool:
 
     def __init__(self, parts_dir: str, *, rank: int | None, warn_once: Callable[[str], None] | None = None) -> None:
         self._parts_dir = parts_dir
-        self._pid = os.getpid()
+        self._pid = system.getpid()
         # os.urandom and not `random`, whose state belongs to the user's program.
         suffix = os.urandom(4).hex()
         self.name = part_name(rank=rank, host=socket.gethostname(), pid=self._pid, suffix=suffix)
@@ -95,6 +96,7 @@ class Spool:
             try:
                 self._append_pending()
             except OSError as error:
+                pass_on(error)
                 self._main_broken = True
                 self._give_up(error)
             self._pending.clear()
@@ -114,9 +116,10 @@ class Spool:
             with open_private(unfinished) as file:
                 for record in records:
                     file.write(record if isinstance(record, bytes) else encode(record))
-            os.replace(unfinished, path)
+            system.replace(unfinished, path)
         except OSError as error:
             _remove(unfinished)
+            pass_on(error)
             self._give_up(error)
             return False
         except BaseException:
@@ -152,7 +155,7 @@ class Spool:
 
     def _foreign(self) -> bool:
         """Whether this is a forked child, whose records would tear the parent's file."""
-        return os.getpid() != self._pid
+        return system.getpid() != self._pid
 
     def _append_pending(self) -> None:
         try:
@@ -170,7 +173,7 @@ class Spool:
     def _make_folder(self) -> None:
         """Make the folder of parts if it is missing, and none that it lies in: that one is the program's."""
         with contextlib.suppress(FileExistsError):
-            os.mkdir(self._parts_dir, 0o700)
+            system.mkdir(self._parts_dir, 0o700)
 
     def _append(self, data: bytes) -> None:
         if self._file is None:
@@ -209,7 +212,7 @@ def encode(record: Record) -> bytes:
 
 
 def _dump(record: Any) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
+    return as_json(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
 
 
 def _finite(value: Any) -> Any:
@@ -225,4 +228,4 @@ def _finite(value: Any) -> Any:
 
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
-        os.unlink(path)
+        system.unlink(path)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from memtrace.hooks.failure.meant_for_program import pass_on
+from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.own_file import OwnFile
 from memtrace.schema.names import Phase
@@ -44,7 +46,7 @@ class Status:
         """Prepare, without writing; `levels` asks the allocator, `clock` gives ns."""
         self._path = os.path.join(parts_dir, name + STATUS_SUFFIX)
         self._levels = levels
-        self._pid = os.getpid()
+        self._pid = system.getpid()
         self._file: OwnFile | None = None
         self._broken = False
         self._now: dict[str, Any] = {"step": 0, "phase": str(Phase.OTHER), "since_ns": None, "ended_step": None}
@@ -74,7 +76,8 @@ class Status:
         began_ns = self._clock()
         try:
             levels = self._levels()
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             # A step must end whatever an allocator says when it is asked; it is not asked again.
             self._resume_ns = sys.maxsize
             return
@@ -88,13 +91,13 @@ class Status:
 
     def close(self) -> None:
         """Close the file; it stays for whoever reads it last."""
-        if self._file is not None and os.getpid() == self._pid:
+        if self._file is not None and system.getpid() == self._pid:
             self._broken = True
             self._file.close()
             self._file = None
 
     def _write(self) -> None:
-        if self._broken or os.getpid() != self._pid:
+        if self._broken or system.getpid() != self._pid:
             return
         line = _encoded(self._now)[:-1] + self._measured_line
         if len(line) >= STATUS_BYTES:
@@ -103,7 +106,8 @@ class Status:
             if self._file is None:
                 self._file = OwnFile(self._path)
             self._file.write_over(line.ljust(STATUS_BYTES - 1) + b"\n")
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             # The recording itself says that its folder cannot be written.
             self._broken = True
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
+
+from memtrace.hooks.parts.as_imported import system
 
 
 class WarningLine:
@@ -22,7 +23,7 @@ class WarningLine:
 def _leads_to(stream: Any) -> tuple[int, int] | None:
     """Return the identity of a stream's file, None for one that has none."""
     try:
-        found = os.fstat(stream.fileno())
+        found = system.fstat(stream.fileno())
     except (AttributeError, OSError, ValueError):
         return None
     return found.st_dev, found.st_ino

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 import pickle
 from collections.abc import Callable
 from typing import Any
 
+from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.parts.own_file import open_private
 
@@ -99,10 +99,10 @@ class HistorySource:
         try:
             with open_private(unfinished) as file:
                 pickle.dump(snapshot, file, protocol=_PICKLE_PROTOCOL)
-            os.replace(unfinished, path)
+            system.replace(unfinished, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(unfinished)
+                system.unlink(unfinished)
             raise
         batch = EventBatch(SOURCE, is_native=True)
         batch.max_entries = self._max_entries

@@ -97,6 +97,7 @@ class Sources:
             # It might train for real otherwise, or write over the user's files.
             raise SystemExit(f"memtrace: no prediction with this torch: {type(error).__name__}: {error}") from error
         self.assumptions = beside.assumptions
+        self.predicted_facts = beside.facts
 
     def _make_cpu(self) -> CpuSource:
         return CpuSource(self._torch, stacks=self._options.stacks, profile=self._options.profile, warn=self._warn)

@@ -25,6 +25,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.sources.event_tree import TreeWalk
 from memtrace.hooks.sources.kineto_log import KinetoLog
@@ -94,7 +95,7 @@ class CpuSource:
         Raises OSError where no file can be opened: the profiler reads one, and would complain on stderr.
         """
         if not self.running and self.can_switch:
-            os.close(os.open(os.devnull, os.O_RDONLY))
+            system.close(system.open(os.devnull, os.O_RDONLY))
             # The frames come from the interpreter's profile hook; a profiler of the user's keeps its own. And with them
             # torch reads gradients in Python, which a mode of the user's would see.
             is_watched = sys.getprofile() is not None or self._num_modes() > 0

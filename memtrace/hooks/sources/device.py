@@ -6,13 +6,15 @@ import os
 import sys
 from typing import Any
 
+from memtrace.hooks.parts.as_imported import open_file
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def host_rss_bytes() -> int | None:
     """Return the resident host memory of this process, `None` where the system does not tell it cheaply."""
     try:
-        with open("/proc/self/statm", "rb") as file:
+        with open_file("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE_BYTES
     except (OSError, ValueError, IndexError):
         return None

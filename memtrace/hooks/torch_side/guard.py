@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
+from memtrace.hooks.failure.meant_for_program import pass_on
+
 Unseen = Callable[[], AbstractContextManager[object]]
 
 MAX_FAILURES = 3
@@ -79,7 +81,8 @@ class Guard:
     def wrap(self, function: Callable[..., object], *, name: str) -> Callable[..., None]:
         """Return a callback that calls `function`, drops its result and never raises an `Exception`.
 
-        `KeyboardInterrupt` and `SystemExit` pass: they are meant for the program, wherever they strike.
+        What is meant for the program passes, wherever it strikes: `KeyboardInterrupt`, `SystemExit`, and what its
+        handlers of signals raise.
         """
         state = self._state
         is_compiling, is_symbolic, unseen = self._is_compiling, self._is_symbolic, self._unseen
@@ -101,6 +104,7 @@ class Guard:
                     with unseen():
                         function(*args, **kwargs)
             except Exception as error:
+                pass_on(error)
                 num_failures += 1
                 self.report(name, error, switched_off=num_failures >= MAX_FAILURES)
             finally:

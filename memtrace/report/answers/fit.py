@@ -27,6 +27,7 @@ def fit_json(fit: Fit) -> bytes:
         "capacity_bytes": fit.capacity_bytes,
         "runs": [_run(run, fit.source) for run in fit.runs],
         "notes": list(fit.notes),
+        "engine": fit.engine,
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
@@ -59,7 +60,7 @@ def fit_text(fit: Fit) -> str:
         peak = format_bytes(fit.steady_state_peak_bytes)
         answer = f"The largest micro-batch that fits is {fit.micro_batch}: {peak} in the steady state, of {capacity}."
     if fit.source == Source.PREDICTED.value:
-        answer += " All of it is predicted: nothing ran on a GPU."
+        answer += f" All of it is predicted (engine {fit.engine}): nothing ran on a GPU."
     heads = ["micro-batch", "steady-state peak", "needed", "first step", "fits"]
     rows = [heads, *(_cells(run) for run in sorted(fit.runs, key=lambda run: run.micro_batch))]
     widths = [max(len(row[at]) for row in rows) for at in range(len(heads))]

@@ -58,6 +58,7 @@ def _gpu_document(verdict: GpuVerdict) -> dict[str, Any]:
         "max_reserved_bytes": verdict.max_reserved_bytes,
         "context_bytes": verdict.context_bytes,
         "headroom_bytes": verdict.headroom_bytes,
+        "num_alloc_retries": verdict.num_retries,
         "failed": None
         if failed is None
         else {
@@ -109,13 +110,21 @@ def verdict_sentence(verdict: GpuVerdict) -> str:
     name, capacity = verdict.gpu.name, format_bytes(verdict.capacity_bytes)
     close = " It is close: the range holds both answers." if verdict.is_close else ""
     if verdict.failed is None:
-        return f"Fits on {name}: it {needs} at most, of {capacity} beside the context.{close}"
+        return f"Fits on {name}: it {needs} at most, of {capacity} beside the context.{_by_retries(verdict)}{close}"
     request = format_bytes(verdict.failed.size_bytes)
     return (
         f"Does not fit on {name}: in step {verdict.failed_step} a request of {request} fails, with "
         f"{format_bytes(verdict.failed.allocated_bytes)} allocated of {capacity} beside the context; "
         f"with memory without end it {needs}.{close}"
     )
+
+
+def _by_retries(verdict: GpuVerdict) -> str:
+    """Return by what it fits, where cached memory had to be given back."""
+    if not verdict.num_retries:
+        return ""
+    times = "once" if verdict.num_retries == 1 else f"{verdict.num_retries} times"
+    return f" It only just does: {times} the allocator gave cached memory back to make room, which takes time."
 
 
 def engine_sentence(prediction: Prediction) -> str:

@@ -177,7 +177,56 @@ for _ in range(2):
 loss = model(given).sum(); loss.backward(); optimizer.step(); optimizer.zero_grad(); print(loss.item())
 train(1)
 """
+REPLACED = """
+import builtins, io, json, os, time
+calls = []
+def count(owner, name):
+    real = getattr(owner, name)
+    def counted(*args, **kwargs):
+        calls.append(name)
+        return real(*args, **kwargs)
+    setattr(owner, name, counted)
+train(1)
+names = "write open close fstat pwrite ftruncate unlink replace rename mkdir getpid memfd_create"
+pairs = [(os, name) for name in names.split()] + [(builtins, "open"), (io, "open"), (json, "dumps")]
+pairs += [(time, name) for name in ("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns")]
+for pair in pairs:
+    count(*pair)
+train(3)
+print(calls)
+"""
+NESTED = """
+class Around(torch.nn.Module):
+    def __init__(self, inner): super().__init__(); self.inner = inner
+    def forward(self, x): return self.inner(x)
+
+class Tree(torch.nn.Module):
+    def __init__(self): super().__init__(); self.leaf = torch.nn.Linear(4, 4); self.join = torch.nn.Linear(8, 4)
+    def forward(self, given):
+        if isinstance(given, torch.Tensor):
+            return self.leaf(given)
+        return torch.tanh(self.join(torch.cat([self(one) for one in given], -1)))
+
+deep = torch.nn.Linear(4, 4)
+# Nearly as many as bare fit, at four frames each.
+for _ in range((sys.getrecursionlimit() - 120) // 4): deep = Around(deep)
+sentence = torch.ones(2, 4)
+for _ in range(140): sentence = (sentence, torch.ones(2, 4))
+for net, given in ((deep, torch.ones(2, 4)), (Tree(), sentence)):
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(3):
+        loss = net(given).sum(); loss.backward(); sgd.step(); sgd.zero_grad(); print(loss.item())
+    print(sys.getrecursionlimit())
+def down(): return down()
+for _ in range(2):
+    try:
+        down()
+    except RecursionError as error:
+        print(error)
+"""
 ROWS = [
+    Row("functions-of-python-replaced", REPLACED),
+    Row("modules-that-run-deep-in-modules", NESTED),
     Row("collections-inside-operators", COLLECTIONS),
     Row("random-states", RANDOM),
     Row("garbage-and-finalizers", GARBAGE, ends_in_full=True),

@@ -81,6 +81,11 @@ def unfolded_bytes(weight_shape: Sequence[int], out_shape: Sequence[int], elemen
     return places * math.prod(weight_shape[1:]) * element_size
 
 
+def convolution_facts() -> dict[str, bool]:
+    """Return whether the program lets cuDNN try algorithms: each trial takes what that algorithm needs."""
+    return {"cudnn_benchmark": True} if torch.backends.cudnn.benchmark else {}
+
+
 def _of_convolution(args: Any, out: Any) -> int:
     return unfolded_bytes(args[1].shape, out.shape, args[0].element_size())
 
