@@ -34,9 +34,8 @@ def reason_against_optimizer(optimizer: Any) -> str | None:
 
 
 def is_distributed(torch: Any) -> bool:
-    """Return whether gradients are exchanged with other ranks before they are complete."""
-    distributed = torch.distributed
-    return bool(distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+    """Return whether gradients may be exchanged with other ranks; what does that for one rank alone writes them too."""
+    return bool(torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
 def options_of(optimizer: Any) -> list[dict[str, Any]]:
@@ -114,7 +113,7 @@ class GradientUse:
         elif self._options != [options_of(one) for one in self._optimizers]:
             self._against("options of the optimizer are set between backward and step")
         if is_distributed(self._torch):
-            self._against("ranks exchange gradients before the step")
+            self._against("ranks exchange gradients before the step, or would")
         if len({str(one.device) for one in self._all_parameters()}) > 1:
             self._against("its parameters lie on several devices")
         if (why := reason_against_optimizer(optimizer)) is not None:
