@@ -169,20 +169,9 @@ for step in range(4):
 """
 
 
-@pytest.mark.parametrize(
-    ("batch", "share", "change"),
-    [
-        # Log-probabilities and their gradient are two of four that are as large as the logits.
-        (1024, 0.7, "chunk_loss"),
-        # Gradients are one of four that are as large as the parameters.
-        (16, 0.9, "step_in_backward"),
-    ],
-)
-def test_a_patch_does_what_was_promised(
-    batch: int, share: float, change: str, tmp_path: Path, run_memtrace: RunMemtrace
-) -> None:
+def test_a_patch_does_what_was_promised(tmp_path: Path, run_memtrace: RunMemtrace) -> None:
     (tmp_path / "words.py").write_text(WORDS)
-    words = "--", warm_python(), "words.py", str(batch)
+    words = "--", warm_python(), "words.py", "16"
 
     def found(*options: str) -> Any:
         done = run_memtrace(
@@ -193,12 +182,13 @@ def test_a_patch_does_what_was_promised(
         return json.loads(done.stdout)
 
     plain = found("--capacity", "1TiB")["plain"]["peak_bytes"]
-    budget = int(plain * share)
+    # Gradients are one of four that are as large as the parameters, and all else is small.
+    budget = int(plain * 0.9)
     fixed = found("--capacity", f"{budget}B", "--patch", "words.patch", "--html", "fix.html")
     best = fixed["rungs"][0]
-    assert (best["changes"], best["losses_equal"]) == ({change: True}, True)
+    assert (best["changes"], best["losses_equal"]) == ({"step_in_backward": True}, True)
     assert (fixed["patch"], fixed["left_by_patch"]) == ((tmp_path / "words.patch").read_text(), {})
-    assert (tmp_path / "fix.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "fix.html").read_text().startswith("<!DOCTYPE html>")
 
     bare = subprocess.run([*words[1:]], cwd=tmp_path, capture_output=True, check=True).stdout
     subprocess.run(["git", "apply", "words.patch"], cwd=tmp_path, check=True)

@@ -84,6 +84,13 @@ def test_what_they_leave_is_found_by_computing_again() -> None:
     assert best.changes.recompute
 
 
+def test_nothing_is_run_twice() -> None:
+    for less in range(0, 5 * 1024 * KIB, 500 * KIB):
+        program = Program(needed(less=2) - less)
+        program.find()
+        assert len(set(program.ran)) == len(program.ran)
+
+
 @pytest.mark.parametrize(
     ("facts", "keep", "never"),
     [

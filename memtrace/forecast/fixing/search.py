@@ -223,7 +223,9 @@ class _Search:
                 break
             seen.add(choice.chosen)
             again, away = by_way(choice.chosen)
-            tried = self._try(replace(start, recompute=again, offload=away), choice)
+            # That nothing needs to be changed for this aim is known to be a miss.
+            changes = replace(start, recompute=again, offload=away)
+            tried = self._try(changes, choice) if choice.chosen else found
             if tried is None:
                 model = self._model(found, start)
                 model = with_host(model) if is_wide else model
