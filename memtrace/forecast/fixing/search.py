@@ -287,10 +287,11 @@ class _Search:
                 # As many sequences take more micro-batches.
                 slowdown = (needs.step_s * self.question.micro_batch / changes.micro_batch) / plain.step_s - 1
         equal = None if not plain.losses or not needs.losses else plain.losses == needs.losses
-        may_round = changes.chunk_loss and _are_close(plain.losses, needs.losses)
-        if may_round and not equal:
+        is_same_work = changes.autocast is None and changes.micro_batch is None
+        may_round = is_same_work and changes.chunk_loss and _are_close(plain.losses, needs.losses)
+        if may_round and equal is False:
             self._say_once(f"losses differ, by at most {LOSS_TOLERANCE:g} of them, where a loss is taken by parts")
-        if equal is False and changes.autocast is None and changes.micro_batch is None and not may_round:
+        if equal is False and is_same_work and not may_round:
             self.missed.append(Missed(title=title_of(changes), why="a loss differs from the plain program's"))
             self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
             return
