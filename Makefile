@@ -21,8 +21,13 @@ DRIVERLESS_STAMP := $(DRIVERLESS)/installed-$(INPUTS)
 DRIVERLESS_TORCH := 2.13.0
 DRIVERLESS_NEEDS := typing-extensions sympy networkx jinja2 fsspec filelock numpy click orjson pandas rich pytest hypothesis
 
+# The site of the documentation, built with what no test needs.
+SITE := .venv-site
+SITE_NEEDS := mkdocs==1.6.1 mkdocs-material==9.8.1 pymdown-extensions==13.1.2
+SITE_STAMP := $(SITE)/installed-$(shell echo $(SITE_NEEDS) | cksum | cut -d' ' -f1)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo driverless test test-fast test-torches gold check mutants faults fuzz docs bench accuracy gpu gpu-driverless clean
+.PHONY: help demo driverless test test-fast test-torches gold check mutants faults fuzz docs site bench accuracy gpu gpu-driverless clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -98,6 +103,16 @@ docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the 
 	$(BIN)/python docs/screenshot.py demo/report.html docs/images/report.png --height 800
 	$(BIN)/python docs/screenshot.py demo/report.html docs/images/map.png --view view=map --height 800
 
+$(SITE_STAMP):
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet $(SITE_NEEDS)
+	@rm -f $(SITE)/installed-* && touch $@
+
+site: demo $(SITE_STAMP) ## build the documentation as a static site with a live demo: build/site/index.html
+	$(BIN)/python docs/site.py build/site-source --demo demo/report.html
+	NO_MKDOCS_2_WARNING=true $(SITE)/bin/python -m mkdocs build --strict
+	@echo "The site is $(CURDIR)/build/site/index.html."
+
 bench: $(DEV_STAMP) ## run the benchmarks
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
@@ -118,4 +133,4 @@ gpu-driverless: $(if $(MEMTRACE_DRIVERLESS_PYTHON),,$(DRIVERLESS_STAMP)) ## the 
 	$(DRIVERLESS_PYTHON) -m memtrace.driverless.start --gpu $(DEVICE) -- $(DRIVERLESS_PYTHON) benchmarks/gpu.py
 
 clean: ## remove the environments, caches and demo output
-	rm -rf $(VENV) $(DRIVERLESS) .venv-torch-* demo build dist .mutants .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DRIVERLESS) $(SITE) .venv-torch-* demo build dist .mutants .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

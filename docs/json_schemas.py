@@ -11,19 +11,32 @@ import dataclasses
 import inspect
 import itertools
 import json
+import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from memtrace.analysis.results.card import Card
 from memtrace.analysis.results.report import Finding, Note, Peak, PredictedPeak, RankReport
 from memtrace.analysis.results.trend import Trend, TrendRun
-from memtrace.forecast.fixing.results import Fixed, Measured, Rung
-from memtrace.report.answers import fixing as fix_answers
 from memtrace.report.answers import trend as trend_answers
+from memtrace.report.answers.bisect import bisect_json
+from memtrace.report.answers.check import check_document
+from memtrace.report.answers.diff import diff_document
+from memtrace.report.answers.estimate import estimate_json
+from memtrace.report.answers.evaluation import evaluation_json
+from memtrace.report.answers.fit import fit_json
+from memtrace.report.answers.fixing import fixed_json
+from memtrace.report.answers.plan import plan_json
+from memtrace.report.answers.predict import predict_json
+from memtrace.report.answers.whatif import whatif_json
 from memtrace.report.json import report as report_documents
+
+sys.path.insert(0, str(Path(__file__).parent))
+from document_shapes import Shapes
 
 Schema = dict[str, Any]
 _SIMPLE = {int: "integer", str: "string", bool: "boolean", float: "number", types.NoneType: "null"}
@@ -61,37 +74,27 @@ def trend_schema() -> str:
     return schemas.document("memtrace trend --json", name, version, record["properties"])
 
 
-def fix_schema() -> str:
-    """Return the schema of `memtrace fix --json`."""
+ANSWERS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "check": ("memtrace check --json", check_document),
+    "diff": ("memtrace diff --json, of two traces", diff_document),
+    "estimate": ("memtrace estimate --json", estimate_json),
+    "plan": ("memtrace plan --json", plan_json),
+    "plan-evaluation": ("memtrace plan --evaluate --json", evaluation_json),
+    "predict": ("memtrace predict --json", predict_json),
+    "fit": ("memtrace fit --json", fit_json),
+    "fix": ("memtrace fix --json", fixed_json),
+    "whatif": ("memtrace whatif --json", whatif_json),
+    "bisect": ("memtrace bisect --json", bisect_json),
+}
+"""By the name of its schema: what prints a document, and the function that makes it."""
+
+
+def answer_schema(name: str) -> str:
+    """Return the schema of a document that an answer is, as its function makes it."""
+    title, function = ANSWERS[name]
     schemas = _Schemas()
-    needs = schemas.record(Measured, without=("losses",))
-    rung = schemas.record(Rung, without=("needs", "expected_bytes", "changes"))
-    rung["properties"] |= {
-        **needs["properties"],
-        "changes": {"type": "object", "description": "What was changed, as in a plan file."},
-        "expected_peak_bytes": {"type": ["integer", "null"], "description": _meanings(Rung)["expected_bytes"]},
-    }
-    rung["required"] = list(rung["properties"])
-    missed = {"type": "object", "required": ["changes", "reason"], "additionalProperties": {"type": "string"}}
-    fixed = schemas.record(Fixed, only=("budget_bytes", "target_bytes", "device", "smallest_bytes", "notes"))
-    properties = {
-        "command": {"type": "array", "items": {"type": "string"}},
-        **fixed["properties"],
-        "source": {"enum": ["predicted", "recorded"]},
-        "verified": {"type": "boolean", "description": _meanings(Fixed)["is_verified"]},
-        "fits": {"type": "boolean", "description": "Whether a set of changes, or none, makes it fit."},
-        "plain": needs,
-        "changes": _or_null({"type": "object", "description": "Those of the first rung, where it fits."}),
-        "environment": _or_null({"type": "object", "additionalProperties": {"type": "string"}}),
-        "code": {"type": ["string", "null"], "description": "What to write into the program."},
-        "patch": {"type": ["string", "null"], "description": "A unified patch of the program, where lines are known."},
-        "left_by_patch": _or_null({"type": "object", "description": "Changes that the patch does not make."}),
-        "rungs": {"type": "array", "items": rung, "description": _meanings(Fixed)["rungs"]},
-        "front": {"type": "array", "items": {"type": "string"}, "description": "Titles; no other rung beats them."},
-        "missed": {"type": "array", "items": missed, "description": _meanings(Fixed)["missed"]},
-        "left_as_they_are": {"type": "object", "additionalProperties": {"type": "string"}},
-    }
-    return schemas.document("memtrace fix --json", fix_answers.FORMAT, fix_answers.VERSION, properties)
+    shape = Shapes(schemas.of, _meanings).document(function)
+    return schemas.whole(title, shape["required"], shape["properties"])
 
 
 class _Schemas:
@@ -103,12 +106,16 @@ class _Schemas:
     def document(self, title: str, name: str, version: int, properties: Mapping[str, Schema]) -> str:
         """Return a whole document as text."""
         own = {"format": {"const": name}, "version": {"const": version}, **properties}
+        return self.whole(title, list(own), own)
+
+    def whole(self, title: str, required: list[str], properties: Mapping[str, Schema]) -> str:
+        """Return a document of certain keys as text."""
         schema = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": title,
             "type": "object",
-            "required": list(own),
-            "properties": own,
+            "required": required,
+            "properties": properties,
             "$defs": dict(sorted(self._definitions.items())),
         }
         return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
@@ -128,7 +135,7 @@ class _Schemas:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin in (typing.Union, types.UnionType):
             return {"anyOf": [self.of(one) for one in arguments]}
-        if origin is tuple:
+        if origin in (tuple, list, Sequence):
             return {"type": "array", "items": self.of(arguments[0])}
         if origin is not None and issubclass(origin, Mapping):
             return {"type": "object", "additionalProperties": self.of(arguments[1])}

@@ -316,6 +316,7 @@ def _stacks() -> tuple[StackRow, ...]:
             num_bytes=num_bytes,
             num_allocations=allocations,
             category=category,
+            by_category={category: num_bytes},
         )
         for inner, outer, num_bytes, category, allocations in calls
     ]
@@ -445,7 +446,13 @@ def hostile_report() -> Report:
         for index, name in enumerate(HOSTILE)
     )
     stacks = tuple(
-        StackRow(frames=(f"{name}.py:1 {name}",), num_bytes=MIB, num_allocations=1, category="activation")
+        StackRow(
+            frames=(f"{name}.py:1 {name}",),
+            num_bytes=MIB,
+            num_allocations=1,
+            category="activation",
+            by_category={"activation": MIB},
+        )
         for name in HOSTILE
     )
     notes = tuple(Note(slug=name, message=name) for name in HOSTILE)

@@ -14,7 +14,7 @@ import pytest
 from memtrace.cli import COMMANDS, group
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "samples/README.md"])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "samples/README.md"])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -30,6 +30,12 @@ def test_generated_pages_are_up_to_date() -> None:
     command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run `make docs`"
+
+
+def test_the_site_names_every_page_in_its_order() -> None:
+    named = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    pages = [page.relative_to(ROOT).as_posix() for page in PAGES]
+    assert [page for page in pages if f"- {page}\n" not in named] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

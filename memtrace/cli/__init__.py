@@ -7,6 +7,7 @@ Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; `memtrace re
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import click
 
 from memtrace import __version__
-from memtrace.cli.shell.errors import ShownError, shown
+from memtrace.cli.shell.errors import ShownError, missing_file, shown
 from memtrace.cli.shell.settings import defaults
 from memtrace.cli.shell.streams import outlive_readers
+from memtrace.cli.shell.told import explain, give_options, is_debugging, told_options
 from memtrace.errors import MemtraceError
 
 EXIT_INTERRUPTED = 130
@@ -31,14 +33,20 @@ class LazyCommand:
     """`module:attribute` of the click command."""
     short_help: str
     """The first sentence of the command's docstring; a test holds the two together."""
+    answers: tuple[int, ...] = ()
+    """Exit codes that it has beside those of every command: what an answer may be."""
+    runs_program: bool = False
+    """Whether it returns the exit code of the program that it runs."""
 
 
 COMMANDS = {
     "record": LazyCommand(
-        target="memtrace.cli.record:record", short_help="Run a training program and record where its memory goes."
+        target="memtrace.cli.record:record",
+        short_help="Run a training program and record where its memory goes.",
+        runs_program=True,
     ),
     "report": LazyCommand(
-        target="memtrace.cli.report:report", short_help="Report where the memory of a recorded run went."
+        target="memtrace.cli.report:report", short_help="Report where the memory of a recorded run went.", answers=(3,)
     ),
     "whatif": LazyCommand(
         target="memtrace.cli.whatif:whatif",
@@ -51,7 +59,9 @@ COMMANDS = {
         target="memtrace.cli.comparing.trend:trend", short_help="Show how the peak went over the runs in a folder."
     ),
     "check": LazyCommand(
-        target="memtrace.cli.check:check", short_help="Check a run against budgets, or against an earlier run."
+        target="memtrace.cli.check:check",
+        short_help="Check a run against budgets, or against an earlier run.",
+        answers=(3,),
     ),
     "export": LazyCommand(
         target="memtrace.cli.export:export", short_help="Write a trace in the format of another tool."
@@ -59,22 +69,28 @@ COMMANDS = {
     "estimate": LazyCommand(
         target="memtrace.cli.estimate:estimate",
         short_help="Estimate what a training run needs, before anything runs.",
+        answers=(3, 4),
     ),
     "plan": LazyCommand(
         target="memtrace.cli.plan:plan",
         short_help="Search parallel layouts for those that fit, and rank them.",
+        answers=(3,),
     ),
     "fit": LazyCommand(
         target="memtrace.cli.fit:fit",
         short_help="Find the largest micro-batch that fits, by running a command.",
+        answers=(3,),
     ),
     "fix": LazyCommand(
         target="memtrace.cli.searching.fix:fix",
         short_help="Find the cheapest changes with which a run fits.",
+        answers=(3,),
+        runs_program=True,
     ),
     "predict": LazyCommand(
         target="memtrace.cli.predict:predict",
         short_help="Run a CUDA program without its GPU and say what it needs.",
+        answers=(3,),
     ),
     "bisect": LazyCommand(
         target="memtrace.cli.searching.bisect:bisect",
@@ -112,8 +128,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].target.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+        return give_options(getattr(importlib.import_module(module), attribute))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write names and short helps from the table, where click would import every command for them."""
@@ -135,15 +150,18 @@ class LazyGroup(click.Group):
             click.echo(err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except MemtraceError as error:
-            if ctx.params["debug"]:
+            if is_debugging(ctx):
                 raise
             raise ShownError(error.message, error.hint, error.exit_code) from error
         except click.UsageError as error:
-            raise _shown(error) from error
+            missing = missing_file(error)
+            if missing is not None and is_debugging(ctx):
+                raise missing from error
+            raise (_shown(error) if missing is None else ShownError(missing.message, missing.hint, 1)) from error
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except Exception as error:
-            if ctx.params["debug"]:
+            if is_debugging(ctx):
                 raise
             hint = (
                 "this is a bug in memtrace: run `memtrace --debug …` and report it with what `memtrace doctor` prints"
@@ -158,9 +176,9 @@ def _shown(error: click.UsageError) -> click.ClickException:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="memtrace", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@told_options
 @click.pass_context
-def group(context: click.Context, debug: bool) -> None:
+def group(context: click.Context) -> None:
     """Record where the memory of a PyTorch training run goes, and explain it.
 
     What a project always asks for stands in `[tool.memtrace]` of its pyproject.toml: docs/settings.md.
@@ -170,7 +188,14 @@ def group(context: click.Context, debug: bool) -> None:
       memtrace record -o trace.json -- python train.py
       memtrace report trace.json --html report.html
     """
-    context.default_map = {**defaults(Path.cwd()), **(context.default_map or {})}
+    settings = defaults(Path.cwd())
+    if settings:
+        explain(f"[tool.memtrace] of pyproject.toml sets {_named(settings)}")
+    context.default_map = {**settings, **(context.default_map or {})}
+
+
+def _named(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(f"--{option.replace('_', '-')}" for each in settings.values() for option in each))
 
 
 def main() -> None:

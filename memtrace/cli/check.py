@@ -10,6 +10,7 @@ import click
 
 from memtrace.cli.options.redaction import redaction_options
 from memtrace.cli.shell.errors import BadValue
+from memtrace.cli.shell.told import say
 from memtrace.errors import MemtraceError
 from memtrace.schema.names import Category
 from memtrace.schema.redaction import Redaction
@@ -154,4 +155,4 @@ def _show(result: Check, *, as_json: bool, junit: Path | None, markdown: Path | 
         write_text(render(result), path, force=force)
     click.echo(check_json(result) if as_json else check_text(result), nl=False)
     for path, _ in written:
-        click.echo(f"Wrote {path}", err=as_json)
+        say(f"Wrote {path}", err=as_json)

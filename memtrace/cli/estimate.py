@@ -9,6 +9,7 @@ import click
 
 from memtrace.cli.options.model_options import NamedModel, model_options, named_model, run_options
 from memtrace.cli.options.numbers import COUNT, FEW, GpuName
+from memtrace.cli.shell.told import say
 
 if TYPE_CHECKING:
     from memtrace.forecast.memory.layout import Layout, Run
@@ -117,7 +118,7 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
         write_text(render_estimate(result, comparison), html, force=force)
     click.echo(estimate_json(result, comparison) if as_json else estimate_text(result, comparison), nl=False)
     if html is not None:
-        click.echo(f"Wrote {html}", err=as_json)
+        say(f"Wrote {html}", err=as_json)
     if capacity is not None and result.fits is not True:
         ctx.exit(EXIT_UNCERTAIN if result.fits is None else EXIT_DOES_NOT_FIT)
 

@@ -9,6 +9,7 @@ import click
 
 from memtrace.cli.options.numbers import RANK
 from memtrace.cli.options.redaction import redaction_options
+from memtrace.cli.shell.told import say
 from memtrace.schema.redaction import Redaction
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def export(
         content, warnings = _content(shown, target, rank, table)
         say_left_out(warnings)
         write_bytes(content, path, force=force)
-    click.echo(f"Wrote {path}")
+    say(f"Wrote {path}", err=False)
 
 
 def _content(trace: Trace, target: str, rank: int | None, table: str) -> tuple[bytes, Iterable[LoadWarning | Note]]:

@@ -9,9 +9,10 @@ import click
 
 from memtrace.cli.options.numbers import COUNT, GpuName, Size
 from memtrace.cli.predicting.engine import AUTO, ENGINES
+from memtrace.cli.shell.told import say
 
 if TYPE_CHECKING:
-    from memtrace.forecast.fitting.results import FitRun, Measured
+    from memtrace.forecast.fitting.results import Measured
     from memtrace.forecast.fitting.search import Question
     from memtrace.forecast.gpus import Gpu
     from memtrace.forecast.prediction.results import Engine
@@ -93,7 +94,7 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     check_output(output, force=options["force"])
     state = State.open(output, _search(command, question, options["steps"], gpu, engine), force=options["force"])
     for size, _ in state.runs:
-        click.echo(f"micro-batch {size}: measured before", err=True)
+        say(f"micro-batch {size}: measured before")
 
     def measured(size: int) -> Measured:
         words = [word.replace(PLACE, str(size)) for word in command]
@@ -104,11 +105,8 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
             state.add(size, predict_run(words, size, options["steps"], gpu, engine, log=log))
         return state.runs[-1][1]
 
-    def say(found: FitRun) -> None:
-        click.echo(run_line(found), err=True)
-
     try:
-        result = find_fit(question, measured, done=tuple(state.runs), on_run=say)
+        result = find_fit(question, measured, done=tuple(state.runs), on_run=lambda found: say(run_line(found)))
         if engine is not None:
             result = replace(result, source="predicted", engine=engine.name)
     except KeyboardInterrupt:
@@ -121,7 +119,7 @@ def fit(ctx: click.Context, /, command: tuple[str, ...], output: Path | None, as
     write_bytes(fit_json(result), output, force=options["force"])
     state.remove()
     click.echo(fit_json(result) if as_json else fit_text(result), nl=False)
-    click.echo(f"Wrote {output}", err=as_json)
+    say(f"Wrote {output}", err=as_json)
     if result.micro_batch is None:
         ctx.exit(EXIT_NOTHING_FITS)
 

@@ -9,6 +9,7 @@ import click
 
 from memtrace.cli.options.model_options import model_options, named_model, names_a_model, run_options
 from memtrace.cli.options.numbers import COUNT, FEW, CountText, GpuName, Number
+from memtrace.cli.shell.told import say
 
 _NEEDED = ("gpus", "gpu", "gbs_tokens", "sequence")
 EXIT_NOTHING_FITS = 3
@@ -90,7 +91,7 @@ def plan(
         write_text(render_plan(result), html, force=force)
     click.echo(plan_json(result) if as_json else plan_text(result), nl=False)
     if html is not None:
-        click.echo(f"Wrote {html}", err=as_json)
+        say(f"Wrote {html}", err=as_json)
     if not result.num_fitting:
         ctx.exit(EXIT_NOTHING_FITS)
 
@@ -120,7 +121,7 @@ def _evaluate(table: Path, html: Path | None, options: dict[str, Any], *, as_jso
         write_text(render_evaluation(rows, agreed), html, force=force)
     click.echo(evaluation_json(rows, agreed) if as_json else evaluation_text(rows, agreed), nl=False)
     if html is not None:
-        click.echo(f"Wrote {html}", err=as_json)
+        say(f"Wrote {html}", err=as_json)
 
 
 def _question(options: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ import click
 from memtrace.cli.options.numbers import COUNT, FEW, GpuName
 from memtrace.cli.options.redaction import redaction_options
 from memtrace.cli.predicting.engine import AUTO, ENGINES
+from memtrace.cli.shell.told import say
 from memtrace.schema.redaction import Redaction
 
 EXIT_DOES_NOT_FIT = 3
@@ -114,7 +115,7 @@ def predict(
         allow_writes=options["allow_writes"],
         # What the program prints must not be in the document.
         stdout=STDERR if as_json else None,
-        progress=lambda: progress_of(steps, is_quiet=as_json),
+        progress=lambda: progress_of(steps, is_silent=as_json),
     )
     placed, verdict = runs.predicted(chosen)
     placed = shareable(placed, redaction)
@@ -124,5 +125,5 @@ def predict(
         placed, verdict, others, refused=refused, num_steps=steps, world_size=world_size, engine=engine
     )
     click.echo(predict_json(result) if as_json else predict_text(result), nl=False)
-    click.echo(f"Wrote {path}; next: memtrace report {path}", err=as_json)
+    say(f"Wrote {path}; next: memtrace report {path}", err=as_json)
     context.exit(0 if any(one.fits for one in (others if asked else [verdict])) else EXIT_DOES_NOT_FIT)

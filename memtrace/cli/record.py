@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from memtrace.cli.shell.told import is_quiet
 from memtrace.schema.options import DEFAULT_STEPS, RecordOptions, StepSelection
 
 DEFAULT_MAX_ENTRIES: int = RecordOptions(parts_dir="").max_entries
@@ -68,7 +69,6 @@ def _check_steps(ctx: click.Context, param: click.Parameter, value: str) -> str:
     metavar="NAME",
     help="Whose memory to record: auto (an accelerator if the program uses one, else the CPU), cpu, cuda or xpu.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Do not end with the card of the run, only with the trace's name.")
 @click.option("--redact", is_flag=True, help="Leave out arguments, paths, host names and messages of errors.")
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD...", type=click.UNPROCESSED)
 def record(
@@ -79,7 +79,6 @@ def record(
     max_entries: int,
     profile: bool,
     device: str,
-    quiet: bool,
     redact: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -87,7 +86,8 @@ def record(
 
     CMD is what you would type without memtrace: python with a script or a module, torchrun, a console script, a shell
     script that starts Python. It needs no change, and its output and exit code are its own. When it has ended, a card
-    on standard error says what happened, where the memory went and what would lower the peak.
+    on standard error says what happened, where the memory went and what would lower the peak; with -q
+    it says only the name of the trace.
 
     \b
     Example:
@@ -108,7 +108,13 @@ def record(
         redact=redact,
     )
     recording = Recording(command=command, path=output, force=force, options=options)
-    end_like(record(recording, lambda line: click.echo(line, err=True), show=None if quiet else _show_card))
+    end_like(record(recording, _say, show=None if is_quiet() else _show_card))
+
+
+def _say(line: str) -> None:
+    """Say a line on standard error; what to do next only where nobody asked for quiet."""
+    if not (is_quiet() and line.startswith("Next: ")):
+        click.echo(line, err=True)
 
 
 def _show_card(path: Path) -> None:

@@ -16,6 +16,7 @@ import click
 
 from memtrace.cli.options.numbers import Size
 from memtrace.cli.options.redaction import redaction_options
+from memtrace.cli.shell.told import is_quiet, say
 from memtrace.printable import LINES, clean
 from memtrace.schema.findings import SLUGS
 from memtrace.schema.redaction import Redaction
@@ -46,7 +47,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        self._watched = sys.stderr.isatty()
+        self._watched = sys.stderr.isatty() and not is_quiet()
         self._shown = False
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
@@ -232,7 +233,7 @@ def report(
 
         print_report(result, full=full, names=sections)
     for path in written:
-        click.echo(f"Wrote {path}", err=as_json or files.prints_markdown)
+        say(f"Wrote {path}", err=as_json or files.prints_markdown)
     held = personal_line(result) if redaction is Redaction.NOTHING else None
     if held is not None:
         click.echo(click.style(held, dim=True), err=as_json or files.prints_markdown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from memtrace.cli.options.numbers import COUNT
+from memtrace.cli.shell.told import say
 
 
 @click.command()
@@ -25,4 +26,4 @@ def trigger(run: str, steps: int) -> None:
 
     num_launchers = trigger(run, steps)
     launchers = f" of {num_launchers} launchers" if num_launchers > 1 else ""
-    click.echo(f"Asked the recording{launchers} for its next {'step' if steps == 1 else f'{steps} steps'}.", err=True)
+    say(f"Asked the recording{launchers} for its next {'step' if steps == 1 else f'{steps} steps'}.")

@@ -10,6 +10,7 @@ import click
 from memtrace.cli.options.numbers import Size
 from memtrace.cli.options.redaction import redaction_options
 from memtrace.cli.report import Progress
+from memtrace.cli.shell.told import say
 from memtrace.schema.redaction import Redaction
 
 
@@ -89,4 +90,4 @@ def whatif(
         write_whatif(results, html, title=title, force=force)
     click.echo(whatif_json(results) if as_json else whatif_text(results), nl=False)
     if html is not None:
-        click.echo(f"Wrote {html}", err=as_json)
+        say(f"Wrote {html}", err=as_json)

@@ -201,7 +201,7 @@ def test_what_grew_is_told_by_the_lines_of_the_program() -> None:
         ]
         sizes = [more, 2 * more, 5]
         rows = tuple(
-            StackRow(frames=one, num_bytes=size, num_allocations=1, category="unknown")
+            StackRow(frames=one, num_bytes=size, num_allocations=1, category="unknown", by_category={"unknown": size})
             for one, size in zip(frames, sizes, strict=True)
         )
         return replace(ran, ranks=(replace(ran.ranks[0], top_stacks=rows),))
@@ -239,7 +239,9 @@ def test_a_broken_budget_for_the_peak_names_the_three_largest_stacks_of_its_cate
 ) -> None:
     kinds = {90: "unknown", 80: "parameter", 70: "unknown", 60: "parameter"}
     rows = tuple(
-        StackRow(frames=("train.py:1 main",), num_bytes=size, num_allocations=1, category=kind)
+        StackRow(
+            frames=("train.py:1 main",), num_bytes=size, num_allocations=1, category=kind, by_category={kind: size}
+        )
         for size, kind in kinds.items()
     )
     ran = report(100, 50)

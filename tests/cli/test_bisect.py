@@ -16,6 +16,7 @@ from memtrace.cli.predicting.runs import PredictedRuns
 from memtrace.errors import RecordError
 from memtrace.forecast.gpus import gpu_named
 from memtrace.forecast.prediction.judge import placed_trace
+from tests.document_schemas import validate
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 
 COMMITS, PLANTED = 40, 27
@@ -76,7 +77,9 @@ def bisect(*words: str) -> Result:
 def document(*words: str) -> Any:
     result = bisect("--json", *words)
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    found = json.loads(result.stdout)
+    validate("bisect", found, exactly=True)
+    return found
 
 
 def history(repo: Repo, needs: Callable[[int], int | str], num: int = COMMITS) -> list[str]:

@@ -86,7 +86,9 @@ def test_junit_and_markdown_are_written_and_not_overwritten(pair: tuple[Path, Pa
 
 @pytest.mark.parametrize("text", [*HOSTILE, "a|b`c``d\n\n# heading", "\ufffe & ]]>", "@everyone", "`"])
 def test_names_out_of_a_file_act_nowhere(text: str) -> None:
-    row = StackRow(frames=(f"{text}.py:1 f",), num_bytes=2, num_allocations=1, category="unknown")
+    row = StackRow(
+        frames=(f"{text}.py:1 f",), num_bytes=2, num_allocations=1, category="unknown", by_category={"unknown": 2}
+    )
     one = BudgetResult(
         budget=Budget(name="peak", is_strict=False, limit_bytes=1),
         passed=False,

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from memtrace.cli import group
+from tests.document_schemas import validate
 
 TABLE = "model,gpu,sequence,dp,zero\ngpt2,h100-80gb,1024,8,1\nllama-3-8b,a100-40gb,2048,8,3\n"
 KEYS = {"step_seconds", "tokens_per_second_per_gpu", "mfu", "peak_bytes", "reserved_bytes", "fits"}
@@ -21,7 +22,7 @@ def invoke(*args: str | Path, text: str | bytes = "") -> Result:
 
 def test_document_has_an_object_a_row() -> None:
     found = json.loads(invoke("--evaluate", "-", "--json", text=TABLE).stdout)
-    assert (found["format"], found["version"]) == ("memtrace-plan-evaluation", 1)
+    validate("plan-evaluation", found, exactly=True)
     assert [set(row) >= KEYS for row in found["rows"]] == [True, True]
     assert [row["gpus"] for row in found["rows"]] == [8, 8]
     assert {row["fits"] for row in found["rows"]} <= {"yes", "close", "no"}
@@ -46,7 +47,7 @@ def test_options_stand_in_for_empty_cells() -> None:
     [
         (("--evaluate", "-"), "model,color\ngpt2,red\n", "no column 'color'", 1),
         (("--evaluate", "-"), b"\xff\xfe\x00", "not text that can be read", 1),
-        (("--evaluate", "nowhere.csv"), "", "does not exist", 2),
+        (("--evaluate", "nowhere.csv"), "", "there is no file or folder nowhere.csv", 1),
         (("--preset", "gpt2"), "", "missing: --gpus", 2),
     ],
 )

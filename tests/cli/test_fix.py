@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from memtrace.cli import group
 from tests.conftest import RunMemtrace
+from tests.document_schemas import validate
 from tests.warm.start import warm_python
 
 pytest.importorskip("torch")
@@ -59,7 +60,9 @@ def fix(run_memtrace: RunMemtrace, folder: Path, *args: object) -> tuple[int, An
     (folder / "train.py").write_text(PROGRAM)
     done = run_memtrace("fix", "--json", "--force", "--margin", "0", *args, cwd=folder, **OPTIONS)
     assert done.returncode in (0, 3), done.stderr
-    return done.returncode, json.loads(done.stdout)
+    document = json.loads(done.stdout)
+    validate("fix", document, exactly=True)
+    return done.returncode, document
 
 
 def command(device: str, batch: int) -> tuple[object, ...]:

@@ -166,8 +166,8 @@ def test_wrong_kind_of_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert result.output.startswith("error:")
 
 
-def test_missing_file_is_wrong_usage(tmp_path: Path) -> None:
-    assert run(tmp_path / "nothing.json").exit_code == 2
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    assert run(tmp_path / "nothing.json").exit_code == 1
 
 
 def test_report_of_a_pipe_has_no_escapes(

@@ -80,10 +80,10 @@ def test_a_stream_that_is_gone_ends_nothing(tmp_path: Path, clock: Clock) -> Non
 
 
 def test_who_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert progress_of(3, is_quiet=True) is None
-    assert progress_of(3, is_quiet=False) is not None
+    assert progress_of(3, is_silent=True) is None
+    assert progress_of(3, is_silent=False) is not None
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert progress_of(3, is_quiet=True) is not None
+    assert progress_of(3, is_silent=True) is not None
 
 
 def test_called_while_a_child_runs_and_its_status_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

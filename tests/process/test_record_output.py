@@ -50,8 +50,15 @@ def test_default_names_never_collide(work, python):
     assert names(work.folder) == ["memtrace-train-2.json", "memtrace-train.json", "train.py"]
 
 
+def test_quiet_says_the_name_of_the_trace_alone(work, python):
+    work.write("train.py", "train(1)")
+    ran = work.record(python, "train.py", options=["-o", "t.json"])
+    assert [line.partition(" (")[0] for line in ran.said.splitlines()] == ["Wrote t.json"]
+
+
 def test_compressed_by_suffix_and_the_next_command_can_be_typed(work, python):
     work.write("train.py", "train(1)")
+    work.quiet = False
     ran = work.record(python, "train.py", options=["-o", "a b.json.gz"])
     with gzip.open(work.folder / "a b.json.gz") as file:
         assert json.load(file)["header"]["command"] == [python, "train.py"]

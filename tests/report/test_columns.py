@@ -217,7 +217,7 @@ def test_columns_of_steps() -> None:
         end_ns=1109,
     )
     assert step.end is not None
-    assert dict(itertools.islice(drawn(text_rows.steps([step])), 6)) == {
+    assert dict(itertools.islice(drawn(text_rows.steps(replace(rank, steps=(step,), step_times=None))), 6)) == {
         "step": str(step.step),
         "peak": "101 B",
         "reserved": "103 B",
@@ -367,7 +367,7 @@ def test_columns_of_a_diff() -> None:
     for name, a, b in [
         (["peak"], 101, 211),
         (["largest", "reserved"], 103, 307),
-        (["activation"], 107, 401),
+        (["activations"], 107, 401),
         (["4"], 109, 503),
         (["blocks.0"], 113, 601),
     ]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from memtrace.report.answers.trend import trend_json
 from memtrace.report.json.report import report_json
 from memtrace.schema.changes import Changes
 from tests.conftest import ROOT
+from tests.document_schemas import validate
 from tests.fake_fixed import fixed
 from tests.fake_report import finding, gpt_report, out_of_memory, ranks_report
 
@@ -25,16 +29,42 @@ jsonschema = pytest.importorskip("jsonschema", reason="jsonschema comes with the
 TRACES = ROOT / "tests/gold/traces"
 
 
-def validate(kind: str, document: dict[str, Any]) -> None:
-    schema = json.loads((ROOT / f"docs/schemas/{kind}.json").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(document)
+def documents_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every document that a file of expected answers holds."""
+    if isinstance(value, dict) and str(value.get("format")).startswith("memtrace-"):
+        yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from documents_in(one)
 
 
 def made_reports() -> list[Report]:
     rank = replace(gpt_report().ranks[0], oom=out_of_memory())
     reports = [gpt_report(), ranks_report(4), replace(gpt_report(), ranks=(rank,), findings=(finding(),))]
     return [*reports, *(replace(one, card=card_of(one)) for one in reports)]
+
+
+EXPECTED = sorted(
+    path
+    for path in (ROOT / "tests/gold").rglob("*.json")
+    if re.search(r'"format": "memtrace-(?!report|inspect)', path.read_text(encoding="utf-8"))
+)
+"""Files of expected answers with a document of another command than `report`."""
+
+
+@pytest.mark.parametrize("path", EXPECTED, ids=lambda path: path.stem)
+def test_answers_of_commands_are_as_the_schemas_say_and_have_no_other_keys(path: Path) -> None:
+    documents = list(documents_in(json.loads(path.read_text(encoding="utf-8"))))
+    assert documents
+    for document in documents:
+        name = document["format"].removeprefix("memtrace-")
+        if name != "inspect":
+            validate(name, document, exactly=name != "report")
+
+
+def test_every_document_but_those_that_need_a_program_has_an_expected_answer() -> None:
+    kinds = {one["format"] for path in EXPECTED for one in documents_in(json.loads(path.read_text(encoding="utf-8")))}
+    schemas = {f"memtrace-{path.stem}" for path in (ROOT / "docs/schemas").glob("*.json")}
+    assert schemas - kinds == {f"memtrace-{name}" for name in ("report", "trend", "fix", "bisect", "plan-evaluation")}
 
 
 @pytest.mark.parametrize("report", made_reports(), ids=range(6))

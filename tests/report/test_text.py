@@ -124,8 +124,8 @@ def test_exact_and_inferred_bytes_of_a_category_stand_apart() -> None:
     whole = rank.peak.by_category["activation"]
     peak = replace(rank.peak, exact_by_category={"activation": whole - 3 * MIB})
     text = render_text(replace(report, ranks=(replace(rank, peak=peak),)))
-    row = next(line.split() for line in text.splitlines() if line.strip().startswith("activation"))
-    assert " ".join(row).startswith(f"activation {format_bytes(whole)} {format_bytes(whole - 3 * MIB)} 3.00 MiB")
+    row = next(line.split() for line in text.splitlines() if line.strip().startswith("activations"))
+    assert " ".join(row).startswith(f"activations {format_bytes(whole)} {format_bytes(whole - 3 * MIB)} 3.00 MiB")
 
 
 def test_columns_without_any_number_are_left_out() -> None:

@@ -18,7 +18,7 @@ export function modulesSection(rank) {
       element("th", { scope: "row", class: "mono" }, breakable(row.module)),
       element("td", { class: "number strong" }, row.value),
       element("td", { class: "number muted" }, row.percent),
-      element("td", { class: "bar-column" }, element("div", { style: { width: `${(row.share * 100).toFixed(2)}%` }, class: "bar-scale" }, stackedBar(row.parts.map((part) => ({ ...part, title: `${part.label} ${part.value}` })), "categories"))),
+      element("td", { class: "bar-column" }, partsBar(row)),
       element("td", { class: "number" }, row.allocations),
     ),
   );
@@ -26,6 +26,12 @@ export function modulesSection(rank) {
   const figure = element("div", { class: "panel" }, icicle(moduleTree(view.rows), formatBytes));
   const lead = "In which module the bytes were allocated, modules inside modules; the last row of each is what they are for. Click to go in.";
   return section("modules", "By module, at the peak", lead, figure, element("div", { class: "panel" }, element("div", { class: "scroll" }, table), more(rows, view.left_out, "modules")));
+}
+
+// What the bytes of a row are; as long as its share of the largest row.
+function partsBar(row) {
+  const parts = row.parts.map((part) => ({ ...part, title: `${part.label} ${part.value}` }));
+  return element("div", { style: { width: `${(row.share * 100).toFixed(2)}%` }, class: "bar-scale" }, stackedBar(parts, "categories"));
 }
 
 // Modules inside modules, and last what their bytes are for.
@@ -49,12 +55,12 @@ export function stacksSection(rank) {
       element("td", {}, frames(row)),
       element("td", { class: "number strong" }, row.value),
       element("td", { class: "number muted" }, row.percent),
-      element("td", { class: "bar-column narrow" }, element("span", { class: row.hatched ? "bar hatched" : "bar", style: { "--color": row.color, width: `${(row.share * 100).toFixed(2)}%` } })),
+      element("td", { class: "bar-column narrow" }, partsBar(row)),
       element("td", {}, swatch(row.color, row.hatched), row.category),
       element("td", { class: "number" }, row.allocations),
     ),
   );
-  const table = element("table", { id: "stack-table" }, headings(["Line", "At the peak", null, "", "Mostly", "Allocations"], 1, 4), element("tbody", {}, rows));
+  const table = element("table", { id: "stack-table" }, headings(["Line", "At the peak", null, "", "What", "Allocations"], 1, 4), element("tbody", {}, rows));
   const lead = "Which line asked for the bytes. Open a row for the whole stack, innermost first.";
   return section("stacks", "By line of code, at the peak", lead, element("div", { class: "panel" }, element("div", { class: "scroll" }, table), more(rows, view.left_out, "stacks")));
 }

@@ -27,9 +27,9 @@ from memtrace.analysis.results.check import BaselineResult, Budget, BudgetResult
 from memtrace.analysis.results.diff import RankDiff
 from memtrace.analysis.results.report import PredictedPeak, RankReport, Report, StackRow
 from memtrace.analysis.sentences.death import death_of
-from memtrace.analysis.sentences.words import category_named
 from memtrace.errors import MemtraceError
 from memtrace.schema.frames import own_frames
+from memtrace.schema.names import category_named
 from memtrace.units import parse_bytes
 
 _BUDGET = re.compile(r"\s*([a-z_]+(?:\.[a-z_]+)?)\s*(<=|<|=)\s*([^<>=]+)")
@@ -166,8 +166,13 @@ def _largest(name: str, rank: RankReport) -> tuple[StackRow, ...]:
     moment, category = parts_of(name)
     if moment != "peak":
         return ()
-    rows = [row for row in rank.top_stacks if category is None or row.category == category]
-    return tuple(rows[:_NUM_STACKS])
+    if category is None:
+        return tuple(rank.top_stacks[:_NUM_STACKS])
+    rows = [row for row in rank.top_stacks if row.by_category.get(category)]
+    # Of a stack that made several kinds only this one counts against the budget.
+    own = [replace(row, category=category, num_bytes=row.by_category[category]) for row in rows]
+    own = [replace(row, by_category={category: row.num_bytes}) for row in own]
+    return tuple(sorted(own, key=lambda row: -row.num_bytes)[:_NUM_STACKS])
 
 
 def _breaks(change: ChangeResult) -> bool:

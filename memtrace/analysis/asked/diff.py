@@ -14,6 +14,7 @@ from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff,
 from memtrace.analysis.results.report import Peak, RankReport, Report, StackRow
 from memtrace.analysis.sentences.verdict import main_rank
 from memtrace.schema.frames import own_frames
+from memtrace.schema.names import category_words
 from memtrace.units import format_bytes
 
 _LINE = re.compile(r":\d+(?= |$)")
@@ -201,7 +202,7 @@ def _verdict(ranks: Sequence[RankDiff]) -> str:
             if not delta
             else (f"The peak goes from {change}; every category is the same.")
         )
-    name = "unattributed bytes" if largest.name == "unknown" else str(largest.name).replace("_", " ")
+    name = "unattributed bytes" if largest.name == "unknown" else category_words(str(largest.name))
     most = f"{'+' if largest.delta_bytes > 0 else ''}{format_bytes(largest.delta_bytes)} {name}"
     if not delta:
         return f"The peak is the same, {format_bytes(main.peak_b_bytes)}, made of other things: mostly {most}."

@@ -15,7 +15,7 @@ from memtrace.analysis.results.report import Finding, RankReport
 MAX_CHANGES = 3
 _OUTCOMES = frozenset({"oom", "rank-died"})
 """Findings that say what happened, which the headline does, and not what to change."""
-_OF_RESERVED = frozenset({"expandable-segments"})
+_OF_RESERVED = frozenset({"expandable-segments", "fragmentation"})
 """Findings whose bytes are reserved ones."""
 _UNKNOWN_SLACK = 0.05
 """Of a peak whose reserved bytes are not known, what rounding and idle pieces may come to."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from memtrace.analysis.results.report import Finding, OomResult, RankReport
 from memtrace.analysis.sentences.verdict import percent
-from memtrace.analysis.sentences.words import CATEGORY_WORDS, line_of
+from memtrace.analysis.sentences.words import line_of
 from memtrace.schema.frames import own_frames, short_place
-from memtrace.schema.names import Category
+from memtrace.schema.names import Category, category_words
 from memtrace.units import format_bytes
 
 
@@ -40,13 +40,14 @@ def _largest(rank: RankReport) -> str:
     name = max(peak.by_category, key=lambda one: peak.by_category[one])
     if name == Category.UNKNOWN.value:
         return "Most of the peak is unattributed: nothing recorded says what it is for."
-    num_bytes, words = peak.by_category[name], CATEGORY_WORDS[Category(name)]
+    num_bytes, words = peak.by_category[name], category_words(name)
     head = f"{words[:1].upper()}{words[1:]}, {percent(num_bytes, total)} of the peak"
-    row = next((one for one in rank.top_stacks if one.category == name and one.frames), None)
-    frames = [] if row is None else own_frames(row.frames)
-    if row is None or not frames:
+    # Of a stack that made several kinds, the bytes of this one.
+    rows = [one for one in rank.top_stacks if one.by_category.get(name) and own_frames(one.frames)]
+    row = max(rows, key=lambda one: one.by_category[name], default=None)
+    if row is None:
         return f"{head}."
-    return f"{head}; {format_bytes(row.num_bytes)} of it at {short_place(frames[0])}."
+    return f"{head}; {format_bytes(row.by_category[name])} at {short_place(own_frames(row.frames)[0])}."
 
 
 def _at(finding: Finding) -> str:

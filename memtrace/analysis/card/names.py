@@ -7,7 +7,7 @@ from memtrace.analysis.results.report import Finding
 _NAMES = {
     "kept": ("let go of what is kept", "none"),
     "leak": ("let go of what piles up", "none"),
-    "fragmentation": ("keep sizes of blocks alike", "depends"),
+    "fragmentation": ("keep sizes of blocks alike", "varies"),
     "activations-in-float": ("autocast to bfloat16", "rounding"),
     "allocator-stall": ("fewer device mallocs", "none"),
     "autocast-copies": ("autocast per forward", "none"),
@@ -26,7 +26,7 @@ _NAMES = {
     "kept-for-steps": ("keep numbers, not tensors", "none"),
     "large-logits": ("loss in chunks", "a few lines"),
     "no-sync": ("no_sync() in accumulation", "none"),
-    "odd-batch": ("bound the longest batch", "depends"),
+    "odd-batch": ("bound the longest batch", "varies"),
     "one-backward": ("a backward per forward", "none"),
     "one-fsdp-unit": ("fully_shard each layer", "messages"),
     "optimizer-state-in-float": ("8-bit optimizer", "rounded state"),

@@ -40,6 +40,7 @@ def stacks_at(history: DeviceHistory, moment: int) -> tuple[StackRow, ...]:
             num_bytes=int(totals[row]),
             num_allocations=int(counts[row]),
             category=CATEGORIES[int(table[row].argmax())].value,
+            by_category={CATEGORIES[at].value: int(table[row, at]) for at in np.flatnonzero(table[row])},
         )
         for row in largest
         if totals[row] > 0

@@ -6,8 +6,7 @@ In: a predicted steady-state peak. Out: a `Finding`, where even the least of its
 from __future__ import annotations
 
 from memtrace.analysis.results.report import Finding, Peak, PredictedPeak
-from memtrace.analysis.sentences.words import CATEGORY_WORDS
-from memtrace.schema.names import Category
+from memtrace.schema.names import category_words
 from memtrace.units import format_bytes
 
 
@@ -31,7 +30,7 @@ def ahead_finding(peak: Peak | None, rank: int | None) -> Finding | None:
             "phase": peak.phase,
             "assumptions": list(peak.assumptions),
         },
-        change=f"Make the peak smaller; its largest part: {CATEGORY_WORDS[Category(largest)]}. "
+        change=f"Make the peak smaller; its largest part: {category_words(largest)}. "
         "What else stands here says by how much each change would lower it.",
         cost="Depends on the change.",
         saves_bytes=None,

@@ -13,8 +13,7 @@ from typing import Any
 from memtrace.analysis.ranks.contexts import shared_devices
 from memtrace.analysis.results.ranks import Outlier, RankRow, RankSaving, RanksResult
 from memtrace.analysis.results.report import Finding, RankReport
-from memtrace.analysis.sentences.words import CATEGORY_WORDS
-from memtrace.schema.names import Category
+from memtrace.schema.names import Category, category_words
 from memtrace.units import format_bytes
 
 _MIN_IMBALANCE_PCT = 10.0
@@ -103,7 +102,7 @@ def _how_to_balance(overview: RanksResult, highest: Outlier) -> str:
     """Return what to change, by what most of the difference is."""
     more = [one for one in highest.by_category if one.num_bytes > one.median_bytes]
     category = Category(more[0].name) if more else Category.UNKNOWN
-    said = f"Most of it is {CATEGORY_WORDS[category]}"
+    said = f"Most of it is {category_words(category.value)}"
     if category in _HELD:
         groups = [one for one in highest.by_parameters if one.num_bytes > one.median_bytes]
         parts = ", ".join(f"{one.name} ({format_bytes(one.num_bytes - one.median_bytes)} more)" for one in groups[:3])

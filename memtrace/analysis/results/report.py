@@ -217,6 +217,8 @@ class StackRow:
     """Allocations live."""
     category: str
     """The category that most of its bytes are of."""
+    by_category: Mapping[str, int]
+    """Bytes of each category among them: a line may have made parameters and gradients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from memtrace.allocator.settings import Settings
 from memtrace.allocator.sizes import SMALL_SIZE, segment_size
 from memtrace.analysis.results.diagnosis import Resident, StepNeeds
 from memtrace.analysis.results.report import Finding, Leak, OomResult
-from memtrace.analysis.sentences.words import CATEGORY_WORDS, OUTPUTS, line_of, when_and_where
-from memtrace.schema.names import Category
+from memtrace.analysis.sentences.words import OUTPUTS, line_of, when_and_where
+from memtrace.schema.names import Category, category_words
 from memtrace.units import format_bytes
 
 _CHANGES = {
@@ -83,7 +83,7 @@ def left_behind(needs: StepNeeds) -> str:
 
 
 def _word(resident: Resident) -> str:
-    return OUTPUTS if resident.what == OUTPUTS else CATEGORY_WORDS[Category(resident.what)]
+    return OUTPUTS if resident.what == OUTPUTS else category_words(resident.what)
 
 
 def _needs(oom: OomResult) -> Iterator[str]:

@@ -13,8 +13,8 @@ from memtrace.analysis.sentences.death import death_of
 from memtrace.analysis.sentences.oom import largest_block, left_behind
 from memtrace.analysis.sentences.peak_moment import when_of_peak
 from memtrace.analysis.sentences.time import time_sentence
-from memtrace.analysis.sentences.words import CATEGORY_WORDS, when_and_where
-from memtrace.schema.names import Category, Decision
+from memtrace.analysis.sentences.words import when_and_where
+from memtrace.schema.names import Category, Decision, category_words
 from memtrace.units import format_bytes
 
 
@@ -124,9 +124,7 @@ def _made_of(peak: Peak) -> str:
     largest = sorted(peak.by_category.items(), key=lambda item: -item[1])[:2]
     if largest[0][0] == Category.UNKNOWN.value and largest[0][1] == total:
         return "; what it is for was not recorded"
-    parts = [
-        f"{percent(num_bytes, total)} {CATEGORY_WORDS[Category(name)]}" for name, num_bytes in largest if num_bytes
-    ]
+    parts = [f"{percent(num_bytes, total)} {category_words(name)}" for name, num_bytes in largest if num_bytes]
     exact = sum(peak.by_decision.get(one.value, 0) for one in (Decision.OWNER, Decision.HOOK))
     known = total - peak.by_category.get(Category.UNKNOWN.value, 0)
     # A guess is never told as a fact.

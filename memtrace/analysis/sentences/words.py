@@ -2,54 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from memtrace.schema.names import Category, Phase
-
-CATEGORY_WORDS = {
-    Category.PARAMETER: "parameters",
-    Category.BUFFER: "buffers",
-    Category.GRADIENT: "gradients",
-    Category.OPTIMIZER_STATE: "optimizer state",
-    Category.ACTIVATION: "activations",
-    Category.INPUT: "inputs",
-    Category.TEMPORARY: "temporaries",
-    Category.AUTOGRAD_DETAIL: "autograd details",
-    Category.COMMUNICATION: "communication buffers",
-    Category.WORKSPACE: "workspaces",
-    Category.UNKNOWN: "unattributed",
-}
-"""What the bytes of a category are called in a sentence."""
-
-
-def category_named(text: str) -> Category | None:
-    """Return the category of this name, or that is shown in these words; `None` if there is none.
-
-    >>> category_named("optimizer_state") is category_named("Optimizer states") is Category.OPTIMIZER_STATE
-    True
-    >>> category_named("unattributed"), category_named("weights"), category_named("memory")
-    (<Category.UNKNOWN: 'unknown'>, <Category.PARAMETER: 'parameter'>, None)
-    """
-    return _BY_WORDS.get(_plain(text))
-
-
-def _plain(text: str) -> str:
-    """Return words in small letters, each without the ending of a plural.
-
-    >>> _plain("Autograd-Details"), _plain("temporaries")
-    ('autograd detail', 'temporary')
-    """
-    words = re.split(r"[\s_-]+", text.strip().lower())
-    return " ".join(re.sub("ies$", "y", word).removesuffix("s") for word in words)
-
-
-_BY_WORDS = {
-    **{_plain(category.value): category for category in Category},
-    **{_plain(words): category for category, words in CATEGORY_WORDS.items()},
-    "weight": Category.PARAMETER,
-}
+from memtrace.schema.names import Phase
 
 OUTPUTS = "outputs"
 """What of a forward outlives its step: its category is activation, and in a sentence it has this name."""

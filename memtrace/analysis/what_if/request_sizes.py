@@ -14,9 +14,8 @@ from memtrace.allocator.requests import Requests
 from memtrace.analysis.attribution.attribute import CATEGORIES, attribute
 from memtrace.analysis.events.lifetimes import build_lifetimes
 from memtrace.analysis.events.moments import build_moments
-from memtrace.analysis.sentences.words import category_named
 from memtrace.errors import MemtraceError
-from memtrace.schema.names import Category
+from memtrace.schema.names import Category, category_named
 from memtrace.store.columns import IntArray
 from memtrace.store.trace import RankTrace
 

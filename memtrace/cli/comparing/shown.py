@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.options.redaction import redaction_options
+from memtrace.cli.shell.told import say
 
 if TYPE_CHECKING:
     from memtrace.analysis.results.diff import Diff
@@ -77,7 +78,7 @@ class Asked:
         click.echo(markdown if self._prints_markdown else content, nl=False)
         for path in (self.html, None if self._prints_markdown else self.markdown):
             if path is not None:
-                click.echo(f"Wrote {path}", err=self.as_json or self._prints_markdown)
+                say(f"Wrote {path}", err=self.as_json or self._prints_markdown)
 
 
 def shown_options(what: str) -> Callable[[_Command], _Command]:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from memtrace.cli.predicting.engine import ENDLESS_BYTES
+from memtrace.cli.shell.told import say
 from memtrace.schema.predicted import DRIVERLESS
 from memtrace.schema.redaction import Redaction
 
@@ -124,7 +123,7 @@ class PredictedRuns:
         refused: list[tuple[str, str]] = []
         for ran_as, members in capability_classes(gpus):
             major, minor = ran_as.capability
-            click.echo(f"memtrace: running as on {ran_as.name} (compute capability {major}.{minor})", err=True)
+            say(f"memtrace: running as on {ran_as.name} (compute capability {major}.{minor})")
             try:
                 found += self._judged(ran_as, members)
             except MemtraceError as error:

@@ -34,7 +34,7 @@ DEFAULT_STATE = "memtrace-bisect.state"
     "--link",
     "links",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     help="File or folder that git does not know and the program needs, as its data: linked into each worktree.",
 )
 @click.option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memtrace.cli.shell.told import say
 from memtrace.errors import MemtraceError
 
 if TYPE_CHECKING:
@@ -158,13 +159,13 @@ class Runs:
 
         if commit in self.measured:
             return self.measured[commit]
-        click.echo(f"memtrace: predicting {commit[:12]} {self.repository.subject(commit)[:60]}", err=True)
+        say(f"memtrace: predicting {commit[:12]} {self.repository.subject(commit)[:60]}")
         try:
             size, problem = self._figure(self.report(commit)), None
         except MemtraceError as error:
             size, problem = None, error.message
         said = f"cannot be predicted: {problem}" if size is None else f"{self.metric} {format_bytes(size)}"
-        click.echo(f"memtrace:   {said}", err=True)
+        say(f"memtrace:   {said}")
         self.measured[commit] = MeasuredCommit(commit=commit, num_bytes=size, problem=problem)
         self._write()
         return self.measured[commit]

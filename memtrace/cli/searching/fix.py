@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtrace.cli.options.numbers import COUNT, Number, Size
+from memtrace.cli.shell.told import say
 
 if TYPE_CHECKING:
     from memtrace.forecast.fixing.results import Fixed
@@ -45,7 +46,12 @@ class TraceFirst(click.Command):
 )
 @click.option("--world-size", type=COUNT, default=1, show_default=True, help="Ranks that a prediction is told of.")
 @click.option("--steps", type=click.IntRange(3, _MOST_STEPS), default=3, show_default=True, help="Steps of each run.")
-@click.option("--apply", "plan", type=click.Path(path_type=Path), help="Run CMD with the changes of a plan file.")
+@click.option(
+    "--apply",
+    "plan",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Run CMD with the changes of a plan file.",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Plan file to write.  [default: memtrace-fix-SCRIPT.json]"
 )
@@ -151,7 +157,7 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
         world_size=options["world_size"],
         force=options["force"] and options["cache"] is None,
     )
-    found = find_fix(question, runs.run, lambda text: click.echo(f"memtrace: {text}", err=True))
+    found = find_fix(question, runs.run, lambda text: say(f"memtrace: {text}"))
     if found.best is not None and not found.best.changes.is_nothing:
         document = {
             **found.best.changes.plan(),

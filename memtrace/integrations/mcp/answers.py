@@ -175,6 +175,7 @@ class Stack(Answer):
     num_allocations: int
     category: str
     """What most of its bytes are for."""
+    by_category: dict[str, int]
 
 
 class Peak(Bounded):

@@ -162,6 +162,7 @@ def peak(found: AtMoment, room: Room, *, moment: str, rank: int | None, device: 
                 num_bytes=row.num_bytes,
                 num_allocations=row.num_allocations,
                 category=row.category,
+                by_category=dict(row.by_category),
             )
             for row in room.rows("stacks", found.stacks)
         ],

@@ -11,9 +11,11 @@ from typing import Any
 import orjson
 
 from memtrace.analysis.results.check import BaselineResult, BudgetResult, ChangeResult, Check
+from memtrace.report.drawing.kinds import kinds
 from memtrace.report.drawing.markup import visible
 from memtrace.report.terminal.columns import aligned
 from memtrace.schema.frames import own_frames
+from memtrace.schema.names import category_words
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-check"
@@ -172,8 +174,8 @@ def delta(one: ChangeResult) -> str:
 
 def category(name: str) -> str:
     """Return what a category is called on screen."""
-    words = {"unknown": "unattributed", "steady_peak": "steady-state peak", "leak": "leak a step"}
-    return words.get(name, name.replace("_", " "))
+    words = {"steady_peak": "steady-state peak", "leak": "leak a step"}
+    return words.get(name) or category_words(name)
 
 
 def innermost(frames: Sequence[str]) -> str:
@@ -185,7 +187,7 @@ def _stack_lines(one: BudgetResult) -> list[str]:
     if not one.largest:
         return []
     rows = [
-        f"  {format_bytes(row.num_bytes):>11}  {category(row.category)}  {innermost(row.frames)}" for row in one.largest
+        f"  {format_bytes(row.num_bytes):>11}  {kinds(row.by_category)}  {innermost(row.frames)}" for row in one.largest
     ]
     return ["", f"Largest at the peak ({one.budget.name}, {place(one.rank, one.device)})", *rows]
 

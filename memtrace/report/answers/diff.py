@@ -15,6 +15,7 @@ from memtrace.report.drawing.markup import visible
 from memtrace.report.json.report import peak_document
 from memtrace.report.terminal.columns import aligned
 from memtrace.schema.frames import own_frames
+from memtrace.schema.names import category_words
 from memtrace.units import format_bytes
 
 FORMAT = "memtrace-diff"
@@ -110,7 +111,7 @@ def _reserved(rank: RankDiff) -> list[tuple[str, int | None, int | None]]:
 
 def category(name: str | None) -> str:
     """Return what a category is called on screen."""
-    return "unattributed" if name == "unknown" else str(name).replace("_", " ")
+    return category_words(str(name))
 
 
 def _table(heading: str, rows: Sequence[tuple[str, int | None, int | None]]) -> list[str]:

@@ -79,7 +79,12 @@ def _interval_document(interval: Interval) -> dict[str, Any]:
 
 
 def _ranges(interval: Interval) -> dict[str, Any]:
-    return {name: asdict(getattr(interval, name)) for name in ("allocated", "reserved", "context", "device")}
+    return {
+        "allocated": asdict(interval.allocated),
+        "reserved": asdict(interval.reserved),
+        "context": asdict(interval.context),
+        "device": asdict(interval.device),
+    }
 
 
 def _peak_document(peak: StepPeak | None) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ def stretches(card: Card) -> list[Stretch]:
         for one in parts
     ]
     requested, peak = card.requested_bytes or 0, card.peak_bytes or 0
-    found.append(_other("others", "other categories", sum(one.num_bytes for one in card.parts[len(parts) :])))
+    found.append(_other("others", "others", sum(one.num_bytes for one in card.parts[len(parts) :])))
     found.append(_other("rounding", "rounding to blocks", peak - requested))
     found.append(_other("idle", "reserved, idle", (card.reserved_bytes or 0) - peak))
     found.append(_other("outside", "outside torch", card.outside_bytes or 0))

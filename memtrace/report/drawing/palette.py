@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memtrace.schema.names import Category, Phase
+from memtrace.schema.names import CATEGORY_WORDS, Category, Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +25,17 @@ class Ink:
 
 CATEGORIES: dict[str, Ink] = {
     # In the order of the stack: what stays is at the bottom, so that the band that moves is on top and easy to read.
-    Category.PARAMETER.value: Ink(label="parameters", color="#0072B2"),
-    Category.BUFFER.value: Ink(label="buffers", color="#6A5FC1"),
-    Category.OPTIMIZER_STATE.value: Ink(label="optimizer state", color="#CC79A7"),
-    Category.GRADIENT.value: Ink(label="gradients", color="#009E73"),
-    Category.ACTIVATION.value: Ink(label="activations", color="#E69F00"),
-    Category.AUTOGRAD_DETAIL.value: Ink(label="autograd detail", color="#8A5A2B"),
-    Category.INPUT.value: Ink(label="inputs", color="#F0E442"),
-    Category.TEMPORARY.value: Ink(label="temporaries", color="#56B4E9"),
-    Category.WORKSPACE.value: Ink(label="workspaces", color="#7A8B2D"),
-    Category.COMMUNICATION.value: Ink(label="communication", color="#D55E00"),
-    Category.UNKNOWN.value: Ink(label="unattributed", color="#8B929C", hatched=True),
+    Category.PARAMETER.value: Ink(label=CATEGORY_WORDS[Category.PARAMETER], color="#0072B2"),
+    Category.BUFFER.value: Ink(label=CATEGORY_WORDS[Category.BUFFER], color="#6A5FC1"),
+    Category.OPTIMIZER_STATE.value: Ink(label=CATEGORY_WORDS[Category.OPTIMIZER_STATE], color="#CC79A7"),
+    Category.GRADIENT.value: Ink(label=CATEGORY_WORDS[Category.GRADIENT], color="#009E73"),
+    Category.ACTIVATION.value: Ink(label=CATEGORY_WORDS[Category.ACTIVATION], color="#E69F00"),
+    Category.AUTOGRAD_DETAIL.value: Ink(label=CATEGORY_WORDS[Category.AUTOGRAD_DETAIL], color="#8A5A2B"),
+    Category.INPUT.value: Ink(label=CATEGORY_WORDS[Category.INPUT], color="#F0E442"),
+    Category.TEMPORARY.value: Ink(label=CATEGORY_WORDS[Category.TEMPORARY], color="#56B4E9"),
+    Category.WORKSPACE.value: Ink(label=CATEGORY_WORDS[Category.WORKSPACE], color="#7A8B2D"),
+    Category.COMMUNICATION.value: Ink(label=CATEGORY_WORDS[Category.COMMUNICATION], color="#D55E00"),
+    Category.UNKNOWN.value: Ink(label=CATEGORY_WORDS[Category.UNKNOWN], color="#8B929C", hatched=True),
 }
 """By category name, bottom of the stack first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from memtrace.analysis.results.report import RankReport
 from memtrace.analysis.results.step_times import ModelFlops, StepTime, StepTimes, Throughput
 from memtrace.schema.names import Phase
 from memtrace.units import format_ns
@@ -30,6 +31,16 @@ def step_time_columns(steps: Sequence[StepTime]) -> list[StepColumn]:
     elif any(step.samples for step in steps):
         columns.append(("samples", lambda step: _count(step.samples)))
     return columns
+
+
+def step_lengths(rank: RankReport) -> dict[int, int]:
+    """Return the time of each step that ended, in every table: without what memtrace took, where that is known."""
+    found = {
+        step.step: step.end_ns - step.start_ns
+        for step in rank.steps
+        if step.end_ns is not None and step.start_ns is not None
+    }
+    return found | {one.step: one.step_ns for one in (rank.step_times.steps if rank.step_times is not None else ())}
 
 
 def _phase_cell(name: str) -> Callable[[StepTime], str]:

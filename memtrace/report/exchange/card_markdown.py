@@ -43,7 +43,9 @@ def _place_of_peak(card: Card) -> str:
 def _bar(card: Card) -> list[str]:
     """Return the bar in a block of code, and a table of its stretches."""
     found = stretches(card)
-    glyphs = [_GLYPHS[at % len(_GLYPHS)] if one.category else _OTHERS[one.kind] for at, one in enumerate(found)]
+    glyphs = [
+        _GLYPHS[at % len(_GLYPHS)] if one.category is not None else _OTHERS[one.kind] for at, one in enumerate(found)
+    ]
     drawn = "".join(glyph * length for glyph, length in zip(glyphs, cells(found, _BAR_CELLS), strict=True))
     end = capacity_cell(card, found, _BAR_CELLS)
     drawn = drawn if end is None else f"{drawn[:end]}┃{drawn[end + 1 :]}"

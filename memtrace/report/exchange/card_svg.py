@@ -5,10 +5,13 @@ In: `Card`. Out: text. Nothing in it is loaded from elsewhere; names out of file
 
 from __future__ import annotations
 
+import itertools
 import textwrap
+import unicodedata
 from collections.abc import Iterator
 
 from memtrace.analysis.results.card import Card, CardChange
+from memtrace.printable import in_page
 from memtrace.report.drawing.card_bar import Stretch, capacity_cell, cells, stretches
 from memtrace.report.drawing.markup import escaped_text
 from memtrace.report.drawing.palette import category_ink
@@ -51,9 +54,9 @@ def card_svg(card: Card) -> str:
     drawing = _Drawing()
     kind = {"died": "b bad", "would-die": "b bad", "ended": "b"}.get(card.outcome, "b")
     for line in textwrap.wrap(card.headline, _TEXT_COLUMNS, max_lines=3, placeholder=" …"):
-        drawing.text(_MARGIN, line, kind=kind, down=_LINE)
+        drawing.text(_MARGIN, _cut(line, _TEXT_COLUMNS), kind=kind, down=_LINE)
     if card.peak_bytes is not None:
-        drawing.text(_MARGIN, _peak(card), down=14)
+        drawing.text(_MARGIN, _cut(_peak(card), _TEXT_COLUMNS + 14), down=14)
         _draw_bar(drawing, card)
         drawing.text(_MARGIN, _cut(card.limits, _TEXT_COLUMNS + 14), down=_LINE + 6)
         _draw_changes(drawing, card)
@@ -93,8 +96,8 @@ def _draw_bar(drawing: _Drawing, card: Card) -> None:
     drawing.y += _BAR_HEIGHT + 22
     x = _MARGIN
     for one in found:
-        label = f"{format_bytes(one.num_bytes)} {one.label}"
-        width = 22 + 7 * len(label) + 14
+        label = _cut(f"{format_bytes(one.num_bytes)} {one.label}", _TEXT_COLUMNS)
+        width = 22 + 7 * _columns(label) + 14
         if x + width > WIDTH - _MARGIN and x > _MARGIN:
             x, drawing.y = _MARGIN, drawing.y + _LINE - 2
         drawing.box(x, drawing.y - 11, 12, 12, _fill(one))
@@ -136,9 +139,20 @@ def _row(card: Card, number: int, change: CardChange) -> Iterator[tuple[str, str
 
 
 def _cut(text: str, length: int) -> str:
-    """Return a text of at most so many characters.
+    """Return a text of at most so many columns.
 
-    >>> _cut("abcdef", 4), _cut("abc", 4)
-    ('abc…', 'abc')
+    >>> _cut("abcdef", 4), _cut("abc", 4), _cut("層層層", 4)
+    ('abc…', 'abc', '層…')
     """
-    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+    # Escapes are longer than what they stand for.
+    text = in_page(text)
+    if _columns(text) <= length:
+        return text
+    ends = itertools.accumulate(map(_columns, text))
+    kept = sum(1 for _ in itertools.takewhile(lambda end: end < length, ends))
+    return f"{text[:kept].rstrip()}…"
+
+
+def _columns(text: str) -> int:
+    """Return how wide a text is: letters of East Asia are two columns."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -5,7 +5,9 @@ In: `Card`. Out: lines of text. The bar's stretches have glyphs of their own, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import IO, Any
 
@@ -28,6 +30,14 @@ _LABEL_WIDTH = 10
 _LEAST_OF_A_FILE = 4
 """Characters of a file's name, after comma and blank, below which it tells nothing."""
 _MAX_BAR = 60
+_GAP = 2
+"""Between two names below a bar."""
+_NAME_WIDTH, _LEAST_NAME_WIDTH = 34, 28
+"""Of a change."""
+_FIGURES_WIDTH, _FITS_WIDTH = 8 + 10, 5
+"""What it saves and the new peak; whether that fits."""
+_LEAST_PRICE_WIDTH = 8
+"""Below it a change has no price: what to do matters more."""
 _HEADLINE_LINES = 2
 _OWN_GLYPHS = "█▓▒░▚"
 _GLYPHS = {"others": "▪", "rounding": "▫", "idle": "▱", "outside": "═", "free": "·"}
@@ -48,10 +58,14 @@ def card_lines(card: Card, *, width: int = WIDTH) -> list[Text]:
     if card.peak_bytes is not None:
         changes = _changes(card, width)
         room = MAX_LINES - len(lines) - len(changes) - 5
-        lines += [_labelled("peak", _peak(card)), *_bar(card, width, num_names=max(1, min(room, 2)))]
-        lines += [_labelled("limits", Text(clean(card.limits))), *changes]
+        limits = _limits(card.limits, width, num_lines=2 if room > 1 else 1)
+        lines += [
+            _labelled("peak", _peak(card, width - _LABEL_WIDTH)),
+            *_bar(card, width, num_names=max(1, min(room - len(limits) + 1, 2))),
+        ]
+        lines += [*limits, *changes]
     if card.not_seen is not None:
-        lines.append(_labelled("not seen", Text(clean(card.not_seen), style="dim")))
+        lines.append(_labelled("not seen", Text(_whole_parts(clean(card.not_seen), width - _LABEL_WIDTH), style="dim")))
     if card.next_command is not None:
         lines.append(_labelled("next", Text(clean(card.next_command))))
     for line in lines:
@@ -83,39 +97,74 @@ def _labelled(label: str, body: Text) -> Text:
     return Text(f"{label:<{_LABEL_WIDTH}}", style="dim").append_text(body)
 
 
-def _peak(card: Card) -> Text:
-    """Return how high memory went, of how much, and when."""
+def _whole_parts(words: str, room: int) -> str:
+    """Return a list in words as far as there is room: parts of it are left out whole, and none is cut in two."""
+    parts = words.split(", ")
+    while len(parts) > 1 and cell_len(", ".join(parts)) > room - (0 if len(parts) == words.count(", ") + 1 else 3):
+        parts.pop()
+    shown = ", ".join(parts)
+    return shown if shown == words else f"{shown}, …"
+
+
+def _limits(sentence: str, width: int, *, num_lines: int) -> list[Text]:
+    """Return what limits a run in so many lines; where they are too few, without the end of the sentence."""
+    room, words = width - _LABEL_WIDTH, clean(sentence)
+    parts = re.split(r"(?<=[;,]) ", words)
+    for kept in range(len(parts), 0, -1):
+        shown = " ".join(parts[:kept])
+        shown = words if kept == len(parts) else f"{shown.rstrip(';,')}."
+        lines = textwrap.wrap(shown, room, break_long_words=False, break_on_hyphens=False) or [""]
+        if len(lines) <= num_lines and max(map(cell_len, lines)) <= room:
+            break
+    return [_labelled("limits" if at == 0 else "", Text(line)) for at, line in enumerate(lines[:num_lines])]
+
+
+def _peak(card: Card, room: int) -> Text:
+    """Return how high memory went, of how much, and when, as far as there is room for that."""
     text = Text(f"{format_bytes(card.peak_bytes)}", style="bold")
     whole = ""
     if card.capacity_bytes:
         whole = f" of {format_bytes(card.capacity_bytes)} ({percent((card.peak_bytes or 0) / card.capacity_bytes)})"
+    text.append(f"{whole} {card.basis}  ", style="not bold")
     step = "" if card.step is None else "before training began" if card.step == 0 else f"step {card.step}"
     when = ", ".join(part for part in (step, card.phase, card.module) if part)
     who = "" if card.rank is None else f"rank {card.rank}, "
-    text.append(f"{whole} {card.basis}  ", style="not bold")
-    return text.append(clean(f"{who}{card.device}{': ' if when else ''}{when}"), style="not bold dim")
+    place = clean(f"{who}{card.device}{': ' if when else ''}{when}")
+    return text.append(_whole_parts(place, room - text.cell_len), style="not bold dim")
 
 
 def _bar(card: Card, width: int, *, num_names: int) -> list[Text]:
     """Return the bar, with a mark where the device ends, and lines that name its stretches, as many as may be."""
     found = stretches(card)
     room = max(10, min(_MAX_BAR, width - _LABEL_WIDTH))
-    lengths, end = cells(found, room), capacity_cell(card, found, room)
-    indent = _LABEL_WIDTH if num_names > 1 else 2
-    line, names = Text(" " * _LABEL_WIDTH), [Text(" " * indent)]
-    for at, (one, length) in enumerate(zip(found, lengths, strict=True)):
+    end = capacity_cell(card, found, room)
+    line = Text(" " * _LABEL_WIDTH)
+    for at, (one, length) in enumerate(zip(found, cells(found, room), strict=True)):
         glyph, style = _glyph(one, at)
         line.append(glyph * length, style=style)
-        name = Text(f"{glyph} ", style=style).append(f"{format_bytes(one.num_bytes)} {clean(one.label)}  ", "not dim")
-        if names[-1].cell_len + name.cell_len > width + 2 and len(names) < num_names:
-            names.append(Text(" " * indent))
-        names[-1].append_text(name)
-    for one_line in names:
-        one_line.rstrip()
     if end is not None:
         at = _LABEL_WIDTH + end
         line = line[:at].append(_END, style="bold red").append_text(line[at + 1 :])
-    return [line, *names] if found else []
+    return [line, *_legend(found, width, num_names)] if found else []
+
+
+def _legend(found: Sequence[Stretch], width: int, num_lines: int) -> list[Text]:
+    """Return the names of stretches in so many lines; those without room are left out whole."""
+    indent = " " * (_LABEL_WIDTH if num_lines > 1 else 2)
+    lines = [Text(indent)]
+    for at, one in enumerate(found):
+        glyph, style = _glyph(one, at)
+        name = Text(f"{glyph} ", style=style).append(f"{format_bytes(one.num_bytes)} {clean(one.label)}  ", "not dim")
+        needed = name.cell_len - _GAP + (0 if at == len(found) - 1 or len(lines) < num_lines else _GAP + 1)
+        if lines[-1].cell_len + needed > width and lines[-1].plain.strip():
+            if len(lines) == num_lines:
+                lines[-1].append("…", style="dim")
+                break
+            lines.append(Text(indent))
+        lines[-1].append_text(name)
+    for line in lines:
+        line.rstrip()
+    return lines
 
 
 def _glyph(one: Stretch, at: int) -> tuple[str, str]:
@@ -129,28 +178,40 @@ def _changes(card: Card, width: int) -> list[Text]:
     if not card.changes:
         return [_labelled("change", Text("nothing was found that would lower the peak", style="dim"))]
     knows = card.capacity_bytes is not None
-    room = max(8, min(34, width - _LABEL_WIDTH - 42))
-    head = Text(f"{'':<{room}}{'saves':>10}{'new peak':>10}{'  fits' if knows else ''}  cost", style="dim")
-    return [_labelled("change", head), *(_change(card, at, one, room) for at, one in enumerate(card.changes, 1))]
+    prices = [_price(card, one) for one in card.changes]
+    left = width - _LABEL_WIDTH - _FIGURES_WIDTH - (_FITS_WIDTH if knows else 0) - _GAP
+    names = max(cell_len(clean(f"{one.name}{_place(one.where)}")) + 2 for one in card.changes)
+    room = min(_NAME_WIDTH, names, max(_LEAST_NAME_WIDTH, left - max(map(cell_len, prices))))
+    room = max(8, min(room, left))
+    if left - room < _LEAST_PRICE_WIDTH:
+        prices = [""] * len(prices)
+    cost = "  cost" if any(prices) else ""
+    head = Text(f"{'':<{room}}{'saves':>8}{'new peak':>10}{' fits' if knows else ''}{cost}", style="dim")
+    rows = zip(card.changes, prices, strict=True)
+    return [_labelled("change", head), *(_change(card, at, *row, room) for at, row in enumerate(rows, 1))]
 
 
-def _change(card: Card, number: int, change: CardChange, room: int) -> Text:
+def _price(card: Card, change: CardChange) -> str:
+    """Return what a change costs, and what its figures are bytes of where that is not what the peak is of."""
+    return clean(change.price) + (f" ({change.basis})" if change.basis != card.basis else "")
+
+
+def _change(card: Card, number: int, change: CardChange, price: str, room: int) -> Text:
     name = Text(clean(_named(change, room - 1)))
     name.truncate(room - 1, overflow="ellipsis", pad=True)
     text = Text(f"{number:>{_LABEL_WIDTH - 1}} ", style="dim").append_text(name).append(" ")
-    text.append(f"{_size(change.saves_bytes):>10}", style="green").append(f"{_size(change.new_peak_bytes):>10}")
+    text.append(f"{_size(change.saves_bytes):>8}", style="green").append(f"{_size(change.new_peak_bytes):>10}")
     if card.capacity_bytes is not None:
         mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "dim")}[change.fits]
-        text.append(f"{mark:>6}", style=style)
-    other = f" ({change.basis} bytes)" if change.basis != card.basis else ""
-    return text.append(clean(f"  {change.price}{other}"), style="dim")
+        text.append(f"{mark:>{_FITS_WIDTH}}", style=style)
+    return text.append(f"  {price}" if price else "", style="dim")
 
 
 def _named(change: CardChange, room: int) -> str:
     """Return a change and its line; where there is little room, of the file's name its beginning, but the number."""
     place = _place(change.where)
     left = room - cell_len(change.name)
-    if cell_len(place) <= left:
+    if not place or cell_len(place) <= left:
         return f"{change.name}{place}"
     number = place[place.rindex(":") :]
     begins = place[: max(left - len(number) - 1, 0)]

@@ -5,7 +5,7 @@ Names come out of files and may hold terminal escapes, so every one of them pass
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import RenderableType
@@ -16,7 +16,8 @@ from rich.text import Text
 from memtrace.analysis.results.report import Note
 from memtrace.printable import clean
 from memtrace.report.drawing.palette import CATEGORIES
-from memtrace.schema.names import Category
+from memtrace.report.terminal.fitting_table import FittingTable
+from memtrace.schema.names import category_words
 from memtrace.units import format_bytes
 
 DASH = "-"
@@ -30,8 +31,11 @@ def section(title: str, body: RenderableType) -> list[RenderableType]:
 
 
 def calm_table(*columns: str, wide: str | None = None) -> Table:
-    """Return a calm table: the first column is text, the others are numbers, `wide` is a last column of text."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", border_style="dim")
+    """Return a calm table: the first column is text, the others are numbers, `wide` is a last column of text.
+
+    What has no room is drawn below, so that no number is ever cut.
+    """
+    table = FittingTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", border_style="dim")
     table.add_column(columns[0], no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
     for name in columns[1:]:
         table.add_column(name, justify="right", no_wrap=True)
@@ -90,13 +94,7 @@ def bar(share: float, category: str) -> Text:
 
 def category_name(name: str) -> str:
     """Return what a category is called on screen."""
-    return "unattributed" if name == Category.UNKNOWN.value else clean(name.replace("_", " "))
-
-
-def largest_categories(by_category: Mapping[str, int]) -> str:
-    """Return the categories of some bytes, largest first: two of them by name, more as "…"."""
-    names = sorted((name for name, one in by_category.items() if one), key=lambda name: -by_category[name])
-    return ", ".join([*map(category_name, names[:2]), *(["…"] if len(names) > 2 else [])])
+    return clean(category_words(name))
 
 
 def notes(found: Iterable[Note]) -> Table:

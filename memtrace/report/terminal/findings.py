@@ -13,6 +13,7 @@ from rich.text import Text
 
 from memtrace.analysis.results.report import Finding, OomResult
 from memtrace.printable import clean
+from memtrace.report.drawing.facts import evidence_rows
 from memtrace.report.terminal.cells import DASH, pairs, size
 from memtrace.schema.frames import short_place
 from memtrace.units import format_bytes, format_ns
@@ -129,15 +130,9 @@ def _place(where: Mapping[str, Any] | None) -> str:
 
 def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
     """Yield the single figures of the evidence in words, the first few of them."""
-    single = [(str(name), value) for name, value in evidence.items() if isinstance(value, (bool, int, float, str))]
-    for name, value in single[:_MAX_EVIDENCE]:
-        if isinstance(value, bool):
-            value = "yes" if value else "no"
-        elif isinstance(value, int) and name.endswith("_bytes"):
-            name, value = name.removesuffix("_bytes"), format_bytes(value)
-        elif isinstance(value, int) and name.endswith("_ns"):
-            name, value = name.removesuffix("_ns"), format_ns(value)
-        yield clean(f"{name.removeprefix('num_').replace('_', ' ')} {value}")
+    single = {name: value for name, value in evidence.items() if isinstance(value, (bool, int, float, str))}
+    for name, value in evidence_rows(single)[:_MAX_EVIDENCE]:
+        yield clean(f"{name} {value}")
 
 
 def commands(found: Sequence[str]) -> Group:

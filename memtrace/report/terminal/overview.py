@@ -9,12 +9,12 @@ from rich.text import Text
 
 from memtrace.analysis.results.report import RankReport, StackRow, StepResult
 from memtrace.printable import clean
+from memtrace.report.drawing.kinds import kinds
+from memtrace.report.drawing.step_time_rows import step_lengths
 from memtrace.report.terminal.cells import (
     DASH,
     calm_table,
-    category_name,
     filled_table,
-    largest_categories,
     size,
 )
 from memtrace.report.terminal.memory import peak_bytes
@@ -34,7 +34,7 @@ def modules(rank: RankReport) -> Table:
     table.columns[0].justify = "right"
     for row in rank.top_modules[:MAX_MODULES]:
         name = Text(DASH + " outside any module" if row.module is None else clean(row.module))
-        name.append(f"  {largest_categories(row.by_category)}", style="dim")
+        name.append(f"  {clean(kinds(row.by_category))}", style="dim")
         table.add_row(size(row.num_bytes), str(row.num_allocations), name)
     if len(rank.top_modules) > MAX_MODULES:
         table.add_row("", "", Text(f"and {len(rank.top_modules) - MAX_MODULES} more", style="dim"))
@@ -47,7 +47,7 @@ def stacks(rows: Sequence[StackRow]) -> Table:
     table.columns[0].justify = "right"
     for row in rows[:MAX_STACKS]:
         lines = _frames(row.frames) or ["no stack recorded"]
-        where = Text(lines[0]).append(f"  {category_name(row.category)}", style="dim")
+        where = Text(lines[0]).append(f"  {clean(kinds(row.by_category))}", style="dim")
         for line in lines[1:]:
             where.append(f"\n  {line}", style="dim")
         table.add_row(size(row.num_bytes), str(row.num_allocations), where)
@@ -59,9 +59,9 @@ def _frames(frames: Sequence[str]) -> list[str]:
     return [clean(short_place(frame)) for frame in own_frames(frames)[:_FRAMES_OF_STACK]]
 
 
-def steps(rows: Sequence[StepResult]) -> Table:
+def steps(rank: RankReport) -> Table:
     """Return a row a step; of many steps the first and the last, and stretches that were not recorded as one row."""
-    groups = _groups(rows)
+    groups, lengths = _groups(rank.steps), step_lengths(rank)
     found: list[Sequence[str | Text]] = []
     hidden = len(groups) - MAX_STEPS
     for at, group in enumerate(groups):
@@ -73,7 +73,7 @@ def steps(rows: Sequence[StepResult]) -> Table:
             label = f"{group[0].step}" if len(group) == 1 else f"{group[0].step} to {group[-1].step}"
             found.append((label, *[DASH] * 5, Text("not recorded", style="dim")))
         else:
-            found.append(_step_cells(group[0]))
+            found.append(_step_cells(group[0], lengths.get(group[0].step)))
     return filled_table(("step", "peak", "reserved", "at its end", "mallocs", "time"), found, wide="")
 
 
@@ -93,10 +93,9 @@ def _is_missing(step: StepResult) -> bool:
     return not step.recorded and step.peak_requested_bytes is None
 
 
-def _step_cells(step: StepResult) -> tuple[str | Text, ...]:
+def _step_cells(step: StepResult, length_ns: int | None) -> tuple[str | Text, ...]:
     end = step.end
     at_end = None if end is None else end.requested_bytes if end.allocated_bytes is None else end.allocated_bytes
-    duration = None if step.end_ns is None or step.start_ns is None else step.end_ns - step.start_ns
     peak = step.peak_requested_bytes if step.peak_allocated_bytes is None else step.peak_allocated_bytes
     evaluation = _evaluation_peak(step)
     remarks = [
@@ -111,7 +110,7 @@ def _step_cells(step: StepResult) -> tuple[str | Text, ...]:
         size(step.max_reserved_bytes),
         size(at_end),
         DASH if step.num_device_mallocs is None else str(step.num_device_mallocs),
-        DASH if duration is None else format_ns(duration),
+        DASH if length_ns is None else format_ns(length_ns),
         Text(", ".join(remark for remark in remarks if remark), style="dim"),
     )
 

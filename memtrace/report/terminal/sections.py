@@ -114,7 +114,7 @@ def _of_memory(rank: RankReport) -> _Found:
     if any(row.frames for row in rank.top_stacks):
         yield "stacks", "Stacks at the peak", text_rows.stacks(rank.top_stacks)
     if rank.steps:
-        yield "steps", "Steps", text_rows.steps(rank.steps)
+        yield "steps", "Steps", text_rows.steps(rank)
 
 
 def _of_time(rank: RankReport) -> _Found:

@@ -56,6 +56,11 @@ def _complete_card(rank: RankReport) -> View:
     detail = f"{rank.num_events:,} events · {rank.num_allocations:,} allocations"
     if not rank.num_events:
         detail = "no history"
+    left_out = 0 if rank.unrecorded is None else rank.unrecorded.num_steps
+    if rank.complete and left_out:
+        # Complete as far as it was asked for: what lies between the windows nobody saw.
+        steps = f"{left_out:,} step{'s' if left_out > 1 else ''} not recorded"
+        return _card("completeness", rank.source.capitalize(), "in windows", f"{steps} · {detail}")
     value = "complete" if rank.complete else "incomplete"
     return _card("completeness", rank.source.capitalize(), value, detail, tone="good" if rank.complete else "warn")
 

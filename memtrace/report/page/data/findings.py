@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memtrace.analysis.results.report import Finding, Note
-from memtrace.report.page.data.facts import fact_name, fact_text
+from memtrace.report.drawing.facts import evidence_rows
 from memtrace.report.page.data.values import View
 from memtrace.units import format_bytes, format_ns
-
-_RESTS = "rests_on_inference"
 
 
 def notes_view(notes: Sequence[Note]) -> list[View]:
@@ -34,20 +32,10 @@ def finding_view(finding: Finding) -> View:
         "change": finding.change,
         "cost": finding.cost,
         "effects": [f"{label} {write(value)}" for label, value, write in effects if value is not None],
-        "evidence": [
-            _evidence(str(key), value)
-            for key, value in finding.evidence.items()
-            if value not in (None, [], {}, ()) and not (key == _RESTS and value is False)
-        ],
+        "evidence": [list(pair) for pair in evidence_rows(finding.evidence)],
         "where": " · ".join(place),
         "search": _search_words(where),
     }
-
-
-def _evidence(key: str, value: Any) -> list[str]:
-    if key == _RESTS:
-        return ["how sure", "it rests on what was inferred"]
-    return [fact_name(key), fact_text(key, value)]
 
 
 def _search_words(where: Mapping[str, Any]) -> str | None:

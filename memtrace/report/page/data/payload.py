@@ -95,7 +95,7 @@ def _details(rank: RankReport, arrays: Arrays) -> View:
         "timeline": None if rank.timeline is None or not len(rank.timeline.event) else timeline_view(rank.timeline),
         "modules": modules_view(rank.top_modules),
         "stacks": stacks_view(rank.top_stacks),
-        "steps": steps_view(rank.steps),
+        "steps": steps_view(rank),
         "speed": [] if rank.step_times is None else throughput_sentences(rank.step_times),
         "time": time_view(rank, arrays),
         "changes": changes(rank.first_step_peak, rank.steady_state_peak),

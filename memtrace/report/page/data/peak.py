@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from memtrace.analysis.results.report import ModuleRow, Peak, RankReport, StackRow, State
+from memtrace.report.drawing.kinds import kinds
 from memtrace.report.drawing.palette import category_ink, stack_order
 from memtrace.report.page.data.values import View, percent, share_of, signed
 from memtrace.schema.frames import is_python, own_frames, short_place
@@ -100,13 +101,18 @@ def modules_view(rows: Sequence[ModuleRow]) -> View:
     total, largest = sum(row.num_bytes for row in rows), max((row.num_bytes for row in rows), default=0)
     views = []
     for row in rows[:MAX_ROWS]:
-        parts = [_module_part(row, name) for name in stack_order(list(row.by_category))]
+        parts = _parts(row)
         name = "outside any module" if row.module is None else row.module
         views.append(_row(row, total, largest) | {"module": name, "is_module": row.module is not None, "parts": parts})
     return {"rows": views, "left_out": max(0, len(rows) - MAX_ROWS)}
 
 
-def _module_part(row: ModuleRow, category: str) -> View:
+def _parts(row: ModuleRow | StackRow) -> list[View]:
+    """Return what the bytes of a row are, in the order of the legend."""
+    return [_part(row, name) for name in stack_order(list(row.by_category))]
+
+
+def _part(row: ModuleRow | StackRow, category: str) -> View:
     ink, num_bytes = category_ink(category), row.by_category[category]
     part = {"label": ink.label, "color": ink.color, "hatched": ink.hatched, "bytes": num_bytes}
     return part | {"share": share_of(num_bytes, row.num_bytes), "value": format_bytes(num_bytes)}
@@ -118,7 +124,7 @@ def stacks_view(rows: Sequence[StackRow]) -> View:
     views = []
     for row in rows[:MAX_ROWS]:
         ink = category_ink(row.category)
-        kind = {"category": ink.label, "color": ink.color, "hatched": ink.hatched}
+        kind = {"category": kinds(row.by_category), "color": ink.color, "hatched": ink.hatched, "parts": _parts(row)}
         python = [frame for frame in row.frames if is_python(frame)]
         frames = {
             "headline": _name(next(iter(own_frames(row.frames)), None)),

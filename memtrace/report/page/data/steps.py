@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memtrace.analysis.results.report import StepResult
+from memtrace.analysis.results.report import RankReport, StepResult
 from memtrace.report.drawing.palette import PHASES, phase_ink
+from memtrace.report.drawing.step_time_rows import step_lengths
 from memtrace.report.page.data.values import NOT_RECORDED, View, main_bytes, share_of
 from memtrace.units import format_bytes, format_ns
 
 
-def steps_view(steps: Sequence[StepResult]) -> View:
+def steps_view(rank: RankReport) -> View:
     """Return one row a recorded step, and one for each stretch of steps that were not recorded."""
+    steps, lengths = rank.steps, step_lengths(rank)
     phases = [name for name in PHASES if any(phase.phase == name for step in steps for phase in step.phases)]
     largest = max((_step_peak(step) or 0 for step in steps), default=0)
     rows: list[View] = []
@@ -22,7 +24,7 @@ def steps_view(steps: Sequence[StepResult]) -> View:
             continue
         rows += _condensed(unrecorded)
         unrecorded = []
-        rows.append(_step_row(step, phases, largest))
+        rows.append(_step_row(step, phases, largest) | {"duration": _duration(lengths.get(step.step))})
     kind = "allocated" if any(step.peak_allocated_bytes is not None for step in steps) else "requested"
     labels = [phase_ink(name).label for name in phases]
     return {"kind": kind, "phases": labels, "rows": rows + _condensed(unrecorded), **_step_columns(steps)}
@@ -43,14 +45,12 @@ def _step_peak(step: StepResult) -> int | None:
 
 def _step_row(step: StepResult, phases: Sequence[str], largest: int) -> View:
     peak = _step_peak(step)
-    ended = step.start_ns is not None and step.end_ns is not None
     return {
         "recorded": True,
         "label": "before step 1" if step.step == 0 else str(step.step),
         "skipped": step.skipped,
         "microbatches": step.num_microbatches,
         "ended": step.end_ns is not None,
-        "duration": format_ns((step.end_ns or 0) - (step.start_ns or 0)) if ended else "did not end",
         "peak": format_bytes(peak),
         "share": share_of(peak, largest),
         "end": format_bytes(None if step.end is None else main_bytes(step.end)),
@@ -59,6 +59,10 @@ def _step_row(step: StepResult, phases: Sequence[str], largest: int) -> View:
         "rss": format_bytes(step.host_rss_bytes),
         "phase_peaks": [_phase_peak(step, phase) for phase in phases],
     }
+
+
+def _duration(length_ns: int | None) -> str:
+    return "did not end" if length_ns is None else format_ns(length_ns)
 
 
 def _phase_peak(step: StepResult, name: str) -> str:
