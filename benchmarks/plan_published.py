@@ -3,8 +3,8 @@
     python benchmarks/plan_published.py [--data FOLDER] [--seed 18 7] [--no-fit] [--no-write]
 
 Every run of ../shared/data/published is evaluated as a user would evaluate it, with the numbers that memtrace ships.
-Then groups of runs (a model on a cluster) are dealt to two halves by each seed: the numbers of each framework are fitted
-to one half and judged on the other, both ways. Figures go to `benchmarks/results/plan-published-<date>.md`.
+Then groups of runs (a model on a cluster) are dealt to two halves by each seed: the numbers of each framework are
+fitted to one half and judged on the other, both ways. Figures go to `benchmarks/results/plan-published-<date>.md`.
 """
 
 from __future__ import annotations
