@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.parts.as_imported import system
-from memtrace.hooks.sources.cpu_profiler import CpuSource
 from memtrace.hooks.torch_side.patches import Patches, forget_frame, hide_from_warnings, stand_for_builtin
 from memtrace.schema.records import UNRECORDED_SUFFIX
 
@@ -52,6 +51,8 @@ def record_thread_that_trains(install: Callable[[], None]) -> None:
 
 def _settle_profiler() -> None:
     """Let the profiler's library begin on the thread that imported torch, or it complains on stderr of another."""
+    from memtrace.hooks.sources.cpu_profiler import CpuSource
+
     try:
         CpuSource(sys.modules["torch"], stacks="none", profile=False, warn=lambda _slug, _message: None)
     except (AttributeError, TypeError, RuntimeError):
