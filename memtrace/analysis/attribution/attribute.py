@@ -26,6 +26,7 @@ from memtrace.analysis.attribution.labels import Decided
 from memtrace.analysis.attribution.left_before_gap import LeftBeforeGap
 from memtrace.analysis.attribution.lifetime_rules import LifetimeRules
 from memtrace.analysis.attribution.rules_for_older_blocks import InitialRules
+from memtrace.analysis.attribution.workspaces import give_workspaces
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.events.moments import Moments
 from memtrace.schema.names import Category, Decision, Role
@@ -91,6 +92,8 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
             LeftBeforeGap(rank, moments, lifetimes, decided).run()
     else:
         infer(rank, moments, lifetimes, decided)
+    if device != "cpu":
+        give_workspaces(moments, lifetimes, decided)
     return Attribution(
         category=decided.category,
         decision=decided.decision,
