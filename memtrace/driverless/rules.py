@@ -132,6 +132,7 @@ LIBRARIES = (
                 r"cudnnDestroy(?!Dropout|RNN|Filter|Tensor)\w*|cudnnDestroy(Dropout|RNN|RNNData|Filter|Tensor)Descriptor"
             ),
             Rule(names=r"cudnn(Convolution|BatchNormalization|SpatialTf|Pooling)\w*"),
+            Rule(names=r"cudnnCTCLoss(_v8)?"),
             Rule(names=r"cudnnRNN(Forward|BackwardData_v8|BackwardWeights_v8)"),
             Rule(names=r"cudnnSet(Activation|CTCLoss|Convolution|Pooling2d|SpatialTransformerNd|RNNData)\w*"),
             Rule(names=r"cudnn(Set|Restore)DropoutDescriptor"),

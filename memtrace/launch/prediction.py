@@ -136,11 +136,19 @@ def _died_of_memory(rank: RankTrace) -> bool:
     return bool(len(failed) and (not len(ended) or failed.max() > ended.max()))
 
 
+_HINT = "what is not foreseen, and why, stands in docs/predict.md"
+_HINTS = {
+    "ModuleNotFoundError": "the Python of the program has no such module: install it there, or name another after --",
+    "invalid device ordinal": "--gpus-per-node says how many GPUs the program sees",
+}
+"""By what an error says: what helps."""
+
+
 def _failed(trace: Trace, status: int) -> RecordError:
     found = next((one.header["exception"] for one in trace.ranks if one.header.get("exception")), None)
     reason = f"exit status {status}" if not isinstance(found, dict) else f"{found.get('type')}: {found.get('message')}"
     return RecordError(
         f"the program cannot be predicted: it ended with {' '.join(reason.split())[:300]}",
-        hint="what is not foreseen, and why, stands in docs/predict.md",
+        hint=next((hint for said, hint in _HINTS.items() if said in reason), _HINT),
         slug="predict-failed",
     )

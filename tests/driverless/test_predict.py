@@ -18,7 +18,28 @@ mask = torch.tensor([True, False, True]).cuda()
 assert mask.nonzero().tolist() == [[0], [2]], "what was sent over is known"
 assert torch.tensor([3, 5]).cuda()[1].item() == 5
 assert nn.functional.one_hot(torch.tensor([0, 3]).cuda()).shape == (2, 4)
+ids = torch.tensor([[5, 3, 0, 0], [1, 2, 3, 0]]).cuda()
+nn.Embedding(10, 4).cuda()(ids).sum().backward()
+mask = ids != 0
+lengths = mask.sum(1)
+assert lengths.cpu().tolist() == [2, 3] and ids[mask].shape == (5,), "known, though a kernel has read it"
+assert (torch.arange(4, device="cuda")[None] < lengths[:, None]).tolist() == mask.tolist()
+padded = nn.utils.rnn.pack_padded_sequence(torch.ones(2, 4, 8).cuda(), lengths.cpu(), True, enforce_sorted=False)
+assert padded.batch_sizes.tolist() == [2, 2, 1]
+ids.add_(1)
+assert ids.tolist() == [[1] * 4] * 2, "it was written into: ones stand for what nobody knows"
+assert ((2 * ids).dtype, (ids * 0.5).dtype) == (torch.int64, torch.float32)
+unfinished, finished = torch.ones(2, dtype=torch.long, device="cuda"), torch.zeros(2, device="cuda").bool()
+for length in range(1000):
+    finished = finished | torch.full((2,), length >= 5, device="cuda") | (torch.rand(2, device="cuda") > 0.5)
+    unfinished = unfinished & ~finished
+    if unfinished.max() == 0:
+        break
+assert length == 5, "it ends at its longest, whatever else might have ended it"
 x = torch.randn(8, 64, device="cuda")
+assert x.cpu().eq(1).all()
+assert torch.istft(torch.stft(x, 16, return_complex=True), 16).shape[0] == 8, "a check in C++ passes"
+torch.cuda.memory._record_memory_history(enabled=None)
 assert (x > 0).nonzero().shape == (8 * 64, 2), "what was computed is not: the most is assumed"
 assert x[x > 0].shape == (8 * 64,)
 assert torch.unique(x).numel() == 8 * 64
@@ -33,6 +54,8 @@ torch.save({"weight": model.weight}, "model.pt")
 assert torch.load("model.pt")["weight"].is_cuda
 assert torch.cuda.device_count() == 4
 dist.init_process_group("nccl")
+gathered = torch.empty(1, 4 * 64, device="cuda")
+dist.all_gather_into_tensor(gathered, x[:1].contiguous())
 model = DistributedDataParallel(model)
 scaler, optimizer = torch.amp.GradScaler("cuda"), torch.optim.AdamW(model.parameters())
 while True:

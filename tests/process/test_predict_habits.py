@@ -192,3 +192,74 @@ def test_training_as_programs_write_it(tmp_path: Path) -> None:
     workspaces = 2 * CUBLAS  # forward's and backward's
     predict(tmp_path, TRAINING.replace("CUBLAS", str(workspaces)) + STEP, "--gpu", "24GiB")
     assert "predicted-eager" in notes(tmp_path)
+
+
+SEQUENCES = """
+import queue, threading
+from concurrent.futures import ThreadPoolExecutor
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+
+# Batches that a thread moves, and work on the GPU in a pool of threads
+batches = queue.Queue(2)
+
+def load():
+    for step in range(2):
+        batches.put(torch.ones(4, 8).to("cuda", non_blocking=True))
+    batches.put(None)
+
+threading.Thread(target=load, daemon=True).start()
+while (batch := batches.get(timeout=60)) is not None:
+    assert batch.is_cuda
+with ThreadPoolExecutor(2) as pool:
+    assert all(pool.map(lambda size: torch.empty(size, device="cuda").is_cuda, (8, 16)))
+
+# Sequences of unequal length, whose lengths come from a mask
+ids = torch.tensor([[5, 3, 0, 0], [1, 2, 3, 0]]).cuda()
+lengths = (ids != 0).sum(1)
+table, layer = nn.Embedding(10, 8).cuda(), nn.LSTM(8, 16, 2, batch_first=True, bidirectional=True).cuda()
+packed = nn.utils.rnn.pack_padded_sequence(table(ids), lengths.cpu(), batch_first=True, enforce_sorted=False)
+assert packed.batch_sizes.tolist() == [2, 2, 1]
+out, _ = nn.utils.rnn.pad_packed_sequence(layer(packed)[0], batch_first=True)
+assert out.shape == (2, 3, 32)
+out.sum().backward()
+
+# A loss over all alignments: forward variables of every time and place between the longest labels
+before = torch.cuda.memory_allocated()
+probabilities = torch.randn(50, 4, 20, device="cuda", requires_grad=True)
+loss = F.ctc_loss(probabilities, torch.ones(4, 10, dtype=torch.long), (50,) * 4, (10, 9, 8, 7), reduction="sum")
+kept = (4 * 50 * 4 * 20, 4 * 4 * 50 * (2 * 10 + 1), 8 * 4 * 10, 4 * 4, 4)  # with the targets, moved there
+assert torch.cuda.memory_allocated() - before == sum(-(-size // 512) * 512 for size in kept)
+loss.backward()
+assert torch.istft(torch.stft(batch := torch.ones(2, 64).cuda(), 16, return_complex=True), 16).shape == batch.shape
+
+# Generation: it ends at its longest, whatever else might have ended it
+unfinished, finished = torch.ones(2, dtype=torch.long, device="cuda"), torch.zeros(2, device="cuda").bool()
+for length in range(1000):
+    by_token = torch.rand(2, device="cuda") > 0.5
+    finished = finished | torch.full((2,), length >= 5, device="cuda") | by_token
+    unfinished = unfinished & ~finished
+    if unfinished.max() == 0:
+        break
+assert length == 5
+
+# Batch norm over all ranks
+dist.init_process_group("nccl")
+model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))).cuda()
+nn.parallel.DistributedDataParallel(model)(torch.ones(2, 3, 8, 8).cuda()).sum().backward()
+"""
+
+
+def test_threads_sequences_and_ranks(tmp_path: Path) -> None:
+    predict(tmp_path, SEQUENCES + STEP, "--engine", "meta", "--gpu", "24GiB", "--world-size", "2")
+
+
+def test_a_sparse_tensor_is_refused_in_words(tmp_path: Path) -> None:
+    program = (
+        "import torch\ntorch.nn.Embedding(9, 4, sparse=True).cuda()(torch.ones(2).long().cuda()).sum().backward()\n"
+    )
+    done = predict(tmp_path, program, "--engine", "meta", status=1)
+    assert "a sparse tensor is on the GPU" in done.stderr
+    assert "--engine driverless" in done.stderr

@@ -359,3 +359,39 @@ int cudnnGetRNNTempSpaceSizes(struct handle *handle, struct handle *rnn, int tra
     if (reserve) *reserve = training ? (size_t)(cells * rnn->numbers[LAYERS] * (gates(rnn) + 2) * bytes) : 0;
     return OK;
 }
+
+/* ---- CTC: forward and backward variables of every time, sample and place between labels ---- */
+
+int cudnnSetCTCLossDescriptor_v8(struct handle *loss, int kind, int normalizes, int gradient, int longest) {
+    (void)kind, (void)normalizes, (void)gradient;
+    loss->numbers[0] = longest;
+    return OK;
+}
+
+int cudnnSetCTCLossDescriptor_v9(struct handle *loss, int kind, int normalizes, int gradient, int longest) {
+    return cudnnSetCTCLossDescriptor_v8(loss, kind, normalizes, gradient, longest);
+}
+
+/* The probabilities are described as time, samples, classes. What the library takes in fact is not public. */
+static size_t ctc_bytes(const struct handle *probabilities, int64_t longest) {
+    int64_t times = probabilities->numbers[2], samples = probabilities->numbers[3];
+    return (size_t)(2 * times * samples * (2 * longest + 1) * 4);
+}
+
+int cudnnGetCTCLossWorkspaceSize_v8(struct handle *handle, int algorithm, struct handle *loss,
+                                    struct handle *probabilities, struct handle *gradients, size_t *bytes) {
+    (void)handle, (void)algorithm, (void)gradients;
+    *bytes = ctc_bytes(probabilities, loss->numbers[0]);
+    return OK;
+}
+
+int cudnnGetCTCLossWorkspaceSize(struct handle *handle, struct handle *probabilities, struct handle *gradients,
+                                 const int *labels, const int *label_lengths, const int *times, int algorithm,
+                                 struct handle *loss, size_t *bytes) {
+    (void)handle, (void)gradients, (void)labels, (void)times, (void)algorithm, (void)loss;
+    int longest = 0;
+    for (int64_t one = 0; one < probabilities->numbers[3]; one++)
+        if (label_lengths[one] > longest) longest = label_lengths[one];
+    *bytes = ctc_bytes(probabilities, longest);
+    return OK;
+}

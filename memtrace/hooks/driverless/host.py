@@ -47,6 +47,22 @@ def step_scaled() -> None:
     scaler._maybe_opt_step = step
 
 
+def keep_history() -> None:
+    """Let the program's calls of torch's memory history do nothing: they would end that of the prediction."""
+    memory: Any = torch.cuda.memory
+
+    @functools.wraps(memory._record_memory_history)
+    def record(*_args: Any, **_kwargs: Any) -> None:
+        return None
+
+    memory._record_memory_history = record
+
+
+def compute_all() -> None:
+    """Let an encoder in evaluation compute all of its batch: else it packs it, by the flags of a mask."""
+    torch.backends.mha.set_fastpath_enabled(False)
+
+
 def redirect_torch_files(read: Place, written: Place) -> None:
     """Send what `torch.save` and profiles write, which C++ opens, to where files of the program go."""
     module: Any = torch

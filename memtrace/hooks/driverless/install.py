@@ -41,6 +41,8 @@ class DriverlessDevice:
         Operators(self._data, self._assumptions).install()
         host.spare_first_values()
         host.step_scaled()
+        host.keep_history()
+        host.compute_all()
         if self._gpu.world_size > 1:
             start_groups(self._gpu.world_size)
         self._redirect_files()
@@ -61,7 +63,9 @@ class DriverlessDevice:
         """Return what torch's allocator counted and no event tells."""
         if not torch.cuda.is_initialized():
             return {}
-        found = {"num_alloc_retries": int(torch.cuda.memory_stats().get("num_alloc_retries", 0))}
+        stats = torch.cuda.memory_stats()
+        # A request that failed all the same, and that the program caught, made no room.
+        found = {"num_alloc_retries": max(stats.get("num_alloc_retries", 0) - stats.get("num_ooms", 0), 0)}
         unfolded = largest_unfolded_bytes()
         return found | ({"largest_unfolded_bytes": unfolded} if unfolded else {}) | convolution_facts()
 

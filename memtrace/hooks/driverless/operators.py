@@ -12,12 +12,16 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.driverless.followed import FOLLOWED, is_countable, original, takes_two_tensors, without_numbers
 from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
+from memtrace.hooks.fake.tensors.deciding_flags import decided
 from memtrace.hooks.fake.tensors.largest_results import LargestResults
-from memtrace.hooks.fake.tensors.reads import Reads
+from memtrace.hooks.fake.tensors.reads import MOVED, Reads
 
 Kernel = Callable[..., Any]
+_READ_BYTES = 1 << 20
+"""Largest copy onto the host that may be read for its values."""
 
 
 class Operators:
@@ -41,11 +45,98 @@ class Operators:
                 self._replace(operator, self._exact_or(operator, bound))
             self._replace("_local_scalar_dense", self._scalar)
             self._replace("equal", self._equal)
+            self._follow()
         functional: Any = torch.nn.functional
         functional.one_hot = self._one_hot(functional.one_hot)
 
-    def _replace(self, operator: Any, kernel: Kernel) -> None:
-        self._library.impl(operator, kernel, "CUDA")
+    def _replace(self, operator: Any, kernel: Kernel, *, with_keys: bool = False) -> None:
+        self._library.impl(operator, kernel, "CUDA", with_keyset=with_keys)
+
+    def _follow(self) -> None:
+        """Let copies be known, and what operators make of what is known."""
+        copy, fill = original("copy_"), original("fill_.Scalar")
+        if copy is None or fill is None:
+            return
+        self._replace("copy_", self._copying(copy), with_keys=True)
+        self._replace("fill_.Scalar", self._filling(fill), with_keys=True)
+        arange = original("arange.start_out")
+        if arange is not None:
+            self._replace("arange.start_out", self._counting(arange), with_keys=True)
+        for name in FOLLOWED:
+            kernel = original(name)
+            if kernel is not None:
+                operator, _, overload = name.partition(".")
+                found = getattr(getattr(torch.ops.aten, operator), overload or "default")
+                self._replace(name, self._computing(found, kernel), with_keys=True)
+
+    def _copying(self, kernel: Kernel) -> Kernel:
+        """Return a copy that keeps what is known of it; onto the host come ones where nobody knows."""
+        followed = self._data.followed
+
+        def copy(keys: Any, target: Any, source: Any, non_blocking: bool = False) -> Any:
+            if target.is_cuda:
+                kernel(keys, target, source, non_blocking)
+                if is_countable(target):
+                    values = self._data.on_host(source) if source.is_cuda else source
+                    followed.forget(target) if values is None else followed.keep(target, values)
+                return target
+            values = self._data.on_host(source) if source.numel() else None
+            kernel(keys, target, source, non_blocking)
+            if values is not None:
+                target.copy_(values)
+            elif 0 < source.numel() * source.element_size() <= _READ_BYTES and not _is_parameter(source):
+                self._assumptions.value(MOVED)
+                target.fill_(1)
+            return target
+
+        return copy
+
+    def _filling(self, kernel: Kernel) -> Kernel:
+        def fill(keys: Any, one: Any, number: Any) -> Any:
+            kernel(keys, one, number)
+            if is_countable(one):
+                self._data.followed.keep(one, torch.full((), number, dtype=one.dtype).expand(one.shape))
+            return one
+
+        return fill
+
+    def _counting(self, kernel: Kernel) -> Kernel:
+        def count(keys: Any, start: Any, end: Any, step: Any = 1, *, out: Any) -> Any:
+            kernel(keys, start, end, step, out=out)
+            if is_countable(out):
+                self._data.followed.keep(out, torch.arange(start, end, step, dtype=out.dtype))
+            return out
+
+        return count
+
+    def _computing(self, operator: Any, kernel: Kernel) -> Kernel:
+        """Return a kernel that computes on the host if it knows every tensor, and else is CUDA's own."""
+
+        of_tensors = takes_two_tensors(operator)
+
+        def compute(keys: Any, *args: Any, **kwargs: Any) -> Any:
+            if of_tensors:
+                args = without_numbers(args)
+            # Nearly every call is of floating numbers.
+            if args[0].dtype.is_floating_point or not all(map(is_countable, args)):
+                return kernel(keys, *args, **kwargs)
+            known = self._on_host((*args, *kwargs.values()))
+            if known is None or torch.cuda.is_current_stream_capturing():
+                return self._decided(operator, args, kernel(keys, *args, **kwargs))
+            device = next(one.device for one in args if isinstance(one, torch.Tensor) and one.is_cuda)
+            return _onto(device, operator(*known[: len(args)], **dict(zip(kwargs, known[len(args) :], strict=True))))
+
+        return compute
+
+    def _decided(self, operator: Any, args: Any, out: Any) -> Any:
+        """Keep what numbers that are known make of some that are not, of a result."""
+        if not isinstance(out, torch.Tensor) or len(args) != 2:
+            return out
+        operands = [self._data.on_host(one) if one.is_cuda else one for one in args if isinstance(one, torch.Tensor)]
+        number = decided(operator, operands, out.dtype)
+        if number is not None:
+            self._data.followed.keep(out, torch.full((), number, dtype=out.dtype).expand(out.shape))
+        return out
 
     def _exact_or(self, operator: Any, bound: Kernel) -> Kernel:
         """Return a kernel that computes on the host if it knows every tensor, and else gives the bound."""
@@ -81,8 +172,7 @@ class Operators:
         known = self._data.on_host(one), self._data.on_host(other)
         if known[0] is not None and known[1] is not None:
             return bool(torch.equal(*known))
-        self._assumptions.value("tensors of the GPU were taken to be equal")
-        return True
+        return self._reads.equal(one, other)
 
     def _one_hot(self, original: Kernel) -> Kernel:
         def one_hot(tensor: Any, num_classes: int = -1) -> Any:
@@ -96,6 +186,11 @@ class Operators:
             return original(tensor, num_classes)
 
         return one_hot
+
+
+def _is_parameter(one: Any) -> bool:
+    """Return whether a tensor is trained, so that whoever copies it wants to save it."""
+    return bool(one.requires_grad and one.is_leaf)
 
 
 def _onto(device: Any, found: Any) -> Any:

@@ -1,10 +1,11 @@
-"""Puts the fake device in place, in the one thread that trains. There is no way back: the process is a prediction."""
+"""Puts the fake device in place, in every thread of the program. There is no way back: the process is a prediction."""
 
 from __future__ import annotations
 
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -67,8 +68,14 @@ class FakeDevice:
         Autocast().install()
         cuda_results.register()
         self._redirect_files()
+        torch.backends.mha.set_fastpath_enabled(False)
         # transformers loads weights in threads of its own, where no mode of this thread is asked.
         os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
+        self._enter()
+        _follow_threads(self._enter)
+
+    def _enter(self) -> None:
+        """Let the modes see every call of this thread from now on."""
         self._operators.__enter__()
         self._functions.__enter__()
 
@@ -97,6 +104,24 @@ class FakeDevice:
             message = f"files that the program wrote went to a scratch folder and are gone: {self._scratch.num_files}"
             found.append(("predicted-values", message))
         return found
+
+
+def _follow_threads(enter: Callable[[], None]) -> None:
+    """Enter the modes in each thread that the program starts as well: modes hold for one thread."""
+    thread: Any = threading.Thread
+    start = thread.start
+
+    def started(self: Any) -> None:
+        run = self.run
+
+        def within() -> None:
+            enter()
+            run()
+
+        self.run = within
+        start(self)
+
+    thread.start = started
 
 
 def _leave_functions_of_python_alone() -> None:

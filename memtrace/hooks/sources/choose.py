@@ -302,6 +302,9 @@ class Sources:
 
     def history_module(self) -> Any:
         """Return the module that holds the memory history which the program might call itself, if there is one."""
+        if self._options.predict is not None:
+            # The program's own calls do nothing in a prediction, whose history it all hangs on.
+            return None
         return getattr(self._torch, self._kind).memory if self._kind and self._history else None
 
     def totals(self) -> dict[str, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib import import_module
 from typing import Any
 
@@ -43,8 +44,46 @@ def start_groups(world_size: int) -> bool:
 
     for module in _beginners():
         module.init_process_group = init_process_group
+    _flatten_gathers()
     _ease_data_parallel()
     return True
+
+
+def _flatten_gathers() -> None:
+    """Give collectives on one tensor flat ones, as NCCL takes them: such a group divides by the first dimension.
+
+    Synchronized batch norm gathers into one row.
+    """
+    for module in _beginners()[:2]:
+        for name in _ON_ONE_TENSOR:
+            if hasattr(module, name):
+                setattr(module, name, _flat(getattr(module, name)))
+
+
+_ON_ONE_TENSOR = (
+    "all_gather_into_tensor",
+    "all_gather_single",
+    "_all_gather_base",
+    "reduce_scatter_tensor",
+    "reduce_scatter_single",
+    "_reduce_scatter_base",
+)
+
+
+def _flat(collective: Any) -> Any:
+    @functools.wraps(collective)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, torch.Tensor)]
+        if all(type(one) in (torch.Tensor, torch.nn.Parameter) and one.is_contiguous() for one in tensors):
+            args = tuple(map(_flattened, args))
+            kwargs = {name: _flattened(one) for name, one in kwargs.items()}
+        return collective(*args, **kwargs)
+
+    return call
+
+
+def _flattened(one: Any) -> Any:
+    return one.detach().view(-1) if isinstance(one, torch.Tensor) else one
 
 
 def _beginners() -> tuple[Any, ...]:

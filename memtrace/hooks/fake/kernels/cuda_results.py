@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.fake.kernels import synchronized_norm
+
 _aten = torch.ops.aten
 _NO_REDUCTION = 0
 _ROW_ALIGNMENT = 16
@@ -32,11 +34,27 @@ def answers() -> dict[Any, Answer]:
     }
     return {
         **{func: _whole_loss(func, at) for func, at in whole.items()},
+        **synchronized_norm.answers(),
         _aten.log_sigmoid_forward.default: lambda one: (torch.empty_like(one), one.new_empty(0)),
         _aten.col2im.default: _columns_summed,
         **({_aten._grouped_mm.default: _grouped_product} if hasattr(_aten, "_grouped_mm") else {}),
+        **{getattr(_aten._ctc_loss, name): _ctc_loss for name in ("default", "Tensor")},
+        **{getattr(_aten._ctc_loss_backward, name): _ctc_loss_backward for name in ("default", "Tensor")},
         _aten.multi_margin_loss_backward.default: lambda _gradient, one, *_args, **_kwargs: torch.empty_like(one),
     }
+
+
+def _ctc_loss(probabilities: Any, targets: Any, _times: Any, lengths: Any, *_args: Any) -> Any:
+    """Return a loss a sample, and the forward variables of every time and place between labels (`LossCTC.cu`)."""
+    times, samples = probabilities.shape[:2] if probabilities.dim() == 3 else (probabilities.shape[0], 1)
+    is_told = isinstance(lengths, (list, tuple))
+    longest = max(lengths, default=0) if is_told else targets.shape[-1]
+    variables = probabilities.new_empty((samples, times, 2 * int(longest) + 1))
+    return probabilities.new_empty((samples,)), variables
+
+
+def _ctc_loss_backward(_gradient: Any, probabilities: Any, *_args: Any) -> Any:
+    return torch.empty_like(probabilities)
 
 
 def register() -> None:
@@ -146,6 +164,8 @@ def temporary_bytes() -> dict[Any, Callable[[Any], int]]:
         # A result as large as the input, before it is given its own size (`Im2Col.cu`).
         _aten.im2col.default: lambda args: _bytes(args[0]),
         _aten.soft_margin_loss_backward.default: lambda args: 2 * _bytes(args[1]),
+        # Backward variables, as many as the forward ones (`LossCTC.cu`).
+        **{getattr(_aten._ctc_loss_backward, name): lambda args: _bytes(args[6]) for name in ("default", "Tensor")},
     }
 
 

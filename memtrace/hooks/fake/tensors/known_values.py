@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from memtrace.hooks.fake.events.storages import FakeMemory
+from memtrace.hooks.fake.tensors.deciding_flags import decided
 
 _aten = torch.ops.aten
 _MOST_BYTES = 1 << 20
@@ -116,10 +117,19 @@ class KnownValues:
             self._fill(out, _FILLED[func] if func in _FILLED else args[_FILLED_WITH[func]])
         elif func is _aten.copy_.default:
             self._copied(args[0], args[1])
+        elif (answer := self._decided(func, args, out)) is not None:
+            self._fill(out, answer)
         elif (answer := self._of_finite(func, args)) is not None:
             self._fill(out, answer, assumed=True)
         else:
             self._follow(func, args, kwargs, out)
+
+    def _decided(self, func: Any, args: Any, out: Any) -> int | None:
+        """Return what numbers that are known make of some that are not; None where they decide nothing."""
+        if len(args) != 2 or not isinstance(out, torch.Tensor):
+            return None
+        operands = [self.of(one) if isinstance(one, torch.Tensor) and one.is_meta else None for one in args]
+        return decided(func, operands, out.dtype) if any(one is not None for one in operands) else None
 
     def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         writes, is_view = self._effects_of(func)

@@ -80,6 +80,8 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         real: list[Any] = []
         for value in (*args, *kwargs.values()):
             _sort(value, fakes, real)
+        for one in fakes:
+            self._check_layout(one)
         if not fakes:
             if not _makes_meta(kwargs):
                 return func(*args, **kwargs)
@@ -134,10 +136,18 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
     def _adopt(self, out: Any, kind: str) -> None:
         if isinstance(out, torch.Tensor):
             if out.is_meta:
+                self._check_layout(out)
                 self._memory.adopt(out, kind)
         elif isinstance(out, (list, tuple)):
             for one in out:
                 self._adopt(one, kind)
+
+    def _check_layout(self, one: Any) -> None:
+        """End the program where a tensor has no storage to follow."""
+        if one.layout is not torch.strided:
+            self._assumptions.refuse(
+                "a sparse tensor is on the GPU, which tensors without data do not follow; --engine driverless does"
+            )
 
     def _collective(self, func: Any, args: Any, kwargs: Any) -> Any:
         out = func(*args, **kwargs)
@@ -161,8 +171,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         found = self.known.answer(_aten.equal.default, tensors, {})
         if found is not None:
             return bool(found)
-        self._assumptions.value("tensors of the GPU were taken to be equal")
-        return True
+        return self.reads.equal(*tensors)
 
 
 def _is_undescribed(error: RuntimeError) -> bool:
@@ -203,7 +212,13 @@ _LIKE_THE_FIRST = (
     "binomial",
 )
 """Operators of random numbers that have no kernel for shapes: their result is as the first argument."""
-_MIXED = {_aten.copy_.default, _aten._to_copy.default, _aten.lift_fresh.default}
+_MIXED = {
+    _aten.copy_.default,
+    _aten._to_copy.default,
+    _aten.lift_fresh.default,
+    _aten._pack_padded_sequence.default,
+    _aten._pack_padded_sequence_backward.default,
+}
 """Operators that take tensors of two devices."""
 _MOVES = {getattr(_aten.to, overload) for overload in _aten.to.overloads()}
 _COPIES = {_aten.copy_.default, _aten._to_copy.default}

@@ -63,6 +63,16 @@ class Reads:
                 return wanted.truth
         return bool(self.scalar(one))
 
+    def equal(self, one: Any, other: Any) -> bool:
+        """Return whether tensors of which not all is known are equal: it is assumed, but for a flag, which is read.
+
+        C++ compares a flag with one that is up where it checks something, as `istft` does.
+        """
+        if one.dtype is torch.bool and not one.dim():
+            return bool(self.scalar(one)) == bool(self.scalar(other))
+        self._assumptions.value("tensors of the GPU were taken to be equal")
+        return True
+
     def take(self, one: Any, make: Callable[[], Any]) -> None:
         """Keep the values of a fake tensor that was made of data, if the same can be made on the host."""
         self.known.take(one, make)
