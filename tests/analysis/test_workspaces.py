@@ -14,11 +14,15 @@ from tests.analysis.small_trace import event_rows, initial_block, phase, rank_tr
 FEW = 1000
 
 
-def category(device: str, *, size: int = SMALL_CUBLAS_BYTES, frees: bool = False, gap: bool = False) -> Category:
-    """Return the category of a block of a size that was there before, and is freed or not, or that a gap follows."""
+def category(
+    device: str, *, size: int = SMALL_CUBLAS_BYTES, frees: bool = False, gap: bool = False, count: int = 1
+) -> Category:
+    """Return the category of a block of a size that was there before, one of so many, and is freed or not, or that a
+    gap follows."""
     first = [("alloc", 1, FEW), ("free_completed", 1, FEW), *([("free_completed", 9, size)] if frees else [])]
     events = event_rows([*first, ("alloc", 2, FEW), ("free_completed", 2, FEW)], device=device)
-    windows, blocks = [window(0, len(events))], [initial_block(9, size, device=device)]
+    windows = [window(0, len(events))]
+    blocks = [initial_block(9 + size * number, size, device=device) for number in range(count)]
     if gap:
         windows = [window(0, len(first)), window(len(first), len(events) - len(first))]
         blocks.append(initial_block(9, size, window=1, device=device))
@@ -43,3 +47,8 @@ def test_what_is_freed_has_another_size_or_is_on_the_cpu_is_not() -> None:
     assert category("cuda:0", frees=True) is Category.UNKNOWN
     assert category("cuda:0", size=SMALL_CUBLAS_BYTES - 512) is Category.UNKNOWN
     assert category("cpu") is Category.UNKNOWN
+
+
+def test_two_are_no_parameter_with_its_gradient_but_as_many_as_layers_may_be_weights() -> None:
+    assert category("cuda:0", count=2) is Category.WORKSPACE
+    assert category("cuda:0", count=12) is Category.UNKNOWN
