@@ -157,7 +157,7 @@ class NamedChain:
 
 def _is_bounded(container: Any) -> bool:
     """Return whether a container lets go of the oldest when it is full."""
-    return isinstance(container, deque) and deque.maxlen.__get__(container) is not None  # type: ignore[attr-defined]
+    return isinstance(container, deque) and deque.maxlen.__get__(container) is not None
 
 
 def _values(table: dict[str, Any]) -> _Identities:
