@@ -8,6 +8,7 @@ import pytest
 
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import RankReport, State
+from memtrace.schema.workspaces import SMALL_CUBLAS_BYTES
 from memtrace.store.reading.read import read_trace
 
 MIB = 2**20
@@ -69,4 +70,6 @@ def test_late_history_has_the_right_proportions(shared_data: Path, name: str) ->
 def test_inference_without_training_stays_unknown(shared_data: Path) -> None:
     report = _report(shared_data, "gpt-inference-from-process-start")
     assert report.steps == ()
-    assert set(report.peak.by_category) == {"unknown"}
+    # But for the one thing that its size tells.
+    assert set(report.peak.by_category) == {"unknown", "workspace"}
+    assert report.peak.by_category["workspace"] == SMALL_CUBLAS_BYTES

@@ -26,6 +26,7 @@ from memtrace.analysis.attribution.labels import Decided
 from memtrace.analysis.attribution.left_before_gap import LeftBeforeGap
 from memtrace.analysis.attribution.lifetime_rules import LifetimeRules
 from memtrace.analysis.attribution.rules_for_older_blocks import InitialRules
+from memtrace.analysis.attribution.workspaces import give_earlier_workspaces, give_workspaces
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.events.moments import Moments
 from memtrace.schema.names import Category, Decision, Role
@@ -90,7 +91,11 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
             InitialRules(rank, moments, lifetimes, decided).run()
             LeftBeforeGap(rank, moments, lifetimes, decided).run()
     else:
+        if device != "cpu":
+            give_earlier_workspaces(moments, lifetimes, decided)
         infer(rank, moments, lifetimes, decided)
+    if device != "cpu":
+        give_workspaces(moments, lifetimes, decided)
     return Attribution(
         category=decided.category,
         decision=decided.decision,
