@@ -110,7 +110,7 @@ $(SITE_STAMP):
 
 site: demo $(SITE_STAMP) ## build the documentation as a static site with a live demo: build/site/index.html
 	$(BIN)/python docs/site.py build/site-source --demo demo/report.html
-	NO_MKDOCS_2_WARNING=true $(SITE)/bin/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/python -m mkdocs build --strict
 	@echo "The site is $(CURDIR)/build/site/index.html."
 
 bench: $(DEV_STAMP) ## run the benchmarks

@@ -5,6 +5,7 @@ bytes, and how far apart the peaks are. Torch's own CUDA code is the truth here,
 meta engine that is missing or wrong. Needs a Python whose torch is built for CUDA, with transformers and torchvision:
 
     python benchmarks/engines.py --python .venv-driverless/bin/python [--gpus t4-16gb,h100-80gb] [--output FILE]
+        [--sample 25 --seed 1]
 """
 
 from __future__ import annotations
@@ -117,9 +118,10 @@ def _requests(rank: RankTrace, first: int, last: int) -> Requests:
     return Requests(sizes=Counter(events["size_bytes"][within & allocs].tolist()), peak_bytes=int(level.max(initial=0)))
 
 
-def compared(gpu: Gpu, python: str) -> Iterator[Compared | str]:
-    """Yield every model on a GPU under both engines; a line for one that fails under either."""
-    true, ours = (requests_by_model(gpu, engine, python) for engine in (DRIVERLESS, META))
+def compared(gpu: Gpu, python: str, words: Sequence[str] = ()) -> Iterator[Compared | str]:
+    """Yield every model on a GPU under both engines, or those that the words choose; a line for one that fails under
+    either."""
+    true, ours = (requests_by_model(gpu, engine, python, names=words) for engine in (DRIVERLESS, META))
     for name, found in true.items():
         other = ours.get(name, "it was not reached")
         problems = [f"{engine}: {one}" for engine, one in ((DRIVERLESS, found), (META, other)) if isinstance(one, str)]
@@ -161,13 +163,16 @@ def main() -> None:
     parser.add_argument("--python", default=str(ROOT / ".venv-driverless" / "bin" / "python"))
     parser.add_argument("--gpus", default=GPUS)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--sample", type=int, help="as many of the models as this, by the seed")
+    parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
+    words = [] if asked.sample is None else [f"--sample={asked.sample}", f"--seed={asked.seed}"]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     head = ("GPU", "model", "requested at the peak, driverless", "meta", "off by", "requests alike")
     head += tuple(f"only {engine} asks for" for engine in _ENGINES)
     lines, found = [f"| {' | '.join(head)} |", "|---|---|--:|--:|--:|--:|---|---|"], []
     for name in asked.gpus.split(","):
-        for one in compared(gpu_named(name), asked.python):
+        for one in compared(gpu_named(name), asked.python, words):
             lines.append(one if isinstance(one, str) else line_of(one))
             found += [] if isinstance(one, str) else [one]
             print(lines[-1], flush=True)

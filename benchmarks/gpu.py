@@ -204,6 +204,7 @@ class Run:
             return
         # Without the project's own settings, which name plugins that may be missing here.
         options = ["-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider", "-q", "-m", "gpu", "-ra"]
+        options += ["--disable-warnings"]
         result = self.execute([sys.executable, "-m", "pytest", *options, "tests/gpu"], limit_s=120)
         self.lines += ["```", _tail(result, 12), "```", ""]
 
@@ -277,7 +278,7 @@ def judged(program: Program, output: str, report: dict[str, Any]) -> str:
         wrong.append(f"no note {program.note}")
     if wrong:
         return "**wrong**: " + "; ".join(wrong[:6])
-    checked = "; equal to torch's own totals at each step end" if program.says_totals else ""
+    checked = " Equal to torch's own totals at each step end." if program.says_totals else ""
     return f"{report['verdict']}{checked}"
 
 

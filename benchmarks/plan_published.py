@@ -15,7 +15,7 @@ import json
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +30,14 @@ from benchmarks.published.rows import PublishedRun, published_runs  # noqa: E402
 from memtrace.errors import MemtraceError  # noqa: E402
 from memtrace.forecast.evaluation.evaluate import evaluate_table  # noqa: E402
 from memtrace.forecast.evaluation.measured import rank_correlation  # noqa: E402
+from memtrace.forecast.planning.doubt import CLOSE, NO, YES  # noqa: E402
 from memtrace.forecast.results import EvaluatedLayout  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data" / "published"
 LEAST_OF_A_GROUP = 4
 """Runs of a group from which on their order says something."""
+ORDER = (NO, CLOSE, YES)
+"""Verdicts as a plan ranks them, the best last."""
 SMALL_NODES, SMALL_TP = 8, 8
 """The part of the playbook's sweep whose figures have a target."""
 
@@ -72,8 +75,13 @@ def _by_columns(runs: Sequence[PublishedRun]) -> dict[str, list[PublishedRun]]:
     return groups
 
 
-def cross_validated(cases: Sequence[Case], framework: str, seed: int) -> list[Scored]:
-    """Return each run of a framework as numbers predict it that were fitted to the other half of the groups."""
+def cross_validated(
+    cases: Sequence[Case], framework: str, seed: int, rows: Mapping[int, EvaluatedLayout | None]
+) -> list[Scored]:
+    """Return each run of a framework as numbers predict it that were fitted to the other half of the groups.
+
+    `rows` has the evaluation of each run by the run's identity: memory is not fitted here.
+    """
     names = sorted({f"{case.run.dataset} {case.run.group}" for case in cases})
     random.Random(seed).shuffle(names)
     first = set(names[::2])
@@ -85,7 +93,8 @@ def cross_validated(cases: Sequence[Case], framework: str, seed: int) -> list[Sc
         if fit_on and judge_on:
             predicted = throughputs(judge_on, fitted(framework, fit_on))
             found += [
-                Scored(run=c.run, throughput=float(p), row=None) for c, p in zip(judge_on, predicted, strict=True)
+                Scored(run=c.run, throughput=float(p), row=rows[id(c.run)])
+                for c, p in zip(judge_on, predicted, strict=True)
             ]
     return found
 
@@ -111,7 +120,10 @@ HEAD = [
 
 
 def _choices(scored: Iterable[Scored]) -> tuple[list[float], list[float]]:
-    """Return rank correlations within groups, and how much slower the predicted best is than the published best."""
+    """Return rank correlations within groups, and how much slower the first pick is than the published best.
+
+    The first pick is a plan's: of those that surely fit the fastest, else of those that may.
+    """
     groups: defaultdict[str, list[Scored]] = defaultdict(list)
     for one in scored:
         groups[f"{one.run.dataset} {one.run.group}"].append(one)
@@ -123,7 +135,8 @@ def _choices(scored: Iterable[Scored]) -> tuple[list[float], list[float]]:
         theirs = np.array([one.run.tokens_per_second_per_gpu for one in group])
         order = rank_correlation(ours.tolist(), theirs.tolist())
         orders += [] if order is None else [order]
-        regrets.append(float(1 - theirs[ours.argmax()] / theirs.max()))
+        pick = max(group, key=lambda one: (0 if one.row is None else ORDER.index(one.row.fits), one.throughput))
+        regrets.append(float(1 - pick.run.tokens_per_second_per_gpu / theirs.max()))
     return orders, regrets
 
 
@@ -137,11 +150,15 @@ def memory_lines(scored: Sequence[Scored]) -> list[str]:
         ran = [one for one in group if one.run.tokens_per_second_per_gpu]
         fits = [one.row.fits for one in ran if one.row]
         said = " / ".join(str(fits.count(word)) for word in ("yes", "close", "no"))
-        known = [(one, one.run.memory_bytes) for one in ran if one.run.memory_bytes and one.row]
+        known = [
+            (memory_as_measured(one.run, one.row), one.run.memory_bytes)
+            for one in ran
+            if one.run.memory_bytes and one.row
+        ]
         if not known:
             lines.append(f"| {name} | {len(ran)} | – | – | – | {said} |")
             continue
-        ratio = np.array([_memory(one) / measured for one, measured in known])
+        ratio = np.array([predicted / measured for predicted, measured in known])
         off = np.abs(ratio - 1)
         lines.append(
             f"| {name} | {len(known)} | {np.median(ratio):.2f} | {np.median(off):.1%} | "
@@ -150,14 +167,12 @@ def memory_lines(scored: Sequence[Scored]) -> list[str]:
     return lines
 
 
-def _memory(one: Scored) -> int:
+def memory_as_measured(run: PublishedRun, row: EvaluatedLayout) -> int:
     """Return what is predicted of the memory that a run measured."""
-    assert one.row is not None
-    if one.run.memory_stage == "first":
-        outside_torch = one.row.process_bytes - one.row.reserved_bytes
-        return sum(one.row.stages["first"].values()) - outside_torch
-    kinds = {"peak": one.row.peak_bytes, "reserved": one.row.reserved_bytes, "process": one.row.process_bytes}
-    return kinds[one.run.memory_kind]
+    if run.memory_stage == "first":
+        outside_torch = row.process_bytes - row.reserved_bytes
+        return sum(row.stages["first"].values()) - outside_torch
+    return {"peak": row.peak_bytes, "reserved": row.reserved_bytes, "process": row.process_bytes}[run.memory_kind]
 
 
 def _by_dataset(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
@@ -193,12 +208,13 @@ def main() -> int:
     lines += [lines_of(name, group) for name, group in _by_dataset(timed).items()]
     lines += ["", "## Memory, as shipped", "", *memory_lines(scored)]
     lines += ["", f"Refused: {len(refused)} of runs that failed or that no launcher accepts.", ""]
+    rows = {id(one.run): one.row for one in scored}
     if not args.no_fit:
         lines += [f"## Cross-validated: fitted on half of the groups, judged on the other, seed {args.seed}", "", *HEAD]
         for framework in FITTED:
             cases = cases_of([one.run for one in timed if one.run.cells["framework"] == framework])
             cases = [one for one in cases if one.run.dataset != "Playbook" or is_small(one.run)]
-            for name, group in _by_dataset(cross_validated(cases, framework, args.seed)).items():
+            for name, group in _by_dataset(cross_validated(cases, framework, args.seed, rows)).items():
                 if name != "Playbook":
                     lines.append(lines_of(name, group))
     text = "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ from memtrace.units import format_bytes
 NODES_SHOWN = 4
 TARGETS = {"allocated": (1.0, 5.0), "reserved": (2.0, 8.0)}
 """Median and worst error in percent that a prediction is to keep."""
-ON_GPU = """Each configuration was predicted, recorded on this GPU, and compared: peaks of torch's own counters, in the
+ON_GPU = """Each configuration was predicted, recorded on that GPU, and compared: peaks of torch's own counters, in the
 first step and in those after it; categories at the peak as the recording has them. Errors are signed, a minus is an
 under-estimate. Runs with little memory were given 90, 97, 103 and 110 % of what the prediction reserves."""
 UNMEASURED = """No GPU was there. Not measured, and so not known:

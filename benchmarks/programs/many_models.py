@@ -1,13 +1,15 @@
 """Many small models, trained two steps each, one after the other: what `benchmarks/engines.py` predicts twice.
 
-python benchmarks/programs/many_models.py [NAME ...]
+python benchmarks/programs/many_models.py [NAME ...] [--sample 25 --seed 1]
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import os
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -227,8 +229,17 @@ def _onto_gpu(one: Any) -> Any:
 
 
 def train_all(found: Iterable[Case]) -> None:
-    """Train the cases that are named, or all; say of each, on a line, how many steps there were before and after it."""
-    chosen, path = set(sys.argv[1:]), os.environ.get("MANY_MODELS_SAID")
+    """Train the cases that are named, or all, or a sample; say of each, on a line, how many steps there were before and
+    after it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--sample", type=int, help="as many as this, by the seed")
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    chosen, path = set(asked.names), os.environ.get("MANY_MODELS_SAID")
+    if asked.sample is not None:
+        names = [case.name for case in cases()]
+        chosen |= set(random.Random(asked.seed).sample(names, min(asked.sample, len(names))))
     steps = [0]
 
     def count(*_: Any) -> None:

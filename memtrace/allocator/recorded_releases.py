@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memtrace.allocator.blocks import UNKNOWN_AGE, Block, Pool
-from memtrace.allocator.history import ALLOC, OOM, SEGMENT_UNMAP, History
+from memtrace.allocator.blocks import FREE, UNKNOWN_AGE, Block, Pool
+from memtrace.allocator.history import ALLOC, FREE_COMPLETED, OOM, SEGMENT_UNMAP, History, end_of_releases
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import UNLIMITED
 from memtrace.allocator.sizes import SMALL_SIZE, round_size, round_up
@@ -37,6 +37,37 @@ def predicted_releases(allocator: Allocator, history: History, start: int, stop:
             if candidate == recorded:
                 return candidate
     return flush
+
+
+def may_be_flush(allocator: Allocator, history: History, first: int) -> bool:
+    """Return whether a run of events that give memory back, right behind completed frees, may be a flush.
+
+    A flush completes all frees and then gives back every segment that is free as a whole: what stays free tells that
+    the frees completed by themselves, before the request searched, and that something else gave memory back.
+    """
+    start = first
+    while history.action[start] == FREE_COMPLETED:
+        start += 1
+    given_back = set(history.address[start : end_of_releases(history, start)].tolist())
+    whole = {
+        block.address
+        for pool in (allocator.large, allocator.small)
+        for block in pool.free_blocks()
+        if block.is_whole_segment and block.expandable is None
+    }
+    completed = (allocator.live.get(address) for address in history.address[first:start].tolist())
+    whole |= {found for block in completed if block is not None and (found := _segment_freed_by(block)) is not None}
+    return whole <= given_back
+
+
+def _segment_freed_by(block: Block) -> int | None:
+    """Return the segment that is free as a whole once a block is; `None` if others of it are in use."""
+    before, after = block.prev, block.next
+    is_first = before is None or (before.state == FREE and before.prev is None)
+    is_last = after is None or (after.state == FREE and after.next is None)
+    if block.expandable is not None or not is_first or not is_last:
+        return None
+    return block.address if before is None else before.address
 
 
 def _flush(allocator: Allocator, gone: list[Block]) -> list[Release]:

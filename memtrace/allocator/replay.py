@@ -46,7 +46,7 @@ from memtrace.allocator.recorded import (
     apply_segment_event,
     num_free_blocks,
 )
-from memtrace.allocator.recorded_releases import predicted_releases
+from memtrace.allocator.recorded_releases import may_be_flush, predicted_releases
 from memtrace.allocator.repeats import find_repeat, repeat_values, state_key
 from memtrace.allocator.results import AllocatorState, Divergence, Fidelity, IntArray, Replay
 from memtrace.allocator.settings import Settings, settings_of_snapshot
@@ -279,7 +279,7 @@ class Replayer:
                 block_bytes[at] = self._mismatch(at, block, size, address)
             elif action == FREE_COMPLETED:
                 if at in retries:
-                    self._note_retry(retries[at])
+                    self._note_retry(at, retries[at])
                 if address in live:
                     block_bytes[at] = complete(address)
             elif action == FREE_REQUESTED:
@@ -301,9 +301,11 @@ class Replayer:
             )
         return found
 
-    def _note_retry(self, at: int) -> None:
+    def _note_retry(self, first: int, at: int) -> None:
         """Search for an alloc before the frees that its flush completes; if nothing fits, it takes new memory."""
         allocator, size = self.allocator, int(self.history.size[at])
+        if not may_be_flush(allocator, self.history, first):
+            return
         size = rounding(self.settings)(size)
         pool = allocator.large if size > SMALL_SIZE else allocator.small
         block = allocator.find(pool, size, int(self.history.stream[at]))

@@ -116,6 +116,15 @@ GPUS = {
 """By the name that `--gpu` takes."""
 
 
+def lacks_8bit(gpu: Gpu) -> bool:
+    """Return whether a GPU is known to have no FP8; of one that is only a size nothing is known.
+
+    >>> [lacks_8bit(gpu_named(name)) for name in ("a100-80gb", "h100-80gb", "80GiB")]
+    [True, False, False]
+    """
+    return gpu.flops_8bit is None and gpu.name in GPUS
+
+
 def gpus_named(text: str) -> tuple[Gpu, ...]:
     """Return the GPUs of a list such as "a100-40gb,24GiB"; all that are known for "all".
 

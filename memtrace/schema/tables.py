@@ -251,7 +251,7 @@ KEEPERS = Table(
             "keeper",
             'the way to it in words: "list \'losses\'", "graph of \'total\'", "ctx.x of MyFunction"',
         ),
-        _text("kind", "variable, container, attribute, closure, traceback, context, cache, cycle or graph"),
+        _text("kind", "variable, container, bounded, attribute, closure, traceback, context, cache, cycle or graph"),
         _text("file", "file of the call, module or class in which the way begins", nullable=True),
         _int("line", "line", "the one line there that puts things into it", nullable=True),
         _text("function", "function of that line, or the call in which the way begins", nullable=True),

@@ -399,7 +399,7 @@ def test_a_remainder_that_was_told_to_be_at_least_so_large_is_told_more_of(conf:
     assert fidelity.num_inferred_blocks > 0
 
 
-@pytest.mark.parametrize("seed", [*range(4), 20, 35])
+@pytest.mark.parametrize("seed", [*range(4), 20, 35, 208, 357])
 def test_garbage_that_is_older_than_the_history_is_collected_as_the_record_tells(seed: int) -> None:
     conf = "per_process_memory_fraction:0.9,max_split_size_mb:32,garbage_collection_threshold:0.8"
     recorder = random_recording(conf, seed, capacity=400 * MIB, warm=True)

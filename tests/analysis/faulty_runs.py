@@ -207,6 +207,53 @@ def flat_copy_of_gradients(torch: Any, healthy: bool) -> None:
         optimizer.zero_grad()
 
 
+@fault
+def gradients_compared_with_those_before(torch: Any, healthy: bool) -> None:
+    """A flat copy of all gradients is kept, to be compared with that of the next step."""
+    model, before = layers(torch), None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(8):
+        model(torch.randn(4, WIDTH)).square().mean().backward()
+        if not healthy:
+            flat = torch.nn.utils.parameters_to_vector([parameter.grad for parameter in model.parameters()])
+            if before is not None:
+                torch.nn.functional.cosine_similarity(flat, before, dim=0)
+            before = flat
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@fault
+def evaluation_with_graph_late(torch: Any, healthy: bool) -> None:
+    """Evaluation comes after many steps, of which no frames are kept any more."""
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(7):
+        step(torch, model, optimizer)
+    model.eval()
+    losses = []
+    for _ in range(6):
+        with torch.set_grad_enabled(not healthy):
+            losses.append(model(torch.randn(256, WIDTH)).square().mean())
+    model.train()
+    step(torch, model, optimizer)
+
+
+@fault
+def pairs_of_many_objects(torch: Any, healthy: bool) -> None:
+    """One batch has many objects, each of which is compared with each; what the model is given is as always."""
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for number in range(10):
+        boxes = torch.rand(90 if number != 5 or healthy else 600, 4)
+        loss = model(torch.randn(32, WIDTH)).square().mean()
+        pairs = torch.sub(boxes[:, None], boxes[None]).abs().sum(-1)
+        (loss + pairs.mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        del boxes, pairs, loss
+
+
 def train_on(torch: Any, lengths: list[int]) -> None:
     """Train on batches of so many rows."""
     model = layers(torch)

@@ -301,5 +301,58 @@ def held_out_loss_detached(torch: Any) -> None:
         losses.append(held_out_loss.detach())
 
 
+@healthy
+def lengths_in_buckets(torch: Any) -> None:
+    """Each fourth batch is from the bucket of the long samples."""
+    net = network(torch)
+    optimizer = torch.optim.AdamW(net.parameters())
+    for number in range(STEPS):
+        update(optimizer, net(torch.randn(256 if number % 4 == 3 else 64, WIDTH)).square().mean())
+
+
+@healthy
+def buffer_that_fills(torch: Any) -> None:
+    """Transitions of all steps, until there are as many as there may be."""
+    net, held = network(torch, 4), collections.deque[Any](maxlen=1000)
+    optimizer = torch.optim.Adam(net.parameters())
+    for _ in range(STEPS):
+        held.extend(torch.randn(8 * WIDTH) for _ in range(8))
+        chosen = torch.stack([state.view(8, WIDTH)[0] for state in random.sample(held, 8)])
+        update(optimizer, net(chosen).square().mean())
+
+
+@healthy
+def one_by_hand_beside_an_optimizer(torch: Any) -> None:
+    """A model is trained through `.data`, which torch does not count, beside one that an optimizer has."""
+    body, head = network(torch), torch.nn.Linear(16, 4)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.01)
+    for _ in range(STEPS):
+        update(optimizer, head(body(torch.randn(32, WIDTH))).square().mean())
+        for parameter in body.parameters():
+            parameter.data -= 0.01 * parameter.grad.data
+            parameter.grad = None
+
+
+@healthy
+def tree_of_a_sentence(torch: Any) -> None:
+    """A module that calls itself."""
+
+    class Tree(torch.nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.leaf, self.join = torch.nn.Linear(WIDTH, WIDTH), torch.nn.Linear(2 * WIDTH, WIDTH)
+
+        def forward(self, given: Any) -> Any:
+            if isinstance(given, torch.Tensor):
+                return self.leaf(given)
+            return self.join(torch.cat([self(one) for one in given], -1)).tanh()
+
+    tree = Tree()
+    optimizer = torch.optim.SGD(tree.parameters(), lr=0.01)
+    for _ in range(STEPS):
+        a, b, c, d = torch.randn(4, 32, WIDTH)
+        update(optimizer, tree((((a, b), c), d)).square().mean())
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

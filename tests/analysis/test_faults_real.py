@@ -24,6 +24,9 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     # A gradient that is added to has its new part beside it for a moment.
     "one_backward": ("one-backward", "model(torch.randn(128, WIDTH))", None),
     "flat_copy_of_gradients": ("flat-gradients", "flat = torch.cat(", 0.1),
+    "gradients_compared_with_those_before": ("flat-gradients", None, None),
+    "evaluation_with_graph_late": ("evaluation-graph", "losses.append(", None),
+    "pairs_of_many_objects": ("odd-batch", "torch.sub(boxes[:, None]", 0.05),
     "one_long_batch": ("odd-batch", ".backward()", 0.05),
     "growing_batches": ("growing-batches", ".backward()", None),
     # Of the batches that the graph keeps, the recording does not know that.

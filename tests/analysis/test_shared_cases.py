@@ -41,7 +41,12 @@ def report_of(runs: Path, name: str) -> Report:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_cause_is_named_and_the_repaired_program_is_silent(runs: Path, reported_programs: Path, name: str) -> None:
-    slug, code, is_exact = CASES[name]
+    check_case(runs, reported_programs, name, CASES[name][1])
+
+
+def check_case(runs: Path, reported_programs: Path, name: str, code: str | None) -> None:
+    """Hold the recordings of a program, with its fault and without, against what is wrong with it and in which line."""
+    slug, _, is_exact = CASES[name]
     faulty, healthy = report_of(runs, name), report_of(runs, f"{name}-healthy")
     found = [one for one in faulty.findings[:2] if one.slug == slug]
     assert found, [(one.slug, one.title) for one in faulty.findings]

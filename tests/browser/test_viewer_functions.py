@@ -214,6 +214,21 @@ def test_labels_make_way_for_one_another(call: Call) -> None:
                 assert beside or one["top"] + 19 < other["top"] or other["top"] + 19 < one["top"]
 
 
+def test_a_label_does_not_cover_its_point(call: Call) -> None:
+    draw = random.Random(11)
+    script = """([points, box]) => placedLabels(points.map(([x, y]) => {
+        return { wide: 150, high: 19, places: aroundPoint(x, y, 150, 19) };
+    }), box, points).map(({ left, top, wide, high }) => ({ left, top, wide, high }))"""
+    box = {"left": 90, "top": 4, "width": 900, "height": 400}
+    for _ in range(60):
+        # Near the upper edge, where a label above its point would be pushed down onto it.
+        points = [[draw.uniform(90, 990), draw.uniform(4, 30)] for _ in range(3)]
+        for one in call("labels", "placedLabels, aroundPoint", script, [points, box]):
+            for x, y in points:
+                beside = x + 4 < one["left"] or one["left"] + one["wide"] < x - 4
+                assert beside or y + 4 < one["top"] or one["top"] + one["high"] < y - 4
+
+
 def test_narrow_steps_are_drawn_as_one_bar_each(call: Call) -> None:
     steps = [[3 * at, 3 * at + 2.5] for at in range(40)]
     grain = {"from": [one for one, _ in steps], "to": [other for _, other in steps]}

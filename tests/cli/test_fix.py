@@ -149,3 +149,54 @@ def test_a_file_that_is_no_plan_is_refused(text: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(group, ["fix", "--apply", str(tmp_path / "plan.json"), "--", "python", "-c", ""])
     assert result.exit_code == 1
     assert "is no plan" in str(result.stderr) + str(result.exception)
+
+
+WORDS = """
+import sys, torch
+from torch import nn
+import torch.nn.functional as F
+torch.manual_seed(0)
+model = nn.Sequential(nn.Embedding(4096, 64), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 4096))
+optimizer = torch.optim.AdamW(
+    model.parameters(),
+    lr=1e-3,
+)
+for step in range(4):
+    words = torch.randint(4096, (int(sys.argv[1]),))
+    loss = F.cross_entropy(model(words), words)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    print(f"step {step} loss {loss.item():.9f}")
+    del loss
+"""
+
+
+def test_a_patch_does_what_was_promised(tmp_path: Path, run_memtrace: RunMemtrace) -> None:
+    (tmp_path / "words.py").write_text(WORDS)
+    words = "--", warm_python(), "words.py", "16"
+
+    def found(*options: str) -> Any:
+        done = run_memtrace(
+            "fix", "--json", "--force", "--run", "--margin", "0", "--runs", "runs", *options, *words,
+            cwd=tmp_path, **OPTIONS,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    plain = found("--capacity", "1TiB")["plain"]["peak_bytes"]
+    # Gradients are one of four that are as large as the parameters, and all else is small.
+    budget = int(plain * 0.9)
+    fixed = found("--capacity", f"{budget}B", "--patch", "words.patch", "--html", "fix.html")
+    best = fixed["rungs"][0]
+    assert (best["changes"], best["losses_equal"]) == ({"step_in_backward": True}, True)
+    assert (fixed["patch"], fixed["left_by_patch"]) == ((tmp_path / "words.patch").read_text(), {})
+    assert (tmp_path / "fix.html").read_text().startswith("<!DOCTYPE html>")
+
+    bare = subprocess.run([*words[1:]], cwd=tmp_path, capture_output=True, check=True).stdout
+    subprocess.run(["git", "apply", "words.patch"], cwd=tmp_path, check=True)
+    assert subprocess.run([*words[1:]], cwd=tmp_path, capture_output=True, check=True).stdout == bare
+    patched = run_memtrace(
+        "fix", "--json", "--force", "--run", "--margin", "0", "--capacity", "1TiB", *words, cwd=tmp_path, **OPTIONS
+    )
+    assert json.loads(patched.stdout)["plain"]["peak_bytes"] == pytest.approx(best["peak_bytes"], rel=0.01)

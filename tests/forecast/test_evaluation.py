@@ -181,6 +181,8 @@ def test_what_is_no_table_is_refused(text: str, words: str) -> None:
         ({"dp": 10**6, "cp": 512}, "dp"),
         ({"micro_batch": 10**6, "sequence": 10**6}, "micro_batch"),
         ({"dp": 10**6, "accumulation": 10**6}, "accumulation"),
+        ({"precision": "fp8-mixed", "gpu": "a100-80gb"}, "precision"),
+        ({"precision": "fp8-deepseek", "gpu": "t4"}, "precision"),
         # What a row says of a model that it names must be so.
         ({"hidden": 4096}, "hidden"),
         ({"layers": 24}, "layers"),

@@ -84,6 +84,13 @@ def test_what_they_leave_is_found_by_computing_again() -> None:
     assert best.changes.recompute
 
 
+def test_nothing_is_run_twice() -> None:
+    for less in range(0, 5 * 1024 * KIB, 500 * KIB):
+        program = Program(needed(less=2) - less)
+        program.find()
+        assert len(set(program.ran)) == len(program.ran)
+
+
 @pytest.mark.parametrize(
     ("facts", "keep", "never"),
     [
@@ -147,6 +154,18 @@ def test_with_accumulation_only_whole_steps_are_tried() -> None:
     assert list(tried) == [(6, 4), (4, 6), (3, 8), (2, 12), (1, 24)]
     found = Program(needed() * 3 // 4, {}, micro_batch=12, accumulation=2, keep=frozenset({"precision"})).find()
     assert found.best is not None
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_where_nothing_fits_it_is_said_of_large_states_that_they_stay(installed: bool) -> None:
+    class Adam(Program):
+        def run(self, changes: Changes) -> Run:
+            found = super().run(changes)
+            return replace(found, needs=replace(found.needs, by_category={"optimizer_state": BASE}))
+
+    (note,) = Adam(KIB, {"has_bitsandbytes": installed}, keep=frozenset(KEPT)).find().notes
+    assert ("is installed" in note) is installed
+    assert not Adam(1 << 40, {"has_bitsandbytes": installed}).find().notes
 
 
 def test_on_the_host_nothing_is_computed_and_a_module_is_changed_in_one_way() -> None:

@@ -180,9 +180,12 @@ def test_nothing_on_the_frontier_is_beaten() -> None:
 def test_a_small_gpu_takes_recomputation_or_sharding_and_a_tiny_one_nothing() -> None:
     small = make_plan(preset("llama-3-8b"), replace(LLAMA, gpu=gpu_named("24GiB")))
     assert small.rows[0].fits
-    tiny = make_plan(preset("llama-3-70b"), replace(LLAMA, gpus=8, gpu=gpu_named("8GiB")))
+    tiny = make_plan(preset("llama-3-70b"), replace(LLAMA, gpus=8, gpu=gpu_named("8GiB")), top=1000)
     assert (tiny.num_fitting, tiny.pareto) == (0, ())
     assert "Does not fit" in tiny.rows[0].reasons[0]
+    # The nearest first, by what is needed: the peak and 8 % of what comes and goes.
+    assert tiny.rows[0].peak_bytes <= 1.08 * min(row.peak_bytes for row in tiny.rows)
+    assert tiny.rows[0].peak_bytes < tiny.rows[-1].peak_bytes / 2
 
 
 def test_reasons_about_neighbours_are_true() -> None:
@@ -272,6 +275,7 @@ def test_a_chart_holds_a_bounded_number_of_layouts() -> None:
         (replace(LLAMA, global_tokens=100), "holds no sequence"),
         (replace(LLAMA, gpus=67, global_tokens=4096), "no layout"),
         (replace(LLAMA, gpus=2**40), "more than a plan can count"),
+        (replace(LLAMA, gpu=gpu_named("a100-80gb"), precision=PRECISIONS["fp8-mixed"]), "a100-80gb has no FP8"),
     ],
 )
 def test_questions_without_an_answer_are_refused(question: Question, message: str) -> None:

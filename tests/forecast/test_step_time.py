@@ -94,8 +94,8 @@ def test_selective_recomputation_repeats_the_scores() -> None:
         # Four all-reduces a layer of 128 bytes; a ring of t ranks sends 2 (t - 1) / t of that each, at 1024 bytes/s.
         (2, 2 * 4 * 128 / 1024),
         (4, 2 * 4 * 192 / 1024),
-        # Eight ranks do not fit into a machine of four: 128 bytes/s.
-        (8, 2 * 4 * 224 / 128),
+        # Eight ranks do not fit into a machine of four: half of its four cards of 128 bytes/s.
+        (8, 2 * 4 * 224 / (4 * 128 / 2)),
     ],
 )
 def test_tensor_parallelism_reduces_four_times_a_layer(tp: int, expected: float) -> None:

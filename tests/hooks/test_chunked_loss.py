@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from memtrace.hooks.changes.chunked_loss import LEAST_BYTES, PARTS  # noqa: E402
+from memtrace.report.answers.fix_code import code_of  # noqa: E402
 from memtrace.schema.changes import Changes  # noqa: E402
 from tests.hooks.changed import changed, surveyed  # noqa: E402
 
@@ -97,3 +98,23 @@ def test_it_needs_three_logits_less_but_for_a_part() -> None:
     assert plain == pytest.approx(3 * size, rel=0.05)
     assert size < by_parts < size * (1 + 5 / PARTS)
     assert seen["facts"]["loss_bytes"] == size
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_code_to_write_computes_the_same(autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, target = torch.randn(ROWS, CLASSES), torch.randint(CLASSES, (ROWS,))
+    target[::5] = -100
+
+    def found() -> list[Any]:
+        given = logits.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = nn.CrossEntropyLoss()(given.bfloat16() if autocast else given, target)
+        loss.backward()
+        return [loss.detach(), given.grad]
+
+    plain = found()
+    whole = nn.functional.cross_entropy
+    monkeypatch.setattr(nn.functional, "cross_entropy", whole)
+    exec(code_of(BY_PARTS), {})
+    assert nn.functional.cross_entropy is not whole
+    assert all(torch.equal(one, other) for one, other in zip(plain, found(), strict=True))

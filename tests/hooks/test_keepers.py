@@ -72,6 +72,11 @@ class Trainer:
         self.hidden: Any = None
         self.by_name: dict[str, list[Any]] = defaultdict(list)
 
+        self.outputs: list[Any] = []
+
+    def collect(self, given: Any) -> None:
+        self.outputs.append(given)
+
     def note(self) -> Found:
         self.history.append({"loss": tensor()})
         return keepers()
@@ -106,7 +111,7 @@ def test_a_dictionary_and_a_queue() -> None:
     del cache
     queue = deque(maxlen=4)
     queue.append([tensor()])
-    assert keepers() == {"deque 'queue'": ("container", "queue.append([tensor()])")}
+    assert keepers() == {"deque 'queue'": ("bounded", "queue.append([tensor()])")}
 
 
 def test_a_variable_has_the_line_that_binds_it_anew() -> None:
@@ -125,6 +130,12 @@ def test_attributes_are_named_by_their_class() -> None:
     trainer.hidden = None
     (found,) = trainer.sort().items()
     assert found == ("Trainer.by_name['a']", ("container", 'self.by_name["a"].append(tensor())'))
+
+
+def test_the_line_that_feeds_a_list_is_not_the_one_that_makes_it() -> None:
+    trainer = Trainer()
+    trainer.collect(tensor())
+    assert keepers() == {"trainer.outputs[…]": ("container", "self.outputs.append(given)")}
 
 
 def test_an_attribute_of_a_class_and_of_a_module() -> None:

@@ -172,14 +172,14 @@ def loss(model: Any) -> Any:
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (clips, "looks at gradients"),
+        (clips, "looks at gradients itself, as to clip, scale or print them (clip_grad.py:"),
         (prints, "looks at gradients"),
         (accumulates, "more than one backward"),
         (never_clears, "added to those"),
         (skips, "cleared between backward and step"),
         (sets_rate, "options of the optimizer"),
         (closes, "closure"),
-        (replaces, "sets gradients"),
+        (replaces, "sets gradients itself (test_step_in_backward.py:"),
         (scales, "looks at gradients"),
     ],
 )
@@ -220,6 +220,20 @@ def test_a_program_that_would_train_otherwise_ends_and_says_why(step: Callable[[
         with pytest.raises(RuntimeError, match="as the plan of memtrace fix asks"):
             step(model, optimizer)
     assert seen["failed"].keys() == {STEP}
+
+
+def test_a_program_that_exchanges_gradients_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with surveyed(torch) as seen:
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss(model).backward()
+        optimizer.step()
+    assert "ranks exchange" in seen["facts"]["against_step_in_backward"]
+    with changed(torch, IN_BACKWARD):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with pytest.raises(RuntimeError, match="ranks exchange"):
+            loss(model).backward()
 
 
 def test_zeros_that_a_plain_step_would_go_on_by_are_not_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from memtrace.forecast.fixing.results import Place, Program
+from memtrace.report.answers.fix_code import after_optimizer, before_optimizer
 from memtrace.report.answers.fix_patch import Patch, patch_of
 from memtrace.schema.changes import Changes
 
@@ -63,6 +65,24 @@ def test_every_change_stands_where_it_belongs(tmp_path: Path, tool: list[str], t
     )
     # The environment is no line of a file.
     assert patch.left == Changes()
+
+
+@pytest.mark.parametrize("has_statistics", [True, False])
+def test_what_is_written_into_a_function_takes_no_name_of_it(has_statistics: bool) -> None:
+    changes = replace(ALL, offload=("blocks.1",), chunk_loss=True)
+    pieces = [
+        *before_optimizer(changes, "model", has_statistics=has_statistics),
+        *after_optimizer(changes, "optimizer"),
+    ]
+    bound = []
+    for statement in ast.parse("\n".join(pieces)).body:
+        # An import would make a name that the function uses before a local one.
+        assert isinstance(statement, (ast.FunctionDef, ast.Expr, ast.Assign))
+        if isinstance(statement, ast.FunctionDef):
+            bound.append(statement.name)
+        if isinstance(statement, ast.Assign):
+            assert ast.unparse(statement) == "model.config.use_cache = False"
+    assert bound == ["take_losses_by_parts", "recompute_modules", "offload_modules", "step_in_backward"]
 
 
 def test_what_has_no_place_is_left_to_do_by_hand() -> None:

@@ -1,13 +1,16 @@
 // Labels on a chart that make way for one another: each takes the first of its places that is free. Pure functions.
 
 const APART = 3;
+/** Half of what a point covers, with the room between labels. */
+const POINT = 4;
 
 /**
  * Labels with a place each. A label has `wide` and `high` and tries its `places` (left top corners) in order, then every row
- * of the box, and takes the first of all where none is free; all are kept inside `box`. Earlier labels have the right of way.
+ * of the box, and takes the first of all where none is free; all are kept inside `box`. Earlier labels have the right of way,
+ * and before all labels the `points` that are drawn: a label beside its point does not cover it.
  */
-export function placedLabels(labels, box) {
-  const taken = [];
+export function placedLabels(labels, box, points = []) {
+  const taken = points.map(([x, y]) => ({ left: x - POINT, top: y - POINT, wide: 2 * POINT, high: 2 * POINT }));
   return labels.map((label) => {
     const [[first]] = label.places;
     const rows = Array.from({ length: Math.floor(box.height / (label.high + APART)) }, (_, row) => [first, box.top + row * (label.high + APART)]);

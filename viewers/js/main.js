@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 import { glance } from "./glance.js";
 import { WORDS } from "./glossary.js";
-import { formatHash, parseHash } from "./hash.js";
+import { DEFAULTS, formatHash, parseHash } from "./hash.js";
 import { loadMap } from "./mapload.js";
 import { mapView } from "./mapview.js";
 import { newPeakView } from "./peakview.js";
@@ -54,6 +54,8 @@ const place = { views: document.getElementById("views"), view: document.getEleme
 // The card stands in the file as markup: it is kept, and shown with the overview of the rank that it is about.
 const cardNode = document.getElementById("card");
 const maps = new Map();
+// Without a rank in the link it is the one that verdict and card are about.
+DEFAULTS.rank = payload.main;
 const app = { payload, root, state: parseHash(location.hash), save: saveState, showMoment, withMap, rank: () => payload.ranks[app.state.rank], go };
 let shown = {};
 let written = location.hash;
@@ -210,6 +212,9 @@ function build() {
   const footer = element("footer", { class: "muted" }, `memtrace ${payload.memtrace} · sizes in binary units: 1 GiB = 1024 MiB · this page loads nothing from the network`);
   place.views.replaceChildren(...[navigation(), rankStrip(payload, app.state.rank, chooseRank)].filter(Boolean));
   place.view.replaceChildren(...[...shown.nodes, footer, help()].filter(Boolean));
+  // On a phone not all tabs have room; the row of them moves, and the page does not.
+  const [tabs, chosen] = [place.views.querySelector(".views"), place.views.querySelector("[aria-current=page]")];
+  if (chosen) tabs.scrollLeft = Math.max(0, chosen.offsetLeft + chosen.offsetWidth - tabs.offsetLeft - tabs.clientWidth + 24);
   return Promise.resolve(shown.draw?.()).then(() => { root.dataset.ready = "true"; });
 }
 

@@ -24,7 +24,7 @@ export function mapView(app, data, view, series) {
   self.side = element("aside", { class: "map-side panel", id: "map-details", "aria-label": "details" });
   self.legend = element("div", { class: "map-legend", id: "map-legend" });
   self.found = element("span", { class: "muted", id: "map-found", role: "status" });
-  self.search = element("input", { type: "search", id: "map-search", placeholder: "search name, stack, module, >64MiB", "aria-label": "search allocations", oninput: () => applySearch(self, self.search.value) });
+  self.search = element("input", { type: "search", id: "map-search", placeholder: "search name, stack, >64MiB", "aria-label": "search allocations", oninput: () => applySearch(self, self.search.value) });
   const recolored = () => {
     self.recolor();
     app.save();

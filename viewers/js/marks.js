@@ -6,6 +6,7 @@ import { aroundPoint, besideLine, placedLabels } from "./labels.js";
 import { lastNotAbove } from "./search.js";
 
 const HIGH = 19;
+const MOST_POINTS = 60;
 /** Pixels of a step from which the line of whole blocks is drawn. */
 const ALLOCATED_FROM = 60;
 
@@ -13,6 +14,7 @@ const ALLOCATED_FROM = 60;
 export function drawMarks(context, frame, colors) {
   const { plot } = frame;
   const labels = [];
+  const points = [];
   context.save();
   context.beginPath();
   context.rect(plot.left, plot.top, plot.width, plot.height);
@@ -23,10 +25,11 @@ export function drawMarks(context, frame, colors) {
     drawCurve(context, frame, frame.series?.reserved, { color: colors.muted, width: 1.5, dash: [6, 4] });
     // Up and down in every pixel, the line of whole blocks would be a black bar.
     if (frame.apart >= ALLOCATED_FROM) drawCurve(context, frame, frame.series?.allocated, { color: colors.ink, width: 1, dash: [] });
-    drawDevice(context, frame, colors);
+    points.push(...drawDevice(context, frame, colors));
   }
+  points.push(...pointOfPeak(frame));
   labels.push(...oomMark(context, frame, colors), ...peakMark(context, frame, colors), ...capacityMark(context, frame, colors), ...momentMark(context, frame, colors));
-  drawLabels(context, placedLabels(labels, { left: plot.left + 2, top: plot.top + 2, width: plot.width - 4, height: plot.height - 4 }), colors);
+  drawLabels(context, placedLabels(labels, { left: plot.left + 2, top: plot.top + 2, width: plot.width - 4, height: plot.height - 4 }, points), colors);
   context.restore();
 }
 
@@ -76,7 +79,26 @@ function oomMark(context, frame, colors) {
   const x = frame.toX(place);
   if (!seen(frame, x)) return [];
   vertical(context, frame, Math.min(x, frame.plot.left + frame.plot.width - 1), colors.bad, 2, []);
-  return [labelOf(context, frame.around.chart.oom.text, colors.bad, (wide) => besideLine(x, frame.plot.top + 4, wide, HIGH).sort((one, other) => (one[0] > x) - (other[0] > x) || one[1] - other[1]))];
+  const line = lineOfCapacity(frame);
+  return [labelOf(context, frame.around.chart.oom.text, colors.bad, (wide) => besideLine(x, frame.plot.top + 4, wide, HIGH).sort((one, other) => crosses(one, line) - crosses(other, line) || (one[0] > x) - (other[0] > x) || one[1] - other[1]))];
+}
+
+// Whether a label with this corner lies on a horizontal line.
+function crosses([, top], y) {
+  return top - 2 < y && y < top + HIGH + 2;
+}
+
+/** Where the peak is drawn as a point; nothing where it is not in view, or is a line. */
+function pointOfPeak(frame) {
+  const place = frame.around.peakPlace(frame.axis);
+  if (place === null || frame.layout === "address" || !seen(frame, frame.toX(place))) return [];
+  return [[frame.toX(place), frame.toY(frame.around.chart.peak.bytes)]];
+}
+
+/** How far down the line of the capacity lies; -1 where none is drawn. */
+function lineOfCapacity(frame) {
+  const capacity = frame.layout === "address" ? null : frame.around.chart?.capacity;
+  return capacity ? Math.round(frame.toY(capacity.bytes)) + 0.5 : -1;
 }
 
 function peakMark(context, frame, colors) {
@@ -102,9 +124,8 @@ function peakMark(context, frame, colors) {
 }
 
 function capacityMark(context, frame, colors) {
-  const capacity = frame.layout === "address" ? null : frame.around.chart?.capacity;
   const { plot } = frame;
-  const y = capacity ? Math.round(frame.toY(capacity.bytes)) + 0.5 : -1;
+  const y = lineOfCapacity(frame);
   if (y < plot.top || y > plot.top + plot.height) return [];
   context.strokeStyle = colors.bad;
   context.lineWidth = 1.5;
@@ -114,7 +135,7 @@ function capacityMark(context, frame, colors) {
   context.stroke();
   context.lineWidth = 1;
   const ends = (wide) => [plot.left + plot.width - wide - 4, plot.left + 4, plot.left + (plot.width - wide) / 2];
-  return [labelOf(context, capacity.text, colors.bad, (wide) => [y - HIGH - 2, y + 3].flatMap((top) => ends(wide).map((left) => [left, top])))];
+  return [labelOf(context, frame.around.chart.capacity.text, colors.bad, (wide) => [y - HIGH - 2, y + 3].flatMap((top) => ends(wide).map((left) => [left, top])))];
 }
 
 function momentMark(context, frame, colors) {
@@ -203,13 +224,16 @@ function drawEnvelope(context, frame, colors, { lowest, highest }) {
   context.globalAlpha = 1;
 }
 
+// Returns where the points are, as long as they are so few that a label can make way for them.
 function drawDevice(context, frame, colors) {
-  if (!isTimed(frame.data, frame.axis)) return;
+  const points = [];
+  if (!isTimed(frame.data, frame.axis)) return points;
   context.strokeStyle = colors.ink;
   context.lineWidth = 1.5;
   for (const [ns, bytes] of frame.around.chart?.device ?? []) {
     const [x, y] = [frame.toX(placeOfNs(frame.data, frame.axis, ns)), frame.toY(bytes)];
     if (!seen(frame, x)) continue;
+    points.push([x, y]);
     context.beginPath();
     context.moveTo(x - 5, y);
     context.lineTo(x, y - 5);
@@ -219,4 +243,5 @@ function drawDevice(context, frame, colors) {
     context.stroke();
   }
   context.lineWidth = 1;
+  return points.length <= MOST_POINTS ? points : [];
 }

@@ -135,7 +135,7 @@ export function changesSection(rank) {
     element("tr", { "data-change": row.category, class: row.same ? "faint" : "" }, element("th", { scope: "row" }, swatch(row.color, row.hatched), row.label), row.values.map((value) => element("td", { class: "number" }, value)), element("td", { class: "number strong" }, row.change)),
   );
   const total = element("tr", {}, element("th", { scope: "row" }, "requested"), view.total.map((value) => element("td", { class: "number" }, value)));
-  return section("changes", "First step against steady state", "What is live at the two peaks, by category.", element("div", { class: "panel" }, element("table", { id: "change-table" }, headings(["Category", "First-step peak", "Steady-state peak", "Change"]), element("tbody", {}, rows), element("tfoot", {}, total))));
+  return section("changes", "First step against steady state", "What is live at the two peaks, by category.", element("div", { class: "panel" }, element("div", { class: "scroll" }, element("table", { id: "change-table" }, headings(["Category", "First-step peak", "Steady-state peak", "Change"]), element("tbody", {}, rows), element("tfoot", {}, total)))));
 }
 
 /** What is known of the run: versions, command, settings. */

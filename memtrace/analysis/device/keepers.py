@@ -5,8 +5,9 @@ In: `DeviceHistory`. Out: `KeptAllocations`. A row names an address at a time; i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.store.columns import NULL, IntArray
 
 _GRAPH = "graph of "
+_LAST_KEY = re.compile(r"\['[^']*'\]$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,6 +38,19 @@ class KeptAllocations:
         """Return what keeps most of the bytes of some allocations beyond the step in which they were made."""
         chosen = np.flatnonzero(self.is_old & np.isin(self.allocation, allocations))
         return self.largest(chosen)
+
+    def keeper_of_all(self, allocations: IntArray) -> Keeper | None:
+        """Return what keeps most of the bytes of some allocations; all under the keys of one object is kept by that."""
+        together: dict[str, list[Keeper]] = {}
+        for one in self.by_keeper(np.flatnonzero(self.is_old & np.isin(self.allocation, allocations))):
+            together.setdefault(_LAST_KEY.sub("", one.text), []).append(one)
+        found = [
+            keepers[0]
+            if len(keepers) == 1
+            else replace(keepers[0], text=text, num_bytes=sum(one.num_bytes for one in keepers))
+            for text, keepers in together.items()
+        ]
+        return max(found, key=lambda one: one.num_bytes, default=None)
 
     def largest(self, chosen: IntArray, *, without: Collection[str] = ()) -> Keeper | None:
         """Return of some of these rows the keeper with most bytes, each allocation counted once."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from memtrace.analysis.device.backward_calls import stacks_of_backward
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.marks import modules_of
 from memtrace.analysis.device.stacks import frames_of
@@ -22,11 +23,14 @@ _FRAME = re.compile(r"(?P<file>.*):(?P<line>\d+) (?P<function>.*)")
 def place_of(history: DeviceHistory, allocations: IntArray) -> dict[str, Any] | None:
     """Return file, line, function and module of the place that asked for most of the bytes of some allocations.
 
-    The line is the innermost one of the program's own code. A part that was not recorded is `None`; so is the whole
-    where nothing at all is known.
+    The line is the innermost one of the program's own code; of what has no stack, since a device's backward made it,
+    that of the call that started the backward. A part that was not recorded is `None`; so is the whole where nothing at
+    all is known.
     """
     sizes = history.lifetimes.size_bytes[allocations]
     stack = _largest(history.lifetimes.stack[allocations], sizes)
+    if stack is None:
+        stack = _largest(stacks_of_backward(history, allocations), sizes)
     module = _largest(modules_of(history, allocations), sizes)
     return place_of_stack(history, stack, None if module is None else history.rank.text(module))
 

@@ -50,9 +50,10 @@ def fragmentation_findings(
             "that comes and goes the same size (pad, or sort batches by length); PYTORCH_ALLOC_CONF="
             "expandable_segments:True joins free pieces of different segments.",
             cost="None in compute; a buffer has to be as large as it will ever be.",
-            saves_bytes=found.wasted_bytes,
+            # Nothing idle in pieces, and a request that failed all the same: what its remedy would save is not known.
+            saves_bytes=found.wasted_bytes or None,
             saves_ns=None,
-            new_peak_bytes=found.max_reserved_bytes - found.wasted_bytes,
+            new_peak_bytes=found.max_reserved_bytes - found.wasted_bytes if found.wasted_bytes else None,
             rank=history.rank.rank,
             where=found.where,
         ),
@@ -60,6 +61,8 @@ def fragmentation_findings(
 
 
 def _title(found: FragmentationResult) -> str:
+    if not found.wasted_bytes:
+        return "A request failed although as much was free: no block that it could use was large enough"
     idle, whole = format_bytes(found.wasted_bytes), format_bytes(found.max_reserved_bytes)
     would = "On a GPU the same requests would leave" if found.is_model else "Fragmentation leaves"
     return (

@@ -11,7 +11,8 @@ full), and its bytes at step ends stay level. A place leaks if they rise in ever
     kept losses   +12   +12   +12   +12        a leak
 
 Steps 0 and 1 are warm-up. A step is judged if the one before it was recorded as well; over a gap in the recording only
-the total at step ends is known, and that has to have grown accordingly.
+the total at step ends is known, and that has to have grown accordingly. What a `deque` with a `maxlen` holds is no
+leak, full or not.
 """
 
 from __future__ import annotations
@@ -51,7 +52,13 @@ def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> 
     groups = _together(history, growing)
     leaks = [_kept_by(_leak(history, growing, group, capacity_bytes), growing, group, kept) for group in groups]
     least = max(_MIN_BYTES_A_STEP, int(history.levels.requested.max()) // _STEPS_TO_DOUBLE)
-    return tuple(sorted((one for one in leaks if one.bytes_per_step >= least), key=lambda one: -one.bytes_per_step))
+    found = [one for one in leaks if one.bytes_per_step >= least and not _is_filling(one)]
+    return tuple(sorted(found, key=lambda one: -one.bytes_per_step))
+
+
+def _is_filling(leak: Leak) -> bool:
+    """Return whether it ends by itself: a queue that holds only so many is not full yet."""
+    return leak.keeper is not None and leak.keeper.kind == "bounded"
 
 
 def _together(history: DeviceHistory, growing: Growing) -> list[list[int]]:

@@ -15,7 +15,8 @@ import numpy as np
 from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.shared_line import shared_line
-from memtrace.analysis.device.steps import step_spans
+from memtrace.analysis.device.steps import has_high_water_marks, step_spans
+from memtrace.analysis.faults.odd_steps import odd_step
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.input_names import is_given_to_a_model
 from memtrace.schema.names import Category, Phase
@@ -25,6 +26,9 @@ _ODD_TIMES = 1.5
 """A batch so many times as large as the median is odd."""
 _ODD_SHARE = 1 / 3
 """Where more of the steps are odd, sizes vary, and no single batch is to blame."""
+_AS_HIGH = 0.9
+_AGAIN_SHARE = 0.1
+"""Where more of all steps, recorded or not, come nearly as high, large batches are a part of the data: a bucket."""
 _LEAST_STEPS = 3
 _HIGHER_TIMES = 1.1
 """The peak of an odd step is so many times that of the others at least."""
@@ -44,7 +48,12 @@ class _Batch:
 
 
 def odd_batch(case: Case) -> Finding | None:
-    """Return the step whose batch is much larger than the others, where that makes the peak."""
+    """Return the step that makes the peak by a batch much larger than the others, or by what it makes of its own."""
+    by_shape = _by_its_shape(case)
+    return by_shape if by_shape is not None or _comes_again(case) or not _is_usual(case) else odd_step(case)
+
+
+def _by_its_shape(case: Case) -> Finding | None:
     batches = _batches(case)
     own = next((one for one in batches if one.peak_bytes == case.peak_bytes), None)
     if own is None or len(batches) < _LEAST_STEPS:
@@ -55,7 +64,7 @@ def odd_batch(case: Case) -> Finding | None:
     if own not in odd or len(odd) > _ODD_SHARE * len(batches):
         return None
     usual = min((one for one in batches if one not in odd), key=lambda one: abs(one.num_bytes - median))
-    if case.peak_bytes < _HIGHER_TIMES * max(others):
+    if case.peak_bytes < _HIGHER_TIMES * max(others) or _comes_again(case):
         return None
     return Finding(
         slug="odd-batch",
@@ -114,18 +123,41 @@ def growing_batches(case: Case) -> Finding | None:
     )
 
 
+def _is_usual(case: Case) -> bool:
+    """Return whether the step that peaks has a batch like the others, as far as batches are known."""
+    batches = _batches(case)
+    own = next((one for one in batches if one.peak_bytes == case.peak_bytes), None)
+    return own is None or own.num_bytes <= _HIGHER_TIMES * float(np.median([one.num_bytes for one in batches]))
+
+
+def _comes_again(case: Case) -> bool:
+    """Return whether more than a few steps come nearly as high as the peak, by their marks where they have one."""
+    steps = case.history.rank.table("steps")
+    peaks = _peaks(case)
+    if has_high_water_marks(case.history):
+        marked = (steps["step"] >= 1) & (steps["high_water_bytes"] != NULL)
+        marks = zip(steps["step"][marked].tolist(), steps["high_water_bytes"][marked].tolist(), strict=True)
+        peaks = dict(marks) | peaks
+    num_high = sum(one >= _AS_HIGH * case.peak_bytes for one in peaks.values())
+    return num_high > max(1, _AGAIN_SHARE * len(peaks))
+
+
+def _peaks(case: Case) -> dict[int, int]:
+    """Return the peak of each step that was recorded whole."""
+    return {
+        span.step: int(case.level[span.first : span.last + 1].max())
+        for span in step_spans(case.history).values()
+        if span.recorded and span.step >= 1
+    }
+
+
 def _rise(values: list[int]) -> bool:
     return all(after > before for before, after in itertools.pairwise(values))
 
 
 def _batches(case: Case) -> list[_Batch]:
     """Return the largest micro-batch of each step that was recorded whole."""
-    history = case.history
-    peaks = {
-        span.step: int(case.level[span.first : span.last + 1].max())
-        for span in step_spans(history).values()
-        if span.recorded and span.step >= 1
-    }
+    history, peaks = case.history, _peaks(case)
     owners = history.rank.table("owners")
     found: dict[int, dict[int, list[int]]] = {}
     for row in _inputs(case):

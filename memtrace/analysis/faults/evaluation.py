@@ -19,6 +19,7 @@ from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.shared_line import shared_line
+from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import kept_by
 from memtrace.schema.names import Category, Phase
@@ -42,6 +43,8 @@ def evaluation_with_graph(case: Case) -> Finding | None:
         return None
     held = case.at_peak(cut)
     live = rows[np.isin(rows, case.live_at_peak)]
+    known = kept_allocations(case.history)
+    keeper = None if known is None else known.largest(np.flatnonzero(np.isin(known.allocation, rows)))
     num_batches = len(np.unique(case.phase_row[live]))
     return Finding(
         slug="evaluation-graph",
@@ -55,7 +58,7 @@ def evaluation_with_graph(case: Case) -> Finding | None:
         saves_ns=None,
         new_peak_bytes=new_peak,
         rank=case.history.rank.rank,
-        where=_line_above(case, live),
+        where=_made_or_fed_at(case, live, keeper),
     )
 
 
@@ -80,7 +83,7 @@ def evaluation_outputs(case: Case) -> Finding | None:
     num_bytes = case.at_peak(kept)
     known = kept_allocations(case.history)
     keeper = None if known is None else known.largest(np.flatnonzero(np.isin(known.allocation, rows)))
-    fed_at = None if keeper is None or keeper.where is None or keeper.where["line"] is None else keeper.where
+    fed_at = _fed_at(keeper)
     by_whom = "" if keeper is None else f", in {keeper.text}"
     return Finding(
         slug="evaluation-outputs",
@@ -101,6 +104,17 @@ def evaluation_outputs(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=fed_at or _line_above(case, rows),
     )
+
+
+def _made_or_fed_at(case: Case, rows: IntArray, keeper: Keeper | None) -> Mapping[str, object] | None:
+    """Return the line that makes something; where frames were not kept, the line that feeds what keeps it."""
+    made = _line_above(case, rows)
+    return made if made is not None and made.get("line") is not None else _fed_at(keeper) or made
+
+
+def _fed_at(keeper: Keeper | None) -> Mapping[str, object] | None:
+    """Return the line that feeds what keeps something, where it is known."""
+    return None if keeper is None or keeper.where is None or keeper.where["line"] is None else keeper.where
 
 
 def _evaluations(case: Case) -> IntArray:

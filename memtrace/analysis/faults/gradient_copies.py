@@ -18,7 +18,7 @@ from memtrace.units import format_bytes
 _LEAST_GRADIENTS = 3
 _NEARLY_ALL = 0.98
 _MOST_COPIES = 2
-"""Copies at once: one that is reduced, and one that is received. More blocks of that size are something else."""
+"""Copies at once: one that is reduced, and one that is received. More blocks of that size may be something else."""
 _LITTLE_MORE = 1.02
 """Padding of a flat buffer."""
 
@@ -39,13 +39,16 @@ def flat_copy_of_gradients(case: Case) -> Finding | None:
     live = rows[np.isin(rows, case.live_at_peak)]
     cut = case.cut(rows)
     new_peak = case.new_peak(cut)
-    if new_peak is None or not 0 < len(live) <= _MOST_COPIES:
+    # Batches may have that size as well.
+    are_batches = len(live) > _MOST_COPIES and case.is_category(Category.INPUT)[live].any()
+    if new_peak is None or not len(live) or are_batches:
         return None
     num_bytes = case.at_peak(cut)
+    what = "A flat copy of all gradients is" if len(live) == 1 else "Flat copies of all gradients are"
     return Finding(
         slug="flat-gradients",
         severity="warning",
-        title=f"A flat copy of all gradients is made beside them: {format_bytes(num_bytes)} at the peak",
+        title=f"{what} made beside them: {format_bytes(num_bytes)} at the peak",
         evidence={"copy_bytes": num_bytes, "gradient_bytes": total, "num_gradients": len(gradients)},
         change="Work on the gradients in place: reduce each by itself (dist.all_reduce(p.grad), or coalesced), or some "
         "25 MiB at a time; DistributedDataParallel does that while backward runs, clip_grad_norm_ needs no copy.",

@@ -64,7 +64,7 @@ def second_copies(case: Case) -> Finding | None:
         return None
     held = case.at_peak(*cuts)
     kept = kept_allocations(case.history)
-    keeper = None if kept is None else kept.keeper_of(copies.rows)
+    keeper = None if kept is None else kept.keeper_of_all(copies.rows)
     if keeper is not None and keeper.num_bytes < _LEAST_SHARE_OF_KEEPER * held:
         keeper = None
     by_whom = "" if keeper is None else f", kept by {keeper.text}"

@@ -17,7 +17,7 @@ class Keeper:
     text: str
     """The way to them in words, as "list 'losses'"."""
     kind: str
-    """variable, container, attribute, closure, traceback, context, cache, cycle or graph."""
+    """variable, container, bounded, attribute, closure, traceback, context, cache, cycle or graph."""
     where: Mapping[str, Any] | None
     """file, line, function and module of what feeds it; the line is `None` where several do, or none was found."""
     num_bytes: int

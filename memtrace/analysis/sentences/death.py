@@ -20,7 +20,7 @@ _STOPS = frozenset({"SIGTERM", "SIGINT", "SIGHUP"})
 """Signals by which somebody asks a program to end."""
 _OF_A_SHELL = 128
 """A shell reports a program that a signal ended by this much more than the signal's number."""
-_MAX_MESSAGE = 200
+_MAX_MESSAGE = 120
 _HOST_KILL = "host-kill-possible"
 
 
@@ -156,7 +156,11 @@ def _first_line(message: Any) -> str:
     """Return the first sentence or two of a message, which may be pages long."""
     lines = str(message).strip().splitlines() if isinstance(message, str) else []
     first = lines[0].strip() if lines else ""
-    return first if len(first) <= _MAX_MESSAGE else first[: _MAX_MESSAGE - 1].rstrip() + "…"
+    if len(first) <= _MAX_MESSAGE:
+        return first
+    whole = first[:_MAX_MESSAGE].rpartition(". ")[0]
+    # Whole sentences, where there is one; words that break off read as if something were wrong with the message.
+    return f"{whole}." if whole else first[: _MAX_MESSAGE - 1].rstrip() + "…"
 
 
 def _signal(status: int, *, is_certain: bool) -> str | None:

@@ -9,6 +9,7 @@ _CHANGES = {
     "loss.detach(); compute what is only looked at under torch.no_grad().",
     "variable": "Let go of it when it has served (del), or put the body of the loop into a function of its own.",
     "container": "Bound it, empty it when it has been read, or put numbers or copies on the CPU into it.",
+    "bounded": "Let it hold fewer (maxlen), or put numbers or copies on the CPU into it.",
     "attribute": "Set the attribute to None when it has served, or keep a number or a copy on the CPU there.",
     "closure": "What a function closes over lives as long as the function: remove the hook, or bound what it fills.",
     "traceback": "Keep the text of the exception (str(error)) and not the exception: its traceback holds the variables "

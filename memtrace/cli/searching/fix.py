@@ -178,7 +178,7 @@ def _patched(found: Fixed, options: dict[str, Any]) -> Patch | None:
     patch = patch_for(found)
     if options["patch"] is not None:
         if patch is None:
-            click.echo("memtrace: no patch is written: no line of the program is known to be changed", err=True)
+            click.echo("memtrace: no patch is written: there is no line that is known to change", err=True)
         else:
             write_bytes(patch.text.encode(), options["patch"], force=options["force"])
     return patch

@@ -12,7 +12,7 @@ from typing import Any
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.evaluation.columns import MODEL_COLUMNS, wrong
-from memtrace.forecast.gpus import Gpu, gpu_named
+from memtrace.forecast.gpus import Gpu, gpu_named, lacks_8bit
 from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
 from memtrace.forecast.memory.stages import in_framework
@@ -60,6 +60,8 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
     _check(spec, layout, cells, number)
     gpu = _gpu(cells, number)
     run = replace(_run(cells), context=gpu.context)
+    if run.precision.is_8bit and lacks_8bit(gpu):
+        raise wrong(number, "precision", f"{gpu.name} has no FP8, which {run.precision.name} is for")
     chosen = {"precision": run.precision.name, "loss": run.loss, "attention": run.attention}
     # A recipe may be another than the cell says: the framework's own.
     assumed += [f"{name} {value}" for name, value in chosen.items() if cells.get(name) != value]

@@ -107,7 +107,20 @@ class _Search:
                 if self._has_fit:
                     break
                 self._with(change)
+        if not self._has_fit:
+            self._say_of_states()
         return self._answer()
+
+    def _say_of_states(self) -> None:
+        """Of a run in which states of optimizers are a tenth or more: say why they are not made smaller."""
+        assert self.plain is not None
+        needs, facts = self.plain.needs, self.plain.survey.facts
+        if needs.by_category.get("optimizer_state", 0) * 10 >= needs.peak_bytes:
+            package = "is" if facts.get("has_bitsandbytes") else "is not"
+            self._say_once(
+                "optimizer states in 8 bits, or on other ranks, are not tried: they train otherwise, or the program "
+                f"says how it is sharded (bitsandbytes {package} installed)"
+            )
 
     @property
     def _has_fit(self) -> bool:
@@ -210,7 +223,9 @@ class _Search:
                 break
             seen.add(choice.chosen)
             again, away = by_way(choice.chosen)
-            tried = self._try(replace(start, recompute=again, offload=away), choice)
+            # That nothing needs to be changed for this aim is known to be a miss.
+            changes = replace(start, recompute=again, offload=away)
+            tried = self._try(changes, choice) if choice.chosen else found
             if tried is None:
                 model = self._model(found, start)
                 model = with_host(model) if is_wide else model
@@ -272,10 +287,11 @@ class _Search:
                 # As many sequences take more micro-batches.
                 slowdown = (needs.step_s * self.question.micro_batch / changes.micro_batch) / plain.step_s - 1
         equal = None if not plain.losses or not needs.losses else plain.losses == needs.losses
-        may_round = changes.chunk_loss and _are_close(plain.losses, needs.losses)
-        if may_round and not equal:
+        is_same_work = changes.autocast is None and changes.micro_batch is None
+        may_round = is_same_work and changes.chunk_loss and _are_close(plain.losses, needs.losses)
+        if may_round and equal is False:
             self._say_once(f"losses differ, by at most {LOSS_TOLERANCE:g} of them, where a loss is taken by parts")
-        if equal is False and changes.autocast is None and changes.micro_batch is None and not may_round:
+        if equal is False and is_same_work and not may_round:
             self.missed.append(Missed(title=title_of(changes), why="a loss differs from the plain program's"))
             self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
             return

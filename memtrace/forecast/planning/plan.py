@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.gpus import Gpu, lacks_8bit
 from memtrace.forecast.memory.activations import BY_OPERATOR
 from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Run
@@ -150,6 +150,11 @@ def _check(question: Question) -> None:
         raise MemtraceError("a plan needs at least one GPU and one token")
     if question.gpus > 2**20 or question.sequence > 2**24 or question.global_tokens > 2**40:
         raise MemtraceError("that is more than a plan can count")
+    if question.precision.is_8bit and lacks_8bit(question.gpu):
+        raise MemtraceError(
+            f"{question.gpu.name} has no FP8, which {question.precision.name} is for",
+            hint="choose another --precision, or a GPU that has it, as h100-80gb",
+        )
     if question.global_sequences < 1:
         raise MemtraceError(
             f"a global batch of {question.global_tokens:,} tokens holds no sequence of {question.sequence:,}",
@@ -162,14 +167,17 @@ def _ranked(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], said: npt.NDA
 
     Throughputs within half a per cent of each other count as equal: the model of time knows no better. Then less memory
     wins, by whole GiB, then fewer kinds of parallelism, then less accumulation (the playbook prefers data parallelism),
-    then ZeRO-0 or 1 over 2 or 3.
+    then ZeRO-0 or 1 over 2 or 3. Of those that do not fit the nearest comes first.
     """
     speed = np.round(np.log(found.throughput) / EQUAL_SPEED)
     kinds = np.zeros(len(grid), np.int64)
     for axis in (grid.cp, grid.ep, grid.pp, grid.tp, grid.virtual_stages):
         kinds += axis > 1
     memory = -(-found.peak // 2**30)
-    return np.lexsort((grid.zero > 1, grid.accumulation, kinds, memory, -speed, said != YES, said == NO, ~fits))
+    lacking = np.where(said == NO, -(-found.needed // 2**30), 0)
+    return np.lexsort(
+        (grid.zero > 1, grid.accumulation, kinds, memory, -speed, lacking, said != YES, said == NO, ~fits)
+    )
 
 
 def _pareto(found: Costs, fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:

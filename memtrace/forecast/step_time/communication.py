@@ -25,7 +25,7 @@ def tensor_seconds(spec: ModelSpec, run: Run, layout: Layout, links: Links) -> S
     """
     rounds = 4 + 2 * (run.recompute == 2)
     volume = 2 * (layout.tp - 1) / layout.tp * _hidden_bytes(spec, run, layout)
-    return rounds * (volume / links.one_to_one(layout.tp) + links.latency(1, layout.tp))
+    return rounds * links.tensor_parallel(layout.tp, volume)
 
 
 def sending_seconds(spec: ModelSpec, run: Run, layout: Layout, links: Links) -> Size:

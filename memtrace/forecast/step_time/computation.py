@@ -27,6 +27,15 @@ LOSS_BYTES = {"plain": 30, "parallel": 30, "fused": 10, "chunked": 10}
 log-softmax and its gradient; fused kernels work in place."""
 
 
+JOINED_BYTES = {"queries": 16, "keys and values": 12}
+"""Bytes that a step of a ring of context parallelism moves an element, to join what it gives with what is there.
+
+Forward reads a part of the output (2) and reads and writes the sum in float32 (8); backward reads and writes gradients
+of the queries, and of keys and values, and reads what is added (6 each). Source: TransformerEngine,
+`context_parallel.py`, `flash_attn_fwd_out_correction`.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
     """Seconds of one micro-batch on one rank, forward and backward."""
@@ -118,6 +127,21 @@ def _attention(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed
         return flops / 2 / rate
     scores = run.micro_batch * run.sequence / layout.cp * run.sequence * spec.num_heads / layout.tp
     return flops / rate + SCORE_BYTES * scores / (gpu.memory_bytes_s * speed.memory_share)
+
+
+def joining_seconds(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed) -> Size:
+    """Return the seconds in which a layer joins the parts of attention that the steps of a ring give.
+
+    >>> from memtrace.forecast.gpus import gpu_named
+    >>> from memtrace.forecast.model.presets import preset
+    >>> card, model = gpu_named("h100-80gb"), preset("llama-3-8b")
+    >>> [round(1e6 * joining_seconds(model, Run(sequence=8192), Layout(cp=cp), card, Speed(memory_share=1.0)))
+    ...  for cp in (1, 2, 4)]
+    [0, 95, 143]
+    """
+    tokens = run.micro_batch * run.sequence / layout.cp / layout.tp
+    moved = JOINED_BYTES["queries"] * spec.query_width + JOINED_BYTES["keys and values"] * spec.kv_width
+    return (layout.cp - 1) * tokens * moved / (gpu.memory_bytes_s * speed.memory_share)
 
 
 def _whole_divisor(layout: Layout) -> Size:

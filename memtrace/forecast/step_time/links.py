@@ -45,11 +45,25 @@ class Links:
     def one_to_one(self, span: Size) -> Size:
         """Return bytes a second of a rank that shares no network card: among `span` neighbouring GPUs.
 
-        Of stages and all-to-alls each rank sends on its own; of tensor parallelism across machines published runs show
-        the same.
+        Of stages and all-to-alls each rank sends on its own.
         """
         across = min(self.gpu.inter_bytes_s, self.gpu.intra_bytes_s)
         return self.speed.bandwidth_share * np.where(span <= self.gpu.gpus_per_node, self.gpu.intra_bytes_s, across)
+
+    def tensor_parallel(self, ranks: Size, num_bytes: Size) -> Size:
+        """Return the seconds of a round of tensor parallelism, whose ranks pass `num_bytes` on.
+
+        Across machines it shares their network cards as other rings do, but reaches less, and waits for each machine.
+
+        >>> from memtrace.forecast.gpus import gpu_named
+        >>> links = Links(gpu=gpu_named("h100-80gb"), speed=Speed(bandwidth_share=1.0, across_latency_s=1e-3))
+        >>> [round(1e3 * float(links.tensor_parallel(ranks, 450e6)), 2) for ranks in (8, 16)]
+        [1.0, 4.25]
+        """
+        near = ranks <= self.gpu.gpus_per_node
+        reached = self.bandwidth(1, ranks) * np.where(near, 1.0, self.speed.across_share)
+        waiting = np.where(near, 0.0, self.speed.across_latency_s * ranks / self.gpu.gpus_per_node)
+        return num_bytes / reached + self.latency(1, ranks) + waiting
 
     def latency(self, inner: Size, ranks: Size) -> Size:
         """Return the seconds of a collective whatever its size: one inside a machine, one more a doubling of machines.

@@ -41,6 +41,10 @@ class Speed:
     """Share of a link's bandwidth that collectives reach."""
     latency_s: float = 0.0
     """Seconds of a collective inside a machine whatever its size; twice as long for each doubling of machines."""
+    across_share: float = 0.5
+    """Share of that which tensor parallelism across machines reaches, with all the network cards of its ranks."""
+    across_latency_s: float = 0.0
+    """Seconds of a round of tensor parallelism for each machine that it spans, whatever its size."""
     bucket_bytes: float = 25 * 1024**2
     """Bytes of gradients that are reduced in one message: torch's `bucket_cap_mb`, Megatron's `--ddp-bucket-size`."""
     overlap: float = 1.0
@@ -61,6 +65,9 @@ _PLAIN = Speed(
     launch_s=0.7e-3,
     bandwidth_share=0.85,
     latency_s=20e-6,
+    # Runs of 1B to 8B with tp 16 and 32 in the playbook's sweep: 7 and 16 ms a layer beside what grows with the
+    # micro-batch, which with tp 16 goes at 170 to 240 GB/s over 8 cards of 50.
+    across_latency_s=0.9e-3,
     overlap=0.45,
     send_s=0.2e-3,
 )
@@ -125,7 +132,7 @@ def scaled(speed: Speed, factor: float) -> Speed:
     0.4
     """
     shares = ("compute_share", "attention_share", "memory_share", "bandwidth_share")
-    seconds = ("launch_s", "crowded_launch_s", "latency_s", "send_s")
+    seconds = ("launch_s", "crowded_launch_s", "latency_s", "across_latency_s", "send_s")
     return replace(
         speed,
         **{name: getattr(speed, name) / factor for name in shares},

@@ -23,7 +23,7 @@ from memtrace.forecast.step_time.communication import (
     sending_seconds,
     tensor_seconds,
 )
-from memtrace.forecast.step_time.computation import Kernels, flops_per_token, kernels
+from memtrace.forecast.step_time.computation import Kernels, flops_per_token, joining_seconds, kernels
 from memtrace.forecast.step_time.links import Links
 from memtrace.forecast.step_time.schedule import StageLayers, filling_share, stage_layers
 from memtrace.forecast.step_time.speed import Speed
@@ -106,6 +106,7 @@ def _micro_batch(
     ring = layers.layers * context_seconds(spec, run, layout, links)
     # Keys and values travel while attention computes; what latency they have, and what is left, is waited for.
     context = np.maximum(ring - speed.overlap * compute * _attention_share(spec, run), (1 - speed.overlap) * ring)
+    context = context + layers.layers * joining_seconds(spec, run, layout, links.gpu, speed)
     gathering = gathering_seconds(spec, run, layout, links)
     hidden = speed.overlap * (compute + again)
     gather = np.maximum(gathering - hidden, (1 - speed.overlap) * gathering)

@@ -7,11 +7,14 @@ speaks against it is the reason.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from memtrace.hooks.torch_side.patches import Patches
 
+_OURS = os.path.dirname(os.path.abspath(__file__))
 ELEMENTWISE = frozenset({
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop", "ASGD",
 })  # fmt: skip
@@ -31,9 +34,8 @@ def reason_against_optimizer(optimizer: Any) -> str | None:
 
 
 def is_distributed(torch: Any) -> bool:
-    """Return whether gradients are exchanged with other ranks before they are complete."""
-    distributed = torch.distributed
-    return bool(distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+    """Return whether gradients may be exchanged with other ranks; what does that for one rank alone writes them too."""
+    return bool(torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
 def options_of(optimizer: Any) -> list[dict[str, Any]]:
@@ -47,6 +49,14 @@ def options_of(optimizer: Any) -> list[dict[str, Any]]:
 def _groups(optimizer: Any) -> list[dict[str, Any]]:
     groups: list[dict[str, Any]] = optimizer.param_groups
     return groups
+
+
+def _where() -> str:
+    """Return the line outside memtrace that is at work, to be put behind a sentence."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.f_back
+    return "" if frame is None else f" ({os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno})"
 
 
 class GradientUse:
@@ -103,7 +113,7 @@ class GradientUse:
         elif self._options != [options_of(one) for one in self._optimizers]:
             self._against("options of the optimizer are set between backward and step")
         if is_distributed(self._torch):
-            self._against("ranks exchange gradients before the step")
+            self._against("ranks exchange gradients before the step, or would")
         if len({str(one.device) for one in self._all_parameters()}) > 1:
             self._against("its parameters lie on several devices")
         if (why := reason_against_optimizer(optimizer)) is not None:
@@ -136,11 +146,11 @@ class GradientUse:
 
     def _read(self, tensor: Any) -> None:
         if self._is_seen(tensor):
-            self._against("the program looks at gradients itself: it clips, scales or prints them")
+            self._against(f"the program looks at gradients itself, as to clip, scale or print them{_where()}")
 
     def _put(self, tensor: Any, value: Any) -> None:
         if self._is_seen(tensor) and (value is not None or self._backwards):
-            self._against("the program sets gradients itself")
+            self._against(f"the program sets gradients itself{_where()}")
 
     def _is_seen(self, tensor: Any) -> bool:
         if self._inside or self.why is not None or id(tensor) not in self._parameters or self._is_ours():

@@ -51,6 +51,7 @@ class Habits:
         """Write down what was seen and stop watching."""
         if self._gradients is not None:
             self._survey.facts["against_step_in_backward"] = self._gradients.answer()
+        self._survey.facts["has_bitsandbytes"] = _is_installed("bitsandbytes")
         self._survey.facts["places"] = self._places.facts(None if self._root is None else self._root())
         while self._handles:
             self._handles.pop().remove()
@@ -107,3 +108,9 @@ class Habits:
         why = reason_against_loss(torch, input, target, weight, size_average, reduce, label_smoothing)
         if why is None:
             facts["loss_bytes"] = max(facts.get("loss_bytes", 0), input.numel() * input.element_size())
+
+
+def _is_installed(name: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None

@@ -102,7 +102,7 @@ class StepInBackward:
         if (why := reason_against_optimizer(optimizer)) is not None:
             raise self._error(why)
         if is_distributed(self._torch):
-            raise self._error("ranks exchange gradients before the step")
+            raise self._error("ranks exchange gradients before the step, or would")
         self._options = {id(optimizer): options_of(optimizer)}
 
     def _step_begins(self, optimizer: Any, *_args: Any) -> None:

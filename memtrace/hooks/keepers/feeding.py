@@ -47,9 +47,13 @@ class Named(NamedTuple):
 def feeding_line(codes: Iterable[CodeType], named: Named, now: Place | None = None) -> Place | None:
     """Return the one line of some code, and of what is defined in it, that feeds what is named.
 
-    Of several it is the line that runs `now`.
+    Of several it is the line that runs `now`. Where some line puts things into it, the line that makes it is none.
     """
-    return _the_one({place for code in codes for place in _fed_in(code, named)}, now)
+    found: dict[int, set[Place]] = {}
+    for code in codes:
+        for rank, place in _fed_in(code, named):
+            found.setdefault(rank, set()).add(place)
+    return _the_one(found[min(found)], now) if found else None
 
 
 def using_line(codes: Iterable[CodeType], variable: str, now: Place | None = None) -> Place | None:
@@ -98,26 +102,28 @@ def functions_in(variables: dict[str, Any]) -> Iterator[CodeType]:
                 yield code
 
 
-def _fed_in(code: CodeType, named: Named) -> Iterator[Place]:
+def _fed_in(code: CodeType, named: Named) -> Iterator[tuple[int, Place]]:
     if not is_program_file(code.co_filename):
         return
     for one in _with_inner(code):
         is_known = named.variable in (*one.co_names, *one.co_varnames, *one.co_cellvars, *one.co_freevars)
         if is_known and (named.attribute is None or named.attribute in one.co_names):
-            yield from (Place(one.co_filename, line, _name(one)) for line in _feeding_lines(one, named))
+            rank, lines = _feeding_lines(one, named)
+            yield from ((rank, Place(one.co_filename, line, _name(one))) for line in lines)
 
 
-def _feeding_lines(code: CodeType, named: Named) -> list[int]:
+def _feeding_lines(code: CodeType, named: Named) -> tuple[int, list[int]]:
+    """Return the lines of a function that feed what is named, and in which way, the surest first."""
     if named.is_container:
         fed = [line for line, group in _lines(code) if _feeds(group, named)]
         if fed:
-            return fed
+            return 0, fed
     bound = [(line, group) for line, group in _lines(code) if _binds(group, named)]
     # `total = total + loss` makes it grow, `total = 0` does not.
     again = [line for line, group in bound if any(_loads(group, at, named) for at in range(len(group)))]
-    if again or named.attribute is not None:
-        return again or [line for line, _ in bound]
-    return [line for line, group in bound if not _is_constant(group)]
+    if again:
+        return 1, again
+    return 2, [line for line, group in bound if named.attribute is not None or not _is_constant(group)]
 
 
 def _feeds(group: list[dis.Instruction], named: Named) -> bool:

@@ -6,6 +6,7 @@ function, a new stretch begins, and the text says how the two hang together.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from types import CodeType, FrameType, FunctionType, GeneratorType, MethodType, TracebackType
 from typing import Any
@@ -27,7 +28,7 @@ class NamedChain:
 
     def __init__(self, chain: Chain) -> None:
         self.kind = "variable"
-        """variable, container, attribute, closure, traceback or cache."""
+        """variable, container, bounded (one that holds only so many), attribute, closure, traceback or cache."""
         self.cache: Any = None
         """The function whose results a cache keeps."""
         self.code: CodeType | None = None
@@ -109,7 +110,7 @@ class NamedChain:
             key = _key_of(parent, child) if len(parent) <= _MAX_KEYS else None
             self._step(parent, "[…]" if key is None else f"['{key}']", "container")
         elif issubclass(kind, CONTAINERS) and child not in _values(attributes_of(parent)):
-            self._step(parent, "[…]", "container")
+            self._step(parent, "[…]", "bounded" if _is_bounded(parent) else "container")
         else:
             name = _key_of(attributes_of(parent), child) or _key_of(_other_table(parent), child)
             self._step(parent, f".{name or _UNNAMED}", "attribute")
@@ -152,6 +153,11 @@ class NamedChain:
         self.kind = kind
         self._start = self.variable = start
         self.first, self._holder, self._steps = value, value, []
+
+
+def _is_bounded(container: Any) -> bool:
+    """Return whether a container lets go of the oldest when it is full."""
+    return isinstance(container, deque) and deque.maxlen.__get__(container) is not None
 
 
 def _values(table: dict[str, Any]) -> _Identities:

@@ -9,13 +9,13 @@ from memtrace.schema.changes import ALLOCATOR_VARIABLE, Changes
 
 _RECOMPUTE = """\
 # once, after the model is made
-from torch.utils.checkpoint import checkpoint
-
-def recompute(module):
-    forward = module.forward
-    module.forward = lambda *args, **kwargs: checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
 def recompute_modules(model, names):
+    from torch.utils.checkpoint import checkpoint
+
+    def recompute(module):
+        forward = module.forward
+        module.forward = lambda *args, **kwargs: checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
     for name, module in model.named_modules():
         if name in names:
             recompute(module)
@@ -24,29 +24,29 @@ recompute_modules({model}, {names})
 """
 _RECOMPUTE_NORMS = """\
 # once, after the model is made
-import contextlib
-from torch.utils.checkpoint import checkpoint
-
-@contextlib.contextmanager
-def statistics_stay(module):
-    norms = [one for one in module.modules() if getattr(one, "track_running_stats", False)]
-    for one in norms:
-        one.track_running_stats = False
-    try:
-        yield
-    finally:
-        for one in norms:
-            one.track_running_stats = True
-
-def recompute(module):
-    forward = module.forward
-    # The second forward does not move the statistics of batch norms again.
-    contexts = lambda: (contextlib.nullcontext(), statistics_stay(module))
-    module.forward = lambda *args, **kwargs: checkpoint(
-        forward, *args, use_reentrant=False, context_fn=contexts, **kwargs
-    )
-
 def recompute_modules(model, names):
+    import contextlib
+    from torch.utils.checkpoint import checkpoint
+
+    @contextlib.contextmanager
+    def statistics_stay(module):
+        norms = [one for one in module.modules() if getattr(one, "track_running_stats", False)]
+        for one in norms:
+            one.track_running_stats = False
+        try:
+            yield
+        finally:
+            for one in norms:
+                one.track_running_stats = True
+
+    def recompute(module):
+        forward = module.forward
+        # The second forward does not move the statistics of batch norms again.
+        contexts = lambda: (contextlib.nullcontext(), statistics_stay(module))
+        module.forward = lambda *args, **kwargs: checkpoint(
+            forward, *args, use_reentrant=False, context_fn=contexts, **kwargs
+        )
+
     for name, module in model.named_modules():
         if name in names:
             recompute(module)
@@ -55,16 +55,16 @@ recompute_modules({model}, {names})
 """
 _OFFLOAD = """\
 # once, after the model is made
-import torch
-
-def offload(module):
-    forward = module.forward
-    def run(*args, **kwargs):
-        with torch.autograd.graph.save_on_cpu(pin_memory=True):
-            return forward(*args, **kwargs)
-    module.forward = run
-
 def offload_modules(model, names):
+    import torch
+
+    def offload(module):
+        forward = module.forward
+        def run(*args, **kwargs):
+            with torch.autograd.graph.save_on_cpu(pin_memory=True):
+                return forward(*args, **kwargs)
+        module.forward = run
+
     for name, module in model.named_modules():
         if name in names:
             offload(module)
@@ -73,41 +73,44 @@ offload_modules({model}, {names})
 """
 _CHUNK_LOSS = """\
 # once, before the first loss
-import torch
+def take_losses_by_parts():
+    import torch
 
-class LossByParts(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, logits, index, precision):
-        ctx.save_for_backward(logits, index)
-        ctx.rows, ctx.precision = -(-len(logits) // 16), precision
-        parts = zip(logits.split(ctx.rows), index.split(ctx.rows))
-        return torch.cat([part.to(precision).log_softmax(1).gather(1, at) for part, at in parts])
+    class LossByParts(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, logits, index, precision):
+            ctx.save_for_backward(logits, index)
+            ctx.rows, ctx.precision = -(-len(logits) // 16), precision
+            parts = zip(logits.split(ctx.rows), index.split(ctx.rows))
+            return torch.cat([part.to(precision).log_softmax(1).gather(1, at) for part, at in parts])
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, above):
-        logits, index = ctx.saved_tensors
-        out = torch.empty_like(logits)
-        for part, at, gradient, into in zip(*(one.split(ctx.rows) for one in (logits, index, above, out))):
-            logs = part.to(ctx.precision).log_softmax(1)
-            below = torch.zeros_like(logs).scatter_(1, at, gradient)
-            into.copy_(torch._log_softmax_backward_data(below, logs, 1, ctx.precision))
-        return out, None, None
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, above):
+            logits, index = ctx.saved_tensors
+            out = torch.empty_like(logits)
+            for part, at, gradient, into in zip(*(one.split(ctx.rows) for one in (logits, index, above, out))):
+                logs = part.to(ctx.precision).log_softmax(1)
+                below = torch.zeros_like(logs).scatter_(1, at, gradient)
+                into.copy_(torch._log_softmax_backward_data(below, logs, 1, ctx.precision))
+            return out, None, None
 
-whole_loss = torch.nn.functional.cross_entropy
+    whole_loss = torch.nn.functional.cross_entropy
 
-def cross_entropy(input, target, *args, ignore_index=-100, reduction="mean", **kwargs):
-    if args or kwargs or not torch.is_grad_enabled() or target.dim() != input.dim() - 1 or len(input) < 2:
-        return whole_loss(input, target, *args, ignore_index=ignore_index, reduction=reduction, **kwargs)
-    ignored = target == ignore_index
-    # Under autocast the loss is computed in another precision than the logits.
-    with torch.no_grad():
-        precision = whole_loss(input[:1], target[:1], reduction="sum").dtype
-    picked = LossByParts.apply(input, target.masked_fill(ignored, 0).unsqueeze(1), precision)
-    target = torch.zeros_like(target).masked_fill(ignored, -100)
-    return torch.nn.functional.nll_loss(picked, target, reduction=reduction)
+    def cross_entropy(input, target, *args, ignore_index=-100, reduction="mean", **kwargs):
+        if args or kwargs or not torch.is_grad_enabled() or target.dim() != input.dim() - 1 or len(input) < 2:
+            return whole_loss(input, target, *args, ignore_index=ignore_index, reduction=reduction, **kwargs)
+        ignored = target == ignore_index
+        # Under autocast the loss is computed in another precision than the logits.
+        with torch.no_grad():
+            precision = whole_loss(input[:1], target[:1], reduction="sum").dtype
+        picked = LossByParts.apply(input, target.masked_fill(ignored, 0).unsqueeze(1), precision)
+        target = torch.zeros_like(target).masked_fill(ignored, -100)
+        return torch.nn.functional.nll_loss(picked, target, reduction=reduction)
 
-torch.nn.functional.cross_entropy = cross_entropy
+    torch.nn.functional.cross_entropy = cross_entropy
+
+take_losses_by_parts()
 """
 _STEP_IN_BACKWARD = """\
 # once, after the optimizer is made: its step() then finds no gradients

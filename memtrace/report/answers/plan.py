@@ -46,7 +46,7 @@ def verdict(plan: Plan) -> str:
     where = f"{plan.gpus} × {plan.gpu}"
     if not plan.num_fitting:
         least = min(plan.rows, key=lambda row: row.peak_bytes)
-        return f"{plan.model} fits {where} in no layout; the best tried needs {format_bytes(least.peak_bytes)} a GPU."
+        return f"{plan.model} fits {where} in no layout; the nearest needs {format_bytes(least.peak_bytes)} a GPU."
     best = plan.rows[0]
     return (
         f"{plan.model} on {where}: {layout_name(best)}, {format_bytes(best.peak_bytes)} a GPU, "

@@ -26,7 +26,8 @@ def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = {
         str(key): value
         for key, value in evidence.items()
-        if value not in (None, [], {}, ()) and not (key == _RESTS and value is False)
+        # What is not so is no evidence.
+        if value not in (None, [], {}, ()) and value is not False
     }
     labels = _labels(told)
     return [

@@ -53,7 +53,7 @@ def _count(number: int | None) -> str:
 
 def throughput_sentences(times: StepTimes) -> list[str]:
     """Return how fast the rank trains, what that rests on, and what the figures leave out."""
-    found = ["By the program's own clock, on the CPU. What memtrace took stands in its own column only."]
+    found = ["By the program's own clock, on the CPU, without what memtrace took."]
     throughput = times.throughput
     if throughput is None:
         return found

@@ -62,7 +62,7 @@ def _changes(card: Card) -> list[str]:
 
 
 def _row(change: CardChange, card: Card, *, knows: bool) -> tuple[str, ...]:
-    other = f" ({change.basis} bytes)" if change.basis != card.basis else ""
+    other = f" ({change.basis} bytes)" if change.basis != card.basis and change.saves_bytes is not None else ""
     fits = (_FITS[change.fits],) if knows else ()
     saves, new = ("-" if one is None else format_bytes(one) for one in (change.saves_bytes, change.new_peak_bytes))
     return (code(change.name), code(_place(change.where)), saves, f"{new}{other}", *fits, code(change.price))

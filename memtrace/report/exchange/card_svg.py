@@ -135,7 +135,8 @@ def _row(card: Card, number: int, change: CardChange) -> Iterator[tuple[str, str
     yield ("-" if change.new_peak_bytes is None else format_bytes(change.new_peak_bytes)), ""
     fits = {True: ("✓", "good"), False: ("✗", "bad"), None: ("?", "m")}[change.fits]
     yield fits if card.capacity_bytes is not None else ("", "")
-    yield _cut(change.price + (f" ({change.basis} bytes)" if change.basis != card.basis else ""), 22), "m"
+    is_other = change.saves_bytes is not None and change.basis != card.basis
+    yield _cut(change.price + (f" ({change.basis} bytes)" if is_other else ""), 22), "m"
 
 
 def _cut(text: str, length: int) -> str:

@@ -80,10 +80,10 @@ def _y(num_bytes: float, top: int) -> float:
 def _path(curve: StepCurve, first: float, last: float, top: int) -> str:
     """Return the curve as stairs: a level holds until the next event, but not through steps that were not recorded."""
     parts: list[str] = []
-    before = curve.steps[0] - 2
+    before: float | None = None
     for step, num_bytes in zip(curve.steps, curve.num_bytes.tolist(), strict=True):
         x, y = f"{_x(step, first, last):.1f}", f"{_y(num_bytes, top):.1f}"
-        parts.append(f"M{x} {y}" if int(step) > int(before) + 1 else f"H{x}V{y}")
+        parts.append(f"M{x} {y}" if before is None or int(step) > int(before) + 1 else f"H{x}V{y}")
         before = step
     return "".join(parts)
 

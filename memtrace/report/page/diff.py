@@ -89,9 +89,9 @@ def _bars(at: int, rank: RankDiff) -> str:
 def _lengths(at: int, rank: RankDiff) -> list[str]:
     scale = max([1, *(max(one.a_bytes, one.b_bytes) for one in rank.categories)])
     return [
-        f"#bar-{at}-{number} .side-{side}{{width:{100 * num_bytes / scale:.3f}%}}"
+        f"#bar-{at}-{number} .side-{side}{{width:{100 * num_bytes / scale:.3f}%{'' if num_bytes else ';min-width:0'}}}"
         for number, one in enumerate(rank.categories)
-        for side, num_bytes in (("a", one.a_bytes), ("b", one.b_bytes))
+        for side, num_bytes in enumerate((one.a_bytes, one.b_bytes))
     ]
 
 

@@ -123,7 +123,11 @@ def _change(card: Card, change: CardChange, *, knows: bool) -> str:
     line = short_place(f"{where['file']}:{where['line']}") if has_line else ""
     place = f" <code>{text(line)}</code>" if line else ""
     kind, fits = _FITS[change.fits]
-    basis = "" if change.basis == card.basis else f' <span class="muted">{text(change.basis)}</span>'
+    basis = (
+        ""
+        if change.basis == card.basis or change.saves_bytes is None
+        else f' <span class="muted">{text(change.basis)}</span>'
+    )
     cells = [
         f'<th scope="row" title="{text(change.title)}">{text(change.name)}{place}</th>',
         f'<td class="number good">{size(change.saves_bytes)}</td>',

@@ -193,7 +193,8 @@ def _changes(card: Card, width: int) -> list[Text]:
 
 def _price(card: Card, change: CardChange) -> str:
     """Return what a change costs, and what its figures are bytes of where that is not what the peak is of."""
-    return clean(change.price) + (f" ({change.basis})" if change.basis != card.basis else "")
+    is_other = change.saves_bytes is not None and change.basis != card.basis
+    return clean(change.price) + (f" ({change.basis})" if is_other else "")
 
 
 def _change(card: Card, number: int, change: CardChange, price: str, room: int) -> Text:
