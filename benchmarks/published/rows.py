@@ -112,6 +112,10 @@ def bloom(folder: Path) -> Iterator[PublishedRun]:
         )
 
 
+VIRTUAL_STAGES = {"llama-3-70b": 5}
+"""Stages a rank in NVIDIA's recipes for H100, which its tables leave out: NeMo `llama3_70b`, virtual pipeline size."""
+
+
 def dgxc(folder: Path) -> Iterator[PublishedRun]:
     """Yield NVIDIA's collection: NeMo on H100, BF16 and FP8."""
     for row in _rows(folder / "dgxc_h100.csv"):
@@ -120,6 +124,7 @@ def dgxc(folder: Path) -> Iterator[PublishedRun]:
         number = int(row["gbs"]) // (int(row["mbs"]) * layout["dp"])
         cells = cells | layout | {"gpu": "h100-80gb", "sequence": row["seq"], "micro_batch": row["mbs"]}
         cells |= {"accumulation": number, "zero": 1, "framework": "megatron", "precision": f"{row['precision']}-mixed"}
+        cells |= {"virtual_stages": VIRTUAL_STAGES.get(row["model"], 1)}
         yield PublishedRun(
             dataset=f"H100 collection {row['precision'].upper()}",
             group=row["name"],
