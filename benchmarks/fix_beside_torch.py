@@ -1,8 +1,8 @@
 """`memtrace fix` beside torch's `activation_memory_budget`: peak and slowdown of one model under both.
 
-python benchmarks/fix_beside_torch.py [--results FILE]: the compiled program is recorded for each budget of torch, and
-the plain one is made to fit in as many bytes. Both run on the CPU; time is that of the processor, against the compiled
-program with its whole budget, and against the plain program.
+python benchmarks/fix_beside_torch.py [BUDGET …] [--results FILE]: the compiled program is recorded for each budget of
+torch, and the plain one is made to fit in as many bytes. Both run on the CPU; time is that of the processor, against
+the compiled program with its first budget, and against the plain program.
 """
 
 from __future__ import annotations
@@ -62,13 +62,16 @@ def row_of(budget: float, peak: int, slowdown: float, found: dict) -> str:
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "budgets", nargs="*", type=float, default=BUDGETS, help="The first is what time is held against."
+    )
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     heads = ["budget of torch", "its peak", "its time", "fix in as many bytes", "its peak", "its time"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     whole = None
     with tempfile.TemporaryDirectory() as folder:
-        for budget in BUDGETS:
+        for budget in args.budgets:
             peak, seconds = compiled(budget, Path(folder))
             whole = whole or seconds
             lines.append(row_of(budget, peak, seconds / whole - 1, fixed(peak, Path(folder))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from time import time_ns
 from typing import Any
@@ -23,7 +24,7 @@ from memtrace.hooks.torch_side.attach import Attachments
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.symbolic import symbolic_check
 from memtrace.hooks.torch_side.yield_to_program import Yielding
-from memtrace.hooks.workers import tell_of_training
+from memtrace.hooks.workers import tell_of_training, when_thread_ends
 from memtrace.schema.names import Source
 from memtrace.schema.options import RecordOptions
 
@@ -99,6 +100,7 @@ class Recorder:
         self._attachments = Attachments(torch, self._guard, self._loop, yielding)
         self._uninstall_crash = _nothing
         self._changed: Any = None
+        self._thread_end: Any = None
         if options.survey is not None or options.changes is not None:
             # Only here: like a prediction, it changes the program.
             from memtrace.hooks.changes.change import Changed
@@ -125,6 +127,8 @@ class Recorder:
             self._loop.on_window = self._on_window
             self._sources.start(frames=self._options.early_stacks)
             self._writer.flush()
+        if threading.current_thread() is not threading.main_thread():
+            self._thread_end = when_thread_ends(self.finish)
         end_thread_before_forks(self._torch)
         _watch_forks(self)
 

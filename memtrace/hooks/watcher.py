@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from memtrace.schema.options import RecordOptions
@@ -43,6 +44,10 @@ def start(options_json: str) -> None:
     options = RecordOptions.from_json(options_json)
     if role == WORKER:
         _install_once_it_trains(options)
+    elif threading.current_thread() is not threading.main_thread() and not options.applies_only:
+        from memtrace.hooks.workers import record_thread_that_trains
+
+        record_thread_that_trains(lambda: _install(options))
     else:
         _install(options)
 

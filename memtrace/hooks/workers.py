@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -29,11 +30,51 @@ def record_once_it_trains(install: Callable[[], None], end: Callable[[], None]) 
     optimizer = getattr(sys.modules.get("torch.optim.optimizer"), "Optimizer", None)
     autograd = sys.modules.get("torch.autograd")
     rank_functions = sys.modules.get("torch.multiprocessing.spawn")
-    waiting = _Waiting(install, end)
+    waiting = _Waiting(install, end, _is_in_function_of_worker)
     waiting.for_call(optimizer, "__init__")
     waiting.for_call(autograd, "backward")
     # A rank of torch's own `spawn` is recorded from its start. Children find its wrapper by its name.
     waiting.for_call(rank_functions, "_wrap")
+
+
+def record_thread_that_trains(install: Callable[[], None]) -> None:
+    """Wait for the first sign of training in whichever thread, and call `install` there.
+
+    Where torch is imported by another thread than the main one, as ahead of its use, that thread may end, or idle on
+    until the process does, and a profiler that was started on it would end the process in a segmentation fault.
+    """
+    _settle_profiler()
+    waiting = _Waiting(install, None, lambda: True)
+    waiting.for_call(getattr(sys.modules.get("torch.optim.optimizer"), "Optimizer", None), "__init__")
+    waiting.for_call(sys.modules.get("torch.autograd"), "backward")
+
+
+def _settle_profiler() -> None:
+    """Let the profiler's library begin on the thread that imported torch, or it complains on stderr of another."""
+    from memtrace.hooks.sources.cpu_profiler import CpuSource
+
+    try:
+        CpuSource(sys.modules["torch"], stacks="none", profile=False, warn=lambda _slug, _message: None)
+    except (AttributeError, TypeError, RuntimeError):
+        # The recorder says so, if it comes to that.
+        return
+
+
+def when_thread_ends(call: Callable[[], None]) -> Any:
+    """Let the calling thread call a function when it ends; what is returned must be kept until then."""
+    kept = threading.local()
+    kept.end = _End(call)
+    return kept
+
+
+class _End:
+    """What a thread drops when it ends."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def __del__(self) -> None:
+        self._call()
 
 
 def tell_of_training(torch: Any, parts_dir: str) -> None:
@@ -60,13 +101,16 @@ def tell_of_training(torch: Any, parts_dir: str) -> None:
 class _Waiting:
     """What was hung onto torch to see training begin."""
 
-    def __init__(self, install: Callable[[], None], end: Callable[[], None]) -> None:
+    def __init__(
+        self, install: Callable[[], None], end: Callable[[], None] | None, is_time: Callable[[], bool]
+    ) -> None:
         self._install = install
         self._end = end
+        self._is_time = is_time
         self._patches = Patches()
 
     def for_call(self, owner: Any, name: str) -> None:
-        """Take a call of this function, while a worker's own function runs, for training."""
+        """Take a call of this function, once it is time, for training."""
         original = None if owner is None else getattr(owner, name, None)
         if original is None:
             return
@@ -74,7 +118,7 @@ class _Waiting:
         @functools.wraps(original)
         def first(*args: Any, **kwargs: Any) -> Any:
             following = original
-            if _is_in_function_of_worker():
+            if self._is_time():
                 is_ours = vars(owner).get(name) is first
                 self._begin()
                 # What the recorder has put in its place by now, unless a wrapper of the program's stands in between.
@@ -96,7 +140,8 @@ class _Waiting:
             return
         try:
             install()
-            _when_function_has_ended(self._end)
+            if self._end is not None:
+                _when_function_has_ended(self._end)
         except Exception as error:
             if sys.stderr is not None:
                 print(f"memtrace: not recorded: {type(error).__name__}: {error}", file=sys.stderr)

@@ -139,6 +139,25 @@ def autocast_around_the_loop(torch: Any, healthy: bool) -> None:
 
 
 @fault
+def autocast_around_each_epoch(torch: Any, healthy: bool) -> None:
+    """Autocast is entered once an epoch, around all its steps, and the second epoch is not recorded from its start."""
+    import contextlib
+
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    cast = functools.partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    for _ in range(2):
+        with contextlib.nullcontext() if healthy else cast():
+            for _ in range(5):
+                with cast() if healthy else contextlib.nullcontext():
+                    loss = model(torch.randn(4, WIDTH)).square().mean()
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                del loss
+
+
+@fault
 def checkpointing_off_after_evaluation(torch: Any, healthy: bool) -> None:
     """Layers are checkpointed in training mode only, and nobody calls train() after the evaluation."""
     from torch.utils.checkpoint import checkpoint

@@ -20,6 +20,7 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "base_not_frozen": ("unstepped-gradients", ".backward()", 0.15),
     "log_probabilities_of_all_words": ("large-logits", "log_softmax(-1).gather(", 0.1),
     "autocast_around_the_loop": ("autocast-copies", "loss = model(", 0.1),
+    "autocast_around_each_epoch": ("autocast-copies", "loss = model(", 0.1),
     "checkpointing_off_after_evaluation": ("recomputation-off", "checkpoint(block", 0.02),
     # A gradient that is added to has its new part beside it for a moment.
     "one_backward": ("one-backward", "model(torch.randn(128, WIDTH))", None),

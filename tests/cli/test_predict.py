@@ -26,7 +26,7 @@ COMMAND = ("--", "python", "train.py")
 BYTES = {"low_bytes", "predicted_bytes", "high_bytes"}
 OF_A_GPU = {
     "gpu", "capability", "memory_bytes", "ran_as", "fits", "is_close", "capacity_bytes", "peak_allocated_bytes",
-    "max_reserved_bytes", "context_bytes", "headroom_bytes", "failed", "interval",
+    "max_reserved_bytes", "context_bytes", "headroom_bytes", "failed", "interval", "num_alloc_retries",
 }  # fmt: skip
 OF_THE_RUN = {
     "format", "version", "command", "trace", "torch", "engine", "engine_reason",

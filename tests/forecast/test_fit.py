@@ -302,7 +302,7 @@ def test_skipped_and_later_steps_do_not_count_and_the_fullest_rank_does() -> Non
     found = measure(both, 3)
     assert found is not None
     assert found.peak_bytes == 400
-    assert num_steps_of(both) == 4
+    assert num_steps_of(both.ranks) == 4
     assert measure(report(two), 4) is None
 
 

@@ -84,6 +84,21 @@ def test_what_they_leave_is_found_by_computing_again() -> None:
     assert best.changes.recompute
 
 
+@pytest.mark.parametrize(("slower", "is_tried"), [(0.005, False), (0.5, True)])
+def test_computing_again_is_tried_where_it_promises_to_be_quicker(slower: float, is_tried: bool) -> None:
+    class Slow(Program):
+        def run(self, changes: Changes) -> Run:
+            found = super().run(changes)
+            step_s = (found.needs.step_s or 1.0) + slower * changes.chunk_loss
+            return replace(found, needs=replace(found.needs, step_s=step_s))
+
+    program = Slow(needed() - 2048 * KIB, keep=frozenset({"optimizer", "precision"}))
+    best = program.find().best
+    assert any(one.recompute for one in program.ran) is is_tried
+    assert best is not None
+    assert best.changes.chunk_loss is not is_tried
+
+
 def test_nothing_is_run_twice() -> None:
     for less in range(0, 5 * 1024 * KIB, 500 * KIB):
         program = Program(needed(less=2) - less)

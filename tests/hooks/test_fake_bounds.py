@@ -161,3 +161,24 @@ def test_a_plain_index_assumes_nothing(fake: Fake) -> None:
     assert shapes(out) == [((2, COLUMNS), torch.int64)]
     assert fake.memory.kind_of(out) == CUDA
     assert fake.notes() == []
+
+
+def test_an_operator_of_a_library_that_leaves_its_size_to_the_data_ends_the_program(fake: Fake) -> None:
+    @torch.library.custom_op("memtrace_tests::found", mutates_args=())
+    def found(one: torch.Tensor) -> torch.Tensor:
+        return one[one > 0]
+
+    @found.register_fake
+    def _(one: torch.Tensor) -> torch.Tensor:
+        return one.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+    with pytest.raises(SystemExit):
+        fake.run(found, torch.ones(ROWS))
+    assert [slug for slug, message in fake.said if "memtrace_tests::found" in message] == [REFUSED]
+
+
+def test_of_boxes_that_overlap_all_may_stay(fake: Fake) -> None:
+    ops = pytest.importorskip("torchvision.ops")
+    kept = fake.run(lambda boxes: ops.nms(boxes, boxes[:, 0], 0.5), torch.ones(ROWS, 4))
+    assert shapes(kept) == [((ROWS,), torch.int64)]
+    assert [slug for slug, _ in fake.notes()] == [BOUND]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.process.predicted_programs import notes, predict
+from tests.process.predicted_programs import notes, predict, predicted_rank
 
 STEP = """
 model = nn.Linear(64, 64).cuda()
@@ -245,6 +245,12 @@ for length in range(1000):
         break
 assert length == 5
 
+# What is allocated while the program's own profiler runs counts as ever
+with torch.profiler.profile(schedule=torch.profiler.schedule(wait=0, warmup=1, active=1)) as profiler:
+    for step in range(3):
+        torch.empty(512 << 20, dtype=torch.uint8, device="cuda")
+        profiler.step()
+
 # Batch norm over all ranks
 dist.init_process_group("nccl")
 model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))).cuda()
@@ -254,6 +260,7 @@ nn.parallel.DistributedDataParallel(model)(torch.ones(2, 3, 8, 8).cuda()).sum().
 
 def test_threads_sequences_and_ranks(tmp_path: Path) -> None:
     predict(tmp_path, SEQUENCES + STEP, "--engine", "meta", "--gpu", "24GiB", "--world-size", "2")
+    assert predicted_rank(tmp_path).header["prediction"]["allocated"]["predicted_bytes"] > 512 << 20
 
 
 def test_a_sparse_tensor_is_refused_in_words(tmp_path: Path) -> None:

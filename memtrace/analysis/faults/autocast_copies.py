@@ -82,12 +82,27 @@ def _copies(case: Case) -> IntArray:
     return np.array(sorted(rows) if enough else [], np.int64)
 
 
+def _of_later_stretches(case: Case, copies: Counter[int]) -> IntArray:
+    """Return what later stretches of the recording begin with and has the sizes of the copies, as many of each.
+
+    An autocast that is entered anew, for each epoch, makes others.
+    """
+    lifetimes = case.lifetimes
+    free = lifetimes.is_initial & (case.history.attribution.owner_row == NULL)
+    found: list[int] = []
+    for epoch in case.history.moments.epochs[1:]:
+        first = np.flatnonzero(free & (lifetimes.start == epoch.start))
+        for size, number in copies.items():
+            found += first[lifetimes.size_bytes[first] == size][:number].tolist()
+    return np.array(found, np.int64)
+
+
 def _beyond_their_use(case: Case, rows: IntArray) -> list[Cut]:
     """Return the copies from when a backward has made the gradient of their weight to the next forward."""
     phases, rank, moments = case.history.rank.table("phases"), case.history.rank, case.history.moments
     forwards = np.sort(moments.at_times(phases["start_ns"][phases["phase"] == rank.string_id(Phase.FORWARD.value)]))
     gradients = np.flatnonzero(case.is_category(Category.GRADIENT) & case.in_phase(Phase.BACKWARD))
-    sizes = case.lifetimes.size_bytes
+    lifetimes, sizes = case.lifetimes, case.lifetimes.size_bytes
     copies = Counter(sizes[rows].tolist())
     starts, ends, num_bytes = [], [], []
     met: Counter[tuple[int, int]] = Counter()
@@ -102,6 +117,9 @@ def _beyond_their_use(case: Case, rows: IntArray) -> list[Cut]:
     there = np.zeros(len(case.level), np.int64)
     for cut in cuts_over_gaps(case, rows):
         there += running_level(cut.start, cut.end, cut.size_bytes, len(there))
+    later = _of_later_stretches(case, copies)
+    again = running_level(lifetimes.start[later], lifetimes.in_use_end[later], sizes[later], len(there))
+    there = np.maximum(there, again)
     # No more than is known, or not known otherwise, to be there.
     enough = np.array([there[start] >= sizes[rows].sum() for start in starts], np.bool_)
     columns = [np.array(column, np.int64)[enough] for column in (starts, ends, num_bytes)]

@@ -99,10 +99,12 @@ class _Search:
         self.plain = self.run(Changes())
         self._note(Changes(), self.plain, None)
         if not self.plain.needs.fits:
-            base = self._free(Changes(), self.plain)
-            base = self._little(*base)
+            free = self._free(Changes(), self.plain)
+            base = self._little(*free)
             if not self._has_fit:
                 self._recompute(*base)
+            if base[0] != free[0]:
+                self._recompute_if_cheaper(*free)
             for change in self._last_resorts():
                 if self._has_fit:
                     break
@@ -204,8 +206,7 @@ class _Search:
     def _recompute(self, start: Changes, found: Run) -> None:
         """Choose modules to compute again until a choice holds, and then one that is as cheap as can be."""
         model = self._model(found, start)
-        # What the allocator needs beside the bytes of the level; how much of it is lost in fragments a run will say.
-        aim = int(self.question.target_bytes * model.peak_bytes / max(found.needs.peak_bytes, model.peak_bytes, 1))
+        aim = self._aim(model, found)
         low: int | None = None
         high: int | None = None
         seen: set[tuple[str, ...]] = set()
@@ -242,6 +243,20 @@ class _Search:
                 aim = max(choice.peak_bytes - over, (low or 0) + 1) if low is None else (low + aim) // 2
             if low is not None and high is not None and high - low < self.question.target_bytes // 200:
                 break
+
+    def _recompute_if_cheaper(self, start: Changes, found: Run) -> None:
+        """Where what costs little costs more than computing again alone would: try that too."""
+        slowdowns = [one.slowdown for one in self.rungs if one.needs.fits and one.slowdown is not None]
+        if not slowdowns or min(slowdowns) <= _PART:
+            return
+        model = self._model(found, start)
+        choice = cheapest(model, self._aim(model, found))
+        if choice is not None and model.step_s and choice.cost_s / model.step_s < min(slowdowns) - _PART:
+            self._recompute(start, found)
+
+    def _aim(self, model: StepModel, found: Run) -> int:
+        """Return the target of the model's level; how much of it the allocator loses in fragments a run will say."""
+        return int(self.question.target_bytes * model.peak_bytes / max(found.needs.peak_bytes, model.peak_bytes, 1))
 
     def _model(self, found: Run, changes: Changes) -> StepModel:
         model = build_step_model(

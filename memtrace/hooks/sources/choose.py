@@ -42,6 +42,8 @@ class Sources:
         self._most_in_a_step = 0
         self._cpu_levels: dict[str, Any] = {}
         self._marks = HighWaterMarks()
+        self.is_predicted = options.predict is not None
+        """Whether the run is a prediction: its events come from a device that is not there."""
         self.profiler_suspended = False
         """Whether the program's own profiler runs now."""
         self.history_suspended = False
@@ -302,7 +304,7 @@ class Sources:
 
     def history_module(self) -> Any:
         """Return the module that holds the memory history which the program might call itself, if there is one."""
-        if self._options.predict is not None:
+        if self.is_predicted:
             # The program's own calls do nothing in a prediction, whose history it all hangs on.
             return None
         return getattr(self._torch, self._kind).memory if self._kind and self._history else None

@@ -23,6 +23,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import lru_cache
+from types import FrameType
 from typing import Any
 
 from memtrace.hooks.parts.as_imported import system
@@ -56,6 +58,8 @@ class CpuSource:
         self.has_frames = stacks != "none"
         """Whether Python frames were asked for, and can be recorded as far as is known."""
         self._thread: int | None = None
+        self._own_hook: Any = None
+        """What Python says of its profile hook while only ours is there."""
         self.frames = False
         """Whether it was last started with Python frames."""
         self._own_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -101,6 +105,7 @@ class CpuSource:
             is_watched = sys.getprofile() is not None or self._num_modes() > 0
             self.frames = frames and self._may_have_frames() and not is_watched
             self._enable(with_frames=self.frames)
+            self._own_hook = sys.getprofile()
             self._thread = threading.get_ident()
 
     def stop(self) -> EventBatch:
@@ -108,8 +113,11 @@ class CpuSource:
         batch = EventBatch(SOURCE)
         if self.running and self.can_switch:
             self._thread = None
+            hook = sys.getprofile()
             with self._log.quiet(), self._kineto_log.quiet():
                 result = self._muffled.call(self._engine._disable_profiler)
+            if hook is not self._own_hook:
+                _put_back(hook)
             # Objects of the tree are made by the million here, and none is part of a cycle.
             with paused_gc():
                 self._walk(result, batch)
@@ -120,8 +128,13 @@ class CpuSource:
         """Whether frames may be recorded: not once the program has wrapped how torch calls modules or optimizers.
 
         From the frame of each such call the tracer reads the variable `self` without looking whether it is there, and
-        takes it for a module: a wrapper's frame ends the process.
+        takes it for a module: a wrapper's frame ends the process. So does a file's name that is not UTF-8.
         """
+        if self.has_frames and not _all_can_be_named():
+            self.has_frames = False
+            self._warn(
+                "names-not-unicode", "the program lies in a folder whose name is not UTF-8: stacks are not recorded"
+            )
         if self.has_frames and not all(_is_function_of_torch(*one) for one in self._traced):
             self.has_frames = False
             self._warn("calls-wrapped", "the program wraps the calls of torch's modules: stacks are not recorded")
@@ -175,6 +188,34 @@ class CpuSource:
         self._kineto_log.prepare(self._engine, config, self._prepared)
         with self._kineto_log.quiet():
             self._engine._enable_profiler(config, activities, scopes)
+
+
+def _put_back(hook: Any) -> None:
+    """Give Python the profile hook again that the program has set meanwhile: torch takes away whichever is there."""
+    if callable(hook):
+        sys.setprofile(hook)
+    elif hasattr(hook, "enable"):
+        # One of cProfile, which is known to Python's C side alone.
+        hook.enable()
+
+
+def _all_can_be_named() -> bool:
+    """Whether the files of the calls that run, and the folders that modules come from, have names that are UTF-8."""
+    frame: FrameType | None = sys._getframe()
+    names = [*sys.path, *sys.argv[:1]]
+    while frame is not None:
+        names.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    return all(_is_utf_8(name) for name in names if isinstance(name, str))
+
+
+@lru_cache(maxsize=4096)
+def _is_utf_8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_function_of_torch(owner: Any, name: str) -> bool:

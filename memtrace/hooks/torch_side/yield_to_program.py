@@ -22,7 +22,8 @@ class Yielding:
 
     def before_profiler(self, *_args: Any, **_kwargs: Any) -> None:
         """The program starts a profiler: two at once would silently empty the outer one."""
-        if self._sources.profiler_suspended:
+        if self._sources.profiler_suspended or self._sources.is_predicted:
+            # What a prediction records is not the profiler's.
             return
         if self._sources.uses_profiler():
             self._window.drain("profiler", resume=False)

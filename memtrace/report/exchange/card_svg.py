@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-import unicodedata
 from collections.abc import Iterator
 
 from memtrace.analysis.results.card import Card, CardChange
@@ -15,6 +14,7 @@ from memtrace.printable import in_page
 from memtrace.report.drawing.card_bar import Stretch, capacity_cell, cells, stretches
 from memtrace.report.drawing.markup import escaped_text
 from memtrace.report.drawing.palette import category_ink
+from memtrace.report.drawing.widths import columns, whole_parts
 from memtrace.schema.frames import short_place
 from memtrace.units import format_bytes
 
@@ -61,7 +61,12 @@ def card_svg(card: Card) -> str:
         drawing.text(_MARGIN, _cut(card.limits, _TEXT_COLUMNS + 14), down=_LINE + 6)
         _draw_changes(drawing, card)
     if card.not_seen is not None:
-        drawing.text(_MARGIN, _cut(f"Not seen: {card.not_seen}", _TEXT_COLUMNS + 14), kind="m", down=_LINE)
+        drawing.text(
+            _MARGIN,
+            _cut(whole_parts(f"Not seen: {card.not_seen}", _TEXT_COLUMNS + 14), _TEXT_COLUMNS + 14),
+            kind="m",
+            down=_LINE,
+        )
     if card.next_command is not None:
         drawing.text(_MARGIN, _cut(f"$ {card.next_command}", _TEXT_COLUMNS + 10), kind="c", down=_LINE)
     height = drawing.y + 4
@@ -97,7 +102,7 @@ def _draw_bar(drawing: _Drawing, card: Card) -> None:
     x = _MARGIN
     for one in found:
         label = _cut(f"{format_bytes(one.num_bytes)} {one.label}", _TEXT_COLUMNS)
-        width = 22 + 7 * _columns(label) + 14
+        width = 22 + 7 * columns(label) + 14
         if x + width > WIDTH - _MARGIN and x > _MARGIN:
             x, drawing.y = _MARGIN, drawing.y + _LINE - 2
         drawing.box(x, drawing.y - 11, 12, 12, _fill(one))
@@ -147,13 +152,8 @@ def _cut(text: str, length: int) -> str:
     """
     # Escapes are longer than what they stand for.
     text = in_page(text)
-    if _columns(text) <= length:
+    if columns(text) <= length:
         return text
-    ends = itertools.accumulate(map(_columns, text))
+    ends = itertools.accumulate(map(columns, text))
     kept = sum(1 for _ in itertools.takewhile(lambda end: end < length, ends))
     return f"{text[:kept].rstrip()}…"
-
-
-def _columns(text: str) -> int:
-    """Return how wide a text is: letters of East Asia are two columns."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

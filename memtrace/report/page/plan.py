@@ -50,7 +50,8 @@ def _chart() -> str:
     )
     body = (
         f'<div class="filters">{filters}<span class="count" id="count"></span></div>'
-        f'<svg id="chart" viewBox="{_VIEW}" role="img" aria-label="Layouts by memory and throughput"></svg>'
+        f'<div class="scroll"><svg id="chart" viewBox="{_VIEW}" role="img" '
+        'aria-label="Layouts by memory and throughput"></svg></div>'
         '<div class="scale"><span>utilisation (MFU) 0 %</span><svg id="ramp" viewBox="0 0 160 10"></svg>'
         '<span id="ramp-end"></span>'
         "<span>· larger is faster · dashed: capacity · line: nothing beats these</span></div>"

@@ -108,6 +108,12 @@ def _table(trend: Trend) -> str:
     rows = []
     for at, run in enumerate(trend.runs, 1):
         name, when, _, change, *_rest = cells(run)
-        figures = (size(run.peak_bytes), text(change), size(run.steady_bytes), size(run.reserved_bytes))
+        # As every page writes what there is none of.
+        figures = (
+            size(run.peak_bytes),
+            "–" if run.change_bytes is None else text(change),
+            size(run.steady_bytes),
+            size(run.reserved_bytes),
+        )
         rows.append([str(at), text(name), text(when), *figures, text(remark(run))])
     return table(heads, rows, number_columns=range(3, 7))

@@ -19,6 +19,7 @@ from memtrace.analysis.results.card import Card, CardChange
 from memtrace.printable import clean
 from memtrace.report.drawing.card_bar import Stretch, capacity_cell, cells, stretches
 from memtrace.report.drawing.palette import category_ink
+from memtrace.report.drawing.widths import whole_parts
 from memtrace.report.terminal.cells import DASH, percent
 from memtrace.report.terminal.console import print_to, terminal_width
 from memtrace.schema.frames import short_place
@@ -65,7 +66,9 @@ def card_lines(card: Card, *, width: int = WIDTH) -> list[Text]:
         ]
         lines += [*limits, *changes]
     if card.not_seen is not None:
-        lines.append(_labelled("not seen", Text(_whole_parts(clean(card.not_seen), width - _LABEL_WIDTH), style="dim")))
+        lines.append(
+            _labelled("not seen", Text(whole_parts(clean(card.not_seen), width - _LABEL_WIDTH, cell_len), style="dim"))
+        )
     if card.next_command is not None:
         lines.append(_labelled("next", Text(clean(card.next_command))))
     for line in lines:
@@ -97,15 +100,6 @@ def _labelled(label: str, body: Text) -> Text:
     return Text(f"{label:<{_LABEL_WIDTH}}", style="dim").append_text(body)
 
 
-def _whole_parts(words: str, room: int) -> str:
-    """Return a list in words as far as there is room: parts of it are left out whole, and none is cut in two."""
-    parts = words.split(", ")
-    while len(parts) > 1 and cell_len(", ".join(parts)) > room - (0 if len(parts) == words.count(", ") + 1 else 3):
-        parts.pop()
-    shown = ", ".join(parts)
-    return shown if shown == words else f"{shown}, …"
-
-
 def _limits(sentence: str, width: int, *, num_lines: int) -> list[Text]:
     """Return what limits a run in so many lines; where they are too few, without the end of the sentence."""
     room, words = width - _LABEL_WIDTH, clean(sentence)
@@ -130,7 +124,7 @@ def _peak(card: Card, room: int) -> Text:
     when = ", ".join(part for part in (step, card.phase, card.module) if part)
     who = "" if card.rank is None else f"rank {card.rank}, "
     place = clean(f"{who}{card.device}{': ' if when else ''}{when}")
-    return text.append(_whole_parts(place, room - text.cell_len), style="not bold dim")
+    return text.append(whole_parts(place, room - text.cell_len, cell_len), style="not bold dim")
 
 
 def _bar(card: Card, width: int, *, num_names: int) -> list[Text]:

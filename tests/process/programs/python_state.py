@@ -85,6 +85,13 @@ with torch.autograd.profiler.emit_itt(enabled=False), torch.autograd.set_multith
 calls = cProfile.Profile(); calls.runcall(train, 2)
 print({name: stats[0] for (file, _, name), stats in pstats.Stats(calls).stats.items() if file == __file__})
 train(2)
+calls = cProfile.Profile()
+handle = model.register_forward_hook(lambda *_: calls.enable())
+train(1); handle.remove(); train(2); calls.disable()
+print({name: stats[0] for (file, _, name), stats in pstats.Stats(calls).stats.items() if file == __file__})
+def hook(frame, event, arg): pass
+handle = model.register_forward_hook(lambda *_: sys.setprofile(hook))
+train(1); handle.remove(); train(2); print(sys.getprofile() is hook); sys.setprofile(None)
 """
 WARNINGS = """
 import logging, warnings

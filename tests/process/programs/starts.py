@@ -7,7 +7,31 @@ from tests.process.programs.row import Row
 
 LOOK = "import os\nprint(sys.argv, sys.flags, sys.warnoptions, __name__, os.getcwd())\n"
 PACKAGE = {"pkg/__init__.py": "", "pkg/__main__.py": f"{TRAIN}\nprint(sys.argv[1:], __package__)\ntrain(2)"}
+BY_ANOTHER_THREAD = """
+import threading
+loaded = threading.Event()
+
+def load():
+    import torch
+    loaded.set()
+    if stays:
+        threading.Event().wait()
+
+threading.Thread(target=load, daemon=True).start()
+loaded.wait()
+"""
 ROWS = [
+    *(
+        Row(
+            f"torch-is-imported-by-a-thread-that-{name}",
+            "",
+            words=("late.py",),
+            more_files={"late.py": f"stays = {stays}\n{BY_ANOTHER_THREAD}\n{TRAIN}\ntrain(3)"},
+            is_cold=True,
+        )
+        for name, stays in (("ends", False), ("stays", True))
+    ),
+    Row("a-name-that-is-not-utf-8", "", words=("n\udcff.py",), more_files={"n\udcff.py": f"{TRAIN}\ntrain(3)"}),
     Row(
         "options-of-python",
         f"{LOOK}\nassert False, 'left out by -O'\ntrain(2)\nopen('left-open.txt', 'w')",

@@ -121,6 +121,10 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
     def _without_description(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Answer an operator that has no kernel for shapes; what it writes into is all that can be known of it."""
         name = operator_name(func)
+        if name in _MOST:
+            out = _MOST[name](*args)
+            self._assumptions.bound(name, out.numel() * out.element_size())
+            return out
         written = _written(func, args, kwargs)
         if written is None:
             self._assumptions.refuse(
@@ -177,7 +181,14 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
 def _is_undescribed(error: RuntimeError) -> bool:
     """Return whether an operator failed for want of a kernel for meta tensors."""
     text = str(error)
-    return "no fake impl" in text or "'Meta' backend" in text
+    return "no fake impl" in text or "'Meta' backend" in text or "data-dependent shape" in text
+
+
+_MOST: dict[str, Answer] = {
+    # Boxes that overlap are dropped: at most none does.
+    "torchvision::nms": lambda boxes, *_args: boxes.new_empty(boxes.shape[0], dtype=torch.int64),
+}
+"""Operators of libraries whose result only data tells the size of: the largest."""
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any] | None:
