@@ -123,6 +123,17 @@ def card_named(text: str) -> str | None:
     return name if name in CARDS else family[0] if len(family) == 1 else None
 
 
+def card_like(name: str, capability: tuple[int, int]) -> Card | None:
+    """Return the card of a name, else NVIDIA's largest of that compute capability; `None` if there is none of either.
+
+    >>> card_like("a100-80gb", (8, 0)) is CARDS["a100-80gb"], card_like("24GiB", (9, 0)) is CARDS["h100-80gb"]
+    (True, True)
+    >>> card_like("24GiB", (6, 0))
+    """
+    alike = [one for one in CARDS.values() if one.capability == capability and not is_amd(one)]
+    return CARDS.get(name) or max(alike, key=lambda one: one.multiprocessors, default=None)
+
+
 def memory_named(text: str) -> int:
     """Return the bytes of a GPU that is named, or of a size such as "24GiB".
 

@@ -25,6 +25,7 @@ from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
 from memtrace.hooks.fake.kernels import cuda_results
 from memtrace.hooks.fake.kernels.attention import Attention
+from memtrace.hooks.fake.kernels.reducing import multiprocessors_of
 from memtrace.hooks.fake.kernels.workspaces import Kernels, convolution_facts
 from memtrace.hooks.fake.tensors.autocast import Autocast
 from memtrace.hooks.fake.tensors.functions import Functions
@@ -42,7 +43,9 @@ class FakeDevice:
         self._scratch = Scratch(gpu.scratch_dir) if gpu.scratch_dir else None
         self._assumptions = Assumptions(warn)
         self._settings = AskedSettings(self.memory, warn)
-        self._operators = Operators(self.memory, Kernels(self.memory, gpu.capability), self._assumptions)
+        self._operators = Operators(
+            self.memory, Kernels(self.memory, gpu.capability, multiprocessors_of(gpu)), self._assumptions
+        )
         self._functions = Functions(
             self.memory,
             self._assumptions,

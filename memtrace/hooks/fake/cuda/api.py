@@ -14,6 +14,7 @@ from memtrace.hooks.fake.cuda import accelerator, generators, streams, symbols
 from memtrace.hooks.fake.cuda import memory as cuda_memory
 from memtrace.hooks.fake.cuda.accelerator import always
 from memtrace.hooks.fake.events.storages import FakeMemory
+from memtrace.schema.gpu_cards import CARDS, LIMITS, card_like
 from memtrace.schema.options import PredictOptions
 
 _WITHOUT_ANSWER = (
@@ -26,28 +27,30 @@ _CUDA_VERSIONS = (((2, 11), "13.0"), ((2, 8), "12.8"), ((2, 7), "12.6"), ((2, 5)
 """CUDA of the builds that `pip install torch` gives on Linux, from which torch on: that of torchvision and the like."""
 _CUDNN_VERSION = 91002
 _NCCL_VERSION = (2, 27, 5)
-_MULTIPROCESSORS = 132
-"""Of an H100. No memory follows from it here."""
+_USUAL_CARD = CARDS["a100-80gb"]
+"""What a GPU is taken to be that no card here is like."""
 
 
 def properties(gpu: PredictOptions) -> SimpleNamespace:
     """Return what `get_device_properties` says."""
     major, minor = gpu.capability
+    card = card_like(gpu.gpu_name, gpu.capability) or _USUAL_CARD
+    limits = LIMITS.get(card.capability, LIMITS[_USUAL_CARD.capability])
     return SimpleNamespace(
         name=gpu.gpu_name,
         major=major,
         minor=minor,
         total_memory=gpu.gpu_bytes,
-        multi_processor_count=_MULTIPROCESSORS,
+        multi_processor_count=card.multiprocessors,
         is_integrated=0,
         is_multi_gpu_board=0,
         warp_size=32,
-        max_threads_per_multi_processor=2048,
+        max_threads_per_multi_processor=limits.threads,
         regs_per_multiprocessor=65536,
         shared_memory_per_block=49152,
-        shared_memory_per_block_optin=232448,
-        shared_memory_per_multiprocessor=233472,
-        L2_cache_size=50 * 1024**2,
+        shared_memory_per_block_optin=limits.shared_block_bytes,
+        shared_memory_per_multiprocessor=limits.shared_bytes,
+        L2_cache_size=card.l2_bytes,
         gcnArchName="",
         uuid="",
     )

@@ -161,9 +161,11 @@ class FakeMemory:
         known.size = size
         known.address = self._take(size) if size else 0
 
-    def temporary(self, size: int) -> None:
-        """Record scratch memory of a kernel: taken and given back while it runs."""
-        self._give(self._take(size, first_address=FIRST_RULE_ADDRESS), size)
+    def temporary(self, *sizes: int) -> None:
+        """Record scratch memory of a kernel: all of it is taken while it runs, and then given back."""
+        taken = [(self._take(size, first_address=FIRST_RULE_ADDRESS), size) for size in sizes]
+        for address, size in reversed(taken):
+            self._give(address, size)
 
     def workspace(self, size: int) -> None:
         """Record memory that a library keeps for good; none of no bytes."""

@@ -2,7 +2,8 @@
 
 The first matrix product of each thread takes a workspace from the caching allocator, a handle and stream; autograd's
 thread has a handle of its own, so training has two. cublasLt shares it (`TORCH_CUBLASLT_UNIFIED_WORKSPACE`). Its size
-is that of `aten/src/ATen/cuda/CublasHandlePool.cpp`. Attention's temporaries are in `attention_memory.py`.
+is that of `aten/src/ATen/cuda/CublasHandlePool.cpp`. Attention's temporaries are in `attention_memory.py`, those of
+reductions in `reductions.py`.
 
 The gradient of an embedding with many indices is added up in parts, after a sort (`EmbeddingBackwardKernel.cu`). Where
 few rows are looked up very often, torch skips the parts; the rule does not, and is an upper bound there.
@@ -21,6 +22,8 @@ import torch
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_bytes, flash_backward_bytes
 from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
+from memtrace.hooks.fake.kernels.reducing import Reductions
+from memtrace.hooks.fake.kernels.reductions import Multiprocessors
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES, SMALL_CUBLAS_BYTES
 
 _aten = torch.ops.aten
@@ -103,8 +106,12 @@ _ALLOWANCES: dict[Any, Callable[[Any, Any], int]] = {
 class Kernels:
     """Records what each kernel takes besides its outputs."""
 
-    def __init__(self, memory: FakeMemory, capability: tuple[int, int]) -> None:
+    def __init__(
+        self, memory: FakeMemory, capability: tuple[int, int], multiprocessors: Multiprocessors | None = None
+    ) -> None:
+        """Prepare for a GPU; without its multiprocessors, what reductions take is not known."""
         self._memory = memory
+        self._reductions = Reductions(multiprocessors)
         self._capability = capability
         self._workspace = cublas_workspace_bytes(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
         self._has_workspace = {False: False, True: False}
@@ -132,6 +139,8 @@ class Kernels:
         rule = self._temporaries.get(func)
         if rule is not None and (size := rule(args)):
             self._memory.temporary(size)
+        if held := self._reductions.held(func, args, out):
+            self._memory.temporary(*held)
 
     def _efficient_backward(self, args: Any) -> int:
         query, key, value = args[1:4]
