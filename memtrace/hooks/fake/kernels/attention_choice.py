@@ -105,7 +105,8 @@ def _can_cudnn(call: Attended, capability: tuple[int, int]) -> bool:
 
 def _fits_cudnn(call: Attended, capability: tuple[int, int]) -> bool:
     width, _, width_of_value = call.widths
-    limit = 192 if (width, width_of_value) == (192, 128) and capability[0] in (9, 10) else 128
+    is_latent = (width, width_of_value) == (192, 128) and capability[0] in (9, 10)
+    limit = 256 if capability == (9, 0) else 192 if is_latent else 128
     return max(width, width_of_value) <= limit and width % 8 == 0 and width_of_value % 8 == 0
 
 
@@ -144,7 +145,7 @@ def _can_efficient(call: Attended, capability: tuple[int, int]) -> bool:
         and width % aligned == 0
         and width_of_value % aligned == 0
         and (capability < (8, 0) or all(start % aligned == 0 for start in starts))
-        and call.has_matching_heads(of_key_and_value=True)
+        and call.query.shape[1] == call.key.shape[1] == call.value.shape[1]
     )
 
 
