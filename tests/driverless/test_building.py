@@ -82,7 +82,9 @@ def test_every_file_of_c_belongs_to_a_library_and_answers_its_functions_only() -
     for library in LIBRARIES:
         path = SOURCES / library.file.replace(".so", ".c")
         if path.is_file():
-            strange = {one for one in answered_in(path.read_text(encoding="utf-8")) if library_of(one) is not library}
+            answered = answered_in(path.read_text(encoding="utf-8"))
+            # What begins so is asked by memtrace, of what the library saw.
+            strange = {one for one in answered if library_of(one) is not library and not one.startswith("dl_")}
             assert strange == set(), path.name
 
 

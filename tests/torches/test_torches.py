@@ -170,6 +170,7 @@ def test_a_prediction_runs_or_says_that_it_cannot(
 
 def test_the_readme_names_the_torches_at_which_something_begins(repo_root: Path) -> None:
     _, _, table = (repo_root / "README.md").read_text(encoding="utf-8").partition("| torch |")
-    rows = [line.split("|")[1].strip() for line in table.splitlines()[2:] if line.startswith("|")]
+    table, _, _ = table.partition("\n\n")
+    rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
     begins = [FIRST_SUPPORTED, FIRST_WITH_PREDICTIONS, FIRST_WITH_WALK]
     assert [release(row.split()[0]) for row in rows] == begins
