@@ -63,10 +63,10 @@ def scratch_bytes(
     >>> a100, float32 = Multiprocessors(108, 2048), Values(4, 4)
     >>> scratch_bytes((1024, 4096), (4096, 1), [0], float32, a100) == (4096 * 16 * 4 * 32 * 4, 4 * 32)
     True
-    >>> scratch_bytes((256, 8192), (8192, 1), [0], float32, a100)
-    (0, 0)
+    >>> scratch_bytes((256, 8192), (8192, 1), [0], float32, a100), scratch_bytes((), (), [], float32, a100)
+    ((0, 0), (0, 0))
     """
-    if not math.prod(shape):
+    if math.prod(shape) <= 1:
         return 0, 0
     return _of(_ordered(shape, strides, set(dims)), values, gpu)
 
