@@ -1,4 +1,4 @@
-"""Which attention kernel a prediction takes, and which torch's own CUDA code chooses for the same call."""
+"""Attention as predictions have it and as torch's own CUDA code does: which kernel, and what its backward takes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from memtrace.hooks.fake.kernels.attention_choice import Attended, choose_backend  # noqa: E402
+from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_sizes, flash_backward_sizes  # noqa: E402
 from tests.driverless.conftest import Ask  # noqa: E402
 
 NUM_CALLS = 600
@@ -84,3 +85,73 @@ def test_predictions_take_the_kernel_that_torch_chooses(ask_driverless: Ask, gpu
     }
     assert not wrong
     assert len(set(taken)) > 1
+
+
+BACKWARDS = """
+import json, torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+MARK = 3_000_001
+torch.cuda.memory._record_memory_history(max_entries=1_000_000, stacks="python", context=None)
+ran = []
+for number, call in enumerate(json.loads('CALLS')):
+    kind = getattr(torch, call["kind"])
+    three = [torch.empty(call[name], dtype=kind, device="cuda", requires_grad=True) for name in "qkv"]
+    try:
+        with sdpa_kernel(getattr(SDPBackend, call["kernel"])):
+            out = torch.nn.functional.scaled_dot_product_attention(*three, enable_gqa=call["shared"])
+    except RuntimeError:
+        continue
+    torch.empty(MARK, dtype=torch.uint8, device="cuda")
+    made = torch.autograd.grad(out, three, torch.empty_like(out))
+    torch.empty(MARK, dtype=torch.uint8, device="cuda")
+    ran.append(number)
+    del made, out, three
+groups, inside = [], None
+for event in torch.cuda.memory._snapshot()["device_traces"][0]:
+    if event["action"] == "alloc":
+        if event["size"] == MARK:
+            inside = [] if inside is None else groups.append(inside)
+        elif inside is not None:
+            inside.append(event["size"])
+print(json.dumps([torch.cuda.get_device_capability(), ran, groups]))
+"""
+
+
+def backwards(seed: int) -> list[dict[str, Any]]:
+    """Return calls of the memory-efficient and the flash kernel drawn at random."""
+    drawn = random.Random(seed)
+    found = []
+    for _ in range(200):
+        kernel = drawn.choice(["EFFICIENT_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION"])
+        is_flash = kernel == "FLASH_ATTENTION"
+        batch, heads, width = drawn.choice([1, 2, 4]), drawn.choice([1, 3, 4, 8, 12]), 8 * drawn.randint(1, 32)
+        rows = drawn.choice([2, 17, 64, 100, 128, 200, 256, 512, 1000, 1024])
+        of_key = drawn.choice([heads, heads, 1]) if is_flash else heads, drawn.choice([rows, rows, 64, 300])
+        found.append(
+            {
+                "kernel": kernel,
+                "kind": drawn.choice(["float16", "bfloat16"] if is_flash else ["float32", "float16", "bfloat16"]),
+                "q": (batch, heads, rows, width),
+                "k": (batch, *of_key, width),
+                "v": (batch, *of_key, width if is_flash else drawn.choice([width, width, 64])),
+                "shared": of_key[0] != heads,
+            }
+        )
+    return found
+
+
+@pytest.mark.parametrize("gpu", ["t4-16gb", "rtx3090-24gb", "h100-80gb", "rtx5090-32gb"])
+def test_backward_takes_what_predictions_say(ask_driverless: Ask, gpu: str) -> None:
+    drawn = backwards(seed=len(gpu))
+    capability, ran, groups = ask_driverless(BACKWARDS.replace("CALLS", json.dumps(drawn)), gpu=gpu)
+    for number, asked in zip(ran, groups, strict=True):
+        call = drawn[number]
+        query, key, value = (
+            torch.empty(call[name], dtype=getattr(torch, call["kind"]), device="meta") for name in "qkv"
+        )
+        if call["kernel"] == "FLASH_ATTENTION":
+            sizes = flash_backward_sizes(query, key)
+        else:
+            sizes = efficient_backward_sizes(query, key, value, tuple(capability))
+        assert set(sizes) <= set(asked), call
+    assert len(ran) > 50

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memtrace.hooks.fake.kernels.attention_choice import Attended, Backend, choose_backend
-from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_bytes, flash_backward_bytes
+from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_sizes, flash_backward_sizes
 
 V100, T4, A100, A10, H100, B200, RTX5090 = (7, 0), (7, 5), (8, 0), (8, 6), (9, 0), (10, 0), (12, 0)
 HALF = torch.bfloat16
@@ -148,9 +148,10 @@ def test_flash_adds_up_in_float32_and_expands_shared_heads() -> None:
     batch, heads, rows, width = 2, 8, 200, 72
     query, key = made(rows, width, heads), made(rows, width, 2)
     # 200 rows are rounded to 256, a width of 72 to 96; a row sum each.
-    sums = batch * heads * 256 * 96 * 4 + batch * heads * 256 * 4
-    assert flash_backward_bytes(query, query) == sums
-    assert flash_backward_bytes(query, key) == sums + 2 * (batch * heads * rows * width * 2)
+    sums = batch * heads * 256 * 4, batch * heads * 256 * 96 * 4
+    expanded = batch * heads * rows * width * 2
+    assert flash_backward_sizes(query, query) == sums
+    assert flash_backward_sizes(query, key) == (*sums, expanded, expanded)
 
 
 def test_the_efficient_kernel_adds_up_queries_in_tiles() -> None:
@@ -158,12 +159,12 @@ def test_the_efficient_kernel_adds_up_queries_in_tiles() -> None:
     one = made(rows, width)
     # Two rows of tiles of 64 x 64, each with a header of 16 bytes, and a row sum.
     tiles = 2 * 1 * (64 * 64 * 4 + 16)
-    assert efficient_backward_bytes(one, one, one, A100) == batch * heads * (tiles + rows * 4)
+    assert efficient_backward_sizes(one, one, one, A100) == (batch * heads * rows * 4, batch * heads * tiles)
 
 
 def test_wide_rows_that_outgrow_registers_add_up_keys_and_values_too() -> None:
     one = made(128, 128)
-    on_a100, on_a10 = (efficient_backward_bytes(one, one, one, on) for on in (A100, A10))
+    on_a100, on_a10 = (sum(efficient_backward_sizes(one, one, one, on)) for on in (A100, A10))
     # On an A10 tiles are 64 x 64: two by two of them, and for two splits of the keys a block of keys and one of values.
     assert on_a10 == 2 * 4 * (2 * 2 * (64 * 64 * 4 + 16) + 2 * 2 * 64 * 128 * 4 + 128 * 4)
     assert on_a100 == 2 * 4 * (128 * 128 * 4 + 16 + 128 * 4)

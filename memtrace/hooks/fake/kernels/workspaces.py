@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from memtrace.hooks.fake.events.storages import FakeMemory
-from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_bytes, flash_backward_bytes
+from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_sizes, flash_backward_sizes
 from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
 from memtrace.hooks.fake.kernels.reducing import Reductions
 from memtrace.hooks.fake.kernels.reductions import Multiprocessors
@@ -115,12 +115,12 @@ class Kernels:
         self._capability = capability
         self._workspace = cublas_workspace_bytes(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
         self._has_workspace = {False: False, True: False}
-        self._temporaries: dict[Any, Callable[[Any], int]] = {
+        self._temporaries: dict[Any, Callable[[Any], tuple[int, ...]]] = {
             _aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
             _aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,
             _aten._scaled_dot_product_efficient_attention_backward.default: self._efficient_backward,
             _aten.embedding_dense_backward.default: _embedding_backward,
-            **temporary_bytes(),
+            **{func: _one(rule) for func, rule in temporary_bytes().items()},
         }
 
     def before(self, func: Any, args: Any) -> None:
@@ -137,23 +137,25 @@ class Kernels:
         if allowance is not None:
             self._memory.allowance(allowance(args, out))
         rule = self._temporaries.get(func)
-        if rule is not None and (size := rule(args)):
-            self._memory.temporary(size)
-        if held := self._reductions.held(func, args, out):
-            self._memory.temporary(*held)
+        held = self._reductions.held(func, args, out) if rule is None else rule(args)
+        self._memory.temporary(*filter(None, held))
 
-    def _efficient_backward(self, args: Any) -> int:
+    def _efficient_backward(self, args: Any) -> tuple[int, ...]:
         query, key, value = args[1:4]
-        return efficient_backward_bytes(query, key, value, self._capability)
+        return efficient_backward_sizes(query, key, value, self._capability)
 
 
-def _flash_backward(args: Any) -> int:
+def _one(rule: Callable[[Any], int]) -> Callable[[Any], tuple[int, ...]]:
+    return lambda args: (rule(args),)
+
+
+def _flash_backward(args: Any) -> tuple[int, ...]:
     query, key = args[1:3]
-    return flash_backward_bytes(query, key)
+    return flash_backward_sizes(query, key)
 
 
-def _embedding_backward(args: Any) -> int:
+def _embedding_backward(args: Any) -> tuple[int, ...]:
     gradient, indices, num_weights = args[:3]
     parts = embedding_backward_bytes(indices.numel(), num_weights, gradient.shape[-1], indices.element_size())
     copied = 0 if gradient.is_contiguous() else gradient.numel() * gradient.element_size()
-    return parts + copied
+    return (parts + copied,)
