@@ -10,10 +10,12 @@ from memtrace.analysis.advice.find import find_advice
 from memtrace.analysis.device.device_history import DeviceHistory, build_history
 from memtrace.analysis.device.peak import peak_between
 from memtrace.analysis.diagnosis.notes import notes_of_device
+from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Finding
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace
 from tests.allocator.simulated import Recorder
+from tests.analysis.small_trace import event_rows, owner, rank_trace, step, trace, window
 
 MIB = 1 << 20
 
@@ -66,3 +68,20 @@ def test_a_history_too_long_to_try_the_setting_says_so_where_it_might_help(monke
 def notes(history: DeviceHistory) -> set[str]:
     """Return the slugs of what was not seen."""
     return {note.slug for note in notes_of_device(history, peak_between(history, 0, history.last_moment))}
+
+
+def test_inputs_without_any_phase_are_looked_at_all_the_same() -> None:
+    events = [
+        ("alloc", 1, 100),
+        ("alloc", 2, 50),
+        ("free_completed", 2, 50),
+        ("alloc", 3, 70),
+        ("free_completed", 3, 70),
+    ]
+    rank = rank_trace(
+        events=event_rows(events, stack=None),
+        windows=[window(0, len(events), initial=0)],
+        steps=[step(0, 0, 8), step(1, 8, 35), step(2, 35, 60)],
+        owners=[owner(15, 1, 100, "parameter"), owner(25, 2, 50, "input"), owner(45, 3, 70, "input")],
+    )
+    assert analyze(trace(rank)).ranks[0].peak.allocated_bytes == 170

@@ -179,8 +179,8 @@ def _inputs(case: Case) -> list[int]:
     rank, owners, phases = case.history.rank, case.history.rank.table("owners"), case.history.rank.table("phases")
     rows = np.flatnonzero(owners["category"] == rank.string_id(Category.INPUT.value))
     at = case.history.phases.innermost(owners["time_ns"][rows])
-    # Seen right before a forward, or in it.
-    rows = rows[(at < 0) | (phases["phase"][at] == rank.string_id(Phase.FORWARD.value))]
+    # Seen right before a forward, or in it; row -1, no phase, reads the entry at the end.
+    rows = rows[np.append(phases["phase"] == rank.string_id(Phase.FORWARD.value), True)[at]]
     return [row for row in rows.tolist() if is_given_to_a_model(rank.text(int(owners["name"][row])))]
 
 

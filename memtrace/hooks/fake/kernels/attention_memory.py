@@ -1,7 +1,7 @@
 """What the backward kernels of attention take beside the gradients, and give back.
 
-- The flash kernel adds up the gradient of the queries in float32, rows rounded up to 128 and widths to 32 (to 64
-  above 128), keeps a row sum, and makes key and value gradients for every query head where heads share them (`mha_bwd` of
+- The flash kernel adds up the gradient of the queries in float32, rows rounded up to 128 and widths to 32 (to 64 above
+  128), keeps a row sum, and makes key and value gradients for every query head where heads share them (`mha_bwd` of
   `flash_attn/flash_api.cpp`).
 - The memory-efficient kernel adds up the gradient of the queries in float32, in tiles, and keeps a row sum; above the
   width that fits its registers, keys and values are added up as well, a block of each split of the keys. The row sum of

@@ -90,6 +90,8 @@ class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]  # torch leaves i
     def backward(context: Any, gradient: Any) -> Any:
         """Return the gradients of input and weight."""
         one, _, weight = context.saved_tensors
+        # The kernel has a gradient copied that is one number seen at every place.
+        gradient = gradient.contiguous()
         of_input = torch.empty_like(one, memory_format=torch.contiguous_format)
         return of_input, None, None if weight is None else torch.empty_like(weight)
 

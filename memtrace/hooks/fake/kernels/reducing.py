@@ -120,7 +120,9 @@ class Reductions:
             return ()
         dims = [at for at in range(gradient.dim()) if at != 1]
         values = _summed(gradient.element_size(), 8 if gradient.element_size() == 8 else 4)
-        return self._sizes(gradient.shape, gradient.stride(), dims, values, 0)
+        # By then it lies densely: cuDNN has it copied otherwise.
+        strides = torch.empty_like(gradient).stride()
+        return self._sizes(gradient.shape, strides, dims, values, 0)
 
     def _sizes(
         self, shape: Sequence[int], strides: Sequence[int], dims: list[int], values: Values, copied: int

@@ -21,6 +21,7 @@ import torch
 
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_sizes, flash_backward_sizes
+from memtrace.hooks.fake.kernels.copies import copied_bytes
 from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
 from memtrace.hooks.fake.kernels.reducing import Reductions
 from memtrace.hooks.fake.kernels.reductions import Multiprocessors
@@ -138,7 +139,7 @@ class Kernels:
             self._memory.allowance(allowance(args, out))
         rule = self._temporaries.get(func)
         held = self._reductions.held(func, args, out) if rule is None else rule(args)
-        self._memory.temporary(*filter(None, held))
+        self._memory.temporary(*copied_bytes(func, args), *filter(None, held))
 
     def _efficient_backward(self, args: Any) -> tuple[int, ...]:
         query, key, value = args[1:4]
@@ -156,6 +157,4 @@ def _flash_backward(args: Any) -> tuple[int, ...]:
 
 def _embedding_backward(args: Any) -> tuple[int, ...]:
     gradient, indices, num_weights = args[:3]
-    parts = embedding_backward_bytes(indices.numel(), num_weights, gradient.shape[-1], indices.element_size())
-    copied = 0 if gradient.is_contiguous() else gradient.numel() * gradient.element_size()
-    return (parts + copied,)
+    return (embedding_backward_bytes(indices.numel(), num_weights, gradient.shape[-1], indices.element_size()),)

@@ -1,0 +1,117 @@
+"""Copies that kernels make of arguments which do not lie in memory as they need them, and give back.
+
+The plainest case is the gradient of a sum: one number, seen at every place with a stride of zero. Elementwise kernels
+read it so; a matrix product, a norm or a convolution has it copied whole first. In: an operator and its arguments.
+Out: bytes of the copies that are there at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+_aten = torch.ops.aten
+_PRODUCTS = {
+    "mm.default": (0, 1),
+    "addmm.default": (1, 2),
+    "bmm.default": (0, 1),
+    "baddbmm.default": (1, 2),
+}
+"""Operators of cuBLAS: their matrices have rows or columns of neighbours, and nothing lies in two places."""
+_DENSE = {
+    "convolution.default": (0,),
+    "convolution_backward.default": (0, 1),
+}
+"""Operators of cuDNN, which also takes the channels last."""
+_PUTS = {_aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
+_SORT_BYTES = 48
+"""Of an index: itself, sorted, its place, sorted, and both again while they are."""
+_CUDNN_TYPES = (torch.float32, torch.float16)
+"""Of which cuDNN normalizes batches; torch's own kernel, for the others, takes them as they lie."""
+_CONTIGUOUS = {
+    "native_layer_norm_backward.default": (0, 1),
+    "native_group_norm_backward.default": (0, 1),
+    "_fused_rms_norm_backward.default": (0, 1),
+    "_log_softmax_backward_data.default": (0, 1),
+    "max_pool2d_with_indices_backward.default": (0,),
+    "avg_pool2d_backward.default": (0,),
+    "_adaptive_avg_pool2d_backward.default": (0,),
+    "upsample_bilinear2d_backward.default": (0,),
+    "upsample_nearest2d_backward.default": (0,),
+    "reflection_pad2d_backward.default": (0,),
+    "col2im.default": (0,),
+    "im2col.default": (0,),
+    "roll.default": (0,),
+    "embedding_dense_backward.default": (0,),
+}
+"""Operators of torch's own kernels that ask for `contiguous()`."""
+
+
+def copied_bytes(func: Any, args: Sequence[Any]) -> tuple[int, ...]:
+    """Return the bytes of each copy that an operator makes of its arguments.
+
+    >>> gradient = torch.empty((), device="meta").expand(512, 4096)
+    >>> weight = torch.empty(4096, 1024, device="meta")
+    >>> copied_bytes(_aten.mm.default, (gradient, weight)) == (512 * 4096 * 4,)
+    True
+    >>> copied_bytes(_aten.mm.default, (weight.t(), weight)), copied_bytes(_aten.mul.Tensor, (gradient, gradient))
+    ((), ())
+    """
+    if func is _aten.native_batch_norm_backward.default and args[1].dtype in _CUDNN_TYPES:
+        return _copies(args[:2], _is_dense)
+    if func in _PUTS and len(args) > 3 and args[3]:
+        return _added_up(args[1], args[2])
+    found = _RULES.get(func)
+    if found is None:
+        return ()
+    places, lies_well = found
+    return _copies([args[place] for place in places if place < len(args)], lies_well)
+
+
+def _copies(tensors: Sequence[Any], lies_well: Callable[[Any], bool]) -> tuple[int, ...]:
+    return tuple(one.numel() * one.element_size() for one in _strided(tensors) if not lies_well(one))
+
+
+def _added_up(indices: Sequence[Any], values: Any) -> tuple[int, ...]:
+    """Values that are added up at indices are copied, and the indices sorted with their places (`Indexing.cu`)."""
+    given = [one for one in indices if one is not None]
+    number = max((one.numel() for one in given if one.dtype is not torch.bool), default=0)
+    return (*_copies([values], _is_contiguous), *([_SORT_BYTES * number] if number else []))
+
+
+def _strided(tensors: Sequence[Any]) -> Iterator[Any]:
+    return (one for one in tensors if isinstance(one, torch.Tensor) and one.layout is torch.strided and one.numel() > 1)
+
+
+def _is_matrix(one: Any) -> bool:
+    """Return whether cuBLAS takes a matrix, or each of a batch, as it lies (`prepare_matrix_for_cublas`)."""
+    rows, columns = one.shape[-2:]
+    down, across = one.stride()[-2:]
+    by_rows = (across == 1 or columns == 1) and down >= max(1, columns)
+    by_columns = (down == 1 or rows == 1) and across >= max(1, rows)
+    return by_rows or by_columns
+
+
+def _is_dense(one: Any) -> bool:
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(one.dim())
+    return one.is_contiguous() or (last is not None and one.is_contiguous(memory_format=last))
+
+
+def _is_contiguous(one: Any) -> bool:
+    return bool(one.is_contiguous())
+
+
+def _rules() -> dict[Any, tuple[tuple[int, ...], Callable[[Any], bool]]]:
+    kinds = ((_PRODUCTS, _is_matrix), (_DENSE, _is_dense), (_CONTIGUOUS, _is_contiguous))
+    return {
+        getattr(getattr(_aten, packet), overload): (places, lies_well)
+        for names, lies_well in kinds
+        for name, places in names.items()
+        for packet, overload in (name.split("."),)
+        if hasattr(_aten, packet)
+    }
+
+
+_RULES = _rules()

@@ -1,0 +1,107 @@
+"""The peak of operators, forward and backward: as torch's own CUDA code has it and as the meta engine predicts it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from tests.conftest import RunMemtrace
+from tests.driverless.conftest import Run
+
+PROGRAM = """
+import gc, torch, torch.nn as nn, torch.nn.functional as F
+device = "cuda"
+
+def real(*shape, kind=torch.float32, grad=True):
+    return torch.randn(*shape, device=device, dtype=kind).requires_grad_(grad)
+
+def places(below, *shape):
+    return torch.randint(0, below, shape).to(device)
+
+def operators(kind):
+    x = lambda *shape, grad=True: real(*shape, kind=kind, grad=grad)
+    layer = lambda name, *args, **options: getattr(nn, name)(*args, **options, device=device, dtype=kind)
+    yield "layer_norm", lambda: layer("LayerNorm", 512)(x(16, 256, 512))
+    yield "group_norm", lambda: layer("GroupNorm", 8, 64)(x(8, 64, 32, 32))
+    yield "batch_norm", lambda: layer("BatchNorm2d", 64)(x(8, 64, 32, 32))
+    yield "instance_norm", lambda: layer("InstanceNorm2d", 64, affine=True)(x(8, 64, 32, 32))
+    yield "rms_norm", lambda: layer("RMSNorm", 512)(x(16, 256, 512))
+    yield "softmax", lambda: x(16, 256, 500).softmax(-1)
+    yield "log_softmax", lambda: x(16, 256, 500).log_softmax(-1)
+    yield "cross_entropy", lambda: F.cross_entropy(x(2048, 2048), places(2048, 2048))
+    yield "smoothed", lambda: F.cross_entropy(x(2048, 2048), places(2048, 2048), label_smoothing=0.1)
+    yield "probabilities", lambda: F.cross_entropy(x(2048, 2048), x(2048, 2048, grad=False).softmax(1))
+    yield "by_pixel", lambda: F.cross_entropy(x(4, 21, 96, 96), places(21, 4, 96, 96))
+    yield "mse", lambda: F.mse_loss(x(1024, 1024), x(1024, 1024, grad=False))
+    yield "huber", lambda: F.huber_loss(x(1024, 1024), x(1024, 1024, grad=False))
+    yield "embedding", lambda: layer("Embedding", 8000, 256)(places(8000, 8, 1024))
+    yield "linear", lambda: layer("Linear", 512, 2048)(x(8, 256, 512))
+    yield "biased_head", lambda: layer("Linear", 256, 4096)(x(4, 256, 256)).square()
+    yield "bmm", lambda: x(8, 256, 256) @ x(8, 256, 256)
+    yield "einsum", lambda: torch.einsum("bhqd,bhkd->bhqk", x(4, 4, 256, 64), x(4, 4, 256, 64))
+    yield "amax", lambda: x(2048, 512).amax(1)
+    yield "columns", lambda: x(8192, 512).sum(0)
+    yield "deviation", lambda: x(2048, 512).std(0)
+    yield "norm", lambda: x(2048, 512).norm()
+    yield "topk", lambda: x(2048, 512).topk(8, 1)[0]
+    yield "gather", lambda: x(2048, 512).gather(1, places(512, 2048, 128))
+    yield "index_select", lambda: x(2048, 512).index_select(0, places(2048, 4096))
+    yield "index", lambda: x(2048, 512)[places(2048, 4096)]
+    yield "masked", lambda: x(2048, 512).masked_fill(torch.ones(2048, 512, dtype=torch.bool, device=device), 0)
+    yield "convolution", lambda: layer("Conv2d", 16, 32, 3, padding=1)(x(8, 16, 48, 48))
+    yield "convolution_1d", lambda: layer("Conv1d", 64, 64, 5)(x(8, 64, 1024))
+    yield "transposed", lambda: layer("ConvTranspose2d", 16, 32, 4, 2, 1)(x(8, 16, 24, 24))
+    yield "max_pool", lambda: F.max_pool2d(x(8, 64, 48, 48), 2)
+    yield "avg_pool", lambda: F.avg_pool2d(x(8, 64, 48, 48), 2)
+    yield "upsample", lambda: F.interpolate(x(8, 32, 24, 24), scale_factor=2, mode="bilinear")
+    yield "unfold", lambda: F.unfold(x(8, 16, 24, 24), 3)
+    yield "pad", lambda: F.pad(x(8, 16, 48, 48), (1, 1, 1, 1), mode="reflect")
+    yield "roll", lambda: x(8, 48, 48, 32).roll((3, 3), (1, 2))
+    yield "bias", lambda: x(8192, 512) + x(512)
+    yield "encoder", lambda: layer("TransformerEncoderLayer", 256, 4, 512, batch_first=True)(x(4, 256, 256))
+
+for kind in (torch.float32, torch.bfloat16):
+    # The workspaces of cuBLAS are taken once.
+    layer = nn.Linear(64, 64, device=device, dtype=kind)
+    layer(real(64, 64, kind=kind)).sum().backward()
+    for name, run in operators(kind):
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+        # What is requested: what is allocated counts the ends of blocks that are not worth cutting off.
+        before = torch.cuda.memory_stats()["requested_bytes.all.current"]
+        run().sum().backward()
+        print("peak", name, kind, torch.cuda.memory_stats()["requested_bytes.all.peak"] - before, flush=True)
+"""
+_LEAST = 16 * 1024
+"""Bytes of small pieces, such as counters, that are not followed."""
+
+
+def peaks(said: str) -> dict[tuple[str, str], int]:
+    """Return the bytes by operator and type."""
+    return {(name, kind): int(size) for name, kind, size in re.findall(r"^peak (\w+) (\S+) (\d+)$", said, re.MULTILINE)}
+
+
+def test_every_operator_peaks_where_torch_does(run_driverless: Run, run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    program = tmp_path / "operators.py"
+    program.write_text(PROGRAM)
+    ran = run_driverless(program, gpu="a100-40gb")
+    made_up = (
+        "predict",
+        "--engine",
+        "meta",
+        "--gpu",
+        "a100-40gb",
+        "--steps",
+        "1000",
+        "-o",
+        tmp_path / "predicted.json",
+    )
+    predicted = run_memtrace(*made_up, "--", sys.executable, program, cwd=tmp_path)
+    truth, said = peaks(ran.stdout), peaks(predicted.stdout)
+    assert len(truth) == 2 * PROGRAM.count("    yield "), ran.stderr[-2000:]
+    assert said.keys() == truth.keys(), predicted.stderr[-2000:]
+    off = {
+        name: (size, said[name]) for name, size in truth.items() if abs(said[name] - size) > max(_LEAST, size // 200)
+    }
+    assert not off
