@@ -27,37 +27,44 @@ def _summed(element: int, partial: int) -> Values:
     return Values(element, partial, loads=_WIDE_LOADS.get(element, 4))
 
 
+def _extreme(element: int, _partial: int) -> Values:
+    return Values(element, element)
+
+
+def _placed(element: int, _partial: int) -> Values:
+    return Values(element, _PAIR_BYTES)
+
+
+def _flagged(element: int, _partial: int) -> Values:
+    return Values(element, 1)
+
+
 def _moments(element: int, _partial: int) -> Values:
     return Values(element, _MOMENTS_BYTES.get(element, 16), loads=2, unrolls=2)
 
 
 _Kind = Callable[[int, int], Values]
 """Makes values of the bytes of an element and of a number that such elements are added up in."""
-_PLAIN: _Kind = Values
-_EXTREME: _Kind = lambda element, _partial: Values(element, element)  # noqa: E731
-_PLACE: _Kind = lambda element, _partial: Values(element, _PAIR_BYTES)  # noqa: E731
-_FLAG: _Kind = lambda element, _partial: Values(element, 1)  # noqa: E731
-
 _OPERATORS: dict[str, tuple[int | None, _Kind]] = {
     "sum.default": (None, _summed),
     "sum.dim_IntList": (1, _summed),
-    "mean.default": (None, _PLAIN),
-    "mean.dim": (1, _PLAIN),
-    "prod.default": (None, _PLAIN),
-    "prod.dim_int": (1, _PLAIN),
-    "linalg_vector_norm.default": (2, _PLAIN),
-    "max.default": (None, _EXTREME),
-    "min.default": (None, _EXTREME),
-    "amax.default": (1, _EXTREME),
-    "amin.default": (1, _EXTREME),
-    "max.dim": (1, _PLACE),
-    "min.dim": (1, _PLACE),
-    "argmax.default": (1, _PLACE),
-    "argmin.default": (1, _PLACE),
-    "any.default": (None, _FLAG),
-    "any.dim": (1, _FLAG),
-    "all.default": (None, _FLAG),
-    "all.dim": (1, _FLAG),
+    "mean.default": (None, Values),
+    "mean.dim": (1, Values),
+    "prod.default": (None, Values),
+    "prod.dim_int": (1, Values),
+    "linalg_vector_norm.default": (2, Values),
+    "max.default": (None, _extreme),
+    "min.default": (None, _extreme),
+    "amax.default": (1, _extreme),
+    "amin.default": (1, _extreme),
+    "max.dim": (1, _placed),
+    "min.dim": (1, _placed),
+    "argmax.default": (1, _placed),
+    "argmin.default": (1, _placed),
+    "any.default": (None, _flagged),
+    "any.dim": (1, _flagged),
+    "all.default": (None, _flagged),
+    "all.dim": (1, _flagged),
     "var.correction": (1, _moments),
     "std.correction": (1, _moments),
     "var_mean.correction": (1, _moments),
@@ -95,18 +102,20 @@ class Reductions:
         if func is _aten.convolution_backward.default:
             return self._of_bias(args)
         what = self._operators.get(func)
-        return () if what is None else self._of(args, out, *what)
+        if what is None or args[0].layout is not torch.strided:
+            return ()
+        return self._of(args, out, *what)
 
     def _of(self, args: Sequence[Any], out: Any, place: int | None, kind: _Kind) -> tuple[int, ...]:
         one = args[0]
         strides, element = one.stride(), one.element_size()
         result = out[0] if isinstance(out, tuple) else out
         copied = 0
-        if kind in (_PLAIN, _summed) and _is_cast(one.dtype, result.dtype):
+        if kind in (Values, _summed) and _is_cast(one.dtype, result.dtype):
             # Numbers of another type than the result's are cast first.
             element = result.element_size()
             copied = one.numel() * element
-        elif kind is _EXTREME and place is None and not one.is_contiguous():
+        elif kind is _extreme and place is None and not one.is_contiguous():
             copied = one.numel() * element
             strides = torch.empty(one.shape, device="meta").stride()
         partial = 8 if element == 8 or not one.is_floating_point() else 4
