@@ -91,12 +91,12 @@ def _is_matrix(one: Any) -> bool:
     down, across = one.stride()[-2:]
     by_rows = (across == 1 or columns == 1) and down >= max(1, columns)
     by_columns = (down == 1 or rows == 1) and across >= max(1, rows)
-    return by_rows or by_columns
+    return bool(by_rows or by_columns)
 
 
 def _is_dense(one: Any) -> bool:
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(one.dim())
-    return one.is_contiguous() or (last is not None and one.is_contiguous(memory_format=last))
+    return _is_contiguous(one) or (last is not None and bool(one.is_contiguous(memory_format=last)))
 
 
 def _is_contiguous(one: Any) -> bool:
