@@ -152,7 +152,11 @@ FORECAST = (
         ("the bubble is one micro-batch longer", "one * (layout.pp - 1)", "one * layout.pp"),
         ("reduction hides behind all of the computation", "compute * 2 / 3,", "compute,"),
         ("tokens of one rank count", "run.accumulation * layout.dp", "run.accumulation"),
-        ("interleaving does not shorten the bubble", "layers.mean_share / layout.virtual_stages", "layers.mean_share"),
+    ),
+    *_of(
+        "memtrace.forecast.step_time.schedule",
+        _STEP_TIME,
+        ("interleaving does not shorten the bubble", "return 1 / layout.virtual_stages", "return 1 / 1"),
     ),
     *_of(
         "memtrace.forecast.memory.sharding",
@@ -180,14 +184,18 @@ FORECAST = (
         _PHASES,
         ("the loss makes one gradient", "LOSS_GRADIENTS[run.loss] * stage", "1 * stage"),
         (
-            "gradients are summed up from the first micro-batch",
-            "(run.accumulation > 1) * model.gradients",
-            "(run.accumulation > 0) * model.gradients",
-        ),
-        (
             "the states count their numbers without the master copy",
-            "+ (run.precision.master_bytes > 0)",
-            "+ (run.precision.master_bytes < 0)",
+            "trained_precision(run.precision, run.adapter).master_bytes > 0",
+            "trained_precision(run.precision, run.adapter).master_bytes < 0",
+        ),
+    ),
+    *_of(
+        "memtrace.forecast.memory.held_by_framework",
+        _PHASES,
+        (
+            "gradients are summed up from the first micro-batch",
+            "((run.accumulation > 1) |",
+            "((run.accumulation > 0) |",
         ),
     ),
     *_of(
@@ -220,10 +228,14 @@ JUDGED = (
         ("a leak of 4096 bytes is too small", "one.bytes_per_step >= least", "one.bytes_per_step > least"),
         ("a leak begins at 8192 bytes", "_MIN_BYTES_A_STEP = 4096", "_MIN_BYTES_A_STEP = 8192"),
         ("a leak may take a million steps", "_STEPS_TO_DOUBLE = 100_000", "_STEPS_TO_DOUBLE = 1_000_000"),
+        ("a graph has four modules", "_GRAPH_MODULES = 3", "_GRAPH_MODULES = 4"),
+    ),
+    *_of(
+        "memtrace.analysis.diagnosis.growth",
+        _THRESHOLDS,
         ("a leak grows in two steps", "_MIN_STEPS = 3", "_MIN_STEPS = 2"),
         ("a fifth may be replaced", "_REPLACED_SHARE = 0.1", "_REPLACED_SHARE = 0.2"),
         ("three steps are few", "_FEW_STEPS = 4", "_FEW_STEPS = 3"),
-        ("a graph has four modules", "_GRAPH_MODULES = 3", "_GRAPH_MODULES = 4"),
     ),
     *_of(
         "memtrace.analysis.diagnosis.leak_findings",
@@ -275,7 +287,7 @@ FOLLOWED = (
         "memtrace.hooks.loop.training_loop",
         _LOOP,
         ("set_to_none is inverted", "if not set_to_none:", "if set_to_none:"),
-        ("forwards under no_grad count", "if not self._torch.is_grad_enabled():", "if False:"),
+        ("forwards under no_grad count", "with_gradients = self._torch.is_grad_enabled()", "with_gradients = True"),
         ("keyword inputs are lost", "(args, keyword_arguments(module))", "(args,)"),
     ),
     *_of(
