@@ -25,9 +25,16 @@ class KinetoLog:
             return
 
     def prepare(self, engine: Any, *args: Any) -> None:
-        """Prepare a profile, which it does without a word. The first one in a process sets the level of the log."""
-        if self._level is not None or _VARIABLE in os.environ:
+        """Prepare a profile without a word. The first one in a process makes the library ready, which may warn.
+
+        A build for CUDA does from torch 2.14 on, where there is no driver. What the variable says stays said.
+        """
+        if _VARIABLE in os.environ:
             engine._prepare_profiler(*args)
+            return
+        if self._level is not None:
+            with self.quiet():
+                engine._prepare_profiler(*args)
             return
         os.environ[_VARIABLE] = str(_NOTHING)
         try:
