@@ -33,8 +33,13 @@ class KinetoLog:
             engine._prepare_profiler(*args)
             return
         if self._level is not None:
-            with self.quiet():
+            before, self._level.value = self._level.value, _NOTHING
+            try:
                 engine._prepare_profiler(*args)
+            finally:
+                # Made ready, the library has set the level that the program's own profiles are to have.
+                if self._level.value == _NOTHING:
+                    self._level.value = before
             return
         os.environ[_VARIABLE] = str(_NOTHING)
         try:
