@@ -22,20 +22,28 @@ LEAST_BYTES = 1 << 16
 """Smaller logits are not worth it."""
 
 
-def reason_against_loss(
-    torch: Any, logits: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None,
-    label_smoothing: float = 0.0,
-) -> str | None:  # fmt: skip
-    """Return why a loss is left as it is; `None` where its rows can be taken some at a time."""
-    if weight is not None or label_smoothing or size_average is not None or reduce is not None:
-        return "the loss weighs or smooths classes"
-    if type(logits) is not torch.Tensor or type(target) is not torch.Tensor:
-        return "the loss is given tensors of another class"
-    if logits.dim() < 2 or logits.shape[0] < 2 or target.is_floating_point() or target.dim() != logits.dim() - 1:
-        return "the loss is not given classes by rows"
-    if torch._C._functorch.maybe_current_level() is not None:
-        return "the loss is differentiated by torch.func"
-    return None
+def loss_bytes(
+    torch: Any, input: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
+    reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> int:  # fmt: skip
+    """Return the bytes of the logits of a loss whose rows can be taken some at a time; 0 where they cannot.
+
+    Not where nothing is trained, classes are weighed or smoothed, tensors are of another class, targets are no classes
+    by rows, or `torch.func` differentiates.
+    """
+    can_be = (
+        torch.is_grad_enabled()
+        and input.requires_grad
+        and not (weight is not None or label_smoothing or size_average is not None or reduce is not None)
+        and type(input) is torch.Tensor
+        and type(target) is torch.Tensor
+        and input.dim() >= 2
+        and input.shape[0] >= 2
+        and not target.is_floating_point()
+        and target.dim() == input.dim() - 1
+        and torch._C._functorch.maybe_current_level() is None
+    )
+    return int(input.numel() * input.element_size()) if can_be else 0
 
 
 def chunk_losses(torch: Any, patches: Patches) -> None:
@@ -54,14 +62,9 @@ def chunk_losses(torch: Any, patches: Patches) -> None:
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> Any:
-        if (
-            torch.compiler.is_compiling()
-            or not torch.is_grad_enabled()
-            or reason_against_loss(torch, input, target, weight, size_average, reduce, label_smoothing) is not None
-            or not input.requires_grad
-            or input.numel() * input.element_size() < LEAST_BYTES
-        ):
-            return original(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        asked = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
+        if torch.compiler.is_compiling() or loss_bytes(torch, *asked) < LEAST_BYTES:
+            return original(*asked)
         ignored = target == ignore_index
         precision = _precision(torch, original, input, target)
         picked = chunked.apply(input, target.masked_fill(ignored, 0).unsqueeze(1), precision)

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from memtrace.hooks.changes.chunked_loss import reason_against_loss
+from memtrace.hooks.changes.chunked_loss import loss_bytes
 from memtrace.hooks.changes.gradient_use import GradientUse
 from memtrace.hooks.changes.places import Places
 from memtrace.hooks.changes.survey import Survey
@@ -90,24 +90,11 @@ class Habits:
         if self._gradients is not None:
             self._gradients.clearing_ends()
 
-    def _loss_begins(
-        self,
-        input: Any,
-        target: Any,
-        weight: Any = None,
-        size_average: Any = None,
-        ignore_index: int = -100,
-        reduce: Any = None,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> None:
+    def _loss_begins(self, *args: Any, **kwargs: Any) -> None:
         """Take note of how large the losses are that could be taken some rows at a time."""
-        torch, facts = self._torch, self._survey.facts
-        if not torch.is_grad_enabled() or not input.requires_grad:
-            return
-        why = reason_against_loss(torch, input, target, weight, size_average, reduce, label_smoothing)
-        if why is None:
-            facts["loss_bytes"] = max(facts.get("loss_bytes", 0), input.numel() * input.element_size())
+        if num_bytes := loss_bytes(self._torch, *args, **kwargs):
+            facts = self._survey.facts
+            facts["loss_bytes"] = max(facts.get("loss_bytes", 0), num_bytes)
 
 
 def _is_installed(name: str) -> bool:

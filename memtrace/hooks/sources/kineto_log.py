@@ -33,13 +33,8 @@ class KinetoLog:
             engine._prepare_profiler(*args)
             return
         if self._level is not None:
-            before, self._level.value = self._level.value, _NOTHING
-            try:
+            with self.quiet():
                 engine._prepare_profiler(*args)
-            finally:
-                # Made ready, the library has set the level that the program's own profiles are to have.
-                if self._level.value == _NOTHING:
-                    self._level.value = before
             return
         os.environ[_VARIABLE] = str(_NOTHING)
         try:
@@ -49,7 +44,10 @@ class KinetoLog:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Log nothing meanwhile: the start and the stop of a profile."""
+        """Log nothing meanwhile: while the library is made ready, at the start and the stop of a profile.
+
+        Made ready, it sets the level that the program's own profiles are to have: a level that is set stays.
+        """
         level = self._level
         if level is None:
             yield
@@ -58,4 +56,5 @@ class KinetoLog:
         try:
             yield
         finally:
-            level.value = before
+            if level.value == _NOTHING:
+                level.value = before
