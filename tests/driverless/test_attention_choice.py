@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from memtrace.hooks.fake.kernels.attention_choice import Attended, choose_backend  # noqa: E402
 from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_sizes, flash_backward_sizes  # noqa: E402
+from tests.driverless.between_marks import MARKED  # noqa: E402
 from tests.driverless.conftest import Ask  # noqa: E402
 
 NUM_CALLS = 600
@@ -87,11 +88,10 @@ def test_predictions_take_the_kernel_that_torch_chooses(ask_driverless: Ask, gpu
     assert len(set(taken)) > 1
 
 
-BACKWARDS = """
-import json, torch
+BACKWARDS = (
+    MARKED
+    + """
 from torch.nn.attention import SDPBackend, sdpa_kernel
-MARK = 3_000_001
-torch.cuda.memory._record_memory_history(max_entries=1_000_000, stacks="python", context=None)
 ran = []
 for number, call in enumerate(json.loads('CALLS')):
     kind = getattr(torch, call["kind"])
@@ -101,20 +101,14 @@ for number, call in enumerate(json.loads('CALLS')):
             out = torch.nn.functional.scaled_dot_product_attention(*three, enable_gqa=call["shared"])
     except RuntimeError:
         continue
-    torch.empty(MARK, dtype=torch.uint8, device="cuda")
+    mark()
     made = torch.autograd.grad(out, three, torch.empty_like(out))
-    torch.empty(MARK, dtype=torch.uint8, device="cuda")
+    mark()
     ran.append(number)
     del made, out, three
-groups, inside = [], None
-for event in torch.cuda.memory._snapshot()["device_traces"][0]:
-    if event["action"] == "alloc":
-        if event["size"] == MARK:
-            inside = [] if inside is None else groups.append(inside)
-        elif inside is not None:
-            inside.append(event["size"])
-print(json.dumps([torch.cuda.get_device_capability(), ran, groups]))
+print(json.dumps([torch.cuda.get_device_capability(), ran, between_marks()]))
 """
+)
 
 
 def backwards(seed: int) -> list[dict[str, Any]]:

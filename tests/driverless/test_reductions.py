@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from memtrace.hooks.fake.kernels.reducing import Reductions  # noqa: E402
 from memtrace.hooks.fake.kernels.reductions import Multiprocessors  # noqa: E402
+from tests.driverless.between_marks import MARKED  # noqa: E402
 from tests.driverless.conftest import Ask  # noqa: E402
 
 NUM_CASES = 400
@@ -22,14 +23,11 @@ OF_NUMBERS = ("sum.dim_IntList", "prod.dim_int", "amax.default", "max.dim", "arg
 OF_FLOATS = ("mean.dim", "linalg_vector_norm.default", "var.correction", "var_mean.correction", "max.default")
 ONE_DIMENSION = ("prod.dim_int", "max.dim", "argmax.default", "all.dim")
 
-PROGRAM = """
-import json, torch
-MARK = 3_000_001
+PROGRAM = (
+    MARKED
+    + """
 cases = json.loads('CASES')
-torch.cuda.memory._record_memory_history(max_entries=10_000_000, stacks="python", context=None)
 outs = []
-def mark():
-    torch.empty(MARK, dtype=torch.uint8, device="cuda")
 for name, kind, shape, order, dims in cases:
     one = torch.empty([shape[at] for at in order], dtype=getattr(torch, kind), device="cuda")
     one = one.permute([order.index(at) for at in range(len(order))])
@@ -42,19 +40,14 @@ for name, kind, shape, order, dims in cases:
     made = made if isinstance(made, tuple) else (made,)
     outs.append([one.untyped_storage().nbytes() for one in made])
     del one, made, args
-groups, inside = [], None
-for event in torch.cuda.memory._snapshot()["device_traces"][0]:
-    if event["action"] == "alloc":
-        if event["size"] == MARK:
-            inside = [] if inside is None else groups.append(inside)
-        elif inside is not None:
-            inside.append(event["size"])
+groups = between_marks()
 for group, sizes in zip(groups, outs, strict=True):
     for size in sizes:
         group.remove(size)
 found = torch.cuda.get_device_properties(0)
 print(json.dumps([found.multi_processor_count, found.max_threads_per_multi_processor, groups]))
 """
+)
 
 Case = tuple[str, str, list[int], list[int], Any]
 
