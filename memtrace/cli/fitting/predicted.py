@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from memtrace.cli.shell.told import say
+
 if TYPE_CHECKING:
     from memtrace.cli.predicting.runs import PredictedRuns
     from memtrace.forecast.fitting.results import Measured
@@ -37,7 +39,7 @@ def engine_of(asked: str, command: Sequence[str], gpu: Gpu) -> Engine:
     from memtrace.cli.predicting.engine import chosen_engine
 
     engine = chosen_engine(asked, command, gpu)
-    click.echo(f"memtrace: engine {engine.name} ({engine.why})", err=True)
+    say(f"memtrace: engine {engine.name} ({engine.why})")
     return engine
 
 
