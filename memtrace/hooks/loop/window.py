@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import time_ns
 
-from memtrace.hooks.failure.meant_for_program import pass_on
 from memtrace.hooks.parts.as_imported import open_file
 from memtrace.hooks.parts.chunk import Chunk, EventBatch
 from memtrace.hooks.parts.room import Room
@@ -110,7 +109,6 @@ class Window:
                 keep = self._may_keep(self.chunk.step) or self.chunk.step == self._worst
                 self._taken = self._sources.drain(self._native_path, keep=keep, final=False)
             except OSError as error:
-                pass_on(error)
                 self._spool.give_up(error)
             self.worked(began_ns)
 
@@ -141,7 +139,6 @@ class Window:
                     batch = self._sources.drain(self._native_path, keep=keep, final=not resume)
                 self._write(chunk, batch)
             except OSError as error:
-                pass_on(error)
                 self._spool.give_up(error)
             step = chunk.step if next_step is None else next_step
             self.chunk = Chunk(step=step, reason=next_reason, start_ns=time_ns())
@@ -264,7 +261,6 @@ class Window:
             with self._room:
                 self._sources.start(frames=frames)
         except OSError as error:
-            pass_on(error)
             self._spool.give_up(error)
 
     def _write(self, chunk: Chunk, batch: EventBatch) -> None:

@@ -119,8 +119,7 @@ class Spool:
             system.replace(unfinished, path)
         except OSError as error:
             _remove(unfinished)
-            pass_on(error)
-            self._give_up(error)
+            self.give_up(error)
             return False
         except BaseException:
             _remove(unfinished)
@@ -149,7 +148,11 @@ class Spool:
                 self._file = None
 
     def give_up(self, error: OSError) -> None:
-        """Take note that writing beside the chunks failed (a native dump): stop writing and warn once."""
+        """Take note that writing a chunk, or beside the chunks, failed: stop writing and warn once.
+
+        What is no error of ours, but one that the program raised meanwhile, goes on to the program.
+        """
+        pass_on(error)
         if not self._foreign():
             self._give_up(error)
 
