@@ -109,7 +109,6 @@ def _line_of(case: Case, own: _Step, others: list[_Step], largest: int) -> dict[
 
 
 def _phases(case: Case) -> IntArray:
-    """Return the phase of each allocation, by its name; -1 where it is in none."""
-    names = np.append(case.history.rank.table("phases")["phase"], -1)
-    rows: IntArray = case.phase_row
-    return np.where(rows < 0, -1, names[np.where(rows < 0, len(names) - 1, rows)])
+    """Return the phase of each allocation, by its name; null in none: row -1 reads the entry at the end."""
+    names: IntArray = np.append(case.history.rank.table("phases")["phase"], NULL)
+    return names[case.phase_row]
