@@ -22,6 +22,8 @@ from memtrace.forecast.model.spec import ModelSpec
 
 NUM_RANDOM_CONFIGS = 3
 MASKED = {"bert", "roberta"}
+ENCODER_DECODERS = {"mt5", "t5", "umt5"}
+"""Of tests of their own: test_encoder_decoder.py."""
 
 
 def random_config(kind: str, draw: random.Random) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def random_config(kind: str, draw: random.Random) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", sorted(READERS))
+@pytest.mark.parametrize("kind", sorted(set(READERS) - ENCODER_DECODERS))
 def test_parameters_equal_those_that_transformers_builds(kind: str) -> None:
     torch = pytest.importorskip("torch")
     import transformers
@@ -172,8 +174,9 @@ def test_parts_of_a_preset_add_up(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("t5-small", "an encoder and a decoder"),
-        ("flan-t5-xl", "an encoder and a decoder"),
+        ("bart-large", "an encoder and a decoder"),
+        ("whisper-small", "an encoder and a decoder"),
+        ("mamba-130m", "no attention"),
     ],
 )
 def test_preset_of_an_architecture_that_is_not_read_says_why(name: str, reason: str) -> None:
@@ -199,7 +202,7 @@ def test_model_of_a_size_has_exactly_that_size(number: int) -> None:
     [
         ([], "not a JSON object"),
         ({"model_type": "vit"}, "'vit' is not known"),
-        ({"model_type": "t5"}, "t5 is not read: it is an encoder and a decoder"),
+        ({"model_type": "bart"}, "bart is not read: it is an encoder and a decoder"),
         ({"model_type": ["llama"]}, "is not known"),
         ({"model_type": "llama"}, "no hidden_size"),
         ({"model_type": "gpt2", "n_embd": 10, "n_head": 3}, "cannot be divided among 3 heads"),

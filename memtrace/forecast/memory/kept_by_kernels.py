@@ -30,9 +30,14 @@ PLAIN = "plain"
 FLOAT32_NORM = frozenset({"gemma", "gemma2", "gemma3_text", "gpt_oss", "olmo2"})
 """Architectures whose RMS norm keeps the normalized values in float32 too."""
 BIDIRECTIONAL = frozenset({"bert", "roberta"})
-"""Architectures without a causal mask, whose loss also stays in the type of the logits."""
-NO_UPCAST_SOFTMAX = BIDIRECTIONAL | {"gpt2", "gpt_oss", "falcon", PLAIN}
+"""Architectures without a causal mask."""
+T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
+"""Architectures that add learned scores to attention, without a causal mask in the encoder; their RMS norm, written out
+too, multiplies its input as it was given, and their loss stays in the type of the logits."""
+NO_UPCAST_SOFTMAX = BIDIRECTIONAL | T5_FAMILY | {"gpt2", "gpt_oss", "falcon", PLAIN}
 """Architectures whose written-out attention takes the softmax in the type of the scores; the others ask for float32."""
+NARROW_LOSS = BIDIRECTIONAL | T5_FAMILY
+"""Architectures whose loss stays in the type of the logits."""
 ROTARY = frozenset(
     {"deepseek_v2", "deepseek_v3", "gemma", "gemma2", "gpt_oss", "granite", "llama", "mistral", "mixtral", "olmo2"}
     | {"phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "starcoder2"}
@@ -98,19 +103,23 @@ class Kernels:
     causal_mask: int
     """Of one pair of tokens in the mask that `masked_fill` keeps; `transformers` adds its mask instead."""
     keeps_log_sum_exp: bool
+    gate: int
+    """Of what the function of a gate returned."""
     activation: int
     """Of everything the MLP's function saves, a unit of the MLP's width."""
 
 
-def kernels_of(spec: ModelSpec, run: Run) -> Kernels:
-    """Return what this model's kernels save in this run."""
+def kernels_of(spec: ModelSpec, run: Run, *, crosses: bool = False) -> Kernels:
+    """Return what this model's kernels save in this run; of a decoder `crosses` means the attention to the encoder."""
     precision, on_cpu = run.precision, run.backend == "cpu"
     compute = precision.compute_bytes
     drops_weights = dropout_of(spec.attention_dropout, run) > 0
-    # The CPU has no fused attention with dropout: torch falls back to operations, in float32.
-    falls_back = run.attention != "explicit" and on_cpu and drops_weights
+    learns_scores = spec.position_buckets > 0 and not crosses
+    # The CPU has no fused attention with dropout, or with a gradient of what is added to the scores: torch falls back
+    # to operations, in float32.
+    falls_back = run.attention != "explicit" and on_cpu and (drops_weights or learns_scores)
     keeps_weights = run.attention == "explicit" or falls_back
-    softmax = 4 if falls_back else _softmax_bytes(spec, run)
+    softmax = 4 if falls_back else _softmax_bytes(spec, run, crosses=crosses)
     weights = 4 if falls_back else compute
     return Kernels(
         norm_input=_norm_bytes(spec, run, precision.residual_bytes),
@@ -122,7 +131,13 @@ def kernels_of(spec: ModelSpec, run: Run) -> Kernels:
         hidden_mask=compute if on_cpu else 1,
         softmax=softmax,
         softmax_cast=weights if softmax != weights and not drops_weights else 0,
-        attention_mask=0 if not drops_weights else _weight_mask_bytes(spec, run, weights) if on_cpu else 1,
+        attention_mask=0
+        if not drops_weights
+        else 1
+        if not on_cpu
+        else softmax
+        if spec.architecture in T5_FAMILY
+        else _weight_mask_bytes(spec, run, weights),
         dropped=weights if drops_weights else 0,
         query=4 if falls_back or spec.architecture in FLOAT32_SCORES else compute,
         value=4 if falls_back else compute,
@@ -134,17 +149,20 @@ def kernels_of(spec: ModelSpec, run: Run) -> Kernels:
         cached_kv=_cached_bytes(spec, run, keeps_weights=keeps_weights) if fills_cache(spec, run) else 0,
         copies_output=not keeps_weights and spec.architecture in PARTIAL_ROTARY,
         logits=0 if run.loss == "chunked" else compute,
-        log_probabilities=0
-        if run.loss in ("fused", "chunked")
-        else compute
-        if spec.architecture in BIDIRECTIONAL and not precision.is_autocast
-        else 4,
+        log_probabilities=0 if run.loss in ("fused", "chunked") else 4 if is_loss_wider(spec, run) else compute,
         expands_kv=keeps_weights,
         keeps_weights=keeps_weights,
         causal_mask=1 if spec.architecture == PLAIN and run.attention == "explicit" else 0,
         keeps_log_sum_exp=not keeps_weights,
+        gate=4 if _is_widened(spec, run) else compute,
         activation=_activation_bytes(spec, run),
     )
+
+
+def is_loss_wider(spec: ModelSpec, run: Run) -> bool:
+    """Return whether the loss copies the logits to float32."""
+    is_narrow = spec.architecture in NARROW_LOSS and not run.precision.is_autocast
+    return run.precision.compute_bytes < 4 and not is_narrow
 
 
 def fills_cache(spec: ModelSpec, run: Run) -> bool:
@@ -193,16 +211,19 @@ def _norm_bytes(spec: ModelSpec, run: Run, given: int) -> int:
     """Return the bytes an element of what a norm saves of its width, where its input has `given` bytes."""
     if spec.norm == "layer" or spec.architecture == PLAIN or run.framework in FUSED:
         return given
+    if spec.architecture in T5_FAMILY:
+        return 4 + given + (given if given < 4 else 0)
     # An RMS norm of `transformers` is written out in float32: it saves its input so, and the normalized values.
     return 4 + (4 if spec.architecture in FLOAT32_NORM else given)
 
 
-def _softmax_bytes(spec: ModelSpec, run: Run) -> int:
+def _softmax_bytes(spec: ModelSpec, run: Run, *, crosses: bool) -> int:
     """Return the bytes of one attention weight as a written-out softmax returns it."""
     precision = run.precision
     if spec.architecture not in NO_UPCAST_SOFTMAX:
         return 4
-    is_masked = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL
+    # Learned scores are float32 under autocast as well, and are added as a mask is.
+    is_masked = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL and not crosses
     if precision.is_autocast and (run.backend == "cuda" or is_masked):
         # CUDA's autocast has softmax on its list of float32; in `transformers` a float32 mask is added to the scores.
         return 4
@@ -216,11 +237,16 @@ def _weight_mask_bytes(spec: ModelSpec, run: Run, weights: int) -> int:
     return 4 if run.precision.is_autocast and run.attention == "explicit" and is_rotary else weights
 
 
+def _is_widened(spec: ModelSpec, run: Run) -> bool:
+    """Return whether the MLP's function returns float32 where products are in 16 bits."""
+    return run.precision.is_autocast and run.backend == "cuda" and spec.activation == "gelu_new"
+
+
 def _activation_bytes(spec: ModelSpec, run: Run) -> int:
     compute = run.precision.compute_bytes
     if spec.gated and run.framework in FUSED_GATE:
         return 0
-    if run.precision.is_autocast and run.backend == "cuda" and spec.activation == "gelu_new":
+    if _is_widened(spec, run):
         # CUDA's autocast has pow on its list of float32: the input is cast, and all that follows is float32.
         return 3 * 4 + compute
     return compute * SAVED_BY_ACTIVATION.get(spec.activation, 1)

@@ -73,7 +73,9 @@ class Run:
     micro_batch: Size = 1
     """Sequences of one forward pass on one rank."""
     sequence: Size = 1024
-    """Tokens of a sequence."""
+    """Tokens of a sequence; of an encoder and a decoder, those of the decoder."""
+    source_sequence: Size | None = None
+    """Tokens of the encoder's sequence; `None`: as many as `sequence`."""
     accumulation: Size = 1
     """Micro-batches of one step."""
     precision: Precision = PRECISIONS["bf16-mixed"]
@@ -99,6 +101,11 @@ class Run:
     """Overrides every dropout of the model; `None` keeps them."""
     context: Context = USUAL_CONTEXT
     """What a process takes of its GPU beside torch's allocator."""
+
+    @property
+    def source(self) -> Size:
+        """Tokens of the encoder's sequence."""
+        return self.sequence if self.source_sequence is None else self.source_sequence
 
     def __post_init__(self) -> None:
         """Refuse names that no formula knows."""

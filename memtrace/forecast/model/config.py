@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeGuard
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
+from memtrace.forecast.model.encoder_decoder_config import read_mt5, read_t5, read_umt5
 from memtrace.forecast.model.spec import ModelSpec
 
 SUPPORTED_HINT = "memtrace knows: {}; for another model give --params or its dimensions"
@@ -464,6 +465,7 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "llama": _llama,
     "mistral": _without_bias,
     "mixtral": _mixtral,
+    "mt5": read_mt5,
     "olmo2": _olmo2,
     "opt": _opt,
     "phi": _phi,
@@ -475,6 +477,8 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "roberta": _bert,
     "stablelm": _stablelm,
     "starcoder2": _starcoder2,
+    "t5": read_t5,
+    "umt5": read_umt5,
 }
 """By `model_type`."""
 
@@ -485,8 +489,6 @@ UNREAD = {
     "bart": _TWO_STACKS,
     "mamba": "it has no attention, and the estimate describes transformers",
     "mbart": _TWO_STACKS,
-    "mt5": _TWO_STACKS,
-    "t5": _TWO_STACKS,
     "whisper": _TWO_STACKS,
 }
 """Why a well-known architecture is not read, by `model_type`."""
