@@ -42,7 +42,6 @@ def random_config(kind: str, draw: random.Random) -> dict[str, Any]:
         "feed_forward_proj": draw.choice(["relu", "gelu", "gated-gelu", "gated-silu"]),
         "relative_attention_num_buckets": draw.choice([8, 32]),
         "decoder_start_token_id": 0,
-        "use_cache": False,
     }
 
 
@@ -74,18 +73,19 @@ def test_parameters_equal_those_that_transformers_builds(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("precision", ["fp32", "autocast", "bf16"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str, dropout: float) -> None:
+def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str, dropout: float, cache: bool) -> None:
     torch = pytest.importorskip("torch")
     import transformers
 
     from tests.forecast.saved_tensors import saved_bytes
 
-    draw = random.Random(f"{kind} {attention} {precision} {dropout}")
-    settings = random_config(kind, draw) | {"dropout_rate": dropout}
+    draw = random.Random(f"{kind} {attention} {precision} {dropout} {cache}")
+    settings = random_config(kind, draw) | {"dropout_rate": dropout, "use_cache": cache}
     config = transformers.CONFIG_MAPPING[kind](**settings)
     model = transformers.AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention).train()
     model = model.to(torch.bfloat16) if precision == "bf16" else model
@@ -94,7 +94,10 @@ def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str
     def forward() -> tuple[Any, ...]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "autocast"):
             output = model(input_ids=source, labels=target)
-        return output.loss, output.logits, output.encoder_last_hidden_state
+        caches = output.past_key_values
+        layers = (*caches.self_attention_cache.layers, *caches.cross_attention_cache.layers) if caches else ()
+        cached = [part for layer in layers for part in (layer.keys, layer.values)]
+        return output.loss, output.logits, output.encoder_last_hidden_state, *cached
 
     # Numbers of tokens, once more for the labels, are inputs; the loss keeps its count in the type of the logits.
     inputs = 8 * BATCH * (SOURCE + 2 * TARGET) + (2 if precision == "bf16" else 4)
@@ -105,6 +108,7 @@ def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str
         precision=PRECISIONS[precision],
         attention="explicit" if attention == "eager" else "sdpa",
         backend="cpu",
+        caches_kv=cache,
     )
     assert estimated(read_config(model.config.to_dict()), run) + inputs == saved_bytes(model, forward)
 
@@ -185,3 +189,14 @@ def test_no_plan_is_made_of_an_encoder_and_a_decoder() -> None:
 def test_an_impossible_feed_forward_is_refused(name: str) -> None:
     with pytest.raises(MemtraceError, match="feed_forward_proj"):
         read_config({"model_type": "t5", "feed_forward_proj": name})
+
+
+def test_padding_is_in_the_range_where_a_fused_kernel_keeps_the_scores_of_each_sequence() -> None:
+    spec, layout = preset("t5-base"), Layout()
+    for attention, batch in (("sdpa", 8), ("sdpa", 2), ("explicit", 8)):
+        run = Run(micro_batch=batch, sequence=128, source_sequence=512, attention=attention)
+        full, padded = estimate(spec, run, layout), estimate(spec, replace(run, is_padded=True), layout)
+        assert full.high_bytes >= padded.peak.peak_bytes
+        more = padded.peak.peak_bytes - full.peak.peak_bytes
+        assert (more > 0) == (attention == "sdpa")
+        assert any("mask of padding" in one for one in full.assumptions) == (more > 0)

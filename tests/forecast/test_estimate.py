@@ -154,7 +154,7 @@ def test_program_of_the_reserve_allocates_what_is_estimated(name: str, recompute
     layout = Layout(dp=8, zero=zero)
     phases = [one for one in estimate(spec, run, layout).phases if one.step == "steady"]
     fullest = max(phases, key=lambda one: one.peak_bytes)
-    # The program gathers weights under ZeRO-3, and reduces no gradients: it holds a part of the communication's buffers.
+    # The program gathers weights under ZeRO-3, and reduces no gradients: it holds a part of these buffers.
     buffers = fullest.by_category.get("communication", 0)
     tensors = fullest.peak_bytes - fullest.by_category["workspace"] - buffers
     found = simulated_reserve(spec, run, layout)

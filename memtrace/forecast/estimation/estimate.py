@@ -51,7 +51,8 @@ def estimate(
     overhead = simulated_reserve(spec, run, layout).overhead_bytes if run.backend == "cuda" else None
     low, high = _range(spec, run, peak.by_category, overhead, is_assumed_shape=is_assumed_shape)
     cache = _cache_bytes(spec, run, layout, peak.peak_bytes)
-    low, high = low + min(cache, 0), high + max(cache, 0)
+    padding = _padding_bytes(spec, run, layout, peak.peak_bytes)
+    low, high = low + min(cache, 0), high + max(cache, 0) + padding
     model = rank_model(spec, run, layout, is_last=is_last)
     terms = activation_terms(spec, run, layout)
     layer_terms = {name: int(size) for name, size in (terms.moe_layer or terms.dense_layer).items() if size}
@@ -69,7 +70,7 @@ def estimate(
         capacity_bytes=capacity_bytes,
         fits=_fits(low, high, capacity_bytes),
         assumptions=(
-            *about_two_stacks(spec, run),
+            *about_two_stacks(spec, run, padding),
             *_about_the_cache(cache),
             *_assumptions(spec, run, layout, is_last=is_last, is_assumed_shape=is_assumed_shape),
         ),
@@ -95,6 +96,14 @@ def _cache_bytes(spec: ModelSpec, run: Run, layout: Layout, peak: int) -> int:
     if run.caches_kv is not None or not can_cache(spec, run):
         return 0
     phases, _ = _fullest_stage(spec, replace(run, caches_kv=True), layout)
+    return max(one.peak_bytes for one in phases) - peak
+
+
+def _padding_bytes(spec: ModelSpec, run: Run, layout: Layout, peak: int) -> int:
+    """Return how much higher the peak is if the encoder's sequences are padded."""
+    if spec.encoder is None or run.is_padded:
+        return 0
+    phases, _ = _fullest_stage(spec, replace(run, is_padded=True), layout)
     return max(one.peak_bytes for one in phases) - peak
 
 

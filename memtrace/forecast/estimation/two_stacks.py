@@ -11,6 +11,7 @@ from memtrace.forecast.memory.kept_by_kernels import T5_FAMILY
 from memtrace.forecast.memory.kept_by_two_stacks import encoder_run
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.model.spec import ModelSpec
+from memtrace.units import format_bytes
 
 _PREDICT = "memtrace predict runs the program itself, without a GPU"
 
@@ -49,14 +50,12 @@ def encoder_terms(spec: ModelSpec, run: Run, layout: Layout) -> dict[str, int]:
     return {f"encoder, {name}": int(size) for name, size in terms.items() if size}
 
 
-def about_two_stacks(spec: ModelSpec, run: Run) -> list[str]:
-    """Return what was assumed of an encoder and a decoder."""
+def about_two_stacks(spec: ModelSpec, run: Run, padding: int) -> list[str]:
+    """Return what was assumed of an encoder and a decoder; `padding` is what a mask of padding would need more."""
     if spec.encoder is None:
         return []
-    found = [
-        f"The encoder reads sequences of {run.source:,} tokens, the decoder of {run.sequence:,}; all are full, without "
-        "a mask of padding."
-    ]
+    more = f"; a mask of padding needs {format_bytes(padding)} more, which the range holds" if padding else ""
+    found = [f"The encoder reads sequences of {run.source:,} tokens, the decoder of {run.sequence:,}, all full{more}."]
     if spec.architecture in T5_FAMILY:
         matrix = f"a matrix of {spec.vocabulary:,} by {spec.hidden:,}"
         if spec.tied:

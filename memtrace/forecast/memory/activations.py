@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.kept_by_adapters import with_adapters
-from memtrace.forecast.memory.kept_by_kernels import PLAIN, ROTARY, Kernels, dropout_of, kernels_of
+from memtrace.forecast.memory.kept_by_kernels import PLAIN, ROTARY, Kernels, dropout_of, is_encoder, kernels_of
 from memtrace.forecast.memory.kept_by_two_stacks import (
     changes_before_down,
     cross_attention,
-    is_encoder,
     learned_scores,
     scores_of_stack,
 )

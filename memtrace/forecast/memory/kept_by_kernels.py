@@ -159,6 +159,11 @@ def kernels_of(spec: ModelSpec, run: Run, *, crosses: bool = False) -> Kernels:
     )
 
 
+def is_encoder(spec: ModelSpec) -> bool:
+    """Return whether this is the encoder of an encoder-decoder, whose attention has no causal mask."""
+    return spec.architecture in T5_FAMILY and spec.encoder is None
+
+
 def is_loss_wider(spec: ModelSpec, run: Run) -> bool:
     """Return whether the loss copies the logits to float32."""
     is_narrow = spec.architecture in NARROW_LOSS and not run.precision.is_autocast
@@ -176,7 +181,7 @@ def fills_cache(spec: ModelSpec, run: Run) -> bool:
 
 def can_cache(spec: ModelSpec, run: Run) -> bool:
     """Return whether a model could fill a cache in this run: a causal one of `transformers`, not computed again."""
-    is_causal = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL
+    is_causal = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL and not is_encoder(spec)
     return is_causal and run.framework == "none" and bool(run.recompute != RECOMPUTE.index("full"))
 
 
@@ -187,6 +192,9 @@ def _cached_bytes(spec: ModelSpec, run: Run, *, keeps_weights: bool) -> int:
     them; attention then works on the copies. The cache lives as long as the model's output.
     """
     compute, is_autocast = run.precision.compute_bytes, run.precision.is_autocast
+    if spec.architecture in T5_FAMILY:
+        # The fallback keeps scaled keys; of 16-bit ones and of their values it keeps copies in float32.
+        return 4 * (keeps_weights and run.attention != "explicit")
     if spec.kv_rank:
         # What is cached is compressed, and but for the rotated part what the next matrix reads.
         return 0

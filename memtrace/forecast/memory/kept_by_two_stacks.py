@@ -9,18 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtrace.forecast.memory.formulas import Size
-from memtrace.forecast.memory.kept_by_kernels import T5_FAMILY, dropout_of, kernels_of
+from memtrace.forecast.memory.kept_by_kernels import T5_FAMILY, dropout_of, is_encoder, kernels_of
 from memtrace.forecast.memory.layout import Run, ceil_div
 from memtrace.forecast.model.spec import ModelSpec
 
 Terms = dict[str, Size]
 ALIGNED_SCORES = 16
 """Elements to whose multiple the memory-efficient kernel pads a row of added scores (`pad_bias` in torch)."""
-
-
-def is_encoder(spec: ModelSpec) -> bool:
-    """Return whether this is the encoder of an encoder-decoder, whose attention has no causal mask."""
-    return spec.architecture in T5_FAMILY and spec.encoder is None
 
 
 def changes_before_down(spec: ModelSpec, run: Run) -> bool:
@@ -57,6 +52,8 @@ def cross_attention(spec: ModelSpec, run: Run) -> Terms:
         "cross-attention: values": source * spec.kv_width * kernels.value,
         "cross-attention: output": tokens * spec.output_width * kernels.projection_input,
     }
+    if kernels.cached_kv:
+        terms["cross-attention: keys and values, cached"] = source * spec.kv_width * kernels.cached_kv
     if run.precision.is_autocast:
         # The matrices of keys and values cast the encoder's output, each for itself.
         terms["cross-attention: encoder's output, cast"] = 2 * source * spec.hidden * kernels.projection_input
@@ -68,8 +65,8 @@ def cross_attention(spec: ModelSpec, run: Run) -> Terms:
         terms["cross-attention: weights, cast"] = weights * kernels.softmax_cast
         terms["cross-attention: weights, dropout mask"] = weights * kernels.attention_mask
         terms["cross-attention: weights after dropout"] = weights * kernels.dropped
-    elif spec.has_positions_each_layer:
-        terms["cross-attention: added scores"] = _added_scores(spec, run, run.source) * compute
+    elif spec.has_positions_each_layer or run.is_padded:
+        terms["cross-attention: added scores"] = _added_scores(spec, run, run.source, crosses=True) * compute
     if dropout_of(spec.hidden_dropout, run) > 0:
         terms["cross-attention: dropout mask"] = tokens * spec.hidden * kernels.hidden_mask
     return terms
@@ -102,15 +99,16 @@ def scores_of_stack(spec: ModelSpec, run: Run) -> Terms:
             (run.recompute == 2) * spec.num_heads * pairs * run.precision.residual_bytes
         )
         if spec.encoder is not None and not kernels_of(spec, run, crosses=True).keeps_weights:
-            added = _added_scores(spec, run, run.source) * run.precision.compute_bytes
-            terms["embedding: scores of cross-attention"] = (run.recompute < 2) * added
+            added = _added_scores(spec, run, run.source, crosses=True) * run.precision.compute_bytes
+            terms["embedding: scores of cross-attention"] = (run.recompute < 2) * (not run.is_padded) * added
     return terms
 
 
-def _added_scores(spec: ModelSpec, run: Run, keys: Size) -> Size:
-    """Return the elements of what a fused kernel adds to the scores of all heads."""
+def _added_scores(spec: ModelSpec, run: Run, keys: Size, *, crosses: bool = False) -> Size:
+    """Return the elements of what a fused kernel adds to the scores of all heads, of each sequence or of all."""
+    sequences = run.micro_batch if run.is_padded and (crosses or is_encoder(spec)) else 1
     row = keys if run.backend == "cpu" else ALIGNED_SCORES * ceil_div(keys, ALIGNED_SCORES)
-    return spec.num_heads * run.sequence * row
+    return sequences * spec.num_heads * run.sequence * row
 
 
 def scores_gradient(spec: ModelSpec, run: Run) -> Size:

@@ -97,6 +97,8 @@ class Run:
     caches_kv: bool | None = None
     """Whether the forward pass also fills a cache of keys and values, as models of `transformers` do in training too
     unless `use_cache` is off. `None`: not stated; it counts as off, and the range of an estimate covers both."""
+    is_padded: bool = False
+    """Whether the encoder's sequences are padded, with a mask that attention is given."""
     dropout: float | None = None
     """Overrides every dropout of the model; `None` keeps them."""
     context: Context = USUAL_CONTEXT
