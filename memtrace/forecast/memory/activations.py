@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.kept_by_adapters import with_adapters
-from memtrace.forecast.memory.kept_by_kernels import PLAIN, ROTARY, Kernels, dropout_of, is_encoder, kernels_of
+from memtrace.forecast.memory.kept_by_kernels import (
+    NORMED_OUTPUTS,
+    OWN_ROTATIONS,
+    PLAIN,
+    ROTARY,
+    ROTATION_SETS,
+    Kernels,
+    dropout_of,
+    is_encoder,
+    kernels_of,
+)
 from memtrace.forecast.memory.kept_by_two_stacks import (
     changes_before_down,
     cross_attention,
@@ -125,8 +135,10 @@ def _norms(spec: ModelSpec, kernels: Kernels, shape: _Shape) -> Terms:
     number = spec.norms_per_layer
     # Side by side, attention and MLP norm one and the same tensor.
     inputs = 1 if spec.is_parallel and spec.norm == "layer" else number
+    outputs = NORMED_OUTPUTS.get(spec.architecture, 0)
+    width = (inputs - outputs) * kernels.norm_input + outputs * kernels.qk_norm_input
     terms = {
-        "norms: inputs": inputs * shape.whole * spec.hidden * kernels.norm_input,
+        "norms: inputs": width * shape.whole * spec.hidden,
         "norms: statistics": number * shape.whole * kernels.norm_statistics,
     }
     if spec.qk_norm != "none":
@@ -176,6 +188,10 @@ def _attention(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
         terms["attention: keys and values, cached"] = (
             ceil_div(shape.tokens * spec.kv_width, shape.tp) * kernels.cached_kv
         )
+    if spec.architecture in OWN_ROTATIONS:
+        rotated = spec.rotated_dim or spec.head_dim
+        size = OWN_ROTATIONS[spec.architecture] or run.precision.residual_bytes
+        terms["attention: rotations"] = 2 * run.sequence * rotated * size
     if kernels.copies_output:
         terms["attention: output of the kernel"] = output * kernels.value
     if kernels.keeps_weights:
@@ -249,7 +265,7 @@ def _embedding(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
         terms["embedding: dropout mask"] = shape.whole * spec.hidden * mask
     if spec.architecture in ROTARY:
         # Cosine and sine of every position, shared by all layers.
-        width = spec.rotated_dim or spec.head_dim
+        width = (spec.rotated_dim or spec.head_dim) * ROTATION_SETS.get(spec.architecture, 1)
         terms["embedding: rotations"] = 2 * run.sequence * width * run.precision.residual_bytes
     if spec.architecture != PLAIN and run.attention == "explicit" and not is_encoder(spec):
         # Checkpointed layers hold the mask that they were given.

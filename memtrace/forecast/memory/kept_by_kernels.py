@@ -27,9 +27,9 @@ product, and one plus the clamped up projection.
 """
 PLAIN = "plain"
 """The architecture of a model of torch's own modules, as in samples/train_gpt.py, rather than of `transformers`."""
-FLOAT32_NORM = frozenset({"gemma", "gemma2", "gemma3_text", "gpt_oss", "olmo2"})
+FLOAT32_NORM = frozenset({"gemma", "gemma2", "gemma3_text", "gpt_oss", "helium", "olmo2", "olmo3"})
 """Architectures whose RMS norm keeps the normalized values in float32 too."""
-BIDIRECTIONAL = frozenset({"bert", "roberta"})
+BIDIRECTIONAL = frozenset({"bert", "camembert", "roberta", "xlm-roberta"})
 """Architectures without a causal mask."""
 T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
 """Architectures that add learned scores to attention, without a causal mask in the encoder; their RMS norm, written out
@@ -40,6 +40,7 @@ NARROW_LOSS = BIDIRECTIONAL | T5_FAMILY
 """Architectures whose loss stays in the type of the logits."""
 ROTARY = frozenset(
     {"deepseek_v2", "deepseek_v3", "gemma", "gemma2", "gpt_oss", "granite", "llama", "mistral", "mixtral", "olmo2"}
+    | {"cohere", "cohere2", "exaone4", "gemma3_text", "olmo", "olmo3", "seed_oss", "smollm3"}
     | {"phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "starcoder2"}
 )
 """Architectures that keep one cosine and one sine for each position and element of a head."""
@@ -49,10 +50,19 @@ FUSED_GATE = frozenset({"megatron"})
 """Frameworks whose SwiGLU is one kernel, which keeps gate and up projection alone (`bias_swiglu_fusion`)."""
 FLOAT32_SCORES = frozenset({"gpt_neo", "gptj"})
 """Architectures that turn queries and keys to float32 before they are multiplied."""
-PARTIAL_ROTARY = frozenset({"gpt_neox", "phi", "phi3", "stablelm"})
+PARTIAL_ROTARY = frozenset({"glm", "glm4", "gpt_neox", "phi", "phi3", "stablelm"})
 """Architectures that join a rotated and an unrotated part of each head: the kernel's output, laid out like the joined
 queries, is copied before the next matrix, and both are kept."""
-
+ROTATED_BACK = frozenset({"cohere", "cohere2", "olmo", "olmo2", "olmo3"})
+"""Architectures that cast rotated queries and keys back to the type that they had."""
+ROTATION_SETS = {"gemma3_text": 2}
+"""How many sets of cosines and sines there are, where layers of the whole and of a window differ."""
+OWN_ROTATIONS = {"ernie4_5": 4, "glm": 0, "glm4": 0, "helium": 0}
+"""Architectures each of whose layers makes cosines and sines of its own, and bytes an element; 0: as queries have."""
+NORMED_OUTPUTS = {"exaone4": 2, "glm4": 2}
+"""How many of a layer's norms read what attention or MLP returned, in the type of products."""
+LAYER_NORM_BYTES = {"cohere": 12, "cohere2": 12, "olmo": 4}
+"""Of LayerNorms that are written out, or given a float32 copy: what they keep of an element of their input."""
 UNROTATED = frozenset({"gpt2", "gpt_bigcode"})
 """Architectures whose fused matrix is read through views alone: the view of the queries keeps all of it alive."""
 
@@ -124,7 +134,7 @@ def kernels_of(spec: ModelSpec, run: Run, *, crosses: bool = False) -> Kernels:
     return Kernels(
         norm_input=_norm_bytes(spec, run, precision.residual_bytes),
         qk_norm_input=_norm_bytes(spec, run, compute),
-        norm_statistics=8 if spec.norm == "layer" else 4,
+        norm_statistics=8 if spec.norm == "layer" and LAYER_NORM_BYTES.get(spec.architecture, 0) <= 4 else 4,
         projection_input=precision.linear_input_bytes,
         qkv_inputs=1 if spec.has_fused_qkv or not precision.is_autocast else 2 if spec.kv_rank else 3,
         gate_inputs=2 if spec.gated and not spec.has_fused_gate and precision.is_autocast else 1,
@@ -203,7 +213,7 @@ def _cached_bytes(spec: ModelSpec, run: Run, *, keeps_weights: bool) -> int:
         return 0 if keeps_weights else 2 * compute
     if spec.architecture in FLOAT32_SCORES:
         return compute * (compute < 4)
-    if is_autocast and spec.architecture in ROTARY | PARTIAL_ROTARY:
+    if is_autocast and spec.architecture in (ROTARY | PARTIAL_ROTARY | {"helium"}) - ROTATED_BACK:
         # Rotated keys are float32, and the cache takes values in the type of the keys; kernels keep cast copies.
         return 2 * 4
     is_repeated = keeps_weights and spec.num_kv_heads < spec.num_heads
@@ -218,7 +228,7 @@ def dropout_of(probability: float, run: Run) -> float:
 def _norm_bytes(spec: ModelSpec, run: Run, given: int) -> int:
     """Return the bytes an element of what a norm saves of its width, where its input has `given` bytes."""
     if spec.norm == "layer" or spec.architecture == PLAIN or run.framework in FUSED:
-        return given
+        return given if run.framework in FUSED else LAYER_NORM_BYTES.get(spec.architecture, given)
     if spec.architecture in T5_FAMILY:
         return 4 + given + (given if given < 4 else 0)
     # An RMS norm of `transformers` is written out in float32: it saves its input so, and the normalized values.
