@@ -36,6 +36,7 @@ SEEDS = (20261121, 20261122)
 
 Case = dict[str, Any]
 T5_KINDS = ("t5", "flan-t5", "umt5")
+BART_KINDS = ("bart", "mbart")
 
 
 def fixed_cases() -> list[Case]:
@@ -65,6 +66,8 @@ def fixed_cases() -> list[Case]:
         {"attention": "explicit", "dropout": 0.1},
         {"attention": "explicit", "checkpointing": True},
     ]
+    bart: list[Case] = [{}, {"precision": "autocast"}, {"precision": "bf16"}, {"dropout": 0.1}, {"checkpointing": True}]
+    cases += [{"target": 96, **base, "kind": kind, **change} for change in bart for kind in ("bart", "mbart")]
     cases += [{"target": 96, **base, "kind": kind, **change} for change in t5 for kind in ("t5", "flan-t5", "umt5")]
     return cases
 
@@ -110,6 +113,12 @@ def config_of(case: Case) -> dict[str, Any]:
             "attn_pdrop": drop,
             "resid_pdrop": drop,
         }
+    if case["kind"] in BART_KINDS:
+        sizes = {"layers": case["layers"], "attention_heads": case["heads"], "ffn_dim": 4 * case["hidden"]}
+        stacks = {f"{name}_{field}": size for name in ("encoder", "decoder") for field, size in sizes.items()}
+        common = {"model_type": case["kind"], "d_model": case["hidden"], "vocab_size": case["vocabulary"]}
+        dropouts = {"dropout": drop, "attention_dropout": drop, "activation_dropout": drop}
+        return {**common, "max_position_embeddings": case["sequence"], **stacks, **dropouts}
     if case["kind"] in T5_KINDS:
         return {
             "model_type": "umt5" if case["kind"] == "umt5" else "t5",

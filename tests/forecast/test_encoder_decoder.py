@@ -26,11 +26,23 @@ from memtrace.forecast.model.spec import ModelSpec
 from memtrace.forecast.planning.plan import Question, make_plan
 
 BATCH, SOURCE, TARGET = 2, 24, 16
-KINDS = ("t5", "mt5", "umt5")
+T5_KINDS = ("t5", "mt5", "umt5")
+KINDS = (*T5_KINDS, "bart", "mbart")
+
+DROPOUTS = ("dropout_rate", "dropout", "attention_dropout", "activation_dropout")
 
 
 def random_config(kind: str, draw: random.Random) -> dict[str, Any]:
     """Return a small configuration with what changes the shape drawn at random."""
+    if kind not in T5_KINDS:
+        width = draw.choice([12, 24])
+        stacks = {
+            f"{name}_{field}": draw.choice(choices)
+            for name in ("encoder", "decoder")
+            for field, choices in (("layers", [1, 3]), ("ffn_dim", [40, 90]), ("attention_heads", [2, 3]))
+        }
+        more = {"vocab_size": draw.randint(60, 300), "activation_function": draw.choice(["gelu", "relu"])}
+        return {"d_model": width, "max_position_embeddings": draw.randint(24, 60)} | stacks | more
     return {
         "d_model": 8 * draw.randint(2, 5),
         "d_kv": draw.choice([4, 5, 16]),
@@ -85,7 +97,7 @@ def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str
     from tests.forecast.saved_tensors import saved_bytes
 
     draw = random.Random(f"{kind} {attention} {precision} {dropout} {cache}")
-    settings = random_config(kind, draw) | {"dropout_rate": dropout, "use_cache": cache}
+    settings = random_config(kind, draw) | dict.fromkeys(DROPOUTS, dropout) | {"use_cache": cache}
     config = transformers.CONFIG_MAPPING[kind](**settings)
     model = transformers.AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention).train()
     model = model.to(torch.bfloat16) if precision == "bf16" else model
@@ -99,8 +111,10 @@ def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str
         cached = [part for layer in layers for part in (layer.keys, layer.values)]
         return output.loss, output.logits, output.encoder_last_hidden_state, *cached
 
-    # Numbers of tokens, once more for the labels, are inputs; the loss keeps its count in the type of the logits.
+    # Numbers of tokens, once more for the labels, and of positions are inputs; the loss keeps its count in the type of
+    # the logits.
     inputs = 8 * BATCH * (SOURCE + 2 * TARGET) + (2 if precision == "bf16" else 4)
+    inputs += 0 if kind in T5_KINDS else 8 * (BATCH * SOURCE + TARGET)
     run = Run(
         micro_batch=BATCH,
         sequence=TARGET,
@@ -131,6 +145,9 @@ def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str
         ("mt5-large", 1_229_581_312),
         ("mt5-xl", 3_742_619_648),
         ("mt5-xxl", 12_921_057_280),
+        ("bart-base", 139_420_416),
+        ("bart-large", 406_291_456),
+        ("mbart-large", 610_851_840),
     ],
 )
 def test_preset_has_the_published_number_of_parameters(name: str, published: int) -> None:
@@ -146,6 +163,15 @@ def test_a_longer_target_is_not_a_longer_source() -> None:
     turned = replace(run, sequence=run.source, source_sequence=run.sequence)
     assert estimate(spec, turned, Layout()).settings["target_sequence"] == 512
     assert estimate(spec, turned, Layout()).peak.peak_bytes != peak
+
+
+def test_bart_takes_flash_attention_and_t5_does_not() -> None:
+    run = Run(micro_batch=64, sequence=128, source_sequence=512)
+    flash, written = (
+        estimate(preset("bart-large"), replace(run, attention=name), Layout()) for name in ("flash", "explicit")
+    )
+    assert flash.peak.peak_bytes < written.peak.peak_bytes
+    assert not any("T5" in one for one in flash.assumptions)
 
 
 def test_states_of_both_stacks_are_divided() -> None:

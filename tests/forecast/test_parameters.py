@@ -24,7 +24,7 @@ NUM_RANDOM_CONFIGS = 3
 MASKED = {"bert", "camembert", "roberta", "xlm-roberta"}
 WITH_WIDE_HEADS = {"ernie4_5", "glm", "glm4", "seed_oss"}
 """Architectures whose heads together may be wider than the model."""
-ENCODER_DECODERS = {"mt5", "t5", "umt5"}
+ENCODER_DECODERS = {"bart", "mbart", "mt5", "t5", "umt5"}
 """Of tests of their own: test_encoder_decoder.py."""
 
 
@@ -181,7 +181,7 @@ def test_parts_of_a_preset_add_up(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("bart-large", "an encoder and a decoder"),
+        ("pegasus-large", "an encoder and a decoder"),
         ("whisper-small", "an encoder and a decoder"),
         ("mamba-130m", "without attention"),
     ],
@@ -213,7 +213,7 @@ def test_model_of_a_size_has_exactly_that_size(number: int) -> None:
         ({"model_type": "modernbert"}, "modernbert is not read"),
         ({"model_type": "deberta-v2"}, "deberta-v2 is not read"),
         ({"model_type": "cohere", "use_qk_norm": True}, "use_qk_norm is not read"),
-        ({"model_type": "bart"}, "bart is not read: it is an encoder and a decoder"),
+        ({"model_type": "marian"}, "marian is not read: it is an encoder and a decoder"),
         ({"model_type": ["llama"]}, "is not known"),
         ({"model_type": "llama"}, "no hidden_size"),
         ({"model_type": "gpt2", "n_embd": 10, "n_head": 3}, "cannot be divided among 3 heads"),

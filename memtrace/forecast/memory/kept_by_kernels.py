@@ -32,11 +32,14 @@ FLOAT32_NORM = frozenset({"gemma", "gemma2", "gemma3_text", "gpt_oss", "helium",
 BIDIRECTIONAL = frozenset({"bert", "camembert", "roberta", "xlm-roberta"})
 """Architectures without a causal mask."""
 T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
-"""Architectures that add learned scores to attention, without a causal mask in the encoder; their RMS norm, written out
-too, multiplies its input as it was given, and their loss stays in the type of the logits."""
-NO_UPCAST_SOFTMAX = BIDIRECTIONAL | T5_FAMILY | {"gpt2", "gpt_oss", "falcon", PLAIN}
+"""Architectures that add learned scores to attention; their RMS norm, written out, multiplies its input as given."""
+BIASED_LOGITS = frozenset({"bart", "mbart"})
+"""Architectures that add a buffer to the logits."""
+TWO_STACKS = T5_FAMILY | BIASED_LOGITS
+"""Architectures of an encoder without a causal mask, and a decoder; their loss stays in the type of the logits."""
+NO_UPCAST_SOFTMAX = BIDIRECTIONAL | TWO_STACKS | {"gpt2", "gpt_oss", "falcon", PLAIN}
 """Architectures whose written-out attention takes the softmax in the type of the scores; the others ask for float32."""
-NARROW_LOSS = BIDIRECTIONAL | T5_FAMILY
+NARROW_LOSS = BIDIRECTIONAL | TWO_STACKS
 """Architectures whose loss stays in the type of the logits."""
 ROTARY = frozenset(
     {"deepseek_v2", "deepseek_v3", "gemma", "gemma2", "gpt_oss", "granite", "llama", "mistral", "mixtral", "olmo2"}
@@ -134,7 +137,7 @@ def kernels_of(spec: ModelSpec, run: Run, *, crosses: bool = False) -> Kernels:
     return Kernels(
         norm_input=_norm_bytes(spec, run, precision.residual_bytes),
         qk_norm_input=_norm_bytes(spec, run, compute),
-        norm_statistics=8 if spec.norm == "layer" and LAYER_NORM_BYTES.get(spec.architecture, 0) <= 4 else 4,
+        norm_statistics=_statistics_bytes(spec, run),
         projection_input=precision.linear_input_bytes,
         qkv_inputs=1 if spec.has_fused_qkv or not precision.is_autocast else 2 if spec.kv_rank else 3,
         gate_inputs=2 if spec.gated and not spec.has_fused_gate and precision.is_autocast else 1,
@@ -146,7 +149,7 @@ def kernels_of(spec: ModelSpec, run: Run, *, crosses: bool = False) -> Kernels:
         else 1
         if not on_cpu
         else softmax
-        if spec.architecture in T5_FAMILY
+        if spec.architecture in TWO_STACKS
         else _weight_mask_bytes(spec, run, weights),
         dropped=weights if drops_weights else 0,
         query=4 if falls_back or spec.architecture in FLOAT32_SCORES else compute,
@@ -158,8 +161,8 @@ def kernels_of(spec: ModelSpec, run: Run, *, crosses: bool = False) -> Kernels:
         and not fills_cache(spec, run),
         cached_kv=_cached_bytes(spec, run, keeps_weights=keeps_weights) if fills_cache(spec, run) else 0,
         copies_output=not keeps_weights and spec.architecture in PARTIAL_ROTARY,
-        logits=0 if run.loss == "chunked" else compute,
-        log_probabilities=0 if run.loss in ("fused", "chunked") else 4 if is_loss_wider(spec, run) else compute,
+        logits=0 if run.loss == "chunked" else 4 if _has_wide_logits(spec, run) else compute,
+        log_probabilities=0 if run.loss in ("fused", "chunked") else loss_bytes(spec, run),
         expands_kv=keeps_weights,
         keeps_weights=keeps_weights,
         causal_mask=1 if spec.architecture == PLAIN and run.attention == "explicit" else 0,
@@ -169,15 +172,35 @@ def kernels_of(spec: ModelSpec, run: Run, *, crosses: bool = False) -> Kernels:
     )
 
 
+def _statistics_bytes(spec: ModelSpec, run: Run) -> int:
+    """Return the bytes a token of the mean and the reciprocal deviation that a norm keeps, or of the latter alone."""
+    own = LAYER_NORM_BYTES.get(spec.architecture)
+    if spec.norm != "layer" or (own is not None and own > 4):
+        return 4
+    # The CPU keeps them in the type of the norm's weight.
+    is_narrow = run.backend == "cpu" and run.precision.residual_bytes < 4 and own is None
+    return 2 * run.precision.residual_bytes if is_narrow else 8
+
+
 def is_encoder(spec: ModelSpec) -> bool:
     """Return whether this is the encoder of an encoder-decoder, whose attention has no causal mask."""
-    return spec.architecture in T5_FAMILY and spec.encoder is None
+    return spec.architecture in TWO_STACKS and spec.encoder is None
 
 
 def is_loss_wider(spec: ModelSpec, run: Run) -> bool:
     """Return whether the loss copies the logits to float32."""
     is_narrow = spec.architecture in NARROW_LOSS and not run.precision.is_autocast
-    return run.precision.compute_bytes < 4 and not is_narrow
+    return run.precision.compute_bytes < 4 and not is_narrow and not _has_wide_logits(spec, run)
+
+
+def loss_bytes(spec: ModelSpec, run: Run) -> int:
+    """Return the bytes of one logit as the loss works on it."""
+    return 4 if is_loss_wider(spec, run) or _has_wide_logits(spec, run) else run.precision.compute_bytes
+
+
+def _has_wide_logits(spec: ModelSpec, run: Run) -> bool:
+    """Return whether float32 is added to 16-bit logits (`final_logits_bias`)."""
+    return run.precision.is_autocast and spec.architecture in BIASED_LOGITS
 
 
 def fills_cache(spec: ModelSpec, run: Run) -> bool:
@@ -240,8 +263,9 @@ def _softmax_bytes(spec: ModelSpec, run: Run, *, crosses: bool) -> int:
     precision = run.precision
     if spec.architecture not in NO_UPCAST_SOFTMAX:
         return 4
+    is_causal = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL and not is_encoder(spec)
     # Learned scores are float32 under autocast as well, and are added as a mask is.
-    is_masked = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL and not crosses
+    is_masked = (is_causal or spec.position_buckets > 0) and not crosses
     if precision.is_autocast and (run.backend == "cuda" or is_masked):
         # CUDA's autocast has softmax on its list of float32; in `transformers` a float32 mask is added to the scores.
         return 4

@@ -17,7 +17,7 @@ import numpy as np
 from memtrace.forecast.memory.activations import ActivationTerms, activation_terms, total
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.held_by_framework import PASSES_AHEAD, adds_up, in_flight_bytes
-from memtrace.forecast.memory.kept_by_kernels import SAVED_BY_ACTIVATION, is_loss_wider, kernels_of
+from memtrace.forecast.memory.kept_by_kernels import SAVED_BY_ACTIVATION, is_loss_wider, kernels_of, loss_bytes
 from memtrace.forecast.memory.kept_by_two_stacks import (
     changes_before_down,
     cross_scores_gradient,
@@ -309,8 +309,6 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
     width = spec.embedding_dim or spec.hidden
     head_gradient = ceil_div(spec.vocabulary * width, layout.tp) * run.precision.gradient_bytes * has_head
     head_gradient = head_gradient * (spec.has_head and run.adapter is None)
-    is_wider = is_loss_wider(spec, run)
-    loss_bytes = 4 if is_wider else compute
     return _Stage(
         model=model,
         layers=held_by_stage(_layers(spec, terms, run, layout, is_last=is_last), run, layout, is_last=is_last),
@@ -325,8 +323,8 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
         embedding=total(terms.embedding) * (only if is_last else 1),
         head=total(terms.head) * has_head,
         logits=terms.head.get("head: logits", 0) * has_head,
-        is_loss_wider=is_wider,
-        log_probabilities=LOSS_COPIES[run.loss](loss_bytes * tokens * ceil_div(spec.vocabulary, layout.tp))
+        is_loss_wider=is_loss_wider(spec, run),
+        log_probabilities=LOSS_COPIES[run.loss](loss_bytes(spec, run) * tokens * ceil_div(spec.vocabulary, layout.tp))
         * has_head
         * spec.has_head,
         head_casts=ceil_div(copies.head, layout.tp) * has_head,

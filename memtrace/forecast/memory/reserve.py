@@ -14,7 +14,7 @@ from memtrace.allocator.blocks import Device
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import Settings
 from memtrace.forecast.memory.activations import ActivationTerms, Terms, activation_terms
-from memtrace.forecast.memory.kept_by_kernels import is_loss_wider
+from memtrace.forecast.memory.kept_by_kernels import loss_bytes
 from memtrace.forecast.memory.kept_by_two_stacks import encoder_output, encoder_run
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.model.adapters import frozen_bytes, trained_precision, trained_tensors
@@ -75,9 +75,11 @@ class _Program:
         self.hidden = tokens * spec.hidden * run.precision.residual_bytes
         width = max(spec.ffn, spec.expert_ffn * spec.experts_per_token)
         self.inner = ceil_div(tokens * width, layout.tp) * run.precision.compute_bytes
-        loss_bytes = 4 if is_loss_wider(spec, run) else run.precision.compute_bytes
         self.vocabulary = (
-            loss_bytes * run.micro_batch * ceil_div(run.sequence, layout.cp) * ceil_div(spec.vocabulary, layout.tp)
+            loss_bytes(spec, run)
+            * run.micro_batch
+            * ceil_div(run.sequence, layout.cp)
+            * ceil_div(spec.vocabulary, layout.tp)
             if spec.has_head
             else 0
         )

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeGuard
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
 from memtrace.forecast.model.decoder_configs import LLAMA_LIKE, read_llama, read_without_bias
-from memtrace.forecast.model.encoder_decoder_config import read_mt5, read_t5, read_umt5
+from memtrace.forecast.model.encoder_decoder_config import read_bart, read_mbart, read_mt5, read_t5, read_umt5
 from memtrace.forecast.model.spec import ModelSpec
 
 SUPPORTED_HINT = (
@@ -416,6 +416,7 @@ def _bloom(get: ConfigFields) -> dict[str, Any]:
 
 READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     **LLAMA_LIKE,
+    "bart": read_bart,
     "bert": _bert,
     "bloom": _bloom,
     "camembert": _bert,
@@ -431,6 +432,7 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "gpt_neox": _gpt_neox,
     "gpt_oss": _gpt_oss,
     "gptj": _gptj,
+    "mbart": read_mbart,
     "mixtral": _mixtral,
     "mt5": read_mt5,
     "opt": _opt,
@@ -449,14 +451,13 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
 }
 """By `model_type`."""
 
-_TWO_STACKS = "it is an encoder and a decoder, of which the estimate describes the T5 family alone"
+_TWO_STACKS = "it is an encoder and a decoder, of which the estimate describes the T5 family, BART and mBART alone"
 _OWN_ATTENTION = "its attention keeps scores of positions that the estimate does not describe"
 _IMAGES = "it reads images, and the estimate counts tokens of a text"
 _SPEECH = "it reads sound, and the estimate counts tokens of a text"
 _NO_ATTENTION = "it has layers without attention, and the estimate describes transformers"
 UNREAD = {
     "albert": "its layers share their weights",
-    "bart": _TWO_STACKS,
     "clip": _IMAGES,
     "deberta": _OWN_ATTENTION,
     "deberta-v2": _OWN_ATTENTION,
@@ -468,7 +469,6 @@ UNREAD = {
     "mamba": _NO_ATTENTION,
     "mamba2": _NO_ATTENTION,
     "marian": _TWO_STACKS,
-    "mbart": _TWO_STACKS,
     "modernbert": "it packs sequences and attends to a window in most layers",
     "pegasus": _TWO_STACKS,
     "qwen3_next": _NO_ATTENTION,

@@ -1,4 +1,4 @@
-"""Reads configurations of models that are an encoder and a decoder: the T5 family.
+"""Reads configurations of models that are an encoder and a decoder: the T5 family, BART and mBART.
 
 In: `ConfigFields` of a `config.json`. Out: the fields of a `ModelSpec`, that of the decoder with the encoder's in it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from memtrace.errors import MemtraceError
-from memtrace.forecast.model.config_fields import ConfigFields, shown
+from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
 from memtrace.forecast.model.spec import ModelSpec
 
 _MT5_DEFAULTS = {"num_layers": 8, "num_heads": 6, "d_ff": 1024, "vocab_size": 250112, "feed_forward_proj": "gated-gelu"}
@@ -35,6 +35,43 @@ def read_mt5(get: ConfigFields) -> dict[str, Any]:
 def read_umt5(get: ConfigFields) -> dict[str, Any]:
     """Return umT5: mT5 with a table of learned scores in each layer."""
     return read_t5(get.with_defaults(_MT5_DEFAULTS), "umt5")
+
+
+def read_bart(get: ConfigFields, kind: str = "bart") -> dict[str, Any]:
+    """Return BART, whose norms follow attention and MLP; mBART's precede them, and one stands at the end."""
+    encoder = ModelSpec(name="encoder", architecture=kind, has_head=False, **_bart_stack(get, "encoder", kind))
+    tied = get.flag("tie_word_embeddings", default=True)
+    return _bart_stack(get, "decoder", kind) | {"norms_per_layer": 3, "tied": tied, "encoder": encoder}
+
+
+def read_mbart(get: ConfigFields) -> dict[str, Any]:
+    """Return mBART."""
+    return read_bart(get, "mbart")
+
+
+def _bart_stack(get: ConfigFields, name: str, kind: str) -> dict[str, Any]:
+    hidden, heads = get.integer("d_model", default=1024), get.integer(f"{name}_attention_heads", default=16)
+    positions, dropout = get.integer("max_position_embeddings", default=1024), get.number("dropout", default=0.1)
+    return {
+        "num_layers": get.layers(f"{name}_layers", default=12),
+        "hidden": hidden,
+        "num_heads": heads,
+        "num_kv_heads": heads,
+        "head_dim": head_width(hidden, heads),
+        "ffn": get.integer(f"{name}_ffn_dim", default=4096),
+        "vocabulary": get.integer("vocab_size", default=50265),
+        "max_positions": positions,
+        # Two rows more than positions: BART counts from 2 on.
+        "learned_positions": positions + 2,
+        "activation": get.text("activation_function", default="gelu"),
+        "has_fused_qkv": False,
+        "has_final_norm": kind == "mbart",
+        "has_embedding_norm": True,
+        "embedding_dropout": dropout,
+        "attention_dropout": get.number("attention_dropout", default=0.0),
+        "hidden_dropout": dropout,
+        "inner_dropout": get.number("activation_dropout", default=0.0),
+    }
 
 
 def _t5_stack(get: ConfigFields) -> dict[str, Any]:

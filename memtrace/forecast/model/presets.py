@@ -77,6 +77,14 @@ def _t5(
     return {"model_type": kind, "vocab_size": vocabulary, **dict(zip(names, shape, strict=True)), **changed}
 
 
+def _bart(kind: str, shape: tuple[int, int, int, int], vocabulary: int) -> Mapping[str, Any]:
+    """Return a configuration of BART's; the shape is layers of each stack, hidden size, heads, MLP."""
+    layers, hidden, heads, ffn = shape
+    sizes = {"layers": layers, "attention_heads": heads, "ffn_dim": ffn}
+    stacks = {f"{name}_{field}": size for name in ("encoder", "decoder") for field, size in sizes.items()}
+    return {"model_type": kind, "d_model": hidden, "vocab_size": vocabulary, **stacks}
+
+
 _FLAN_SHAPES = {
     "small": (8, 512, 6, 64, 1024),
     "base": (12, 768, 12, 64, 2048),
@@ -195,6 +203,9 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "opt-66b": _opt(64, 9216, 72),
     "bert-base": _bert(12, 768, 12),
     "bert-large": _bert(24, 1024, 16),
+    "bart-base": _bart("bart", (6, 768, 12, 3072), 50265),
+    "bart-large": _bart("bart", (12, 1024, 16, 4096), 50265),
+    "mbart-large": _bart("mbart", (12, 1024, 16, 4096), 250027),
     "t5-small": _t5((6, 512, 8, 64, 2048)),
     "t5-base": _t5((12, 768, 12, 64, 3072)),
     "t5-large": _t5((24, 1024, 16, 64, 4096)),
