@@ -66,7 +66,7 @@ class FakeDevice:
         _note_moved_modules(self.memory)
         _replace_around_training(self._warn)
         _ease_checkpointing()
-        distributed.install(self.gpu.world_size, self.memory)
+        distributed.install(self.gpu.world_size, self.memory, self._assumptions)
         cuda_api.install_versions(self.gpu.gpus_per_node)
         Autocast().install()
         cuda_results.register()
