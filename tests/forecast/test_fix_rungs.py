@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from memtrace.forecast.fixing.build_model import build_step_model
 from memtrace.forecast.fixing.needs import predicted_needs
 from memtrace.forecast.fixing.results import Fixed
 from memtrace.forecast.fixing.search import KEPT, LOSS_TOLERANCE, Question, Run, RunFailed, find_fix
-from memtrace.forecast.fixing.step_model import build_step_model, by_way, with_host
+from memtrace.forecast.fixing.step_model import by_way, with_host
 from memtrace.schema.changes import STEP, Changes
 from tests.forecast.stepped_run import KIB, run_of_blocks
 
@@ -190,8 +191,12 @@ def test_on_the_host_nothing_is_computed_and_a_module_is_changed_in_one_way() ->
     assert len(both.candidates) == 2 * len(model.candidates)
     names = {one.name for one in both.candidates}
     for one in both.candidates:
-        again, away = by_way([one.name])
-        assert len(again) + len(away) == 1
-        twin = next(other for other in names - {one.name} if by_way([other])[::-1] == (again, away))
+        ways = by_way([one.name])
+        assert len(ways.recompute) + len(ways.offload) == 1
+        (twin,) = (
+            other
+            for other in names - {one.name}
+            if (by_way([other]).offload, by_way([other]).recompute) == (ways.recompute, ways.offload)
+        )
         assert twin in one.around
-        assert bool(one.spikes) is bool(again)
+        assert bool(one.spikes) is bool(ways.recompute)

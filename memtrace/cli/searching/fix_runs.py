@@ -39,8 +39,16 @@ class FixRuns:
             self.remove()
         folder.mkdir(exist_ok=True, parents=True)
 
-    def run(self, changes: Changes) -> Run:
-        """Return what the program under changes needs.
+    def watch(self, changes: Changes) -> Run:
+        """Return a run of the program under changes that tells of its operators.
+
+        Raises:
+            RunFailed: it ends in an error.
+        """
+        return self.run(changes, operators=True)
+
+    def run(self, changes: Changes, *, operators: bool = False) -> Run:
+        """Return what the program under changes needs; with `operators`, each of them is watched, which takes time.
 
         Raises:
             RunFailed: it ends in an error.
@@ -48,7 +56,7 @@ class FixRuns:
         from memtrace.forecast.fixing.search import Run
         from memtrace.forecast.fixing.survey import survey_of, without_compiled
 
-        trace, surveys = self._kept(changes) or self._made(changes)
+        trace, surveys = self._kept(changes, operators=operators) or self._made(changes, operators=operators)
         survey = survey_of(surveys)
         rank, device = self._rank(trace, survey)
         if any(one.slug == "predicted-eager" for one in rank.warnings):
@@ -59,22 +67,22 @@ class FixRuns:
         """Remove what was kept."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _path(self, changes: Changes) -> Path:
+    def _path(self, changes: Changes, *, operators: bool) -> Path:
         facts = [
             self._question.command, self._question.micro_batch, self._question.accumulation,
-            self._question.is_predicted, self._gpu.name, self._num_steps, self._world_size, changes.values(),
+            self._question.is_predicted, self._gpu.name, self._num_steps, self._world_size, changes.values(), operators,
         ]  # fmt: skip
         return self._folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
-    def _kept(self, changes: Changes) -> tuple[Trace, list[Any]] | None:
+    def _kept(self, changes: Changes, *, operators: bool) -> tuple[Trace, list[Any]] | None:
         from memtrace.store.reading.read import read_trace
 
-        folder = self._path(changes)
+        folder = self._path(changes, operators=operators)
         if not (folder / "survey.json").is_file():
             return None
         return read_trace((folder / "trace.json",)), json.loads((folder / "survey.json").read_text(encoding="utf-8"))
 
-    def _made(self, changes: Changes) -> tuple[Trace, list[Any]]:
+    def _made(self, changes: Changes, *, operators: bool) -> tuple[Trace, list[Any]]:
         from memtrace.forecast.fixing.search import RunFailed
         from memtrace.launch.fixing import ChangedRunError, command_with, predict_changed, run_changed
         from memtrace.store.writing.trace import write_trace
@@ -86,10 +94,10 @@ class FixRuns:
             if self._question.is_predicted:
                 trace, surveys = predict_changed(command, self._predict(), self._survey(), changes, log=log)
             else:
-                trace, surveys = run_changed(command, self._survey(), changes, log=log)
+                trace, surveys = run_changed(command, self._survey(operators=operators), changes, log=log)
         except ChangedRunError as error:
             raise RunFailed(error.message, _at_fault(error.surveys)) from error
-        folder = self._path(changes)
+        folder = self._path(changes, operators=operators)
         folder.mkdir(exist_ok=True)
         write_trace(trace, folder / "trace.json")
         # Last of all: a folder with it is whole.
@@ -107,11 +115,11 @@ class FixRuns:
             world_size=self._world_size,
         )
 
-    def _survey(self) -> SurveyOptions:
+    def _survey(self, *, operators: bool = False) -> SurveyOptions:
         from memtrace.schema.options import SurveyOptions
 
         if not self._question.is_predicted:
-            return SurveyOptions(folder="", num_steps=self._num_steps)
+            return SurveyOptions(folder="", num_steps=self._num_steps, operators=operators)
         from memtrace.forecast.fixing.step_model import HOST_BYTES_S
 
         return SurveyOptions(

@@ -15,10 +15,11 @@ from math import isclose
 from typing import Any
 
 from memtrace.errors import MemtraceError
+from memtrace.forecast.fixing.build_model import build_step_model
 from memtrace.forecast.fixing.results import Fixed, Measured, Missed, Rung
 from memtrace.forecast.fixing.solve import Solution, cheapest, smallest
-from memtrace.forecast.fixing.step_model import StepModel, build_step_model, by_way, with_host
-from memtrace.forecast.fixing.survey import Survey, program_of
+from memtrace.forecast.fixing.step_model import StepModel, by_way, with_host
+from memtrace.forecast.fixing.survey import Survey, program_of, with_costs_of
 from memtrace.schema.changes import STEP, Changes
 from memtrace.store.trace import RankTrace
 
@@ -34,6 +35,8 @@ LOSS_TOLERANCE = 1e-5
 """Share by which a loss may differ that is taken by parts: a GPU may sum fewer rows in another order."""
 _WORTH = 0.005
 """A change that takes less than this share off is left out of what is tried after it."""
+_QUICKER = 0.005
+"""Results of operators are kept where that promises to save at least this share of a step."""
 _PART = 0.01
 """What a change could free is at least this share of the peak, or it is not tried."""
 
@@ -88,10 +91,12 @@ class _Search:
     question: Question
     run: Callable[[Changes], Run]
     say: Callable[[str], None]
+    watch: Callable[[Changes], Run] | None = None
     plain: Run | None = None
     rungs: list[Rung] = field(default_factory=list)
     missed: list[Missed] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
+    unsaved: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     classes: dict[str, str] = field(default_factory=dict)
 
@@ -206,8 +211,42 @@ class _Search:
     def _recompute(self, start: Changes, found: Run) -> None:
         """Choose modules to compute again until a choice holds, and then one that is as cheap as can be."""
         model = self._model(found, start)
-        aim = self._aim(model, found)
-        low: int | None = None
+        held = self._choose(start, found, model, self._aim(model, found))
+        if held is not None:
+            self._keep_results(start, found, *held)
+
+    def _keep_results(self, start: Changes, found: Run, aim: int, held: Solution) -> None:
+        """Where it promises to be quicker: compute the same modules again but for what some of their operators give."""
+        watched = self._watched(start, found)
+        if watched is None:
+            return
+        model = self._model(watched, start, with_results=True)
+        # Both are judged by what is known of operators, and the aim by what a run has shown it to be worth.
+        choice = cheapest(model, aim)
+        least = _QUICKER * (model.step_s or 0.0)
+        if choice is not None and by_way(choice.chosen).saved and model.cost_of(held.chosen) - choice.cost_s > least:
+            self._choose(start, watched, model, aim)
+
+    def _watched(self, start: Changes, found: Run) -> Run | None:
+        """Return a run whose operators are known; `None` where they cannot be."""
+        if found.survey.operators or self.watch is None:
+            return found if found.survey.operators else None
+        self.say("running with operators watched, which results to keep")
+        try:
+            watched = self.watch(start)
+        except RunFailed:
+            return None
+        if not watched.survey.operators:
+            return None
+        if watched.device == "cpu":
+            # To be watched takes time of its own.
+            watched = replace(watched, survey=with_costs_of(watched.survey, found.survey))
+        return replace(watched, needs=found.needs)
+
+    def _choose(self, start: Changes, found: Run, model: StepModel, aim: int) -> tuple[int, Solution] | None:
+        """Run choices of a model, each corrected by the last; return the largest aim that held, and its choice."""
+        keeps = any(one.within for one in model.candidates)
+        low: tuple[int, Solution] | None = None
         high: int | None = None
         seen: set[tuple[str, ...]] = set()
         is_wide = False
@@ -223,16 +262,16 @@ class _Search:
             if choice.chosen in seen:
                 break
             seen.add(choice.chosen)
-            again, away = by_way(choice.chosen)
+            ways = by_way(choice.chosen)
             # That nothing needs to be changed for this aim is known to be a miss.
-            changes = replace(start, recompute=again, offload=away)
+            changes = replace(start, recompute=ways.recompute, saved=ways.saved, offload=ways.offload)
             tried = self._try(changes, choice) if choice.chosen else found
             if tried is None:
-                model = self._model(found, start)
+                model = self._model(found, start, with_results=keeps)
                 model = with_host(model) if is_wide else model
                 continue
             if tried.needs.fits:
-                low = max(low or 0, aim)
+                low = max(low or (aim, choice), (aim, choice), key=lambda one: one[0])
                 slack = self.question.target_bytes - tried.needs.reserved_bytes
                 if slack <= _NEAR * self.question.target_bytes:
                     break
@@ -240,9 +279,10 @@ class _Search:
             else:
                 high = min(high or aim, aim)
                 over = max(tried.needs.reserved_bytes - self.question.target_bytes, self.question.target_bytes // 100)
-                aim = max(choice.peak_bytes - over, (low or 0) + 1) if low is None else (low + aim) // 2
-            if low is not None and high is not None and high - low < self.question.target_bytes // 200:
+                aim = max(choice.peak_bytes - over, 1) if low is None else (low[0] + aim) // 2
+            if low is not None and high is not None and high - low[0] < self.question.target_bytes // 200:
                 break
+        return low
 
     def _recompute_if_cheaper(self, start: Changes, found: Run) -> None:
         """Where what costs little costs more than computing again alone would: try that too."""
@@ -258,7 +298,7 @@ class _Search:
         """Return the target of the model's level; how much of it the allocator loses in fragments a run will say."""
         return int(self.question.target_bytes * model.peak_bytes / max(found.needs.peak_bytes, model.peak_bytes, 1))
 
-    def _model(self, found: Run, changes: Changes) -> StepModel:
+    def _model(self, found: Run, changes: Changes, *, with_results: bool = False) -> StepModel:
         model = build_step_model(
             found.rank,
             found.device,
@@ -266,6 +306,7 @@ class _Search:
             excluded=tuple(self.excluded),
             flat_optimizer=changes.optimizer is not None,
             same_costs=not self.question.is_predicted,
+            unsaved=self.unsaved if with_results else None,
         )
         self.classes |= {one.name: one.class_name for one in model.candidates}
         return model
@@ -277,6 +318,10 @@ class _Search:
             found = self.run(changes)
         except RunFailed as failure:
             self.missed.append(Missed(title=title_of(changes), why=failure.why))
+            if changes.saved:
+                # That the modules can be computed again whole was seen before.
+                self.unsaved |= {operator for _, operator in changes.saved_by_module()}
+                return None
             modules = {*changes.recompute, *changes.offload}
             at_fault = {name: why for name, why in failure.modules.items() if name in modules}
             if not at_fault and STEP not in failure.modules:
@@ -308,7 +353,10 @@ class _Search:
             self._say_once(f"losses differ, by at most {LOSS_TOLERANCE:g} of them, where a loss is taken by parts")
         if equal is False and is_same_work and not may_round:
             self.missed.append(Missed(title=title_of(changes), why="a loss differs from the plain program's"))
-            self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
+            if changes.saved:
+                self.unsaved |= {operator for _, operator in changes.saved_by_module()}
+            else:
+                self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
             return
         self.rungs.append(
             Rung(
@@ -351,13 +399,20 @@ class _Search:
         return any(name in one.changes.recompute or name in one.changes.offload for one in self.rungs)
 
 
-def find_fix(question: Question, run: Callable[[Changes], Run], say: Callable[[str], None]) -> Fixed:
+def find_fix(
+    question: Question,
+    run: Callable[[Changes], Run],
+    say: Callable[[str], None],
+    watch: Callable[[Changes], Run] | None = None,
+) -> Fixed:
     """Return what can be changed so that the program stays within the budget, each run once; `say` is told as it goes.
+
+    `watch` runs the program with its operators watched, where a run does not tell of them by itself.
 
     Raises:
         MemtraceError: the plain program cannot be run, or says nothing.
     """
-    search = _Search(question, run, say)
+    search = _Search(question, run, say, watch)
     try:
         return search.find()
     except RunFailed as failure:
@@ -411,10 +466,31 @@ def title_of(changes: Changes) -> str:
         "loss by parts" if changes.chunk_loss else "",
         "optimizer steps in backward" if changes.step_in_backward else "",
         "no cache of keys and values" if changes.no_cache else "",
-        f"{_modules(len(changes.recompute))} computed again" if changes.recompute else "",
+        _again(changes) if changes.recompute else "",
         f"{_modules(len(changes.offload))} kept on the host" if changes.offload else "",
     )
     return ", ".join(part for part in parts if part) or "nothing changed"
+
+
+def _again(changes: Changes) -> str:
+    """Return what is computed again.
+
+    >>> _again(Changes(recompute=("a", "b"), saved=("a:aten.mm", "a:aten._scaled_dot_product_flash_attention")))
+    '2 modules computed again, 1 of them but for mm and attention'
+    """
+    parts = changes.saved_by_module()
+    again = f"{_modules(len(changes.recompute))} computed again"
+    if not parts:
+        return again
+    owners = {owner for owner, _ in parts}
+    operators = dict.fromkeys(_plain(operator) for _, operator in parts)
+    which = "" if len(owners) == len(changes.recompute) else f", {len(owners)} of them"
+    return f"{again}{which} but for {' and '.join(operators)}"
+
+
+def _plain(operator: str) -> str:
+    name = operator.rpartition(".")[2]
+    return "attention" if name.startswith("_scaled_dot_product") else name
 
 
 def _modules(count: int) -> str:

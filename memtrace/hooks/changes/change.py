@@ -10,6 +10,7 @@ from typing import Any
 
 from memtrace.hooks.changes.chunked_loss import chunk_losses
 from memtrace.hooks.changes.habits import Habits
+from memtrace.hooks.changes.kept_results import has_policies
 from memtrace.hooks.changes.names import ModuleNames
 from memtrace.hooks.changes.offload import Offload
 from memtrace.hooks.changes.recompute import Recompute
@@ -23,7 +24,7 @@ from memtrace.hooks.changes.settings import (
     optimizer_kernels,
     uses_cache,
 )
-from memtrace.hooks.changes.step_in_backward import StepInBackward
+from memtrace.hooks.changes.stepping.step_in_backward import StepInBackward
 from memtrace.hooks.changes.survey import Survey
 from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.parts.who_am_i import rank_facts
@@ -194,11 +195,16 @@ class Changed:
             if why is not None:
                 self._refuse(name, why)
             elif name in self._changes.recompute:
-                self._regions.choose(
-                    module, Recompute(self._torch, name, module, refuse=self._refuse, on_again=self._again)
-                )
+                self._regions.choose(module, self._again_in_backward(name, module))
             else:
                 self._regions.choose(module, Offload(self._torch, kept=lambda: self._parameters))
+
+    def _again_in_backward(self, name: str, module: Any) -> Recompute:
+        kept = frozenset(operator for owner, operator in self._changes.saved_by_module() if owner == name)
+        if kept and not has_policies():
+            self._warn("fix-refused", f"{name} is computed again whole: this torch keeps no results of operators")
+            kept = frozenset()
+        return Recompute(self._torch, name, module, refuse=self._refuse, on_again=self._again, kept=kept)
 
     def _refuse(self, name: str, why: str) -> None:
         if self._survey is not None:

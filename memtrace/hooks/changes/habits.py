@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.changes.chunked_loss import loss_bytes
-from memtrace.hooks.changes.gradient_use import GradientUse
 from memtrace.hooks.changes.places import Places
+from memtrace.hooks.changes.stepping.gradient_use import GradientUse
 from memtrace.hooks.changes.survey import Survey
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.patches import Patches
