@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from memtrace.forecast.fixing.kept_results import with_results
+from memtrace.forecast.fixing.kept_results import POLICY_S, with_results
 from memtrace.forecast.fixing.step import Part, Step
 from memtrace.forecast.fixing.step_model import Candidate, StepModel
 from memtrace.forecast.fixing.survey import Call, Survey
@@ -44,11 +44,11 @@ def build_step_model(
     step = Step(rank, device, survey)
     if flat_optimizer:
         step.flatten()
-    model = _model(step, set(excluded), None if unsaved is None else set(unsaved))
+    model = _model(step, set(excluded), None if unsaved is None else set(unsaved), POLICY_S if same_costs else 0.0)
     return replace(model, candidates=_evened(model.candidates)) if same_costs else model
 
 
-def _model(step: Step, excluded: set[str], unsaved: set[str] | None) -> StepModel:
+def _model(step: Step, excluded: set[str], unsaved: set[str] | None, policy_s: float) -> StepModel:
     survey, level = step.survey, step.level[step.first : step.last + 1]
     least = int(level.max()) // _LEAST_SHARE
     found: dict[str, list[Part]] = {}
@@ -67,7 +67,9 @@ def _model(step: Step, excluded: set[str], unsaved: set[str] | None) -> StepMode
     names = {one.name for one in candidates}
     candidates = [replace(one, around=tuple(sorted(names.intersection(one.around)))) for one in candidates]
     if unsaved is not None:
-        candidates = [made for one in candidates for made in with_results(one, found[one.name], step, unsaved)]
+        candidates = [
+            made for one in candidates for made in with_results(one, found[one.name], step, unsaved, policy_s=policy_s)
+        ]
     outside = np.concatenate([step.level[: step.first], step.level[step.last + 1 :], [0]])
     return StepModel(
         level=level,

@@ -23,6 +23,10 @@ _MOST_SAVED = 0.95
 """No more than this share of what a module costs can be saved: Python and what is not timed remain."""
 
 
+POLICY_S = 1e-5
+"""About what torch's modes take of the processor for each operator of a module of which results are kept, each time."""
+
+
 @dataclass
 class _Result:
     """One operator in a module, over all its calls."""
@@ -35,13 +39,20 @@ class _Result:
     """Whether that computes the same."""
 
 
-def with_results(module: Candidate, parts: Sequence[Part], step: Step, unsaved: Collection[str]) -> list[Candidate]:
-    """Return a module, and what could be kept of it when it is computed again."""
+def with_results(
+    module: Candidate, parts: Sequence[Part], step: Step, unsaved: Collection[str], *, policy_s: float
+) -> list[Candidate]:
+    """Return a module, and what could be kept of it when it is computed again.
+
+    `policy_s` is what to keep results takes for each operator that runs meanwhile: on a GPU that is not there, nothing.
+    """
     found: dict[str, _Result] = defaultdict(_Result)
     # The second run ends when all that backward needs is there again.
-    unneeded = 0.0
+    unneeded = policy = 0.0
     for part in parts:
-        for operator in _inside(step.survey.operators, part):
+        inside = _inside(step.survey.operators, part)
+        policy += 2 * policy_s * len(inside)
+        for operator in inside:
             one = found[operator.name]
             one.can_be_kept = one.can_be_kept and operator.can_be_kept and operator.name not in unsaved
             if step.is_run_again(operator.results, part, operator.time_ns):
@@ -53,11 +64,13 @@ def with_results(module: Candidate, parts: Sequence[Part], step: Step, unsaved: 
     worth = [
         (name, one)
         for name, one in found.items()
-        if one.can_be_kept and one.seconds > _LEAST_COST * module.cost_s and _bytes(one.spans) < module.kept_bytes
+        if one.can_be_kept
+        and one.seconds - policy > _LEAST_COST * module.cost_s
+        and _bytes(one.spans) < module.kept_bytes
     ]
     worth = sorted(worth, key=lambda pair: -pair[1].seconds)[:_MOST]
     share = min(1.0, _MOST_SAVED * module.cost_s / max(sum(one.seconds for _, one in worth), 1e-12))
-    return [module, *(_candidate(module, name, one, share) for name, one in worth)]
+    return [module, *(_candidate(module, name, one, policy - one.seconds * share) for name, one in worth)]
 
 
 def _inside(operators: Sequence[Operator], part: Part) -> Sequence[Operator]:
@@ -66,11 +79,11 @@ def _inside(operators: Sequence[Operator], part: Part) -> Sequence[Operator]:
     return operators[first : bisect_right(operators, part.call.end_ns, key=lambda one: one.time_ns)]
 
 
-def _candidate(module: Candidate, operator: str, result: _Result, share: float) -> Candidate:
+def _candidate(module: Candidate, operator: str, result: _Result, cost_s: float) -> Candidate:
     return Candidate(
         name=saved_name(module.name, operator),
         class_name=module.class_name,
-        cost_s=-result.seconds * share,
+        cost_s=cost_s,
         cuts=(),
         adds=tuple(_joined(result.spans)),
         spikes=(),
