@@ -20,6 +20,8 @@ ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 """The only variable that a plan may set."""
 STEP = "the step of the optimizer"
 """Stands among the names of modules that could not be changed, where the step could not be made in backward."""
+STATES = "states of the optimizer"
+"""Stands there where they could not be made smaller."""
 
 _MAX_MODULES = 20_000
 _MODULE = re.compile(r"[\w.#<>\-]{1,500}")
@@ -43,6 +45,8 @@ class Changes:
     """Whether `zero_grad` frees gradients where the program asks to fill them with zeros."""
     step_in_backward: bool = False
     """Whether each parameter is stepped, and its gradient freed, as soon as backward has made it."""
+    small_states: bool = False
+    """Whether Adam and AdamW keep their states in 8 bits, by the optimizer of bitsandbytes: they step otherwise."""
     chunk_loss: bool = False
     """Whether a cross entropy keeps no log-probabilities and makes them again in backward, some rows at a time."""
     no_cache: bool = False
@@ -156,6 +160,7 @@ _CHECKS = {
     "optimizer": _one_of(*OPTIMIZER_KERNELS),
     "set_to_none": _flag,
     "step_in_backward": _flag,
+    "small_states": _flag,
     "chunk_loss": _flag,
     "no_cache": _flag,
     "autocast": _one_of(*PRECISIONS),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from math import isclose
+from math import inf, isfinite
 from typing import Any
 
 from memtrace.errors import MemtraceError
@@ -20,7 +20,7 @@ from memtrace.forecast.fixing.results import Fixed, Measured, Missed, Rung
 from memtrace.forecast.fixing.solve import Solution, cheapest, smallest
 from memtrace.forecast.fixing.step_model import StepModel, by_way, with_host
 from memtrace.forecast.fixing.survey import Survey, program_of, with_costs_of
-from memtrace.schema.changes import STEP, Changes
+from memtrace.schema.changes import STATES, STEP, Changes
 from memtrace.store.trace import RankTrace
 
 EXPANDABLE = "expandable_segments:True"
@@ -33,6 +33,10 @@ _NEAR = 0.02
 """Within this share below the target, a choice is near enough."""
 LOSS_TOLERANCE = 1e-5
 """Share by which a loss may differ that is taken by parts: a GPU may sum fewer rows in another order."""
+STATES_TOLERANCE = 0.01
+"""Share by which a loss may differ where states of the optimizer have 8 bits."""
+_STATES = 20
+"""They are tried in 8 bits where they are at least this part of the peak."""
 _WORTH = 0.005
 """A change that takes less than this share off is left out of what is tried after it."""
 _QUICKER = 0.005
@@ -114,20 +118,22 @@ class _Search:
                 if self._has_fit:
                     break
                 self._with(change)
-        if not self._has_fit:
-            self._say_of_states()
+        if not self._has_fit and (why := self._against_small_states(self.plain)):
+            self._say_once(f"optimizer states are not tried in 8 bits: {why}")
         return self._answer()
 
-    def _say_of_states(self) -> None:
-        """Of a run in which states of optimizers are a tenth or more: say why they are not made smaller."""
-        assert self.plain is not None
-        needs, facts = self.plain.needs, self.plain.survey.facts
-        if needs.by_category.get("optimizer_state", 0) * 10 >= needs.peak_bytes:
-            package = "is" if facts.get("has_bitsandbytes") else "is not"
-            self._say_once(
-                "optimizer states in 8 bits, or on other ranks, are not tried: they train otherwise, or the program "
-                f"says how it is sharded (bitsandbytes {package} installed)"
-            )
+    def _against_small_states(self, found: Run) -> str | None:
+        """Return why states of optimizers are not tried in 8 bits; empty where they are too small to say so."""
+        needs, facts = found.needs, found.survey.facts
+        if needs.by_category.get("optimizer_state", 0) * _STATES < needs.peak_bytes:
+            return ""
+        if kept := self.question.keep & {OPTIMIZER, PRECISION}:
+            return f"{min(kept)} is to be kept"
+        if not facts.get("has_bitsandbytes"):
+            return "they need bitsandbytes, which is not installed: pip install bitsandbytes"
+        optimizers = [one for one in facts.get("optimizers") or () if isinstance(one, dict)]
+        reasons = [one["against_small_states"] for one in optimizers if one.get("against_small_states")]
+        return reasons[0] if reasons else None
 
     @property
     def _has_fit(self) -> bool:
@@ -182,7 +188,8 @@ class _Search:
         if self.question.is_predicted:
             changes = replace(changes, allocator=EXPANDABLE)
         optimizers = [one for one in facts.get("optimizers") or () if isinstance(one, dict)]
-        if any(one.get("foreach") for one in optimizers) and self.question.is_predicted and OPTIMIZER not in keep:
+        has_kernels = any(one.get("foreach") for one in optimizers) and not start.small_states
+        if has_kernels and self.question.is_predicted and OPTIMIZER not in keep:
             can_fuse = all(one.get("can_fuse") for one in optimizers) and ROUNDING not in keep
             changes = replace(changes, optimizer="fused" if can_fuse else "loop")
         if facts.get("fills_gradients"):
@@ -192,9 +199,13 @@ class _Search:
         return changes
 
     def _last_resorts(self) -> list[Changes]:
+        assert self.plain is not None
         question, found = self.question, []
+        can_shrink = self._against_small_states(self.plain) is None
+        if can_shrink:
+            found.append(Changes(small_states=True))
         if PRECISION not in question.keep:
-            found.append(Changes(autocast="bfloat16"))
+            found += [Changes(autocast="bfloat16", small_states=small) for small in (False, True)[: 1 + can_shrink]]
         if BATCH not in question.keep:
             found += [_micro_batch(question, size) for size in _smaller(question)]
         return found
@@ -324,13 +335,14 @@ class _Search:
                 return None
             modules = {*changes.recompute, *changes.offload}
             at_fault = {name: why for name, why in failure.modules.items() if name in modules}
-            if not at_fault and STEP not in failure.modules:
+            if not at_fault and not failure.modules.keys() & {STEP, STATES}:
                 at_fault = dict.fromkeys(modules, f"a run with it failed: {failure.why}")
             self.excluded |= at_fault
             return None
-        if (why := found.survey.failed.get(STEP)) is not None:
-            self.missed.append(Missed(title=title_of(changes), why=f"{STEP} is left as it is: {why}"))
-            return None
+        for part in (STEP, STATES):
+            if (why := found.survey.failed.get(part)) is not None:
+                self.missed.append(Missed(title=title_of(changes), why=f"left as before, {part}: {why}"))
+                return None
         left_out = {**found.survey.failed, **dict.fromkeys(found.survey.facts.get("missing") or (), "it is not there")}
         changed = (*changes.recompute, *changes.offload)
         self.excluded |= {name: why for name, why in left_out.items() if name in changed}
@@ -348,11 +360,18 @@ class _Search:
                 slowdown = (needs.step_s * self.question.micro_batch / changes.micro_batch) / plain.step_s - 1
         equal = None if not plain.losses or not needs.losses else plain.losses == needs.losses
         is_same_work = changes.autocast is None and changes.micro_batch is None
-        may_round = is_same_work and changes.chunk_loss and _are_close(plain.losses, needs.losses)
-        if may_round and equal is False:
-            self._say_once(f"losses differ, by at most {LOSS_TOLERANCE:g} of them, where a loss is taken by parts")
-        if equal is False and is_same_work and not may_round:
-            self.missed.append(Missed(title=title_of(changes), why="a loss differs from the plain program's"))
+        tolerance = STATES_TOLERANCE if changes.small_states else LOSS_TOLERANCE if changes.chunk_loss else 0.0
+        difference = _difference(plain.losses, needs.losses) if equal is False and is_same_work else 0.0
+        if 0.0 < difference <= tolerance:
+            why = "states of optimizers have 8 bits" if changes.small_states else "a loss is taken by parts"
+            self._say_once(f"losses differ, by at most {difference:.1g} of them ({tolerance:g} may be), where {why}")
+        if changes.small_states and equal is None:
+            self._say_once("states in 8 bits make other losses, and a prediction computes none: --run compares them")
+        if difference > tolerance:
+            why = "a loss differs from the plain program's"
+            if tolerance:
+                why = f"{why} by {difference:.1g} of it, and {tolerance:g} may be"
+            self.missed.append(Missed(title=title_of(changes), why=why))
             if changes.saved:
                 self.unsaved |= {operator for _, operator in changes.saved_by_module()}
             else:
@@ -419,12 +438,14 @@ def find_fix(
         raise MemtraceError(failure.why, slug="fix-nothing") from None
 
 
-def _are_close(one: tuple[tuple[str, ...], ...], other: tuple[tuple[str, ...], ...]) -> bool:
-    """Return whether there are as many losses, each near to the other's."""
+def _difference(one: tuple[tuple[str, ...], ...], other: tuple[tuple[str, ...], ...]) -> float:
+    """Return the largest share by which a loss differs from the other's; endless where there are not as many."""
     if [len(losses) for losses in one] != [len(losses) for losses in other]:
-        return False
-    pairs = zip(chain(*one), chain(*other), strict=True)
-    return all(a == b or isclose(float.fromhex(a), float.fromhex(b), rel_tol=LOSS_TOLERANCE) for a, b in pairs)
+        return inf
+    pairs = ((float.fromhex(a), float.fromhex(b)) for a, b in zip(chain(*one), chain(*other), strict=True) if a != b)
+    # Not a number is none that is near.
+    shares = [abs(a - b) / max(abs(a), abs(b)) if isfinite(a) and isfinite(b) else inf for a, b in pairs]
+    return max(shares, default=0.0)
 
 
 def _smaller(question: Question) -> list[int]:
@@ -445,8 +466,8 @@ def _micro_batch(question: Question, size: int) -> Changes:
 
 
 def _rank_of(changes: Changes) -> int:
-    """Return how much more than time a set of changes costs: nothing, precision, another batch."""
-    return 2 * (changes.micro_batch is not None) + (changes.autocast is not None)
+    """Return how much more than time a set of changes costs: nothing, that of states, precision, another batch."""
+    return 4 * (changes.micro_batch is not None) + 2 * (changes.autocast is not None) + changes.small_states
 
 
 def title_of(changes: Changes) -> str:
@@ -462,6 +483,7 @@ def title_of(changes: Changes) -> str:
         f"autocast to {changes.autocast}" if changes.autocast else "",
         changes.allocator or "",
         kernels,
+        "optimizer states in 8 bits" if changes.small_states else "",
         "gradients freed by zero_grad" if changes.set_to_none else "",
         "loss by parts" if changes.chunk_loss else "",
         "optimizer steps in backward" if changes.step_in_backward else "",

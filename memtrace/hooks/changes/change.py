@@ -24,13 +24,14 @@ from memtrace.hooks.changes.settings import (
     optimizer_kernels,
     uses_cache,
 )
+from memtrace.hooks.changes.stepping.small_states import reason_against_small_states, shrink_states
 from memtrace.hooks.changes.stepping.step_in_backward import StepInBackward
 from memtrace.hooks.changes.survey import Survey
 from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.parts.who_am_i import rank_facts
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.patches import Patches, hide_from_warnings
-from memtrace.schema.changes import STEP, Changes
+from memtrace.schema.changes import STATES, STEP, Changes
 from memtrace.schema.options import RecordOptions
 
 _changed: Changed | None = None
@@ -86,6 +87,8 @@ class Changed:
             free_gradients(torch, self._patches)
         if self._changes.chunk_loss:
             chunk_losses(torch, self._patches)
+        if self._changes.small_states:
+            shrink_states(torch, self._patches, lambda why: self._refuse(STATES, why))
         if self._changes.step_in_backward:
             self._in_backward = StepInBackward(torch, self._refuse_step)
             self._in_backward.install(self._patches)
@@ -217,7 +220,9 @@ class Changed:
 
     def _optimizer_created(self, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
         if self._survey is not None:
-            self._survey.facts.setdefault("optimizers", []).append(optimizer_kernels(optimizer))
+            kernels = optimizer_kernels(optimizer)
+            kernels["against_small_states"] = reason_against_small_states(self._torch, optimizer)
+            self._survey.facts.setdefault("optimizers", []).append(kernels)
         if self._changes.optimizer is not None:
             change_optimizer(optimizer, self._changes.optimizer)
         if self._habits is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from memtrace.hooks.changes.chunked_loss import loss_bytes
 from memtrace.hooks.changes.places import Places
 from memtrace.hooks.changes.stepping.gradient_use import GradientUse
+from memtrace.hooks.changes.stepping.small_states import is_installed
 from memtrace.hooks.changes.survey import Survey
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.patches import Patches
@@ -51,7 +52,7 @@ class Habits:
         """Write down what was seen and stop watching."""
         if self._gradients is not None:
             self._survey.facts["against_step_in_backward"] = self._gradients.answer()
-        self._survey.facts["has_bitsandbytes"] = _is_installed("bitsandbytes")
+        self._survey.facts["has_bitsandbytes"] = is_installed()
         self._survey.facts["places"] = self._places.facts(None if self._root is None else self._root())
         while self._handles:
             self._handles.pop().remove()
@@ -95,9 +96,3 @@ class Habits:
         if num_bytes := loss_bytes(self._torch, *args, **kwargs):
             facts = self._survey.facts
             facts["loss_bytes"] = max(facts.get("loss_bytes", 0), num_bytes)
-
-
-def _is_installed(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None

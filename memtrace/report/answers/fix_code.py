@@ -175,6 +175,11 @@ def code_of(changes: Changes, *, has_statistics: bool = False) -> str:
     parts = []
     if changes.optimizer is not None:
         parts.append(f"# where the optimizer is made\noptimizer = …(model.parameters(), …, {setting_of(changes)})\n")
+    if changes.small_states:
+        parts.append(
+            "# where Adam or AdamW is made (pip install bitsandbytes)\nimport bitsandbytes\n"
+            "optimizer = bitsandbytes.optim.AdamW8bit(model.parameters(), …)\n"
+        )
     if changes.set_to_none:
         parts.append("# where gradients are cleared\noptimizer.zero_grad(set_to_none=True)\n")
     if changes.autocast is not None:
