@@ -47,6 +47,8 @@ class Changes:
     """Whether each parameter is stepped, and its gradient freed, as soon as backward has made it."""
     small_states: bool = False
     """Whether Adam and AdamW keep their states in 8 bits, by the optimizer of bitsandbytes: they step otherwise."""
+    sharded_states: bool = False
+    """Whether ranks that train the same weights share the states of optimizers: `ZeroRedundancyOptimizer`."""
     chunk_loss: bool = False
     """Whether a cross entropy keeps no log-probabilities and makes them again in backward, some rows at a time."""
     no_cache: bool = False
@@ -161,6 +163,7 @@ _CHECKS = {
     "set_to_none": _flag,
     "step_in_backward": _flag,
     "small_states": _flag,
+    "sharded_states": _flag,
     "chunk_loss": _flag,
     "no_cache": _flag,
     "autocast": _one_of(*PRECISIONS),

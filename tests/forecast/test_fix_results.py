@@ -115,7 +115,7 @@ class Program:
             is_predicted=False,
             micro_batch=None,
         )
-        return find_fix(question, self.run, lambda _: None, self.watch)
+        return find_fix(question, self.run, lambda _: None, None if self.tells else self.watch)
 
 
 def budget() -> int:
@@ -154,3 +154,20 @@ def test_results_that_fail_are_left_out_and_the_modules_stay() -> None:
     assert not found.refused
     assert sum(bool(one.saved) for one in program.ran) == 1
     assert [one.why for one in found.missed] == ["exit status 1"]
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_losses_are_compared_where_the_program_repeats_itself(repeats: bool) -> None:
+    class Unseeded(Program):
+        def _run(self, changes: Changes, *, tells: bool) -> Run:
+            found = super()._run(changes, tells=tells)
+            # The plain program gives 1; what is run later gives 2, and the plain program again only if it draws anew.
+            is_first = changes.is_nothing and (repeats or not self.watched)
+            loss = (1.0 if is_first else 2.0).hex()
+            return replace(found, needs=replace(found.needs, losses=((loss,),)))
+
+    found = Unseeded(budget(), tells=False).find()
+    assert (found.best is None) is repeats
+    assert any("from run to run" in note for note in found.notes) is not repeats
+    if found.best is not None:
+        assert found.best.losses_equal is None

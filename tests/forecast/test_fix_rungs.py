@@ -230,6 +230,22 @@ def test_states_that_train_otherwise_than_may_be_are_no_rung() -> None:
     assert any("by 0.02 of it" in one.why for one in found.missed)
 
 
+@pytest.mark.parametrize(
+    ("facts", "keep", "is_tried"),
+    [
+        ({"against_sharded_states": ""}, (), True),
+        ({"against_sharded_states": ""}, ("optimizer",), False),
+        ({"against_sharded_states": "no DDP"}, (), False),
+        ({}, (), False),
+    ],
+)
+def test_ranks_share_states_where_they_train_alike(facts: dict[str, Any], keep: Any, is_tried: bool) -> None:
+    program = Adam(KIB, facts, keep=frozenset({"precision", *keep}))
+    found = program.find()
+    assert any(one.sharded_states for one in program.ran) is is_tried
+    assert any("no DDP" in note for note in found.notes) is ("no DDP" in facts.values())
+
+
 def test_on_the_host_nothing_is_computed_and_a_module_is_changed_in_one_way() -> None:
     rank, survey = run_of_blocks(4, temporary=900 * KIB)
     model = build_step_model(rank, DEVICE, survey)

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memtrace.forecast.fixing.results import Measured
     from memtrace.forecast.fixing.search import Question, Run
-    from memtrace.forecast.fixing.survey import Survey
     from memtrace.forecast.gpus import Gpu
     from memtrace.schema.changes import Changes
     from memtrace.schema.options import PredictOptions, SurveyOptions
-    from memtrace.store.trace import RankTrace, Trace
+    from memtrace.store.trace import Trace
 
 _PRECISIONS = ("float16", "bfloat16", "float32")
 
@@ -57,11 +55,39 @@ class FixRuns:
         from memtrace.forecast.fixing.survey import survey_of, without_compiled
 
         trace, surveys = self._kept(changes, operators=operators) or self._made(changes, operators=operators)
-        survey = survey_of(surveys)
-        rank, device = self._rank(trace, survey)
+        if not self._question.is_predicted:
+            return self._largest(trace, surveys)
+        from memtrace.forecast.fixing.needs import predicted_needs
+        from memtrace.forecast.prediction.judge import DEVICE, predicted_rank
+
+        survey, rank = survey_of(surveys), predicted_rank(trace)
         if any(one.slug == "predicted-eager" for one in rank.warnings):
             survey = without_compiled(survey)
-        return Run(rank=rank, device=device, survey=survey, needs=self._needs(rank, device, survey))
+        needs = predicted_needs(rank, DEVICE, self._question.target_bytes, survey.step_s)
+        return Run(rank=rank, device=DEVICE, survey=survey, needs=needs)
+
+    def _largest(self, trace: Trace, surveys: list[Any]) -> Run:
+        """Return the rank that needs most: a run fits where it does. Losses are those of all ranks."""
+        from memtrace.analysis.device.device_history import device_names
+        from memtrace.errors import MemtraceError
+        from memtrace.forecast.fixing.needs import recorded_needs
+        from memtrace.forecast.fixing.search import Run
+        from memtrace.forecast.fixing.survey import surveys_of
+
+        found: list[Run] = []
+        trained = surveys_of(surveys)
+        for survey in trained:
+            ranks = [one for one in trace.ranks if one.num_events and one.rank == survey.facts.get("rank")]
+            if ranks:
+                rank = max(ranks, key=lambda one: one.num_events)
+                device = device_names(rank)[0]
+                needs = recorded_needs(rank, device, self._question.target_bytes, survey.step_s)
+                found.append(Run(rank=rank, device=device, survey=survey, needs=needs))
+        if not found:
+            raise MemtraceError("nothing was recorded of the run", slug="fix-nothing")
+        largest = max(found, key=lambda one: one.needs.reserved_bytes)
+        losses = tuple(losses for one in trained for losses in one.losses)
+        return replace(largest, needs=replace(largest.needs, losses=losses))
 
     def remove(self) -> None:
         """Remove what was kept."""
@@ -128,27 +154,6 @@ class FixRuns:
             memory_bytes_s=self._gpu.memory_bytes_s,
             host_bytes_s=HOST_BYTES_S,
         )
-
-    def _rank(self, trace: Trace, survey: Survey) -> tuple[RankTrace, str]:
-        from memtrace.analysis.device.device_history import device_names
-        from memtrace.errors import MemtraceError
-        from memtrace.forecast.prediction.judge import DEVICE, predicted_rank
-
-        if self._question.is_predicted:
-            return predicted_rank(trace), DEVICE
-        ranks = [one for one in trace.ranks if one.num_events and one.rank == survey.facts.get("rank")]
-        if not ranks:
-            raise MemtraceError("nothing was recorded of the run", slug="fix-nothing")
-        rank = max(ranks, key=lambda one: one.num_events)
-        return rank, device_names(rank)[0]
-
-    def _needs(self, rank: RankTrace, device: str, survey: Survey) -> Measured:
-        from memtrace.forecast.fixing.needs import predicted_needs, recorded_needs
-
-        target = self._question.target_bytes
-        if self._question.is_predicted:
-            return predicted_needs(rank, device, target, survey.step_s)
-        return replace(recorded_needs(rank, device, target, survey.step_s), losses=survey.losses)
 
 
 def _at_fault(surveys: list[Any]) -> dict[str, str]:

@@ -101,6 +101,7 @@ class _Search:
     missed: list[Missed] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
     unsaved: set[str] = field(default_factory=set)
+    repeatable: bool | None = None
     notes: list[str] = field(default_factory=list)
     classes: dict[str, str] = field(default_factory=dict)
 
@@ -168,10 +169,17 @@ class _Search:
     def _little_changes(self, found: Run) -> list[dict[str, Any]]:
         facts, needs = found.survey.facts, found.needs
         changes: list[dict[str, Any]] = []
+        may_step = OPTIMIZER not in self.question.keep
         if (facts.get("loss_bytes") or 0) > _PART * needs.peak_bytes:
             changes.append({"chunk_loss": True})
+        if may_step and needs.by_category.get("optimizer_state", 0) > _PART * needs.peak_bytes:
+            why = facts.get("against_sharded_states")
+            if why:
+                self._say_once(f"optimizer states are not shared between ranks: {why}")
+            elif why is not None:
+                changes.append({"sharded_states": True})
         why = facts.get("against_step_in_backward")
-        if OPTIMIZER in self.question.keep or needs.by_category.get("gradient", 0) <= _PART * needs.peak_bytes:
+        if not may_step or needs.by_category.get("gradient", 0) <= _PART * needs.peak_bytes:
             return changes
         if why:
             self._say_once(f"gradients are not freed in backward: {why}")
@@ -240,7 +248,7 @@ class _Search:
 
     def _watched(self, start: Changes, found: Run) -> Run | None:
         """Return a run whose operators are known; `None` where they cannot be."""
-        if found.survey.operators or self.watch is None:
+        if self.watch is None:
             return found if found.survey.operators else None
         self.say("running with operators watched, which results to keep")
         try:
@@ -252,7 +260,7 @@ class _Search:
         if watched.device == "cpu":
             # To be watched takes time of its own.
             watched = replace(watched, survey=with_costs_of(watched.survey, found.survey))
-        return replace(watched, needs=found.needs)
+        return replace(watched, needs=replace(found.needs, losses=watched.needs.losses))
 
     def _choose(self, start: Changes, found: Run, model: StepModel, aim: int) -> tuple[int, Solution] | None:
         """Run choices of a model, each corrected by the last; return the largest aim that held, and its choice."""
@@ -346,8 +354,18 @@ class _Search:
         left_out = {**found.survey.failed, **dict.fromkeys(found.survey.facts.get("missing") or (), "it is not there")}
         changed = (*changes.recompute, *changes.offload)
         self.excluded |= {name: why for name, why in left_out.items() if name in changed}
+        if changes.sharded_states:
+            self._say_of_shares(found)
         self._note(changes, found, choice)
         return found
+
+    def _say_of_shares(self, found: Run) -> None:
+        """Of a prediction, which is of one rank: say what its share and its time leave out."""
+        if self.question.is_predicted:
+            shares = [tuple(one) for one in found.survey.facts.get("shares") or ()]
+            beyond = max((most / own - 1 if own else inf for own, most in shares), default=0.0)
+            other = f"; another keeps {beyond:.0%} more states" if beyond >= _PART else ""
+            self._say_once(f"of ranks that share states rank 0 is predicted, without the time of what they send{other}")
 
     def _note(self, changes: Changes, found: Run, choice: Solution | None) -> None:
         assert self.plain is not None
@@ -359,13 +377,15 @@ class _Search:
                 # As many sequences take more micro-batches.
                 slowdown = (needs.step_s * self.question.micro_batch / changes.micro_batch) / plain.step_s - 1
         equal = None if not plain.losses or not needs.losses else plain.losses == needs.losses
+        if equal is False and not self._is_repeatable():
+            equal = None
         is_same_work = changes.autocast is None and changes.micro_batch is None
         tolerance = STATES_TOLERANCE if changes.small_states else LOSS_TOLERANCE if changes.chunk_loss else 0.0
         difference = _difference(plain.losses, needs.losses) if equal is False and is_same_work else 0.0
         if 0.0 < difference <= tolerance:
             why = "states of optimizers have 8 bits" if changes.small_states else "a loss is taken by parts"
             self._say_once(f"losses differ, by at most {difference:.1g} of them ({tolerance:g} may be), where {why}")
-        if changes.small_states and equal is None:
+        if changes.small_states and equal is None and self.question.is_predicted:
             self._say_once("states in 8 bits make other losses, and a prediction computes none: --run compares them")
         if difference > tolerance:
             why = "a loss differs from the plain program's"
@@ -388,6 +408,17 @@ class _Search:
             )
         )
         self.say(_line(self.rungs[-1]))
+
+    def _is_repeatable(self) -> bool:
+        """Return whether the plain program itself gives the same losses twice: it is run again for that, once."""
+        if self.repeatable is None:
+            self.repeatable = True
+            again = None if self.plain is None else self._watched(Changes(), self.plain)
+            if again is not None and again.needs.losses and self.plain is not None:
+                self.repeatable = again.needs.losses == self.plain.needs.losses
+        if not self.repeatable:
+            self._say_once("losses of the program itself differ from run to run, so none are compared: give it seeds")
+        return self.repeatable
 
     def _answer(self) -> Fixed:
         assert self.plain is not None
@@ -483,6 +514,7 @@ def title_of(changes: Changes) -> str:
         f"autocast to {changes.autocast}" if changes.autocast else "",
         changes.allocator or "",
         kernels,
+        "optimizer states shared by ranks" if changes.sharded_states else "",
         "optimizer states in 8 bits" if changes.small_states else "",
         "gradients freed by zero_grad" if changes.set_to_none else "",
         "loss by parts" if changes.chunk_loss else "",

@@ -75,6 +75,12 @@ class Survey:
     """In the order in which they ran; empty where none were watched."""
 
     @property
+    def rank(self) -> int:
+        """Its rank; 0 where it has none."""
+        rank = self.facts.get("rank")
+        return rank if isinstance(rank, int) else 0
+
+    @property
     def step_s(self) -> float | None:
         """Seconds of a step after the first; `None` where there was none."""
         ends = [(time_ns / 1e9 if cost is None else cost) for time_ns, cost in self.step_ends]
@@ -84,6 +90,15 @@ class Survey:
 
 def survey_of(documents: Sequence[Any]) -> Survey:
     """Return what the process that trained wrote; the one with most calls, of several.
+
+    Raises:
+        MemtraceError: none of them is a survey, or none trained.
+    """
+    return max(surveys_of(documents), key=lambda one: len(one.calls))
+
+
+def surveys_of(documents: Sequence[Any]) -> list[Survey]:
+    """Return what each process that trained wrote, by rank.
 
     Raises:
         MemtraceError: none of them is a survey, or none trained.
@@ -101,7 +116,7 @@ def survey_of(documents: Sequence[Any]) -> Survey:
             hint="the command after -- has to train with modules of torch.nn",
             slug="fix-nothing",
         )
-    return max(found, key=lambda one: len(one.calls))
+    return sorted(found, key=lambda one: one.rank)
 
 
 def _survey(document: Any) -> Survey:

@@ -13,6 +13,7 @@ from memtrace.hooks.changes.habits import Habits
 from memtrace.hooks.changes.kept_results import has_policies
 from memtrace.hooks.changes.names import ModuleNames
 from memtrace.hooks.changes.offload import Offload
+from memtrace.hooks.changes.random_state import start_alike
 from memtrace.hooks.changes.recompute import Recompute
 from memtrace.hooks.changes.regions import Regions
 from memtrace.hooks.changes.safety import reason_against
@@ -24,6 +25,7 @@ from memtrace.hooks.changes.settings import (
     optimizer_kernels,
     uses_cache,
 )
+from memtrace.hooks.changes.stepping.sharded_states import shard_states
 from memtrace.hooks.changes.stepping.small_states import reason_against_small_states, shrink_states
 from memtrace.hooks.changes.stepping.step_in_backward import StepInBackward
 from memtrace.hooks.changes.survey import Survey
@@ -89,6 +91,8 @@ class Changed:
             chunk_losses(torch, self._patches)
         if self._changes.small_states:
             shrink_states(torch, self._patches, lambda why: self._refuse(STATES, why))
+        if self._changes.sharded_states:
+            shard_states(torch, self._patches, lambda why: self._refuse(STATES, why))
         if self._changes.step_in_backward:
             self._in_backward = StepInBackward(torch, self._refuse_step)
             self._in_backward.install(self._patches)
@@ -97,6 +101,8 @@ class Changed:
             torch.optim.Optimizer, "__init__", after=wrap(self._optimizer_created, name="a changed optimizer")
         )
         if self._survey is not None:
+            if self._survey.is_real:
+                start_alike(torch, rank_facts()["rank"] or 0)
             self._habits = Habits(
                 torch, self._survey, self._guard, watches_gradients=not self._changes.step_in_backward
             )

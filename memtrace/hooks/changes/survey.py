@@ -64,6 +64,11 @@ class Survey:
         self.last_again: str | None = None
         """The module that was last run again in backward."""
 
+    @property
+    def is_real(self) -> bool:
+        """Whether the program really computes: a GPU that is not there has no values."""
+        return self._memory is None
+
     def before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Open the row of a call; return what `after` needs, or `None` for a call that is not a training forward."""
         torch = self._torch

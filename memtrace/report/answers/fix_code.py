@@ -175,6 +175,12 @@ def code_of(changes: Changes, *, has_statistics: bool = False) -> str:
     parts = []
     if changes.optimizer is not None:
         parts.append(f"# where the optimizer is made\noptimizer = …(model.parameters(), …, {setting_of(changes)})\n")
+    if changes.sharded_states:
+        parts.append(
+            "# where the optimizer is made; before its state_dict(), every rank calls consolidate_state_dict(to=0)\n"
+            "from torch.distributed.optim import ZeroRedundancyOptimizer\n"
+            "optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=…, …)\n"
+        )
     if changes.small_states:
         parts.append(
             "# where Adam or AdamW is made (pip install bitsandbytes)\nimport bitsandbytes\n"
