@@ -292,7 +292,7 @@ def test_the_published_layouts_of_llama_3_405b_are_never_said_not_to_fit(dp: int
     # One layer a stage, gradients sharded, no recomputation.
     cells = LLAMA_405B | {"dp": dp, "accumulation": accumulation, "virtual_stages": 8, "framework": "megatron"}
     found = one(**cells, zero=2)
-    assert found.fits != "no"
+    assert found.fits == ("yes" if accumulation == 16 else "close")
     assert one(**cells, zero=2, group=12).fits == "yes"
     # The embedding stands for a layer of the first stage, so that the second is fuller, and holds the peak.
     activations = {name: categories["activation"] for name, categories in found.stages.items()}

@@ -116,7 +116,8 @@ def _evaluated(
 ) -> EvaluatedLayout:
     capacity = given.gpu.memory_bytes
     needed, outside = int(answer.needed[at]), outside_torch(given)
-    doubt, throughput = doubt_of(given.run.framework, known), float(answer.throughput[at])
+    doubt = doubt_of(given.run.framework, known, is_8bit=given.run.precision.is_8bit)
+    throughput = float(answer.throughput[at])
     return EvaluatedLayout(
         gpus=int(given.layout.world_size),
         step_seconds=float(answer.seconds[at]),

@@ -93,7 +93,8 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
     )
     found = evaluate(spec, question, grid)
     fits = found.needed <= question.gpu.memory_bytes
-    said = verdicts(found.needed, question.gpu.memory_bytes, doubt_of(question.framework, question.known))
+    doubt = doubt_of(question.framework, question.known, is_8bit=question.precision.is_8bit)
+    said = verdicts(found.needed, question.gpu.memory_bytes, doubt)
     order = _ranked(grid, found, fits, said)
     best = order[:top]
     frontier = _pareto(found, fits)
