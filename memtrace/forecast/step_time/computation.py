@@ -98,11 +98,28 @@ def kernels(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed) -
 def _share_by_size(spec: ModelSpec, layout: Layout, tokens: Size, speed: Speed) -> Size:
     """Return the share of a large product's throughput that one of these sizes reaches: `m/(m + m0) · w/(w + w0)`.
 
-    `m` are the tokens of a micro-batch, `w` is the mean of hidden size and a rank's part of the MLP: tiles that are
-    not full, and waves of them that do not fill the GPU, cost the more the smaller either is.
+    `m` are the tokens of a micro-batch, `w` is how wide a rank's matrices are: tiles that are not full, and waves of
+    them that do not fill the GPU, cost the more the smaller either is.
     """
-    width = (spec.hidden + (spec.expert_ffn or spec.ffn)) / 2 / layout.tp
+    width = mean_width(spec, layout)
     return tokens / (tokens + speed.half_tokens) * width / (width + speed.half_width)
+
+
+def mean_width(spec: ModelSpec, layout: Layout) -> Size:
+    """Return how wide the matrices of a layer are on a rank: the harmonic mean of their sides, by their operations.
+
+    Tensor parallelism divides one side of each: what queries, keys and values, gate and up projection give, and what
+    the products after them take.
+
+    >>> from memtrace.forecast.model.presets import preset
+    >>> [round(float(mean_width(preset(name), Layout(tp=tp)))) for name, tp in (("llama-3-8b", 1), ("llama-3-70b", 4))]
+    [6178, 7198]
+    """
+    inner = spec.expert_ffn or spec.ffn
+    divided = [spec.query_width + 2 * spec.kv_width, spec.query_width, (2 if spec.gated else 1) * inner, inner]
+    operations = sum(divided) * spec.hidden
+    # Of a matrix n by k the mean of 1/n and 1/k weighs n·k: half of n + k.
+    return operations / sum((side / layout.tp + spec.hidden) / 2 * layout.tp for side in divided)
 
 
 def _rate(run: Run, gpu: Gpu, speed: Speed) -> float:
