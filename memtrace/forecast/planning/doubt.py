@@ -32,11 +32,12 @@ class Doubt:
 _MEMORY = (0.85, 1.1)
 DOUBTS = {
     "none": Doubt(throughput=(0.7, 1.2), memory=_MEMORY),
-    "fsdp": Doubt(throughput=(0.86, 1.12), memory=_MEMORY),
-    "deepspeed": Doubt(throughput=(0.93, 1.09), memory=(0.93, 1.1)),
-    # Two runs of NVIDIA's collection say what they reserved: 1.02 and 1.03 of what is predicted.
-    "megatron": Doubt(throughput=(0.9, 1.29), memory=(0.85, 1.05)),
-    "torchtitan": Doubt(throughput=(0.84, 1.0), memory=(0.85, 1.05)),
+    "fsdp": Doubt(throughput=(0.87, 1.09), memory=_MEMORY),
+    "deepspeed": Doubt(throughput=(0.93, 1.05), memory=(0.93, 1.1)),
+    # Of few models; so the throughputs are those of models that the numbers were not fitted to. Two runs of NVIDIA's
+    # collection say what they reserved: 1.02 and 1.03 of what is predicted.
+    "megatron": Doubt(throughput=(0.89, 1.09), memory=(0.85, 1.05)),
+    "torchtitan": Doubt(throughput=(0.9, 1.08), memory=(0.85, 1.05)),
     # One run of ten in the sweep was far slower than its neighbours, for reasons that it does not tell; slow ones hold
     # less memory than others like them.
     "nanotron": Doubt(throughput=(0.42, 1.17), memory=(0.73, 1.05)),
