@@ -133,6 +133,7 @@ def test_links_and_gpus_of_a_node_replace_those_of_the_data_sheet() -> None:
         ("model,model\na,b\n", "column model is there twice"),
         ("model,dp\ngpt2,1,2\n", "row 1 has 3 cells for 2 columns"),
         ('model,dp\n"gpt2,1\n', "cannot be read as CSV"),
+        ('[{"model": "gpt2", "dp": 1, "dp": 2}]', "column dp is there twice"),
         ("[1]", "row 1 is no object"),
         ("[" * 100_000, "cannot be read as JSON"),
         ('{"rows": 3}', "not a list"),
