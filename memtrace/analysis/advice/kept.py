@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from memtrace.analysis.advice.case import BoolArray, Case, Cut
+from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
 from memtrace.analysis.device.marks import step_at
 from memtrace.analysis.device.steps import step_spans
@@ -100,8 +100,7 @@ def kept_past_its_step(case: Case) -> Finding | None:
 def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, *, is_old: bool) -> Finding | None:
     allocations = _of_keeper(kept, keeper, rows)
     start = _kept_from(case, kept, allocations, rows, is_old=is_old)
-    lifetimes = case.lifetimes
-    cut = Cut(start=start, end=lifetimes.in_use_end[allocations], size_bytes=lifetimes.size_bytes[allocations])
+    cut = case.cut(allocations, start=start)
     num_bytes = case.at_peak(cut)
     new_peak = case.new_peak(cut)
     if new_peak is None or num_bytes < max(_LEAST_BYTES, _LEAST_SHARE * case.peak_bytes):

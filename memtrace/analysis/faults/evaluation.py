@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from memtrace.analysis.advice.case import Case, Cut
+from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.shared_line import shared_line
@@ -75,7 +75,7 @@ def evaluation_outputs(case: Case) -> Finding | None:
     if not len(rows):
         return None
     own_end = _ends(case)[case.phase_row[rows]]
-    kept = Cut(start=own_end + 1, end=case.lifetimes.in_use_end[rows], size_bytes=case.lifetimes.size_bytes[rows])
+    kept = case.cut(rows, start=own_end + 1)
     joined = _joined(case, rows)
     new_peak = case.new_peak(kept, case.cut(joined))
     if new_peak is None:
