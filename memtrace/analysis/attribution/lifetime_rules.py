@@ -10,7 +10,8 @@ is touched. The rules, by where an allocation was born:
     optimizer   freed in it → temporary
     data        freed in it → temporary; else → input
     evaluation  freed in it → temporary; else → activation (output)
-    between     freed before the next forward → temporary; made right before it and live in it → input
+    between     freed before the next forward → temporary; made right before it and live in it, and no set of the sizes
+                of all parameters → input
     setup       live in the first forward, and no copy of a parameter → input: data, constants
     reducer     while DistributedDataParallel makes its buckets: freed then → temporary; else → communication
     collective  within a call of torch.distributed → communication
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.attribution.labels import Decided
+from memtrace.analysis.attribution.parameter_sets import in_sets, parameter_sizes
 from memtrace.analysis.attribution.place_in_loop import BETWEEN, NEVER, PHASES, Placement, build_placement
 from memtrace.analysis.attribution.stack_roles import OPTIMIZER_SETUP, SETUP, roles_of, stack_roles
 from memtrace.analysis.events.innermost import Spans
@@ -129,6 +131,7 @@ class LifetimeRules:
         is_read = (at.death_ns > at.next_forward_ns) & (at.next_forward_ns != NEVER)
         between = (at.phase == BETWEEN) & ~at.is_setup
         drawn = between & leads_on & is_read & (at.num_steps_lived <= 2)
+        drawn &= ~self._repeats_parameters(drawn)
         loaded = self._born(Phase.DATA) & (at.death_ns > at.end_ns)
         early = (at.phase == BETWEEN) & at.is_setup & is_read
         resident = early & ~self._is_model_part()
@@ -138,6 +141,13 @@ class LifetimeRules:
         self._give(
             between & ~is_read & (at.death_ns <= at.next_forward_ns) & (at.death_ns != NEVER), Category.TEMPORARY
         )
+
+    def _repeats_parameters(self, chosen: _BoolArray) -> _BoolArray:
+        """Return which of the chosen were made together as a set of the sizes of all parameters: averages, momenta."""
+        found = np.zeros(len(chosen), np.bool_)
+        rows = np.flatnonzero(chosen)
+        found[rows] = in_sets(self._size[rows], self._at.next_forward_ns[rows], parameter_sizes(self._rank))
+        return found
 
     def _is_model_part(self) -> _BoolArray:
         """Return what may be a copy of parameters (averaged or master weights), a bucket, or built by a module."""

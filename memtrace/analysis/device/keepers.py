@@ -104,6 +104,23 @@ def kept_allocations(history: DeviceHistory) -> KeptAllocations | None:
     return KeptAllocations(history=history, row=row, allocation=found[row], is_old=is_old)
 
 
+def written_bytes(history: DeviceHistory, allocations: IntArray) -> int | None:
+    """Return to how many bytes of some allocations the program was seen to write between two looks at who keeps them;
+    `None` where none of them was looked at twice.
+
+    Behind a gap they are told by address and size.
+    """
+    table, lifetimes = history.rank.table("keepers"), history.lifetimes
+    rows = np.flatnonzero((table["is_written"] != NULL) & (table["device"] == history.rank.string_id(history.device)))
+    seen: dict[tuple[int, int], bool] = {}
+    columns = (table[name][rows].tolist() for name in ("address", "size_bytes", "is_written"))
+    for address, size, is_written in zip(*columns, strict=True):
+        seen[address, size] = seen.get((address, size), False) or bool(is_written)
+    blocks = zip(lifetimes.address[allocations].tolist(), lifetimes.size_bytes[allocations].tolist(), strict=True)
+    known = [block for block in blocks if block in seen]
+    return sum(size for address, size in known if seen[address, size]) if known else None
+
+
 def _where(values: dict[str, Any], text: Any) -> dict[str, Any] | None:
     file, function = (None if values[name] is None else text(values[name]) for name in ("file", "function"))
     if file is None:
