@@ -25,6 +25,21 @@ assert not torch.cuda.is_initialized()
 model.cuda()(torch.randn(2, 8, device="cuda")).sum().backward()
 """
 
+DYING = """
+import atexit, torch
+kept = []
+atexit.register(lambda: (kept.clear(), torch.empty(3 * 2**20, device="cuda")))
+model = torch.nn.Linear(512, 512, device="cuda")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+while True:
+    loss = model(torch.ones(8, 512, device="cuda")).square().sum()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    kept.append(torch.empty(40 * 2**20, dtype=torch.uint8, device="cuda"))
+"""
+"""Runs out of memory; and between the exception and the end of the process frees some and allocates more."""
+
 
 @pytest.mark.parametrize("file", ["test_gpu_allocator.py", "test_gpu_record.py"])
 @pytest.mark.timeout(1300)
@@ -43,3 +58,18 @@ def test_recording_does_not_start_cuda(run_driverless: Run, cuda_python: str, tm
     assert done.returncode == 0, done.stderr
     report = run_driverless("-m", "memtrace", "report", "--json", trace)
     assert [rank["device"] for rank in json.loads(report.stdout)["ranks"]] == ["cuda:0"]
+
+
+def test_a_history_ends_with_the_exception_that_ended_the_program(
+    run_driverless: Run, cuda_python: str, tmp_path: Path
+) -> None:
+    """What is freed and allocated afterwards, by another thread say, must not pass for a history that starts late."""
+    trace = tmp_path / "trace.json"
+    command = ("-m", "memtrace", "record", "-o", trace, "--", cuda_python, "-c", DYING)
+    done = run_driverless(*command, memory_bytes=1 << 30, context_bytes=256 << 20)
+    assert "OutOfMemoryError" in done.stderr
+    asked = run_driverless("-m", "memtrace", "whatif", "--json", trace)
+    (rank,) = json.loads(asked.stdout)["ranks"]
+    before, fidelity = rank["rows"][0], rank["fidelity"]
+    assert fidelity["replayable"] and fidelity["allocations_matched"] == fidelity["allocations"] > 18
+    assert not before["fits"] and before["oom"]["request_bytes"] == 40 << 20
