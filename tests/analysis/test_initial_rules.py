@@ -123,3 +123,13 @@ def test_a_stretch_that_begins_inside_a_phase_tells_nothing() -> None:
     drops: list[Event] = [(C, address, size) for address, size in GRADIENTS]
     phases = [phase("forward", 9, 980, 1065), phase("backward", 9, 1065, 1090)]
     assert decided(GRADIENTS, drops, phases=phases) == dict.fromkeys((11, 12, 13), UNKNOWN)
+
+
+def test_gradients_beside_a_frozen_twin_are_as_many_as_were_seen() -> None:
+    owners = [owner(1101, address, size, "parameter") for address, size in PARAMETERS]
+    owners += [owner(1101, 10 + address, size, "parameter") for address, size in PARAMETERS]
+    blocks = [(801, WEIGHT), (802, WEIGHT), (803, OTHER_WEIGHT)]
+    dropped = [(C, address, size) for address, size in blocks]
+    assert set(decided(blocks, dropped, owners=owners).values()) == {("unknown", "unknown")}
+    owners += [owner(150, 20 + address, size, "gradient") for address, size in PARAMETERS]
+    assert set(decided(blocks, dropped, owners=owners).values()) == {("gradient", "lifetime_rule")}

@@ -289,3 +289,11 @@ def test_a_leak_is_never_said_to_have_taken_more_than_there_is(
     for one in found:
         assert one.saves_bytes == kept * KIB * (num_steps - 1)
         assert one.new_peak_bytes == (kept + healthy) * KIB
+
+
+def test_what_a_step_without_lines_frees_is_freed() -> None:
+    """A batch of indices for four steps: only the steps that draw one tell lines, and those that free one do not."""
+    rank = loop([Kept(100 * KIB, 3, every=4, phase="data"), Kept(8, 1, line=2, phase="data")], num_steps=24)
+    events = rank.table("events")
+    events["stack"][events["size_bytes"] == 8] = NULL
+    assert leaks_of(rank) == ()

@@ -16,6 +16,8 @@ from memtrace.store.trace import RankTrace
 
 _WHOLE = 0.9
 """The part of the parameters, by number and by bytes, that a set has to repeat."""
+_COINCIDENCE = 0.5
+"""A smaller part of the parameters, by bytes, may be repeated by chance: buffers have round sizes, too."""
 _LEAST_TENSORS = 3
 _LEAST_SIZES = 2
 """Fewer tensors, or all of one size, may as well be a batch."""
@@ -30,6 +32,23 @@ def parameter_sizes(rank: RankTrace) -> Counter[int]:
     last = rows[owners["time_ns"][rows] == owners["time_ns"][rows].max()]
     _, first = np.unique(owners["address"][last], return_index=True)
     return Counter(owners["size_bytes"][last[first]].tolist())
+
+
+def repeats_much(sizes: IntArray, wanted: Counter[int]) -> bool:
+    """Return whether some sizes are those of most of what is wanted, by bytes, and of several: no coincidence.
+
+    >>> wanted = Counter({100: 2, 90: 2})
+    >>> repeats_much(np.array([100, 90, 90]), wanted)
+    True
+    >>> repeats_much(np.array([100, 100]), wanted), repeats_much(np.array([100, 90]), wanted)
+    (False, False)
+    """
+    there = Counter(sizes.tolist()) & wanted
+    if wanted.total() < _LEAST_TENSORS or len(wanted) < _LEAST_SIZES:
+        # Of so few, any may be a copy.
+        return bool(there)
+    there_bytes, total_bytes = (sum(size * count for size, count in one.items()) for one in (there, wanted))
+    return len(there) >= _LEAST_SIZES and there_bytes > _COINCIDENCE * total_bytes
 
 
 def in_sets(sizes: IntArray, made_with: IntArray, wanted: Counter[int]) -> npt.NDArray[np.bool_]:
