@@ -19,6 +19,9 @@ from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.store.columns import NULL, IntArray
 
 _GRAPH = "graph of "
+_LEAST_STEPS = 3
+_LEAST_RATE = 0.7
+"""How near a keeper's growth has to come to that of the memory that it is to explain."""
 _LAST_KEY = re.compile(r"\['[^']*'\]$")
 
 
@@ -56,6 +59,22 @@ class KeptAllocations:
         """Return of some of these rows the keeper with most bytes, each allocation counted once."""
         keepers = [one for one in self.by_keeper(chosen) if one.text not in without]
         return max(keepers, key=lambda one: one.num_bytes, default=None)
+
+    def growing_keeper(self, bytes_per_step: int) -> Keeper | None:
+        """Return the one keeper that holds about so much more in each step, whatever it holds then: a tensor that is
+        put together anew from the one before, and more."""
+        table = self.history.rank.table("keepers")
+        found = []
+        for text in np.unique(table["keeper"]).tolist():
+            rows = np.flatnonzero(table["keeper"] == text)
+            steps, last = np.unique(table["step"][rows][::-1], return_index=True)
+            held = table["num_bytes"][rows[::-1][last]]
+            if len(steps) < _LEAST_STEPS or not np.all(np.diff(held) > 0):
+                continue
+            rate = int(held[-1] - held[0]) / int(steps[-1] - steps[0])
+            if _LEAST_RATE * bytes_per_step <= rate <= bytes_per_step / _LEAST_RATE:
+                found.append(replace(self._keeper(int(rows[-1]), ()), num_bytes=int(held[-1]), kind="container"))
+        return found[0] if len(found) == 1 else None
 
     def by_keeper(self, chosen: IntArray) -> list[Keeper]:
         """Return the keepers of some of these rows; a graph goes with the variable or list that keeps it."""

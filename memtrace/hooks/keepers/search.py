@@ -22,6 +22,7 @@ from memtrace.hooks.keepers.against_the_arrows import Answer, who_keeps
 from memtrace.hooks.keepers.budget import Budget
 from memtrace.hooks.keepers.edges import Edges, is_class_of_program
 from memtrace.hooks.keepers.feeding import (
+    OWN,
     Named,
     feeding_line,
     functions_in,
@@ -339,7 +340,7 @@ class _Search:
             kind = held if isinstance(held, type) else type(held)
             if not is_class_of_program(kind):
                 return using_line(codes, named.variable, now)
-            own = Named("self", named.attribute, named.is_container)
+            own = Named(OWN, named.attribute, named.is_container)
             place = feeding_line(methods_of(kind), own, now)
             if place is not None:
                 return place
