@@ -158,7 +158,8 @@ def document(rows: Sequence[Compared]) -> str:
     lines = [
         f"# What-if against the run, on CUDA without a GPU, {today}",
         "",
-        f"Made by `benchmarks/what_if.py` with torch {torch.__version__}, as on one {GPU}. {exact} of {len(rows)} as said.",
+        f"Made by `benchmarks/what_if.py` with torch {torch.__version__}, as on one {GPU}.",
+        f"{exact} of {len(rows)} runs were as said.",
         "",
         head,
         *(row.row() for row in rows),

@@ -71,5 +71,7 @@ def test_a_history_ends_with_the_exception_that_ended_the_program(
     asked = run_driverless("-m", "memtrace", "whatif", "--json", trace)
     (rank,) = json.loads(asked.stdout)["ranks"]
     before, fidelity = rank["rows"][0], rank["fidelity"]
-    assert fidelity["replayable"] and fidelity["allocations_matched"] == fidelity["allocations"] > 18
-    assert not before["fits"] and before["oom"]["request_bytes"] == 40 << 20
+    assert fidelity["replayable"]
+    assert fidelity["allocations_matched"] == fidelity["allocations"] > 18
+    assert not before["fits"]
+    assert before["oom"]["request_bytes"] == 40 << 20
