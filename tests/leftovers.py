@@ -19,6 +19,8 @@ from memtrace.schema.options import OPTIONS_VARIABLE
 
 PATCHED = (
     ("torch", "compile"),
+    ("torch.export", "export"),
+    ("torch.nn.modules.module", "_has_any_global_hook"),
     ("torch:Tensor", "backward"),
     ("torch.autograd", "backward grad"),
     ("torch.autograd.profiler", "_prepare_profiler _enable_profiler _disable_profiler"),

@@ -5,6 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+WRAPPER_FILE = "<memtrace importlib._bootstrap>"
+"""The name of the file of each function of memtrace that stands in the place of one of torch's.
+
+By its words Python's warnings do not count the frame, and by its brackets tools that look into files, as those that
+measure coverage, know that there is no such file.
+"""
 # Cells of a notebook are files in Jupyter, and have a name like <ipython-input-3-0123abcd> in a terminal.
 _PYTHON = re.compile(r"(?:\.py|^<ipython-input-[^>]*>):\d+(?: |$)")
 _LIBRARY = re.compile(

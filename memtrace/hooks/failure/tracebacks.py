@@ -14,6 +14,8 @@ from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
+from memtrace.schema.frames import WRAPPER_FILE
+
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MODULE_FILE = os.path.join("torch", "nn", "modules", "module.py")
 _SHORT_CALL = "return forward_call(*args, **kwargs)"
@@ -73,7 +75,7 @@ def shorten_module_call() -> None:
 
 def is_own(frame: FrameType) -> bool:
     """Return whether a frame runs code of memtrace's hooks."""
-    return frame.f_code.co_filename.startswith(_OWN_FOLDER)
+    return frame.f_code.co_filename.startswith((_OWN_FOLDER, WRAPPER_FILE))
 
 
 def _short_call(caller: TracebackType, inner: TracebackType) -> TracebackType | None:

@@ -49,7 +49,7 @@ print([reference() is None for reference in references])
 last = make("at exit")
 """
 TRACERS = """
-import threading
+import os, threading
 lines, calls = [], []
 def trace(frame, event, arg):
     if frame.f_code.co_filename == __file__:
@@ -58,6 +58,11 @@ def trace(frame, event, arg):
 def profile(frame, event, arg):
     if frame.f_code.co_filename == __file__ and not event.startswith("c_"):
         calls.append((event, frame.f_code.co_name))
+files = set()
+sys.settrace(lambda frame, event, arg: files.add(frame.f_code.co_filename))
+train(2); sys.settrace(None)
+# Tools that measure coverage open each.
+print([name for name in files if not name.startswith("<") and not os.path.exists(name)])
 sys.settrace(trace); threading.settrace(trace); train(2); print(sys.gettrace() is trace); sys.settrace(None)
 sys.setprofile(profile); train(2); print(sys.getprofile() is profile); sys.setprofile(None)
 print(lines, calls, sys.gettrace(), sys.getprofile())
