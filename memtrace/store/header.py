@@ -10,6 +10,7 @@ from typing import Any
 
 from memtrace.errors import TraceReadError
 from memtrace.schema.tables import RANK_HEADER, TRACE_HEADER, Field
+from memtrace.store.columns import MAX_TIME_NS, MIN_TIME_NS
 
 _TYPES: dict[str, type] = {"string": str, "int": int, "bool": bool, "object": dict}
 _ITEMS: dict[str, type] = {"list of strings": str, "list of objects": dict}
@@ -39,6 +40,9 @@ def check_rank_header(header: Mapping[str, Any], *, where: str) -> None:
         value = header.get(name)
         if value is not None and not 0 <= value < limit:
             raise _refused(f"{where}: {name} is not between 0 and {limit - 1}")
+    for name in ("start_ns", "end_ns"):
+        if (value := header.get(name)) is not None and not MIN_TIME_NS <= value < MAX_TIME_NS:
+            raise _refused(f"{where}: {name} is a time that no clock shows")
     for device in header.get("devices") or ():
         name, capacity = device.get("name"), device.get("capacity_bytes")
         if not isinstance(name, (str, type(None))):
