@@ -19,7 +19,8 @@ _LIBRARY = re.compile(
 )
 # Frames of C++ that say why memory was asked for: the node of the graph that backward runs, else the operator. One that
 # only makes a tensor without values was called by another.
-_NODE = re.compile(r"(\w+Backward\d*)(?:::apply|_apply)")
+# At a word's beginning alone: from each letter of it on, a long name would take hours.
+_NODE = re.compile(r"\b(\w+Backward\d*)(?:::apply|_apply)")
 _OPERATOR = re.compile(r"\bat::_ops::(?!(?:new_)?empty)(\w+)::(?:re)?(?:call|dispatch)")
 # How the recorder walked the stack, which is the same for every allocation.
 _RECORDER = re.compile(r"torch::unwind|CapturedTraceback|gather_with_cpp|CachingAllocator")

@@ -6,6 +6,7 @@ import json
 import pickle
 import socket
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from memtrace.errors import MemtraceError, RecordError, TraceReadError
 from memtrace.launch.live import Watch
 from memtrace.launch.output import LAUNCHER_FILE, MAX_PID, is_running
 from memtrace.launch.trigger import candidate_folders, trigger
+from memtrace.schema.frames import frame_class
 from memtrace.store.columns import MAX_DEVICES
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
@@ -126,3 +128,10 @@ def test_window_whose_end_is_beyond_64_bits_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(TraceReadError, match="more events than there are"):
         read_trace(path)
+
+
+def test_a_long_name_takes_as_long_as_it_is() -> None:
+    began = process_time()
+    # Half an hour where its end is looked for from each letter.
+    assert frame_class("x" * 300_000) == 1
+    assert process_time() - began < 60

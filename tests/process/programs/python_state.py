@@ -46,6 +46,7 @@ for name in "ab":
     del told; print("no model")
     del sgd; print("no optimizer")
 print([reference() is None for reference in references])
+print([one.shape for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)])
 last = make("at exit")
 """
 TRACERS = """
@@ -103,6 +104,7 @@ import logging, warnings
 def warn(step):
     warnings.warn("of the program"); warnings.warn("of a caller", stacklevel=3)
 train(3, at=warn)
+torch.compile(model, backend="eager"); train(1, at=warn)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     train(2, at=warn)

@@ -69,6 +69,7 @@ fake(mode.from_tensor(x)).sum().backward()
 adam.step()
 of = lambda parameters, x: torch.func.functional_call(net, parameters, (x,)).sum()
 print(torch.func.grad(of)(dict(net.named_parameters()), x)["0.bias"])
+out, pull = torch.func.vjp(net, x); print(pull(out)[0])
 print(torch.vmap(net)(x), torch.func.jvp(net, (x,), (x,))[1])
 steps(net)
 """,
