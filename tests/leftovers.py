@@ -58,8 +58,8 @@ _TORCH_STATES = (
     ("dispatch modes of torch", "torch._C", "_len_torch_dispatch_stack"),
 )
 _PYTHON_STATES: tuple[tuple[str, Callable[[], object]], ...] = (
-    ("sys.excepthook", lambda: sys.excepthook),
-    ("threading.excepthook", lambda: threading.excepthook),
+    ("sys.excepthook", lambda: (sys.excepthook, sys.__excepthook__)),
+    ("threading.excepthook", lambda: (threading.excepthook, threading.__excepthook__)),
     # Only memtrace's own: other packages add finders when a test first imports them, and keep them.
     ("sys.meta_path", lambda: tuple(one for one in sys.meta_path if getattr(one, "is_memtrace_watcher", False))),
     ("the profile function of Python", sys.getprofile),

@@ -125,6 +125,10 @@ for failing in (torch.ones(2).backward, lambda: optimizer.step(lambda: 1 / 0), l
     except Exception:
         traceback.print_exc()
 print(len(traceback.format_stack()))
+import code
+console = code.InteractiveInterpreter({"model": model, "torch": torch})
+console.runsource("1 / 0")
+console.runsource("model(torch.ones(3, 3))")
 """
 THREADS = """
 import asyncio, concurrent.futures, contextvars, threading
