@@ -35,7 +35,7 @@ from memtrace.analysis.attribution.stack_roles import OPTIMIZER_SETUP, SETUP, ro
 from memtrace.analysis.events.innermost import Spans
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.events.moments import Moments
-from memtrace.schema.names import Category, Decision, Phase, Role
+from memtrace.schema.names import Action, Category, Decision, Phase, Role
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES, ROCM_BLAS_BYTES, SMALL_CUBLAS_BYTES
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
@@ -184,10 +184,19 @@ class LifetimeRules:
         self._give(alike, Category.AUTOGRAD_DETAIL)
         broke_off = at.backward_end_ns == NEVER
         self._give(freed_by_backward & ~broke_off & self._born(Phase.FORWARD), Category.ACTIVATION, Role.SAVED)
-        recomputed = self._born(Phase.RECOMPUTE) & (freed_by_backward | broke_off)
+        # What a backward computed again before it ran out of memory may be freed after it, with the exception.
+        recomputed = self._born(Phase.RECOMPUTE) & (freed_by_backward | broke_off | self._sees_failure())
         self._give(recomputed, Category.ACTIVATION, Role.RECOMPUTED)
         # A backward that broke off does not tell what was kept for it from what the program kept.
         self._give(broke_off & (at.death_ns > at.backward_start_ns) & self._born(Phase.FORWARD), Category.ACTIVATION)
+
+    def _sees_failure(self) -> _BoolArray:
+        """Return which were live when memory ran out in the backward around or after their birth."""
+        events, at = self._rank.table("events"), self._at
+        is_failure = events["action"] == self._rank.string_id(Action.OOM.value)
+        failures = np.append(np.sort(events["time_ns"][is_failure]), NEVER)
+        following = failures[np.searchsorted(failures[:-1], at.birth_ns)]
+        return (following != NEVER) & (following < at.death_ns) & (following <= at.backward_end_ns)
 
     def _workspaces(self) -> None:
         """Decide the scratch memory of cuBLAS, one a stream and thread, which no stack without C++ frames tells."""
