@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -151,8 +152,7 @@ class Attachments:
             self._around(graph, "capture_begin", yielding.on_graph_capture, None)
 
     def _add_for_compilers(self) -> None:
-        from torch.nn.modules import module as modules
-
+        modules = sys.modules.get("torch.nn.modules.module")
         if hasattr(modules, "_has_any_global_hook"):
             own = program_has_global_hooks(modules, lambda: {handle.id for handle in self._module_handles})
             self._patches.replace(modules, "_has_any_global_hook", own)
@@ -186,4 +186,4 @@ class Attachments:
             after=after and self._wrap(after, name=f"after {label}"),
         )
         # It calls what the program called, which the compiler may look at as ever.
-        keep_from_compiler(self._torch, vars(owner).get(name), with_calls=False)
+        keep_from_compiler(self._torch, getattr(owner, name, None), with_calls=False)
