@@ -74,6 +74,7 @@ def evaluate_layouts(given: Sequence[GivenLayout], known: Calibration | None = N
     for (spec, gpu, run, _), places in groups.items():
         fullest = max(places, key=lambda at: given[at].run.micro_batch * given[at].run.sequence)
         largest = given[fullest].run
+        spec.check_one_stack(f"row {fullest + 1:,}: layouts")
         check_countable(
             spec,
             tokens=largest.micro_batch * largest.sequence,

@@ -81,6 +81,7 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
         MemtraceError: the question has no layout.
     """
     _check(question)
+    spec.check_one_stack("layouts")
     tokens, has_scores = question.global_sequences * question.sequence, question.attention != "flash"
     check_countable(spec, tokens=tokens, sequence=question.sequence, has_scores=has_scores)
     grid = layout_grid(
