@@ -14,7 +14,7 @@ from typing import Any
 
 from memtrace.hooks.torch_side.patches import Patches
 
-_OURS = os.path.dirname(os.path.abspath(__file__))
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ELEMENTWISE = frozenset({
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop", "ASGD",
 })  # fmt: skip
