@@ -226,3 +226,10 @@ def test_padding_is_in_the_range_where_a_fused_kernel_keeps_the_scores_of_each_s
         more = padded.peak.peak_bytes - full.peak.peak_bytes
         assert (more > 0) == (attention == "sdpa")
         assert any("mask of padding" in one for one in full.assumptions) == (more > 0)
+
+
+def test_a_dropout_that_is_asked_for_stands_only_where_the_architecture_has_one() -> None:
+    run = Run(micro_batch=2, sequence=64, attention="sdpa", dropout=0.1)
+    inside = {name: "MLP: dropout mask inside" in activation_terms(preset(name), run, Layout()).dense_layer
+              for name in ("gpt2", "llama-3-8b", "bert-base", "opt-125m", "t5-base", "bart-base")}  # fmt: skip
+    assert [name for name, is_there in inside.items() if is_there] == ["t5-base", "bart-base"]

@@ -146,11 +146,12 @@ def _read(kind: str, config: dict[str, Any]) -> ModelSpec | None:
 
 def _own_fields(spec: ModelSpec) -> dict[str, Any]:
     """Return the fields that differ from their defaults."""
-    return {
+    found = {
         field.name: getattr(spec, field.name)
         for field in dataclasses.fields(spec)
         if getattr(spec, field.name) != field.default and field.name not in {"name", "architecture"}
     }
+    return found | {name: _own_fields(one) for name, one in found.items() if isinstance(one, ModelSpec)}
 
 
 def _terms() -> dict[str, Any]:

@@ -279,6 +279,16 @@ def _weight_mask_bytes(spec: ModelSpec, run: Run, weights: int) -> int:
     return 4 if run.precision.is_autocast and run.attention == "explicit" and is_rotary else weights
 
 
+def inner_dropout_of(spec: ModelSpec, run: Run) -> float:
+    """Return the probability of a dropout inside the MLP; what has none has none whatever is asked for."""
+    return dropout_of(spec.inner_dropout, run) if spec.architecture in TWO_STACKS else 0.0
+
+
+def final_dropout_of(spec: ModelSpec, run: Run) -> float:
+    """Return the same of a dropout after the final norm."""
+    return dropout_of(spec.final_dropout, run) if spec.architecture in T5_FAMILY else 0.0
+
+
 def _is_widened(spec: ModelSpec, run: Run) -> bool:
     """Return whether the MLP's function returns float32 where products are in 16 bits."""
     return run.precision.is_autocast and run.backend == "cuda" and spec.activation == "gelu_new"
