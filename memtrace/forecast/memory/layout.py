@@ -41,10 +41,16 @@ class Layout:
     ep: Size = 1
     virtual_stages: Size = 1
     """Stages of the model that one rank of the pipeline has, in an interleaved schedule."""
+    group: Size = 0
+    """Micro-batches that a stage of an interleaved schedule runs in a row; 0: as many as ranks."""
     schedule: str = "1f1b"
     """One of `SCHEDULES`."""
     head_layers: float = 0.0
     """How many layers the head counts as where stages are balanced by cost; 0 where stages have equally many layers."""
+    ends_count: bool = False
+    """Whether embedding and head count as a layer each where layers alone do not divide among the stages."""
+    is_second: bool = False
+    """Whether the first stage stands for the second, which is fuller where the embedding counts as a layer."""
     zero: Size = 0
     """ZeRO stage: 0 shards nothing, 1 states, 2 gradients too, 3 weights too (FSDP)."""
     sequence_parallel: bool = True

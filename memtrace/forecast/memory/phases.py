@@ -16,7 +16,7 @@ import numpy as np
 
 from memtrace.forecast.memory.activations import ActivationTerms, activation_terms, total
 from memtrace.forecast.memory.formulas import Size
-from memtrace.forecast.memory.held_by_framework import PASSES_AHEAD, adds_up, in_flight_bytes
+from memtrace.forecast.memory.held_by_framework import PASSES_AHEAD, adds_up, in_flight_bytes, sent_on
 from memtrace.forecast.memory.kept_by_kernels import SAVED_BY_ACTIVATION, is_loss_wider, kernels_of, loss_bytes
 from memtrace.forecast.memory.kept_by_two_stacks import (
     changes_before_down,
@@ -51,6 +51,8 @@ class Moment:
     where: str
     """What the program is doing, in words."""
     by_category: dict[str, Size]
+    recurring: Size = 0
+    """What of them are activations of further micro-batches in flight, whose tensors have the sizes of the first's."""
     yielding: Size = 0
     """What of them the allocator waits for and takes back when it has nothing else."""
 
@@ -67,6 +69,8 @@ class _Stage:
     model: RankModel
     layers: Size
     """Activations of all layers, of all micro-batches in flight."""
+    recurring: Size
+    """The part of all micro-batches but one."""
     layer: Size
     """All terms of one layer, as if nothing were recomputed."""
     recomputed: Size
@@ -212,8 +216,8 @@ def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
     passing = (run.recompute == 2) * (2 * stage.inner + stage.hidden) + stage.dequantized
     last = before | {ACTIVATION: running, TEMPORARY: passing}
     return [
-        Moment(phase=Phase.FORWARD.value, where="in the last layer", by_category=last),
-        Moment(phase=Phase.FORWARD.value, where="at the loss", by_category=end),
+        Moment(phase=Phase.FORWARD.value, where=where, by_category=sizes, recurring=stage.recurring)
+        for where, sizes in (("in the last layer", last), ("at the loss", end))
     ]
 
 
@@ -247,16 +251,16 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
     narrow = stage.logits * (stage.is_loss_wider and keeps_copy)
     at_head = stage.log_probabilities + narrow + stage.hidden + pending
 
-    def at(where: str, activations: Size, temporary: Size, gradients: Size) -> Moment:
+    def at(where: str, activations: Size, temporary: Size, gradients: Size, recurring: Size = 0) -> Moment:
         more = {ACTIVATION: activations, TEMPORARY: temporary, GRADIENT: before[GRADIENT] + gradients}
-        return Moment(phase=Phase.BACKWARD.value, where=where, by_category=before | more)
+        return Moment(phase=Phase.BACKWARD.value, where=where, by_category=before | more, recurring=recurring)
 
     return [
         # Two gradients of the logits in float32; the first is given back before the head's begins.
-        at("in the loss", at_loss, LOSS_GRADIENTS[run.loss] * stage.log_probabilities, 0),
-        at("in the head", at_loss - keeps_copy * stage.log_probabilities, at_head, of_head),
-        at("in the MLP of the last layer", last_layer, in_mlp, of_head + down),
-        at("in the attention of the last layer", last_layer - stage.mlp, in_attention, of_head + down),
+        at("in the loss", at_loss, LOSS_GRADIENTS[run.loss] * stage.log_probabilities, 0, stage.recurring),
+        at("in the head", at_loss - keeps_copy * stage.log_probabilities, at_head, of_head, stage.recurring),
+        at("in the MLP of the last layer", last_layer, in_mlp, of_head + down, stage.recurring),
+        at("in the attention of the last layer", last_layer - stage.mlp, in_attention, of_head + down, stage.recurring),
         at("in the MLP of the first layer", first_layer, in_mlp + stage.scores_sum, before_first + down),
         at("in the embedding", stage.logits, stage.hidden + 2 * pending, is_fresh * model.gradients),
     ]
@@ -309,9 +313,12 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
     width = spec.embedding_dim or spec.hidden
     head_gradient = ceil_div(spec.vocabulary * width, layout.tp) * run.precision.gradient_bytes * has_head
     head_gradient = head_gradient * (spec.has_head and run.adapter is None)
+    one = _layers(spec, terms, run, layout, is_last=is_last)
+    held = held_by_stage(one, run, layout, is_last=is_last)
     return _Stage(
         model=model,
-        layers=held_by_stage(_layers(spec, terms, run, layout, is_last=is_last), run, layout, is_last=is_last),
+        layers=held,
+        recurring=largest([held - one, 0 * held]),
         layer=layer,
         recomputed=(run.recompute == 2) * (layer - terms.layer_input) + (run.recompute == 1) * dropped,
         mlp=mlp,
@@ -365,4 +372,4 @@ def _layers(spec: ModelSpec, terms: ActivationTerms, run: Run, layout: Layout, *
             if number == spec.num_layers:
                 here = layers_of_stage(spec, layout, is_last=is_last)
             sums = sums + here * (kept + (run.recompute == 2) * terms.layer_input)
-    return sums
+    return sums + sent_on(terms.layer_input, run, layout, is_last=is_last)

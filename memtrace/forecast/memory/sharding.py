@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from memtrace.forecast.memory.formulas import Size, in_flight_microbatches, interleaved_parts
+from memtrace.forecast.memory.held_by_framework import scatters_by_stage
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.memory.optimizers import STEP_BYTES
 from memtrace.forecast.memory.stages import layers_of_stage
@@ -70,7 +71,8 @@ class RankModel:
     gathered: Size
     """Weights that ZeRO-3 holds whole: a layer, the next one, embedding and head; all where they stay after forward."""
     reduced: Size
-    """Whole gradients that ZeRO-3 is about to scatter: of a layer, embedding and head, or of all layers of a stage."""
+    """Whole gradients that ZeRO-3 is about to scatter: of a layer, embedding and head, or of all layers of a stage; or
+    ZeRO-2, of one of a rank's stages."""
     buckets: Size
     """Communication buffers of data parallelism."""
     layers: Size
@@ -114,7 +116,8 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
         accumulated_gradients=elements.over(layout, 2) * precision.accumulation_bytes,
         states=_states(spec, run, layout, is_last=is_last) + elements.over(layout, 1) * precision.master_bytes,
         gathered=gathers * gathered * precision.compute_bytes,
-        reduced=gathers * reduced * (precision.gradient_bytes + adds_up * (4 - precision.gradient_bytes)),
+        reduced=gathers * reduced * (precision.gradient_bytes + adds_up * (4 - precision.gradient_bytes))
+        + scatters_by_stage(run, layout) * ceil_div(elements.total, layout.virtual_stages) * precision.gradient_bytes,
         buckets=_buckets(run, layout, elements, precision.gradient_bytes),
         layers=layers,
     )
@@ -170,12 +173,12 @@ def held_by_stage(num_bytes: Size, run: Run, layout: Layout, *, is_last: bool) -
     """Return what the layers of a stage hold at most, where one micro-batch leaves `num_bytes` in them."""
     plain = num_bytes * in_flight(run, layout, is_last=is_last)
     virtual, stage = layout.virtual_stages, _stage_number(layout, is_last=is_last)
-    parts = interleaved_parts(layout.pp, stage, run.accumulation, virtual)
+    parts = interleaved_parts(layout.pp, stage, run.accumulation, virtual, layout.group)
     return (virtual == 1) * plain + (virtual > 1) * ceil_div(num_bytes * parts, virtual)
 
 
 def _stage_number(layout: Layout, *, is_last: bool) -> Size:
-    return layout.pp - 1 if is_last else 0 * layout.pp
+    return layout.pp - 1 if is_last else layout.is_second + 0 * layout.pp
 
 
 def context_bytes(run: Run, layout: Layout) -> Size:
@@ -224,6 +227,8 @@ def _copies_on_stage(spec: ModelSpec, tensor: ParameterTensor, layout: Layout, *
         return 1 if is_last else (layout.pp == 1) * 1
     if tensor.place is Place.EMBEDDING:
         # A tied head of its own stage has a copy of the matrix.
+        if layout.is_second:
+            return 0
         has_copy = is_last and spec.tied and spec.has_head and tensor.name == "embedding"
         return 1 if not is_last or has_copy else (layout.pp == 1) * 1
     if tensor.copies == spec.num_layers:

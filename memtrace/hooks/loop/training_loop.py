@@ -473,6 +473,7 @@ class TrainingLoop:
         self._kept = self._find_keepers(owned, self._sources.levels())
         if self._step > 0:
             self._writer.note_unstepped(self._sweep.unstepped.names)
+            self._writer.note_followers(self._sweep.unstepped.written)
         self.replicas.step_ended(self._step)
         return owned
 
