@@ -146,12 +146,11 @@ def _read(kind: str, config: dict[str, Any]) -> ModelSpec | None:
 
 def _own_fields(spec: ModelSpec) -> dict[str, Any]:
     """Return the fields that differ from their defaults."""
-    found = {
-        field.name: getattr(spec, field.name)
+    return {
+        field.name: _own_fields(value) if isinstance(value := getattr(spec, field.name), ModelSpec) else value
         for field in dataclasses.fields(spec)
         if getattr(spec, field.name) != field.default and field.name not in {"name", "architecture"}
     }
-    return found | {name: _own_fields(one) for name, one in found.items() if isinstance(one, ModelSpec)}
 
 
 def _terms() -> dict[str, Any]:
