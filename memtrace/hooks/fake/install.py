@@ -23,7 +23,7 @@ from memtrace.hooks.fake.files import safetensors
 from memtrace.hooks.fake.files import torch_checkpoints as checkpoints
 from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
-from memtrace.hooks.fake.kernels import cuda_results
+from memtrace.hooks.fake.kernels import cuda_results, recurrent_cells
 from memtrace.hooks.fake.kernels.attention import Attention
 from memtrace.hooks.fake.kernels.recurrent import Recurrent
 from memtrace.hooks.fake.kernels.reducing import multiprocessors_of
@@ -47,13 +47,15 @@ class FakeDevice:
         multiprocessors = multiprocessors_of(gpu)
         self._recurrent = Recurrent(self.memory, multiprocessors)
         kernels = Kernels(self.memory, gpu.capability, multiprocessors)
-        self._operators = Operators(self.memory, kernels, self._assumptions, answers=self._recurrent.answers())
+        self._operators = Operators(
+            self.memory, kernels, self._assumptions, answers={**self._recurrent.answers(), **recurrent_cells.answers()}
+        )
         self._functions = Functions(
             self.memory,
             self._assumptions,
             Attention(gpu.capability),
             self._operators.reads,
-            handlers=self._recurrent.handlers(),
+            handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory)},
             num_devices=gpu.gpus_per_node,
         )
 
