@@ -22,6 +22,10 @@ def places(below, *shape):
 def packed(one):
     return nn.utils.rnn.pack_padded_sequence(one, torch.arange(64, 56, -1), batch_first=True)
 
+def nested(kind):
+    rows = [torch.ones(length, 256, device=device, dtype=kind) for length in (100, 200, 300)]
+    return torch.nested.nested_tensor(rows, layout=torch.jagged, requires_grad=True)
+
 def lowered(model, one):
     with torch.autocast(device, dtype=torch.bfloat16):
         return model(one)
@@ -83,6 +87,7 @@ def operators(kind):
     yield "pool_3d", lambda: F.avg_pool3d(x(4, 16, 16, 16, 16), 2)
     yield "rows_normalized", lambda: layer("BatchNorm1d", 512)(x(1024, 512))
     yield "distances", lambda: torch.cdist(real(256, 64), real(256, 64), p=1)
+    yield "nested", lambda: layer("LayerNorm", 512)(layer("Linear", 256, 512)(nested(kind))).values()
     yield "lstm", lambda: layer("LSTM", 128, 256, 2, batch_first=True)(x(8, 64, 128))[0]
     yield "gru", lambda: layer("GRU", 128, 256, bidirectional=True, bias=False)(x(64, 8, 128))[0]
     yield "recurrent", lambda: layer("RNN", 128, 256, 2, dropout=0.1)(x(64, 8, 128))[0]

@@ -43,6 +43,7 @@ def answers() -> dict[Any, Answer]:
         **{getattr(_aten._ctc_loss, name): _ctc_loss for name in ("default", "Tensor")},
         **{getattr(_aten._ctc_loss_backward, name): _ctc_loss_backward for name in ("default", "Tensor")},
         _aten.multilabel_margin_loss_forward.default: _margins,
+        _aten._padded_dense_to_jagged_forward.default: _without_padding,
         _aten.multilabel_margin_loss_backward.default: lambda _gradient, one, *_args: torch.empty_like(one),
         _aten.multi_margin_loss_backward.default: lambda _gradient, one, *_args, **_kwargs: torch.empty_like(one),
     }
@@ -52,6 +53,13 @@ def _margins(one: Any, target: Any, reduction: int) -> Any:
     """Return a loss, and which classes are targets in the type of the input (`MultiLabelMarginCriterion.cu`)."""
     shape = one.shape[:-1] if reduction == _NO_REDUCTION else ()
     return one.new_empty(shape), one.new_empty(target.shape)
+
+
+def _without_padding(dense: Any, offsets: Any, total: int | None = None) -> Any:
+    """Return the rows of a nested tensor, without what padded them: as many as whoever asks says."""
+    if total is None:
+        return _aten._padded_dense_to_jagged_forward.default(dense, offsets, total)
+    return dense.new_empty(total, *dense.shape[len(offsets) + 1 :])
 
 
 def _ctc_loss(probabilities: Any, targets: Any, _times: Any, lengths: Any, *_args: Any) -> Any:
