@@ -8,7 +8,18 @@ import sys
 
 import pytest
 
-from benchmarks.accuracy_ranks import HEADS, HIDDEN, LAYERS, SEQUENCE, VOCABULARY, Case, cases, errors_of, estimated
+from benchmarks.accuracy_ranks import (
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    SEQUENCE,
+    VOCABULARY,
+    Case,
+    cases,
+    errors_of,
+    estimated,
+    kept,
+)
 from memtrace.forecast.estimation.rank_states import rows_of_rank
 from tests.conftest import ROOT
 
@@ -41,6 +52,14 @@ def test_the_first_rank_has_the_most_and_errors_are_seen(case: Case) -> None:
     assert errors_of(case, ranks) == [{}] * case.num_ranks
     wrong = [*ranks[:-1], {**ranks[-1], "optimizer_state": ranks[-1]["optimizer_state"] + 4}]
     assert errors_of(case, wrong)[-1] == {"optimizer_state": -4}
+
+
+def test_what_one_end_alone_holds_is_not_kept() -> None:
+    """Gloo lets go of a buffer a moment after it said that it is done."""
+    buckets, gathered = 442_112, 42_496
+    assert kept([{"communication": buckets}, {"communication": buckets + gathered}]) == buckets
+    assert kept([{"communication": gathered}, {}]) == 0
+    assert kept([{"communication": gathered}] * 2) == gathered
 
 
 @pytest.mark.slow

@@ -92,10 +92,10 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
             LeftBeforeGap(rank, moments, lifetimes, decided).run()
     else:
         if device != "cpu":
-            give_earlier_workspaces(moments, lifetimes, decided)
+            give_earlier_workspaces(rank, moments, lifetimes, decided)
         infer(rank, moments, lifetimes, decided)
     if device != "cpu":
-        give_workspaces(moments, lifetimes, decided)
+        give_workspaces(rank, moments, lifetimes, decided)
     return Attribution(
         category=decided.category,
         decision=decided.decision,

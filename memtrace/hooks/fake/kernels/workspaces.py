@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from memtrace.hooks.fake.kernels.copies import copied_bytes
 from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
 from memtrace.hooks.fake.kernels.reducing import Reductions
 from memtrace.hooks.fake.kernels.reductions import Multiprocessors
-from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES, SMALL_CUBLAS_BYTES
+from memtrace.schema.workspaces import cublas_workspace_bytes
 
 _aten = torch.ops.aten
 _PRODUCTS = {
@@ -36,26 +35,10 @@ _PRODUCTS = {
     _aten.addmv.default,
     _aten.mv.default,
 }
-_LARGE_FROM_MAJOR = 9
-_KIB = 1024
 _FEW_INDICES = 3072
 _ROWS_PER_THREAD = 10
 _LARGEST = 2
 """A bag of embeddings whose largest numbers are taken."""
-
-
-def cublas_workspace_bytes(capability: tuple[int, int], config: str = "") -> int:
-    """Return the bytes of a workspace of cuBLAS: 4096 KiB x 2 + 16 KiB x 8, 32 MiB from compute capability 9 on.
-
-    `config` is what `CUBLAS_WORKSPACE_CONFIG` says. Until torch 2.11 only capability 9 had 32 MiB.
-
-    >>> cublas_workspace_bytes((8, 0)), cublas_workspace_bytes((9, 0)), cublas_workspace_bytes((8, 0), ":4096:8")
-    (8519680, 33554432, 33554432)
-    """
-    pairs = re.findall(r":(\d+):(\d+)", config)
-    if pairs:
-        return sum(int(size) * int(count) for size, count in pairs) * _KIB
-    return LARGE_CUBLAS_BYTES if capability[0] >= _LARGE_FROM_MAJOR else SMALL_CUBLAS_BYTES
 
 
 def embedding_backward_bytes(
