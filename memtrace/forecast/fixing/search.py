@@ -253,7 +253,8 @@ class _Search:
         self.say("running with operators watched, which results to keep")
         try:
             watched = self.watch(start)
-        except RunFailed:
+        except (RunFailed, MemtraceError):
+            # It runs by itself: what a mode of torch's dispatcher does to it is no reason to end the search.
             return None
         if not watched.survey.operators:
             return None
