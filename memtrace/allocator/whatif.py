@@ -66,6 +66,8 @@ class Change:
     """Bytes of each request in place of the recorded ones; 0 leaves a request out."""
     requests: Requests | None = None
     """Requests in place of the recorded ones, in the same use before the history; `sizes` then counts these."""
+    num_before: int = 0
+    """Of `requests`, entries at the front that change what was in use before the history: no level before counts."""
     empties_cache: bool = False
     """Whether the cache is emptied at the end of each step."""
 
@@ -93,19 +95,32 @@ def read_recording(rank: RankTrace, device: str, *, as_cuda: bool = False) -> Re
     prepared = prepare(rank, device)
     replay = replay_prepared(prepared)
     if isinstance(prepared, Prepared):
-        if not replay.fidelity.replayable:
-            raise MemtraceError(f"{device}: {replay.fidelity.reason}", slug="not-replayable")
-        requests = read_requests(rank, prepared.history, prepared.initial)
-        initial: Initial | None = prepared.initial
-        history, settings = prepared.history, prepared.settings
-    else:
-        history, settings, initial = read_history(rank, device), Settings(), None
-        only_requests = history.problem in (ON_CPU, NO_SEGMENTS)
-        if not (as_cuda and only_requests):
-            hint = "to put its requests through the model of a GPU's allocator: --as cuda" if only_requests else None
-            raise MemtraceError(f"{device}: {replay.fidelity.reason}", hint=hint, slug="not-replayable")
-        requests = read_requests(rank, history, None)
-    return Recording(rank=rank, history=history, requests=requests, settings=settings, initial=initial, replay=replay)
+        return replayed_recording(rank, prepared, replay)
+    history = read_history(rank, device)
+    only_requests = history.problem in (ON_CPU, NO_SEGMENTS)
+    if not (as_cuda and only_requests):
+        hint = "to put its requests through the model of a GPU's allocator: --as cuda" if only_requests else None
+        raise MemtraceError(f"{device}: {replay.fidelity.reason}", hint=hint, slug="not-replayable")
+    requests = read_requests(rank, history, None)
+    return Recording(rank=rank, history=history, requests=requests, settings=Settings(), initial=None, replay=replay)
+
+
+def replayed_recording(rank: RankTrace, prepared: Prepared, replay: Replay) -> Recording:
+    """Return the recording of a device that was replayed.
+
+    Raises:
+        MemtraceError: it could not be.
+    """
+    if not replay.fidelity.replayable:
+        raise MemtraceError(f"{replay.device}: {replay.fidelity.reason}", slug="not-replayable")
+    return Recording(
+        rank=rank,
+        history=prepared.history,
+        requests=read_requests(rank, prepared.history, prepared.initial),
+        settings=prepared.settings,
+        initial=prepared.initial,
+        replay=replay,
+    )
 
 
 def what_if(recording: Recording, changes: Sequence[Change], *, advise: bool = False) -> WhatIf:
@@ -193,6 +208,7 @@ def _run(recording: Recording, change: Change, *, start_anew: bool) -> WhatIfRow
         run.start_anew(Allocator(settings, device, total_bytes=change.capacity_bytes))
     else:
         run.start_from(recording.initial, device)
+    run.change_start()
     if run.oom is None:
         run.all()
     return run.row()
@@ -236,10 +252,21 @@ class _Run:
         self._requested = int(in_use.sum())
         self._note_peak()
 
+    def change_start(self) -> None:
+        """Change what is in use before the history, where that is asked for: the peaks begin after it."""
+        if self.change.num_before and self.oom is None:
+            self._go_through(0, self.change.num_before)
+            self.peaks = (0, 0, 0)
+            self._note_peak()
+
     def all(self) -> None:
         """Go through everything that happened, up to the first request that fails."""
+        self._go_through(self.change.num_before, len(self.requests.kind))
+
+    def _go_through(self, first: int, stop: int) -> None:
         requests = self.requests
-        for kind, number, event in zip(requests.kind, requests.number, requests.event, strict=True):
+        columns = (column[first:stop] for column in (requests.kind, requests.number, requests.event))
+        for kind, number, event in zip(*columns, strict=True):
             if kind == TAKE:
                 while self._step_ends and self._step_ends[0] < event:
                     self._step_ends.pop(0)

@@ -28,6 +28,12 @@ from memtrace.schema.redaction import Redaction
     type=click.Choice(["selective", "full"]),
     help="Checkpoint the activations: those inside attention, or all of each layer.",
 )
+@click.option(
+    "--remedy",
+    multiple=True,
+    metavar="FINDING",
+    help="Do what a finding of the report proposes, by its name as smaller-micro-batch. Repeatable.",
+)
 @click.option("--empty-cache-each-step", is_flag=True, help="Empty the cache at the end of each step.")
 @click.option(
     "--as",
@@ -47,7 +53,7 @@ def whatif(
 
     The first row is the recording itself, with how far the model reproduces its addresses. Sizes that are scaled,
     dropped or sharded, and activations that are recomputed, apply to every other row; each capacity is tried with each
-    setting.
+    setting. The remedy of a finding is a row of its own, and has the new peak that the report promises.
 
     \b
     Example:
@@ -55,6 +61,7 @@ def whatif(
       memtrace whatif snapshot.pickle --alloc-conf expandable_segments:True --capacity 24GiB --html whatif.html
       memtrace whatif trace.json --as cuda --scale activation=0.5 --shard optimizer_state=8
       memtrace whatif trace.json --recompute full --capacity 24GiB
+      memtrace whatif trace.json --remedy smaller-micro-batch
     """
     from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
     from memtrace.cli.left_out import say_left_out
@@ -78,6 +85,7 @@ def whatif(
         drop=options["drop"],
         shard=options["shard"],
         recompute=options["recompute"],
+        remedies=options["remedy"],
         empties_cache=options["empty_cache_each_step"],
         as_cuda=options["as_device"] is not None,
         advise=options["advise"],

@@ -33,6 +33,7 @@ SLUGS = (
     "one-fsdp-unit",
     "optimizer-state-in-float",
     "outputs-of-step-before",
+    "own-sets",
     "rank-died",
     "rank-imbalance",
     "recomputation-off",

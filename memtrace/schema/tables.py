@@ -257,6 +257,12 @@ KEEPERS = Table(
         _text("function", "function of that line, or the call in which the way begins", nullable=True),
         _int("num_storages", "storages", "storages that it was seen to keep at that moment"),
         _int("num_bytes", "bytes", "their bytes; long containers were not looked at to the end"),
+        _int(
+            "is_written",
+            "1 or 0",
+            "whether the program was seen to write to the storage between two searches; null if it was looked at once",
+            nullable=True,
+        ),
     ),
 )
 
@@ -499,6 +505,11 @@ RANK_HEADER: tuple[Field, ...] = (
         name="unstepped_parameters",
         kind="list of strings",
         meaning="parameters with a gradient that are in no optimizer, of models of which others are",
+    ),
+    Field(
+        name="following_parameters",
+        kind="list of strings",
+        meaning="parameters of models that no optimizer steps and no backward reaches, and that the program writes to",
     ),
     Field(
         name="exception",

@@ -95,6 +95,45 @@ def average_of_weights(torch: Any) -> None:
 
 
 @healthy
+def average_by_torch(torch: Any) -> None:
+    """An average of the weights that torch keeps, which 16 bits would be too few for."""
+    net = network(torch)
+    average, optimizer = torch.optim.swa_utils.AveragedModel(net), torch.optim.SGD(net.parameters(), lr=0.01)
+    for _ in range(STEPS):
+        update(optimizer, net(torch.randn(32, WIDTH)).square().mean())
+        average.update_parameters(net)
+
+
+@healthy
+def momentum_by_hand(torch: Any) -> None:
+    """A momentum that the program keeps beside an optimizer of torch."""
+    net = network(torch)
+    optimizer, momenta = torch.optim.SGD(net.parameters(), lr=0.01), {}
+    for _ in range(STEPS):
+        net(torch.randn(32, WIDTH)).square().mean().backward()
+        for parameter in net.parameters():
+            momentum = momenta.setdefault(parameter, torch.zeros_like(parameter))
+            momentum.data.mul_(0.9).add_(parameter.grad)
+            parameter.grad.copy_(momentum)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@healthy
+def slow_weights(torch: Any) -> None:
+    """Lookahead: every few steps the weights are set half way back."""
+    net = network(torch)
+    optimizer, slow = torch.optim.Adam(net.parameters()), [one.detach().clone() for one in net.parameters()]
+    for number in range(STEPS):
+        update(optimizer, net(torch.randn(32, WIDTH)).square().mean())
+        if number % 3 == 2:
+            with torch.no_grad():
+                for its, mine in zip(slow, net.parameters(), strict=True):
+                    its.lerp_(mine, 0.5)
+                    mine.copy_(its)
+
+
+@healthy
 def cache_of_fixed_size(torch: Any) -> None:
     """Masks of a few lengths, made when they are first needed."""
 

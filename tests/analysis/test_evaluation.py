@@ -13,6 +13,7 @@ from memtrace.analysis.device.evaluation import evaluation_result
 from memtrace.analysis.device.marks import phase_at
 from memtrace.analysis.events.evaluations import NEVER, evaluation_stretches
 from memtrace.analysis.events.innermost import Spans
+from memtrace.analysis.faults.evaluation import evaluation_outputs
 from memtrace.analysis.report import analyze
 from tests.analysis.small_trace import Event, event_rows, owner, phase, rank_trace, step, trace, window
 from tests.analysis.test_lifetimes import A, C
@@ -126,3 +127,31 @@ def test_an_input_that_is_the_same_each_step_is_no_batch_to_make_smaller() -> No
 
 def test_a_batch_of_an_evaluation_is_not_that_of_the_training() -> None:
     assert micro_batch_of([1, 2, 3], phases=("evaluation", "data")) is None
+
+
+def collected(num_places: int, num_batches: int) -> list[str]:
+    """Return the findings of a rollout in which so many models go over so many batches, and all outputs stay."""
+    calls = [(batch, place) for batch in range(num_batches) for place in range(num_places)]
+    events: list[Event] = [(A, 1, 1000), (C, 1, 1000)]
+    events += [(A, 10 + at, 4000) for at in range(len(calls))] + [(C, 10 + at, 4000) for at in range(len(calls))]
+    rows = event_rows(events)
+    for at, (_, place) in enumerate(calls):
+        rows[2 + at]["stack"] = place
+    times = [25 + 10 * at for at in range(len(calls))]
+    rank = rank_trace(
+        events=rows,
+        windows=[window(0, len(events), initial=0)],
+        steps=[step(0, 0, 5), step(1, 5, 22), step(2, 22, 10 * len(events) + 20)],
+        phases=[phase("forward", 1, 8, 15), *(phase("evaluation", 2, time, time + 8) for time in times)],
+        frames=[{"file": "train.py", "line": 3 + place, "function": "rollout"} for place in range(num_places)],
+        stacks=[{"frame": place, "parent": None} for place in range(num_places)],
+    )
+    found = evaluation_outputs(Case(build_history(rank, "cpu", owns_marks=True)))
+    return [] if found is None else [found.slug]
+
+
+def test_several_models_that_a_batch_goes_through_are_no_batches() -> None:
+    assert collected(num_places=1, num_batches=4) == ["evaluation-outputs"]
+    assert collected(num_places=2, num_batches=4) == ["evaluation-outputs"]
+    assert collected(num_places=4, num_batches=1) == []
+    assert collected(num_places=4, num_batches=2) == []

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from memtrace.analysis.advice.find import find_advice
+from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.results.report import Finding
+from memtrace.analysis.what_if.recompute import FULL
 from memtrace.store.reading.read import read_trace
 from tests.analysis.changed_runs import RUNS
 from tests.analysis.recorded_script import run_script
@@ -53,6 +55,15 @@ def test_the_promised_peak_is_that_of_the_changed_run(runs: Path, before: str, s
     assert advice[slug].saves_bytes == peak - promised
     # Half a micro-batch can be halved again; all else is done.
     assert slug in ("smaller-micro-batch", *(set(advice) - set(changed_advice)))
+
+
+def test_recomputation_as_a_finding_as_its_remedy_and_as_a_what_if_peaks_alike(runs: Path) -> None:
+    promised = findings_and_peak(runs, "plain")[0]["full-recomputation"]
+    made = read_trace([runs / "plain.json"])
+    asked = (Asked(recompute=FULL, as_cuda=True), Asked(remedies=(promised.slug,), as_cuda=True))
+    for one in asked:
+        (result,) = try_what_ifs(made, one)[0]
+        assert result.rows[-1].peak_requested_bytes == promised.new_peak_bytes
 
 
 def test_a_fused_step_makes_no_temporaries(runs: Path) -> None:

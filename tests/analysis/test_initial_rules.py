@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from memtrace.analysis.attribution.attribute import CATEGORIES, DECISIONS
@@ -123,3 +124,40 @@ def test_a_stretch_that_begins_inside_a_phase_tells_nothing() -> None:
     drops: list[Event] = [(C, address, size) for address, size in GRADIENTS]
     phases = [phase("forward", 9, 980, 1065), phase("backward", 9, 1065, 1090)]
     assert decided(GRADIENTS, drops, phases=phases) == dict.fromkeys((11, 12, 13), UNKNOWN)
+
+
+def test_gradients_beside_a_frozen_twin_are_as_many_as_were_seen() -> None:
+    owners = [owner(1101, address, size, "parameter") for address, size in PARAMETERS]
+    owners += [owner(1101, 10 + address, size, "parameter") for address, size in PARAMETERS]
+    blocks = [(801, WEIGHT), (802, WEIGHT), (803, OTHER_WEIGHT)]
+    dropped = [(C, address, size) for address, size in blocks]
+    assert set(decided(blocks, dropped, owners=owners).values()) == {("unknown", "unknown")}
+    owners += [owner(150, 20 + address, size, "gradient") for address, size in PARAMETERS]
+    assert set(decided(blocks, dropped, owners=owners).values()) == {("gradient", "lifetime_rule")}
+
+
+def test_what_an_attribute_holds_until_after_the_next_step_is_an_output_after_a_gap_too() -> None:
+    """`self.out = out` after the optimizer: the old one goes when the new one comes, behind the end of the step."""
+    times = {"out 9": 1030, "old": 1095, "out 10": 1130, "out 9 goes": 1195, "end": 1199}
+    events = [("alloc", 7, 1), ("alloc", 2, 400), ("free_completed", 1, 400), ("alloc", 3, 400)]
+    events += [("free_completed", 2, 400), ("free_completed", 7, 1)]
+    rows = event_rows(events)
+    for row, at in zip(rows, (5, *times.values()), strict=True):
+        row["time_ns"] = at
+    rank = rank_trace(
+        events=rows,
+        windows=[
+            window(0, 1, initial=0) | {"start_ns": 1, "end_ns": 6},
+            window(1, 5) | {"start_ns": 1000, "end_ns": 1200},
+        ],
+        initial_blocks=[initial_block(1, 400, window=1)],
+        steps=[step(0, 0, 2), step(9, 1000, 1090), step(10, 1090, 1190)],
+        phases=[
+            *[phase("forward", 9, 1020, 1040), phase("backward", 9, 1040, 1060)],
+            *[phase("forward", 10, 1120, 1140), phase("backward", 10, 1140, 1160)],
+        ],
+        owners=[owner(1101, 900, 999, "parameter")],
+    )
+    history = build_history(rank, "cpu", owns_marks=True)
+    old = np.flatnonzero(history.lifetimes.address == 1)
+    assert [CATEGORIES[one].value for one in history.attribution.category[old]] == ["activation"]

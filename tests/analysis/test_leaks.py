@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memtrace.analysis.advice.kept import told_once
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.diagnosis.leaks import find_leaks
 from memtrace.analysis.report import analyze
@@ -17,6 +18,7 @@ from memtrace.analysis.results.report import Leak
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, scope, step, trace, window
+from tests.fake_report import finding
 
 KIB = 1024
 
@@ -289,3 +291,43 @@ def test_a_leak_is_never_said_to_have_taken_more_than_there_is(
     for one in found:
         assert one.saves_bytes == kept * KIB * (num_steps - 1)
         assert one.new_peak_bytes == (kept + healthy) * KIB
+
+
+def test_what_a_step_without_lines_frees_is_freed() -> None:
+    """A batch of indices for four steps: only the steps that draw one tell lines, and those that free one do not."""
+    rank = loop([Kept(100 * KIB, 3, every=4, phase="data"), Kept(8, 1, line=2, phase="data")], num_steps=24)
+    events = rank.table("events")
+    events["stack"][events["size_bytes"] == 8] = NULL
+    assert leaks_of(rank) == ()
+
+
+def test_a_tensor_that_is_put_together_anew_and_larger_is_kept_by_its_variable() -> None:
+    """`found = torch.cat([found, new])`: what a step makes is gone a step later, and the variable has more."""
+    anew = [Kept(100 * at * KIB, 1, first=at, last=at, stack=0) for at in range(1, 13)]
+    same = {
+        "device": "cpu",
+        "address": 1,
+        "is_written": None,
+        "kind": "variable",
+        "file": "train.py",
+        "function": "main",
+    }
+    rows = [
+        {"step": at, "time_ns": 10 + at, "keeper": "'found'", "line": 31, "num_bytes": 100 * at * KIB}
+        | {"size_bytes": 100 * at * KIB, "num_storages": 1}
+        for at in range(1, 13)
+    ]
+    other = [row | {"keeper": "'batch'", "num_bytes": 8 * KIB, "line": 7} for row in rows]
+    (leak,) = leaks_of(loop(anew, num_steps=12, keepers=[row | same for row in [*rows, *other]]))
+    assert leak.bytes_per_step == 100 * KIB
+    assert leak.keeper is not None
+    assert leak.keeper.text == "'found'"
+    assert leak.where is not None
+    assert leak.where["line"] == 31
+
+
+def test_sets_that_a_leak_keeps_are_told_by_the_leak() -> None:
+    (leak,) = leaks_of(loop([Kept(100 * KIB, None)], num_steps=12))
+    sets = replace(finding(), slug="second-copy", evidence={"parameter_bytes": 101 * KIB})
+    fewer = replace(sets, evidence={"parameter_bytes": 300 * KIB})
+    assert told_once([sets, fewer], [leak]) == (fewer,)

@@ -289,3 +289,16 @@ def test_odd_recordings_are_no_trouble() -> None:
     assert decided(trace_of((110, None), phases=[phase("backward", 1, 300, None), phase("backward", 1, 100, 200)]))[0][
         0
     ] in ("unknown", "gradient")
+
+
+@pytest.mark.parametrize(("num_copies", "expected"), [(1, "input"), (2, "input"), (8, "unknown")])
+def test_a_buffer_that_is_as_large_as_some_weight_is_no_copy_and_all_of_them_are(
+    num_copies: int, expected: str
+) -> None:
+    """A rollout buffer has a round size, too; a copy of the weights repeats most of them."""
+    sizes = [64, 64, 256, 256, 512, 512, 1024, 2048]
+    weights = [owner(5, 900 + at, size, "parameter") for at, size in enumerate(sizes)]
+    rank = trace_of(*[(50, None)] * num_copies, owners=weights)
+    allocs = rank.table("events")["action"] == rank.string_id("alloc")
+    rank.table("events")["size_bytes"][allocs] = sizes[::-1][:num_copies] if num_copies > 2 else [512, 256][:num_copies]
+    assert [kind for kind, *_ in decided(rank)] == [expected] * num_copies

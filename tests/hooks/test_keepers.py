@@ -138,6 +138,34 @@ def test_the_line_that_feeds_a_list_is_not_the_one_that_makes_it() -> None:
     assert keepers() == {"trainer.outputs[…]": ("container", "self.outputs.append(given)")}
 
 
+class Meter:
+    """Adds up; its methods call their object as they like."""
+
+    def __init__(this) -> None:
+        this.total: Any = 0
+
+    def update(this, value: Any) -> None:
+        this.total += value
+
+
+def test_an_attribute_that_is_added_to() -> None:
+    meter = Meter()
+    for _ in range(2):
+        meter.update(tensor())
+    assert keepers() == {"meter.total": ("attribute", "this.total += value")}
+
+
+def test_a_class_whose_only_method_is_cached() -> None:
+    class Tables:
+        @functools.cache  # noqa: B019
+        def table(self, _number: int) -> Any:
+            return tensor()
+
+    Tables().table(3)
+    (text,) = keepers()
+    assert text.startswith("the cache of ")
+
+
 def test_an_attribute_of_a_class_and_of_a_module() -> None:
     Trainer.best = tensor()
     try:

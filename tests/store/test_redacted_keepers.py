@@ -16,7 +16,7 @@ FILE = "/home/amelie/secret/train.py"
 def kept(keeper: str, line: int | None) -> dict[str, object]:
     """Return a row of the keepers table."""
     row: dict[str, object] = {"time_ns": 5, "step": 1, "device": "cpu", "address": 1, "size_bytes": 8}
-    row |= {"keeper": keeper, "kind": "container", "file": FILE, "line": line, "function": "main"}
+    row |= {"is_written": None, "keeper": keeper, "kind": "container", "file": FILE, "line": line, "function": "main"}
     return row | {"num_storages": 1, "num_bytes": 8}
 
 

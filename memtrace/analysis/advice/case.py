@@ -37,6 +37,8 @@ class Cut:
     """First moment after it."""
     size_bytes: IntArray
     """Bytes that are not there in it; below zero, bytes that are there in addition."""
+    rows: IntArray | None = None
+    """The allocation that the bytes of each stretch are of, a row of lifetimes; `None` where none is known."""
 
 
 class Case:
@@ -49,6 +51,8 @@ class Case:
         """Bytes after each moment, of what peaks: allocated bytes, requested where those are not known."""
         self.peak_moment = int(np.argmax(self.level))
         self.peak_bytes = int(self.level[self.peak_moment])
+        self.cuts_of: dict[int, tuple[Cut, ...]] = {}
+        """The cuts that led to each new peak, by which what was promised can be replayed."""
 
     @property
     def lifetimes(self) -> Lifetimes:
@@ -95,12 +99,14 @@ class Case:
         codes = [CATEGORIES.index(category) for category in categories]
         return np.isin(self.history.attribution.category, codes)
 
-    def cut(self, rows: IntArray, size_bytes: IntArray | None = None) -> Cut:
-        """Return the cut of some allocations for as long as they live: of all their bytes, or of as many as given."""
+    def cut(self, rows: IntArray, size_bytes: IntArray | None = None, *, start: IntArray | None = None) -> Cut:
+        """Return the cut of some allocations for as long as they live, or from given moments on: of all their bytes, or
+        of as many as given."""
         return Cut(
-            start=self.lifetimes.start[rows],
+            start=self.lifetimes.start[rows] if start is None else start,
             end=self.lifetimes.in_use_end[rows],
             size_bytes=self.lifetimes.size_bytes[rows] if size_bytes is None else size_bytes,
+            rows=rows,
         )
 
     def at_peak(self, *cuts: Cut) -> int:
@@ -123,4 +129,7 @@ class Case:
         if self.peak_bytes <= 0 or self.at_peak(*cuts) < least:
             return None
         new_peak = int(self.level_without(*cuts).max())
-        return new_peak if self.peak_bytes - new_peak >= least else None
+        if self.peak_bytes - new_peak < least:
+            return None
+        self.cuts_of[new_peak] = cuts
+        return new_peak

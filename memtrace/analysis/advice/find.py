@@ -21,6 +21,7 @@ from memtrace.analysis.advice.optimizer import eight_bit_state, lists_of_tempora
 from memtrace.analysis.advice.outputs import outputs_of_the_pass_before
 from memtrace.analysis.advice.precision import lower_precision
 from memtrace.analysis.advice.recomputation import full_recomputation, selective_recomputation
+from memtrace.analysis.advice.replayed import checked
 from memtrace.analysis.advice.sharding import sharded_state
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.peak import EXACT
@@ -28,7 +29,7 @@ from memtrace.analysis.results.report import Finding
 from memtrace.schema.findings import SEVERITIES
 from memtrace.schema.names import Category
 
-_RULES: tuple[Callable[[Case], Finding | None], ...] = (
+ADVICE: tuple[Callable[[Case], Finding | None], ...] = (
     logits_in_chunks,
     lists_of_temporaries,
     gradients_through_forward,
@@ -50,7 +51,7 @@ def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
     if not history.has_history:
         return ()
     case = Case(history)
-    found = [finding for rule in _RULES if (finding := rule(case)) is not None]
+    found = checked(case, (finding for rule in ADVICE if (finding := rule(case)) is not None))
     return in_order(map(_said_to_be_inferred, found) if _is_inferred(case) else found)
 
 

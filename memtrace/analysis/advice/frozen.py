@@ -1,6 +1,7 @@
 """Parameters that do not train, in 32 bits: the base under an adapter, a teacher, an encoder that is only read.
 
 In: `Case` with owners. Out: a `Finding`. What has a gradient at the end of no step that was recorded does not train.
+Averages of the weights and networks that follow another are left out: steps so small are lost in 16 bits.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ def _frozen(case: Case) -> IntArray:
     if not gradient.any():
         return np.zeros(0, np.int64)
     trained = np.isin(owners["name"], owners["name"][gradient])
+    names = rank.header.get("following_parameters") or ()
+    follows = np.isin(owners["name"], [rank.string_id(name) for name in names])
     whole = owners["size_bytes"] == owners["tensor_bytes"]
     is_float = owners["dtype"] == rank.string_id("float32")
-    found: IntArray = np.setdiff1d(of_owner[parameter & ~trained & whole & is_float], of_owner[parameter & trained])
+    found: IntArray = np.setdiff1d(
+        of_owner[parameter & ~trained & ~follows & whole & is_float], of_owner[parameter & trained]
+    )
     return found

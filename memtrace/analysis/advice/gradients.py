@@ -102,7 +102,7 @@ def _held(case: Case, rows: IntArray, passes: Sequence[Pass]) -> Cut:
     for chosen, twins in _made_again(case, passes, origin, made, at, np.flatnonzero(is_made_again)):
         ends[chosen] = lifetimes.in_use_end[twins]
     starts = np.maximum(lifetimes.start[held], after_step[at])
-    return Cut(start=starts, end=np.maximum(ends, starts), size_bytes=lifetimes.size_bytes[held])
+    return Cut(start=starts, end=np.maximum(ends, starts), size_bytes=lifetimes.size_bytes[held], rows=held)
 
 
 def _columns(passes: Sequence[Pass]) -> tuple[IntArray, IntArray, IntArray, IntArray]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from memtrace.analysis.advice.case import BoolArray, Case, Cut
+from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
 from memtrace.analysis.device.marks import step_at
 from memtrace.analysis.device.steps import step_spans
@@ -32,6 +32,9 @@ _LEAST_SHARE = 0.05
 _LEAST_BYTES = 1 << 16
 _TELL_OF_KEPT = ("evaluation-graph", "evaluation-outputs", "kept-for-steps", "one-backward", "outputs-of-step-before")
 """Findings that are about what is kept, too."""
+_SETS = ("second-copy", "own-sets")
+_ALIKE = 0.1
+"""How near the growth in a step comes to the parameters' bytes where it is a set of their sizes."""
 _COLLECTING = ("graph", "container", "attribute", "closure")
 _LEAST_COLLECTED = 3
 _BY_ACCIDENT = ("graph", "traceback", "context", "cycle")
@@ -41,11 +44,12 @@ _LEAST_SHARE_OF_REPLACED = 0.2
 
 
 def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Finding, ...]:
-    """Return findings without that about what is kept, where a leak or another finding tells of the same bytes.
+    """Return findings without those about what is kept, where a leak or another finding tells of the same bytes.
 
     The other finding then names the keeper.
     """
-    found = list(findings)
+    leaks = tuple(leaks)
+    found = [one for one in findings if not any(_is_of_leak(one, leak) for leak in leaks)]
     kept = next((one for one in found if one.slug == "kept"), None)
     if kept is None:
         return tuple(found)
@@ -62,6 +66,16 @@ def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Findi
         )
         found[found.index(one)] = named
     return tuple(found)
+
+
+def _is_of_leak(finding: Finding, leak: Leak) -> bool:
+    """Return whether sets as large as all parameters are what a leak keeps of each step: gradients, weights."""
+    if finding.slug not in _SETS:
+        return False
+    if leak.keeper is not None and leak.keeper.text == finding.evidence.get("kept_by"):
+        return True
+    num_bytes = int(finding.evidence["parameter_bytes"])
+    return abs(leak.bytes_per_step - num_bytes) <= _ALIKE * num_bytes
 
 
 def _stands_alone(kept: Finding) -> bool:
@@ -100,8 +114,7 @@ def kept_past_its_step(case: Case) -> Finding | None:
 def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, *, is_old: bool) -> Finding | None:
     allocations = _of_keeper(kept, keeper, rows)
     start = _kept_from(case, kept, allocations, rows, is_old=is_old)
-    lifetimes = case.lifetimes
-    cut = Cut(start=start, end=lifetimes.in_use_end[allocations], size_bytes=lifetimes.size_bytes[allocations])
+    cut = case.cut(allocations, start=start)
     num_bytes = case.at_peak(cut)
     new_peak = case.new_peak(cut)
     if new_peak is None or num_bytes < max(_LEAST_BYTES, _LEAST_SHARE * case.peak_bytes):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from memtrace.analysis.advice.case import BoolArray, Case, Cut
+from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.analysis.advice.passes import all_passes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.results.report import Finding
@@ -25,7 +25,7 @@ from memtrace.units import format_bytes
 def outputs_of_the_pass_before(case: Case) -> Finding | None:
     """Return the advice to let go of what the model returned before the next forward, where it is held until then."""
     rows, starts = _held(case)
-    cut = Cut(start=starts, end=case.lifetimes.in_use_end[rows], size_bytes=case.lifetimes.size_bytes[rows])
+    cut = case.cut(rows, start=starts)
     new_peak = case.new_peak(cut)
     if new_peak is None:
         return None

@@ -45,10 +45,12 @@ def _recomputation(case: Case, what: str) -> Finding | None:
     regions = list(_regions(case, what))
     if not regions or (what == FULL and _recomputes(case)):
         return None
+    dropped = np.concatenate([rows for rows, *_ in regions])
     cut = Cut(
         start=np.concatenate([np.full(len(rows), start, np.int64) for rows, start, *_ in regions]),
         end=np.concatenate([np.full(len(rows), end, np.int64) for rows, _, end, _ in regions]),
-        size_bytes=case.lifetimes.size_bytes[np.concatenate([rows for rows, *_ in regions])],
+        size_bytes=case.lifetimes.size_bytes[dropped],
+        rows=dropped,
     )
     new_peak = case.new_peak(cut)
     if new_peak is None:
@@ -104,4 +106,5 @@ def _regions(case: Case, what: str) -> Iterator[tuple[IntArray, int, int, int]]:
         dropped = live[is_dropped(lifetimes.size_bytes[live])]
         if len(dropped):
             module = int(rank.table("scopes")["module"][region[members[0]]])
-            yield dropped, end, int(lifetimes.in_use_end[dropped].min()), module
+            # They are made again before backward gives the first of them back.
+            yield dropped, end, max(int(lifetimes.in_use_end[dropped].min()) - 1, end), module

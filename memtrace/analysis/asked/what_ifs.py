@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from memtrace.allocator.results import WhatIf
 from memtrace.allocator.settings import parse_settings
-from memtrace.allocator.whatif import Change, read_recording, what_if
+from memtrace.allocator.whatif import Change, Recording, read_recording, what_if
+from memtrace.analysis.asked.remedies import remedied
 from memtrace.analysis.each_rank import of_each_rank
 from memtrace.analysis.what_if.recompute import recomputed
 from memtrace.analysis.what_if.request_sizes import Edit, checked_category, edited_sizes
@@ -34,6 +35,8 @@ class Asked:
     """As "optimizer_state=8": of each request of a category the n-th part is kept."""
     recompute: str | None = None
     """selective or full: activations are checkpointed."""
+    remedies: tuple[str, ...] = ()
+    """Findings whose remedies are tried, a row each."""
     empties_cache: bool = False
     """Whether the cache is emptied at the end of each step."""
     as_cuda: bool = False
@@ -98,7 +101,13 @@ def _of_device(rank: RankTrace, device: str, asked: Asked) -> WhatIf:
         for capacity in asked.capacities_bytes or (None,)
         if conf is not None or capacity is not None or names
     ]
+    changes += [_remedy(recording, device, slug) for slug in asked.remedies]
     return what_if(recording, changes, advise=asked.advise)
+
+
+def _remedy(recording: Recording, device: str, slug: str) -> Change:
+    edited = remedied(recording.rank, device, recording.requests, slug)
+    return Change(name=f"remedy of {slug}", requests=edited.requests, num_before=edited.num_before)
 
 
 def _names(asked: Asked) -> list[str]:

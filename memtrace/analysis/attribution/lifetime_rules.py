@@ -10,7 +10,8 @@ is touched. The rules, by where an allocation was born:
     optimizer   freed in it → temporary
     data        freed in it → temporary; else → input
     evaluation  freed in it → temporary; else → activation (output)
-    between     freed before the next forward → temporary; made right before it and live in it → input
+    between     freed before the next forward → temporary; made right before it and live in it, and no set of the sizes
+                of all parameters → input
     setup       live in the first forward, and no copy of a parameter → input: data, constants
     reducer     while DistributedDataParallel makes its buckets: freed then → temporary; else → communication
     collective  within a call of torch.distributed → communication
@@ -22,10 +23,13 @@ may be a cache or a workspace, and stays unknown.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.attribution.labels import Decided
+from memtrace.analysis.attribution.parameter_sets import in_sets, parameter_sizes, repeats_much
 from memtrace.analysis.attribution.place_in_loop import BETWEEN, NEVER, PHASES, Placement, build_placement
 from memtrace.analysis.attribution.stack_roles import OPTIMIZER_SETUP, SETUP, roles_of, stack_roles
 from memtrace.analysis.events.innermost import Spans
@@ -129,9 +133,10 @@ class LifetimeRules:
         is_read = (at.death_ns > at.next_forward_ns) & (at.next_forward_ns != NEVER)
         between = (at.phase == BETWEEN) & ~at.is_setup
         drawn = between & leads_on & is_read & (at.num_steps_lived <= 2)
+        drawn &= ~self._repeats_parameters(drawn)
         loaded = self._born(Phase.DATA) & (at.death_ns > at.end_ns)
         early = (at.phase == BETWEEN) & at.is_setup & is_read
-        resident = early & ~self._is_model_part()
+        resident = early & ~self._is_model_part(early)
         # What autograd saved and no forward made is no activation: labels, masks, constants; weights that none owns.
         self._reopen(self._is_saved & (drawn | loaded | early))
         self._give(drawn | loaded | resident, Category.INPUT)
@@ -139,10 +144,23 @@ class LifetimeRules:
             between & ~is_read & (at.death_ns <= at.next_forward_ns) & (at.death_ns != NEVER), Category.TEMPORARY
         )
 
-    def _is_model_part(self) -> _BoolArray:
+    def _repeats_parameters(self, chosen: _BoolArray) -> _BoolArray:
+        """Return which of the chosen were made together as a set of the sizes of all parameters: averages, momenta."""
+        found = np.zeros(len(chosen), np.bool_)
+        rows = np.flatnonzero(chosen)
+        found[rows] = in_sets(self._size[rows], self._at.next_forward_ns[rows], parameter_sizes(self._rank))
+        return found
+
+    def _is_model_part(self, early: _BoolArray) -> _BoolArray:
         """Return what may be a copy of parameters (averaged or master weights), a bucket, or built by a module."""
-        sizes = np.append(self._parameter_bytes, self._total_parameter_bytes)
-        copies = np.concatenate([sizes // 2, sizes, 2 * sizes])
+        flat, wanted = self._total_parameter_bytes, parameter_sizes(self._rank)
+        copies = np.array([flat // 2, flat, 2 * flat], np.int64)
+        open_sizes = self._size[early & (self._open | self._is_saved)]
+        for width in (0.5, 1, 2):
+            of_width = Counter({int(size * width): count for size, count in wanted.items()})
+            # A buffer may be as large as some weight; several copies of the weights repeat many of them.
+            if repeats_much(open_sizes, of_width):
+                copies = np.concatenate([copies, (self._parameter_bytes * width).astype(np.int64)])
         built = (roles_of(stack_roles(self._rank), self._stack) & (SETUP | OPTIMIZER_SETUP)) > 0
         # Buckets and shards of a distributed run are as large as any sum of parameters.
         is_distributed = (self._rank.header.get("world_size") or 1) > 1

@@ -6,7 +6,7 @@ its initial blocks, all of them inferred. Two rules:
 - A block that had lasted for steps when the stretch before ended, and is there again with its address and size, is what
   it was: data that stays through all of training.
 - Blocks live after a step that the next one drops before its backward are the gradients of that step, if there are
-  exactly as many of a size as there are parameters of it.
+  exactly as many of a size as there are parameters of it, or as were seen to have a gradient: others may be frozen.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class InitialRules:
 
     def _gradients(self) -> None:
         """Decide what the step before left and the next one drops before its backward, of the sizes of parameters."""
-        sizes, counts = self._parameters()
+        sizes, counts = self._last_seen(Category.PARAMETER)
+        with_gradient = dict(zip(*(column.tolist() for column in self._last_seen(Category.GRADIENT)), strict=True))
+        counts_of_gradients = np.array([with_gradient.get(size, 0) for size in sizes.tolist()], np.int64)
         starts = self._moments.epoch_starts()
         backward = self._first_backwards(self._moments.time_ns[starts])
         dropped_by = self._moments.at_times(backward)
@@ -76,14 +78,15 @@ class InitialRules:
         for epoch in np.unique(self._epoch[rows]).tolist():
             of_epoch = rows[self._epoch[rows] == epoch]
             size = np.searchsorted(sizes, self._lifetimes.size_bytes[of_epoch])
-            is_whole = np.bincount(size, minlength=len(sizes)) == counts
+            number = np.bincount(size, minlength=len(sizes))
+            is_whole = (number == counts) | (number == counts_of_gradients)
             found = of_epoch[is_whole[size]]
             self._decided.give(found, Category.GRADIENT, Decision.LIFETIME_RULE)
 
-    def _parameters(self) -> tuple[IntArray, IntArray]:
-        """Return the sizes of parameters when they were last seen, and how many there are of each."""
+    def _last_seen(self, category: Category) -> tuple[IntArray, IntArray]:
+        """Return the sizes of what is of a category when that was last seen, and how many there are of each."""
         owners = self._rank.table("owners")
-        rows = np.flatnonzero(owners["category"] == self._rank.string_id(Category.PARAMETER.value))
+        rows = np.flatnonzero(owners["category"] == self._rank.string_id(category.value))
         if len(rows):
             rows = rows[owners["time_ns"][rows] == owners["time_ns"][rows].max()]
         sizes, counts = np.unique(owners["size_bytes"][rows], return_counts=True)

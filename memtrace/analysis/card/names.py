@@ -31,6 +31,7 @@ _NAMES = {
     "one-fsdp-unit": ("fully_shard each layer", "messages"),
     "optimizer-state-in-float": ("8-bit optimizer", "rounded state"),
     "outputs-of-step-before": ("del outputs after a step", "none"),
+    "own-sets": ("averages on the CPU", "copies"),
     "rank-imbalance": ("balance the ranks", "none"),
     "recomputation-off": ("model.train() again", "a forward"),
     "second-copy": ("drop the second copy", "none"),

@@ -19,6 +19,9 @@ from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.store.columns import NULL, IntArray
 
 _GRAPH = "graph of "
+_LEAST_STEPS = 3
+_LEAST_RATE = 0.7
+"""How near a keeper's growth has to come to that of the memory that it is to explain."""
 _LAST_KEY = re.compile(r"\['[^']*'\]$")
 
 
@@ -56,6 +59,22 @@ class KeptAllocations:
         """Return of some of these rows the keeper with most bytes, each allocation counted once."""
         keepers = [one for one in self.by_keeper(chosen) if one.text not in without]
         return max(keepers, key=lambda one: one.num_bytes, default=None)
+
+    def growing_keeper(self, bytes_per_step: int) -> Keeper | None:
+        """Return the one keeper that holds about so much more in each step, whatever it holds then: a tensor that is
+        put together anew from the one before, and more."""
+        table = self.history.rank.table("keepers")
+        found = []
+        for text in np.unique(table["keeper"]).tolist():
+            rows = np.flatnonzero(table["keeper"] == text)
+            steps, last = np.unique(table["step"][rows][::-1], return_index=True)
+            held = table["num_bytes"][rows[::-1][last]]
+            if len(steps) < _LEAST_STEPS or not np.all(np.diff(held) > 0):
+                continue
+            rate = int(held[-1] - held[0]) / int(steps[-1] - steps[0])
+            if _LEAST_RATE * bytes_per_step <= rate <= bytes_per_step / _LEAST_RATE:
+                found.append(replace(self._keeper(int(rows[-1]), ()), num_bytes=int(held[-1]), kind="container"))
+        return found[0] if len(found) == 1 else None
 
     def by_keeper(self, chosen: IntArray) -> list[Keeper]:
         """Return the keepers of some of these rows; a graph goes with the variable or list that keeps it."""
@@ -102,6 +121,23 @@ def kept_allocations(history: DeviceHistory) -> KeptAllocations | None:
     first = history.moments.at_times(start_ns)
     is_old = (start_ns != NULL) & (history.lifetimes.start[found[row]] <= first)
     return KeptAllocations(history=history, row=row, allocation=found[row], is_old=is_old)
+
+
+def written_bytes(history: DeviceHistory, allocations: IntArray) -> int | None:
+    """Return to how many bytes of some allocations the program was seen to write between two looks at who keeps them;
+    `None` where none of them was looked at twice.
+
+    Behind a gap they are told by address and size.
+    """
+    table, lifetimes = history.rank.table("keepers"), history.lifetimes
+    rows = np.flatnonzero((table["is_written"] != NULL) & (table["device"] == history.rank.string_id(history.device)))
+    seen: dict[tuple[int, int], bool] = {}
+    columns = (table[name][rows].tolist() for name in ("address", "size_bytes", "is_written"))
+    for address, size, is_written in zip(*columns, strict=True):
+        seen[address, size] = seen.get((address, size), False) or bool(is_written)
+    blocks = zip(lifetimes.address[allocations].tolist(), lifetimes.size_bytes[allocations].tolist(), strict=True)
+    known = [block for block in blocks if block in seen]
+    return sum(size for address, size in known if seen[address, size]) if known else None
 
 
 def _where(values: dict[str, Any], text: Any) -> dict[str, Any] | None:

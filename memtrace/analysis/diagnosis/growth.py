@@ -152,10 +152,14 @@ def _have_lines(history: DeviceHistory, stacks: IntArray) -> npt.NDArray[np.bool
 
 
 def _judged_for(growth: Growth, blind: set[tuple[int, str | None]], place: int) -> list[int]:
-    """Return the judged steps of a place: if its stack tells it, those in which its phase was not blind."""
+    """Return the judged steps of a place: if its stack tells it, those in which its phase was not blind, or it fell.
+
+    What a blind step makes is not known by its place; what it frees is.
+    """
     if growth.places.stack[place] == NULL:
         return list(growth.judged)
-    return [at for at in growth.judged if (at, growth.places.phase[place]) not in blind]
+    phase, fell = growth.places.phase[place], growth.num_bytes[place] < 0
+    return [at for at in growth.judged if (at, phase) not in blind or fell[at]]
 
 
 def _grows(values: IntArray, *, has_gaps: bool) -> bool:

@@ -111,16 +111,18 @@ def _leak(history: DeviceHistory, growing: Growing, group: Sequence[int], capaci
 
 
 def _kept_by(leak: Leak, growing: Growing, group: Sequence[int], kept: KeptAllocations | None) -> Leak:
-    """Return a leak with what keeps it, and where nothing else tells its line, with the line that feeds that."""
+    """Return a leak with what keeps it; the line that feeds that comes before the one that makes what it is fed."""
     if kept is None:
         return leak
     growth, judged = growing.growth, {at for place in group for at in growing.judged[place]}
     chosen = np.isin(growth.places.of_row, list(group)) & np.isin(growth.born, sorted(judged))
     keeper = kept.keeper_of(growth.places.rows[chosen])
+    if keeper is None and growth.is_replaced[list(group)].any():
+        keeper = kept.growing_keeper(leak.bytes_per_step)
     if keeper is None:
         return leak
     has_line = keeper.where is not None and keeper.where["line"] is not None
-    return replace(leak, keeper=keeper, where=keeper.where if leak.where is None and has_line else leak.where)
+    return replace(leak, keeper=keeper, where=keeper.where if has_line else leak.where)
 
 
 def _cause(phase: str | None, category: int, num_modules: int, num_places: int) -> str:

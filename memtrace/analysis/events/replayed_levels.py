@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memtrace.allocator.replay import replay_device
+from memtrace.allocator.replay import Prepared, Refused, prepare, replay_prepared
 from memtrace.allocator.results import Fidelity, Replay
 from memtrace.analysis.events.moments import Moments
 from memtrace.paused_gc import paused_gc
@@ -31,6 +31,8 @@ class Replayed:
     """By how much they could be larger at most, at some moment: remainders that no event shows."""
     replay: Replay
     """The replay itself: block by block."""
+    prepared: Prepared | Refused
+    """The history that was replayed and the state before it, from which changed requests can be."""
 
 
 def replay_history(rank: RankTrace, device: str, moments: Moments) -> Replayed | None:
@@ -40,10 +42,13 @@ def replay_history(rank: RankTrace, device: str, moments: Moments) -> Replayed |
     if not (rank.table("segments")["device"] == rank.string_id(device)).any():
         return None
     with paused_gc():
-        replay = replay_device(rank, device)
+        prepared = prepare(rank, device)
+        replay = replay_prepared(prepared)
     unsure_bytes = max(replay.unsure_start_bytes, int(replay.unsure_bytes.max(initial=0)))
     allocated = None if unsure_bytes else _over_moments(replay, moments)
-    return Replayed(fidelity=replay.fidelity, allocated=allocated, unsure_bytes=unsure_bytes, replay=replay)
+    return Replayed(
+        fidelity=replay.fidelity, allocated=allocated, unsure_bytes=unsure_bytes, replay=replay, prepared=prepared
+    )
 
 
 def _over_moments(replay: Replay, moments: Moments) -> IntArray | None:

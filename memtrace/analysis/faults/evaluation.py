@@ -15,10 +15,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from memtrace.analysis.advice.case import Case, Cut
+from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.keepers import kept_allocations
+from memtrace.analysis.device.marks import modules_of
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.shared_line import shared_line
+from memtrace.analysis.diagnosis.leak_places import distinct
 from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import kept_by
@@ -67,15 +69,11 @@ def evaluation_outputs(case: Case) -> Finding | None:
     rows = _made_in_evaluation(case)
     # What a graph keeps is kept for want of no_grad, whatever else holds it.
     rows = rows[case.history.rank.table("phases")["detail"][case.phase_row[rows]] == NULL]
-    starts = np.sort(_starts(case)[_evaluations(case)])
-    # Of how many batches after its own it is there at the beginning.
-    first = np.searchsorted(starts, case.lifetimes.start[rows], side="right")
-    num_batches = np.searchsorted(starts, case.lifetimes.in_use_end[rows]) - first
-    rows = _with_the_last(case, rows, rows[num_batches >= _LEAST_BATCHES - 1])
+    rows = _with_the_last(case, rows, rows[_num_later_batches(case, rows) >= _LEAST_BATCHES - 1])
     if not len(rows):
         return None
     own_end = _ends(case)[case.phase_row[rows]]
-    kept = Cut(start=own_end + 1, end=case.lifetimes.in_use_end[rows], size_bytes=case.lifetimes.size_bytes[rows])
+    kept = case.cut(rows, start=own_end + 1)
     joined = _joined(case, rows)
     new_peak = case.new_peak(kept, case.cut(joined))
     if new_peak is None:
@@ -117,12 +115,6 @@ def _fed_at(keeper: Keeper | None) -> Mapping[str, object] | None:
     return None if keeper is None or keeper.where is None or keeper.where["line"] is None else keeper.where
 
 
-def _evaluations(case: Case) -> IntArray:
-    rank = case.history.rank
-    found: IntArray = np.flatnonzero(rank.table("phases")["phase"] == rank.string_id(Phase.EVALUATION.value))
-    return found
-
-
 def _made_in_evaluation(case: Case) -> IntArray:
     owned = case.history.attribution.owner_row != NULL
     owned &= ~case.is_category(Category.INPUT)
@@ -130,15 +122,31 @@ def _made_in_evaluation(case: Case) -> IntArray:
     return found
 
 
-def _starts(case: Case) -> IntArray:
-    moments: IntArray = case.history.moments.at_times(case.history.rank.table("phases")["start_ns"])
-    return moments
-
-
 def _ends(case: Case) -> IntArray:
     """Return for each phase its last moment; of one that did not end, the last of all."""
     end_ns = case.history.rank.table("phases")["end_ns"]
     return np.where(end_ns == NULL, case.history.last_moment, case.history.moments.at_times(end_ns))
+
+
+def _num_later_batches(case: Case, rows: IntArray) -> IntArray:
+    """Return of how many later batches there is the like of each, made at its place, while it is still there.
+
+    A policy, a reference and a reward model that one batch goes through are no batches.
+    """
+    lifetimes, phase = case.lifetimes, case.phase_row[rows]
+    stack = lifetimes.stack[rows]
+    module = np.where(stack == NULL, modules_of(case.history, rows), NULL)
+    _, place = distinct(stack, module)
+    number = np.zeros(len(rows), np.int64)
+    for one in np.unique(place).tolist():
+        own = np.flatnonzero(place == one)
+        # Phases are in the order of time, and so are their first allocations.
+        batches, of_own = np.unique(phase[own], return_inverse=True)
+        begins = np.full(len(batches), lifetimes.num_moments, np.int64)
+        np.minimum.at(begins, of_own.reshape(-1), lifetimes.start[rows[own]])
+        at_end = np.searchsorted(begins, lifetimes.in_use_end[rows[own]])
+        number[own] = at_end - np.searchsorted(batches, phase[own], side="right")
+    return number
 
 
 def _with_the_last(case: Case, rows: IntArray, collected: IntArray) -> IntArray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.advice.replayed import checked
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.faults.autocast_copies import autocast_copies
 from memtrace.analysis.faults.batches import growing_batches, odd_batch
@@ -21,7 +22,7 @@ from memtrace.analysis.faults.second_copies import second_copies
 from memtrace.analysis.faults.unstepped_gradients import unstepped_gradients
 from memtrace.analysis.results.report import Finding
 
-_RULES: tuple[Callable[[Case], Finding | None], ...] = (
+FAULTS: tuple[Callable[[Case], Finding | None], ...] = (
     odd_batch,
     growing_batches,
     evaluation_with_graph,
@@ -43,4 +44,4 @@ def find_faults(history: DeviceHistory) -> tuple[Finding, ...]:
     if not history.has_history:
         return ()
     case = Case(history)
-    return tuple(finding for rule in _RULES if (finding := rule(case)) is not None)
+    return checked(case, (finding for rule in FAULTS if (finding := rule(case)) is not None))

@@ -94,7 +94,7 @@ def _earlier(case: Case, one: Pass, calls: IntArray) -> list[Cut]:
     made = made[case.is_category(Category.ACTIVATION)[made] & (lifetimes.in_use_end[made] > calls[-1])]
     following = np.searchsorted(calls, lifetimes.start[made], side="right")
     begin = calls[np.minimum(following, len(calls) - 1)]
-    dropped = Cut(start=begin, end=lifetimes.in_use_end[made], size_bytes=lifetimes.size_bytes[made])
+    dropped = case.cut(made, start=begin)
     own = case.by_start[slice(*np.searchsorted(case.starts, (one.backward, one.end)).tolist())]
     own = own[case.is_category(Category.GRADIENT)[own]]
     early = Cut(

@@ -1,6 +1,6 @@
 """Second copies of what is trained: a loaded checkpoint, an averaged model, models and optimizers of earlier rounds.
 
-In: `Case` with owners. Out: a `Finding`. Two things tell them apart from all else:
+In: `Case` with owners. Out: `Finding`s. Two things tell them apart from all else:
 
 - blocks that nobody owns, made outside forward, backward and optimizer, that outlive steps, and whose sizes repeat the
   list of the parameters, small ones and large ones, once or several times in their type, or once in one half or twice
@@ -8,25 +8,29 @@ In: `Case` with owners. Out: a `Finding`. Two things tell them apart from all el
 - states that an optimizer holds for more parameters of each shape than get a gradient, with those parameters: what an
   earlier round trained, and does not train any more.
 
-Without an optimizer of torch the sizes alone may as well be those of its states, and nothing is said.
+Without an optimizer of torch the sizes alone may as well be those of its states, and nothing is said. Beside one, sizes
+do not tell a copy from what the program keeps a set of by itself (a momentum, gradients that are summed up, an average,
+slow weights): whether it writes to them while it trains does, and the words are others then. Where that was not seen,
+the words say sizes only.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
-from memtrace.analysis.device.keepers import kept_allocations
+from memtrace.analysis.device.keepers import kept_allocations, written_bytes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.steps import step_spans
 from memtrace.analysis.faults.over_gaps import cuts_over_gaps
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import kept_by
 from memtrace.schema.names import Category, Phase
-from memtrace.store.columns import IntArray
+from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
 
 _WHOLE = 0.9
@@ -41,6 +45,15 @@ _LEAST_SHARE_OF_KEEPER = 0.5
 """What keeps less of a copy is not what keeps it: the loop variable that went over its tensors has the last of them."""
 
 
+_AS_LARGE = " as large as all parameters"
+_UNUSED = "that no forward and no optimizer was seen to use"
+_DROP = (
+    "If it is what was loaded, drop it after load_state_dict (del checkpoint), or load it with "
+    'map_location="cpu". If it is an average or the best model so far, keep it on the CPU. '
+    "What a loss compares the weights with (EWC, L2-SP) has to stay."
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Copies:
     """Allocations that repeat what is trained."""
@@ -50,6 +63,8 @@ class _Copies:
     """How many times they do."""
     what: str
     change: str
+    is_by_size: bool
+    """Whether sizes alone tell, so that it may as well be what the program works with."""
 
 
 def second_copies(case: Case) -> Finding | None:
@@ -68,25 +83,63 @@ def second_copies(case: Case) -> Finding | None:
     if keeper is not None and keeper.num_bytes < _LEAST_SHARE_OF_KEEPER * held:
         keeper = None
     by_whom = "" if keeper is None else f", kept by {keeper.text}"
+    is_written = _is_written(case, copies)
+    words = _words(copies, is_written=is_written)
     return Finding(
-        slug="second-copy",
-        severity="warning",
-        title=f"{copies.what}: {format_bytes(held)} at the peak{by_whom}",
+        slug="own-sets" if is_written else "second-copy",
+        severity="info" if is_written else "warning",
+        title=f"{words.what}: {format_bytes(held)} at the peak{by_whom}",
         evidence={
             "copies_at_peak_bytes": held,
             "num_copies": copies.number,
             "num_tensors": len(copies.rows),
             "parameter_bytes": sum(size for size, _ in _parameters(case)),
+            "is_written": is_written,
             **kept_by(keeper),
         },
-        change=copies.change,
-        cost="None where nothing reads it; a copy on the CPU has to be moved when it is read.",
+        change=words.change,
+        cost=words.cost,
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,
         new_peak_bytes=new_peak,
         rank=case.history.rank.rank,
         where=place_of(case.history, copies.rows) or (None if keeper is None else keeper.where),
     )
+
+
+class _Words(NamedTuple):
+    what: str
+    change: str
+    cost: str
+
+
+def _words(copies: _Copies, *, is_written: bool | None) -> _Words:
+    """Return what is to be said of copies, given whether the program writes to them, or that it is not known."""
+    of_reads = "None where nothing reads it; a copy on the CPU has to be moved when it is read."
+    if not copies.is_by_size:
+        return _Words(copies.what, copies.change, of_reads)
+    if is_written:
+        return _Words(
+            f"{copies.what}, which the program itself writes to as it trains",
+            "If it is an average of the weights (EMA, SWA), keep it on the CPU. What the program needs in each step, "
+            "as a momentum, summed gradients or slow weights of its own, has to stay.",
+            "A copy between device and CPU each time that it is written to; none where nothing reads it.",
+        )
+    if is_written is None:
+        return _Words(
+            f"{copies.what} {_UNUSED}",
+            f"{_DROP} What the program itself works with in each step, as a momentum of its own, has to stay.",
+            of_reads,
+        )
+    copy = "A second copy" if copies.number == 1 else f"{copies.number} more copies"
+    sizes = copies.what.partition(_AS_LARGE)[2]
+    return _Words(f"{copy} of all parameters{sizes} {_UNUSED}, and nothing to write to", _DROP, of_reads)
+
+
+def _is_written(case: Case, copies: _Copies) -> bool | None:
+    """Return whether the program writes to most of some copies; `None` where that was not looked at."""
+    written = written_bytes(case.history, copies.rows) if copies.is_by_size else None
+    return None if written is None else 2 * written >= int(case.lifetimes.size_bytes[copies.rows].sum())
 
 
 def _last_sweep(case: Case) -> IntArray:
@@ -148,14 +201,13 @@ def _repeating(case: Case, sizes: Counter[int], candidates: IntArray) -> _Copies
 def _copies_of(sizes: Counter[int], by_size: dict[int, list[int]], width: float, number: int) -> _Copies:
     """Return the blocks that repeat given sizes so often."""
     rows = [row for size in sizes for row in by_size.get(int(size * width), [])[: number * sizes[size]]]
-    times = "A second copy" if number == 1 else f"{number} more copies"
+    sets = "A second set of tensors" if number == 1 else f"{number} more sets of tensors"
     return _Copies(
         rows=np.array(sorted(rows), np.int64),
         number=number,
-        what=f"{times} of all parameters{_WIDTHS[width]} that no forward and no optimizer was seen to use",
-        change="If it is what was loaded, drop it after load_state_dict (del checkpoint), or load it with "
-        'map_location="cpu". If it is an average or the best model so far, keep it on the CPU. What the program '
-        "itself works with in each step, as a momentum of its own, has to stay.",
+        what=f"{sets}{_AS_LARGE}{_WIDTHS[width]}",
+        change="",
+        is_by_size=True,
     )
 
 
@@ -187,6 +239,8 @@ def _lasting(case: Case, moment: int) -> IntArray:
     lasts = lifetimes.is_initial[rows] | (lifetimes.start[rows] <= first) | (num_ends >= 2)
     free = case.is_category(Category.UNKNOWN, Category.INPUT, Category.TEMPORARY)[rows]
     free &= case.history.attribution.owner_row[rows] < 0
+    # What autograd keeps is in use: importances that a loss weighs the distance to older weights with.
+    free &= case.history.attribution.saved_row[rows] == NULL
     outside = ~case.in_phase(Phase.FORWARD, Phase.BACKWARD, Phase.RECOMPUTE, Phase.OPTIMIZER)[rows]
     found: IntArray = rows[lasts & free & outside]
     return found
@@ -220,6 +274,7 @@ def _of_earlier_rounds(case: Case) -> _Copies | None:
         what=f"Parameters and optimizer states of {rounds} are held beside those that train",
         change="Keep only the result of a round (its score, or a state_dict on the CPU): drop model, optimizer and "
         "trainer before the next one is made.",
+        is_by_size=False,
     )
 
 

@@ -32,6 +32,8 @@ _ATOMS = frozenset(
 CONTAINERS: tuple[type, ...] = (list, tuple, deque, set, frozenset)
 _MAX_ITEMS = 1024
 """Of a longer container the first and the last half of so many are looked at: what is fed lately stands at an end."""
+LRU_CACHE = "_lru_cache_wrapper"
+"""The class of a function whose results functools keeps."""
 _OWNED_TABLES = ("_parameters", "_buffers")
 """Tables of a module whose tensors have owners."""
 
@@ -111,8 +113,17 @@ def content_of(cell: CellType) -> Any:
 
 def is_class_of_program(kind: type) -> bool:
     """Return whether a class has methods that the program wrote."""
-    functions = (getattr(value, "__func__", value) for value in list(vars(kind).values()))
+    functions = map(_function_of, list(vars(kind).values()))
     return any(type(one) is FunctionType and is_program_file(one.__code__.co_filename) for one in functions)
+
+
+def _function_of(member: Any) -> Any:
+    """Return the function of a class method, a property or a cached method; of anything else, itself."""
+    if isinstance(member, (classmethod, staticmethod)):
+        return member.__func__
+    if type(member) is property:
+        return member.fget
+    return member.__wrapped__ if type(member).__name__ == LRU_CACHE else member
 
 
 def _values(held: dict[Any, Any]) -> list[Any]:

@@ -34,6 +34,12 @@ _EMPTY = frozenset({"list", "dict", "set", "deque", "defaultdict", "OrderedDict"
 _MAX_BETWEEN = 6
 """Instructions between a name and the method of what it names: an index, an attribute."""
 _MAX_CODES = 400
+_COPIES = frozenset({"COPY", "DUP_TOP"})
+_SWAPS = frozenset({"SWAP", "ROT_TWO"})
+
+
+OWN = "<the object of a method>"
+"""As a variable: the first argument of a method, `self` in most."""
 
 
 class Named(NamedTuple):
@@ -105,6 +111,8 @@ def functions_in(variables: dict[str, Any]) -> Iterator[CodeType]:
 def _fed_in(code: CodeType, named: Named) -> Iterator[tuple[int, Place]]:
     if not is_program_file(code.co_filename):
         return
+    if named.variable == OWN:
+        named = named._replace(variable=code.co_varnames[0] if code.co_argcount else "")
     for one in _with_inner(code):
         is_known = named.variable in (*one.co_names, *one.co_varnames, *one.co_cellvars, *one.co_freevars)
         if is_known and (named.attribute is None or named.attribute in one.co_names):
@@ -169,7 +177,8 @@ def _loads(group: list[dis.Instruction], at: int, named: Named) -> bool:
         return False
     if named.attribute is None:
         return True
-    after = group[at + 1] if at + 1 < len(group) else None
+    # `self.total += loss` keeps the object on the stack, to store into it.
+    after = next((one for one in group[at + 1 : at + 3] if one.opname not in _COPIES), None)
     return after is not None and after.opname in ("LOAD_ATTR", "LOAD_METHOD") and _attribute(after) == named.attribute
 
 
@@ -179,6 +188,8 @@ def _binds(group: list[dis.Instruction], named: Named) -> bool:
             if one.opname.startswith("STORE_") and named.variable in _variables(one):
                 return one.opname != "STORE_ATTR"
         elif one.opname == "STORE_ATTR" and _attribute(one) == named.attribute:
+            if group[at - 1].opname in _SWAPS:
+                return any(_loads(group, before, named) for before in range(at))
             return at > 0 and named.variable in _variables(group[at - 1])
     return False
 

@@ -11,7 +11,7 @@ from functools import partial
 from types import CodeType, FrameType, FunctionType, GeneratorType, MethodType, TracebackType
 from typing import Any
 
-from memtrace.hooks.keepers.edges import CONTAINERS, attributes_of, content_of
+from memtrace.hooks.keepers.edges import CONTAINERS, LRU_CACHE, attributes_of, content_of
 from memtrace.hooks.keepers.program_frames import ended_variables
 from memtrace.hooks.keepers.reach import Chain
 
@@ -19,7 +19,6 @@ _MAX_KEYS = 64
 """In a dictionary of so many keys, what a key is tells something."""
 _MAX_KEY_CHARS = 40
 _SELF = frozenset({"self", "cls"})
-_LRU_CACHE = "_lru_cache_wrapper"
 _UNNAMED = "…"
 
 
@@ -93,7 +92,7 @@ class NamedChain:
             self.code = getattr(getattr(forward, "forward", None), "__code__", None)
         elif issubclass(kind, BaseException) and child is parent.__traceback__:
             self._begin(f"in the traceback of {kind.__name__} kept by {{kept}}", "", child, "traceback")
-        elif kind.__name__ == _LRU_CACHE:
+        elif kind.__name__ == LRU_CACHE:
             self._begin(f"the cache of {_callable(parent)}", "", child, "cache")
             self.cache = parent.__wrapped__
         elif issubclass(kind, FunctionType):

@@ -16,12 +16,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter_ns, thread_time_ns
 from types import CodeType, FrameType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from memtrace.hooks.keepers.against_the_arrows import Answer, who_keeps
 from memtrace.hooks.keepers.budget import Budget
 from memtrace.hooks.keepers.edges import Edges, is_class_of_program
 from memtrace.hooks.keepers.feeding import (
+    OWN,
     Named,
     feeding_line,
     functions_in,
@@ -39,7 +40,8 @@ from memtrace.hooks.keepers.program_frames import (
     variables_of,
 )
 from memtrace.hooks.keepers.reach import Reach, Root
-from memtrace.hooks.ownership.owners import device_name, plain_tensors
+from memtrace.hooks.ownership.glances import Glance, glance_at
+from memtrace.hooks.ownership.owners import device_name, plain_kinds, plain_tensors
 from memtrace.hooks.ownership.saved import SavedWalk
 from memtrace.hooks.parts.chunk import Row
 
@@ -61,10 +63,22 @@ _LEAST_SHARE_OF_A_GROUP = 0.25
 _LEAST_UNEXPLAINED_BYTES = 1 << 16
 _LEAST_UNEXPLAINED_SHARE = 0.05
 _LEAST_CHANGE = 0.05
+_NUM_COMPARED = 64
+"""Of so many tensors a search compares values, where that waits for nothing."""
 
 
 _Storage = tuple[str, int]
 """Device and size."""
+_Block = tuple[int, str, int]
+"""Address, device and size."""
+
+
+class _Looked(NamedTuple):
+    """What was seen of a storage."""
+
+    glance: Glance
+    is_written: bool | None
+    """Whether the program wrote to it between two searches; `None` after the first."""
 
 
 class Kept:
@@ -94,6 +108,8 @@ class KeeperSearch:
         self._modules = ProgramModules()
         self._unexplained_bytes = 0
         self._remembered: list[tuple[weakref.ref[Any], Answer]] = []
+        self._glances: dict[_Block, _Looked] = {}
+        """What the search before saw of the storages that variables lead to."""
         self.graph_of_gradients: Place | None = None
         """The line that last called for a backward whose graph stays (`create_graph`)."""
 
@@ -113,10 +129,11 @@ class KeeperSearch:
         if not self._budget.allows(perf_counter_ns()):
             return []
         began_ns = thread_time_ns()
-        search = _Search(self._torch, self._saved, owned, until_ns=began_ns + _SEARCH_NS)
+        search = _Search(self._torch, self._saved, owned, self._glances, until_ns=began_ns + _SEARCH_NS)
         try:
             search.from_variables(innermost, self._modules.names())
             self._remembered = search.remember(self._remembered)
+            self._glances = search.glances
             self._budget.spend(thread_time_ns() - began_ns)
             if search.is_whole:
                 self._against_the_arrows(search, level)
@@ -147,8 +164,18 @@ class KeeperSearch:
 class _Search:
     """One search. It holds what it meets until it is told to forget."""
 
-    def __init__(self, torch: Any, saved: SavedWalk | None, owned: Mapping[int, _Storage], *, until_ns: int) -> None:
+    def __init__(
+        self,
+        torch: Any,
+        saved: SavedWalk | None,
+        owned: Mapping[int, _Storage],
+        before: Mapping[_Block, _Looked],
+        *,
+        until_ns: int,
+    ) -> None:
+        """Prepare; `before` is what the last search saw."""
         self._tensor_class = torch.Tensor
+        self._plain = plain_kinds(torch)
         self._saved = saved
         self._until_ns = until_ns
         self._edges = Edges(torch.nn.Module)
@@ -158,6 +185,9 @@ class _Search:
         self._frames: list[FrameType] = []
         self.is_whole = False
         """Whether all that variables lead to was seen."""
+        self._before = before
+        self.glances: dict[_Block, _Looked] = {}
+        """What was seen of the storages that they lead to."""
 
     def forget(self) -> None:
         """Let go of everything."""
@@ -184,11 +214,21 @@ class _Search:
             named = NamedChain(chain)
             if is_new:
                 self._keep(self._entry(named, chain.root), _storages(tensor))
+                self._glance_at(tensor)
             if has_graph:
                 graphs.append((tensor, named, chain.root))
         # Last, so that what has a variable of its own is told by it.
         for tensor, named, root in graphs:
             self._keep_graph(tensor, named, root)
+
+    def _glance_at(self, tensor: Any) -> None:
+        storages = _storages(tensor)
+        if len(storages) == 1:
+            ((address, size, device),) = storages
+            glance = glance_at(tensor, self._plain, with_values=len(self.glances) < _NUM_COMPARED)
+            then = self._before.get((address, device, size))
+            is_written = None if then is None else then.is_written or glance.is_written(then.glance)
+            self.glances[address, device, size] = _Looked(glance, is_written)
 
     def remember(self, known: Iterable[tuple[weakref.ref[Any], Answer]]) -> list[tuple[weakref.ref[Any], Answer]]:
         """Keep, by what was found before, the tensors that no variable leads to, and return those that are left."""
@@ -241,7 +281,9 @@ class _Search:
             # What came last is what the last steps fed.
             for address, (device, size) in list(kept.storages.items())[-_MAX_ROWS_OF_ONE:]:
                 named = kept.text, kept.kind, kept.file, line, kept.function
-                rows.append((now_ns, step, device, address, size, *named, len(kept.storages), num_bytes))
+                looked = self.glances.get((address, device, size))
+                is_written = None if looked is None or looked.is_written is None else int(looked.is_written)
+                rows.append((now_ns, step, device, address, size, *named, len(kept.storages), num_bytes, is_written))
         return rows[:_MAX_ROWS]
 
     def _of_gradients(self, tensors: Iterable[Any], place: Place | None) -> list[tuple[weakref.ref[Any], Answer]]:
@@ -298,7 +340,7 @@ class _Search:
             kind = held if isinstance(held, type) else type(held)
             if not is_class_of_program(kind):
                 return using_line(codes, named.variable, now)
-            own = Named("self", named.attribute, named.is_container)
+            own = Named(OWN, named.attribute, named.is_container)
             place = feeding_line(methods_of(kind), own, now)
             if place is not None:
                 return place

@@ -26,6 +26,7 @@ class Writer:
         self._redact = redact
         self._noted: set[str] = set()
         self._unstepped: list[str] = []
+        self._num_followers = 0
         self._rank: int | None = None
         self.sources: Sources | None = None
         """Set once the sources exist; until then only warnings are written."""
@@ -93,6 +94,12 @@ class Writer:
         if names != self._unstepped:
             self._unstepped = names
             self.facts(unstepped_parameters=names)
+
+    def note_followers(self, names: set[str]) -> None:
+        """Write which parameters follow others by the program's hand, when more are known to."""
+        if len(names) > self._num_followers:
+            self._num_followers = len(names)
+            self.facts(following_parameters=sorted(names))
 
     def note_distributed(self, torch: Any) -> None:
         """Write rank and world size where the environment did not tell them and a process group does."""

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from memtrace.analysis.results.report import Finding
 from memtrace.units import format_bytes, format_ns
 
 _RESTS = "rests_on_inference"
+_REPLAYED = "is_replayed"
 _KINDS = ((re.compile("^num_"), "number "), (re.compile("_ns$"), "time "))
 """What tells two facts of one name apart: a count and a time, each beside bytes."""
 
@@ -26,14 +28,23 @@ def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = {
         str(key): value
         for key, value in evidence.items()
-        # What is not so is no evidence.
-        if value not in (None, [], {}, ()) and value is not False
+        # What is not so is no evidence; how a new peak was found stands beside it.
+        if value not in (None, [], {}, ()) and value is not False and key != _REPLAYED
     }
     labels = _labels(told)
     return [
         ("how sure", "it rests on what was inferred") if key == _RESTS else (labels[key], fact_text(key, value))
         for key, value in told.items()
     ]
+
+
+def replayed_words(finding: Finding) -> str:
+    """Return what is to be said behind a new peak: whether the model of the allocator was given what the remedy leaves.
+
+    Of the CPU nothing is: no allocator stands between requests and levels.
+    """
+    replayed = finding.evidence.get(_REPLAYED)
+    return "" if replayed is None else " (replayed)" if replayed else " (not replayed)"
 
 
 def _labels(names: Iterable[str]) -> dict[str, str]:

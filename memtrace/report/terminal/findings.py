@@ -13,7 +13,7 @@ from rich.text import Text
 
 from memtrace.analysis.results.report import Finding, OomResult
 from memtrace.printable import clean
-from memtrace.report.drawing.facts import evidence_rows
+from memtrace.report.drawing.facts import evidence_rows, replayed_words
 from memtrace.report.terminal.cells import DASH, pairs, size
 from memtrace.schema.frames import short_place
 from memtrace.units import format_bytes, format_ns
@@ -115,7 +115,7 @@ def _effect(finding: Finding) -> str:
     if finding.saves_ns is not None:
         parts.append(format_ns(finding.saves_ns))
     if finding.new_peak_bytes is not None:
-        parts.append(f"new peak {format_bytes(finding.new_peak_bytes)}")
+        parts.append(f"new peak {format_bytes(finding.new_peak_bytes)}{replayed_words(finding)}")
     return ", ".join(parts)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memtrace.analysis.results.report import Finding, Note
-from memtrace.report.drawing.facts import evidence_rows
+from memtrace.report.drawing.facts import evidence_rows, replayed_words
 from memtrace.report.page.data.values import View
 from memtrace.units import format_bytes, format_ns
 
@@ -20,7 +20,7 @@ def notes_view(notes: Sequence[Note]) -> list[View]:
 def finding_view(finding: Finding) -> View:
     """Return one piece of advice, with its numbers written for people."""
     effects = [("saves", finding.saves_bytes, format_bytes), ("saves", finding.saves_ns, format_ns)]
-    effects.append(("new peak", finding.new_peak_bytes, format_bytes))
+    effects.append(("new peak", finding.new_peak_bytes, lambda size: format_bytes(size) + replayed_words(finding)))
     where = finding.where or {}
     place = [str(where[key]) for key in ("module", "function") if where.get(key)]
     if where.get("file"):

@@ -1,0 +1,76 @@
+"""Sets of allocations that repeat the parameters of a model: copies, averages, states of the program's own.
+
+In: sizes, and which were made together. Out: which of them are part of such a set.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+from memtrace.schema.names import Category
+from memtrace.store.columns import IntArray
+from memtrace.store.trace import RankTrace
+
+_WHOLE = 0.9
+"""The part of the parameters, by number and by bytes, that a set has to repeat."""
+_COINCIDENCE = 0.5
+"""A smaller part of the parameters, by bytes, may be repeated by chance: buffers have round sizes, too."""
+_LEAST_TENSORS = 3
+_LEAST_SIZES = 2
+"""Fewer tensors, or all of one size, may as well be a batch."""
+
+
+def parameter_sizes(rank: RankTrace) -> Counter[int]:
+    """Return how many parameters of each size there are, as those were that were seen last."""
+    owners = rank.table("owners")
+    rows = np.flatnonzero(owners["category"] == rank.string_id(Category.PARAMETER.value))
+    if not len(rows):
+        return Counter()
+    last = rows[owners["time_ns"][rows] == owners["time_ns"][rows].max()]
+    _, first = np.unique(owners["address"][last], return_index=True)
+    return Counter(owners["size_bytes"][last[first]].tolist())
+
+
+def repeats_much(sizes: IntArray, wanted: Counter[int]) -> bool:
+    """Return whether some sizes are those of most of what is wanted, by bytes, and of several: no coincidence.
+
+    >>> wanted = Counter({100: 2, 90: 2})
+    >>> repeats_much(np.array([100, 90, 90]), wanted)
+    True
+    >>> repeats_much(np.array([100, 100]), wanted), repeats_much(np.array([100, 90]), wanted)
+    (False, False)
+    """
+    there = Counter(sizes.tolist()) & wanted
+    if wanted.total() < _LEAST_TENSORS or len(wanted) < _LEAST_SIZES:
+        # Of so few, any may be a copy.
+        return bool(there)
+    there_bytes, total_bytes = (sum(size * count for size, count in one.items()) for one in (there, wanted))
+    return len(there) >= _LEAST_SIZES and there_bytes > _COINCIDENCE * total_bytes
+
+
+def in_sets(sizes: IntArray, made_with: IntArray, wanted: Counter[int]) -> npt.NDArray[np.bool_]:
+    """Return which of some sizes are of a group that holds nearly one of each that is wanted.
+
+    >>> wanted = Counter({100: 2, 40: 1})
+    >>> in_sets(np.array([100, 100, 40, 7, 100]), np.array([1, 1, 1, 1, 2]), wanted).tolist()
+    [True, True, True, False, False]
+    """
+    found = np.zeros(len(sizes), np.bool_)
+    if wanted.total() < _LEAST_TENSORS or len(wanted) < _LEAST_SIZES:
+        return found
+    total_bytes = sum(size * count for size, count in wanted.items())
+    is_wanted = np.isin(sizes, list(wanted))
+    for group in np.unique(made_with[is_wanted]).tolist():
+        members = np.flatnonzero(is_wanted & (made_with == group))
+        there = Counter(sizes[members].tolist()) & wanted
+        num_bytes = sum(size * count for size, count in there.items())
+        if (
+            len(there) >= _LEAST_SIZES
+            and there.total() >= _WHOLE * wanted.total()
+            and num_bytes >= _WHOLE * total_bytes
+        ):
+            found[members] = True
+    return found

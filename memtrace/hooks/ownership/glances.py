@@ -1,0 +1,51 @@
+"""A glance at a tensor: enough of it to tell at the next one whether the program wrote to it.
+
+In place torch counts writes (`tensor.add_(…)` under no_grad); through `tensor.data` it does not, and the values tell.
+They are looked at on the CPU alone, where that waits for nothing.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, NamedTuple
+
+_NUM_VALUES = 8
+"""So many values of a tensor are compared, spread over it."""
+
+
+class Glance(NamedTuple):
+    """What was seen of a tensor at a moment."""
+
+    version: int | None
+    """How often it had been written to; `None` where it does not count that, as in inference mode."""
+    values: tuple[Any, ...] | None
+    """Some of its values; `None` where they are not looked at."""
+
+    def is_written(self, before: Glance) -> bool:
+        """Return whether the program wrote to it since."""
+        return self != before
+
+
+def glance_at(tensor: Any, plain: frozenset[type], *, with_values: bool) -> Glance:
+    """Return what there is to be seen; values only of kinds that are `plain`."""
+    return Glance(version_of(tensor), _values_of(tensor, plain) if with_values else None)
+
+
+def version_of(tensor: Any) -> int | None:
+    """Return how often a tensor was written to in place; `None` where it does not count."""
+    try:
+        version: int | None = getattr(tensor, "_version", None)
+    except RuntimeError:
+        return None
+    return version
+
+
+def _values_of(tensor: Any, plain: frozenset[type]) -> tuple[Any, ...] | None:
+    if type(tensor) not in plain or tensor.device.type != "cpu":
+        return None
+    try:
+        flat = tensor.detach().view(-1)
+        return tuple(islice(flat[:: max(len(flat) // _NUM_VALUES, 1)].tolist(), _NUM_VALUES))
+    except (AttributeError, RuntimeError, NotImplementedError):
+        # Of a layout or type whose values cannot be had so.
+        return None
