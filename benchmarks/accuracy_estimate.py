@@ -35,6 +35,8 @@ SEEDS = (20261121, 20261122)
 """Of the first draw the errors were looked at, and the formulas changed; the second came after that."""
 
 Case = dict[str, Any]
+T5_KINDS = ("t5", "flan-t5", "umt5")
+BART_KINDS = ("bart", "mbart")
 
 
 def fixed_cases() -> list[Case]:
@@ -55,6 +57,18 @@ def fixed_cases() -> list[Case]:
     cases = [{**base, "kind": kind, **change} for kind in ("sample", "gpt2", "llama") for change in changes]
     cases += [{**base, "kind": kind, "precision": "bf16"} for kind in ("gpt2", "llama")]
     cases += [{**base, "kind": kind, "vocabulary": 16000, "layers": 2} for kind in ("gpt2", "llama")]
+    t5: list[Case] = [
+        *changes,
+        {"precision": "bf16"},
+        {"vocabulary": 16000, "layers": 2},
+        {"target": 16},
+        {"target": 256, "sequence": 64},
+        {"attention": "explicit", "dropout": 0.1},
+        {"attention": "explicit", "checkpointing": True},
+    ]
+    bart: list[Case] = [{}, {"precision": "autocast"}, {"precision": "bf16"}, {"dropout": 0.1}, {"checkpointing": True}]
+    cases += [{"target": 96, **base, "kind": kind, **change} for change in bart for kind in ("bart", "mbart")]
+    cases += [{"target": 96, **base, "kind": kind, **change} for change in t5 for kind in ("t5", "flan-t5", "umt5")]
     return cases
 
 
@@ -99,6 +113,25 @@ def config_of(case: Case) -> dict[str, Any]:
             "attn_pdrop": drop,
             "resid_pdrop": drop,
         }
+    if case["kind"] in BART_KINDS:
+        sizes = {"layers": case["layers"], "attention_heads": case["heads"], "ffn_dim": 4 * case["hidden"]}
+        stacks = {f"{name}_{field}": size for name in ("encoder", "decoder") for field, size in sizes.items()}
+        common = {"model_type": case["kind"], "d_model": case["hidden"], "vocab_size": case["vocabulary"]}
+        dropouts = {"dropout": drop, "attention_dropout": drop, "activation_dropout": drop}
+        return {**common, "max_position_embeddings": case["sequence"], **stacks, **dropouts}
+    if case["kind"] in T5_KINDS:
+        return {
+            "model_type": "umt5" if case["kind"] == "umt5" else "t5",
+            "d_model": case["hidden"],
+            "d_kv": case["hidden"] // case["heads"],
+            "d_ff": 4 * case["hidden"],
+            "num_layers": case["layers"],
+            "num_heads": case["heads"],
+            "vocab_size": case["vocabulary"],
+            "dropout_rate": drop,
+            "feed_forward_proj": "relu" if case["kind"] == "t5" else "gated-gelu",
+            "decoder_start_token_id": 0,
+        }
     return {
         "model_type": "llama",
         "hidden_size": case["hidden"],
@@ -125,6 +158,7 @@ def command_of(case: Case) -> list[str]:
         program, precision = ROOT / "benchmarks/programs/train_transformers.py", case["precision"]
         attention = "eager" if case["attention"] == "explicit" else "sdpa"
         shape += ["--config", json.dumps(config_of(case))]
+        shape += ["--target-sequence", case["target"]] if "target" in case else []
     return [sys.executable, *map(str, [program, "--precision", precision, "--attention", attention, *shape])]
 
 
@@ -195,7 +229,8 @@ def estimated(case: Case) -> dict[str, int]:
         spec = read_config(config_of(case))
     run = Run(
         micro_batch=case["batch"],
-        sequence=case["sequence"],
+        sequence=case.get("target", case["sequence"]),
+        source_sequence=case["sequence"] if "target" in case else None,
         accumulation=case["accumulation"],
         precision=PRECISIONS[case["precision"]],
         attention=case["attention"],
@@ -239,7 +274,8 @@ def error_pct(estimate: int, truth: int) -> float:
 def name_of(case: Case) -> str:
     """Return a case in words."""
     words = [case["kind"], f"{case['layers']}×{case['hidden']}", f"{case['heads']} heads"]
-    words += [f"{case['batch']}×{case['sequence']}", case["precision"], case["attention"]]
+    target = f" to {case['target']}" if "target" in case else ""
+    words += [f"{case['batch']}×{case['sequence']}{target}", case["precision"], case["attention"]]
     words += [f"dropout {case['dropout']}"] if case["dropout"] else []
     words += ["checkpointing"] if case["checkpointing"] else []
     words += [f"accumulation {case['accumulation']}"] if case["accumulation"] > 1 else []

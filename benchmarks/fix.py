@@ -76,9 +76,11 @@ def row_of(name: str, share: float, budget: int, found: dict, seconds: float) ->
         cells = ["refused", format_bytes(reached), f"{reached / budget:.2f}", "", "", ""]
     else:
         num = len(best["changes"].get("recompute", ()))
-        others = sorted(set(best["changes"]) - {"recompute"})
+        others = sorted(set(best["changes"]) - {"recompute", "saved"})
+        kept = sorted({one.rpartition(".")[2] for one in best["changes"].get("saved", ())})
+        but = f" (of {num_owners(best['changes'])} not: {', '.join(kept)})" if kept else ""
         cells = [
-            ", ".join([f"{num} computed again", *others] if num else others),
+            ", ".join([f"{num} computed again{but}", *others] if num else others),
             format_bytes(best["reserved_bytes"]),
             f"{best['reserved_bytes'] / budget:.2f}",
             "" if best["slowdown"] is None else f"{best['slowdown']:+.0%}",
@@ -86,6 +88,11 @@ def row_of(name: str, share: float, budget: int, found: dict, seconds: float) ->
             str(len(found["rungs"])),
         ]
     return f"| {name} | {share:.0%} | {format_bytes(budget)} | {' | '.join(cells)} | {seconds:.0f} s |"
+
+
+def num_owners(changes: dict) -> int:
+    """Return of how many modules results of operators are kept."""
+    return len({one.rpartition(":")[0] for one in changes["saved"]})
 
 
 def main() -> None:

@@ -100,8 +100,8 @@ class Laboratory:
         """Return the recording of a program under a setting, where torch can take `capacity` bytes."""
         self._number += 1
         trace = self._folder / f"{self._number}.json"
-        memory = {} if capacity is None else {"memory_bytes": capacity + CONTEXT_BYTES}
-        described = Devices(gpu=GPU, context_bytes=CONTEXT_BYTES, **memory)
+        memory = None if capacity is None else capacity + CONTEXT_BYTES
+        described = Devices(gpu=GPU, context_bytes=CONTEXT_BYTES, memory_bytes=memory)
         added = {**environment(described), **({"PYTORCH_CUDA_ALLOC_CONF": setting} if setting else {})}
         command = [sys.executable, "-m", "memtrace", "record", "--steps", "1-", "-o", str(trace), "--", sys.executable]
         command += [*PROGRAMS[program].split(), "--device", "cuda", "--steps", "3"]

@@ -19,6 +19,8 @@ from memtrace.schema.options import OPTIONS_VARIABLE
 
 PATCHED = (
     ("torch", "compile"),
+    ("torch.export", "export"),
+    ("torch.nn.modules.module", "_has_any_global_hook"),
     ("torch:Tensor", "backward"),
     ("torch.autograd", "backward grad"),
     ("torch.autograd.profiler", "_prepare_profiler _enable_profiler _disable_profiler"),
@@ -56,8 +58,8 @@ _TORCH_STATES = (
     ("dispatch modes of torch", "torch._C", "_len_torch_dispatch_stack"),
 )
 _PYTHON_STATES: tuple[tuple[str, Callable[[], object]], ...] = (
-    ("sys.excepthook", lambda: sys.excepthook),
-    ("threading.excepthook", lambda: threading.excepthook),
+    ("sys.excepthook", lambda: (sys.excepthook, sys.__excepthook__)),
+    ("threading.excepthook", lambda: (threading.excepthook, threading.__excepthook__)),
     # Only memtrace's own: other packages add finders when a test first imports them, and keep them.
     ("sys.meta_path", lambda: tuple(one for one in sys.meta_path if getattr(one, "is_memtrace_watcher", False))),
     ("the profile function of Python", sys.getprofile),

@@ -1,4 +1,4 @@
-"""Train a small GPT-2 or Llama of `transformers` on random tokens; `python train_transformers.py --help` for options.
+"""Train a small GPT-2, Llama or T5 of `transformers` on random tokens; `--help` shows the options.
 
 A program to record: benchmarks/accuracy_estimate.py compares estimates with what it needs.
 """
@@ -15,7 +15,8 @@ PRECISIONS = ("fp32", "autocast", "bf16")
 def build(args: argparse.Namespace) -> torch.nn.Module:
     settings = json.loads(args.config)
     config = transformers.CONFIG_MAPPING[settings.pop("model_type")](**settings, use_cache=False)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=args.attention)
+    loader = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    model = loader.from_config(config, attn_implementation=args.attention)
     if args.precision == "bf16":
         model = model.to(torch.bfloat16)
     if args.checkpointing:
@@ -30,8 +31,12 @@ def train(args: argparse.Namespace) -> None:
     for step in range(1, args.steps + 1):
         for _ in range(args.accumulation):
             tokens = torch.randint(0, model.config.vocab_size, (args.micro_batch, args.sequence))
+            labels = tokens
+            if model.config.is_encoder_decoder:
+                length = args.target_sequence or args.sequence
+                labels = torch.randint(0, model.config.vocab_size, (args.micro_batch, length))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "autocast"):
-                output = model(tokens, labels=tokens)
+                output = model(tokens, labels=labels)
             (output.loss / args.accumulation).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -45,6 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--sequence", type=int, default=64)
+    parser.add_argument("--target-sequence", type=int, help="the decoder's; as many as the encoder's if not given")
     parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--steps", type=int, default=3)

@@ -60,8 +60,16 @@ MEGATRON = {
     "megatron-1T": (25600, 128, 160, 1),
 }
 """Hidden size, layers, heads, stages a rank: Korthikanti et al., table 3."""
-NEMOTRON_15B = {"hidden": 6144, "layers": 32, "heads": 48, "kv_heads": 8, "ffn": 24576, "vocabulary": 256000}
-"""arXiv 2402.16819, table 1; squared ReLU, no gate."""
+NEMOTRON_15B = {
+    "hidden": 6144,
+    "layers": 32,
+    "heads": 48,
+    "kv_heads": 8,
+    "ffn": 24576,
+    "vocabulary": 256000,
+    "tied": "no",
+}
+"""arXiv 2402.16819, table 1 and section 2; squared ReLU, no gate, embedding and head apart."""
 
 
 def published_runs(folder: Path) -> list[PublishedRun]:
@@ -112,6 +120,9 @@ def bloom(folder: Path) -> Iterator[PublishedRun]:
         )
 
 
+RESERVED = {("8b bf16", "8"): 70833405952, ("15b bf16", "64"): 72972500992}
+"""`peak_memory_usage` in the logs that NVIDIA's READMEs show, by run and GPUs: NeMo's `MegatronStrategy.training_step`
+takes it from `torch.cuda.max_memory_reserved`."""
 VIRTUAL_STAGES = {"llama-3-70b": 5}
 """Stages a rank in NVIDIA's recipes for H100, which its tables leave out: NeMo `llama3_70b`, virtual pipeline size."""
 
@@ -130,7 +141,7 @@ def dgxc(folder: Path) -> Iterator[PublishedRun]:
             group=row["name"],
             cells=cells,
             tokens_per_second_per_gpu=int(row["gbs"]) * int(row["seq"]) / float(row["step_s"]) / int(row["gpus"]),
-            memory_bytes=None,
+            memory_bytes=RESERVED.get((row["name"], row["gpus"])),
         )
 
 

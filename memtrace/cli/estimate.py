@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from memtrace.cli.options.model_options import NamedModel, model_options, named_model, run_options
 from memtrace.cli.options.numbers import COUNT, FEW, GpuName
@@ -26,6 +27,11 @@ EXIT_UNCERTAIN = 4
 @click.option("--micro-batch", type=FEW, default=1, show_default=True, help="Sequences of one forward pass on a GPU.")
 @click.option(
     "--sequence", "--seq", type=COUNT, help="Tokens of a sequence.  [default: 1024, or what the model allows]"
+)
+@click.option(
+    "--target-sequence",
+    type=COUNT,
+    help="Tokens of the decoder's sequence, of a model that has an encoder.  [default: as --sequence]",
 )
 @click.option("--accumulation", type=FEW, default=1, show_default=True, help="Micro-batches of a step.")
 @run_options
@@ -107,6 +113,9 @@ def estimate(ctx: click.Context, /, html: Path | None, as_json: bool, force: boo
     if html is not None:
         check_output(html, force=force)
     model = named_model(options)
+    if model.spec.position_buckets and ctx.get_parameter_source("attention") is ParameterSource.DEFAULT:
+        # No flash kernel adds learned scores, so that transformers leaves the choice of one to torch.
+        options["attention"] = "sdpa"
     run, layout = _run(options, model), _layout(options)
     capacity = None if options["gpu"] is None else gpu_named(options["gpu"]).memory_bytes
     result = make_estimate(model.spec, run, layout, capacity_bytes=capacity, is_assumed_shape=model.is_assumed_shape)
@@ -132,9 +141,11 @@ def _run(options: dict[str, Any], model: NamedModel) -> Run:
 
     longest = model.spec.max_positions
     sequence = options["sequence"] or min(1024, longest or 1024)
+    target = options["target_sequence"]
     return Run(
         micro_batch=options["micro_batch"],
-        sequence=sequence,
+        sequence=target or sequence,
+        source_sequence=None if target is None else sequence,
         accumulation=options["accumulation"],
         precision=precision_named(options["precision"]),
         optimizer=optimizer_named(options["optimizer"]),

@@ -202,7 +202,7 @@ class Recorder:
             self._writer.flush()
 
     def _break_off(self) -> None:
-        if self._loop.is_current_thread:
+        if self._loop.may_be_ended:
             self._loop.break_off()
         self._window.drain("exit", resume=False)
         # Another thread of the program, autograd's say, may free on: what was written is the end of the history.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ ACCUMULATION_PLACE = "{accum}"
 """What stands in a command for the micro-batches that are accumulated before a step."""
 _MAX_SURVEY_BYTES = 1 << 30
 _TAIL_BYTES = 4000
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit): ")
 
 
 def command_with(
@@ -155,7 +157,9 @@ def _descriptor(log: Path) -> Iterator[int]:
 
 
 def _last_line(log: Path) -> str:
+    """Return the last line that names an exception, else the last one: some exceptions have many lines."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it printed nothing"
+    named = [line for line in lines if _EXCEPTION.match(line)]
+    return (named or lines)[-1][:300] if lines else "it printed nothing"

@@ -20,9 +20,12 @@ ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 """The only variable that a plan may set."""
 STEP = "the step of the optimizer"
 """Stands among the names of modules that could not be changed, where the step could not be made in backward."""
+STATES = "states of the optimizer"
+"""Stands there where they could not be made smaller."""
 
 _MAX_MODULES = 20_000
 _MODULE = re.compile(r"[\w.#<>\-]{1,500}")
+_SAVED = re.compile(_MODULE.pattern + r":[\w.]{1,200}")
 _SETTING = re.compile(r"[A-Za-z0-9_:,.\[\]\-]{1,200}")
 
 
@@ -32,6 +35,8 @@ class Changes:
 
     recompute: tuple[str, ...] = ()
     """Modules whose activations are computed again in backward, by path as in a trace."""
+    saved: tuple[str, ...] = ()
+    """Operators whose results are kept all the same, each after the path of such a module: blocks.0:aten.mm."""
     offload: tuple[str, ...] = ()
     """Modules whose activations wait for backward in the memory of the host."""
     optimizer: str | None = None
@@ -40,6 +45,10 @@ class Changes:
     """Whether `zero_grad` frees gradients where the program asks to fill them with zeros."""
     step_in_backward: bool = False
     """Whether each parameter is stepped, and its gradient freed, as soon as backward has made it."""
+    small_states: bool = False
+    """Whether Adam and AdamW keep their states in 8 bits, by the optimizer of bitsandbytes: they step otherwise."""
+    sharded_states: bool = False
+    """Whether ranks that train the same weights share the states of optimizers: `ZeroRedundancyOptimizer`."""
     chunk_loss: bool = False
     """Whether a cross entropy keeps no log-probabilities and makes them again in backward, some rows at a time."""
     no_cache: bool = False
@@ -57,6 +66,14 @@ class Changes:
     def is_nothing(self) -> bool:
         """Whether the program stays as it is."""
         return self == Changes()
+
+    def saved_by_module(self) -> tuple[tuple[str, str], ...]:
+        """Return the module and the operator of each result that is kept.
+
+        >>> Changes(recompute=("blocks.0",), saved=("blocks.0:aten.mm",)).saved_by_module()
+        (('blocks.0', 'aten.mm'),)
+        """
+        return tuple((one.rpartition(":")[0], one.rpartition(":")[2]) for one in self.saved)
 
     def values(self) -> dict[str, Any]:
         """Return what is changed as plain values; what stays as it is is left out."""
@@ -76,7 +93,10 @@ class Changes:
         if unknown := sorted(str(name)[:40] for name in values.keys() - known):
             raise ValueError(f"unknown change {unknown[0]!r}")
         checked = {name: _CHECKS[name](name, value) for name, value in values.items() if value is not None}
-        return cls(**checked)
+        made = cls(**checked)
+        if beside := {owner for owner, _ in made.saved_by_module()}.difference(made.recompute):
+            raise ValueError(f"saved: {min(beside)[:60]!r} is not computed again")
+        return made
 
     def plan(self) -> dict[str, Any]:
         """Return the document of a plan file."""
@@ -96,13 +116,16 @@ class Changes:
         return cls.from_values(document.get("changes"))
 
 
-def _modules(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) > _MAX_MODULES:
-        raise ValueError(f"{name}: not a list of modules")
-    for one in value:
-        if not isinstance(one, str) or not _MODULE.fullmatch(one):
-            raise ValueError(f"{name}: {str(one)[:60]!r} is no path of a module")
-    return tuple(value)
+def _list_of(pattern: re.Pattern[str], what: str) -> Any:
+    def check(name: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, (list, tuple)) or len(value) > _MAX_MODULES:
+            raise ValueError(f"{name}: not a list of modules")
+        for one in value:
+            if not isinstance(one, str) or not pattern.fullmatch(one):
+                raise ValueError(f"{name}: {str(one)[:60]!r} is no {what}")
+        return tuple(value)
+
+    return check
 
 
 def _one_of(*allowed: str) -> Any:
@@ -133,11 +156,14 @@ def _count(name: str, value: Any) -> int:
 
 
 _CHECKS = {
-    "recompute": _modules,
-    "offload": _modules,
+    "recompute": _list_of(_MODULE, "path of a module"),
+    "saved": _list_of(_SAVED, "path of a module and operator in it"),
+    "offload": _list_of(_MODULE, "path of a module"),
     "optimizer": _one_of(*OPTIMIZER_KERNELS),
     "set_to_none": _flag,
     "step_in_backward": _flag,
+    "small_states": _flag,
+    "sharded_states": _flag,
     "chunk_loss": _flag,
     "no_cache": _flag,
     "autocast": _one_of(*PRECISIONS),

@@ -5,6 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+WRAPPER_FILE = "<memtrace importlib._bootstrap>"
+"""The name of the file of each function of memtrace that stands in the place of one of torch's.
+
+By its words Python's warnings do not count the frame, and by its brackets tools that look into files, as those that
+measure coverage, know that there is no such file.
+"""
 # Cells of a notebook are files in Jupyter, and have a name like <ipython-input-3-0123abcd> in a terminal.
 _PYTHON = re.compile(r"(?:\.py|^<ipython-input-[^>]*>):\d+(?: |$)")
 _LIBRARY = re.compile(
@@ -13,7 +19,8 @@ _LIBRARY = re.compile(
 )
 # Frames of C++ that say why memory was asked for: the node of the graph that backward runs, else the operator. One that
 # only makes a tensor without values was called by another.
-_NODE = re.compile(r"(\w+Backward\d*)(?:::apply|_apply)")
+# At a word's beginning alone: from each letter of it on, a long name would take hours.
+_NODE = re.compile(r"\b(\w+Backward\d*)(?:::apply|_apply)")
 _OPERATOR = re.compile(r"\bat::_ops::(?!(?:new_)?empty)(\w+)::(?:re)?(?:call|dispatch)")
 # How the recorder walked the stack, which is the same for every allocation.
 _RECORDER = re.compile(r"torch::unwind|CapturedTraceback|gather_with_cpp|CachingAllocator")

@@ -92,6 +92,8 @@ class SurveyOptions:
     """Bytes a second of its memory."""
     host_bytes_s: float = 0.0
     """Bytes a second between it and the host."""
+    operators: bool = False
+    """Whether each operator of a program that really runs is taken note of, which takes time of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

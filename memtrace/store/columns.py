@@ -19,9 +19,14 @@ BoolArray = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
 NULL = int(np.iinfo(np.int64).min)
+"""How a null looks inside an integer column; never shown, never computed with: see `ColumnTable.is_null`."""
 MAX_SUM_BYTES = 2**61
 """Below what the sizes of a column are together: columns are added, and their sums stay within 64 bits."""
-"""How a null looks inside an integer column; never shown, never computed with: see `ColumnTable.is_null`."""
+MAX_TIME_NS = 2**62
+"""Below what a time is, the year 2116: what lies between two, or one and a duration, stays within 64 bits."""
+MIN_TIME_NS = -(2**61)
+MAX_DEVICES = 256
+"""Devices that one process can have: torch numbers them by a signed byte, and each costs an analysis."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +95,31 @@ def check_sizes(sizes: IntArray, *, where: str) -> IntArray:
     if len(sizes) and float(sizes.sum(dtype=np.float64)) >= MAX_SUM_BYTES:
         raise TraceReadError(f"{where}: sizes that no machine has", slug="file-damaged")
     return sizes
+
+
+def check_times(times: IntArray, *, where: str) -> IntArray:
+    """Return a column of times or durations as it is; nulls may be among them.
+
+    Raises:
+        TraceReadError: one is out of range.
+    """
+    known = times[times != NULL]
+    if len(known) and not (known.min() >= MIN_TIME_NS and known.max() < MAX_TIME_NS):
+        raise TraceReadError(
+            f"{where}: a time that no clock shows", hint="copy or record it again", slug="file-damaged"
+        )
+    return times
+
+
+def check_num_devices(num_devices: int, *, where: str) -> None:
+    """Check that one process can have so many devices.
+
+    Raises:
+        TraceReadError: it cannot.
+    """
+    if num_devices > MAX_DEVICES:
+        message = f"{where}: {num_devices} devices, where a process has at most {MAX_DEVICES}"
+        raise TraceReadError(message, hint="copy or record it again", slug="file-damaged")
 
 
 def int_column(values: Sequence[Any], *, where: str, nullable: bool = False) -> IntArray:

@@ -10,11 +10,14 @@ from typing import Any
 
 from memtrace.errors import TraceReadError
 from memtrace.schema.tables import RANK_HEADER, TRACE_HEADER, Field
+from memtrace.store.columns import MAX_TIME_NS, MIN_TIME_NS
 
 _TYPES: dict[str, type] = {"string": str, "int": int, "bool": bool, "object": dict}
 _ITEMS: dict[str, type] = {"list of strings": str, "list of objects": dict}
 MAX_COUNT = 2**31
 """Ranks and processes have numbers below this."""
+MAX_DEPTH = 50
+"""Levels of objects and lists within each other: what goes through them calls itself for each."""
 _COUNTS = dict.fromkeys(("rank", "local_rank", "world_size", "pid"), MAX_COUNT)
 """Below what a number must be that counts or names processes; none is negative."""
 
@@ -39,6 +42,9 @@ def check_rank_header(header: Mapping[str, Any], *, where: str) -> None:
         value = header.get(name)
         if value is not None and not 0 <= value < limit:
             raise _refused(f"{where}: {name} is not between 0 and {limit - 1}")
+    for name in ("start_ns", "end_ns"):
+        if (value := header.get(name)) is not None and not MIN_TIME_NS <= value < MAX_TIME_NS:
+            raise _refused(f"{where}: {name} is a time that no clock shows")
     for device in header.get("devices") or ():
         name, capacity = device.get("name"), device.get("capacity_bytes")
         if not isinstance(name, (str, type(None))):
@@ -48,6 +54,9 @@ def check_rank_header(header: Mapping[str, Any], *, where: str) -> None:
 
 
 def _check(header: Mapping[str, Any], fields: Sequence[Field], where: str) -> None:
+    for name, value in header.items():
+        if _is_deep(value):
+            raise _refused(f"{where}: {name} is nested deeper than {MAX_DEPTH} levels")
     for field in fields:
         value = header.get(field.name)
         kind = field.kind.removesuffix(" or null")
@@ -62,6 +71,17 @@ def _is(value: Any, kind: str) -> bool:
     if kind == "int":
         return type(value) is int and -(2**63) < value < 2**63
     return isinstance(value, _TYPES[kind])
+
+
+def _is_deep(value: Any) -> bool:
+    """Return whether objects and lists lie within each other more often than any of ours do."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list)))
+        level = [value for values in inner for value in values if isinstance(value, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _with_article(kind: str) -> str:

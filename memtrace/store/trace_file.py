@@ -11,7 +11,17 @@ from memtrace.errors import TraceReadError, TraceVersionError
 from memtrace.printable import escaped
 from memtrace.schema.tables import TABLES, WARNINGS, Column, Table
 from memtrace.schema.version import TRACE_VERSION
-from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, check_sizes, dtype_of, int_column
+from memtrace.store.columns import (
+    NULL,
+    Array,
+    ColumnTable,
+    IntArray,
+    check_num_devices,
+    check_sizes,
+    check_times,
+    dtype_of,
+    int_column,
+)
 from memtrace.store.header import check_rank_header, check_trace_header
 from memtrace.store.trace import LoadWarning, RankTrace, Trace, rank_left_out
 
@@ -146,14 +156,18 @@ def read_column(column: Column, values: Any, num_rows: int, num_strings: int, *,
 
 
 def _check_range(column: Column, numbers: IntArray, num_strings: int, where: str) -> None:
-    """Check that string ids exist and that sizes are not negative."""
+    """Check that string ids exist, that sizes are not negative, and that times are some."""
     if not len(numbers):
         return
     known = numbers[numbers != NULL] if column.nullable else numbers
+    if not column.nullable and known.min() == NULL:
+        raise TraceReadError(f"{where}: a number that stands for null", slug="file-damaged")
     if not len(known):
         return
     if column.kind == "string" and (known.min() < 0 or known.max() >= num_strings):
         raise TraceReadError(f"{where}: a string id that the file does not have", slug="file-damaged")
+    if column.unit == "ns":
+        check_times(known, where=where)
     if column.unit == "bytes":
         # A nullable one is a level at many moments, which nobody adds up.
         check_sizes(known.max(keepdims=True) if column.nullable and known.min() >= 0 else known, where=where)
@@ -173,13 +187,20 @@ def _check_rows(tables: Mapping[str, ColumnTable], where: str) -> None:
             if len(known) and (known.min() < 0 or known.max() >= limit):
                 message = f"{where} {table.table.name}.{column.name}: a row of {target.table.name} that does not exist"
                 raise TraceReadError(message, slug="file-damaged")
+    devices = [np.unique(table["device"]) for table in tables.values() if _has_devices(table)]
+    check_num_devices(len(np.unique(np.concatenate(devices))), where=where)
     stacks = tables["stacks"]
     if np.any(stacks["parent"] >= np.arange(len(stacks))):
         raise TraceReadError(f"{where} stacks.parent: a stack called by a later one", slug="file-damaged")
     windows = tables["windows"]
-    ends = windows["first_event"] + windows["num_events"]
-    if len(windows) and (windows["num_events"].min() < 0 or ends.max() > len(tables["events"])):
+    # Not their sum, which may be beyond 64 bits.
+    most = len(tables["events"]) - windows["first_event"]
+    if np.any((windows["num_events"] < 0) | (windows["num_events"] > most)):
         raise TraceReadError(f"{where} windows: more events than there are", slug="file-damaged")
+
+
+def _has_devices(table: ColumnTable) -> bool:
+    return any(column.name == "device" and column.kind == "string" for column in table.table.columns)
 
 
 def _num_unknown(raw_tables: Mapping[str, Any]) -> int:

@@ -19,6 +19,13 @@ def real(*shape, kind=torch.float32, grad=True):
 def places(below, *shape):
     return torch.randint(0, below, shape).to(device)
 
+def packed(one):
+    return nn.utils.rnn.pack_padded_sequence(one, torch.arange(64, 56, -1), batch_first=True)
+
+def lowered(model, one):
+    with torch.autocast(device, dtype=torch.bfloat16):
+        return model(one)
+
 def operators(kind):
     x = lambda *shape, grad=True: real(*shape, kind=kind, grad=grad)
     layer = lambda name, *args, **options: getattr(nn, name)(*args, **options, device=device, dtype=kind)
@@ -59,6 +66,12 @@ def operators(kind):
     yield "pad", lambda: F.pad(x(8, 16, 48, 48), (1, 1, 1, 1), mode="reflect")
     yield "roll", lambda: x(8, 48, 48, 32).roll((3, 3), (1, 2))
     yield "bias", lambda: x(8192, 512) + x(512)
+    yield "lstm", lambda: layer("LSTM", 128, 256, 2, batch_first=True)(x(8, 64, 128))[0]
+    yield "gru", lambda: layer("GRU", 128, 256, bidirectional=True, bias=False)(x(64, 8, 128))[0]
+    yield "recurrent", lambda: layer("RNN", 128, 256, 2, dropout=0.1)(x(64, 8, 128))[0]
+    yield "projected", lambda: layer("LSTM", 128, 256, 2, proj_size=64)(x(64, 8, 128))[0]
+    yield "packed", lambda: layer("LSTM", 128, 256, batch_first=True)(packed(x(8, 64, 128)))[0].data
+    yield "lowered", lambda: lowered(nn.LSTM(128, 256, batch_first=True, device=device), real(8, 64, 128))[0]
     yield "encoder", lambda: layer("TransformerEncoderLayer", 256, 4, 512, batch_first=True)(x(4, 256, 256))
 
 for kind in (torch.float32, torch.bfloat16):

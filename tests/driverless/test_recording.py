@@ -40,6 +40,20 @@ while True:
 """
 """Runs out of memory; and between the exception and the end of the process frees some and allocates more."""
 
+THREADED = """
+import threading, torch
+def train():
+    model = torch.nn.Linear(512, 512, device="cuda")
+    optimizer = torch.optim.AdamW(model.parameters())
+    for _ in range(3):
+        model(torch.ones(8, 512, device="cuda")).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+thread = threading.Thread(target=train)
+thread.start()
+thread.join()
+"""
+
 
 @pytest.mark.parametrize("file", ["test_gpu_allocator.py", "test_gpu_record.py"])
 @pytest.mark.timeout(1300)
@@ -75,3 +89,15 @@ def test_a_history_ends_with_the_exception_that_ended_the_program(
     assert fidelity["allocations_matched"] == fidelity["allocations"] > 18
     assert not before["fits"]
     assert before["oom"]["request_bytes"] == 40 << 20
+
+
+def test_a_thread_that_trains_is_followed(run_driverless: Run, cuda_python: str, tmp_path: Path) -> None:
+    """As under Ray and in web servers; and torch says nothing of a recorder that another thread switches off."""
+    trace = tmp_path / "trace.json"
+    done = run_driverless("-m", "memtrace", "record", "-o", trace, "--", cuda_python, "-c", THREADED)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if line.startswith("[W")]) == (0, [])
+    asked = run_driverless("-m", "memtrace", "report", "--json", trace)
+    (rank,) = json.loads(asked.stdout)["ranks"]
+    assert [step["step"] for step in rank["steps"]] == [1, 2, 3]
+    parameters = 4 * (512 * 512 + 512)
+    assert rank["steps"][-1]["end"]["by_category"]["optimizer_state"] == 2 * parameters

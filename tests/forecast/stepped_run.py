@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memtrace.forecast.fixing.survey import Call, Survey
+from memtrace.forecast.fixing.survey import Call, Operator, Survey
 from memtrace.store.trace import RankTrace
 from tests.builders import START_US, rank_trace
 
 KIB = 1024
+PRODUCT = "aten.mm"
 _START_NS = 1000 * START_US
 
 
@@ -22,26 +23,42 @@ def run_of_blocks(
     again: Sequence[str] = (),
     steps: int = 2,
     cost_s: float = 0.01,
+    product: int = 0,
+    saved: Sequence[str] = (),
 ) -> tuple[RankTrace, Survey]:
     """Return the trace and the survey of a program whose blocks keep so many bytes each, but for those in `again`.
 
     Each block makes a temporary, what it keeps, frees the temporary, and makes its output, which the next is given.
+    With `product` its temporary is followed by what a product gives, which it keeps as well and which takes most of its
+    time; that stays also where the block is computed again, if it is in `saved`.
     """
     made = _Made()
     made.alloc(base)
     marks: list[tuple[str, int, int, int]] = []
     calls: list[Call] = []
+    operators: list[Operator] = []
     step_rows = []
     for step in range(1, steps + 1):
         begin = made.now
-        outputs, held = [], []
+        outputs, held, products = [], [], []
         for at in range(blocks):
             start = made.now
-            scratch, inside, output = made.alloc(temporary), made.alloc(kept), made.alloc(out)
+            scratch = made.alloc(temporary)
+            multiplied = made.alloc(product) if product else None
+            if multiplied is not None:
+                operators.append(
+                    Operator(
+                        name=PRODUCT, time_ns=made.now, cost_s=0.8 * cost_s, results=(multiplied,), can_be_kept=True
+                    )
+                )
+            inside, output = made.alloc(kept), made.alloc(out)
             made.free(scratch)
-            is_again = f"blocks.{at}" in again
+            is_again, is_saved = f"blocks.{at}" in again, f"blocks.{at}:{PRODUCT}" in saved
             if is_again:
                 made.free(inside)
+            if is_again and not is_saved and multiplied is not None:
+                made.free(multiplied)
+                multiplied = None
             calls.append(
                 Call(
                     name=f"blocks.{at}",
@@ -56,14 +73,20 @@ def run_of_blocks(
             made.wait()
             outputs.append(output)
             held.append(None if is_again else inside)
+            products.append(multiplied)
         marks.append(("forward", step, begin, made.now))
         backward = made.now
         for at in reversed(range(blocks)):
             if held[at] is None:
-                scratch, held[at] = made.alloc(temporary), made.alloc(kept)
+                scratch = made.alloc(temporary)
+                if product and products[at] is None:
+                    products[at] = made.alloc(product)
+                held[at] = made.alloc(kept)
                 made.free(scratch)
             gradient = made.alloc(out)
             made.free(held[at])
+            if product:
+                made.free(products[at])
             made.free(outputs[at])
             made.free(gradient)
         marks.append(("backward", step, backward, made.now))
@@ -80,9 +103,9 @@ def run_of_blocks(
             for phase, step, start, end in marks
         ],
     )
-    seconds = 1.0 + cost_s * len(again)
+    seconds = 1.0 + cost_s * (len(again) - 0.8 * len(saved))
     ends = tuple((row["end_ns"], seconds * row["step"]) for row in step_rows)
-    return rank, Survey(calls=tuple(calls), refused={}, step_ends=ends)
+    return rank, Survey(calls=tuple(calls), refused={}, step_ends=ends, operators=tuple(operators))
 
 
 class _Made:

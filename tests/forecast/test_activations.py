@@ -19,7 +19,7 @@ from memtrace.forecast.model.parameters import autocast_copies
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.spec import ModelSpec
 from tests.conftest import ROOT
-from tests.forecast.test_parameters import MASKED, random_config
+from tests.forecast.test_parameters import ENCODER_DECODERS, MASKED, random_config
 
 BATCH, SEQUENCE = 2, 16
 TOLERANCE_PCT = {"gptj": 7.0, "mixtral": 4.0, "qwen2_moe": 13.0, "qwen3_moe": 4.0}
@@ -51,10 +51,11 @@ def estimated(spec: ModelSpec, run: Run) -> int:
 
 def cases() -> list[tuple[str, str, str, float]]:
     """Return every architecture with each attention and precision it runs with; dropout in every other case."""
-    attentions = {kind: ("eager",) if kind in EAGER_ONLY else ("eager", "sdpa") for kind in READERS}
+    kinds = set(READERS) - ENCODER_DECODERS
+    attentions = {kind: ("eager",) if kind in EAGER_ONLY else ("eager", "sdpa") for kind in kinds}
     found = [
         (kind, attention, precision)
-        for kind in sorted(READERS)
+        for kind in sorted(kinds)
         for attention in attentions[kind]
         for precision in ("fp32", "autocast", "bf16")
         if kind not in NOT_RUN and not (precision == "bf16" and kind in NO_BF16)

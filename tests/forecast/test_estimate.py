@@ -146,18 +146,19 @@ def test_reserve_is_that_of_the_same_requests_recorded(tmp_path: Path) -> None:
     assert found.peak_reserved_bytes == pytest.approx(recorded.max_reserved_bytes, rel=0.08)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama-3-8b", "mixtral-8x7b", "bert-base"])
+@pytest.mark.parametrize("name", ["gpt2", "llama-3-8b", "mixtral-8x7b", "bert-base", "t5-base"])
 @pytest.mark.parametrize("recompute", [0, 1, 2])
 @pytest.mark.parametrize("zero", [0, 3])
 def test_program_of_the_reserve_allocates_what_is_estimated(name: str, recompute: int, zero: int) -> None:
     spec, run = preset(name), Run(recompute=recompute, attention="explicit", sequence=512, micro_batch=2)
     layout = Layout(dp=8, zero=zero)
     phases = [one for one in estimate(spec, run, layout).phases if one.step == "steady"]
-    tensors = max(
-        one.peak_bytes - one.by_category["workspace"] - one.by_category.get("communication", 0) for one in phases
-    )
+    fullest = max(phases, key=lambda one: one.peak_bytes)
+    # The program gathers weights under ZeRO-3, and reduces no gradients: it holds a part of these buffers.
+    buffers = fullest.by_category.get("communication", 0)
+    tensors = fullest.peak_bytes - fullest.by_category["workspace"] - buffers
     found = simulated_reserve(spec, run, layout)
-    assert found.peak_allocated_bytes == pytest.approx(tensors, rel=0.15)
+    assert 0.85 * tensors <= found.peak_allocated_bytes <= 1.15 * (tensors + buffers)
     assert found.peak_reserved_bytes >= found.peak_allocated_bytes
 
 

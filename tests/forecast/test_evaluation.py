@@ -133,6 +133,7 @@ def test_links_and_gpus_of_a_node_replace_those_of_the_data_sheet() -> None:
         ("model,model\na,b\n", "column model is there twice"),
         ("model,dp\ngpt2,1,2\n", "row 1 has 3 cells for 2 columns"),
         ('model,dp\n"gpt2,1\n', "cannot be read as CSV"),
+        ('[{"model": "gpt2", "dp": 1, "dp": 2}]', "column dp is there twice"),
         ("[1]", "row 1 is no object"),
         ("[" * 100_000, "cannot be read as JSON"),
         ('{"rows": 3}', "not a list"),
@@ -281,3 +282,51 @@ def test_the_documentation_lists_every_column(repo_root: Any) -> None:
     page = (repo_root / "docs/plan.md").read_text(encoding="utf-8")
     for name, column in COLUMNS.items():
         assert f"| `{name}` | {column.meaning} |" in page
+
+
+LLAMA_405B = {"model": "llama-3.1-405b", "gpu": "h100-80gb", "sequence": 8192, "tp": 8, "pp": 16}
+"""As its paper has it (arXiv 2407.21783, table 4), but for data parallelism and micro-batches."""
+
+
+@pytest.mark.parametrize(("dp", "accumulation"), [(128, 16), (64, 32)])
+def test_the_published_layouts_of_llama_3_405b_are_never_said_not_to_fit(dp: int, accumulation: int) -> None:
+    # One layer a stage, gradients sharded, no recomputation.
+    cells = LLAMA_405B | {"dp": dp, "accumulation": accumulation, "virtual_stages": 8, "framework": "megatron"}
+    found = one(**cells, zero=2)
+    assert found.fits == ("yes" if accumulation == 16 else "close")
+    assert one(**cells, zero=2, group=12).fits == "yes"
+    # The embedding stands for a layer of the first stage, so that the second is fuller, and holds the peak.
+    activations = {name: categories["activation"] for name, categories in found.stages.items()}
+    assert list(activations) == ["first", "second", "last"]
+    assert activations["second"] > activations["first"] > activations["last"]
+    assert sum(found.stages["second"].values()) == found.peak_bytes + found.process_bytes - found.reserved_bytes
+
+
+def test_fewer_micro_batches_in_a_row_hold_less_and_wait_longer() -> None:
+    cells = LLAMA_405B | {"dp": 64, "accumulation": 64, "virtual_stages": 8, "framework": "megatron", "zero": 1}
+    found = [one(**cells, group=group) for group in (8, 12, 16)]
+    assert [row.peak_bytes for row in found] == sorted({row.peak_bytes for row in found})
+    bubbles = [row.time_seconds["bubble"] for row in found]
+    assert bubbles == sorted(set(bubbles), reverse=True)
+    assert found[-1] == one(**cells)
+    # Seven times 16 - 8 stages of an eighth of a micro-batch each, beside the 15 of any group.
+    assert bubbles[0] == pytest.approx(bubbles[-1] * (15 + 7 * 8) / 15)
+
+
+def test_gradients_are_scattered_once_for_the_micro_batches_that_a_stage_runs_in_a_row() -> None:
+    # Links so slow that nothing hides what scattering takes.
+    cells = {
+        "model": "llama-3-8b",
+        "gpu": "h100-80gb",
+        "inter_gbs": 0.1,
+        "sequence": 4096,
+        "dp": 64,
+        "pp": 4,
+        "zero": 2,
+    }
+    cells |= {"virtual_stages": 2, "accumulation": 8}
+    in_fours, in_eights = (one(**cells, group=group).time_seconds["gather"] for group in (4, 8))
+    each = one(**cells, framework="megatron").time_seconds["gather"]
+    assert in_eights < in_fours < each
+    whole = [one(**cells, framework=name).stages["first"]["communication"] for name in ("none", "megatron")]
+    assert whole[0] > whole[1]

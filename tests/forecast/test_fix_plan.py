@@ -11,9 +11,14 @@ from memtrace.schema.changes import Changes
 
 
 def test_a_plan_is_read_as_it_was_written() -> None:
-    changes = Changes(recompute=("blocks.0", "Block#2"), optimizer="fused", allocator="expandable_segments:True")
+    changes = Changes(
+        recompute=("blocks.0", "Block#2"),
+        saved=("Block#2:aten.mm",),
+        optimizer="fused",
+        allocator="expandable_segments:True",
+    )
     assert Changes.from_plan(json.loads(json.dumps(changes.plan()))) == changes
-    assert changes.values().keys() == {"recompute", "optimizer", "allocator"}
+    assert changes.values().keys() == {"recompute", "saved", "optimizer", "allocator"}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,9 @@ def test_a_plan_is_read_as_it_was_written() -> None:
         {"recompute": ["blocks.0; import os"]},
         {"recompute": [1]},
         {"recompute": ["x"] * 20_001},
+        {"recompute": ["x"], "saved": ["x"]},
+        {"recompute": ["x"], "saved": ["x:aten.mm()"]},
+        {"recompute": ["x"], "saved": ["y:aten.mm"]},
         {"set_to_none": 1},
         {"optimizer": "eval"},
         {"autocast": "load"},

@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from memtrace.forecast.fixing.build_model import build_step_model
 from memtrace.forecast.fixing.needs import predicted_needs
 from memtrace.forecast.fixing.results import Fixed
 from memtrace.forecast.fixing.search import KEPT, LOSS_TOLERANCE, Question, Run, RunFailed, find_fix
-from memtrace.forecast.fixing.step_model import build_step_model, by_way, with_host
+from memtrace.forecast.fixing.step_model import by_way, with_host
 from memtrace.schema.changes import STEP, Changes
 from tests.forecast.stepped_run import KIB, run_of_blocks
 
@@ -171,16 +172,78 @@ def test_with_accumulation_only_whole_steps_are_tried() -> None:
     assert found.best is not None
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_where_nothing_fits_it_is_said_of_large_states_that_they_stay(installed: bool) -> None:
-    class Adam(Program):
-        def run(self, changes: Changes) -> Run:
-            found = super().run(changes)
-            return replace(found, needs=replace(found.needs, by_category={"optimizer_state": BASE}))
+STATES = 12 * 1024 * KIB
 
-    (note,) = Adam(KIB, {"has_bitsandbytes": installed}, keep=frozenset(KEPT)).find().notes
-    assert ("is installed" in note) is installed
-    assert not Adam(1 << 40, {"has_bitsandbytes": installed}).find().notes
+
+class Adam(Program):
+    """A program whose states are large, and smaller in 8 bits; `differs` by so much of its losses then."""
+
+    differs = 1e-4
+
+    def run(self, changes: Changes) -> Run:
+        self.ran.append(changes)
+        rank, survey = run_of_blocks(4, base=BASE - changes.small_states * STATES * 3 // 4, again=changes.recompute)
+        needs = predicted_needs(rank, DEVICE, self.budget, survey.step_s)
+        loss = (1.0 + self.differs * changes.small_states).hex()
+        needs = replace(needs, by_category={"optimizer_state": STATES}, losses=((loss,),))
+        return Run(rank=rank, device=DEVICE, survey=replace(survey, facts=self.facts), needs=needs)
+
+
+SHRINKS = {"has_bitsandbytes": True, "optimizers": [{"against_small_states": None}]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "keep", "said"),
+    [
+        ({"has_bitsandbytes": False}, {"precision"}, "precision is to be kept"),
+        (SHRINKS, {"optimizer", "precision"}, "optimizer is to be kept"),
+        ({"has_bitsandbytes": False}, (), "pip install bitsandbytes"),
+        ({**SHRINKS, "optimizers": [{"against_small_states": "its lr is a tensor"}]}, (), "its lr is a tensor"),
+    ],
+)
+def test_where_nothing_fits_it_is_said_why_states_stay(facts: dict[str, Any], keep: Any, said: str) -> None:
+    program = Adam(KIB, facts, keep=frozenset(keep))
+    assert [note for note in program.find().notes if said in note]
+    assert not any(one.small_states for one in program.ran)
+    # Of what fits, and of small states, nothing is said.
+    assert not Adam(1 << 40, facts).find().notes
+    assert not Program(KIB, {**facts, "optimizers": []}, keep=frozenset(KEPT)).find().notes
+
+
+def test_states_in_8_bits_come_after_what_changes_no_loss_and_before_precision() -> None:
+    # Modules that are computed again are not enough.
+    program = Adam(needed() - STATES * 2 // 3, SHRINKS)
+    found = program.find()
+    assert found.best is not None
+    assert found.best.changes.small_states
+    assert found.best.losses_equal is False
+    assert any("0.0001" in note and "0.01" in note for note in found.notes)
+    assert not any(one.autocast for one in program.ran)
+    assert not any(one.small_states for one in program.ran[:2])
+
+
+def test_states_that_train_otherwise_than_may_be_are_no_rung() -> None:
+    program = Adam(needed() - STATES * 2 // 3, SHRINKS)
+    program.differs = 0.02
+    found = program.find()
+    assert not any(one.changes.small_states and one.changes.autocast is None for one in found.rungs)
+    assert any("by 0.02 of it" in one.why for one in found.missed)
+
+
+@pytest.mark.parametrize(
+    ("facts", "keep", "is_tried"),
+    [
+        ({"against_sharded_states": ""}, (), True),
+        ({"against_sharded_states": ""}, ("optimizer",), False),
+        ({"against_sharded_states": "no DDP"}, (), False),
+        ({}, (), False),
+    ],
+)
+def test_ranks_share_states_where_they_train_alike(facts: dict[str, Any], keep: Any, is_tried: bool) -> None:
+    program = Adam(KIB, facts, keep=frozenset({"precision", *keep}))
+    found = program.find()
+    assert any(one.sharded_states for one in program.ran) is is_tried
+    assert any("no DDP" in note for note in found.notes) is ("no DDP" in facts.values())
 
 
 def test_on_the_host_nothing_is_computed_and_a_module_is_changed_in_one_way() -> None:
@@ -190,8 +253,12 @@ def test_on_the_host_nothing_is_computed_and_a_module_is_changed_in_one_way() ->
     assert len(both.candidates) == 2 * len(model.candidates)
     names = {one.name for one in both.candidates}
     for one in both.candidates:
-        again, away = by_way([one.name])
-        assert len(again) + len(away) == 1
-        twin = next(other for other in names - {one.name} if by_way([other])[::-1] == (again, away))
+        ways = by_way([one.name])
+        assert len(ways.recompute) + len(ways.offload) == 1
+        (twin,) = (
+            other
+            for other in names - {one.name}
+            if (by_way([other]).offload, by_way([other]).recompute) == (ways.recompute, ways.offload)
+        )
         assert twin in one.around
-        assert bool(one.spikes) is bool(again)
+        assert bool(one.spikes) is bool(ways.recompute)

@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from memtrace.forecast.fixing.build_model import build_step_model
 from memtrace.forecast.fixing.needs import predicted_needs
 from memtrace.forecast.fixing.results import Fixed
 from memtrace.forecast.fixing.search import KEPT, Question, Run, RunFailed, find_fix
-from memtrace.forecast.fixing.step_model import build_step_model
 from memtrace.schema.changes import Changes
 from tests.forecast.stepped_run import KIB, run_of_blocks
 

@@ -21,6 +21,7 @@ from memtrace.forecast.memory.phases import moments
 from memtrace.forecast.memory.stages import in_framework
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import preset
+from memtrace.forecast.planning.costs import has_fuller_second, needed_bytes
 from memtrace.forecast.planning.doubt import DOUBTS
 from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
@@ -90,15 +91,20 @@ def test_a_layout_among_many_is_evaluated_as_alone(name: str, draw: object) -> N
 def test_layouts_of_a_framework_are_evaluated_as_each_alone(framework: str) -> None:
     # A GPU so large that nothing has to yield.
     gpu = replace(LLAMA.gpu, memory_bytes=2**60)
-    spec, question = preset("llama-3-8b"), replace(LLAMA, framework=framework, gpu=gpu)
+    # 30 layers do not divide among four stages or eight, but with embedding and head they do.
+    spec, question = replace(preset("llama-3-8b"), num_layers=30), replace(LLAMA, framework=framework, gpu=gpu)
     grid = grid_of("llama-3-8b", question)
+    grid = grid.take(grid.pp <= spec.num_layers)
     found, every = evaluate(spec, question, grid), run_of(question, grid)
     for at in range(3, len(grid), len(grid) // 12):
         numbers = {name: int(getattr(grid, name)[at]) for name in ("micro_batch", "accumulation", "recompute")}
         run = replace(every, **numbers)
         layout = in_framework(only(grid, at)[1], spec, framework)
-        points = [one for last in (False, True) for one in moments(spec, run, layout, is_last=last, steady=True)]
+        stages = [(layout, False), (layout, True)]
+        stages += [(replace(layout, is_second=True), False)] if has_fuller_second(spec, layout) else []
+        points = [one for stage, last in stages for one in moments(spec, run, stage, is_last=last, steady=True)]
         assert int(found.peak[at]) == max(one.num_bytes for one in points)
+        assert int(found.needed[at]) == max(needed_bytes(one) for one in points)
         time = step_time(spec, run, layout, question.gpu, question.used_speed)
         assert float(found.seconds[at]) == pytest.approx(float(time.total), rel=1e-12)
 
@@ -248,7 +254,7 @@ def test_layouts_that_surely_fit_come_before_those_that_may_and_those_that_do_no
         (
             "llama-3.1-405b",
             Question(gpus=16384, gpu=gpu_named("h100-80gb"), global_tokens=2**24, sequence=8192, framework="megatron"),
-            {"dp": 128, "tp": 8, "pp": 16, "micro_batch": 1, "zero": 1},
+            {"dp": 128, "tp": 8, "pp": 16, "virtual_stages": 8, "micro_batch": 1, "zero": 1},
         ),
     ],
 )

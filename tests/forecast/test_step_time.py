@@ -332,10 +332,25 @@ def test_small_micro_batches_and_narrow_matrices_are_slower() -> None:
     speed = replace(HALF, half_tokens=16, attention_share=1e30)
     products = (TOKEN_FLOPS - 2 * 384) / TOKEN_FLOPS
     assert step_time(TINY, RUN, Layout(), GPU, speed).total == seconds(2 * products)
-    # Width 6 is the mean of 4 and 8; the head is not cut along it.
-    narrow = replace(HALF, half_width=6, attention_share=1e30)
+    # As wide as the matrices are in the harmonic mean, by their operations; the head is not cut along it.
+    matrices = [(8, 4), (4, 4), (8, 4), (4, 8)]
+    inverse = sum(n * k * (1 / n + 1 / k) / 2 for n, k in matrices) / sum(n * k for n, k in matrices)
+    narrow = replace(HALF, half_width=1 / inverse, attention_share=1e30)
     in_layers = 6 * 2 * LAYER / TOKEN_FLOPS
     assert step_time(TINY, RUN, Layout(), GPU, narrow).total == seconds(products + in_layers)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
+def test_megatron_hides_a_part_of_tensor_parallelism_on_later_gpus(capability: tuple[int, int]) -> None:
+    speed, gpu = replace(HALF, overlap=0.25, send_s=0.1), replace(GPU, capability=capability)
+    left = 0.75 if capability == (9, 0) else 1
+    for virtual, of_messages in ((1, 1), (2, left)):
+        layout = Layout(tp=2, pp=2, virtual_stages=virtual)
+        plain, hidden = (
+            step_time(TINY, replace(RUN, framework=name), layout, gpu, speed) for name in ("none", "megatron")
+        )
+        assert hidden.terms["tensor"] == pytest.approx(left * plain.terms["tensor"])
+        assert hidden.terms["pipeline"] == pytest.approx(of_messages * plain.terms["pipeline"])
 
 
 def test_values_that_are_only_moved_take_the_time_of_the_memory() -> None:

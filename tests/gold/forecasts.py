@@ -147,7 +147,7 @@ def _read(kind: str, config: dict[str, Any]) -> ModelSpec | None:
 def _own_fields(spec: ModelSpec) -> dict[str, Any]:
     """Return the fields that differ from their defaults."""
     return {
-        field.name: getattr(spec, field.name)
+        field.name: _own_fields(value) if isinstance(value := getattr(spec, field.name), ModelSpec) else value
         for field in dataclasses.fields(spec)
         if getattr(spec, field.name) != field.default and field.name not in {"name", "architecture"}
     }

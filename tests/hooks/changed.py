@@ -41,15 +41,16 @@ def changed(torch: Any, changes: Changes) -> Iterator[list[str]]:
 
 
 NOTHING = Changes()
+PLAINLY = SurveyOptions(folder="")
 
 
 @contextmanager
-def surveyed(torch: Any, changes: Changes = NOTHING) -> Iterator[dict[str, Any]]:
+def surveyed(torch: Any, changes: Changes = NOTHING, options: SurveyOptions = PLAINLY) -> Iterator[dict[str, Any]]:
     """Survey this process; afterwards the document is in the dictionary."""
     file: Any = _File()
     warned: list[str] = []
     guard = Guard(lambda _, message: warned.append(message), torch.compiler.is_compiling)
-    survey = Survey(torch, SurveyOptions(folder=""), file, None)
+    survey = Survey(torch, options, file, None)
     made = Changed(torch, changes, survey, guard, lambda _, message: warned.append(message))
     document: dict[str, Any] = {}
     made.install()

@@ -62,6 +62,7 @@ class FakeSources:
         self.has_frames_on = False
         self.chosen_by: list[str] = []
         self.is_profiler = False
+        self.sees_all_threads = False
 
     @property
     def counts_marks(self) -> bool:

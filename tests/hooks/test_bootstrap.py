@@ -71,7 +71,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(package: Path, tmp_path: Path) -> World:
-    (tmp_path / "torch.py").write_text("answer = 42\n")
+    (tmp_path / "torch.py").write_text("answer = 42\n_C = None\n")
     (package / "hooks" / "recorder.py").write_text(RECORDER)
     return World(package=package, folder=tmp_path)
 
@@ -122,6 +122,27 @@ def test_nothing_but_memtrace_becomes_importable(world: World) -> None:
     assert "No module named 'neighbour'" in result.stderr
 
 
+def test_a_module_of_the_program_that_is_named_torch_is_none(world: World) -> None:
+    (world.folder / "torch.py").write_text("print('mine')")
+    result = world.run("-c", "import torch; print(torch.__name__)")
+    assert (result.stdout, result.stderr) == ("mine\ntorch\n", "")
+
+
+@pytest.mark.parametrize("file", ["memtrace.py", "memtrace/__init__.py"])
+def test_a_module_of_the_program_that_is_named_memtrace_is_theirs(world: World, file: str) -> None:
+    (world.folder / file).parent.mkdir(exist_ok=True)
+    (world.folder / file).write_text("print('mine')")
+    result = world.run("-c", "import torch, memtrace")
+    assert result.stdout == "mine\n"
+    assert result.stderr.startswith("memtrace: not recorded: ")
+    assert "named memtrace" in result.stderr
+
+
+def test_a_folder_of_results_that_is_named_memtrace_is_no_module(world: World) -> None:
+    (world.folder / "memtrace").mkdir()
+    assert world.run("-c", "import torch").stdout == CALLED
+
+
 def test_children_inherit_it_and_the_users_own_path_stays(world: World) -> None:
     program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import torch'])"
     assert world.run("-c", program).stdout == CALLED
@@ -155,7 +176,7 @@ def test_a_sitecustomize_that_was_there_runs_as_ever(world: World, source: str) 
     own = world.folder / "own"
     own.mkdir()
     (own / "sitecustomize.py").write_text(f"{source}\nvalue = 7\n")
-    (own / "torch.py").write_text("answer = 42\n")
+    (own / "torch.py").write_text("answer = 42\n_C = None\n")
     program = "import sys; m = sys.modules.get('sitecustomize'); print(m, getattr(m, 'value', None))"
     bare = world.run("-c", program, path=str(own), recorded=False)
     recorded = world.run("-c", program, path=str(own))
@@ -178,7 +199,7 @@ def test_an_error_while_torch_is_imported_looks_as_ever(world: World, source: st
 
 def test_a_second_attempt_to_import_torch_is_seen(world: World) -> None:
     (world.folder / "torch.py").write_text(
-        "import os\nif not os.path.exists('ready'):\n    raise ImportError\nanswer = 42\n"
+        "import os\nif not os.path.exists('ready'):\n    raise ImportError\nanswer = 42\n_C = None\n"
     )
     program = "try:\n    import torch\nexcept ImportError:\n    open('ready', 'w').close()\nimport torch"
     assert world.run("-c", program).stdout == CALLED

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from memtrace.hooks.changes.gradient_use import ELEMENTWISE  # noqa: E402
+from memtrace.hooks.changes.stepping.gradient_use import ELEMENTWISE  # noqa: E402
 from memtrace.schema.changes import STEP, Changes  # noqa: E402
 from tests.hooks.changed import changed, surveyed  # noqa: E402
 

@@ -132,6 +132,60 @@ def test_a_loop_on_another_thread_is_not_followed(followed: Followed) -> None:
     assert followed.rows("phases") == []
 
 
+def test_the_thread_that_trains_is_followed_where_all_are_recorded(followed: Followed) -> None:
+    """As under Ray: one thread imports torch and waits, another trains."""
+    followed.sources.sees_all_threads = True
+
+    def train() -> None:
+        program = Program(followed.fake)
+        for _ in range(2):
+            program.step()
+        assert followed.loop.is_current_thread
+
+    in_thread(train)
+    assert followed.phases() == [*expected(1, 0, *_TRAINING), *expected(2, 0, *_TRAINING)]
+    assert followed.warnings() == []
+    assert not followed.loop.is_current_thread
+    assert followed.loop.may_be_ended
+    # The thread has ended: another may go on, as where each epoch has one of its own.
+    in_thread(lambda: Program(followed.fake).step())
+    assert followed.phases(step=3) == expected(3, 0, *_TRAINING)
+
+
+def test_while_one_thread_trains_no_other_is_followed(followed: Followed, program: Program) -> None:
+    followed.sources.sees_all_threads = True
+    program.step()
+    in_thread(lambda: Program(followed.fake).step())
+    assert followed.phases() == expected(1, 0, *_TRAINING)
+    assert followed.warnings() == ["steps-on-other-thread"]
+    assert followed.loop.is_current_thread
+
+
+def test_threads_of_one_forward_are_none_that_trains(followed: Followed, program: Program) -> None:
+    """`DataParallel` calls each replica on a thread of its own."""
+    followed.sources.sees_all_threads = True
+    replica = followed.fake.model_class("Replica")()
+    followed.fake.model_class("DataParallel")(lambda _inputs: in_thread(replica), weight=program.weight)(Tensor(5))
+    assert followed.loop.is_current_thread
+    followed.fake.loss(of=[program.weight]).backward()
+    program.optimizer.step()
+    assert followed.phases() == expected(1, 0, *_TRAINING)
+
+
+def test_a_thread_without_gradients_is_none_that_trains(followed: Followed, program: Program) -> None:
+    followed.sources.sees_all_threads = True
+    served = followed.fake.model_class("Served")()
+
+    def serve() -> None:
+        with followed.fake.world.no_grad():
+            served()
+
+    in_thread(serve)
+    assert followed.loop.is_current_thread
+    program.step()
+    assert followed.phases() == expected(1, 0, *_TRAINING)
+
+
 def test_another_thread_ends_nothing_of_the_loop(followed: Followed, program: Program) -> None:
     other = followed.fake.model_class("Other")()
     ended: list[object] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from memtrace.report.answers.fix_patch import Patch
-from memtrace.report.answers.fixing import answer_lines
+from memtrace.report.answers.fixing import answer_lines, peak_line
 from memtrace.report.page.fixing import render_fixed
 from memtrace.schema.changes import Changes
 from memtrace.units import format_bytes
@@ -18,7 +18,8 @@ def test_the_page_says_what_the_answer_says() -> None:
     for line in answer_lines(found):
         assert line in html
     for rung in found.rungs:
-        assert html.count(f">{rung.title}<") >= 2
+        # Its bar, its row, and its mark.
+        assert html.count(rung.title) >= 3
         assert f'data-bytes="{rung.needs.reserved_bytes}"' in html
         assert (
             f"<title>{rung.title}: {format_bytes(rung.needs.reserved_bytes)}, {rung.slowdown:+.1%} time</title>" in html
@@ -28,6 +29,12 @@ def test_the_page_says_what_the_answer_says() -> None:
     assert "&lt;i&gt;clips" in html
     assert "<i>" not in html
     assert "it is compiled" in html
+    assert peak_line(found) in html
+    assert all(size in peak_line(found) for size in map(format_bytes, found.plain.by_category.values()))
+    # Bars, rows and marks have the same numbers.
+    for number in range(1, len(found.rungs) + 1):
+        assert len(re.findall(rf'class="rung"[^>]*>{number}<', html)) == 2
+        assert f"<td>{number}</td>" in html
     # The marks of the best for their memory are those of the front.
     assert html.count("★") == len(found.front)
 
@@ -47,3 +54,4 @@ def test_what_nothing_meets_has_no_code_and_names_the_smallest() -> None:
     assert found.smallest_bytes is not None
     assert format_bytes(found.smallest_bytes) in html
     assert "What to do" not in html
+    assert "the smallest first" in html

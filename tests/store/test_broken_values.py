@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import socket
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -14,7 +16,11 @@ from memtrace.errors import MemtraceError, RecordError, TraceReadError
 from memtrace.launch.live import Watch
 from memtrace.launch.output import LAUNCHER_FILE, MAX_PID, is_running
 from memtrace.launch.trigger import candidate_folders, trigger
+from memtrace.schema.frames import frame_class
+from memtrace.store.columns import MAX_DEVICES
 from memtrace.store.reading.read import read_trace
+from memtrace.store.trace import RankTrace
+from memtrace.store.writing.trace import write_trace
 from memtrace.units import MAX_BYTES, parse_bytes
 from tests.builders import START_US, parts, rank_trace, snapshot, trace_of
 
@@ -72,3 +78,60 @@ def test_size_beyond_any_machine_is_refused(text: str) -> None:
         parse_bytes(text)
     assert len(caught.value.message) < 100
     assert parse_bytes(str(MAX_BYTES - 512)) == MAX_BYTES - 512
+
+
+def written(tmp_path: Path, rank: RankTrace) -> Path:
+    path = tmp_path / "trace.json"
+    write_trace(trace_of(rank), path)
+    return path
+
+
+@pytest.mark.parametrize("time_ns", [2**62, 2**63 - 1, -(2**61) - 1, 1 - 2**63])
+@pytest.mark.parametrize(("table", "column"), [("events", "time_ns"), ("steps", "end_ns"), ("phases", "start_ns")])
+def test_time_that_no_clock_shows_is_refused(tmp_path: Path, table: str, column: str, time_ns: int) -> None:
+    rows = {"events": [{"action": "alloc", "address": 512, "size_bytes": 1, "time_ns": 5}]}
+    rows |= {"steps": [{"step": 1, "start_ns": 1, "end_ns": 9}], "phases": [{"start_ns": 1, "end_ns": 9}]}
+    rows[table][0][column] = time_ns
+    with pytest.raises(TraceReadError, match=f"{table}.{column}: a time that no clock shows"):
+        read_trace(written(tmp_path, rank_trace(**rows)))
+
+
+def test_time_of_the_header_and_of_a_snapshot_that_no_clock_shows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TraceReadError, match="end_ns is a time that no clock shows"):
+        read_trace(written(tmp_path, rank_trace({"end_ns": 2**62})))
+    built = snapshot().alloc(512, 512).build()
+    built["device_traces"][0][0]["time_us"] = 2**62 // 1000 + 1
+    (tmp_path / "snapshot.pickle").write_bytes(pickle.dumps(built))
+    with pytest.raises(TraceReadError, match="time_us: a time that no clock shows"):
+        read_trace(tmp_path / "snapshot.pickle")
+
+
+def test_more_devices_than_a_process_can_have_are_refused(tmp_path: Path) -> None:
+    events = [
+        {"action": "alloc", "address": 512, "size_bytes": 1, "device": f"cuda:{at}"} for at in range(MAX_DEVICES + 1)
+    ]
+    with pytest.raises(TraceReadError, match=f"{MAX_DEVICES + 1} devices"):
+        read_trace(written(tmp_path, rank_trace(events=events)))
+    built = snapshot().alloc(512, 512).build()
+    built["device_traces"] *= MAX_DEVICES + 1
+    (tmp_path / "snapshot.pickle").write_bytes(pickle.dumps(built))
+    with pytest.raises(TraceReadError, match=f"device_traces: {MAX_DEVICES + 1} devices"):
+        read_trace(tmp_path / "snapshot.pickle")
+
+
+def test_window_whose_end_is_beyond_64_bits_is_refused(tmp_path: Path) -> None:
+    events = [{"action": "alloc", "address": 512 * at, "size_bytes": 1} for at in range(2)]
+    path = written(tmp_path, rank_trace(events=events))
+    document = json.loads(path.read_text())
+    windows = document["ranks"][0]["tables"]["windows"]
+    windows |= {"first_event": [1], "num_events": [2**63 - 1]}
+    path.write_text(json.dumps(document))
+    with pytest.raises(TraceReadError, match="more events than there are"):
+        read_trace(path)
+
+
+def test_a_long_name_takes_as_long_as_it_is() -> None:
+    began = process_time()
+    # Half an hour where its end is looked for from each letter.
+    assert frame_class("x" * 300_000) == 1
+    assert process_time() - began < 60

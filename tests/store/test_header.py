@@ -12,6 +12,7 @@ import pytest
 
 from memtrace.errors import TraceReadError
 from memtrace.schema.tables import RANK_HEADER
+from memtrace.store.header import MAX_DEPTH
 from memtrace.store.reading.read import read_trace
 from memtrace.store.writing.trace import trace_bytes
 from tests.builders import rank_trace, trace_of
@@ -62,3 +63,15 @@ def test_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TraceReadError, match="not a regular file"):
         read_trace(tmp_path / "pipe")
+
+
+def test_header_field_that_is_nested_without_end_is_named(tmp_path: Path) -> None:
+    content = document()
+    deep: list[Any] = []
+    for _ in range(MAX_DEPTH + 1):
+        deep = [deep]
+    for header in (content["ranks"][0]["header"], content["header"]):
+        for name in ("environment", "unknown"):
+            header[name] = {"a": deep}
+            assert f"{name} is nested deeper than" in refusal(tmp_path, content)
+            del header[name]

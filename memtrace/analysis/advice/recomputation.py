@@ -59,11 +59,12 @@ def _recomputation(case: Case, what: str) -> Finding | None:
     live = [one for one in regions if one[1] <= case.peak_moment < one[2]]
     # A layer that ran in several forwards before one backward is one layer.
     number = len({module for *_, module in live})
+    plural = "" if number == 1 else "s"
     times = f" of {len(live) / number:.0f} forwards" if len(live) > number else ""
     return Finding(
         slug="full-recomputation" if what == FULL else "selective-recomputation",
         severity="info",
-        title=f"Activations inside {number} {inner}s{times} could be computed again: "
+        title=f"Activations inside {number} {inner}{plural}{times} could be computed again: "
         f"{format_bytes(case.at_peak(cut))} at the peak",
         evidence={"activations_dropped_at_peak_bytes": case.at_peak(cut), f"num_{inner}s_at_peak": number},
         change=f"{_CHANGES[what]}.",

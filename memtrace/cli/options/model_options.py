@@ -72,7 +72,7 @@ _RUN_OPTIONS = (
         type=click.Choice(["flash", "sdpa", "explicit"]),
         default="flash",
         show_default=True,
-        help="The attention kernel; explicit writes the scores out.",
+        help="The attention kernel; explicit writes the scores out. T5 has sdpa where nothing is said.",
     ),
     click.option("--dropout", type=Number(0, 1), help="In place of every dropout of the model."),
 )

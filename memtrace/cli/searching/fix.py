@@ -157,7 +157,8 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
         world_size=options["world_size"],
         force=options["force"] and options["cache"] is None,
     )
-    found = find_fix(question, runs.run, lambda text: say(f"memtrace: {text}"))
+    watch = None if question.is_predicted else runs.watch
+    found = find_fix(question, runs.run, lambda text: say(f"memtrace: {text}"), watch)
     if found.best is not None and not found.best.changes.is_nothing:
         document = {
             **found.best.changes.plan(),

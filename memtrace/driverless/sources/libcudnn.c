@@ -349,14 +349,18 @@ int cudnnSetRNNDataDescriptor(struct handle *data, int kind, int layout, int len
     return OK;
 }
 
-/* Kept for backward: gates, cell and output of every step, and where units were dropped. Scratch: the gates once more. */
+/* By two published logs, see memtrace/hooks/fake/kernels/recurrent_memory.py. Kept for backward: 5 numbers for each place
+   and unit of an LSTM, 6 of a GRU, and the output of each layer but the last. Scratch: the weights, and some rows. */
 int cudnnGetRNNTempSpaceSizes(struct handle *handle, struct handle *rnn, int training, struct handle *data,
                               size_t *workspace, size_t *reserve) {
     (void)handle;
-    int64_t bytes = element_bytes(rnn->numbers[KIND]), steps = data->numbers[1] * data->numbers[2];
-    int64_t cells = steps * rnn->numbers[HIDDEN] * rnn->numbers[DIRECTIONS];
-    if (workspace) *workspace = (size_t)(cells * gates(rnn) * bytes);
-    if (reserve) *reserve = training ? (size_t)(cells * rnn->numbers[LAYERS] * (gates(rnn) + 2) * bytes) : 0;
+    int64_t length = data->numbers[1], batch = data->numbers[2], hidden = rnn->numbers[HIDDEN];
+    int64_t bytes = element_bytes(rnn->numbers[KIND]), kinds = gates(rnn), directions = rnn->numbers[DIRECTIONS];
+    int64_t layers = rnn->numbers[LAYERS], kept = kinds == 4 ? 5 : kinds == 3 ? 6 : 2;
+    int64_t rows = (3 * kinds - 1) * layers * directions + 4 * (directions - 1) * length;
+    kept = kept * hidden * layers + output(rnn) * (layers - 1);
+    if (workspace) *workspace = (size_t)((matrices_before(rnn, pseudo_layers(rnn)) + rows * batch * hidden) * bytes);
+    if (reserve) *reserve = training ? (size_t)(length * batch * directions * kept * bytes) : 0;
     return OK;
 }
 

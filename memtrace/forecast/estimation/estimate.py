@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from memtrace.errors import MemtraceError
+from memtrace.forecast.estimation.two_stacks import about_two_stacks, check_two_stacks, encoder_terms
 from memtrace.forecast.memory.activations import activation_terms
 from memtrace.forecast.memory.countable import check_countable
 from memtrace.forecast.memory.kept_by_kernels import can_cache
@@ -42,22 +43,25 @@ def estimate(
         MemtraceError: the layout cannot be, for this model.
     """
     check_layout(spec, run, layout)
-    tokens = run.micro_batch * run.sequence
-    check_countable(spec, tokens=tokens, sequence=run.sequence, has_scores=run.attention != "flash")
+    longest = run.sequence if spec.encoder is None else max(run.sequence, run.source)
+    tokens = run.micro_batch * longest
+    check_countable(spec, tokens=tokens, sequence=longest, has_scores=run.attention != "flash")
     phases, is_last = _fullest_stage(spec, run, layout)
     peak = max(phases, key=lambda one: one.peak_bytes)
     overhead = simulated_reserve(spec, run, layout).overhead_bytes if run.backend == "cuda" else None
     low, high = _range(spec, run, peak.by_category, overhead, is_assumed_shape=is_assumed_shape)
     cache = _cache_bytes(spec, run, layout, peak.peak_bytes)
-    low, high = low + min(cache, 0), high + max(cache, 0)
+    padding = _padding_bytes(spec, run, layout, peak.peak_bytes)
+    low, high = low + min(cache, 0), high + max(cache, 0) + padding
     model = rank_model(spec, run, layout, is_last=is_last)
     terms = activation_terms(spec, run, layout)
+    layer_terms = {name: int(size) for name, size in (terms.moe_layer or terms.dense_layer).items() if size}
     return Estimate(
         model=spec.name,
         num_parameters=num_parameters(spec),
         active_parameters=active_parameters(spec),
         world_size=int(layout.world_size),
-        settings=_settings(run, layout),
+        settings=_settings(spec, run, layout),
         phases=tuple(phases),
         peak=peak,
         low_bytes=low,
@@ -66,10 +70,11 @@ def estimate(
         capacity_bytes=capacity_bytes,
         fits=_fits(low, high, capacity_bytes),
         assumptions=(
+            *about_two_stacks(spec, run, padding),
             *_about_the_cache(cache),
             *_assumptions(spec, run, layout, is_last=is_last, is_assumed_shape=is_assumed_shape),
         ),
-        layer_terms={name: int(size) for name, size in (terms.moe_layer or terms.dense_layer).items() if size},
+        layer_terms=layer_terms | encoder_terms(spec, run, layout),
         gradient_bytes=int(model.gradients + model.accumulated_gradients),
         state_bytes=int(model.states),
     )
@@ -94,10 +99,19 @@ def _cache_bytes(spec: ModelSpec, run: Run, layout: Layout, peak: int) -> int:
     return max(one.peak_bytes for one in phases) - peak
 
 
+def _padding_bytes(spec: ModelSpec, run: Run, layout: Layout, peak: int) -> int:
+    """Return how much higher the peak is if the encoder's sequences are padded."""
+    if spec.encoder is None or run.is_padded:
+        return 0
+    phases, _ = _fullest_stage(spec, replace(run, is_padded=True), layout)
+    return max(one.peak_bytes for one in phases) - peak
+
+
 def check_layout(spec: ModelSpec, run: Run, layout: Layout) -> None:
     """Raise `MemtraceError` for a layout that no launcher would accept."""
     sizes = {"dp": layout.dp, "tp": layout.tp, "pp": layout.pp, "cp": layout.cp, "ep": layout.ep}
     sizes |= {"micro-batch": run.micro_batch, "sequence": run.sequence, "accumulation": run.accumulation}
+    sizes |= {"source sequence": run.source}
     for name, size in sizes.items():
         if not 1 <= size < 2**31:
             raise MemtraceError(f"{name} must be at least 1, not {size}")
@@ -107,6 +121,7 @@ def check_layout(spec: ModelSpec, run: Run, layout: Layout) -> None:
         raise MemtraceError(f"{spec.num_heads} heads cannot be divided among {layout.tp} tensor-parallel ranks")
     if layout.pp > spec.num_layers:
         raise MemtraceError(f"{spec.num_layers} layers cannot fill {layout.pp} pipeline stages")
+    check_two_stacks(spec, run, layout)
     if run.adapter is not None:
         check_adapter(spec, run.adapter, run.precision)
         if layout.zero or layout.world_size != layout.dp:
@@ -163,10 +178,13 @@ def _fits(low: int, high: int, capacity: int | None) -> bool | None:
     return None if low <= capacity else False
 
 
-def _settings(run: Run, layout: Layout) -> dict[str, object]:
+def _settings(spec: ModelSpec, run: Run, layout: Layout) -> dict[str, object]:
+    sequences = {"sequence": run.sequence}
+    if spec.encoder is not None:
+        sequences = {"sequence": run.source, "target_sequence": run.sequence}
     return {
         "micro_batch": run.micro_batch,
-        "sequence": run.sequence,
+        **sequences,
         "accumulation": run.accumulation,
         "precision": run.precision.name,
         "optimizer": run.optimizer.name,

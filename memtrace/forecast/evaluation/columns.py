@@ -116,6 +116,9 @@ COLUMNS: dict[str, Column] = {
     "tp": Column(read=_FEW, meaning="tensor-parallel ranks; 1"),
     "pp": Column(read=_FEW, meaning="pipeline stages; 1"),
     "virtual_stages": Column(read=_FEW, meaning="stages of a rank in an interleaved schedule; 1"),
+    "group": Column(
+        read=_FEW, meaning="micro-batches that a stage of an interleaved schedule runs in a row; as many as ranks"
+    ),
     "schedule": Column(
         read=_one_of(SCHEDULES), meaning="1f1b, zb-h1 or zbv (zero bubble); 1f1b, interleaved with `virtual_stages`"
     ),

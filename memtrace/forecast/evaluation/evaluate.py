@@ -23,14 +23,14 @@ from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.memory.sharding import context_bytes
 from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.spec import ModelSpec
-from memtrace.forecast.planning.costs import Costs, StageMemory, costs, stage_memory
+from memtrace.forecast.planning.costs import SECOND, Costs, StageMemory, costs, has_fuller_second, stage_memory
 from memtrace.forecast.planning.doubt import beyond_published, doubt_of, verdicts
 from memtrace.forecast.results import Calibration, EvaluatedLayout
 from memtrace.forecast.step_time.speed import scaled, speed_of
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES
 
 _RUN_COLUMNS = ("micro_batch", "sequence", "accumulation", "recompute")
-_LAYOUT_COLUMNS = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "zero", "reshard")
+_LAYOUT_COLUMNS = ("dp", "tp", "pp", "virtual_stages", "group", "cp", "ep", "zero", "reshard")
 _Key = tuple[ModelSpec, Gpu, Run, Layout]
 
 
@@ -74,6 +74,7 @@ def evaluate_layouts(given: Sequence[GivenLayout], known: Calibration | None = N
     for (spec, gpu, run, _), places in groups.items():
         fullest = max(places, key=lambda at: given[at].run.micro_batch * given[at].run.sequence)
         largest = given[fullest].run
+        spec.check_one_stack(f"row {fullest + 1:,}: layouts")
         check_countable(
             spec,
             tokens=largest.micro_batch * largest.sequence,
@@ -116,7 +117,8 @@ def _evaluated(
 ) -> EvaluatedLayout:
     capacity = given.gpu.memory_bytes
     needed, outside = int(answer.needed[at]), outside_torch(given)
-    doubt, throughput = doubt_of(given.run.framework, known), float(answer.throughput[at])
+    doubt = doubt_of(given.run.framework, known, is_8bit=given.run.precision.is_8bit)
+    throughput = float(answer.throughput[at])
     return EvaluatedLayout(
         gpus=int(given.layout.world_size),
         step_seconds=float(answer.seconds[at]),
@@ -131,7 +133,11 @@ def _evaluated(
         tokens_per_second_per_gpu_range=(throughput * doubt.throughput[0], throughput * doubt.throughput[1]),
         process_bytes_range=(round(needed * doubt.memory[0]), round(needed * doubt.memory[1])),
         beyond=_beyond(given),
-        stages={name: _by_category(stage, at) for name, stage in stages.items()},
+        stages={
+            name: _by_category(stage, at)
+            for name, stage in stages.items()
+            if name != SECOND or has_fuller_second(given.spec, given.layout)
+        },
         assumed=given.assumed,
     )
 

@@ -15,7 +15,7 @@ from memtrace.forecast.evaluation.columns import MODEL_COLUMNS, wrong
 from memtrace.forecast.gpus import Gpu, gpu_named, lacks_8bit
 from memtrace.forecast.memory.layout import FRAMEWORK_LOSSES, RECOMPUTE, Layout, Run
 from memtrace.forecast.memory.optimizers import OPTIMIZERS
-from memtrace.forecast.memory.stages import in_framework
+from memtrace.forecast.memory.stages import counts_ends, in_framework
 from memtrace.forecast.model.precision import precision_in
 from memtrace.forecast.model.presets import preset
 from memtrace.forecast.model.spec import ModelSpec
@@ -70,7 +70,8 @@ def given_layout(values: Mapping[str, Any], number: int, defaults: Mapping[str, 
 
 def _layout(cells: Mapping[str, Any], spec: ModelSpec) -> Layout:
     axes = {axis: cells.get(axis, 1) for axis in (*AXES, "virtual_stages")}
-    plain = Layout(**axes, zero=cells.get("zero", 0), schedule=cells.get("schedule", "1f1b"))
+    more = {name: cells.get(name, 0) for name in ("group", "zero")}
+    plain = Layout(**axes, **more, schedule=cells.get("schedule", "1f1b"))
     layout = in_framework(plain, spec, cells.get("framework", "none"))
     return replace(layout, reshard=int(cells["reshard"])) if "reshard" in cells else layout
 
@@ -185,10 +186,14 @@ def _check(spec: ModelSpec, layout: Layout, cells: Mapping[str, Any], number: in
     if layout.pp > spec.num_layers:
         raise wrong(number, "pp", f"{spec.num_layers} layers cannot fill {layout.pp} stages")
     virtual = cells.get("virtual_stages", 1)
-    if virtual * layout.pp > spec.num_layers:
+    if virtual * layout.pp > spec.num_layers and not counts_ends(spec, layout):
         raise wrong(number, "virtual_stages", f"{spec.num_layers} layers cannot fill {virtual} x {layout.pp} stages")
     if virtual > 1 and layout.pp == 1:
         raise wrong(number, "virtual_stages", "only a pipeline (pp above 1) has an interleaved schedule")
+    if layout.group and virtual == 1:
+        raise wrong(number, "group", "only an interleaved schedule (virtual_stages above 1) has groups")
+    if layout.group > cells.get("accumulation", 1):
+        raise wrong(number, "group", f"there are no {layout.group} micro-batches (accumulation) to run in a row")
     if layout.schedule != "1f1b":
         if layout.pp == 1 or virtual > 1:
             raise wrong(number, "schedule", f"{layout.schedule} is of a pipeline (pp above 1) without virtual_stages")

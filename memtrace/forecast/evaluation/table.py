@@ -66,7 +66,7 @@ def _csv_rows(text: str, more: Collection[str]) -> list[dict[str, Any]]:
 
 def _json_rows(text: str, more: Collection[str]) -> list[dict[str, Any]]:
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise MemtraceError(f"the table cannot be read as JSON: {error}"[:200]) from None
     if isinstance(found, dict):
@@ -77,6 +77,16 @@ def _json_rows(text: str, more: Collection[str]) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise MemtraceError(f"row {number:,} is no object of columns", hint='write {"model": "gpt2", "dp": 8}')
         _check_names(row, more, f"row {number:,}: ")
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, of which no name may be there twice, as no column of CSV may."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise MemtraceError(f"the column {name[:60]} is there twice in one row")
+        found[name] = value
     return found
 
 

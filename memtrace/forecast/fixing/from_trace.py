@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from memtrace.analysis.device.device_history import device_names
 from memtrace.errors import MemtraceError
+from memtrace.forecast.fixing.build_model import build_step_model
 from memtrace.forecast.fixing.needs import recorded_needs
 from memtrace.forecast.fixing.results import Fixed, Measured, Rung
 from memtrace.forecast.fixing.search import KEPT, Question, title_of
 from memtrace.forecast.fixing.solve import Solution, cheapest, smallest
-from memtrace.forecast.fixing.step_model import StepModel, build_step_model
+from memtrace.forecast.fixing.step_model import StepModel
 from memtrace.forecast.fixing.survey import survey_of_trace
 from memtrace.schema.changes import Changes
 from memtrace.store.trace import RankTrace, Trace

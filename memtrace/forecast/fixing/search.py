@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from math import isclose
+from math import inf, isfinite
 from typing import Any
 
 from memtrace.errors import MemtraceError
+from memtrace.forecast.fixing.build_model import build_step_model
 from memtrace.forecast.fixing.results import Fixed, Measured, Missed, Rung
 from memtrace.forecast.fixing.solve import Solution, cheapest, smallest
-from memtrace.forecast.fixing.step_model import StepModel, build_step_model, by_way, with_host
-from memtrace.forecast.fixing.survey import Survey, program_of
-from memtrace.schema.changes import STEP, Changes
+from memtrace.forecast.fixing.step_model import StepModel, by_way, with_host
+from memtrace.forecast.fixing.survey import Survey, program_of, with_costs_of
+from memtrace.schema.changes import STATES, STEP, Changes
 from memtrace.store.trace import RankTrace
 
 EXPANDABLE = "expandable_segments:True"
@@ -32,8 +33,14 @@ _NEAR = 0.02
 """Within this share below the target, a choice is near enough."""
 LOSS_TOLERANCE = 1e-5
 """Share by which a loss may differ that is taken by parts: a GPU may sum fewer rows in another order."""
+STATES_TOLERANCE = 0.01
+"""Share by which a loss may differ where states of the optimizer have 8 bits."""
+_STATES = 20
+"""They are tried in 8 bits where they are at least this part of the peak."""
 _WORTH = 0.005
 """A change that takes less than this share off is left out of what is tried after it."""
+_QUICKER = 0.005
+"""Results of operators are kept where that promises to save at least this share of a step."""
 _PART = 0.01
 """What a change could free is at least this share of the peak, or it is not tried."""
 
@@ -88,10 +95,13 @@ class _Search:
     question: Question
     run: Callable[[Changes], Run]
     say: Callable[[str], None]
+    watch: Callable[[Changes], Run] | None = None
     plain: Run | None = None
     rungs: list[Rung] = field(default_factory=list)
     missed: list[Missed] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
+    unsaved: set[str] = field(default_factory=set)
+    repeatable: bool | None = None
     notes: list[str] = field(default_factory=list)
     classes: dict[str, str] = field(default_factory=dict)
 
@@ -109,20 +119,22 @@ class _Search:
                 if self._has_fit:
                     break
                 self._with(change)
-        if not self._has_fit:
-            self._say_of_states()
+        if not self._has_fit and (why := self._against_small_states(self.plain)):
+            self._say_once(f"optimizer states are not tried in 8 bits: {why}")
         return self._answer()
 
-    def _say_of_states(self) -> None:
-        """Of a run in which states of optimizers are a tenth or more: say why they are not made smaller."""
-        assert self.plain is not None
-        needs, facts = self.plain.needs, self.plain.survey.facts
-        if needs.by_category.get("optimizer_state", 0) * 10 >= needs.peak_bytes:
-            package = "is" if facts.get("has_bitsandbytes") else "is not"
-            self._say_once(
-                "optimizer states in 8 bits, or on other ranks, are not tried: they train otherwise, or the program "
-                f"says how it is sharded (bitsandbytes {package} installed)"
-            )
+    def _against_small_states(self, found: Run) -> str | None:
+        """Return why states of optimizers are not tried in 8 bits; empty where they are too small to say so."""
+        needs, facts = found.needs, found.survey.facts
+        if needs.by_category.get("optimizer_state", 0) * _STATES < needs.peak_bytes:
+            return ""
+        if kept := self.question.keep & {OPTIMIZER, PRECISION}:
+            return f"{min(kept)} is to be kept"
+        if not facts.get("has_bitsandbytes"):
+            return "they need bitsandbytes, which is not installed: pip install bitsandbytes"
+        optimizers = [one for one in facts.get("optimizers") or () if isinstance(one, dict)]
+        reasons = [one["against_small_states"] for one in optimizers if one.get("against_small_states")]
+        return reasons[0] if reasons else None
 
     @property
     def _has_fit(self) -> bool:
@@ -157,10 +169,17 @@ class _Search:
     def _little_changes(self, found: Run) -> list[dict[str, Any]]:
         facts, needs = found.survey.facts, found.needs
         changes: list[dict[str, Any]] = []
+        may_step = OPTIMIZER not in self.question.keep
         if (facts.get("loss_bytes") or 0) > _PART * needs.peak_bytes:
             changes.append({"chunk_loss": True})
+        if may_step and needs.by_category.get("optimizer_state", 0) > _PART * needs.peak_bytes:
+            why = facts.get("against_sharded_states")
+            if why:
+                self._say_once(f"optimizer states are not shared between ranks: {why}")
+            elif why is not None:
+                changes.append({"sharded_states": True})
         why = facts.get("against_step_in_backward")
-        if OPTIMIZER in self.question.keep or needs.by_category.get("gradient", 0) <= _PART * needs.peak_bytes:
+        if not may_step or needs.by_category.get("gradient", 0) <= _PART * needs.peak_bytes:
             return changes
         if why:
             self._say_once(f"gradients are not freed in backward: {why}")
@@ -177,7 +196,8 @@ class _Search:
         if self.question.is_predicted:
             changes = replace(changes, allocator=EXPANDABLE)
         optimizers = [one for one in facts.get("optimizers") or () if isinstance(one, dict)]
-        if any(one.get("foreach") for one in optimizers) and self.question.is_predicted and OPTIMIZER not in keep:
+        has_kernels = any(one.get("foreach") for one in optimizers) and not start.small_states
+        if has_kernels and self.question.is_predicted and OPTIMIZER not in keep:
             can_fuse = all(one.get("can_fuse") for one in optimizers) and ROUNDING not in keep
             changes = replace(changes, optimizer="fused" if can_fuse else "loop")
         if facts.get("fills_gradients"):
@@ -187,9 +207,13 @@ class _Search:
         return changes
 
     def _last_resorts(self) -> list[Changes]:
+        assert self.plain is not None
         question, found = self.question, []
+        can_shrink = self._against_small_states(self.plain) is None
+        if can_shrink:
+            found.append(Changes(small_states=True))
         if PRECISION not in question.keep:
-            found.append(Changes(autocast="bfloat16"))
+            found += [Changes(autocast="bfloat16", small_states=small) for small in (False, True)[: 1 + can_shrink]]
         if BATCH not in question.keep:
             found += [_micro_batch(question, size) for size in _smaller(question)]
         return found
@@ -206,8 +230,42 @@ class _Search:
     def _recompute(self, start: Changes, found: Run) -> None:
         """Choose modules to compute again until a choice holds, and then one that is as cheap as can be."""
         model = self._model(found, start)
-        aim = self._aim(model, found)
-        low: int | None = None
+        held = self._choose(start, found, model, self._aim(model, found))
+        if held is not None:
+            self._keep_results(start, found, *held)
+
+    def _keep_results(self, start: Changes, found: Run, aim: int, held: Solution) -> None:
+        """Where it promises to be quicker: compute the same modules again but for what some of their operators give."""
+        watched = self._watched(start, found)
+        if watched is None:
+            return
+        model = self._model(watched, start, with_results=True)
+        # Both are judged by what is known of operators, and the aim by what a run has shown it to be worth.
+        choice = cheapest(model, aim)
+        least = _QUICKER * (model.step_s or 0.0)
+        if choice is not None and by_way(choice.chosen).saved and model.cost_of(held.chosen) - choice.cost_s > least:
+            self._choose(start, watched, model, aim)
+
+    def _watched(self, start: Changes, found: Run) -> Run | None:
+        """Return a run whose operators are known; `None` where they cannot be."""
+        if self.watch is None:
+            return found if found.survey.operators else None
+        self.say("running with operators watched, which results to keep")
+        try:
+            watched = self.watch(start)
+        except RunFailed:
+            return None
+        if not watched.survey.operators:
+            return None
+        if watched.device == "cpu":
+            # To be watched takes time of its own.
+            watched = replace(watched, survey=with_costs_of(watched.survey, found.survey))
+        return replace(watched, needs=replace(found.needs, losses=watched.needs.losses))
+
+    def _choose(self, start: Changes, found: Run, model: StepModel, aim: int) -> tuple[int, Solution] | None:
+        """Run choices of a model, each corrected by the last; return the largest aim that held, and its choice."""
+        keeps = any(one.within for one in model.candidates)
+        low: tuple[int, Solution] | None = None
         high: int | None = None
         seen: set[tuple[str, ...]] = set()
         is_wide = False
@@ -223,16 +281,16 @@ class _Search:
             if choice.chosen in seen:
                 break
             seen.add(choice.chosen)
-            again, away = by_way(choice.chosen)
+            ways = by_way(choice.chosen)
             # That nothing needs to be changed for this aim is known to be a miss.
-            changes = replace(start, recompute=again, offload=away)
+            changes = replace(start, recompute=ways.recompute, saved=ways.saved, offload=ways.offload)
             tried = self._try(changes, choice) if choice.chosen else found
             if tried is None:
-                model = self._model(found, start)
+                model = self._model(found, start, with_results=keeps)
                 model = with_host(model) if is_wide else model
                 continue
             if tried.needs.fits:
-                low = max(low or 0, aim)
+                low = max(low or (aim, choice), (aim, choice), key=lambda one: one[0])
                 slack = self.question.target_bytes - tried.needs.reserved_bytes
                 if slack <= _NEAR * self.question.target_bytes:
                     break
@@ -240,9 +298,10 @@ class _Search:
             else:
                 high = min(high or aim, aim)
                 over = max(tried.needs.reserved_bytes - self.question.target_bytes, self.question.target_bytes // 100)
-                aim = max(choice.peak_bytes - over, (low or 0) + 1) if low is None else (low + aim) // 2
-            if low is not None and high is not None and high - low < self.question.target_bytes // 200:
+                aim = max(choice.peak_bytes - over, 1) if low is None else (low[0] + aim) // 2
+            if low is not None and high is not None and high - low[0] < self.question.target_bytes // 200:
                 break
+        return low
 
     def _recompute_if_cheaper(self, start: Changes, found: Run) -> None:
         """Where what costs little costs more than computing again alone would: try that too."""
@@ -258,7 +317,7 @@ class _Search:
         """Return the target of the model's level; how much of it the allocator loses in fragments a run will say."""
         return int(self.question.target_bytes * model.peak_bytes / max(found.needs.peak_bytes, model.peak_bytes, 1))
 
-    def _model(self, found: Run, changes: Changes) -> StepModel:
+    def _model(self, found: Run, changes: Changes, *, with_results: bool = False) -> StepModel:
         model = build_step_model(
             found.rank,
             found.device,
@@ -266,6 +325,7 @@ class _Search:
             excluded=tuple(self.excluded),
             flat_optimizer=changes.optimizer is not None,
             same_costs=not self.question.is_predicted,
+            unsaved=self.unsaved if with_results else None,
         )
         self.classes |= {one.name: one.class_name for one in model.candidates}
         return model
@@ -277,20 +337,35 @@ class _Search:
             found = self.run(changes)
         except RunFailed as failure:
             self.missed.append(Missed(title=title_of(changes), why=failure.why))
+            if changes.saved:
+                # That the modules can be computed again whole was seen before.
+                self.unsaved |= {operator for _, operator in changes.saved_by_module()}
+                return None
             modules = {*changes.recompute, *changes.offload}
             at_fault = {name: why for name, why in failure.modules.items() if name in modules}
-            if not at_fault and STEP not in failure.modules:
+            if not at_fault and not failure.modules.keys() & {STEP, STATES}:
                 at_fault = dict.fromkeys(modules, f"a run with it failed: {failure.why}")
             self.excluded |= at_fault
             return None
-        if (why := found.survey.failed.get(STEP)) is not None:
-            self.missed.append(Missed(title=title_of(changes), why=f"{STEP} is left as it is: {why}"))
-            return None
+        for part in (STEP, STATES):
+            if (why := found.survey.failed.get(part)) is not None:
+                self.missed.append(Missed(title=title_of(changes), why=f"left as before, {part}: {why}"))
+                return None
         left_out = {**found.survey.failed, **dict.fromkeys(found.survey.facts.get("missing") or (), "it is not there")}
         changed = (*changes.recompute, *changes.offload)
         self.excluded |= {name: why for name, why in left_out.items() if name in changed}
+        if changes.sharded_states:
+            self._say_of_shares(found)
         self._note(changes, found, choice)
         return found
+
+    def _say_of_shares(self, found: Run) -> None:
+        """Of a prediction, which is of one rank: say what its share and its time leave out."""
+        if self.question.is_predicted:
+            shares = [tuple(one) for one in found.survey.facts.get("shares") or ()]
+            beyond = max((most / own - 1 if own else inf for own, most in shares), default=0.0)
+            other = f"; another keeps {beyond:.0%} more states" if beyond >= _PART else ""
+            self._say_once(f"of ranks that share states rank 0 is predicted, without the time of what they send{other}")
 
     def _note(self, changes: Changes, found: Run, choice: Solution | None) -> None:
         assert self.plain is not None
@@ -302,13 +377,25 @@ class _Search:
                 # As many sequences take more micro-batches.
                 slowdown = (needs.step_s * self.question.micro_batch / changes.micro_batch) / plain.step_s - 1
         equal = None if not plain.losses or not needs.losses else plain.losses == needs.losses
+        if equal is False and not self._is_repeatable():
+            equal = None
         is_same_work = changes.autocast is None and changes.micro_batch is None
-        may_round = is_same_work and changes.chunk_loss and _are_close(plain.losses, needs.losses)
-        if may_round and equal is False:
-            self._say_once(f"losses differ, by at most {LOSS_TOLERANCE:g} of them, where a loss is taken by parts")
-        if equal is False and is_same_work and not may_round:
-            self.missed.append(Missed(title=title_of(changes), why="a loss differs from the plain program's"))
-            self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
+        tolerance = STATES_TOLERANCE if changes.small_states else LOSS_TOLERANCE if changes.chunk_loss else 0.0
+        difference = _difference(plain.losses, needs.losses) if equal is False and is_same_work else 0.0
+        if 0.0 < difference <= tolerance:
+            why = "states of optimizers have 8 bits" if changes.small_states else "a loss is taken by parts"
+            self._say_once(f"losses differ, by at most {difference:.1g} of them ({tolerance:g} may be), where {why}")
+        if changes.small_states and equal is None and self.question.is_predicted:
+            self._say_once("states in 8 bits make other losses, and a prediction computes none: --run compares them")
+        if difference > tolerance:
+            why = "a loss differs from the plain program's"
+            if tolerance:
+                why = f"{why} by {difference:.1g} of it, and {tolerance:g} may be"
+            self.missed.append(Missed(title=title_of(changes), why=why))
+            if changes.saved:
+                self.unsaved |= {operator for _, operator in changes.saved_by_module()}
+            else:
+                self.excluded |= dict.fromkeys(changes.recompute, "a loss differs with it")
             return
         self.rungs.append(
             Rung(
@@ -321,6 +408,17 @@ class _Search:
             )
         )
         self.say(_line(self.rungs[-1]))
+
+    def _is_repeatable(self) -> bool:
+        """Return whether the plain program itself gives the same losses twice: it is run again for that, once."""
+        if self.repeatable is None:
+            self.repeatable = True
+            again = None if self.plain is None else self._watched(Changes(), self.plain)
+            if again is not None and again.needs.losses and self.plain is not None:
+                self.repeatable = again.needs.losses == self.plain.needs.losses
+        if not self.repeatable:
+            self._say_once("losses of the program itself differ from run to run, so none are compared: give it seeds")
+        return self.repeatable
 
     def _answer(self) -> Fixed:
         assert self.plain is not None
@@ -351,25 +449,34 @@ class _Search:
         return any(name in one.changes.recompute or name in one.changes.offload for one in self.rungs)
 
 
-def find_fix(question: Question, run: Callable[[Changes], Run], say: Callable[[str], None]) -> Fixed:
+def find_fix(
+    question: Question,
+    run: Callable[[Changes], Run],
+    say: Callable[[str], None],
+    watch: Callable[[Changes], Run] | None = None,
+) -> Fixed:
     """Return what can be changed so that the program stays within the budget, each run once; `say` is told as it goes.
+
+    `watch` runs the program with its operators watched, where a run does not tell of them by itself.
 
     Raises:
         MemtraceError: the plain program cannot be run, or says nothing.
     """
-    search = _Search(question, run, say)
+    search = _Search(question, run, say, watch)
     try:
         return search.find()
     except RunFailed as failure:
         raise MemtraceError(failure.why, slug="fix-nothing") from None
 
 
-def _are_close(one: tuple[tuple[str, ...], ...], other: tuple[tuple[str, ...], ...]) -> bool:
-    """Return whether there are as many losses, each near to the other's."""
+def _difference(one: tuple[tuple[str, ...], ...], other: tuple[tuple[str, ...], ...]) -> float:
+    """Return the largest share by which a loss differs from the other's; endless where there are not as many."""
     if [len(losses) for losses in one] != [len(losses) for losses in other]:
-        return False
-    pairs = zip(chain(*one), chain(*other), strict=True)
-    return all(a == b or isclose(float.fromhex(a), float.fromhex(b), rel_tol=LOSS_TOLERANCE) for a, b in pairs)
+        return inf
+    pairs = ((float.fromhex(a), float.fromhex(b)) for a, b in zip(chain(*one), chain(*other), strict=True) if a != b)
+    # Not a number is none that is near.
+    shares = [abs(a - b) / max(abs(a), abs(b)) if isfinite(a) and isfinite(b) else inf for a, b in pairs]
+    return max(shares, default=0.0)
 
 
 def _smaller(question: Question) -> list[int]:
@@ -390,8 +497,8 @@ def _micro_batch(question: Question, size: int) -> Changes:
 
 
 def _rank_of(changes: Changes) -> int:
-    """Return how much more than time a set of changes costs: nothing, precision, another batch."""
-    return 2 * (changes.micro_batch is not None) + (changes.autocast is not None)
+    """Return how much more than time a set of changes costs: nothing, that of states, precision, another batch."""
+    return 4 * (changes.micro_batch is not None) + 2 * (changes.autocast is not None) + changes.small_states
 
 
 def title_of(changes: Changes) -> str:
@@ -407,14 +514,37 @@ def title_of(changes: Changes) -> str:
         f"autocast to {changes.autocast}" if changes.autocast else "",
         changes.allocator or "",
         kernels,
+        "optimizer states shared by ranks" if changes.sharded_states else "",
+        "optimizer states in 8 bits" if changes.small_states else "",
         "gradients freed by zero_grad" if changes.set_to_none else "",
         "loss by parts" if changes.chunk_loss else "",
         "optimizer steps in backward" if changes.step_in_backward else "",
         "no cache of keys and values" if changes.no_cache else "",
-        f"{_modules(len(changes.recompute))} computed again" if changes.recompute else "",
+        _again(changes) if changes.recompute else "",
         f"{_modules(len(changes.offload))} kept on the host" if changes.offload else "",
     )
     return ", ".join(part for part in parts if part) or "nothing changed"
+
+
+def _again(changes: Changes) -> str:
+    """Return what is computed again.
+
+    >>> _again(Changes(recompute=("a", "b"), saved=("a:aten.mm", "a:aten._scaled_dot_product_flash_attention")))
+    '2 modules computed again, 1 of them but for mm and attention'
+    """
+    parts = changes.saved_by_module()
+    again = f"{_modules(len(changes.recompute))} computed again"
+    if not parts:
+        return again
+    owners = {owner for owner, _ in parts}
+    operators = dict.fromkeys(_plain(operator) for _, operator in parts)
+    which = "" if len(owners) == len(changes.recompute) else f", {len(owners)} of them"
+    return f"{again}{which} but for {' and '.join(operators)}"
+
+
+def _plain(operator: str) -> str:
+    name = operator.rpartition(".")[2]
+    return "attention" if name.startswith("_scaled_dot_product") else name
 
 
 def _modules(count: int) -> str:

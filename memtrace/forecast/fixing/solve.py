@@ -1,6 +1,7 @@
 """The cheapest set of modules to compute again so that the level stays below a target at every moment of a step.
 
-In: `StepModel` and a target. Out: names of candidates. A mixed-integer program, one variable a candidate, solved by
+In: `StepModel` and a target. Out: names of candidates. A mixed-integer program, one variable a candidate (a module, or
+what an operator of it gives back), solved by
 HiGHS through SciPy, which is imported here only. A row of it is a stretch of moments between two at which anything
 could change, with the largest level in it; identical blocks are chosen from the first on, since what an earlier one
 keeps is kept for longer.
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memtrace.forecast.fixing.step_model import Candidate, StepModel
+from memtrace.forecast.fixing.step_model import Candidate, StepModel, saved_name
 from memtrace.store.columns import IntArray
 
 TIME_LIMIT_S = 4.0
@@ -62,6 +63,8 @@ def cheapest(model: StepModel, target_bytes: int) -> Solution | None:
     binding = np.flatnonzero(needed > -np.clip(-cuts, 0, None).sum(axis=1))
     found = _solve(costs, cuts[binding], needed[binding], model.candidates)
     if found is TOO_LONG:
+        if any(one.within for one in model.candidates):
+            return cheapest(model.modules, target_bytes)
         found, peak = _greedy(costs, cuts, levels, model.candidates, target_bytes)
         return _solution(model, found) if peak <= target_bytes else None
     return None if found is None else _solution(model, found)
@@ -69,6 +72,7 @@ def cheapest(model: StepModel, target_bytes: int) -> Solution | None:
 
 def smallest(model: StepModel) -> Solution:
     """Return the choice with the smallest peak, whatever it costs."""
+    model = model.modules
     if not model.candidates:
         return _solution(model, ())
     cuts, levels = _rows(model)
@@ -96,14 +100,15 @@ def _solve(
     count, extra = len(candidates), int(is_share)
     scale = max(float(np.abs(rows).max(initial=0.0)), 1.0)
     constraints: list[Any] = [LinearConstraint(rows / scale, lb=needed / scale)]
-    order = _orders(candidates, count + extra)
-    if len(order):
-        constraints.append(LinearConstraint(order, ub=0.0))
-    exclusive = _exclusive(candidates, count + extra)
-    if len(exclusive):
-        constraints.append(LinearConstraint(exclusive, ub=1.0))
+    width = count + extra
+    for bound, made in (
+        (0.0, [*_orders(candidates, width), *_within(candidates, width)]),
+        (1.0, [*_exclusive(candidates, width), *_later_results(candidates, width)]),
+    ):
+        if made:
+            constraints.append(LinearConstraint(np.array(made), ub=bound))
     result = milp(
-        costs / max(float(costs.max()), 1e-12),
+        costs / max(float(np.abs(costs).max()), 1e-12),
         integrality=np.append(np.ones(count), np.zeros(extra)),
         bounds=Bounds(0, 1),
         constraints=constraints,
@@ -177,7 +182,7 @@ def _rows(model: StepModel) -> tuple[Matrix, Matrix]:
     return cuts[chosen], largest[chosen].astype(np.float64)
 
 
-def _orders(candidates: tuple[Candidate, ...], width: int) -> Matrix:
+def _orders(candidates: tuple[Candidate, ...], width: int) -> list[Matrix]:
     """Return rows that say: of two identical blocks, not the later one without the earlier, or what holds that."""
     at = {one.name: index for index, one in enumerate(candidates)}
     rows: list[Matrix] = []
@@ -192,7 +197,36 @@ def _orders(candidates: tuple[Candidate, ...], width: int) -> Matrix:
             row[earlier] = 1.0
             row[[later, *(at[outer] for outer in candidates[later].around)]] = -1.0
             rows.append(row)
-    return np.array(rows).reshape(-1, width)
+    return rows
+
+
+def _within(candidates: tuple[Candidate, ...], width: int) -> Iterator[Matrix]:
+    """Yield rows that say: no result is kept of a module that is not computed again."""
+    at = {one.name: index for index, one in enumerate(candidates)}
+    for index, one in enumerate(candidates):
+        if one.within is not None:
+            row = np.zeros(width)
+            row[index], row[at[one.within]] = 1.0, -1.0
+            yield row
+
+
+def _later_results(candidates: tuple[Candidate, ...], width: int) -> Iterator[Matrix]:
+    """Yield rows that say: of two identical blocks, both computed again, not what the earlier gave without the later's.
+
+    The later's is kept for less long.
+    """
+    at = {one.name: index for index, one in enumerate(candidates)}
+    results: dict[str, list[int]] = defaultdict(list)
+    for index, one in enumerate(candidates):
+        if one.within is not None:
+            results[one.within].append(index)
+    for earlier, later in _alike(candidates):
+        for index in results[candidates[earlier].name]:
+            twin = at.get(saved_name(candidates[later].name, candidates[index].name.rpartition(":")[2]))
+            if twin is not None:
+                row = np.zeros(width)
+                row[index], row[twin], row[later] = 1.0, -1.0, 1.0
+                yield row
 
 
 def _alike(candidates: tuple[Candidate, ...]) -> Iterator[tuple[int, int]]:
@@ -213,7 +247,7 @@ def _close(one: float, other: float) -> bool:
     return abs(one - other) <= _ALIKE * max(abs(one), abs(other), 1e-12)
 
 
-def _exclusive(candidates: tuple[Candidate, ...], width: int) -> Matrix:
+def _exclusive(candidates: tuple[Candidate, ...], width: int) -> list[Matrix]:
     """Return rows that say: not both a module and one that holds it."""
     at = {one.name: index for index, one in enumerate(candidates)}
     rows: list[Matrix] = []
@@ -222,4 +256,4 @@ def _exclusive(candidates: tuple[Candidate, ...], width: int) -> Matrix:
             row = np.zeros(width)
             row[index] = row[at[outer]] = 1.0
             rows.append(row)
-    return np.array(rows).reshape(-1, width)
+    return rows

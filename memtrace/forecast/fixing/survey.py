@@ -38,6 +38,22 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One operator of a training forward."""
+
+    name: str
+    """Its name, as aten.mm."""
+    time_ns: int
+    """When it had run, by the clock of the trace."""
+    cost_s: float
+    """How long it takes."""
+    results: tuple[int, ...]
+    """Addresses of the storages that it gave back."""
+    can_be_kept: bool
+    """Whether its result can stand for a second run of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What one process did."""
 
@@ -55,6 +71,14 @@ class Survey:
     """The module that was last run again in backward."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else is known of the program."""
+    operators: tuple[Operator, ...] = ()
+    """In the order in which they ran; empty where none were watched."""
+
+    @property
+    def rank(self) -> int:
+        """Its rank; 0 where it has none."""
+        rank = self.facts.get("rank")
+        return rank if isinstance(rank, int) else 0
 
     @property
     def step_s(self) -> float | None:
@@ -66,6 +90,15 @@ class Survey:
 
 def survey_of(documents: Sequence[Any]) -> Survey:
     """Return what the process that trained wrote; the one with most calls, of several.
+
+    Raises:
+        MemtraceError: none of them is a survey, or none trained.
+    """
+    return max(surveys_of(documents), key=lambda one: len(one.calls))
+
+
+def surveys_of(documents: Sequence[Any]) -> list[Survey]:
+    """Return what each process that trained wrote, by rank.
 
     Raises:
         MemtraceError: none of them is a survey, or none trained.
@@ -83,7 +116,7 @@ def survey_of(documents: Sequence[Any]) -> Survey:
             hint="the command after -- has to train with modules of torch.nn",
             slug="fix-nothing",
         )
-    return max(found, key=lambda one: len(one.calls))
+    return sorted(found, key=lambda one: one.rank)
 
 
 def _survey(document: Any) -> Survey:
@@ -95,6 +128,7 @@ def _survey(document: Any) -> Survey:
         step_ends=tuple((int(at), None if cost is None else float(cost)) for at, cost in document["steps"]),
         last_again=document["last_again"],
         facts=dict(document["facts"]),
+        operators=tuple(map(_operator, document["operators"])),
     )
 
 
@@ -109,6 +143,26 @@ def _call(row: Any) -> Call:
         inputs=tuple(map(int, inputs)),
         outputs=tuple(map(int, outputs)),
     )
+
+
+def _operator(row: Any) -> Operator:
+    name, time_ns, cost, results, can_be_kept = row
+    return Operator(
+        name=str(name),
+        time_ns=int(time_ns),
+        cost_s=float(cost),
+        results=tuple(map(int, results)),
+        can_be_kept=bool(can_be_kept),
+    )
+
+
+def with_costs_of(survey: Survey, other: Survey) -> Survey:
+    """Return a survey in which each call costs what it did in another run; as it is where that made other calls."""
+    if [one.name for one in survey.calls] != [one.name for one in other.calls]:
+        return survey
+    pairs = zip(survey.calls, other.calls, strict=True)
+    calls = tuple(replace(one, cost_s=theirs.cost_s) for one, theirs in pairs)
+    return replace(survey, calls=calls, step_ends=other.step_ends)
 
 
 def program_of(survey: Survey) -> Program:

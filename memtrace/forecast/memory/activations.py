@@ -11,7 +11,23 @@ from dataclasses import dataclass, replace
 
 from memtrace.forecast.memory.formulas import Size
 from memtrace.forecast.memory.kept_by_adapters import with_adapters
-from memtrace.forecast.memory.kept_by_kernels import PLAIN, ROTARY, Kernels, dropout_of, kernels_of
+from memtrace.forecast.memory.kept_by_kernels import (
+    NORMED_OUTPUTS,
+    OWN_ROTATIONS,
+    PLAIN,
+    ROTARY,
+    ROTATION_SETS,
+    Kernels,
+    dropout_of,
+    is_encoder,
+    kernels_of,
+)
+from memtrace.forecast.memory.kept_by_two_stacks import (
+    changes_before_down,
+    cross_attention,
+    learned_scores,
+    scores_of_stack,
+)
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.spec import ModelSpec
@@ -70,7 +86,8 @@ def activation_terms(spec: ModelSpec, run: Run, layout: Layout) -> ActivationTer
         tokens=tokens, whole=ceil_div(tokens, divisor), tp=layout.tp, scores=run.micro_batch * local * run.sequence
     )
     attention = _attention(spec, run, kernels, shape) | _norms(spec, kernels, shape)
-    core = sum(size for name, size in attention.items() if name.startswith("attention: weights"))
+    attention |= learned_scores(spec, run) | cross_attention(spec, run)
+    core = sum(size for name, size in attention.items() if "attention: weights" in name)
     dense = attention | _mlp(spec, run, kernels, shape, spec.ffn, 1) if spec.ffn else attention
     experts = attention | _mixture(spec, run, kernels, shape) if spec.num_moe_layers else {}
     dense = with_adapters(dense, spec, run, kernels, tokens)
@@ -118,8 +135,10 @@ def _norms(spec: ModelSpec, kernels: Kernels, shape: _Shape) -> Terms:
     number = spec.norms_per_layer
     # Side by side, attention and MLP norm one and the same tensor.
     inputs = 1 if spec.is_parallel and spec.norm == "layer" else number
+    outputs = NORMED_OUTPUTS.get(spec.architecture, 0)
+    width = (inputs - outputs) * kernels.norm_input + outputs * kernels.qk_norm_input
     terms = {
-        "norms: inputs": inputs * shape.whole * spec.hidden * kernels.norm_input,
+        "norms: inputs": width * shape.whole * spec.hidden,
         "norms: statistics": number * shape.whole * kernels.norm_statistics,
     }
     if spec.qk_norm != "none":
@@ -169,6 +188,10 @@ def _attention(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
         terms["attention: keys and values, cached"] = (
             ceil_div(shape.tokens * spec.kv_width, shape.tp) * kernels.cached_kv
         )
+    if spec.architecture in OWN_ROTATIONS:
+        rotated = spec.rotated_dim or spec.head_dim
+        size = OWN_ROTATIONS[spec.architecture] or run.precision.residual_bytes
+        terms["attention: rotations"] = 2 * run.sequence * rotated * size
     if kernels.copies_output:
         terms["attention: output of the kernel"] = output * kernels.value
     if kernels.keeps_weights:
@@ -197,9 +220,14 @@ def _mlp(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape, ffn: int, c
         # Attention and MLP read one tensor, which is counted there.
         del terms["MLP: input"]
     if spec.gated:
-        terms["MLP: gate"] = inner * compute
+        terms["MLP: gate"] = inner * kernels.gate
         terms["MLP: up projection"] = inner * compute
     terms["MLP: input of the down projection"] = inner * kernels.projection_input
+    if dropout_of(spec.inner_dropout, run) > 0:
+        terms["MLP: dropout mask inside"] = inner * kernels.hidden_mask
+    if not spec.gated and not kernels.activation and changes_before_down(spec, run):
+        # The function keeps what it returned, which is not what the next matrix reads.
+        terms["MLP: saved by its function"] = inner * compute
     if dropout_of(spec.hidden_dropout, run) > 0:
         terms["MLP: dropout mask"] = shape.whole * spec.hidden * kernels.hidden_mask
     return terms
@@ -237,12 +265,14 @@ def _embedding(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Te
         terms["embedding: dropout mask"] = shape.whole * spec.hidden * mask
     if spec.architecture in ROTARY:
         # Cosine and sine of every position, shared by all layers.
-        width = spec.rotated_dim or spec.head_dim
+        width = (spec.rotated_dim or spec.head_dim) * ROTATION_SETS.get(spec.architecture, 1)
         terms["embedding: rotations"] = 2 * run.sequence * width * run.precision.residual_bytes
-    if spec.architecture != PLAIN and run.attention == "explicit":
+    if spec.architecture != PLAIN and run.attention == "explicit" and not is_encoder(spec):
         # Checkpointed layers hold the mask that they were given.
         mask = run.micro_batch * run.sequence * run.sequence * run.precision.residual_bytes
         terms["embedding: causal mask"] = (run.recompute == 2) * mask
+    if spec.position_buckets:
+        terms |= scores_of_stack(spec, run)
     if spec.has_embedding_norm:
         terms["embedding: norm"] = shape.whole * (spec.hidden * kernels.norm_input + kernels.norm_statistics)
     return terms
@@ -252,6 +282,9 @@ def _head(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
     terms: Terms = {}
     if spec.has_final_norm:
         terms["final norm"] = shape.whole * (spec.hidden * kernels.norm_input + kernels.norm_statistics)
+    if dropout_of(spec.final_dropout, run) > 0:
+        residual = run.precision.residual_bytes
+        terms["final norm: dropout mask"] = shape.whole * spec.hidden * (residual if run.backend == "cpu" else 1)
     if not spec.has_head:
         return terms
     vocabulary = ceil_div(spec.vocabulary, shape.tp)

@@ -123,18 +123,21 @@ def in_flight_microbatches(pp: Size, stage: Size, accumulation: Size) -> Size:
     return held + (accumulation - held) * (accumulation < held)
 
 
-def interleaved_parts(pp: Size, stage: Size, accumulation: Size, virtual_stages: Size) -> Size:
+def interleaved_parts(pp: Size, stage: Size, accumulation: Size, virtual_stages: Size, group: Size = 0) -> Size:
     """Return how many activations of one virtual stage and micro-batch a rank of an interleaved schedule holds.
 
     Source: Korthikanti et al., section 4.2.3: the first stage holds as much as `p·(1 + (p − 1)/(p·v))` micro-batches of
     all its layers, 29 % more at 175B (p = 8, v = 3) than without interleaving; each later stage begins two parts later
-    (Megatron-LM, `get_num_warmup_microbatches`), and there are never more than `m·v`.
+    (Megatron-LM, `get_num_warmup_microbatches`), and there are never more than `m·v`. A stage runs `group`
+    micro-batches in a row before the rank's next one, `p` where it is 0.
 
     >>> interleaved_parts(8, 0, 64, 3), interleaved_parts(8, 7, 64, 3), interleaved_parts(8, 0, 8, 3)
     (31, 17, 24)
     >>> round(31 / 3 / 8, 2)
     1.29
+    >>> interleaved_parts(8, 0, 64, 3, group=4)
+    23
     """
-    parts = 2 * (pp - stage - 1) + (virtual_stages - 1) * pp + 1
+    parts = 2 * (pp - stage - 1) + (virtual_stages - 1) * (group + pp * (group == 0)) + 1
     whole = accumulation * virtual_stages
     return parts + (whole - parts) * (whole < parts)

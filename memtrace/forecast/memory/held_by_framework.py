@@ -23,6 +23,36 @@ MAX_GPUS_AHEAD = 256
 """GPUs up to which a pipeline's program is ahead: of 139 deep pipelines on 512, 96 % hold nothing."""
 
 
+KEEPS_OUTPUTS = frozenset({"deepspeed"})
+"""Frameworks that keep what a stage sent on until its backward pass, which needs no more than how it was made.
+
+DeepSpeed has it in `pipe_buffers["outputs"]`; Megatron-LM gives it back (`deallocate_pipeline_outputs`), as Llama 3's
+program did (arXiv 2407.21783, section 3.3.2).
+"""
+
+
+def sent_on(output: Size, run: Run, layout: Layout, *, is_last: bool) -> Size:
+    """Return what a stage keeps of what it sent on, of a micro-batch; each of a rank's stages sends.
+
+    >>> [int(sent_on(100, Run(framework=name), Layout(pp=4), is_last=False)) for name in ("deepspeed", "megatron")]
+    [100, 0]
+    """
+    keeps = (run.framework in KEEPS_OUTPUTS) & (layout.pp > 1)
+    return keeps * layout.virtual_stages * output * (not is_last)
+
+
+SCATTERS_EACH = frozenset({"megatron"})
+"""Frameworks that scatter gradients in each backward pass under ZeRO-2 (`grad_reduce_every_bprop` of Megatron-FSDP)."""
+
+
+def scatters_by_stage(run: Run, layout: Layout) -> Size:
+    """Return where ZeRO-2 adds the gradients of a stage up until its micro-batches in a row are done: 1 or 0.
+
+    So in interleaved schedules, whose ranks do one stage after the other: torch's pipelines, and Llama 3's program.
+    """
+    return (layout.zero == 2) * (layout.virtual_stages > 1) * (run.framework not in SCATTERS_EACH)
+
+
 def adds_up(run: Run) -> Size:
     """Return whether gradients are there before a backward pass begins: 1 or 0.
 

@@ -41,10 +41,16 @@ class Layout:
     ep: Size = 1
     virtual_stages: Size = 1
     """Stages of the model that one rank of the pipeline has, in an interleaved schedule."""
+    group: Size = 0
+    """Micro-batches that a stage of an interleaved schedule runs in a row; 0: as many as ranks."""
     schedule: str = "1f1b"
     """One of `SCHEDULES`."""
     head_layers: float = 0.0
     """How many layers the head counts as where stages are balanced by cost; 0 where stages have equally many layers."""
+    ends_count: bool = False
+    """Whether embedding and head count as a layer each where layers alone do not divide among the stages."""
+    is_second: bool = False
+    """Whether the first stage stands for the second, which is fuller where the embedding counts as a layer."""
     zero: Size = 0
     """ZeRO stage: 0 shards nothing, 1 states, 2 gradients too, 3 weights too (FSDP)."""
     sequence_parallel: bool = True
@@ -73,7 +79,9 @@ class Run:
     micro_batch: Size = 1
     """Sequences of one forward pass on one rank."""
     sequence: Size = 1024
-    """Tokens of a sequence."""
+    """Tokens of a sequence; of an encoder and a decoder, those of the decoder."""
+    source_sequence: Size | None = None
+    """Tokens of the encoder's sequence; `None`: as many as `sequence`."""
     accumulation: Size = 1
     """Micro-batches of one step."""
     precision: Precision = PRECISIONS["bf16-mixed"]
@@ -95,10 +103,17 @@ class Run:
     caches_kv: bool | None = None
     """Whether the forward pass also fills a cache of keys and values, as models of `transformers` do in training too
     unless `use_cache` is off. `None`: not stated; it counts as off, and the range of an estimate covers both."""
+    is_padded: bool = False
+    """Whether the encoder's sequences are padded, with a mask that attention is given."""
     dropout: float | None = None
     """Overrides every dropout of the model; `None` keeps them."""
     context: Context = USUAL_CONTEXT
     """What a process takes of its GPU beside torch's allocator."""
+
+    @property
+    def source(self) -> Size:
+        """Tokens of the encoder's sequence."""
+        return self.sequence if self.source_sequence is None else self.source_sequence
 
     def __post_init__(self) -> None:
         """Refuse names that no formula knows."""

@@ -16,7 +16,16 @@ import numpy as np
 
 from memtrace.forecast.memory.activations import ActivationTerms, activation_terms, total
 from memtrace.forecast.memory.formulas import Size
-from memtrace.forecast.memory.held_by_framework import PASSES_AHEAD, adds_up, in_flight_bytes
+from memtrace.forecast.memory.held_by_framework import PASSES_AHEAD, adds_up, in_flight_bytes, sent_on
+from memtrace.forecast.memory.kept_by_kernels import SAVED_BY_ACTIVATION, is_loss_wider, kernels_of, loss_bytes
+from memtrace.forecast.memory.kept_by_two_stacks import (
+    changes_before_down,
+    cross_scores_gradient,
+    encoder_output,
+    encoder_run,
+    scores_gradient,
+    scores_sum,
+)
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.memory.sharding import RankModel, context_bytes, held_by_stage, rank_model
 from memtrace.forecast.memory.stages import layers_of_stage
@@ -42,6 +51,8 @@ class Moment:
     where: str
     """What the program is doing, in words."""
     by_category: dict[str, Size]
+    recurring: Size = 0
+    """What of them are activations of further micro-batches in flight, whose tensors have the sizes of the first's."""
     yielding: Size = 0
     """What of them the allocator waits for and takes back when it has nothing else."""
 
@@ -58,6 +69,8 @@ class _Stage:
     model: RankModel
     layers: Size
     """Activations of all layers, of all micro-batches in flight."""
+    recurring: Size
+    """The part of all micro-batches but one."""
     layer: Size
     """All terms of one layer, as if nothing were recomputed."""
     recomputed: Size
@@ -67,10 +80,13 @@ class _Stage:
     scores: Size
     """Attention weights of one layer as the softmax returns them: the type of its gradients."""
     embedding: Size
+    """What stands before the layers: of a decoder all that its encoder keeps, too."""
     head: Size
     """Final norm, head and loss; 0 on other stages."""
     logits: Size
     log_probabilities: Size
+    is_loss_wider: bool
+    """Whether the loss copies the logits to float32."""
     head_casts: Size
     """Copy of the head's matrix that autocast made."""
     casts: Size
@@ -81,6 +97,14 @@ class _Stage:
     """A gradient as wide as the model."""
     head_gradient: Size
     """Gradient of the head's matrix."""
+    pending: Size
+    """Gradient of a matrix that waits for another of the same, with which it is added up."""
+    scores_gradient: Size
+    """Gradient of the scores that a layer's attention adds, of all sequences."""
+    scores_sum: Size
+    """The same added up over sequences and layers."""
+    output_gradient: Size
+    """Gradient of the encoder's output, added up over the layers of the decoder."""
     dequantized: Size
     """A matrix of a quantized base, made whole for one product."""
     down_gradient: Size
@@ -128,10 +152,48 @@ def moments(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool, steady:
     states = model.states if steady else 0
     before = standing | {STATE: states}
     after = standing | {STATE: model.states}
-    running = [*_forward(run, stage, before), *_backward(spec, run, layout, stage, before)]
+    if spec.encoder is None:
+        running = [*_forward(run, stage, before), *_backward(spec, run, layout, stage, before)]
+    else:
+        running = _of_two_stacks(spec, spec.encoder, run, layout, stage, before)
     if run.framework in PASSES_AHEAD:
         running = [_beside(one, in_flight_bytes(spec, run, layout)) for one in running]
     return [*running, _optimizer(spec, run, stage, after)]
+
+
+def _of_two_stacks(
+    spec: ModelSpec, encoder: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: dict[str, Size]
+) -> list[Moment]:
+    """Return the moments of an encoder and a decoder: the encoder runs first, keeps its activations, and goes last."""
+    own_run, output = encoder_run(run), encoder_output(spec, run)
+    inner = _stage(encoder, own_run, layout, is_last=False)
+    whole, own = stage.model, inner.model
+    kept = inner.layers + inner.embedding + inner.head + output
+    crossed = cross_scores_gradient(spec, run)
+    outer = replace(
+        stage,
+        embedding=stage.embedding + kept,
+        scores_sum=stage.scores_sum + crossed,
+        output_gradient=output,
+        model=replace(whole, gradients=whole.gradients - own.gradients + own.embedding_gradients),
+    )
+    # The loop holds the encoder's output with the logits. The embedding's gradient waits for the encoder's part.
+    inner = replace(
+        inner,
+        logits=stage.logits + output,
+        scores_sum=inner.scores_sum + crossed,
+        pending=own.embedding_gradients * (run.adapter is None),
+        model=replace(own, gathered=whole.gathered, reduced=whole.reduced),
+    )
+    decoder_gradients = (1 - adds_up(run)) * (whole.gradients - own.gradients)
+    later = before | {GRADIENT: before[GRADIENT] + decoder_gradients}
+    first = _forward(own_run, inner, before)[:1]
+    *middle, end = [*_forward(run, outer, before), *_backward(spec, run, layout, outer, before)]
+    more = {ACTIVATION: end.by_category[ACTIVATION] + kept, TEMPORARY: end.by_category[TEMPORARY] + output + crossed}
+    end = replace(end, where="in the embedding of the decoder", by_category=end.by_category | more)
+    *last, embedding = _backward(encoder, own_run, layout, inner, later)[2:]
+    of_encoder = [replace(one, where=f"{one.where} of the encoder") for one in (*first, *last)]
+    return [of_encoder[0], *middle, end, *of_encoder[1:], embedding]
 
 
 def _beside(moment: Moment, in_flight: Size) -> Moment:
@@ -146,7 +208,7 @@ def _standing_gradients(run: Run, model: RankModel) -> Size:
 
 
 def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
-    upcast = stage.log_probabilities if run.precision.compute_bytes < 4 else 0
+    upcast = stage.log_probabilities * stage.is_loss_wider
     running = stage.layers + stage.embedding + stage.casts + stage.head_casts
     before = before | {COMMUNICATION: before[COMMUNICATION] + stage.model.gathered}
     end = before | {ACTIVATION: running + stage.head, TEMPORARY: upcast}
@@ -154,8 +216,8 @@ def _forward(run: Run, stage: _Stage, before: dict[str, Size]) -> list[Moment]:
     passing = (run.recompute == 2) * (2 * stage.inner + stage.hidden) + stage.dequantized
     last = before | {ACTIVATION: running, TEMPORARY: passing}
     return [
-        Moment(phase=Phase.FORWARD.value, where="in the last layer", by_category=last),
-        Moment(phase=Phase.FORWARD.value, where="at the loss", by_category=end),
+        Moment(phase=Phase.FORWARD.value, where=where, by_category=sizes, recurring=stage.recurring)
+        for where, sizes in (("in the last layer", last), ("at the loss", end))
     ]
 
 
@@ -171,35 +233,35 @@ def _backward(spec: ModelSpec, run: Run, layout: Layout, stage: _Stage, before: 
     again = stage.recomputed + (run.recompute == 2) * one_layer_casts
     last_layer = stage.layers + stage.embedding + casts + stage.logits + again
     first_layer = stage.logits + stage.embedding + stage.layer + one_layer_casts
-    # A tied head's gradient waits for that of the embedding, with which it is added up.
-    is_tied = (spec.tied and spec.has_head) * 1
-    pending = is_tied * stage.head_gradient
-    of_head = is_fresh * (stage.head_gradient - pending)
+    pending = stage.pending
+    of_head = is_fresh * (stage.head_gradient - pending) * (stage.head_gradient > 0)
     # Where gradients are added up, a new one stands beside the sum for a moment.
     # Under autocast gradients are 16 bits wide first, that of a weight and that of what flows past the layers.
     is_autocast = run.precision.is_autocast * 1
     narrowed = is_autocast * (stage.down_gradient + stage.hidden) // 2
     added = (1 - is_fresh) * (1 - is_autocast) * stage.down_gradient
-    in_mlp = _inner_gradients(spec) * stage.inner + stage.hidden + narrowed + added + pending + stage.dequantized
+    in_mlp = _inner_gradients(spec, run) * stage.inner + stage.hidden + narrowed + added + pending + stage.dequantized
+    in_mlp = in_mlp + stage.output_gradient
     # The gradient of what the softmax returned, and that of what it was given.
-    in_attention = 2 * stage.scores + 2 * stage.hidden + pending
+    in_attention = 2 * stage.scores + 2 * stage.hidden + pending + stage.scores_gradient + stage.scores_sum
+    in_attention = in_attention + 3 * stage.output_gradient
     down = is_fresh * (1 - is_autocast) * stage.down_gradient
     before_first = is_fresh * (model.gradients - model.embedding_gradients - model.layer_gradients)
     keeps_copy = run.loss in ("plain", "parallel")
-    narrow = stage.logits if run.precision.compute_bytes < 4 and keeps_copy else 0
+    narrow = stage.logits * (stage.is_loss_wider and keeps_copy)
     at_head = stage.log_probabilities + narrow + stage.hidden + pending
 
-    def at(where: str, activations: Size, temporary: Size, gradients: Size) -> Moment:
+    def at(where: str, activations: Size, temporary: Size, gradients: Size, recurring: Size = 0) -> Moment:
         more = {ACTIVATION: activations, TEMPORARY: temporary, GRADIENT: before[GRADIENT] + gradients}
-        return Moment(phase=Phase.BACKWARD.value, where=where, by_category=before | more)
+        return Moment(phase=Phase.BACKWARD.value, where=where, by_category=before | more, recurring=recurring)
 
     return [
         # Two gradients of the logits in float32; the first is given back before the head's begins.
-        at("in the loss", at_loss, LOSS_GRADIENTS[run.loss] * stage.log_probabilities, 0),
-        at("in the head", at_loss - keeps_copy * stage.log_probabilities, at_head, of_head),
-        at("in the MLP of the last layer", last_layer, in_mlp, of_head + down),
-        at("in the attention of the last layer", last_layer - stage.mlp, in_attention, of_head + down),
-        at("in the MLP of the first layer", first_layer, in_mlp, before_first + down),
+        at("in the loss", at_loss, LOSS_GRADIENTS[run.loss] * stage.log_probabilities, 0, stage.recurring),
+        at("in the head", at_loss - keeps_copy * stage.log_probabilities, at_head, of_head, stage.recurring),
+        at("in the MLP of the last layer", last_layer, in_mlp, of_head + down, stage.recurring),
+        at("in the attention of the last layer", last_layer - stage.mlp, in_attention, of_head + down, stage.recurring),
+        at("in the MLP of the first layer", first_layer, in_mlp + stage.scores_sum, before_first + down),
         at("in the embedding", stage.logits, stage.hidden + 2 * pending, is_fresh * model.gradients),
     ]
 
@@ -225,13 +287,15 @@ def _numbers_a_parameter(run: Run) -> int:
     )
 
 
-def _inner_gradients(spec: ModelSpec) -> int:
+def _inner_gradients(spec: ModelSpec, run: Run) -> int:
     """Return how many gradients as wide as the MLP are alive at once in its backward pass.
 
     One while the down projection gives the gradient of its input. A gate, or a function of several operations, gives
-    two more at once, while the input of the down projection is gone.
+    two more at once, while the input of the down projection is gone. One that keeps what it returned, which is that
+    input, gives one more while it is still there.
     """
-    return 2 if spec.gated or spec.activation in ("gelu_new", "gelu_fast") else 1
+    keeps_input = not SAVED_BY_ACTIVATION.get(spec.activation, 1) and not changes_before_down(spec, run)
+    return 2 if spec.gated or spec.activation in ("gelu_new", "gelu_fast") or keeps_input else 1
 
 
 def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stage:
@@ -247,17 +311,27 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
     ffn = max(spec.ffn if spec.num_moe_layers < spec.num_layers else 0, spec.expert_ffn * spec.experts_per_token)
     mlp = sum(size for name, size in (terms.moe_layer or terms.dense_layer).items() if "attention" not in name)
     width = spec.embedding_dim or spec.hidden
+    head_gradient = ceil_div(spec.vocabulary * width, layout.tp) * run.precision.gradient_bytes * has_head
+    head_gradient = head_gradient * (spec.has_head and run.adapter is None)
+    one = _layers(spec, terms, run, layout, is_last=is_last)
+    held = held_by_stage(one, run, layout, is_last=is_last)
     return _Stage(
         model=model,
-        layers=held_by_stage(_layers(spec, terms, run, layout, is_last=is_last), run, layout, is_last=is_last),
+        layers=held,
+        recurring=largest([held - one, 0 * held]),
         layer=layer,
         recomputed=(run.recompute == 2) * (layer - terms.layer_input) + (run.recompute == 1) * dropped,
         mlp=mlp,
-        scores=_softmax_bytes(terms) if run.attention == "explicit" else 0 * tokens,
+        scores=_softmax_bytes(terms) if kernels_of(spec, run).keeps_weights else 0 * tokens,
+        pending=head_gradient * spec.tied,
+        scores_gradient=scores_gradient(spec, run),
+        scores_sum=scores_sum(spec, run),
+        output_gradient=0 * tokens,
         embedding=total(terms.embedding) * (only if is_last else 1),
         head=total(terms.head) * has_head,
         logits=terms.head.get("head: logits", 0) * has_head,
-        log_probabilities=LOSS_COPIES[run.loss](4 * tokens * ceil_div(spec.vocabulary, layout.tp))
+        is_loss_wider=is_loss_wider(spec, run),
+        log_probabilities=LOSS_COPIES[run.loss](loss_bytes(spec, run) * tokens * ceil_div(spec.vocabulary, layout.tp))
         * has_head
         * spec.has_head,
         head_casts=ceil_div(copies.head, layout.tp) * has_head,
@@ -265,17 +339,14 @@ def _stage(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> _Stag
         inner=ceil_div(tokens * ffn, layout.tp) * compute,
         hidden=tokens * spec.hidden * residual,
         down_gradient=_down_gradient(spec, run, layout),
-        head_gradient=ceil_div(spec.vocabulary * width, layout.tp)
-        * run.precision.gradient_bytes
-        * has_head
-        * spec.has_head
-        * (run.adapter is None),
+        head_gradient=head_gradient,
         dequantized=dequantized_bytes(spec, run.adapter, run.precision),
     )
 
 
 def _softmax_bytes(terms: ActivationTerms) -> Size:
-    return (terms.moe_layer or terms.dense_layer).get("attention: weights after softmax", 0)
+    layer = terms.moe_layer or terms.dense_layer
+    return largest(layer.get(f"{name}: weights after softmax", 0) for name in ("attention", "cross-attention"))
 
 
 def _down_gradient(spec: ModelSpec, run: Run, layout: Layout) -> Size:
@@ -301,4 +372,4 @@ def _layers(spec: ModelSpec, terms: ActivationTerms, run: Run, layout: Layout, *
             if number == spec.num_layers:
                 here = layers_of_stage(spec, layout, is_last=is_last)
             sums = sums + here * (kept + (run.recompute == 2) * terms.layer_input)
-    return sums
+    return sums + sent_on(terms.layer_input, run, layout, is_last=is_last)

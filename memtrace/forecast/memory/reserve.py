@@ -14,6 +14,8 @@ from memtrace.allocator.blocks import Device
 from memtrace.allocator.model import Allocator
 from memtrace.allocator.settings import Settings
 from memtrace.forecast.memory.activations import ActivationTerms, Terms, activation_terms
+from memtrace.forecast.memory.kept_by_kernels import loss_bytes
+from memtrace.forecast.memory.kept_by_two_stacks import encoder_output, encoder_run
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.model.adapters import frozen_bytes, trained_precision, trained_tensors
 from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place, parameter_tensors
@@ -58,6 +60,9 @@ class _Program:
         self.spec, self.run, self.layout = spec, run, layout
         self.allocator = Allocator(Settings(), Device())
         self.terms: ActivationTerms = activation_terms(spec, run, layout)
+        self.of_encoder: ActivationTerms | None = None
+        if spec.encoder is not None:
+            self.of_encoder = activation_terms(spec.encoder, encoder_run(run), layout)
         self.tensors = trained_tensors(spec, run.adapter)
         self.precision = trained_precision(run.precision, run.adapter)
         self.peak = 0
@@ -66,10 +71,18 @@ class _Program:
         self.whole: tuple[list[int], list[int]] = ([], [])
         """Gathered weights of the layer before and of this one."""
         tokens = run.micro_batch * ceil_div(run.sequence, layout.cp)
+        tokens = max(tokens, run.micro_batch * run.source if spec.encoder is not None else 0)
         self.hidden = tokens * spec.hidden * run.precision.residual_bytes
         width = max(spec.ffn, spec.expert_ffn * spec.experts_per_token)
         self.inner = ceil_div(tokens * width, layout.tp) * run.precision.compute_bytes
-        self.vocabulary = 4 * tokens * ceil_div(spec.vocabulary, layout.tp) if spec.has_head else 0
+        self.vocabulary = (
+            loss_bytes(spec, run)
+            * run.micro_batch
+            * ceil_div(run.sequence, layout.cp)
+            * ceil_div(spec.vocabulary, layout.tp)
+            if spec.has_head
+            else 0
+        )
 
     def take(self, *sizes: int) -> list[int]:
         """Ask for tensors and return their addresses; nothing is asked for a tensor without bytes."""
@@ -96,6 +109,7 @@ class _Program:
     def step(self) -> None:
         """Run one step: a micro-batch forward and backward, then the optimizer. More of them take no more memory."""
         root = self.gather(Place.EMBEDDING) + self.gather(Place.HEAD)
+        encoder = self.encode()
         embedding = self.take(*self.terms.embedding.values())
         layers = []
         for at in range(self.num_layers):
@@ -109,7 +123,8 @@ class _Program:
         self.give(head + for_loss[1:])
         for at in reversed(range(self.num_layers)):
             self.prefetch(at)
-            self.backward(layers[at], self.layer_terms(at), at)
+            self.backward(layers[at], self.layer_terms(at), self.place(at))
+        self.encode_backward(encoder)
         self.make_gradients(Place.EMBEDDING)
         self.give(embedding + root + self.whole[0] + self.whole[1])
         self.whole = ([], [])
@@ -137,7 +152,23 @@ class _Program:
         self.give(passing)
         return kept
 
-    def backward(self, kept: list[int], terms: Terms, at: int) -> None:
+    def encode(self) -> list[list[int]]:
+        """Run the encoder where there is one, and return what each layer keeps, and last the rest."""
+        if self.spec.encoder is None or self.of_encoder is None:
+            return []
+        layers = [self.forward(self.of_encoder.dense_layer) for _ in range(self.spec.encoder.num_layers)]
+        rest = [*self.of_encoder.embedding.values(), *self.of_encoder.head.values()]
+        return [*layers, self.take(*rest, encoder_output(self.spec, self.run))]
+
+    def encode_backward(self, kept: list[list[int]]) -> None:
+        """Run the encoder backward."""
+        if self.of_encoder is not None:
+            *layers, rest = kept
+            for layer in reversed(layers):
+                self.backward(layer, self.of_encoder.dense_layer, Place.ENCODER_LAYER)
+            self.give(rest)
+
+    def backward(self, kept: list[int], terms: Terms, place: Place) -> None:
         """Run a layer backward, with what it has to compute again."""
         again: list[int] = []
         if self.run.recompute == 2:
@@ -145,7 +176,7 @@ class _Program:
         elif self.run.recompute == 1:
             again = self.take(*(size for name, size in terms.items() if "weights" in name))
         passing = self.take(self.hidden, self.inner, self.inner if self.spec.gated else 0)
-        self.make_gradients(self.place(at))
+        self.make_gradients(place)
         self.give(again + passing + kept)
 
     def place(self, at: int) -> Place:

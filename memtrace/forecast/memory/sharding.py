@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from memtrace.forecast.memory.formulas import Size, in_flight_microbatches, interleaved_parts
+from memtrace.forecast.memory.held_by_framework import scatters_by_stage
 from memtrace.forecast.memory.layout import Layout, Run, ceil_div
 from memtrace.forecast.memory.optimizers import STEP_BYTES
 from memtrace.forecast.memory.stages import layers_of_stage
@@ -70,7 +71,8 @@ class RankModel:
     gathered: Size
     """Weights that ZeRO-3 holds whole: a layer, the next one, embedding and head; all where they stay after forward."""
     reduced: Size
-    """Whole gradients that ZeRO-3 is about to scatter: of a layer, embedding and head, or of all layers of a stage."""
+    """Whole gradients that ZeRO-3 is about to scatter: of a layer, embedding and head, or of all layers of a stage; or
+    ZeRO-2, of one of a rank's stages."""
     buckets: Size
     """Communication buffers of data parallelism."""
     layers: Size
@@ -90,9 +92,13 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
     elements = _with_extra(spec, layout, _on_stage(spec, tensors, _numel, layout, is_last=is_last), 1)
     root = _on_stage(spec, _at(tensors, *_ROOT), _numel, layout, is_last=is_last)
     embedding = _on_stage(spec, _at(tensors, Place.EMBEDDING), _numel, layout, is_last=is_last)
-    number = layers_of_stage(spec, layout, is_last=is_last)
+    number = layers_of_stage(spec, layout, is_last=is_last) + (0 if spec.encoder is None else spec.encoder.num_layers)
     layers = number + (number == 0)
-    per_layer = ceil_div(elements.total - root.total, layers)
+    in_encoder = _on_stage(spec, _at(tensors, Place.ENCODER_LAYER), _numel, layout, is_last=is_last)
+    # A layer of a decoder is larger than one of its encoder.
+    per_layer = ceil_div(
+        elements.total - root.total - in_encoder.total, layers - (spec.encoder.num_layers if spec.encoder else 0)
+    )
     gathers = (layout.zero >= 3) & (layout.shards > 1)
     # FSDP2's root, embedding and head, keeps its whole weights and gradients until backward ends.
     gathered = layout.reshard * 2 * per_layer + (1 - layout.reshard) * (elements.total - root.total) + root.total
@@ -110,7 +116,8 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
         accumulated_gradients=elements.over(layout, 2) * precision.accumulation_bytes,
         states=_states(spec, run, layout, is_last=is_last) + elements.over(layout, 1) * precision.master_bytes,
         gathered=gathers * gathered * precision.compute_bytes,
-        reduced=gathers * reduced * (precision.gradient_bytes + adds_up * (4 - precision.gradient_bytes)),
+        reduced=gathers * reduced * (precision.gradient_bytes + adds_up * (4 - precision.gradient_bytes))
+        + scatters_by_stage(run, layout) * ceil_div(elements.total, layout.virtual_stages) * precision.gradient_bytes,
         buckets=_buckets(run, layout, elements, precision.gradient_bytes),
         layers=layers,
     )
@@ -166,12 +173,12 @@ def held_by_stage(num_bytes: Size, run: Run, layout: Layout, *, is_last: bool) -
     """Return what the layers of a stage hold at most, where one micro-batch leaves `num_bytes` in them."""
     plain = num_bytes * in_flight(run, layout, is_last=is_last)
     virtual, stage = layout.virtual_stages, _stage_number(layout, is_last=is_last)
-    parts = interleaved_parts(layout.pp, stage, run.accumulation, virtual)
+    parts = interleaved_parts(layout.pp, stage, run.accumulation, virtual, layout.group)
     return (virtual == 1) * plain + (virtual > 1) * ceil_div(num_bytes * parts, virtual)
 
 
 def _stage_number(layout: Layout, *, is_last: bool) -> Size:
-    return layout.pp - 1 if is_last else 0 * layout.pp
+    return layout.pp - 1 if is_last else layout.is_second + 0 * layout.pp
 
 
 def context_bytes(run: Run, layout: Layout) -> Size:
@@ -220,6 +227,8 @@ def _copies_on_stage(spec: ModelSpec, tensor: ParameterTensor, layout: Layout, *
         return 1 if is_last else (layout.pp == 1) * 1
     if tensor.place is Place.EMBEDDING:
         # A tied head of its own stage has a copy of the matrix.
+        if layout.is_second:
+            return 0
         has_copy = is_last and spec.tied and spec.has_head and tensor.name == "embedding"
         return 1 if not is_last or has_copy else (layout.pp == 1) * 1
     if tensor.copies == spec.num_layers:

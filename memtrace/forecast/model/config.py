@@ -11,9 +11,14 @@ from typing import Any, NoReturn, TypeGuard
 
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
+from memtrace.forecast.model.decoder_configs import LLAMA_LIKE, read_llama, read_without_bias
+from memtrace.forecast.model.encoder_decoder_config import read_bart, read_mbart, read_mt5, read_t5, read_umt5
 from memtrace.forecast.model.spec import ModelSpec
 
-SUPPORTED_HINT = "memtrace knows: {}; for another model give --params or its dimensions"
+SUPPORTED_HINT = (
+    "memtrace predict runs the program itself, without a GPU; --params estimates from a number of parameters; memtrace "
+    "estimate reads: {}"
+)
 
 
 def read_config(config: Mapping[str, Any], *, name: str | None = None) -> ModelSpec:
@@ -118,40 +123,8 @@ def _gptj(get: ConfigFields) -> dict[str, Any]:
 _GPT2_DROPOUTS = {"embedding_dropout": "embd_pdrop", "attention_dropout": "attn_pdrop", "hidden_dropout": "resid_pdrop"}
 
 
-def _llama(get: ConfigFields) -> dict[str, Any]:
-    hidden, heads = get.integer("hidden_size"), get.integer("num_attention_heads")
-    bias = get.flag("attention_bias", default=False)
-    mlp_bias = get.flag("mlp_bias", default=False)
-    head_dim = get.integer("head_dim", default=None)
-    return {
-        "num_layers": get.layers("num_hidden_layers"),
-        "hidden": hidden,
-        "num_heads": heads,
-        "num_kv_heads": get.integer("num_key_value_heads", default=heads),
-        "head_dim": head_width(hidden, heads) if head_dim is None else head_dim,
-        "ffn": get.integer("intermediate_size"),
-        "vocabulary": get.integer("vocab_size"),
-        "max_positions": get.integer("max_position_embeddings", default=None),
-        "gated": True,
-        "has_fused_qkv": False,
-        "activation": get.text("hidden_act", default="silu"),
-        "tied": get.flag("tie_word_embeddings", default=False),
-        "has_qkv_bias": bias,
-        "has_out_bias": bias,
-        "has_mlp_bias": mlp_bias,
-        "norm": "rms",
-        "has_norm_bias": False,
-        "attention_dropout": get.number("attention_dropout", default=0.0),
-    }
-
-
-def _without_bias(get: ConfigFields) -> dict[str, Any]:
-    """Mistral, Mixtral, Phi-3: as Llama, and no bias whatever the file says."""
-    return _llama(get) | {"has_qkv_bias": False, "has_out_bias": False, "has_mlp_bias": False}
-
-
 def _phi3(get: ConfigFields) -> dict[str, Any]:
-    return _without_bias(get) | {
+    return read_without_bias(get) | {
         "has_fused_qkv": True,
         "has_fused_gate": True,
         "hidden_dropout": get.number("resid_pdrop", default=0.0),
@@ -160,20 +133,16 @@ def _phi3(get: ConfigFields) -> dict[str, Any]:
 
 
 def _qwen2(get: ConfigFields) -> dict[str, Any]:
-    return _llama(get) | {"has_qkv_bias": True, "has_out_bias": False, "has_mlp_bias": False}
+    return read_llama(get) | {"has_qkv_bias": True, "has_out_bias": False, "has_mlp_bias": False}
 
 
 def _qwen3(get: ConfigFields) -> dict[str, Any]:
     head_dim = get.integer("head_dim", default=128)
-    return _llama(get) | {"head_dim": head_dim, "qk_norm": "head", "has_mlp_bias": False}
-
-
-def _olmo2(get: ConfigFields) -> dict[str, Any]:
-    return _llama(get) | {"qk_norm": "full", "has_mlp_bias": False}
+    return read_llama(get) | {"head_dim": head_dim, "qk_norm": "head", "has_mlp_bias": False}
 
 
 def _gemma(get: ConfigFields) -> dict[str, Any]:
-    spec = _llama(get) | {"head_dim": get.integer("head_dim", default=256), "has_mlp_bias": False}
+    spec = read_llama(get) | {"head_dim": get.integer("head_dim", default=256), "has_mlp_bias": False}
     activation = get.text("hidden_activation", "hidden_act", default="gelu_pytorch_tanh")
     return spec | {"tied": get.flag("tie_word_embeddings", default=True), "activation": activation}
 
@@ -188,7 +157,7 @@ def _gemma3(get: ConfigFields) -> dict[str, Any]:
 
 
 def _mixtral(get: ConfigFields) -> dict[str, Any]:
-    spec = _without_bias(get)
+    spec = read_without_bias(get)
     return spec | {
         "num_experts": get.integer("num_local_experts", default=8),
         "experts_per_token": get.integer("num_experts_per_tok", default=2),
@@ -215,12 +184,12 @@ def _qwen2_moe(get: ConfigFields) -> dict[str, Any]:
 
 
 def _qwen3_moe(get: ConfigFields) -> dict[str, Any]:
-    attention = _llama(get) | {"qk_norm": "head", "has_mlp_bias": False}
+    attention = read_llama(get) | {"qk_norm": "head", "has_mlp_bias": False}
     return _qwen_moe(get, attention)
 
 
 def _gpt_oss(get: ConfigFields) -> dict[str, Any]:
-    spec = _llama(get)
+    spec = read_llama(get)
     bias = get.flag("attention_bias", default=True)
     return spec | {
         "head_dim": (head_dim := get.integer("head_dim", default=64)),
@@ -283,7 +252,7 @@ def _deepseek_v3(get: ConfigFields) -> dict[str, Any]:
 
 def _gpt_neox(get: ConfigFields) -> dict[str, Any]:
     bias = get.flag("attention_bias", default=True)
-    return _llama(get) | {
+    return read_llama(get) | {
         "gated": False,
         "has_fused_qkv": True,
         "activation": get.text("hidden_act", default="gelu"),
@@ -310,7 +279,7 @@ def _phi(get: ConfigFields) -> dict[str, Any]:
 
 def _starcoder2(get: ConfigFields) -> dict[str, Any]:
     bias = get.flag("use_bias", default=True)
-    return _llama(get) | {
+    return read_llama(get) | {
         "gated": False,
         "activation": get.text("hidden_act", default="gelu_pytorch_tanh"),
         "tied": get.flag("tie_word_embeddings", default=True),
@@ -328,7 +297,7 @@ def _stablelm(get: ConfigFields) -> dict[str, Any]:
     if get.flag("qk_layernorm", default=False):
         raise MemtraceError("config: StableLM with qk_layernorm is not known")
     parallel = get.flag("use_parallel_residual", default=False)
-    return _without_bias(get) | {
+    return read_without_bias(get) | {
         "has_qkv_bias": get.flag("use_qkv_bias", default=False),
         "norm": "layer",
         "has_norm_bias": True,
@@ -446,8 +415,11 @@ def _bloom(get: ConfigFields) -> dict[str, Any]:
 
 
 READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
+    **LLAMA_LIKE,
+    "bart": read_bart,
     "bert": _bert,
     "bloom": _bloom,
+    "camembert": _bert,
     "deepseek_v2": _deepseek_v2,
     "deepseek_v3": _deepseek_v3,
     "falcon": _falcon,
@@ -460,11 +432,9 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "gpt_neox": _gpt_neox,
     "gpt_oss": _gpt_oss,
     "gptj": _gptj,
-    "granite": _llama,
-    "llama": _llama,
-    "mistral": _without_bias,
+    "mbart": read_mbart,
     "mixtral": _mixtral,
-    "olmo2": _olmo2,
+    "mt5": read_mt5,
     "opt": _opt,
     "phi": _phi,
     "phi3": _phi3,
@@ -475,18 +445,37 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "roberta": _bert,
     "stablelm": _stablelm,
     "starcoder2": _starcoder2,
+    "t5": read_t5,
+    "umt5": read_umt5,
+    "xlm-roberta": _bert,
 }
 """By `model_type`."""
 
-_TWO_STACKS = (
-    "it is an encoder and a decoder with attention between them, and the estimate describes one stack of layers"
-)
+_TWO_STACKS = "it is an encoder and a decoder, of which the estimate describes the T5 family, BART and mBART alone"
+_OWN_ATTENTION = "its attention keeps scores of positions that the estimate does not describe"
+_IMAGES = "it reads images, and the estimate counts tokens of a text"
+_SPEECH = "it reads sound, and the estimate counts tokens of a text"
+_NO_ATTENTION = "it has layers without attention, and the estimate describes transformers"
 UNREAD = {
-    "bart": _TWO_STACKS,
-    "mamba": "it has no attention, and the estimate describes transformers",
-    "mbart": _TWO_STACKS,
-    "mt5": _TWO_STACKS,
-    "t5": _TWO_STACKS,
+    "albert": "its layers share their weights",
+    "clip": _IMAGES,
+    "deberta": _OWN_ATTENTION,
+    "deberta-v2": _OWN_ATTENTION,
+    "distilbert": "its layers are not those of BERT",
+    "electra": "it trains a generator beside its discriminator",
+    "led": _TWO_STACKS,
+    "longt5": "its encoder attends to a window and to sums of blocks",
+    "m2m_100": _TWO_STACKS,
+    "mamba": _NO_ATTENTION,
+    "mamba2": _NO_ATTENTION,
+    "marian": _TWO_STACKS,
+    "modernbert": "it packs sequences and attends to a window in most layers",
+    "pegasus": _TWO_STACKS,
+    "qwen3_next": _NO_ATTENTION,
+    "swin": _IMAGES,
+    "switch_transformers": "it is T5 with experts",
+    "vit": _IMAGES,
+    "wav2vec2": _SPEECH,
     "whisper": _TWO_STACKS,
 }
 """Why a well-known architecture is not read, by `model_type`."""

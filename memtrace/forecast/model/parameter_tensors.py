@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from memtrace.forecast.model.spec import ModelSpec
+
+POSITION_SCORES = "position scores"
+"""The table of learned scores by distance: it is looked up, not multiplied with."""
 
 
 class Division(Enum):
@@ -29,6 +32,7 @@ class Place(Enum):
     """Which part of the model a tensor belongs to."""
 
     EMBEDDING = "embedding"
+    ENCODER_LAYER = "encoder layer"
     DENSE_LAYER = "dense layer"
     MOE_LAYER = "mixture-of-experts layer"
     HEAD = "head"
@@ -61,7 +65,7 @@ def parameter_tensors(spec: ModelSpec) -> list[ParameterTensor]:
     [('attention.qkv.weight', (24, 8), 2), ('attention.qkv.bias', (24,), 2)]
     """
     dense, moe = spec.num_layers - spec.num_moe_layers, spec.num_moe_layers
-    found = [*_embedding(spec)]
+    found = [*_embedding(spec), *_encoder(spec)]
     if dense:
         found += _placed([*_attention(spec), *_mlp(spec, "mlp", spec.ffn)], Place.DENSE_LAYER, dense)
     if moe:
@@ -105,6 +109,20 @@ def _embedding(spec: ModelSpec) -> Iterator[ParameterTensor]:
         yield _one("embedding projection", spec.hidden, width, division=Division.WHOLE, place=place)
     if spec.has_embedding_norm:
         yield from _norm(spec, "embedding norm", spec.hidden, place)
+    if spec.position_buckets and not spec.has_positions_each_layer:
+        yield _one(POSITION_SCORES, spec.position_buckets, spec.num_heads, division=Division.SPLIT, place=place)
+
+
+def _encoder(spec: ModelSpec) -> list[ParameterTensor]:
+    """Return the encoder of a model that has one, but for the embedding that it shares with the decoder."""
+    if spec.encoder is None:
+        return []
+    places = {Place.DENSE_LAYER: Place.ENCODER_LAYER, Place.HEAD: Place.EMBEDDING}
+    return [
+        replace(one, name=f"encoder {one.name}", place=places.get(one.place, one.place))
+        for one in parameter_tensors(spec.encoder)
+        if one.name != "embedding"
+    ]
 
 
 def _attention(spec: ModelSpec) -> Iterator[ParameterTensor]:
@@ -118,6 +136,13 @@ def _attention(spec: ModelSpec) -> Iterator[ParameterTensor]:
     widths = {"none": (), "head": (spec.head_dim, spec.head_dim), "full": (spec.query_width, spec.kv_width)}
     for name, width in zip(("query norm", "key norm"), widths[spec.qk_norm], strict=False):
         yield _one(name, width, division=Division.WHOLE)
+    if spec.encoder is not None:
+        for name in ("query", "key", "value", "out"):
+            rows, columns = spec.query_width, spec.hidden
+            rows, columns = (columns, rows) if name == "out" else (rows, columns)
+            yield from _linear(f"cross attention.{name}", rows, columns, has_bias=spec.has_qkv_bias)
+    if spec.has_positions_each_layer:
+        yield _one(POSITION_SCORES, spec.position_buckets, spec.num_heads, division=Division.SPLIT)
 
 
 def _projections(spec: ModelSpec) -> Iterator[ParameterTensor]:

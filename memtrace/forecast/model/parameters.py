@@ -6,10 +6,16 @@ In: `ModelSpec`. Out: counts of elements. They equal what `transformers` builds,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memtrace.forecast.model.adapters import Adapter, trained_tensors
-from memtrace.forecast.model.parameter_tensors import Division, ParameterTensor, Place, parameter_tensors
+from memtrace.forecast.model.parameter_tensors import (
+    POSITION_SCORES,
+    Division,
+    ParameterTensor,
+    Place,
+    parameter_tensors,
+)
 from memtrace.forecast.model.precision import Precision
 from memtrace.forecast.model.spec import ModelSpec
 
@@ -37,6 +43,8 @@ class ModelParameters:
 
     embedding: Part
     """Tokens, positions and token types, their norm, and projections into the hidden width."""
+    encoder: Part
+    """All layers of an encoder; empty where there is none."""
     dense_layer: Part
     """One layer with a plain MLP; empty where there is none."""
     moe_layer: Part
@@ -52,7 +60,7 @@ class ModelParameters:
     def layers_total(self) -> int:
         """Elements of all layers."""
         dense = self.num_dense_layers * self.dense_layer.total
-        return dense + self.num_moe_layers * self.moe_layer.total + self.extra
+        return self.encoder.total + dense + self.num_moe_layers * self.moe_layer.total + self.extra
 
     @property
     def total(self) -> int:
@@ -71,6 +79,7 @@ def count_parameters(spec: ModelSpec) -> ModelParameters:
     tensors = parameter_tensors(spec)
     return ModelParameters(
         embedding=_part(tensors, Place.EMBEDDING),
+        encoder=_all(tensors, Place.ENCODER_LAYER),
         dense_layer=_part(tensors, Place.DENSE_LAYER),
         moe_layer=_part(tensors, Place.MOE_LAYER),
         num_dense_layers=spec.num_layers - spec.num_moe_layers,
@@ -100,10 +109,15 @@ def active_parameters(spec: ModelSpec) -> int:
 
 def _part(tensors: list[ParameterTensor], place: Place) -> Part:
     """Return the elements at one place; of layers, those of one."""
+    return _all([replace(one, copies=1) for one in tensors], place)
+
+
+def _all(tensors: list[ParameterTensor], place: Place) -> Part:
+    """Return the elements at one place, of all layers."""
     sums = dict.fromkeys(Division, 0)
     for one in tensors:
         if one.place is place:
-            sums[one.division] += one.numel
+            sums[one.division] += one.copies * one.numel
     return Part(split=sums[Division.SPLIT], whole=sums[Division.WHOLE], experts=sums[Division.EXPERTS])
 
 
@@ -137,7 +151,8 @@ def autocast_copies(spec: ModelSpec, precision: Precision, adapter: Adapter | No
     if not precision.is_autocast:
         return CastCopies(layers=0, head=0)
     tensors = [one for one in parameter_tensors(spec) if len(one.shape) > 1 and one.division is not Division.EXPERTS]
-    in_layers = [one for one in tensors if one.place in (Place.DENSE_LAYER, Place.MOE_LAYER)]
+    in_layers = [one for one in tensors if one.place not in (Place.EMBEDDING, Place.HEAD)]
+    in_layers = [one for one in in_layers if not one.name.endswith(POSITION_SCORES)]
     if adapter is not None:
         in_layers += trained_tensors(spec, adapter)
     in_head = [one for one in tensors if one.place is Place.HEAD]

@@ -68,6 +68,30 @@ def _bert(layers: int, hidden: int, heads: int) -> Mapping[str, Any]:
     return {"model_type": "bert", "intermediate_size": 4 * hidden, **shape}
 
 
+def _t5(
+    shape: tuple[int, int, int, int, int], *, kind: str = "t5", vocabulary: int = 32128, is_flan: bool = False
+) -> Mapping[str, Any]:
+    """Return a configuration of T5's; the shape is layers of each stack, hidden size, heads, width of a head, MLP."""
+    names = ("num_layers", "d_model", "num_heads", "d_kv", "d_ff")
+    changed = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if is_flan else {}
+    return {"model_type": kind, "vocab_size": vocabulary, **dict(zip(names, shape, strict=True)), **changed}
+
+
+def _bart(kind: str, shape: tuple[int, int, int, int], vocabulary: int) -> Mapping[str, Any]:
+    """Return a configuration of BART's; the shape is layers of each stack, hidden size, heads, MLP."""
+    layers, hidden, heads, ffn = shape
+    sizes = {"layers": layers, "attention_heads": heads, "ffn_dim": ffn}
+    stacks = {f"{name}_{field}": size for name in ("encoder", "decoder") for field, size in sizes.items()}
+    return {"model_type": kind, "d_model": hidden, "vocab_size": vocabulary, **stacks}
+
+
+_FLAN_SHAPES = {
+    "small": (8, 512, 6, 64, 1024),
+    "base": (12, 768, 12, 64, 2048),
+    "large": (24, 1024, 16, 64, 2816),
+    "xl": (24, 2048, 32, 64, 5120),
+    "xxl": (24, 4096, 64, 64, 10240),
+}
 _DEEPSEEK = {"kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
 
 
@@ -179,6 +203,16 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "opt-66b": _opt(64, 9216, 72),
     "bert-base": _bert(12, 768, 12),
     "bert-large": _bert(24, 1024, 16),
+    "bart-base": _bart("bart", (6, 768, 12, 3072), 50265),
+    "bart-large": _bart("bart", (12, 1024, 16, 4096), 50265),
+    "mbart-large": _bart("mbart", (12, 1024, 16, 4096), 250027),
+    "t5-small": _t5((6, 512, 8, 64, 2048)),
+    "t5-base": _t5((12, 768, 12, 64, 3072)),
+    "t5-large": _t5((24, 1024, 16, 64, 4096)),
+    "t5-3b": _t5((24, 1024, 32, 128, 16384)),
+    "t5-11b": _t5((24, 1024, 128, 128, 65536)),
+    **{f"flan-t5-{name}": _t5(shape, is_flan=True) for name, shape in _FLAN_SHAPES.items()},
+    **{f"mt5-{name}": _t5(shape, kind="mt5", vocabulary=250112, is_flan=True) for name, shape in _FLAN_SHAPES.items()},
 }
 """Configurations by preset name: of each the published `config.json` on the Hugging Face Hub, of `gpt3-175b` the paper.
 

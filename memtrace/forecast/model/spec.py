@@ -104,6 +104,17 @@ class ModelSpec:
     """Probability with which an attention weight is dropped."""
     hidden_dropout: float = 0.0
     """Probability with which an output of attention or MLP is dropped."""
+    inner_dropout: float = 0.0
+    """Probability with which what the MLP's function returned is dropped, before the down projection."""
+    final_dropout: float = 0.0
+    """The same of what the final norm returned."""
+    position_buckets: int = 0
+    """Rows of a table of learned scores by distance, a column a head, added to attention (T5); 0 without one."""
+    has_positions_each_layer: bool = False
+    """Whether each layer has such a table of its own (umT5), rather than all of a stack one."""
+    encoder: ModelSpec | None = None
+    """The stack of layers whose output this one attends to: this one is then the decoder, with a second attention in
+    each layer. Its embedding is this one's."""
     extra_parameters: int = 0
     """Parameters beyond the listed shapes, spread over the layers; negative where the shapes have more than stated."""
 
@@ -126,6 +137,18 @@ class ModelSpec:
             raise MemtraceError(f"{self.num_heads} heads cannot share {self.num_kv_heads} heads of keys and values")
         if self.num_dense_layers > self.num_layers or self.experts_per_token > self.num_experts:
             raise MemtraceError("more dense layers than layers, or more experts a token than experts")
+
+    def check_one_stack(self, what: str) -> None:
+        """Refuse an encoder-decoder where formulas describe one stack of layers; `what` is what was asked for.
+
+        Raises:
+            MemtraceError: the model has an encoder.
+        """
+        if self.encoder is not None:
+            hint = "memtrace estimate describes it on one GPU, or with --dp and --zero"
+            raise MemtraceError(
+                f"{what} of {self.name}: it is an encoder and a decoder, which no plan knows", hint=hint
+            )
 
     @property
     def query_width(self) -> int:

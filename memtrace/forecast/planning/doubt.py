@@ -32,10 +32,12 @@ class Doubt:
 _MEMORY = (0.85, 1.1)
 DOUBTS = {
     "none": Doubt(throughput=(0.7, 1.2), memory=_MEMORY),
-    "fsdp": Doubt(throughput=(0.86, 1.12), memory=_MEMORY),
-    "deepspeed": Doubt(throughput=(0.93, 1.09), memory=(0.85, 1.12)),
-    "megatron": Doubt(throughput=(0.9, 1.29), memory=_MEMORY),
-    "torchtitan": Doubt(throughput=(0.84, 1.0), memory=(0.85, 1.05)),
+    "fsdp": Doubt(throughput=(0.87, 1.09), memory=_MEMORY),
+    "deepspeed": Doubt(throughput=(0.93, 1.05), memory=(0.93, 1.1)),
+    # Of few models; so the throughputs are those of models that the numbers were not fitted to. Two runs of NVIDIA's
+    # collection say what they reserved: 1.02 and 1.03 of what is predicted.
+    "megatron": Doubt(throughput=(0.89, 1.09), memory=(0.85, 1.05)),
+    "torchtitan": Doubt(throughput=(0.9, 1.08), memory=(0.85, 1.05)),
     # One run of ten in the sweep was far slower than its neighbours, for reasons that it does not tell; slow ones hold
     # less memory than others like them.
     "nanotron": Doubt(throughput=(0.42, 1.17), memory=(0.73, 1.05)),
@@ -43,6 +45,9 @@ DOUBTS = {
 """By framework."""
 
 
+_MOST_OF_8BIT = 1.1
+"""Of FP8 no published run tells its memory but one that ran out of it in every second try, at 1.08 of what is predicted
+(Llama 3 70B, tp 4, pp 4, 5 stages a rank, on 32 H100: Megatron-Bridge, pull request 3107)."""
 CALIBRATED = {
     "fsdp": Doubt(throughput=(0.86, 1.12), memory=(0.87, 1.17)),
     "deepspeed": Doubt(throughput=(0.9, 1.1), memory=(0.87, 1.17)),
@@ -51,9 +56,15 @@ CALIBRATED = {
 """By framework, between which runs were after another of their group was known; the others stay as they are."""
 
 
-def doubt_of(framework: str, known: Calibration | None = None) -> Doubt:
-    """Return the doubt of a framework, after a calibration where there is one."""
+def doubt_of(framework: str, known: Calibration | None = None, *, is_8bit: bool = False) -> Doubt:
+    """Return the doubt of a framework, after a calibration where there is one.
+
+    >>> [doubt_of("megatron", is_8bit=is_8bit).memory for is_8bit in (False, True)]
+    [(0.85, 1.05), (0.85, 1.1)]
+    """
     plain = DOUBTS[framework]
+    if is_8bit:
+        plain = replace(plain, memory=(plain.memory[0], max(plain.memory[1], _MOST_OF_8BIT)))
     if known is None:
         return plain
     after = CALIBRATED.get(framework, plain)

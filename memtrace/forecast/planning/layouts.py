@@ -14,7 +14,7 @@ import numpy.typing as npt
 from memtrace.errors import MemtraceError
 from memtrace.forecast.memory.formulas import accumulation_steps
 from memtrace.forecast.memory.layout import Layout
-from memtrace.forecast.memory.stages import in_framework
+from memtrace.forecast.memory.stages import ENDS, in_framework
 from memtrace.forecast.model.spec import ModelSpec
 
 IntArray = npt.NDArray[np.int64]
@@ -138,7 +138,8 @@ def _virtual_stages(spec: ModelSpec, pp: int, accumulation: int) -> list[int]:
     """Return how many stages a rank may have: Megatron-LM interleaves micro-batches in groups of as many as ranks."""
     if pp == 1 or accumulation % pp:
         return [1]
-    return [one for one in (1, 2, 4, 8) if one * pp <= spec.num_layers]
+    sizes = (1, 2, 4, 8)
+    return [one for one in sizes if one * pp <= spec.num_layers or (spec.num_layers + ENDS) % (one * pp) == 0]
 
 
 def _micro_batches(global_sequences: int, dp: int) -> list[int]:

@@ -27,6 +27,7 @@ from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
 from memtrace.forecast.planning.reasons import reasons
 from memtrace.forecast.results import Calibration, Plan, PlanCloud, PlanRow
+from memtrace.forecast.step_time.links import Links, hidden_by_products
 from memtrace.forecast.step_time.speed import Speed, scaled, speed_of
 from memtrace.forecast.step_time.step import COMMUNICATION, COMPUTATION
 
@@ -80,6 +81,7 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
         MemtraceError: the question has no layout.
     """
     _check(question)
+    spec.check_one_stack("layouts")
     tokens, has_scores = question.global_sequences * question.sequence, question.attention != "flash"
     check_countable(spec, tokens=tokens, sequence=question.sequence, has_scores=has_scores)
     grid = layout_grid(
@@ -93,7 +95,8 @@ def make_plan(spec: ModelSpec, question: Question, *, top: int = 10) -> Plan:
     )
     found = evaluate(spec, question, grid)
     fits = found.needed <= question.gpu.memory_bytes
-    said = verdicts(found.needed, question.gpu.memory_bytes, doubt_of(question.framework, question.known))
+    doubt = doubt_of(question.framework, question.known, is_8bit=question.precision.is_8bit)
+    said = verdicts(found.needed, question.gpu.memory_bytes, doubt)
     order = _ranked(grid, found, fits, said)
     best = order[:top]
     frontier = _pareto(found, fits)
@@ -239,13 +242,14 @@ def _cloud(grid: Grid, found: Costs, fits: npt.NDArray[np.bool_], order: npt.NDA
 def _assumptions(spec: ModelSpec, question: Question) -> tuple[str, ...]:
     gpu, speed = question.gpu, question.used_speed
     later = speed.later_share if gpu.capability >= (9, 0) else 1.0
+    hidden = hidden_by_products(question.framework, Links(gpu=gpu, speed=speed))
     return (
         f"Large matrix products reach {speed.compute_share * later:.0%} of {gpu.flops / 1e12:.0f} TFLOP/s; "
         f"{speed.half_tokens:.0f} tokens a micro-batch, or matrices {speed.half_width:.0f} wide, half of that.",
         f"Collectives reach {speed.bandwidth_share:.0%} of {gpu.intra_bytes_s / 1e9:.0f} GB/s inside a node of "
         f"{gpu.gpus_per_node}, and of {gpu.inter_bytes_s / 1e9:.0f} GB/s between nodes for each GPU of a group.",
-        "Tensor-parallel communication is not hidden; of what data and context parallelism could hide behind "
-        f"computation {speed.overlap:.0%} is.",
+        f"Of tensor-parallel communication {hidden:.0%} is hidden behind computation; of what data and context "
+        f"parallelism could hide behind it {speed.overlap:.0%} is.",
         "The schedule is 1F1B, interleaved where a rank has several stages; the optimizer runs fused.",
         "Without ZeRO, gradients are views of the communication buckets.",
         f"A layout needs its peak and {RESERVE_PCT} % of what comes and goes, for the allocator; it is close where "

@@ -5,7 +5,10 @@ In: `ModelSpec`, `Run`, `Layout`, `Links`. Out: seconds. Sizes may be arrays, on
 
 from __future__ import annotations
 
+import numpy as np
+
 from memtrace.forecast.memory.formulas import Size
+from memtrace.forecast.memory.held_by_framework import scatters_by_stage
 from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.model.parameters import num_parameters
 from memtrace.forecast.model.spec import ModelSpec
@@ -60,15 +63,17 @@ def context_seconds(spec: ModelSpec, run: Run, layout: Layout, links: Links) -> 
 def gathering_seconds(spec: ModelSpec, run: Run, layout: Layout, links: Links) -> Size:
     """Return the time in which ZeRO-3 gathers weights, forward and backward, and scatters gradients, a micro-batch.
 
-    Source: ZeRO paper, section 7.2.2. Under ZeRO-2 gradients alone are scattered, each micro-batch. Weights that stay
-    after forward are gathered once.
+    Source: ZeRO paper, section 7.2.2. Under ZeRO-2 gradients alone are scattered, each micro-batch, or once for those
+    that a stage runs in a row. Weights that stay after forward are gathered once.
     """
     weights, gradients = _model_bytes(spec, run, layout)
     ring = (layout.shards - 1) / layout.shards
     times = (layout.zero >= 3) * (1 + layout.reshard)
-    volume = times * ring * weights + (layout.zero >= 2) * ring * gradients
+    in_a_row = np.minimum(layout.group + layout.pp * (layout.group == 0), run.accumulation)
+    scatters = (layout.zero >= 2) / np.where(scatters_by_stage(run, layout), in_a_row, 1)
+    volume = times * ring * weights + scatters * ring * gradients
     layers = spec.num_layers / layout.pp
-    messages = (times + (layout.zero >= 2)) * layers
+    messages = (times + scatters) * layers
     return links.collective(layout.tp, layout.shards, volume, messages)
 
 

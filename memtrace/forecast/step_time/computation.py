@@ -86,6 +86,8 @@ def kernels(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed) -
     products = matrix_flops * tokens / layout.tp / rate
     attention = _attention(spec, run, layout, gpu, speed, tokens * attention_flops / layout.tp)
     moved = speed.layer_bytes * spec.hidden * tokens / _whole_divisor(layout)
+    if run.precision.is_8bit and gpu.flops_8bit is not None:
+        moved = moved + CAST_BYTES * _cast_elements(spec, layout) * tokens
     moving = moved / (gpu.memory_bytes_s * speed.memory_share)
     layer = products + attention + moving
     return Kernels(
@@ -95,14 +97,43 @@ def kernels(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed) -
     )
 
 
+CAST_BYTES = 4
+"""Bytes that FP8 moves an element that a product takes, forward and backward: read in 16 bits, written once as it is
+and once transposed (Transformer Engine, `cast_transpose`)."""
+
+
+def _cast_elements(spec: ModelSpec, layout: Layout) -> Size:
+    """Return the elements of a token that a layer's products take: what they are given, and the gradients."""
+    inner = spec.expert_ffn * spec.experts_per_token or spec.ffn
+    given = spec.query_width + inner + spec.query_width + 2 * spec.kv_width + (2 if spec.gated else 1) * inner
+    return 4 * spec.hidden / _whole_divisor(layout) + given / layout.tp
+
+
 def _share_by_size(spec: ModelSpec, layout: Layout, tokens: Size, speed: Speed) -> Size:
     """Return the share of a large product's throughput that one of these sizes reaches: `m/(m + m0) · w/(w + w0)`.
 
-    `m` are the tokens of a micro-batch, `w` is the mean of hidden size and a rank's part of the MLP: tiles that are
-    not full, and waves of them that do not fill the GPU, cost the more the smaller either is.
+    `m` are the tokens of a micro-batch, `w` is how wide a rank's matrices are: tiles that are not full, and waves of
+    them that do not fill the GPU, cost the more the smaller either is.
     """
-    width = (spec.hidden + (spec.expert_ffn or spec.ffn)) / 2 / layout.tp
+    width = mean_width(spec, layout)
     return tokens / (tokens + speed.half_tokens) * width / (width + speed.half_width)
+
+
+def mean_width(spec: ModelSpec, layout: Layout) -> Size:
+    """Return how wide the matrices of a layer are on a rank: the harmonic mean of their sides, by their operations.
+
+    Tensor parallelism divides one side of each: what queries, keys and values, gate and up projection give, and what
+    the products after them take.
+
+    >>> from memtrace.forecast.model.presets import preset
+    >>> [round(float(mean_width(preset(name), Layout(tp=tp)))) for name, tp in (("llama-3-8b", 1), ("llama-3-70b", 4))]
+    [6264, 7266]
+    """
+    inner = spec.expert_ffn or spec.ffn
+    divided = [spec.query_width + 2 * spec.kv_width, spec.query_width, (2 if spec.gated else 1) * inner, inner]
+    operations = sum(divided) * spec.hidden
+    # Of a matrix n by k the mean of 1/n and 1/k weighs n·k: half of n + k.
+    return operations / sum((side / layout.tp + spec.hidden) / 2 * layout.tp for side in divided)
 
 
 def _rate(run: Run, gpu: Gpu, speed: Speed) -> float:
@@ -122,11 +153,11 @@ def _attention(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed
     A fused kernel leaves out the half of a causal square that is masked, and computes the scores once more in its
     backward pass, which is part of the share it reaches. Written out, all of it is computed, and every score moved.
     """
-    rate = _rate_16bit(gpu, speed) * speed.attention_share * (speed.unaligned_share if spec.head_dim % 8 else 1.0)
+    rate = _rate_16bit(gpu, speed) * (speed.unaligned_share if spec.head_dim % 8 else 1.0)
     if run.attention != "explicit":
-        return flops / 2 / rate
+        return flops / 2 / (rate * speed.attention_share)
     scores = run.micro_batch * run.sequence / layout.cp * run.sequence * spec.num_heads / layout.tp
-    return flops / rate + SCORE_BYTES * scores / (gpu.memory_bytes_s * speed.memory_share)
+    return flops / (rate * speed.scores_share) + SCORE_BYTES * scores / (gpu.memory_bytes_s * speed.memory_share)
 
 
 def joining_seconds(spec: ModelSpec, run: Run, layout: Layout, gpu: Gpu, speed: Speed) -> Size:

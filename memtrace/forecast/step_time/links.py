@@ -79,3 +79,17 @@ class Links:
     def collective(self, inner: Size, ranks: Size, num_bytes: Size, messages: Size = 1) -> Size:
         """Return the seconds in which a ring passes `num_bytes` from each rank to the next, in so many messages."""
         return num_bytes / self.bandwidth(inner, ranks) + messages * self.latency(inner, ranks)
+
+
+OVERLAPS = frozenset({"megatron"})
+"""Frameworks that pass parts of a product on while the next is computed (`--tp-comm-overlap`, in NVIDIA's recipes), and
+in interleaved schedules what a stage sends while it computes (`overlap_p2p_comm`)."""
+
+
+def hidden_by_products(framework: str, links: Links) -> float:
+    """Return the share of tensor parallelism's collectives, and of interleaved stages' messages, that is hidden.
+
+    The Megatron-LM of 2022, whose published runs are those on A100, hid neither.
+    """
+    is_later = links.gpu.capability >= (9, 0)
+    return links.speed.overlap if is_later and framework in OVERLAPS else 0.0

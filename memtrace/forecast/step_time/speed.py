@@ -21,9 +21,11 @@ class Speed:
     half_tokens: float = 0.0
     """Tokens of a micro-batch on a rank with which a product reaches half of that."""
     half_width: float = 0.0
-    """Width of a rank's part of a matrix with which it does."""
+    """Width of a rank's part of a matrix with which it does; see `mean_width`."""
     attention_share: float = 0.5
     """Share of the data sheet's throughput that a fused attention kernel reaches."""
+    scores_share: float = 0.3
+    """The same of the products of attention that is written out, whose inner side is the width of a head."""
     memory_share: float = 0.8
     """Share of the memory's bandwidth that kernels reach which only move values."""
     layer_bytes: float = 60.0
@@ -36,7 +38,7 @@ class Speed:
     unaligned_share: float = 1.0
     """Share of its speed that attention keeps where a head's width is no multiple of 8."""
     share_8bit: float = 0.75
-    """Share of what 16-bit products reach of their data sheet, that FP8 products with their casts reach of theirs."""
+    """Share of what 16-bit products reach of their data sheet, that FP8 products reach of theirs, but for casts."""
     bandwidth_share: float = 0.75
     """Share of a link's bandwidth that collectives reach."""
     latency_s: float = 0.0
@@ -55,13 +57,13 @@ class Speed:
 
 _PLAIN = Speed(
     compute_share=0.8,
-    later_share=0.8,
+    later_share=0.9,
     half_tokens=400,
-    half_width=700,
+    half_width=900,
     layer_bytes=130,
     attention_share=0.27,
     unaligned_share=0.11,
-    share_8bit=0.79,
+    share_8bit=0.9,
     launch_s=0.7e-3,
     bandwidth_share=0.85,
     latency_s=20e-6,
@@ -75,42 +77,35 @@ _PLAIN = Speed(
 SPEEDS: dict[str, Speed] = {
     "none": _PLAIN,
     # 139 runs of llm-foundry, 125M to 70B on 8 to 128 A100.
-    "fsdp": replace(_PLAIN, compute_share=0.81, half_width=840, layer_bytes=153, bandwidth_share=0.84),
+    "fsdp": replace(_PLAIN, compute_share=0.91, half_tokens=465, half_width=940, layer_bytes=169, overlap=0.36),
     # 68 runs of BLOOM's search with Megatron-DeepSpeed, which was Megatron-LM of 2021.
     "deepspeed": replace(
-        _PLAIN,
-        compute_share=0.60,
-        bucket_bytes=10**9,
-        half_tokens=340,
-        half_width=140,
-        layer_bytes=100,
-        attention_share=0.34,
-        bandwidth_share=1.0,
-        overlap=0.7,
+        _PLAIN, compute_share=0.735, bucket_bytes=10**9, half_tokens=533, half_width=1030, overlap=0.44
     ),
     # 8 runs of Korthikanti et al. on A100, and 38 of NVIDIA's collection on H100.
     "megatron": replace(
         _PLAIN,
-        compute_share=1.0,
-        half_tokens=380,
-        half_width=1100,
-        layer_bytes=62,
-        attention_share=0.40,
+        compute_share=0.955,
+        later_share=0.923,
+        half_tokens=293,
+        half_width=1690,
+        layer_bytes=172,
+        # cuDNN on an H100: benchmarks/published/fit.py says from where.
+        attention_share=0.44,
         bucket_bytes=160 * 10**6,
     ),
     # 440 runs of the playbook on up to 8 nodes.
     "nanotron": replace(
         _PLAIN,
-        compute_share=0.75,
-        half_tokens=900,
-        half_width=340,
-        layer_bytes=176,
-        launch_s=4.6e-3,
-        crowded_launch_s=2.8e-3,
-        bandwidth_share=0.98,
+        compute_share=0.586,
+        half_tokens=392,
+        half_width=454,
+        launch_s=4.59e-3,
+        crowded_launch_s=2.89e-3,
+        send_s=0.212e-3,
     ),
     # 4 runs of torchtitan, two of them compiled: too few to fit more than one number.
-    "torchtitan": replace(_PLAIN, compute_share=0.65, layer_bytes=100),
+    "torchtitan": replace(_PLAIN, compute_share=0.535),
 }
 """By framework; benchmarks/results/plan-published has what each came to."""
 
@@ -131,7 +126,7 @@ def scaled(speed: Speed, factor: float) -> Speed:
     >>> scaled(Speed(compute_share=0.8, launch_s=0.5), 2.0).compute_share
     0.4
     """
-    shares = ("compute_share", "attention_share", "memory_share", "bandwidth_share")
+    shares = ("compute_share", "attention_share", "scores_share", "memory_share", "bandwidth_share")
     seconds = ("launch_s", "crowded_launch_s", "latency_s", "across_latency_s", "send_s")
     return replace(
         speed,

@@ -24,7 +24,7 @@ from memtrace.forecast.step_time.communication import (
     tensor_seconds,
 )
 from memtrace.forecast.step_time.computation import Kernels, flops_per_token, joining_seconds, kernels
-from memtrace.forecast.step_time.links import Links
+from memtrace.forecast.step_time.links import Links, hidden_by_products
 from memtrace.forecast.step_time.schedule import StageLayers, filling_share, stage_layers
 from memtrace.forecast.step_time.speed import Speed
 
@@ -101,7 +101,7 @@ def _micro_batch(
     speed = links.speed
     compute = layers.layers * parts.layer + layers.heads * parts.head
     again = layers.layers * parts.repeated
-    tensor = layers.layers * tensor_seconds(spec, run, layout, links)
+    tensor = layers.layers * tensor_seconds(spec, run, layout, links) * (1 - hidden_by_products(run.framework, links))
     expert = layers.layers * expert_seconds(spec, run, layout, links)
     ring = layers.layers * context_seconds(spec, run, layout, links)
     # Keys and values travel while attention computes; what latency they have, and what is left, is waited for.
@@ -122,7 +122,8 @@ def _micro_batch(
         "context": context,
         "expert": expert,
         "gather": gather,
-        "pipeline": sending_seconds(spec, run, layout, links),
+        "pipeline": sending_seconds(spec, run, layout, links)
+        * (1 - hidden_by_products(run.framework, links) * (layout.virtual_stages > 1)),
     }
 
 

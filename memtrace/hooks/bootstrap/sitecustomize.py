@@ -38,7 +38,7 @@ class Watcher:
     ) -> "ModuleSpec | None":
         """Find torch through the other finders and arrange the call after it; find memtrace itself."""
         if name == "memtrace":
-            return _package_spec()
+            return None if _is_taken() else _package_spec()
         if name != "torch" or self._busy or not self.waits:
             return None
         self._busy = True
@@ -55,7 +55,11 @@ class Watcher:
         if not self.waits:
             return
         self.waits = False
+        if not hasattr(sys.modules.get("torch"), "_C"):
+            return  # A module of the program's own that has the name of torch.
         try:
+            if _is_taken():
+                raise RuntimeError("the program has a module of its own that is named memtrace")
             if sys.version_info < (3, 10):  # noqa: UP036 (the program's Python, not memtrace's)
                 raise RuntimeError("memtrace needs Python 3.10 or newer")
             from memtrace.hooks.watcher import start
@@ -96,6 +100,20 @@ def _call_after_exec(loader: "Any", callback: "Callable[[], None]") -> None:
             co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
         )
     loader.exec_module = call
+
+
+def _is_taken() -> bool:
+    """Whether a module of the program's own has the name of memtrace: theirs is imported then, and ours cannot be.
+
+    A folder of that name without code is none, and what is installed of memtrace, of whatever version, is ours.
+    """
+    from _frozen_importlib_external import PathFinder
+
+    spec = PathFinder.find_spec("memtrace", sys.path)
+    if spec is None or not spec.has_location:
+        return False
+    folders = spec.submodule_search_locations or ()
+    return not any(os.path.isfile(os.path.join(one, "hooks", "watcher.py")) for one in folders)
 
 
 def _package_spec() -> "ModuleSpec | None":

@@ -10,8 +10,10 @@ from typing import Any
 
 from memtrace.hooks.changes.chunked_loss import chunk_losses
 from memtrace.hooks.changes.habits import Habits
+from memtrace.hooks.changes.kept_results import has_policies
 from memtrace.hooks.changes.names import ModuleNames
 from memtrace.hooks.changes.offload import Offload
+from memtrace.hooks.changes.random_state import start_alike
 from memtrace.hooks.changes.recompute import Recompute
 from memtrace.hooks.changes.regions import Regions
 from memtrace.hooks.changes.safety import reason_against
@@ -23,13 +25,15 @@ from memtrace.hooks.changes.settings import (
     optimizer_kernels,
     uses_cache,
 )
-from memtrace.hooks.changes.step_in_backward import StepInBackward
+from memtrace.hooks.changes.stepping.sharded_states import shard_states
+from memtrace.hooks.changes.stepping.small_states import reason_against_small_states, shrink_states
+from memtrace.hooks.changes.stepping.step_in_backward import StepInBackward
 from memtrace.hooks.changes.survey import Survey
 from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.parts.who_am_i import rank_facts
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.patches import Patches, hide_from_warnings
-from memtrace.schema.changes import STEP, Changes
+from memtrace.schema.changes import STATES, STEP, Changes
 from memtrace.schema.options import RecordOptions
 
 _changed: Changed | None = None
@@ -85,6 +89,10 @@ class Changed:
             free_gradients(torch, self._patches)
         if self._changes.chunk_loss:
             chunk_losses(torch, self._patches)
+        if self._changes.small_states:
+            shrink_states(torch, self._patches, lambda why: self._refuse(STATES, why))
+        if self._changes.sharded_states:
+            shard_states(torch, self._patches, lambda why: self._refuse(STATES, why))
         if self._changes.step_in_backward:
             self._in_backward = StepInBackward(torch, self._refuse_step)
             self._in_backward.install(self._patches)
@@ -93,6 +101,8 @@ class Changed:
             torch.optim.Optimizer, "__init__", after=wrap(self._optimizer_created, name="a changed optimizer")
         )
         if self._survey is not None:
+            if self._survey.is_real:
+                start_alike(torch, rank_facts()["rank"] or 0)
             self._habits = Habits(
                 torch, self._survey, self._guard, watches_gradients=not self._changes.step_in_backward
             )
@@ -194,11 +204,16 @@ class Changed:
             if why is not None:
                 self._refuse(name, why)
             elif name in self._changes.recompute:
-                self._regions.choose(
-                    module, Recompute(self._torch, name, module, refuse=self._refuse, on_again=self._again)
-                )
+                self._regions.choose(module, self._again_in_backward(name, module))
             else:
                 self._regions.choose(module, Offload(self._torch, kept=lambda: self._parameters))
+
+    def _again_in_backward(self, name: str, module: Any) -> Recompute:
+        kept = frozenset(operator for owner, operator in self._changes.saved_by_module() if owner == name)
+        if kept and not has_policies():
+            self._warn("fix-refused", f"{name} is computed again whole: this torch keeps no results of operators")
+            kept = frozenset()
+        return Recompute(self._torch, name, module, refuse=self._refuse, on_again=self._again, kept=kept)
 
     def _refuse(self, name: str, why: str) -> None:
         if self._survey is not None:
@@ -211,7 +226,9 @@ class Changed:
 
     def _optimizer_created(self, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
         if self._survey is not None:
-            self._survey.facts.setdefault("optimizers", []).append(optimizer_kernels(optimizer))
+            kernels = optimizer_kernels(optimizer)
+            kernels["against_small_states"] = reason_against_small_states(self._torch, optimizer)
+            self._survey.facts.setdefault("optimizers", []).append(kernels)
         if self._changes.optimizer is not None:
             change_optimizer(optimizer, self._changes.optimizer)
         if self._habits is not None:

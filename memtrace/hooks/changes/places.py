@@ -8,6 +8,7 @@ import weakref
 from typing import Any
 
 from memtrace.hooks.ownership.module_tree import modules_in
+from memtrace.schema.frames import WRAPPER_FILE
 
 _INSTALLED = ("site-packages", "dist-packages")
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -19,8 +20,7 @@ def frame_of_program(torch: Any) -> Any:
     frame: Any = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        # The wrappers of memtrace say that they are Python's import system.
-        if not name.startswith(inside) and "importlib._bootstrap" not in name:
+        if not name.startswith(inside) and name != WRAPPER_FILE:
             break
         frame = frame.f_back
     if frame is None or any(one in frame.f_code.co_filename for one in _INSTALLED):

@@ -1,4 +1,4 @@
-"""The state of random numbers outside torch: Python's own and numpy's, which a module may draw from."""
+"""Random numbers: the state of those outside torch, which a module may draw from, and where all of them start."""
 
 from __future__ import annotations
 
@@ -33,3 +33,12 @@ def put(wanted: State) -> None:
     numpy: Any = sys.modules.get("numpy")
     if wanted[1] is not None and numpy is not None:
         numpy.random.set_state(wanted[1])
+
+
+def start_alike(torch: Any, rank: int) -> None:
+    """Let a program that names no seed draw the same numbers in each run, so that its losses can be compared."""
+    torch.manual_seed(rank)
+    random.seed(rank)
+    numpy: Any = sys.modules.get("numpy")
+    if hasattr(numpy, "random"):
+        numpy.random.seed(rank)

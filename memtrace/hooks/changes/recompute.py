@@ -8,11 +8,13 @@ torch itself would not see.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from memtrace.hooks.changes import random_state
 from memtrace.hooks.changes.arguments import tensors_of, versions
 from memtrace.hooks.changes.buffers import Buffers
+from memtrace.hooks.changes.kept_results import contexts_of
 from memtrace.hooks.ownership.module_tree import parameters_in
 
 Refuse = Callable[[str, str], None]
@@ -26,13 +28,24 @@ class RecomputeError(RuntimeError):
 class Recompute:
     """How the forwards of one module are run so that backward runs them again."""
 
-    def __init__(self, torch: Any, name: str, module: Any, *, refuse: Refuse, on_again: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        torch: Any,
+        name: str,
+        module: Any,
+        *,
+        refuse: Refuse,
+        on_again: Callable[[str], None],
+        kept: frozenset[str] = frozenset(),
+    ) -> None:
+        """`kept` are operators whose results are not computed again."""
         self._torch = torch
         self._name = name
         self._module = module
         self._refuse = refuse
         self._on_again = on_again
         self._buffers = Buffers(module)
+        self._contexts = contexts_of(torch, kept) if kept else _no_contexts
 
     def __call__(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a forward without keeping what its backward needs."""
@@ -54,6 +67,14 @@ class Recompute:
         kind: type = self._torch.Tensor
         return kind
 
+    def contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """Return what one forward runs in, and what it runs in again.
+
+        Not given to torch, which would run what is done around the forward in them too: results are told apart by how
+        many of an operator came before, and copies of buffers are made in the first run that the second has not.
+        """
+        return self._contexts()
+
     def again(self) -> None:
         """Take note that the module is run again."""
         self._on_again(self._name)
@@ -62,6 +83,10 @@ class Recompute:
         """Take note that the module cannot be run again, and return the error to raise."""
         self._refuse(self._name, why)
         return RecomputeError(f"{self._name} cannot be computed again in backward: {why}")
+
+
+def _no_contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), nullcontext()
 
 
 class _Call:
@@ -79,6 +104,7 @@ class _Call:
         self._random: random_state.State | None = None
         self._buffers: list[Any] = []
         self._has_run = False
+        self._first, self._second = region.contexts()
 
     def __call__(self, *_tensors: Any) -> Any:
         """Run the forward."""
@@ -87,7 +113,8 @@ class _Call:
         self._has_run = True
         buffers = self._region.buffers
         drawn, copies, before = random_state.state(), buffers.before(), buffers.versions()
-        out = self._forward(*self._args, **self._kwargs)
+        with self._first:
+            out = self._forward(*self._args, **self._kwargs)
         if not random_state.is_same(drawn, random_state.state()):
             self._random = drawn
         self._buffers = buffers.note(before, copies)
@@ -104,7 +131,7 @@ class _Call:
         try:
             if self._random is not None:
                 random_state.put(self._random)
-            with region.buffers.as_before(self._buffers):
+            with region.buffers.as_before(self._buffers), self._second:
                 return self._forward(*self._args, **self._kwargs)
         except Exception as error:
             # By this torch ends a run of which nothing more is needed.

@@ -9,11 +9,14 @@ import json
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import time_ns
 from typing import Any
 
 from memtrace.hooks.changes.arguments import state_of, tensors_of, versions
+from memtrace.hooks.changes.kept_results import has_policies
 from memtrace.hooks.changes.operator_cost import OperatorCost
+from memtrace.hooks.changes.operator_notes import OperatorNotes
 from memtrace.hooks.changes.regions import has_saved_tensor_hooks
 from memtrace.hooks.changes.safety import difference, own_state, reason_against
 from memtrace.hooks.ownership.owners import plain_tensors
@@ -35,11 +38,19 @@ class Survey:
         self._torch = torch
         self._file = file
         self._seconds: Callable[[], float] | None = None
+        self._memory = memory
+        self._notes = OperatorNotes(torch, self._made_by_operator) if has_policies() else None
+        self._cost: OperatorCost | None = None
+        self._watches = options.operators and memory is None and self._notes is not None
+        self._watching: AbstractContextManager[Any] | None = None
         if memory is not None:
-            cost = memory.on_operator = OperatorCost(torch, options)
+            cost = self._cost = OperatorCost(torch, options)
+            memory.on_operator = self._operator
             self._seconds = lambda: cost.seconds
         elif not torch.cuda.is_available():
             self._seconds = time.process_time
+        elif self._watches:
+            self._seconds = self._finished
         self._open: list[str] = []
         self._calls: list[tuple[Any, ...]] = []
         self._checked: set[str] = set()
@@ -52,6 +63,11 @@ class Survey:
         """What else the search asks for."""
         self.last_again: str | None = None
         """The module that was last run again in backward."""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the program really computes: a GPU that is not there has no values."""
+        return self._memory is None
 
     def before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Open the row of a call; return what `after` needs, or `None` for a call that is not a training forward."""
@@ -70,11 +86,17 @@ class Survey:
             (name, weakref.ref(one), version) for one, version in zip(tensors, versions(tensors), strict=True)
         ]
         checks = own_state(module), state_of((args, kwargs), torch.Tensor), (args, kwargs)
+        if self._watches and self._watching is None and self._notes is not None:
+            self._watching = self._notes.watching(self._spent)
+            self._watching.__enter__()
         return name, type(module).__name__, time_ns(), self._spent(), self._addresses(tensors), checks
 
     def after(self, opened: Any, module: Any, out: Any, *, has_failed: bool) -> None:
         """Close the row of a call."""
         name, kind, start_ns, spent, inputs, (own, given, arguments) = opened
+        if self._watching is not None and self._open[:1] == [name]:
+            self._watching.__exit__(None, None, None)
+            self._watching = None
         end_ns, cost = time_ns(), self._spent() - spent
         changed = difference(own, own_state(module))
         if changed is not None:
@@ -124,6 +146,7 @@ class Survey:
             "losses": self._losses,
             "steps": self._steps,
             "last_again": self.last_again,
+            "operators": [] if self._notes is None else self._notes.rows(),
             "facts": self.facts,
         }
         self._file.append(json.dumps(document).encode(), size_before=0)
@@ -135,8 +158,27 @@ class Survey:
         for name in self._open:
             self.refuse(name, why if name == innermost else f"of {innermost} inside it: {why}")
 
+    def _operator(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Count an operator of a GPU that is not there; that of a training forward is noted too."""
+        assert self._cost is not None
+        before = self._cost.seconds
+        self._cost(func, args, kwargs, out)
+        if self._open and self._notes is not None:
+            self._notes.add(func, args, kwargs, out, self._cost.seconds - before)
+
+    def _finished(self) -> float:
+        """Return the time when all that was asked of the GPU is done."""
+        self._torch.cuda.synchronize()
+        return time.perf_counter()
+
     def _spent(self) -> float:
         return time_ns() / 1e9 if self._seconds is None else self._seconds()
+
+    def _made_by_operator(self, tensors: list[Any]) -> list[int]:
+        """Return the storages of tensors as an operator sees them: of no device, where the GPU is not there."""
+        if self._memory is None:
+            return self._addresses(tensors)
+        return [self._memory.address_of(one.untyped_storage()) for one in tensors if one.is_meta]
 
     def _addresses(self, tensors: list[Any]) -> list[int]:
         found = {}

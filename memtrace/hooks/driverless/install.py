@@ -44,7 +44,7 @@ class DriverlessDevice:
         host.keep_history()
         host.compute_all()
         if self._gpu.world_size > 1:
-            start_groups(self._gpu.world_size)
+            start_groups(self._gpu.world_size, self._assumptions)
         self._redirect_files()
 
     def _redirect_files(self) -> None:

@@ -74,6 +74,11 @@ class _Watch:
     def install(self) -> None:
         self._before = sys.excepthook
         self._thread_before = threading.excepthook
+        # Python's own as well, where it is the one: consoles ask whether it is, and programs put it back.
+        if self._before is sys.__excepthook__:
+            sys.__excepthook__ = self._main_hook
+        if self._thread_before is threading.__excepthook__:
+            threading.__excepthook__ = self._thread_hook
         sys.excepthook = self._main_hook
         threading.excepthook = self._thread_hook
         atexit.register(self._exit_hook)
@@ -89,6 +94,10 @@ class _Watch:
             threading.excepthook = self._thread_before
         if sys.excepthook is self._main_hook:
             sys.excepthook = self._before
+        if sys.__excepthook__ is self._main_hook:
+            sys.__excepthook__ = self._before
+        if threading.__excepthook__ is self._thread_hook:
+            threading.__excepthook__ = self._thread_before
         self._seen = None
 
     def _excepthook(self, kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:

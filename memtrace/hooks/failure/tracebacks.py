@@ -14,9 +14,12 @@ from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
+from memtrace.schema.frames import WRAPPER_FILE
+
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MODULE_FILE = os.path.join("torch", "nn", "modules", "module.py")
-_SHORT_CALL = "return forward_call(*args, **kwargs)"
+_CALL_OF_FORWARD = "forward_call(*args, **kwargs)"
+_SHORT_CALL = f"return {_CALL_OF_FORWARD}"
 _CALL_OPCODES = frozenset({"CALL_FUNCTION_EX", "CALL_FUNCTION_KW", "CALL", "CALL_KW"})
 _HOOKS_OF_A_MODULE = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
 
@@ -73,7 +76,7 @@ def shorten_module_call() -> None:
 
 def is_own(frame: FrameType) -> bool:
     """Return whether a frame runs code of memtrace's hooks."""
-    return frame.f_code.co_filename.startswith(_OWN_FOLDER)
+    return frame.f_code.co_filename.startswith((_OWN_FOLDER, WRAPPER_FILE))
 
 
 def _short_call(caller: TracebackType, inner: TracebackType) -> TracebackType | None:
@@ -84,6 +87,8 @@ def _short_call(caller: TracebackType, inner: TracebackType) -> TracebackType | 
         and inner.tb_frame.f_code.co_name == "inner"
         and code.co_filename.endswith(_MODULE_FILE)
         and inner.tb_frame.f_code.co_filename == code.co_filename
+        # And not the call of a hook of the program's, which may have taken it off since.
+        and _CALL_OF_FORWARD in linecache.getline(code.co_filename, inner.tb_lineno)
     ):
         return None
     place = _place_of_short_call(code)

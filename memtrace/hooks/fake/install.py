@@ -25,6 +25,7 @@ from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
 from memtrace.hooks.fake.kernels import cuda_results
 from memtrace.hooks.fake.kernels.attention import Attention
+from memtrace.hooks.fake.kernels.recurrent import Recurrent
 from memtrace.hooks.fake.kernels.reducing import multiprocessors_of
 from memtrace.hooks.fake.kernels.workspaces import Kernels, convolution_facts
 from memtrace.hooks.fake.tensors.autocast import Autocast
@@ -43,14 +44,16 @@ class FakeDevice:
         self._scratch = Scratch(gpu.scratch_dir) if gpu.scratch_dir else None
         self._assumptions = Assumptions(warn)
         self._settings = AskedSettings(self.memory, warn)
-        self._operators = Operators(
-            self.memory, Kernels(self.memory, gpu.capability, multiprocessors_of(gpu)), self._assumptions
-        )
+        multiprocessors = multiprocessors_of(gpu)
+        self._recurrent = Recurrent(self.memory, multiprocessors)
+        kernels = Kernels(self.memory, gpu.capability, multiprocessors)
+        self._operators = Operators(self.memory, kernels, self._assumptions, answers=self._recurrent.answers())
         self._functions = Functions(
             self.memory,
             self._assumptions,
             Attention(gpu.capability),
             self._operators.reads,
+            handlers=self._recurrent.handlers(),
             num_devices=gpu.gpus_per_node,
         )
 
@@ -66,8 +69,9 @@ class FakeDevice:
         _note_moved_modules(self.memory)
         _replace_around_training(self._warn)
         _ease_checkpointing()
-        distributed.install(self.gpu.world_size, self.memory)
+        distributed.install(self.gpu.world_size, self.memory, self._assumptions)
         cuda_api.install_versions(self.gpu.gpus_per_node)
+        self._recurrent.install()
         Autocast().install()
         cuda_results.register()
         self._redirect_files()

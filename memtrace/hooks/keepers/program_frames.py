@@ -11,6 +11,8 @@ from functools import lru_cache
 from types import CodeType, FrameType, ModuleType
 from typing import Any, NamedTuple
 
+from memtrace.schema.frames import WRAPPER_FILE
+
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _LIBRARIES = tuple(
     os.path.abspath(path) + os.sep
@@ -43,7 +45,7 @@ def program_frames(innermost: FrameType | None) -> Iterator[FrameType]:
 @lru_cache(maxsize=4096)
 def is_own_file(file: str) -> bool:
     """Return whether a file is one of memtrace's own."""
-    return os.path.abspath(file).startswith(_OWN_FOLDER) if file else False
+    return file == WRAPPER_FILE or (bool(file) and os.path.abspath(file).startswith(_OWN_FOLDER))
 
 
 @lru_cache(maxsize=4096)

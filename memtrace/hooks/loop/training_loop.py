@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from memtrace.hooks.keepers.program_frames import calling_line
 from memtrace.hooks.keepers.search import KeeperSearch
 from memtrace.hooks.loop.accumulation import Accumulation
 from memtrace.hooks.loop.evaluation import Call, Evaluation
+from memtrace.hooks.loop.followed_thread import FollowedThread
 from memtrace.hooks.loop.keyword_arguments import keyword_arguments
 from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.module_scopes import ModuleScopes
@@ -43,7 +43,7 @@ _FORWARDS_IN_A_ROW = frozenset(3 << at for at in range(20))
 
 
 class TrainingLoop:
-    """Follows the loop of one thread, the one that the recording began on."""
+    """Follows the loop of one thread: the one that the recording began on, or that trains while this one does not."""
 
     def __init__(
         self, torch: Any, window: Window, sources: Sources, writer: Writer, status: Status, start_ns: int
@@ -53,7 +53,8 @@ class TrainingLoop:
         self._sources = sources
         self._writer = writer
         self._status = status
-        self._thread = threading.get_ident()
+        self._thread = FollowedThread()
+        self._trains = False
         self._step = 0
         self._step_start_ns = start_ns
         self._ended_unfinished = False
@@ -130,12 +131,31 @@ class TrainingLoop:
     @property
     def is_current_thread(self) -> bool:
         """Whether the calling thread is the one whose loop is followed."""
-        return threading.get_ident() == self._thread
+        return self._thread.is_current
+
+    @property
+    def may_be_ended(self) -> bool:
+        """Whether the calling thread may end what is followed: it is its own, or nobody's any more."""
+        return self._thread.is_current or self._thread.has_ended
+
+    def _follows(self) -> bool:
+        """Return whether the calling thread, which seems to train, is followed; from now on, where none trains so far.
+
+        Ray and web servers train on a thread of their own, while the one that imported torch waits. Threads of one
+        forward, as `DataParallel` has them, begin within that of the followed thread.
+        """
+        if self._thread.is_current:
+            return True
+        is_free = not self._trains or self._thread.has_ended
+        if not is_free or self._phases.current is not Phase.OTHER or not self._sources.sees_all_threads:
+            return False
+        self._thread = FollowedThread()
+        return True
 
     # Modules
 
     def _root_began(self, module: Any, args: tuple[Any, ...]) -> None:
-        if not self.is_current_thread:
+        if not (self._follows() if self._torch.is_grad_enabled() else self.is_current_thread):
             return
         self._between_steps()
         self.on_root()
@@ -251,8 +271,9 @@ class TrainingLoop:
 
     def before_grad(self, tensors: Any = (), *_args: Any, outputs: Any = (), **_kwargs: Any) -> None:
         """A call of `backward(tensors)` or `grad(outputs)` begins."""
-        if not self.is_current_thread:
+        if not self._follows():
             return
+        self._trains = True
         self._num_forwards.clear()
         self._between_steps()
         if self._step == 0 and self._seen_at_end is not None and self._phases.may_be_forward:
@@ -305,11 +326,12 @@ class TrainingLoop:
     def before_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """An optimizer step begins."""
         self.optimizer_created(optimizer)
-        if not self._is_followed():
+        if not (self._in_backward() or self._follows()):
             self._writer.note(
                 "steps-on-other-thread", "optimizer steps of other threads than the first are not followed"
             )
             return
+        self._trains = True
         if self._step == 0:
             # Training begins here at the latest: the forward may run inside, in a closure.
             self._end_step(StepEnd(time_ns(), skipped=False))

@@ -5,7 +5,9 @@ A row is a tensor of one category: gradients that are views of one bucket have a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from memtrace.hooks.ownership.dtensor_layout import Placements
@@ -213,13 +215,21 @@ def plain_tensors(tensor: Any) -> Iterator[Any]:
 
 def _is_stored(tensor: Any) -> bool:
     """Whether a tensor has bytes of its own: a subclass of the program's may wrap others that it alone knows of."""
-    if type(tensor).__name__ in ("Tensor", "Parameter"):
+    if type(tensor).__name__ in ("Tensor", "Parameter") and not _transform_check()(tensor):
         return True
     try:
         tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
         return False
     return True
+
+
+@cache
+def _transform_check() -> Callable[[Any], bool]:
+    """Return what says whether a tensor is one that a transform of functorch has put around others, or did once."""
+    functorch = getattr(sys.modules["torch"]._C, "_functorch", None)
+    check: Callable[[Any], bool] = getattr(functorch, "is_functorch_wrapped_tensor", lambda _tensor: False)
+    return check
 
 
 def device_name(device: Any) -> str:

@@ -38,6 +38,8 @@ class HistorySource:
             "enabled": "all",
             "context": None if stacks == "none" else "all",
             "stacks": "all" if stacks == "all" else "python",
+            # Else torch warns on stderr where another thread than the one that began it switches it off.
+            "global_record_annotations": True,
         }
         self._accepted = _parameters(self._record)
         self._max_entries = max_entries

@@ -125,6 +125,11 @@ class Sources:
         return any(source is not None and source.running for source in (self._cpu, self._history))
 
     @property
+    def sees_all_threads(self) -> bool:
+        """Whether what each thread allocates is recorded: torch's profiler sees the thread that it began on alone."""
+        return self._cpu is None or self._fake is not None
+
+    @property
     def has_frames_on(self) -> bool:
         """Whether Python frames are being recorded now."""
         return self._cpu is not None and self._cpu.running and self._cpu.frames

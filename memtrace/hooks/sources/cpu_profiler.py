@@ -22,7 +22,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from types import FrameType
 from typing import Any
@@ -33,6 +34,7 @@ from memtrace.hooks.sources.event_tree import TreeWalk
 from memtrace.hooks.sources.kineto_log import KinetoLog
 from memtrace.hooks.sources.muffled import Muffled
 from memtrace.hooks.sources.native_log import NativeLog
+from memtrace.hooks.sources.native_threads import hearing_no_signals
 from memtrace.paused_gc import paused_gc
 
 SOURCE = "cpu_profiler"
@@ -51,6 +53,7 @@ class CpuSource:
         self._warn = warn
         self._engine = torch._C._autograd
         self._graph_task = torch._C._current_graph_task_id
+        self._is_enabled = getattr(self._engine, "_profiler_enabled", lambda: False)
         self._profiler = torch._C._profiler
         self._num_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
         self._profile = profile
@@ -104,9 +107,10 @@ class CpuSource:
             # torch reads gradients in Python, which a mode of the user's would see.
             is_watched = sys.getprofile() is not None or self._num_modes() > 0
             self.frames = frames and self._may_have_frames() and not is_watched
-            self._enable(with_frames=self.frames)
-            self._own_hook = sys.getprofile()
-            self._thread = threading.get_ident()
+            with hearing_no_signals(), self._none_left_running():
+                self._enable(with_frames=self.frames)
+                self._own_hook = sys.getprofile()
+                self._thread = threading.get_ident()
 
     def stop(self) -> EventBatch:
         """Stop and return what was recorded. Nothing is recorded until the next `start`."""
@@ -114,7 +118,7 @@ class CpuSource:
         if self.running and self.can_switch:
             self._thread = None
             hook = sys.getprofile()
-            with self._log.quiet(), self._kineto_log.quiet():
+            with hearing_no_signals(), self._none_left_running(), self._log.quiet(), self._kineto_log.quiet():
                 result = self._muffled.call(self._engine._disable_profiler)
             if hook is not self._own_hook:
                 _put_back(hook)
@@ -123,6 +127,20 @@ class CpuSource:
                 self._walk(result, batch)
             self.result = result if self._profile else None
         return batch
+
+    @contextmanager
+    def _none_left_running(self) -> Iterator[None]:
+        """Leave no profiler that nobody would stop where a handler of a signal raises in the middle of it.
+
+        Another thread than this one may have heard the signal, so that blocking it here is not enough.
+        """
+        try:
+            yield
+        except BaseException:
+            self._thread = None
+            if self._is_enabled():
+                self._engine._disable_profiler()
+            raise
 
     def _may_have_frames(self) -> bool:
         """Whether frames may be recorded: not once the program has wrapped how torch calls modules or optimizers.

@@ -13,6 +13,7 @@ from operator import le
 from typing import Any
 
 from memtrace.hooks.parts.chunk import EventBatch, StackTable
+from memtrace.schema.frames import WRAPPER_FILE
 
 DEVICE = "cpu"
 _OWN_SHORT = os.path.join("memtrace", "hooks", "")
@@ -119,7 +120,7 @@ class TreeWalk:
                 return None, "", 0, node.name
             called = fields.callsite
             # Our own wrappers are not the user's; what they were called from goes on below them.
-            if called.file_name.startswith((self._own_folder, _OWN_SHORT)):
+            if called.file_name.startswith((self._own_folder, _OWN_SHORT, WRAPPER_FILE)):
                 return fields.caller.line_number, "", 0, None
             return fields.caller.line_number, called.file_name, called.line_number, called.function_name
         except UnicodeDecodeError:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from memtrace.hooks.sources.native_threads import hearing_no_signals
+
 _LEVEL = "_ZN9libkineto6Logger14severityLevel_E"
 _VARIABLE = "KINETO_LOG_LEVEL"
 _NOTHING = 99
@@ -18,6 +20,7 @@ class KinetoLog:
 
     def __init__(self, torch: Any) -> None:
         self._level: ctypes.c_int | None = None
+        self._is_ready = False
         try:
             library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
             self._level = ctypes.c_int.in_dll(library, _LEVEL)
@@ -29,6 +32,15 @@ class KinetoLog:
 
         A build for CUDA does from torch 2.14 on, where there is no driver. What the variable says stays said.
         """
+        if self._is_ready:
+            self._prepare(engine, *args)
+            return
+        # The library starts a thread of its own.
+        with hearing_no_signals():
+            self._prepare(engine, *args)
+        self._is_ready = True
+
+    def _prepare(self, engine: Any, *args: Any) -> None:
         if _VARIABLE in os.environ:
             engine._prepare_profiler(*args)
             return

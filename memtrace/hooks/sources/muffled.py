@@ -7,6 +7,7 @@ would be an exception of the program's own operator.
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,11 @@ class Muffled:
 
     def __init__(self, torch: Any) -> None:
         # The plainest call that calls back: once for each element.
-        self._call_back = torch.zeros(1).apply_
+        one = torch.zeros(1)
+        self._call_back = one.apply_
+        # Programs look for tensors among the objects that the collector knows, and this is none of theirs. It refers
+        # to nothing, so that the collector need not know it.
+        ctypes.pythonapi.PyObject_GC_UnTrack(ctypes.py_object(one))
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Return what a function returns. Its warnings are neither shown nor raised."""

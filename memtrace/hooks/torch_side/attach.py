@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.loop.training_loop import TrainingLoop
+from memtrace.hooks.torch_side.compilers import keep_from_compiler, program_has_global_hooks
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.object_surges import ObjectSurges
 from memtrace.hooks.torch_side.patches import Patches, stand_for_builtin
@@ -23,7 +24,9 @@ class Attachments:
         self._patches = Patches()
         self._handles: list[Any] = []
         self._module_handles: list[Any] = []
+        self._are_paused = False
         self._surges = ObjectSurges(guard.wrap(loop.many_objects, name="after a collection"))
+        keep_from_compiler(torch, guard.wrap(loop.many_objects, name="any"), self._surges.collected)
 
     def add(self) -> None:
         """Attach everything but the module hooks."""
@@ -32,6 +35,7 @@ class Attachments:
         self._add_data_hooks()
         self._add_range_hooks()
         self._add_yielding()
+        self._add_for_compilers()
         self._loop.communication.attach(self._around_both)
         self._loop.on_root = lambda: self._loop.communication.attach_late(self._around_both)
         self._surges.attach()
@@ -119,6 +123,25 @@ class Attachments:
         if (graph := getattr(graphs, "CUDAGraph", None)) is not None:
             self._around(graph, "capture_begin", yielding.on_graph_capture, None)
 
+    def _add_for_compilers(self) -> None:
+        from torch.nn.modules import module as modules
+
+        if hasattr(modules, "_has_any_global_hook"):
+            own = program_has_global_hooks(modules, lambda: {handle.id for handle in self._module_handles})
+            self._patches.replace(modules, "_has_any_global_hook", own)
+        export = getattr(self._torch, "export", None)
+        self._around(export, "export", self._pause_module_hooks, self._resume_module_hooks)
+
+    def _pause_module_hooks(self, *_args: Any, **_kwargs: Any) -> None:
+        # Whatever they are, torch refuses to write a whole program down where there are some.
+        self._are_paused = self._are_paused or bool(self._module_handles)
+        self.remove_module_hooks()
+
+    def _resume_module_hooks(self, *_args: Any, **_kwargs: Any) -> None:
+        if self._are_paused:
+            self._are_paused = False
+            self.add_module_hooks()
+
     def _around_both(self, owner: Any, name: str, before: Callable[..., None], after: Callable[..., None]) -> None:
         self._around(owner, name, before, after)
 
@@ -132,3 +155,5 @@ class Attachments:
             before=before and self._wrap(before, name=f"before {label}"),
             after=after and self._wrap(after, name=f"after {label}"),
         )
+        # It calls what the program called, which the compiler may look at as ever.
+        keep_from_compiler(self._torch, vars(owner).get(name), with_calls=False)

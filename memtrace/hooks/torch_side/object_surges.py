@@ -24,14 +24,15 @@ class ObjectSurges:
 
     def attach(self) -> None:
         """Hear of each collection."""
-        gc.callbacks.append(self._collected)
+        gc.callbacks.append(self.collected)
 
     def detach(self) -> None:
         """Hear of none; nothing happens where it was not attached."""
-        if self._collected in gc.callbacks:
-            gc.callbacks.remove(self._collected)
+        if self.collected in gc.callbacks:
+            gc.callbacks.remove(self.collected)
 
-    def _collected(self, phase: str, _info: dict[str, Any]) -> None:
+    def collected(self, phase: str, _info: dict[str, Any]) -> None:
+        """Count a collection, as Python tells of its beginning and its end."""
         if phase == "stop":
             self._num_collections += 1
             if self._num_collections >= _NUM_COLLECTIONS:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from memtrace.schema.frames import WRAPPER_FILE
+
 Callback = Callable[..., None]
 
 
@@ -74,8 +76,7 @@ def hide_from_warnings(wrapper: Any) -> None:
 
     Python does not count frames of its import system, which it knows by words in the name of their file.
     """
-    code = wrapper.__code__
-    wrapper.__code__ = code.replace(co_filename=f"{code.co_filename} (importlib._bootstrap)")
+    wrapper.__code__ = wrapper.__code__.replace(co_filename=WRAPPER_FILE)
 
 
 def stand_for_builtin(original: Any, wrapper: Any) -> None:

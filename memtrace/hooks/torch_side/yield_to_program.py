@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from memtrace.hooks.loop.main_part import Writer
 from memtrace.hooks.loop.window import Window
 from memtrace.hooks.sources.choose import Sources
-
-_HOOKS_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks"
 
 
 class Yielding:
@@ -61,8 +58,6 @@ class Yielding:
         """The program compiles: its compiler is too heavy in Python to record frames of."""
         self._window.wants_frames(False)
         self._window.allows_frames = False
-        # The hooks are ours, and so is what torch has to say about them.
-        warnings.filterwarnings("ignore", message=_HOOKS_WARNING, category=UserWarning)
         self._writer.note(
             "torch-compile", "torch.compile: module scopes and frames inside compiled regions are not seen"
         )

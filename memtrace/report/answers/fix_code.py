@@ -22,28 +22,14 @@ def recompute_modules(model, names):
 
 recompute_modules({model}, {names})
 """
-_RECOMPUTE_NORMS = """\
+_RECOMPUTE_IN_CONTEXTS = """\
 # once, after the model is made
-def recompute_modules(model, names):
-    import contextlib
-    from torch.utils.checkpoint import checkpoint
-
-    @contextlib.contextmanager
-    def statistics_stay(module):
-        norms = [one for one in module.modules() if getattr(one, "track_running_stats", False)]
-        for one in norms:
-            one.track_running_stats = False
-        try:
-            yield
-        finally:
-            for one in norms:
-                one.track_running_stats = True
-
+def {function}(model, names{parameters}):
+{imports}
+{definitions}
     def recompute(module):
         forward = module.forward
-        # The second forward does not move the statistics of batch norms again.
-        contexts = lambda: (contextlib.nullcontext(), statistics_stay(module))
-        module.forward = lambda *args, **kwargs: checkpoint(
+{contexts}        module.forward = lambda *args, **kwargs: checkpoint(
             forward, *args, use_reentrant=False, context_fn=contexts, **kwargs
         )
 
@@ -51,7 +37,51 @@ def recompute_modules(model, names):
         if name in names:
             recompute(module)
 
-recompute_modules({model}, {names})
+{calls}
+"""
+_STATISTICS = """
+    @contextlib.contextmanager
+    def statistics_stay(module):
+        norms = [one for one in module.modules() if getattr(one, "track_running_stats", False)]
+        held = [(one, name, buffer) for one in norms for name, buffer in one.named_buffers(recurse=False)]
+        for one, name, buffer in held:
+            setattr(one, name, buffer.clone())
+        try:
+            yield
+        finally:
+            for one, name, buffer in held:
+                setattr(one, name, buffer)
+"""
+_POLICY = """
+    def policy(context, operator, *args, **kwargs):
+        # As in aten.mm.default: the last part is the overload.
+        is_kept = str(operator).rpartition(".")[0] in kept
+        return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
+"""
+_CONTEXTLIB = "    import contextlib"
+_CHECKPOINT = "    from torch.utils.checkpoint import checkpoint"
+_CHECKPOINT_BUT = (
+    "    from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts"
+)
+_STATISTICS_CONTEXTS = """\
+        # The second forward does not move the statistics of batch norms again.
+        contexts = lambda: (contextlib.nullcontext(), statistics_stay(module))
+"""
+_POLICY_CONTEXTS = """\
+        # What these operators give back is kept; all else is computed again.
+        contexts = lambda: create_selective_checkpoint_contexts(policy)
+"""
+_BOTH_CONTEXTS = """\
+        # What these operators give back is kept; the second forward does not move statistics of batch norms again.
+        @contextlib.contextmanager
+        def both(policy_context):
+            with statistics_stay(module), policy_context:
+                yield
+
+        def contexts():
+            first, again = create_selective_checkpoint_contexts(policy)
+            return first, both(again)
+
 """
 _OFFLOAD = """\
 # once, after the model is made
@@ -145,6 +175,17 @@ def code_of(changes: Changes, *, has_statistics: bool = False) -> str:
     parts = []
     if changes.optimizer is not None:
         parts.append(f"# where the optimizer is made\noptimizer = …(model.parameters(), …, {setting_of(changes)})\n")
+    if changes.sharded_states:
+        parts.append(
+            "# where the optimizer is made; before its state_dict(), every rank calls consolidate_state_dict(to=0)\n"
+            "from torch.distributed.optim import ZeroRedundancyOptimizer\n"
+            "optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=…, …)\n"
+        )
+    if changes.small_states:
+        parts.append(
+            "# where Adam or AdamW is made (pip install bitsandbytes)\nimport bitsandbytes\n"
+            "optimizer = bitsandbytes.optim.AdamW8bit(model.parameters(), …)\n"
+        )
     if changes.set_to_none:
         parts.append("# where gradients are cleared\noptimizer.zero_grad(set_to_none=True)\n")
     if changes.autocast is not None:
@@ -168,12 +209,55 @@ def before_optimizer(changes: Changes, model: str, *, has_statistics: bool) -> l
         parts.append(f"# once, after the model is made\n{model}.config.use_cache = False\n")
     if changes.chunk_loss:
         parts.append(_CHUNK_LOSS)
-    if changes.recompute:
-        text = _RECOMPUTE_NORMS if has_statistics else _RECOMPUTE
-        parts.append(text.format(names=names_of(changes.recompute), model=model))
+    parts += _recompute(changes, model, has_statistics=has_statistics)
     if changes.offload:
         parts.append(_OFFLOAD.format(names=names_of(changes.offload), model=model))
     return parts
+
+
+def _recompute(changes: Changes, model: str, *, has_statistics: bool) -> list[str]:
+    """Return the pieces that compute modules again: those of which nothing is kept, and the others."""
+    kept: dict[str, list[str]] = {}
+    for owner, operator in changes.saved_by_module():
+        kept.setdefault(owner, []).append(operator)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for owner, operators in kept.items():
+        groups.setdefault(tuple(sorted(operators)), []).append(owner)
+    parts = []
+    whole = [name for name in changes.recompute if name not in kept]
+    if whole and has_statistics:
+        parts.append(
+            _RECOMPUTE_IN_CONTEXTS.format(
+                function="recompute_modules",
+                parameters="",
+                imports=f"{_CONTEXTLIB}\n{_CHECKPOINT}",
+                definitions=_STATISTICS,
+                contexts=_STATISTICS_CONTEXTS,
+                calls=f"recompute_modules({model}, {names_of(whole)})",
+            )
+        )
+    elif whole:
+        parts.append(_RECOMPUTE.format(names=names_of(whole), model=model))
+    if groups:
+        calls = [
+            f"recompute_but({model}, {names_of(owners)}, kept={{{', '.join(map(_quoted, operators))}}})"
+            for operators, owners in groups.items()
+        ]
+        parts.append(
+            _RECOMPUTE_IN_CONTEXTS.format(
+                function="recompute_but",
+                parameters=", kept",
+                imports=f"{_CONTEXTLIB}\n{_CHECKPOINT_BUT}" if has_statistics else _CHECKPOINT_BUT,
+                definitions=_POLICY + (_STATISTICS if has_statistics else ""),
+                contexts=_BOTH_CONTEXTS if has_statistics else _POLICY_CONTEXTS,
+                calls="\n".join(calls),
+            )
+        )
+    return parts
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
 
 
 def after_optimizer(changes: Changes, optimizer: str) -> list[str]:

@@ -145,7 +145,7 @@ def _at_optimizer(source: _Source, place: Place, changes: Changes, program: Prog
     if place.root is not None:
         code = "\n".join(before_optimizer(changes, place.root, has_statistics=program.has_statistics))
         edits += [source.before(statement, code)] if code else []
-        left = replace(left, no_cache=False, chunk_loss=False, recompute=(), offload=())
+        left = replace(left, no_cache=False, chunk_loss=False, recompute=(), saved=(), offload=())
     call = source.call(place.line, place.class_name)
     if call is not None and changes.optimizer is not None:
         argument = source.with_argument(call, setting_of(changes))

@@ -19,6 +19,8 @@ from memtrace.units import format_bytes
 FORMAT = "memtrace-fix"
 VERSION = 1
 _MOST_REASONS = 6
+_LEAST_SHARE = 100
+"""A category with less than this part of the peak is not named."""
 
 
 def fixed_json(found: Fixed, patch: Patch | None = None) -> bytes:
@@ -73,7 +75,8 @@ def _needs(needs: Measured) -> dict[str, Any]:
 
 def fixed_text(found: Fixed, *, plan: str | None, patch: Patch | None = None) -> str:
     """Return the answer, the ladder and what to do as text for a terminal."""
-    parts = ["\n".join(answer_lines(found)), "\n".join(_table(found))]
+    lines = [*answer_lines(found), peak_line(found)]
+    parts = ["\n".join(line for line in lines if line), "\n".join(_table(found))]
     best = found.best
     if best is not None and not best.changes.is_nothing:
         parts += _to_do(found, best, plan, patch)
@@ -109,6 +112,14 @@ def answer_lines(found: Fixed) -> list[str]:
         f"It fits in {budget} with: {best.title}.",
         f"{needs} as it is, and {format_bytes(best.needs.reserved_bytes)} so{slower} ({how}, {verified}).",
     ]
+
+
+def peak_line(found: Fixed) -> str:
+    """Return what the plain program holds at its peak, the largest first; empty where that is not known."""
+    held = found.plain.by_category
+    least = sum(held.values()) / _LEAST_SHARE
+    parts = [f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in held.items() if size >= least]
+    return f"At its peak, as it is: {', '.join(parts)}." if parts else ""
 
 
 def _slower(slowdown: float | None) -> str:

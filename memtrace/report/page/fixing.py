@@ -12,12 +12,12 @@ from collections import Counter
 from memtrace.forecast.fixing.results import Fixed, Rung
 from memtrace.report.answers.fix_code import code_of, environment_of
 from memtrace.report.answers.fix_patch import Patch
-from memtrace.report.answers.fixing import answer_lines
+from memtrace.report.answers.fixing import answer_lines, peak_line
 from memtrace.report.page.assets import viewer_text
 from memtrace.report.page.parts import page, section, size, table, text
 from memtrace.units import format_bytes
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RADIUS = 720, 260, 70, 40, 16, 5
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RADIUS = 720, 280, 76, 44, 28, 5
 _FAR_BUDGET = 3
 """A budget so many times what anything needs is not drawn."""
 
@@ -52,6 +52,7 @@ def _ladder(found: Fixed) -> str:
     front = {id(one) for one in found.front}
     rows = [
         [
+            str(number),
             text(one.title),
             size(one.needs.peak_bytes),
             size(one.needs.reserved_bytes),
@@ -60,14 +61,16 @@ def _ladder(found: Fixed) -> str:
             "yes" if one.needs.fits else "no",
             "★" if id(one) in front else "",
         ]
-        for one in found.rungs
+        for number, one in enumerate(found.rungs, 1)
     ]
-    heads = ["changes", "peak", "reserved", "time", "losses", "fits", "best for its memory"]
+    heads = ["", "changes", "peak", "reserved", "time", "losses", "fits", "best for its memory"]
+    first = "the cheapest that fits first" if found.best is not None else "the smallest first"
     return section(
         "ladder",
-        "What was run, the cheapest that fits first" if found.is_verified else "What the trace tells",
+        f"What was run, {first}" if found.is_verified else "What the trace tells",
+        f'<p class="at-peak">{text(peak_line(found))}</p>'
         f'<div class="chart"><div class="legend">{"".join(keys)}</div><ul class="rows">{bars}</ul></div>'
-        + table(heads, rows, number_columns=range(1, 4)),
+        + table(heads, rows, number_columns=range(2, 5)),
     )
 
 
@@ -81,7 +84,8 @@ def _bar(found: Fixed, at: int, rung: Rung) -> str:
     kinds = ("" if at else " first") + ("" if needs.fits else " failed")
     label = f"{format_bytes(needs.peak_bytes)} allocated, {format_bytes(needs.reserved_bytes)} reserved"
     return (
-        f'<li class="row{kinds}" id="rung-{at}"><span class="name">{text(rung.title)}</span>'
+        f'<li class="row{kinds}" id="rung-{at}"><span class="name"><span class="rung">{at + 1}</span> '
+        f"{text(rung.title)}</span>"
         f'<span class="track" role="img" title="{text(label)}" aria-label="{text(label)}">'
         f'<span class="allocated"></span><span class="wasted"></span>{limit}</span>'
         f'<span class="value number">{text(format_bytes(needs.reserved_bytes))}</span></li>'
@@ -100,73 +104,103 @@ def _lengths(found: Fixed) -> list[str]:
     return [*rules, f".row .limit{{left:{100 * found.budget_bytes / scale:.3f}%}}"]
 
 
+class _Plot:
+    """Where bytes and shares of time are drawn."""
+
+    def __init__(self, found: Fixed, times: list[float]) -> None:
+        self.most = _scale(found)
+        self.low, self.high = min(0.0, *times), max(0.01, *times)
+
+    def across(self, num_bytes: int) -> str:
+        """Return where bytes are."""
+        return f"{_LEFT + (_WIDTH - _LEFT - _RADIUS) * num_bytes / self.most:.1f}"
+
+    def down(self, slowdown: float | None, below: int = 0) -> str:
+        """Return where a share of time is, or so far below it."""
+        share = (self.high - (slowdown or 0.0)) / (self.high - self.low)
+        return f"{_TOP + (_HEIGHT - _TOP - _BOTTOM) * share + below:.1f}"
+
+    def at(self, rung: Rung) -> str:
+        """Return where the mark of a set of changes is."""
+        return f"{self.across(rung.needs.reserved_bytes)},{self.down(rung.slowdown)}"
+
+
 def _front(found: Fixed) -> str:
     """Return memory against time, a mark for each set of changes whose time is known; nothing of fewer than two."""
-    timed = [one for one in found.rungs if one.slowdown is not None]
+    timed = [(number, one) for number, one in enumerate(found.rungs, 1) if one.slowdown is not None]
     if len(timed) < 2:
         return ""
-    most = _scale(found)
-    times = [one.slowdown or 0.0 for one in timed]
-    low, high = min(0.0, *times), max(0.01, *times)
-    front = {id(one) for one in found.front}
-
-    def across(num_bytes: int) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RADIUS) * num_bytes / most
-
-    def down(slowdown: float) -> float:
-        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - slowdown) / (high - low)
-
-    def kind(one: Rung) -> str:
-        return "failed" if not one.needs.fits else "on" if id(one) in front else "off"
-
-    marks = "".join(
-        f'<circle class="{kind(one)}" r="{_RADIUS}" '
-        f'cx="{across(one.needs.reserved_bytes):.1f}" cy="{down(one.slowdown or 0.0):.1f}">'
-        f"<title>{text(one.title)}: {text(format_bytes(one.needs.reserved_bytes))}, {_time(one)} time</title></circle>"
-        for one in timed
-    )
+    plot = _Plot(found, [one.slowdown or 0.0 for _, one in timed])
     floor = _HEIGHT - _BOTTOM
-    budget = (
-        f'<line class="budget" x1="{across(found.budget_bytes):.1f}" x2="{across(found.budget_bytes):.1f}" '
-        f'y1="{_TOP}" y2="{floor}"><title>budget {text(format_bytes(found.budget_bytes))}</title></line>'
-        if found.budget_bytes <= most
-        else ""
-    )
-    labels = (
-        f'<text x="{_LEFT - 8}" y="{down(high) + 4:.1f}" text-anchor="end">{high:+.0%}</text>'
-        f'<text x="{_LEFT - 8}" y="{down(low) + 4:.1f}" text-anchor="end">{low:+.0%}</text>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 12}">0</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 12}" text-anchor="end">{text(format_bytes(most))} reserved</text>'
-    )
     drawn = (
+        '<div class="legend"><span><span class="swatch allocated"></span>fits</span>'
+        '<span><span class="swatch failed"></span>does not fit</span><span><span class="limit"></span>budget</span>'
+        "<span>line: no other needs both less memory and less time</span></div>"
         f'<svg class="front" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Memory against time of each set '
-        f'of changes, as in the table above"><line x1="{_LEFT}" x2="{_WIDTH}" y1="{floor}" y2="{floor}"/>'
-        f'<line x1="{_LEFT}" x2="{_LEFT}" y1="{_TOP}" y2="{floor}"/>{budget}{marks}{labels}</svg>'
+        f'of changes, numbered as in the table above"><line x1="{_LEFT}" x2="{_WIDTH}" y1="{floor}" y2="{floor}"/>'
+        f'<line x1="{_LEFT}" x2="{_LEFT}" y1="{_TOP}" y2="{floor}"/>'
+        f'<polyline points="{" ".join(plot.at(one) for one in found.front)}"/>'
+        f"{_budget(found, plot)}{''.join(_mark(number, one, plot) for number, one in timed)}{_labels(plot)}</svg>"
     )
-    return section("front", "Memory against time", drawn)
+    return section("front", "Memory against time", f'<div class="chart">{drawn}</div>')
+
+
+def _mark(number: int, rung: Rung, plot: _Plot) -> str:
+    needs, (x, y) = rung.needs, plot.at(rung).split(",")
+    return (
+        f'<circle class="{"on" if needs.fits else "failed"}" r="{_RADIUS}" cx="{x}" cy="{y}">'
+        f"<title>{text(rung.title)}: {text(format_bytes(needs.reserved_bytes))}, {_time(rung)} time</title></circle>"
+        f'<text class="rung" x="{x}" dx="9" y="{plot.down(rung.slowdown, -7)}">{number}</text>'
+    )
+
+
+def _budget(found: Fixed, plot: _Plot) -> str:
+    if found.budget_bytes > plot.most:
+        return ""
+    x = plot.across(found.budget_bytes)
+    return (
+        f'<line class="budget" x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
+        f"<title>budget {text(format_bytes(found.budget_bytes))}</title></line>"
+    )
+
+
+def _labels(plot: _Plot) -> str:
+    times = "".join(
+        f'<text x="{_LEFT - 8}" y="{plot.down(one, 4)}" text-anchor="end">{one:+.0%}</text>'
+        for one in (plot.high, plot.low)
+    )
+    return (
+        f'<text x="{_LEFT}" y="14">time against the plain program</text>{times}'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 14}">0</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 14}" text-anchor="end">{text(format_bytes(plot.most))} reserved</text>'
+    )
 
 
 def _to_do(found: Fixed, patch: Patch | None, plan: str | None) -> str:
     best = found.best
     if best is None or best.changes.is_nothing:
         return ""
+    by_hand = []
+    environment = environment_of(best.changes)
+    if environment:
+        by_hand.append(("set", "\n".join(f"export {name}={value}" for name, value in environment.items()), "shell"))
+    if patch is not None:
+        by_hand.append(("change the program, by git apply or patch -p1", patch.text, "code"))
+    changes = best.changes if patch is None else patch.left
+    if code := code_of(changes, has_statistics=found.program.has_statistics):
+        by_hand.append(("write", code, "code"))
     parts = []
     if plan is not None:
         command = f"memtrace fix --apply {shlex.quote(plan)} -- {shlex.join(found.command)}"
-        parts.append(_block("Run it so, unchanged", command))
-    environment = environment_of(best.changes)
-    if environment:
-        parts.append(_block("Set", "\n".join(f"export {name}={value}" for name, value in environment.items())))
-    if patch is not None:
-        parts.append(_block("Change the program, by git apply or patch -p1", patch.text))
-    changes = best.changes if patch is None else patch.left
-    if code := code_of(changes, has_statistics=found.program.has_statistics):
-        parts.append(_block("Write", code))
+        parts.append(_block("Run it so, unchanged", command, "shell"))
+    for at, (head, body, kind) in enumerate(by_hand):
+        word = "And " if at else "Or " if parts else ""
+        parts.append(_block(f"{word}{head}" if word else head.capitalize(), body, kind))
     return section("to-do", "What to do", f'<div class="to-do">{"".join(parts)}</div>')
 
 
-def _block(head: str, code: str) -> str:
-    return f'<h3>{text(head)}</h3><pre tabindex="0">{text(code)}</pre>'
+def _block(head: str, code: str, kind: str) -> str:
+    return f'<h3>{text(head)}</h3><pre class="{kind}" tabindex="0">{text(code)}</pre>'
 
 
 def _left(found: Fixed) -> str:
@@ -178,7 +212,8 @@ def _left(found: Fixed) -> str:
         [text(first[why] if count == 1 else f"{first[why]} and {count - 1} more"), "left as it is", text(why)]
         for why, count in by_reason.most_common()
     ]
-    rows += [["", "note", text(note)] for note in found.notes]
-    if not rows:
-        return ""
-    return section("left", "What was not done, and why", table(["", "", "reason"], rows, number_columns=range(0)))
+    notes = "".join(f"<li>{text(note)}</li>" for note in found.notes)
+    told = table(["changes or module", "", "reason"], rows, number_columns=range(0)) if rows else ""
+    if notes:
+        told += f'<ul class="notes">{notes}</ul>'
+    return section("left", "What was not done, and why", told) if told else ""

@@ -14,7 +14,7 @@ from memtrace.errors import TraceReadError
 from memtrace.schema.names import Action
 from memtrace.schema.tables import EVENTS, INITIAL_BLOCKS, WINDOWS
 from memtrace.store.build import concatenated, table_of_rows
-from memtrace.store.columns import NULL, ColumnTable, IntArray, int_column
+from memtrace.store.columns import NULL, ColumnTable, IntArray, check_num_devices, int_column
 from memtrace.store.reconcile import Reconciled, reconcile
 from memtrace.store.strings import StringTable
 from memtrace.store.trace import LoadWarning
@@ -37,8 +37,10 @@ def memory_tables(
     windows: list[tuple[int, ...]] = []
     blocks: list[dict[str, Any]] = []
     num_frees = num_allocs = first_event = 0
-    # Devices in the order of their first event; a window is of one device.
-    for device in dict.fromkeys(columns["device"].tolist()):
+    # In the order of their first event; a window is of one device.
+    devices = dict.fromkeys(columns["device"].tolist())
+    check_num_devices(len(devices), where=where)
+    for device in devices:
         rows = np.flatnonzero(columns["device"] == device)
         # The entries of several threads stand one after the other.
         rows = rows[np.argsort(columns["time_ns"][rows], kind="stable")]

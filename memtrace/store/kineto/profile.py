@@ -16,7 +16,7 @@ from memtrace.errors import TraceReadError
 from memtrace.schema.names import Source
 from memtrace.schema.tables import ANNOTATIONS, COLLECTIVES, KERNELS, STEPS
 from memtrace.store.build import build_rank, table_of_rows
-from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, int_column
+from memtrace.store.columns import NULL, Array, ColumnTable, IntArray, check_times, int_column
 from memtrace.store.header import MAX_COUNT
 from memtrace.store.kineto.collectives import collectives_table
 from memtrace.store.kineto.memory import memory_tables
@@ -50,7 +50,7 @@ def read_profile(document: Any, *, where: str) -> RankTrace:
     base_ns = _base_ns(facts, where)
     strings = StringTable()
     memory_entries = [one for one in events if one.get("name") == "[memory]" and isinstance(one.get("args"), dict)]
-    times = relative_ns([one.get("ts") for one in memory_entries], where=f"{where}: ts") + base_ns
+    times = _times_ns([one.get("ts") for one in memory_entries], base_ns, where=f"{where}: ts")
     memory, devices, unseen = memory_tables(memory_entries, times, strings, where=where)
     if not memory_entries:
         message = "The profile holds no memory events (profile_memory=True records them)."
@@ -121,8 +121,8 @@ def _kernels(activities: Sequence[dict[str, Any]], base_ns: int, strings: String
     """Return every activity that has a duration."""
     args = [one["args"] if isinstance(one.get("args"), dict) else {} for one in activities]
     columns: dict[str, Array] = {
-        "start_ns": relative_ns([one["ts"] for one in activities], where=f"{where}: ts") + base_ns,
-        "duration_ns": relative_ns([one["dur"] for one in activities], where=f"{where}: dur"),
+        "start_ns": _times_ns([one["ts"] for one in activities], base_ns, where=f"{where}: ts"),
+        "duration_ns": _times_ns([one["dur"] for one in activities], 0, where=f"{where}: dur"),
         "name": _text_ids(strings, [one.get("name") for one in activities]),
         "kind": _text_ids(strings, [one.get("cat") for one in activities]),
         "process": _integers([one.get("pid") for one in activities]),
@@ -161,6 +161,10 @@ def relative_ns(times_us: list[Any], *, where: str) -> IntArray:
     if len(whole) and (int(whole.max()) > _MAX_TIME_US or int(whole.min()) < -_MAX_TIME_US):
         raise TraceReadError(f"{where}: a time out of range", slug="file-damaged")
     return np.asarray(whole * 1000 + fraction_ns, dtype=np.int64)
+
+
+def _times_ns(times_us: list[Any], base_ns: int, *, where: str) -> IntArray:
+    return check_times(relative_ns(times_us, where=where) + base_ns, where=where)
 
 
 def _base_ns(facts: Mapping[str, Any], where: str) -> int:

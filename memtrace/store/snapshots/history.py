@@ -16,7 +16,7 @@ import numpy as np
 
 from memtrace.errors import TraceReadError
 from memtrace.schema.names import Action
-from memtrace.store.columns import NULL, IntArray, check_sizes, int_column
+from memtrace.store.columns import NULL, IntArray, check_sizes, check_times, int_column
 from memtrace.store.snapshots.event_runs import first_uses
 from memtrace.store.snapshots.initial_state import InitialState, undo_history
 from memtrace.store.snapshots.packed_events import PackedEvents
@@ -230,7 +230,7 @@ def _in_ns(times: IntArray, *, where: str) -> IntArray:
     known = times != NULL
     if np.any(np.abs(times[known]) > _MAX_TIME_US):
         raise TraceReadError(f"{where}: a time beyond the year 2262", slug="file-damaged")
-    return np.where(known, times * 1000, NULL)
+    return check_times(np.where(known, times * 1000, NULL), where=where)
 
 
 def _device_free(trace: list[Any], actions: list[Any], *, where: str) -> IntArray:

@@ -12,7 +12,7 @@ import numpy as np
 from memtrace.errors import TraceReadError
 from memtrace.schema.names import BlockState
 from memtrace.schema.tables import BLOCKS, SEGMENTS
-from memtrace.store.columns import NULL, ColumnTable, IntArray, check_sizes, int_column
+from memtrace.store.columns import NULL, ColumnTable, IntArray, check_num_devices, check_sizes, int_column
 from memtrace.store.stacks import StackTable
 from memtrace.store.strings import StringTable
 
@@ -65,7 +65,9 @@ def read_segments(
     devices = _required(segments, "device", "segments")
     if len(devices) and (devices.min() < 0 or devices.max() > 10_000):
         raise TraceReadError("segments device: not an index of a device", slug="file-damaged")
-    ids = {index: device_name(index) for index in sorted(set(devices.tolist()))}
+    indices = sorted(set(devices.tolist()))
+    check_num_devices(len(indices), where="segments device")
+    ids = {index: device_name(index) for index in indices}
     segment_table = ColumnTable(
         SEGMENTS,
         {

@@ -15,7 +15,7 @@ from memtrace.errors import TraceReadError
 from memtrace.schema.names import Source
 from memtrace.schema.tables import ANNOTATIONS, EVENTS, INITIAL_BLOCKS, WINDOWS
 from memtrace.store.build import build_rank, concatenated, table_of_rows
-from memtrace.store.columns import NULL, ColumnTable
+from memtrace.store.columns import NULL, ColumnTable, check_num_devices
 from memtrace.store.snapshots.history import History, SnapshotReading, read_history, times_ns
 from memtrace.store.snapshots.packed_events import PackedEvents
 from memtrace.store.snapshots.segments import SegmentTables, read_segments
@@ -85,6 +85,7 @@ def _read_tables(data: Mapping[Any, Any], reading: SnapshotReading) -> SnapshotT
     traces = data.get("device_traces") or []
     if not isinstance(traces, list) or not all(isinstance(one, (list, PackedEvents)) for one in traces):
         raise TraceReadError("device_traces is not a list of lists", slug="file-damaged")
+    check_num_devices(sum(map(bool, traces)), where="device_traces")
     return SnapshotTables(
         segments=segments,
         histories=tuple(read_history(reading, segments, index, trace) for index, trace in enumerate(traces) if trace),

@@ -79,6 +79,15 @@ model.register_forward_hook(plus, with_kwargs=True, always_call=True); train(1)
 with torch.autograd.graph.saved_tensors_hooks(lambda t: (order.append("pack"), t)[1], lambda t: t): train(1)
 print(order.count("pack"))
 with torch.autograd.graph.save_on_cpu(): train(1)
+import traceback
+def fails(*_): raise ValueError("of a hook")
+for kind in (nn.modules.module.register_module_forward_pre_hook, model.register_forward_hook):
+    handle = kind(fails)
+    try:
+        # The hook is gone before the traceback is looked at.
+        try: model(torch.ones(1, 16))
+        finally: handle.remove()
+    except ValueError: traceback.print_exc()
 import torch.nn.utils.parametrizations as parametrizations
 parametrizations.weight_norm(nn.Linear(2, 2))(torch.ones(1, 2)).sum().backward()
 """

@@ -115,6 +115,19 @@ train(1)
 """,
     ),
     Row(
+        "signals-that-are-waited-for",
+        """
+import os, signal
+train(2)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGUSR2); os.kill(os.getpid(), signal.SIGTERM)
+train(1)
+print(signal.sigpending(), signal.sigwait([signal.SIGUSR2]), signal.sigwaitinfo([signal.SIGTERM]).si_signo)
+train(1)
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+""",
+    ),
+    Row(
         "a-fault-handler",
         """
 import faulthandler, os, resource, signal

@@ -46,10 +46,11 @@ for name in "ab":
     del told; print("no model")
     del sgd; print("no optimizer")
 print([reference() is None for reference in references])
+print([one.shape for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)])
 last = make("at exit")
 """
 TRACERS = """
-import threading
+import os, threading
 lines, calls = [], []
 def trace(frame, event, arg):
     if frame.f_code.co_filename == __file__:
@@ -58,6 +59,11 @@ def trace(frame, event, arg):
 def profile(frame, event, arg):
     if frame.f_code.co_filename == __file__ and not event.startswith("c_"):
         calls.append((event, frame.f_code.co_name))
+files = set()
+sys.settrace(lambda frame, event, arg: files.add(frame.f_code.co_filename))
+train(2); sys.settrace(None)
+# Tools that measure coverage open each.
+print([name for name in files if not name.startswith("<") and not os.path.exists(name)])
 sys.settrace(trace); threading.settrace(trace); train(2); print(sys.gettrace() is trace); sys.settrace(None)
 sys.setprofile(profile); train(2); print(sys.getprofile() is profile); sys.setprofile(None)
 print(lines, calls, sys.gettrace(), sys.getprofile())
@@ -98,6 +104,7 @@ import logging, warnings
 def warn(step):
     warnings.warn("of the program"); warnings.warn("of a caller", stacklevel=3)
 train(3, at=warn)
+torch.compile(model, backend="eager"); train(1, at=warn)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     train(2, at=warn)
@@ -118,6 +125,10 @@ for failing in (torch.ones(2).backward, lambda: optimizer.step(lambda: 1 / 0), l
     except Exception:
         traceback.print_exc()
 print(len(traceback.format_stack()))
+import code
+console = code.InteractiveInterpreter({"model": model, "torch": torch})
+console.runsource("1 / 0")
+console.runsource("model(torch.ones(3, 3))")
 """
 THREADS = """
 import asyncio, concurrent.futures, contextvars, threading

@@ -69,6 +69,7 @@ fake(mode.from_tensor(x)).sum().backward()
 adam.step()
 of = lambda parameters, x: torch.func.functional_call(net, parameters, (x,)).sum()
 print(torch.func.grad(of)(dict(net.named_parameters()), x)["0.bias"])
+out, pull = torch.func.vjp(net, x); print(pull(out)[0])
 print(torch.vmap(net)(x), torch.func.jvp(net, (x,), (x,))[1])
 steps(net)
 """,
@@ -95,6 +96,31 @@ def whole(x):
     return loss.detach()
 
 print(whole(x), whole(x))
+""",
+    ),
+    Row(
+        "graphs-of-whole-programs",
+        NET
+        + """
+import warnings
+
+class Around(nn.Module):
+    def __init__(self): super().__init__(); self.net = net
+    def forward(self, x): return self.net(x) + 1
+
+steps(net)
+print(torch.export.export(Around(), (x,), strict=True).graph_module.code)
+print(torch._dynamo.explain(net)(x).graph_break_count)
+steps(net)
+
+@torch.compile(backend="eager")
+def whole(x):
+    own = torch.optim.SGD(net.parameters(), lr=0.1); net(x).sum().backward(); own.step()
+    warnings.warn("of the program")
+    return 1
+
+print(whole(x), whole(x), bool(torch.nn.modules.module._has_any_global_hook()))
+print({name: count for name, count in torch._dynamo.utils.counters["frames"].items() if count > 99})
 """,
     ),
 ]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from importlib import import_module
 from typing import Any
 
 import torch
 
+from memtrace.hooks.fake.cuda import pipelines
+from memtrace.hooks.fake.events.assumptions import Assumptions
 from memtrace.hooks.fake.events.storages import FakeMemory
 
 
-def install(world_size: int, memory: FakeMemory) -> bool:
+def install(world_size: int, memory: FakeMemory, assumptions: Assumptions) -> bool:
     """Make `init_process_group` start such a group, of meta tensors. Return whether this torch can."""
     if not torch.distributed.is_available():
         return False
@@ -20,7 +23,7 @@ def install(world_size: int, memory: FakeMemory) -> bool:
         import_module("torch.distributed._tools.fake_collectives")
     except ImportError:
         return False
-    if not start_groups(world_size):
+    if not start_groups(world_size, assumptions):
         return False
     for module in _beginners():
         module.is_nccl_available = lambda: True
@@ -29,7 +32,7 @@ def install(world_size: int, memory: FakeMemory) -> bool:
     return True
 
 
-def start_groups(world_size: int) -> bool:
+def start_groups(world_size: int, assumptions: Assumptions) -> bool:
     """Make `init_process_group` start such a group, of any tensors. Return whether this torch can."""
     if not torch.distributed.is_available():
         return False
@@ -41,12 +44,41 @@ def start_groups(world_size: int) -> bool:
 
     def init_process_group(*_args: Any, **_kwargs: Any) -> None:
         begin(backend="fake", rank=0, world_size=world_size, store=FakeStore())
+        if world_size > 1:
+            pipelines.install(assumptions)
 
     for module in _beginners():
         module.init_process_group = init_process_group
     _flatten_gathers()
+    _refuse_objects(assumptions)
     _ease_data_parallel()
     return True
+
+
+def _refuse_objects(assumptions: Assumptions) -> None:
+    """End the program where an object comes from a rank that is not there: its message would be empty."""
+    for module in _beginners()[:2]:
+        for name in ("recv_object_list", "broadcast_object_list", "scatter_object_list"):
+            if hasattr(module, name):
+                setattr(module, name, _own_alone(getattr(module, name), assumptions))
+
+
+def _own_alone(exchange: Any, assumptions: Assumptions) -> Any:
+    given = inspect.signature(exchange)
+    distributed: Any = torch.distributed
+
+    @functools.wraps(exchange)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = given.bind(*args, **kwargs)
+        bound.apply_defaults()
+        group, inner = bound.arguments.get("group"), bound.arguments.get("group_src")
+        source = bound.arguments.get("src") if inner is None else distributed.get_global_rank(group, inner)
+        is_member = distributed.is_initialized() and distributed.get_rank(group) >= 0
+        if is_member and source != distributed.get_rank() and distributed.get_world_size(group) > 1:
+            assumptions.refuse(f"{exchange.__name__} asks for an object of another rank, and only rank 0 is predicted")
+        return exchange(*args, **kwargs)
+
+    return call
 
 
 def _flatten_gathers() -> None:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from memtrace.hooks.parts.chunk import EventBatch
+from memtrace.schema.frames import WRAPPER_FILE
 from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 
 DEVICE = "cuda:0"
@@ -236,6 +237,6 @@ def _columns(events: Iterable[tuple[int, bool, int, int, Places | None]], batch:
 def _stack(places: Places, batch: EventBatch) -> int | None:
     stack: int | None = None
     for code, line in reversed(places):
-        if not code.co_filename.startswith((_HOOKS_FOLDER, "<frozen importlib")):
+        if not code.co_filename.startswith((_HOOKS_FOLDER, WRAPPER_FILE, "<frozen importlib")):
             stack = batch.stacks.push(stack, code.co_filename, line, code.co_name)
     return stack

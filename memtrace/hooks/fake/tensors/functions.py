@@ -5,7 +5,7 @@ C++ is told "meta" wherever the program says "cuda"; a program that asks is told
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -58,8 +58,10 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         attention: Attention,
         reads: Reads,
         *,
+        handlers: Mapping[Any, Handler] | None = None,
         num_devices: int = 1,
     ) -> None:
+        """`handlers` are those of others, by function."""
         super().__init__()
         self._num_devices = num_devices
         self._memory = memory
@@ -97,6 +99,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             torch.dropout: self._dropout,
             torch.rms_norm: rms_norm,
             **{one: _widening(one, kernel) for one, kernel in _SOFTMAX.items()},
+            **(handlers or {}),
         }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

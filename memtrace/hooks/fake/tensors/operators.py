@@ -7,7 +7,7 @@ All of it is noted (`assumptions.py`), so that the trace can say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,15 @@ Answer = Callable[..., Any]
 class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it untyped
     """Sees each operator of the thread below autograd."""
 
-    def __init__(self, memory: FakeMemory, kernels: Kernels, assumptions: Assumptions) -> None:
+    def __init__(
+        self,
+        memory: FakeMemory,
+        kernels: Kernels,
+        assumptions: Assumptions,
+        *,
+        answers: Mapping[Any, Answer] | None = None,
+    ) -> None:
+        """`answers` are those of others, by operator."""
         super().__init__()
         self._memory = memory
         self._assumptions = assumptions
@@ -48,6 +56,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
             _aten._amp_foreach_non_finite_check_and_unscale_.default: lambda *_: None,
             _aten._amp_update_scale_.default: lambda scale, *_: scale,
             **cuda_results.answers(),
+            **(answers or {}),
             **Bounds(memory, assumptions, self.known).answers(),
         }
         for name in _LIKE_THE_FIRST:

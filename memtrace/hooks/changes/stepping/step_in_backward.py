@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from memtrace.hooks.changes.gradient_use import is_distributed, options_of, reason_against_optimizer
+from memtrace.hooks.changes.stepping.gradient_use import is_distributed, options_of, reason_against_optimizer
 from memtrace.hooks.torch_side.patches import Patches
 
 _Known = tuple[weakref.ref[Any], int, weakref.ref[Any]]

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from memtrace.hooks.torch_side.patches import Patches
+from memtrace.schema.frames import WRAPPER_FILE
 
-_OURS = os.path.dirname(os.path.abspath(__file__))
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ELEMENTWISE = frozenset({
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop", "ASGD",
 })  # fmt: skip
@@ -54,7 +55,7 @@ def _groups(optimizer: Any) -> list[dict[str, Any]]:
 def _where() -> str:
     """Return the line outside memtrace that is at work, to be put behind a sentence."""
     frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+    while frame is not None and frame.f_code.co_filename.startswith((_OURS, WRAPPER_FILE)):
         frame = frame.f_back
     return "" if frame is None else f" ({os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno})"
 
