@@ -168,3 +168,21 @@ def test_several_models_that_a_batch_goes_through_are_no_batches() -> None:
 def test_what_the_program_makes_of_outputs_and_keeps_is_collected_and_no_input() -> None:
     assert collected(num_places=1, num_batches=5, after=True) == ["evaluation-outputs", "activation"]
     assert collected(num_places=1, num_batches=2, after=True) == []
+
+
+def test_what_is_replaced_while_evaluation_goes_on_is_not_collected() -> None:
+    """Keys and values of a generation: three layers have some at a time, larger with each token."""
+    events: list[Event] = [(A, 1, 1000), (C, 1, 1000)]
+    for token in range(6):
+        for layer in range(3):
+            events.append((A, 10 * token + layer + 10, 4000 + 400 * token))
+            if token:
+                events.append((C, 10 * token + layer, 3600 + 400 * token))
+    calls = [10 * (at + 1) - 8 for at, (action, *_) in enumerate(events) if at >= 2 and action == A]
+    rank = rank_trace(
+        events=event_rows(events),
+        windows=[window(0, len(events), initial=0)],
+        steps=[step(0, 0, 5), step(1, 5, 20), step(2, 20, 10 * len(events) + 20)],
+        phases=[phase("forward", 1, 8, 15), *(phase("evaluation", 2, time, time + 5) for time in calls)],
+    )
+    assert evaluation_outputs(Case(build_history(rank, "cpu", owns_marks=True))) is None

@@ -30,6 +30,8 @@ from memtrace.units import format_bytes
 
 _LEAST_BATCHES = 3
 """Batches whose outputs are there at a time: one, and the one before it, are no collection."""
+_MOST_CALLS = 0.5
+"""Of so many forwards of an evaluation there has to be something, where no module made it."""
 
 
 def evaluation_with_graph(case: Case) -> Finding | None:
@@ -125,13 +127,22 @@ def _made_in_evaluation(case: Case) -> IntArray:
 
 
 def _made_of_results(case: Case) -> IntArray:
-    """Return what the program made between two forwards of an evaluation, by no module: of outputs, or a batch."""
-    starts, ends = case.history.evaluations.T
-    at = np.searchsorted(starts, case.start_ns, side="right") - 1
-    inside = (at >= 0) & (case.start_ns < np.append(ends, NULL)[at])
-    unowned = case.history.attribution.owner_row == NULL
-    found: IntArray = np.flatnonzero(inside & unowned & (case.phase_row < 0))
-    return found
+    """Return what the program made of outputs between the forwards of an evaluation, after most of them, and has to the
+    last: what is replaced on the way, as keys and values of a generation, is not collected."""
+    unowned = (case.history.attribution.owner_row == NULL) & (case.phase_row < 0)
+    begins = case.history.rank.table("phases")["start_ns"][_evaluations(case)]
+    found = [np.zeros(0, np.int64)]
+    for start_ns, end_ns in case.history.evaluations.tolist():
+        own = begins[(begins >= start_ns) & (begins < end_ns)]
+        inside = unowned & (case.start_ns >= start_ns) & (case.start_ns < end_ns)
+        if not len(own):
+            continue
+        last = case.history.moments.at_time(int(own[-1]))
+        rows = np.flatnonzero(inside & (case.lifetimes.in_use_end > last))
+        calls = np.unique(np.searchsorted(own, case.start_ns[rows], side="right"))
+        if len(calls) >= _MOST_CALLS * len(own):
+            found.append(rows)
+    return np.concatenate(found)
 
 
 def _batch_of(case: Case, rows: IntArray) -> IntArray:
