@@ -18,7 +18,7 @@ _LARGE = (2**53, 2**56, 2**60, 2**62, 2**63 - 1, 2**63, -(2**63), 2**64, 10**30,
 _FLOATS = (0.0, -0.0, 0.5, 1e18, 1e308, -1e308, float("nan"), float("inf"), -float("inf"))
 NUMBERS: tuple[Any, ...] = (*_SMALL, *_LARGE, *_FLOATS)
 _NASTY = ("", " ", "\0", "\x1b[31mred", "\ud800", "a\u202eb", "\u0301", "=1+1", "<script>", "</script>", "{}", "[red]")
-_LONG = ("x" * 5000, "[" * 3000, "\n" * 50, "a.b." * 300, "9x" * 99)
+_LONG = ("x" * 5000, "w" * 100_000, "[" * 3000, "\n" * 50, "a.b." * 300, "9x" * 99)
 _TELLING = ("cuda:0", "cuda:99999999999", "cpu", "cuda", ":", "nan", "-1", "1e999", "2x-3", "../../x")
 _KNOWN = ("alloc", "free_completed", "oom", "segment_alloc", "segment_free", "forward", "backward", "parameter")
 TEXTS = (*_NASTY, *_LONG, *_TELLING, *_KNOWN)

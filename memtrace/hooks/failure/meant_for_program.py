@@ -6,6 +6,8 @@ a hook of ours as well as anywhere else. It has to arrive where it would without
 
 from __future__ import annotations
 
+import _thread
+import ctypes
 import sys
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -22,6 +24,17 @@ def pass_on(error: BaseException) -> None:
     handler = next((entry for entry in frames if _is_handler(entry.tb_frame)), None)
     if handler is not None or _was_set_from_outside(error, [entry.tb_frame for entry in frames]):
         raise error.with_traceback(handler)
+
+
+def raise_afterwards(error: BaseException) -> None:
+    """Let an exception come up in this thread a moment after the function has returned that calls this one.
+
+    Python drops what callbacks of its collector raise. Another thread than this one sets it, or it would come up here.
+    """
+    # An exception is set by its type alone; this one makes itself the other.
+    again = type("Again", (BaseException,), {"__new__": lambda _cls, *_args: error})
+    raised = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    _thread.start_new_thread(raised, (ctypes.c_ulong(_thread.get_ident()), ctypes.py_object(again)))
 
 
 def _entries(tb: TracebackType | None) -> Iterator[TracebackType]:

@@ -6,6 +6,7 @@ They are looked at on the CPU alone, where that waits for nothing.
 
 from __future__ import annotations
 
+import ctypes
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,8 +19,8 @@ class Glance(NamedTuple):
 
     version: int | None
     """How often it had been written to; `None` where it does not count that, as in inference mode."""
-    values: tuple[Any, ...] | None
-    """Some of its values; `None` where they are not looked at."""
+    values: tuple[bytes, ...] | None
+    """Some of its values, as they lie in memory; `None` where they are not looked at."""
 
     def is_written(self, before: Glance) -> bool:
         """Return whether the program wrote to it since."""
@@ -40,12 +41,19 @@ def version_of(tensor: Any) -> int | None:
     return version
 
 
-def _values_of(tensor: Any, plain: frozenset[type]) -> tuple[Any, ...] | None:
+def _values_of(tensor: Any, plain: frozenset[type]) -> tuple[bytes, ...] | None:
     if type(tensor) not in plain or tensor.device.type != "cpu":
         return None
     try:
-        flat = tensor.detach().view(-1)
-        return tuple(islice(flat[:: max(len(flat) // _NUM_VALUES, 1)].tolist(), _NUM_VALUES))
+        number, size = int(tensor.numel()), int(tensor.element_size())
+        storage = tensor.untyped_storage()
+        first, last = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+        first += int(tensor.storage_offset()) * size
+        if not (tensor.is_contiguous() and number and storage.data_ptr() and first + number * size <= last):
+            return None
     except (AttributeError, RuntimeError, NotImplementedError):
         # Of a layout or type whose values cannot be had so.
         return None
+    # Out of the memory itself: operators are seen by modes and profilers of the program.
+    places = range(0, number, max(number // _NUM_VALUES, 1))
+    return tuple(ctypes.string_at(first + place * size, size) for place in islice(places, _NUM_VALUES))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from memtrace.hooks.failure.tracebacks import shorten_module_call
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.torch_side.compilers import keep_from_compiler, program_has_global_hooks
 from memtrace.hooks.torch_side.guard import Guard
@@ -24,7 +26,7 @@ class Attachments:
         self._patches = Patches()
         self._handles: list[Any] = []
         self._module_handles: list[Any] = []
-        self._are_paused = False
+        self._are_paused = self._are_resting = self._compiles = False
         self._surges = ObjectSurges(guard.wrap(loop.many_objects, name="after a collection"))
         keep_from_compiler(torch, guard.wrap(loop.many_objects, name="any"), self._surges.collected)
 
@@ -45,7 +47,7 @@ class Attachments:
 
     def remove(self) -> None:
         """Take off everything, in reverse order."""
-        self.remove_module_hooks()
+        self._take_off_module_hooks()
         self._surges.detach()
         self._patches.undo()
         while self._handles:
@@ -55,16 +57,42 @@ class Attachments:
         """Attach the hooks that each module call pays for."""
         from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+        self._are_resting = False
         if not self._module_handles:
-            modules = self._loop.modules
             self._module_handles = [
-                register_module_forward_pre_hook(self._wrap(modules.before, name="forward pre-hook")),
+                register_module_forward_pre_hook(self._wrap(self._before_module, name="forward pre-hook")),
                 # Also on an exception: checkpointing ends each recomputation by one.
-                register_module_forward_hook(self._wrap(modules.after, name="forward hook"), always_call=True),
+                register_module_forward_hook(self._wrap(self._after_module, name="forward hook"), always_call=True),
             ]
 
     def remove_module_hooks(self) -> None:
-        """Take them off: outside the window a module call must cost nothing."""
+        """Take them off: outside the window a module call must cost nothing.
+
+        In a program that compiles they stay, and rest: its compiler would compile all of it anew if there were fewer.
+        """
+        if self._compiles:
+            self._are_resting = True
+        else:
+            self._take_off_module_hooks()
+
+    def _before_module(self, module: Any, args: tuple[Any, ...]) -> None:
+        if not self._are_resting:
+            self._loop.modules.before(module, args)
+
+    def _after_module(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        if not self._are_resting:
+            self._loop.modules.after(module, args, output)
+        elif output is None:
+            shorten_module_call()
+
+    def _compile_begins(self, *_args: Any, **_kwargs: Any) -> None:
+        if not self._compiles:
+            self._compiles = True
+            is_open = bool(self._module_handles)
+            self.add_module_hooks()
+            self._are_resting = not is_open
+
+    def _take_off_module_hooks(self) -> None:
         while self._module_handles:
             self._module_handles.pop().remove()
 
@@ -124,23 +152,25 @@ class Attachments:
             self._around(graph, "capture_begin", yielding.on_graph_capture, None)
 
     def _add_for_compilers(self) -> None:
-        from torch.nn.modules import module as modules
-
+        modules = sys.modules.get("torch.nn.modules.module")
         if hasattr(modules, "_has_any_global_hook"):
             own = program_has_global_hooks(modules, lambda: {handle.id for handle in self._module_handles})
             self._patches.replace(modules, "_has_any_global_hook", own)
+        self._around(self._torch, "compile", self._compile_begins, None)
         export = getattr(self._torch, "export", None)
         self._around(export, "export", self._pause_module_hooks, self._resume_module_hooks)
 
     def _pause_module_hooks(self, *_args: Any, **_kwargs: Any) -> None:
         # Whatever they are, torch refuses to write a whole program down where there are some.
         self._are_paused = self._are_paused or bool(self._module_handles)
-        self.remove_module_hooks()
+        self._take_off_module_hooks()
 
     def _resume_module_hooks(self, *_args: Any, **_kwargs: Any) -> None:
         if self._are_paused:
             self._are_paused = False
+            are_resting = self._are_resting
             self.add_module_hooks()
+            self._are_resting = are_resting
 
     def _around_both(self, owner: Any, name: str, before: Callable[..., None], after: Callable[..., None]) -> None:
         self._around(owner, name, before, after)
@@ -156,4 +186,4 @@ class Attachments:
             after=after and self._wrap(after, name=f"after {label}"),
         )
         # It calls what the program called, which the compiler may look at as ever.
-        keep_from_compiler(self._torch, vars(owner).get(name), with_calls=False)
+        keep_from_compiler(self._torch, getattr(owner, name, None), with_calls=False)

@@ -10,6 +10,8 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+from memtrace.hooks.failure.meant_for_program import raise_afterwards
+
 _NUM_COLLECTIONS = 50
 """Each comes after some 700 more objects (`gc.get_threshold`)."""
 
@@ -37,4 +39,8 @@ class ObjectSurges:
             self._num_collections += 1
             if self._num_collections >= _NUM_COLLECTIONS:
                 self._num_collections = 0
-                self._on_many()
+                try:
+                    self._on_many()
+                except BaseException as error:
+                    # Of a handler of the program's, as of Ctrl-C.
+                    raise_afterwards(error)

@@ -38,9 +38,9 @@ def memory_tables(
     blocks: list[dict[str, Any]] = []
     num_frees = num_allocs = first_event = 0
     # In the order of their first event; a window is of one device.
-    devices = dict.fromkeys(columns["device"].tolist())
-    check_num_devices(len(devices), where=where)
-    for device in devices:
+    ids = list(dict.fromkeys(columns["device"].tolist()))
+    check_num_devices(len(ids), where=where)
+    for device in ids:
         rows = np.flatnonzero(columns["device"] == device)
         # The entries of several threads stand one after the other.
         rows = rows[np.argsort(columns["time_ns"][rows], kind="stable")]

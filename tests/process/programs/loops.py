@@ -249,5 +249,6 @@ ROWS = [
     Row("hooks-of-the-program", HOOKS),
     Row("settings-of-torch", SETTINGS),
     Row("distributed-alone", DISTRIBUTED),
-    Row("own-functions-and-modes", OWN_FUNCTIONS),
+    # At every step all that is looked at is, and nothing of that may be seen.
+    Row("own-functions-and-modes", OWN_FUNCTIONS, options=(("steps", "1-"),)),
 ]

@@ -249,7 +249,7 @@ ROWS = [
     Row("random-states", RANDOM),
     Row("garbage-and-finalizers", GARBAGE, ends_in_full=True),
     Row("own-tracers", TRACERS),
-    Row("own-profilers", PROFILERS),
+    Row("own-profilers", PROFILERS, options=(("steps", "1-"),)),
     Row("warnings-and-tracebacks", WARNINGS),
     Row("threads-and-coroutines", THREADS),
     Row("looks-at-what-is-wrapped", LOOKS),

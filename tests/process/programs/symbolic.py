@@ -113,6 +113,11 @@ print(torch.export.export(Around(), (x,), strict=True).graph_module.code)
 print(torch._dynamo.explain(net)(x).graph_break_count)
 steps(net)
 
+from torch._dynamo.testing import CompileCounter
+counter = CompileCounter()
+counted = torch.compile(net, backend=counter)
+steps(counted); steps(counted); print(counter.frame_count)
+
 @torch.compile(backend="eager")
 def whole(x):
     own = torch.optim.SGD(net.parameters(), lr=0.1); net(x).sum().backward(); own.step()
@@ -122,5 +127,7 @@ def whole(x):
 print(whole(x), whole(x), bool(torch.nn.modules.module._has_any_global_hook()))
 print({name: count for name, count in torch._dynamo.utils.counters["frames"].items() if count > 99})
 """,
+        # The window closes between two steps of a compiled module.
+        options=(("steps", "1-5"),),
     ),
 ]
