@@ -11,7 +11,7 @@ from memtrace.analysis.advice.find import behind_faults, in_order
 from memtrace.analysis.card.card import card_of
 from memtrace.analysis.results.card import Death
 from memtrace.analysis.results.diagnosis import Resident, StepNeeds
-from memtrace.analysis.results.report import Note, RankReport, Report
+from memtrace.analysis.results.report import Leak, Note, RankReport, Report
 from memtrace.analysis.sentences.death import death_of
 from memtrace.analysis.sentences.verdict import verdict
 from memtrace.schema.findings import SLUGS
@@ -227,6 +227,15 @@ def test_what_a_fault_holds_limits_before_less_that_lies_idle_in_pieces(held: in
     card = card_of(report(replace(gpt_rank(), rank=None, oom=out_of_memory()), *found))
     assert card.limits.startswith("A graph is kept." if severity == "warning" else "Fragmentation: ")
     assert card.changes[0].slug == first
+
+
+def test_a_leak_limits_a_run_that_pieces_too_small_to_be_told_of_ended() -> None:
+    leak = replace(finding(), slug="leak", severity="error", saves_bytes=2 * GIB)
+    grows = Leak(**(dict.fromkeys(Leak.__dataclass_fields__) | {"bytes_per_step": MIB}))
+    rank = replace(gpt_rank(), oom=out_of_memory(), leaks=(grows,))
+    assert card_of(report(rank, replace(leak, rank=rank.rank))).limits.startswith("A leak: ")
+    less = replace(leak, rank=rank.rank, saves_bytes=GIB)
+    assert card_of(report(rank, less)).limits.startswith("Fragmentation: 1.76 GiB")
 
 
 def test_what_was_not_seen_is_one_line_with_the_rest_counted() -> None:
