@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.hooks.fake_torch import Tensor
-from tests.hooks.followed import Followed, Program, expected, in_thread
+from tests.hooks.followed import Followed, Program, expected
 
 _TRAINING = ("forward", "backward", "optimizer")
 
@@ -187,32 +187,3 @@ def test_a_module_that_runs_again_in_backward_is_recomputed(followed: Followed) 
     assert [row["module"] for row in followed.rows("scopes", recompute=False)] == ["block.inside", "block", "Net"] * 2
     recomputed, scope = followed.rows("phases", phase="recompute")[0], followed.rows("scopes", recompute=True)[1]
     assert (recomputed["start_ns"], recomputed["end_ns"]) == (scope["start_ns"], scope["end_ns"])
-
-
-@pytest.mark.parametrize("on_another_thread", [False, True])
-def test_a_recomputation_that_fails_ends_with_its_backward(followed: Followed, on_another_thread: bool) -> None:
-    fake = followed.fake
-    fails = [False]
-
-    def compute() -> None:
-        if fails[0]:
-            raise MemoryError("the program's own")
-
-    block = fake.model_class("Block")(compute)
-    model = fake.model_class("Net")(lambda: block(), block=block)
-    optimizer = fake.optimizer_class("SGD")([])
-    model()
-    fails[0] = True
-    with pytest.raises(MemoryError):
-        fake.loss(during=(lambda: in_thread(block)) if on_another_thread else block).backward()
-    fails[0] = False
-    model()
-    fake.loss(during=block).backward()
-    optimizer.step()
-    assert [(row["module"], row["end_ns"] is None) for row in followed.rows("scopes", recompute=True)] == [
-        ("block", True),
-        ("block", False),
-    ]
-    failed, again = followed.rows("phases", phase="recompute")
-    backward, *_ = followed.rows("phases", phase="backward")
-    assert backward["start_ns"] <= failed["start_ns"] <= failed["end_ns"] <= backward["end_ns"] < again["start_ns"]

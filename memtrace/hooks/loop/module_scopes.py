@@ -55,8 +55,6 @@ class ModuleScopes:
         self._on_recompute = on_recompute
         self._step = step
         self._calls = _Calls()
-        self._recomputing: dict[int, list[tuple[_Label, int, int, bool]]] = {}
-        """Calls that compute a forward again, by the number of their thread: a device's backward has one of its own."""
         self._labels: dict[int, _Label] = {}
         self._roots: dict[int, weakref.ref[Any]] = {}
 
@@ -78,8 +76,6 @@ class ModuleScopes:
             self._on_root(module, args)
         if key in self._watched and not recompute:
             self._on_watched(module)
-        if recompute and not open_calls:
-            self._recomputing[threading.get_ident()] = open_calls
         label = self._labels.get(key) or self._label_late(module)
         open_calls.append((label, key, time_ns(), recompute))
         self._room.for_modules(len(open_calls))
@@ -110,19 +106,8 @@ class ModuleScopes:
         for label, _key, start_ns, recompute in self._calls.open:
             self._emit((*label, start_ns, None, self._step(), recompute))
 
-    def backward_ended(self) -> None:
-        """Emit what a backward that failed was computing again, on whichever thread: nothing else ends that."""
-        for calls in list(self._recomputing.values()):
-            for label, _key, start_ns, recompute in calls:
-                self._emit((*label, start_ns, None, self._step(), recompute))
-            if calls:
-                self._on_recompute(calls[0][2], time_ns())
-            calls.clear()
-        self._recomputing.clear()
-
     def _closed_outermost(self, start_ns: int, end_ns: int, recompute: bool, output: Any) -> None:
         if recompute:
-            self._recomputing.pop(threading.get_ident(), None)
             self._on_recompute(start_ns, end_ns)
         else:
             self._after_root(output)

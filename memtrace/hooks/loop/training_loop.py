@@ -300,8 +300,6 @@ class TrainingLoop:
         """What `before_backward` or `before_data` began has ended."""
         if self.is_current_thread:
             was_backward = self._phases.current is Phase.BACKWARD
-            if was_backward:
-                self.modules.backward_ended()
             self._phases.end(time_ns())
             if was_backward and self._phases.current is not Phase.BACKWARD:
                 self._accumulation.backward()
