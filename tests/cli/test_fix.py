@@ -82,7 +82,8 @@ def test_what_is_proposed_was_run_computes_the_same_and_can_be_applied(
     assert best["peak_bytes"] <= budget
     # Dropout and the statistics of batch norms are in it.
     assert best["losses_equal"] is True
-    assert set(best["changes"]) == {"recompute"}
+    # Which of the two is quicker hangs on the machine; either is applied below.
+    assert {"recompute"} <= set(best["changes"]) <= {"recompute", "saved"}
     assert any("calls" in why for name, why in found["left_as_they_are"].items() if name == "blocks.6")
 
     bare = subprocess.run([warm_python(), "train.py", "cpu", "4", "512"], cwd=tmp_path, capture_output=True, check=True)
