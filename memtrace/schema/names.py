@@ -156,3 +156,12 @@ class BlockState(_Name):
     ACTIVE_ALLOCATED = "active_allocated"
     ACTIVE_PENDING_FREE = "active_pending_free"
     INACTIVE = "inactive"
+
+
+def module_words(module: str) -> str:
+    """Return the name of a module as it can stand in a sentence: those of an `nn.Sequential` are numbers.
+
+    >>> module_words("blocks.3"), module_words("13"), module_words("2.0")
+    ('blocks.3', 'module 13', 'module 2.0')
+    """
+    return module if any(map(str.isalpha, module)) else f"module {module}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from memtrace.schema.names import Phase
+from memtrace.schema.names import Phase, module_words
 
 OUTPUTS = "outputs"
 """What of a forward outlives its step: its category is activation, and in a sentence it has this name."""
@@ -29,7 +29,7 @@ def when_and_where(step: int | None, phase: str | None, module: str | None) -> s
     if phase is not None:
         parts.append(f"during {phase}" if step is None or step == 0 else f"({phase})")
     if module:
-        parts.append(f"in {module}")
+        parts.append(f"in {module_words(module)}")
     return "".join(f" {part}" for part in parts)
 
 

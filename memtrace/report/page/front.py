@@ -12,6 +12,7 @@ from memtrace.report.drawing.palette import category_ink
 from memtrace.report.page.data.values import step_name
 from memtrace.report.page.parts import size, text
 from memtrace.schema.frames import short_place
+from memtrace.schema.names import module_words
 from memtrace.units import format_bytes
 
 _KINDS = {"died": "died", "would-die": "died", "ended": "ended"}
@@ -56,7 +57,7 @@ def description(report: Report) -> str:
 
 def _peak(card: Card) -> str:
     of = "" if card.capacity_bytes is None else f" <span>of {size(card.capacity_bytes)}</span>"
-    words = [None if card.step is None else step_name(card.step), card.phase, card.module]
+    words = [None if card.step is None else step_name(card.step), card.phase, card.module and module_words(card.module)]
     place = [None if card.rank is None else f"rank {card.rank}", card.device, *words]
     return (
         f'<p class="card-peak"><b>{size(card.peak_bytes)}</b>{of}'
