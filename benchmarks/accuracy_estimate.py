@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 PAGE = ROOT / "docs" / "estimate-accuracy.md"
 SAMPLE_VOCABULARY = len(set((ROOT / "samples/corpus.txt").read_text(encoding="utf-8")))
 EXACT = ("parameter", "gradient", "optimizer_state")
+FIXED, TWO_STACKS = "The fixed grid", "An encoder and a decoder"
 MEDIAN_PCT, WORST_PCT = 3.0, 8.0
 """Targets of the activations; the median is also that of the total."""
 SEEDS = (20261121, 20261122)
@@ -39,26 +40,33 @@ T5_KINDS = ("t5", "flan-t5", "umt5")
 BART_KINDS = ("bart", "mbart")
 
 
+BASE: Case = {"layers": 4, "hidden": 192, "heads": 4, "sequence": 128, "batch": 4, "precision": "fp32", "dropout": 0.0}
+BASE |= {"attention": "sdpa", "checkpointing": False, "accumulation": 1, "vocabulary": 2000, "kv_heads": 2}
+CHANGES: list[Case] = [
+    {},
+    {"attention": "explicit"},
+    {"precision": "autocast"},
+    {"precision": "autocast", "attention": "explicit", "dropout": 0.1},
+    {"dropout": 0.1},
+    {"checkpointing": True},
+    {"layers": 2, "hidden": 320, "batch": 8},
+    {"layers": 6, "hidden": 128, "sequence": 256, "batch": 2},
+    {"accumulation": 2},
+]
+
+
 def fixed_cases() -> list[Case]:
     """Return the grid."""
-    base = {"layers": 4, "hidden": 192, "heads": 4, "sequence": 128, "batch": 4, "precision": "fp32", "dropout": 0.0}
-    base |= {"attention": "sdpa", "checkpointing": False, "accumulation": 1, "vocabulary": 2000, "kv_heads": 2}
-    changes: list[Case] = [
-        {},
-        {"attention": "explicit"},
-        {"precision": "autocast"},
-        {"precision": "autocast", "attention": "explicit", "dropout": 0.1},
-        {"dropout": 0.1},
-        {"checkpointing": True},
-        {"layers": 2, "hidden": 320, "batch": 8},
-        {"layers": 6, "hidden": 128, "sequence": 256, "batch": 2},
-        {"accumulation": 2},
-    ]
-    cases = [{**base, "kind": kind, **change} for kind in ("sample", "gpt2", "llama") for change in changes]
-    cases += [{**base, "kind": kind, "precision": "bf16"} for kind in ("gpt2", "llama")]
-    cases += [{**base, "kind": kind, "vocabulary": 16000, "layers": 2} for kind in ("gpt2", "llama")]
+    cases = [{**BASE, "kind": kind, **change} for kind in ("sample", "gpt2", "llama") for change in CHANGES]
+    cases += [{**BASE, "kind": kind, "precision": "bf16"} for kind in ("gpt2", "llama")]
+    cases += [{**BASE, "kind": kind, "vocabulary": 16000, "layers": 2} for kind in ("gpt2", "llama")]
+    return cases
+
+
+def two_stacks_cases() -> list[Case]:
+    """Return configurations of models that are an encoder and a decoder."""
     t5: list[Case] = [
-        *changes,
+        *CHANGES,
         {"precision": "bf16"},
         {"vocabulary": 16000, "layers": 2},
         {"target": 16},
@@ -67,8 +75,8 @@ def fixed_cases() -> list[Case]:
         {"attention": "explicit", "checkpointing": True},
     ]
     bart: list[Case] = [{}, {"precision": "autocast"}, {"precision": "bf16"}, {"dropout": 0.1}, {"checkpointing": True}]
-    cases += [{"target": 96, **base, "kind": kind, **change} for change in bart for kind in ("bart", "mbart")]
-    cases += [{"target": 96, **base, "kind": kind, **change} for change in t5 for kind in ("t5", "flan-t5", "umt5")]
+    cases = [{"target": 96, **BASE, "kind": kind, **change} for change in bart for kind in ("bart", "mbart")]
+    cases += [{"target": 96, **BASE, "kind": kind, **change} for change in t5 for kind in ("t5", "flan-t5", "umt5")]
     return cases
 
 
@@ -315,17 +323,32 @@ def section(title: str, cases: list[Case], folder: Path) -> tuple[str, bool]:
     return f"## {title}\n\n" + "\n".join([*summary, "", *lines]) + "\n", good
 
 
+def replace_section(title: str, cases: list[Case], folder: Path) -> int:
+    """Measure one section, put it in the place of what the page has under its title, return the exit status."""
+    part, good = section(title, cases, folder)
+    before, *others = PAGE.read_text(encoding="utf-8").split("\n## ")
+    found = {one.partition("\n")[0]: f"## {one}".strip() + "\n" for one in others}
+    order = [FIXED, TWO_STACKS, *(one for one in found if one not in (FIXED, TWO_STACKS))]
+    found[title] = part
+    PAGE.write_text(f"{before}\n" + "\n".join(found[one] for one in order if one in found), encoding="utf-8")
+    return 0 if good else 1
+
+
 def main() -> int:
     """Measure, write the page, return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drawn", type=int, default=12)
     parser.add_argument("--seed", type=int, action="append", help="repeatable")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "memtrace-estimate-accuracy")
+    parser.add_argument("--only", choices=[FIXED, TWO_STACKS], help="measure one section, and leave the page's others")
     parser.add_argument("--no-write", action="store_true", help="print the page instead of writing it")
     args = parser.parse_args()
     args.keep.mkdir(parents=True, exist_ok=True)
-    fixed, fixed_good = section("The fixed grid", fixed_cases(), args.keep)
-    parts, good = [fixed], fixed_good
+    named = {FIXED: fixed_cases(), TWO_STACKS: two_stacks_cases()}
+    if args.only is not None:
+        return replace_section(args.only, named[args.only], args.keep)
+    measured_parts = [section(title, cases, args.keep) for title, cases in named.items()]
+    parts, good = [part for part, _ in measured_parts], all(is_good for _, is_good in measured_parts)
     for seed in (args.seed or SEEDS) if args.drawn else ():
         print(f"seed {seed}")
         drawn, drawn_good = section(f"Drawn from seed {seed}", drawn_cases(args.drawn, seed), args.keep)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from benchmarks.published.fit import FITTED, Case, cases_of, fitted, throughputs  # noqa: E402
+from benchmarks.published.fit import FITTED, Case, cases_of, fitted, grouped, throughputs  # noqa: E402
 from benchmarks.published.rows import PublishedRun, published_runs  # noqa: E402
 from memtrace.errors import MemtraceError  # noqa: E402
 from memtrace.forecast.evaluation.evaluate import evaluate_table  # noqa: E402
@@ -91,7 +91,7 @@ def cross_validated(
     found = []
     for fit_on, judge_on in (halves, halves[::-1]):
         if fit_on and judge_on:
-            predicted = throughputs(judge_on, fitted(framework, fit_on))
+            predicted = throughputs(grouped(judge_on), fitted(framework, fit_on))
             found += [
                 Scored(run=c.run, throughput=float(p), row=rows[id(c.run)])
                 for c, p in zip(judge_on, predicted, strict=True)

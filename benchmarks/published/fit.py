@@ -1,9 +1,9 @@
 """Fits the few numbers of a framework's `Speed` to published runs, and answers for runs with any `Speed`.
 
-In: published runs as given layouts. Out: throughputs; a fitted `Speed`. The fit is a coordinate search: each number in
-turn is raised or lowered by a step that shrinks, and a change stays where the loss falls. The loss is the mean and the
-median of |log(predicted / published)|, cut off at 1.5 so that broken runs weigh no more than bad ones, and a little for
-each number that leaves where it began, since few groups cannot tell some numbers apart.
+In: published runs as given layouts. Out: throughputs; a fitted `Speed`. The loss is the mean of |log(predicted /
+published)|, cut off so that broken runs weigh no more than bad ones, and a little for each number that leaves where it
+began, since few groups cannot tell some numbers apart. The fit follows the slopes of all numbers at once (Levenberg and
+Marquardt's way, with weights that make squares of absolute values): one number at a time it stops in corners.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from benchmarks.published.rows import PublishedRun
 from memtrace.forecast.evaluation.columns import read_cells
 from memtrace.forecast.evaluation.evaluate import alike, together
 from memtrace.forecast.evaluation.layouts import GivenLayout, given_layout
+from memtrace.forecast.memory.layout import Layout, Run
 from memtrace.forecast.step_time.speed import SPEEDS, Speed
 from memtrace.forecast.step_time.step import step_time
 
@@ -65,15 +66,24 @@ def cases_of(runs: Sequence[PublishedRun]) -> list[Case]:
     ]
 
 
-def throughputs(cases: Sequence[Case], speed: Speed) -> np.ndarray:
-    """Return the predicted tokens a second and GPU of each run."""
+Together = list[tuple[list[int], GivenLayout, Run, Layout]]
+"""Runs that are evaluated at once: their places, one of them, and all as arrays."""
+
+
+def grouped(cases: Sequence[Case]) -> Together:
+    """Return runs so that those that are alike can be evaluated at once."""
     groups: defaultdict[object, list[int]] = defaultdict(list)
     for at, case in enumerate(cases):
         groups[alike(case.given)].append(at)
-    found = np.zeros(len(cases))
-    for places in groups.values():
-        run, layout = together([cases[at].given for at in places])
-        first = cases[places[0]].given
+    return [
+        (places, cases[places[0]].given, *together([cases[at].given for at in places])) for places in groups.values()
+    ]
+
+
+def throughputs(groups: Together, speed: Speed) -> np.ndarray:
+    """Return the predicted tokens a second and GPU of each run."""
+    found = np.zeros(sum(len(places) for places, *_ in groups))
+    for places, first, run, layout in groups:
         found[places] = step_time(first.spec, run, layout, first.gpu, speed).tokens_per_second_per_gpu
     return found
 
@@ -84,11 +94,11 @@ def fitted(framework: str, cases: Sequence[Case]) -> Speed:
     names = FITTED[framework]
     origin = np.log([getattr(start, name) for name in names])
     most = np.where([name in SHARES for name in names], 0.0, np.inf)
-    weights = _weights(cases)
+    weights, groups = _weights(cases), grouped(cases)
     published = np.log([case.throughput for case in cases])
 
     def off(at: np.ndarray) -> np.ndarray:
-        return np.log(throughputs(cases, _speed_at(start, names, at))) - published
+        return np.log(throughputs(groups, _speed_at(start, names, at))) - published
 
     def loss(at: np.ndarray, errors: np.ndarray) -> float:
         return float(weights @ np.minimum(np.abs(errors), CUT_OFF) + PENALTY * ((at - origin) ** 2).sum())

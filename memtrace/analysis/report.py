@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from memtrace.analysis.advice.find import in_order
+from memtrace.analysis.advice.find import behind_faults, in_order
 from memtrace.analysis.card.card import card_of
 from memtrace.analysis.diagnosis.notes import notes_of_trace
 from memtrace.analysis.each_rank import of_each_rank
@@ -51,7 +51,7 @@ def combine(analyses: Sequence[RankAnalysis], *, title: str, warnings: Iterable[
     ranks = tuple(report for analysis in analyses for report in analysis.devices)
     overview = compare_ranks(ranks)
     of_ranks = [finding for analysis in analyses for finding in analysis.findings]
-    findings = in_order(findings_of_run(of_ranks, overview, ranks))
+    findings = in_order(behind_faults(findings_of_run(of_ranks, overview, ranks)))
     notes = notes_of_trace(warnings)
     report = Report(
         verdict=verdict(ranks, findings, notes),

@@ -54,7 +54,7 @@ class Estimate:
     assumptions: tuple[str, ...]
     """What was not known, and what stood in for it, in sentences."""
     layer_terms: Mapping[str, int]
-    """Activations of one layer and micro-batch by name, before recomputation."""
+    """Activations of one layer and micro-batch by name, before recomputation; `encoder, …` those of an encoder's."""
     gradient_bytes: int
     """All gradients of the rank; at the peak not all of them need be there."""
     state_bytes: int

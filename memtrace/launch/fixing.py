@@ -74,7 +74,7 @@ def predict_changed(
                 changes=changes,
             )
         except MemtraceError as error:
-            said = "" if "exit status" not in error.message else f": {_last_line(log)}"
+            said = "" if "exit status" not in error.message else f": {last_line(log)}"
             failure = RecordError(f"{error.message}{said}", hint=error.hint, slug=error.slug)
             raise ChangedRunError(failure, surveys_in(folder)) from error
         return trace, surveys_in(folder)
@@ -107,7 +107,7 @@ def run_changed(
         status = run_command(command, options, environ, stdout=output, stderr=output)
         if status:
             raise ChangedRunError(
-                RecordError(f"it ended with exit status {status}: {_last_line(log)}"), surveys_in(folder)
+                RecordError(f"it ended with exit status {status}: {last_line(log)}"), surveys_in(folder)
             )
         if not part_names(parts):
             raise RecordError("no Python process that imported torch was seen", slug="fix-nothing")
@@ -156,7 +156,7 @@ def _descriptor(log: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
     """Return the last line that names an exception, else the last one: some exceptions have many lines."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))

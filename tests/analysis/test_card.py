@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from memtrace.analysis.advice.find import behind_faults, in_order
 from memtrace.analysis.card.card import card_of
 from memtrace.analysis.results.card import Death
 from memtrace.analysis.results.diagnosis import Resident, StepNeeds
@@ -211,6 +212,21 @@ def test_what_limits_is_the_leak_the_fragmentation_or_else_the_largest_category(
     assert card_of(gpt_report()).limits.startswith("Activations, ")
     broken = card_of(report(replace(gpt_rank(), oom=out_of_memory())))
     assert broken.limits.startswith("Fragmentation: 1.76 GiB of what is reserved lie idle in pieces")
+
+
+@pytest.mark.parametrize(("held", "severity"), [(2 * GIB, "warning"), (GIB, "error")])
+def test_what_a_fault_holds_limits_before_less_that_lies_idle_in_pieces(held: int, severity: str) -> None:
+    """Near a full device some memory always lies idle: the request that failed would have found room there."""
+    pieces = replace(finding(), slug="fragmentation", severity="error", saves_bytes=int(1.5 * GIB), rank=None)
+    fault = replace(finding(), slug="evaluation-graph", severity="warning", title="A graph is kept", saves_bytes=held)
+    advice = replace(finding(), slug="smaller-micro-batch", severity="info", saves_bytes=9 * GIB)
+    found = in_order(behind_faults([pieces, replace(fault, rank=None), replace(advice, rank=None)]))
+    assert next(one for one in found if one.slug == "fragmentation").severity == severity
+    first = "evaluation-graph" if severity == "warning" else "fragmentation"
+    assert found[0].slug == first
+    card = card_of(report(replace(gpt_rank(), rank=None, oom=out_of_memory()), *found))
+    assert card.limits.startswith("A graph is kept." if severity == "warning" else "Fragmentation: ")
+    assert card.changes[0].slug == first
 
 
 def test_what_was_not_seen_is_one_line_with_the_rest_counted() -> None:

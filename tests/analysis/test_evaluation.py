@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from memtrace.analysis.advice.batch import smaller_micro_batch
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import DeviceHistory, build_history
 from memtrace.analysis.device.evaluation import evaluation_result
 from memtrace.analysis.device.marks import phase_at
@@ -129,29 +131,58 @@ def test_a_batch_of_an_evaluation_is_not_that_of_the_training() -> None:
     assert micro_batch_of([1, 2, 3], phases=("evaluation", "data")) is None
 
 
-def collected(num_places: int, num_batches: int) -> list[str]:
-    """Return the findings of a rollout in which so many models go over so many batches, and all outputs stay."""
+def collected(num_places: int, num_batches: int, *, after: bool = False) -> list[str]:
+    """Return the findings of a rollout in which so many models go over so many batches, and all outputs stay.
+
+    With `after` the program computes them of what the modules returned: probabilities, decoded boxes.
+    """
     calls = [(batch, place) for batch in range(num_batches) for place in range(num_places)]
     events: list[Event] = [(A, 1, 1000), (C, 1, 1000)]
     events += [(A, 10 + at, 4000) for at in range(len(calls))] + [(C, 10 + at, 4000) for at in range(len(calls))]
     rows = event_rows(events)
     for at, (_, place) in enumerate(calls):
         rows[2 + at]["stack"] = place
-    times = [25 + 10 * at for at in range(len(calls))]
+    times = [(21 if after else 25) + 10 * at for at in range(len(calls))]
     rank = rank_trace(
         events=rows,
         windows=[window(0, len(events), initial=0)],
         steps=[step(0, 0, 5), step(1, 5, 22), step(2, 22, 10 * len(events) + 20)],
-        phases=[phase("forward", 1, 8, 15), *(phase("evaluation", 2, time, time + 8) for time in times)],
+        phases=[phase("forward", 1, 8, 15), *(phase("evaluation", 2, time, time + 7) for time in times)],
         frames=[{"file": "train.py", "line": 3 + place, "function": "rollout"} for place in range(num_places)],
         stacks=[{"frame": place, "parent": None} for place in range(num_places)],
     )
-    found = evaluation_outputs(Case(build_history(rank, "cpu", owns_marks=True)))
-    return [] if found is None else [found.slug]
+    history = build_history(rank, "cpu", owns_marks=True)
+    found = evaluation_outputs(Case(history))
+    kept = np.flatnonzero(history.lifetimes.size_bytes == 4000)
+    categories = {CATEGORIES[one].value for one in history.attribution.category[kept[: -2 * num_places]]}
+    return [] if found is None else [found.slug, *sorted(categories)]
 
 
 def test_several_models_that_a_batch_goes_through_are_no_batches() -> None:
-    assert collected(num_places=1, num_batches=4) == ["evaluation-outputs"]
-    assert collected(num_places=2, num_batches=4) == ["evaluation-outputs"]
+    assert collected(num_places=1, num_batches=4) == ["evaluation-outputs", "activation"]
+    assert collected(num_places=2, num_batches=4) == ["evaluation-outputs", "activation"]
     assert collected(num_places=4, num_batches=1) == []
     assert collected(num_places=4, num_batches=2) == []
+
+
+def test_what_the_program_makes_of_outputs_and_keeps_is_collected_and_no_input() -> None:
+    assert collected(num_places=1, num_batches=5, after=True) == ["evaluation-outputs", "activation"]
+    assert collected(num_places=1, num_batches=2, after=True) == []
+
+
+def test_what_is_replaced_while_evaluation_goes_on_is_not_collected() -> None:
+    """Keys and values of a generation: three layers have some at a time, larger with each token."""
+    events: list[Event] = [(A, 1, 1000), (C, 1, 1000)]
+    for token in range(6):
+        for layer in range(3):
+            events.append((A, 10 * token + layer + 10, 4000 + 400 * token))
+            if token:
+                events.append((C, 10 * token + layer, 3600 + 400 * token))
+    calls = [10 * (at + 1) - 8 for at, (action, *_) in enumerate(events) if at >= 2 and action == A]
+    rank = rank_trace(
+        events=event_rows(events),
+        windows=[window(0, len(events), initial=0)],
+        steps=[step(0, 0, 5), step(1, 5, 20), step(2, 20, 10 * len(events) + 20)],
+        phases=[phase("forward", 1, 8, 15), *(phase("evaluation", 2, time, time + 5) for time in calls)],
+    )
+    assert evaluation_outputs(Case(build_history(rank, "cpu", owns_marks=True))) is None

@@ -331,3 +331,9 @@ def test_sets_that_a_leak_keeps_are_told_by_the_leak() -> None:
     sets = replace(finding(), slug="second-copy", evidence={"parameter_bytes": 101 * KIB})
     fewer = replace(sets, evidence={"parameter_bytes": 300 * KIB})
     assert told_once([sets, fewer], [leak]) == (fewer,)
+
+
+@pytest.mark.parametrize(("sizes", "is_leak"), [((50, 80, 90, 94), False), ((50, 60, 70, 80), True)])
+def test_batches_that_vary_do_not_grow_because_two_in_a_row_did(sizes: tuple[int, ...], is_leak: bool) -> None:
+    anew = [Kept(size * KIB, 1, first=at, last=at, stack=0) for at, size in enumerate(sizes, 1)]
+    assert bool(leaks_of(loop(anew, num_steps=len(sizes)))) is is_leak

@@ -39,14 +39,21 @@ Life = tuple[int, int | None]
 
 
 def trace_of(
-    *lives: Life, size: int = 64, stack: int | None = None, device: str = "cpu", **tables: Sequence[Mapping[str, Any]]
+    *lives: Life,
+    size: int = 64,
+    stack: int | None = None,
+    device: str = "cpu",
+    failure_ns: int | None = None,
+    **tables: Sequence[Mapping[str, Any]],
 ) -> RankTrace:
-    """Return a recording in which allocation number i lives at address i + 1 and nothing else happens."""
+    """Return a recording in which allocation number i lives at address i + 1, and perhaps memory runs out."""
     told: list[tuple[int, Event]] = []
     for number, (birth, death) in enumerate(lives):
         told.append((birth, ("alloc", number + 1, size)))
         if death is not None:
             told.append((death, ("free_completed", number + 1, size)))
+    if failure_ns is not None:
+        told.append((failure_ns, ("oom", None, size)))
     told.sort(key=lambda one: one[0])
     rows = [row | {"time_ns": time} for (time, _), row in zip(told, event_rows([e for _, e in told]), strict=True)]
     for row in rows:
@@ -259,6 +266,16 @@ def test_a_backward_that_failed_knows_no_gradient_from_a_temporary() -> None:
         ("unknown", "none"),
         ("activation", "recomputed"),
     ]
+
+
+def test_what_was_computed_again_when_memory_ran_out_was_so_for_backward() -> None:
+    """On a device the exception frees it, after the call of backward has ended."""
+    phases = [phase("forward", 1, 100, 200), phase("backward", 1, 200, 300), phase("recompute", 1, 240, 260)]
+    # Freed with the exception; freed before; born after the failure, of a program that goes on.
+    lives: list[Life] = [(245, 320), (246, 275), (310, 330)]
+    for failure_ns, expected in ((270, "activation"), (None, "unknown")):
+        found = decided(trace_of(*lives, phases=phases, steps=[step(0, 0, 99)], failure_ns=failure_ns))
+        assert [one[0] for one in found] == [expected, "activation", "temporary"]
 
 
 def test_nothing_is_told_without_phases() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from memtrace.analysis.advice.case import Case
@@ -18,18 +20,27 @@ END = 1000
 
 
 def run(
-    *, made: str = "early", writes: int | None = None, is_saved: bool = False, sizes: list[int] | None = None
+    *,
+    made: str = "early",
+    writes: int | None = None,
+    is_saved: bool = False,
+    sizes: list[int] | None = None,
+    differences: Sequence[int] = (),
 ) -> RankTrace:
     """Return a run of two steps beside whose weights a set of tensors is, made early or between its steps.
 
-    `writes` is what two looks at the set showed; `None` where there was one.
+    `differences` are sizes of what the forward of the second step makes for backward. `writes` is what two looks at the
+    set showed; `None` where there was one.
     """
     sizes = WEIGHTS if sizes is None else sizes
     events = [("alloc", 1 + at, size) for at, size in enumerate(WEIGHTS)]
     events += [("alloc", 11 + at, size) for at, size in enumerate(sizes)]
+    events += [("alloc", 21 + at, size) for at, size in enumerate(differences)]
     rows = event_rows(events)
+    for at in range(len(differences)):
+        rows[len(WEIGHTS) + len(sizes) + at]["time_ns"] = 310 + at
     if made == "between":
-        for at, row in enumerate(rows[len(WEIGHTS) :]):
+        for at, row in enumerate(rows[len(WEIGHTS) : len(WEIGHTS) + len(sizes)]):
             row["time_ns"] = 250 + at
     set_rows = [(11 + at, size) for at, size in enumerate(sizes)]
     keeper = {"time_ns": 900, "step": 2, "device": "cpu", "keeper": "dict 'state'", "kind": "container", "file": None}
@@ -55,7 +66,8 @@ def run(
             ),
         ],
         owners=[owner(at_ns, 1 + at, size, "parameter") for at_ns in (290, 950) for at, size in enumerate(WEIGHTS)],
-        saved=[saved(320, address, size) for address, size in set_rows] if is_saved else [],
+        saved=[saved(320, address, size) for address, size in set_rows] * is_saved
+        + [saved(330, 21 + at, size) for at, size in enumerate(differences)],
         keepers=[keeper | {"address": address, "size_bytes": size} for address, size in set_rows],
         optimizers=[{"class_name": "SGD", "group": 0, "num_parameters": 1, "options": "{}"}],
     )
@@ -94,8 +106,11 @@ def test_the_words_claim_no_more_than_was_seen() -> None:
     assert "has to stay" in unknown.change
 
 
-def test_what_autograd_keeps_is_in_use() -> None:
+def test_what_autograd_keeps_is_in_use_and_so_is_what_weights_are_compared_with() -> None:
     assert found_in(run(writes=0, is_saved=True)) is None
+    rank = run(writes=0, differences=WEIGHTS)
+    assert found_in(rank) is None
+    assert found_in(run(writes=0, differences=WEIGHTS[:2])) is not None
 
 
 @pytest.mark.parametrize("sizes", [WEIGHTS[:2], [4000, 4000, 4000]])

@@ -169,3 +169,26 @@ def test_a_frozen_base_without_adapters_is_refused(args: tuple[str, str]) -> Non
     result = invoke("--preset", "gpt2", *args)
     assert result.exit_code == 1
     assert "--lora RANK" in result.output
+
+
+def test_a_target_sequence_is_the_decoders_and_as_long_as_the_other_where_nothing_is_said(tmp_path: Path) -> None:
+    short, whole = (
+        document("--preset", "t5-small", "--sequence", "256", *more) for more in (("--target-sequence", "32"), ())
+    )
+    assert [one["settings"]["sequence"] for one in (short, whole)] == [256, 256]  # type: ignore[index]
+    assert [one["settings"]["target_sequence"] for one in (short, whole)] == [32, 256]  # type: ignore[index]
+    assert short["per_gpu"]["by_category"]["activation"] < whole["per_gpu"]["by_category"]["activation"]  # type: ignore[index]
+    assert invoke("--preset", "t5-small", "--html", tmp_path / "page.html").exit_code == 0
+    assert "a layer of the decoder" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_attention_that_is_not_stated_is_what_the_architecture_has() -> None:
+    settings = {name: document("--preset", name)["settings"] for name in ("t5-small", "bart-base", "gpt2")}
+    assert {name: one["attention"] for name, one in settings.items()} == {  # type: ignore[index]
+        "t5-small": "sdpa",
+        "bart-base": "flash",
+        "gpt2": "flash",
+    }
+    refused = invoke("--preset", "t5-small", "--attention", "flash")
+    assert refused.exit_code == 1
+    assert "learned scores" in refused.output

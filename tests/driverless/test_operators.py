@@ -22,6 +22,10 @@ def places(below, *shape):
 def packed(one):
     return nn.utils.rnn.pack_padded_sequence(one, torch.arange(64, 56, -1), batch_first=True)
 
+def nested(kind):
+    rows = [torch.ones(length, 256, device=device, dtype=kind) for length in (100, 200, 300)]
+    return torch.nested.nested_tensor(rows, layout=torch.jagged, requires_grad=True)
+
 def lowered(model, one):
     with torch.autocast(device, dtype=torch.bfloat16):
         return model(one)
@@ -66,6 +70,24 @@ def operators(kind):
     yield "pad", lambda: F.pad(x(8, 16, 48, 48), (1, 1, 1, 1), mode="reflect")
     yield "roll", lambda: x(8, 48, 48, 32).roll((3, 3), (1, 2))
     yield "bias", lambda: x(8192, 512) + x(512)
+    yield "heads", lambda: layer("MultiheadAttention", 256, 4)(*[x(256, 4, 256)] * 3, need_weights=False)[0]
+    yield "heads_first", lambda: F.scaled_dot_product_attention(*(x(4, 4, 256, 64) for _ in range(3))).square()
+    yield "weighted", lambda: F.binary_cross_entropy_with_logits(
+        x(1024, 512), x(1024, 512, grad=False), pos_weight=x(512, grad=False)
+    )
+    yield "each", lambda: F.binary_cross_entropy_with_logits(x(1024, 512), x(1024, 512, grad=False), reduction="none")
+    yield "product", lambda: x(2048, 512).prod(1)
+    yield "whole_product", lambda: x(2048, 512).prod()
+    yield "running_product", lambda: x(2048, 512).cumprod(1)
+    yield "bag", lambda: layer("EmbeddingBag", 8000, 256)(places(8000, 512, 16))
+    yield "cell", lambda: layer("LSTMCell", 128, 256)(x(512, 128))[0]
+    yield "gru_cell", lambda: layer("GRUCell", 128, 256)(x(512, 128))
+    yield "linear_upsample", lambda: F.interpolate(x(8, 32, 512), scale_factor=2, mode="linear")
+    yield "cubic_upsample", lambda: F.interpolate(x(8, 32, 24, 24), scale_factor=2, mode="bicubic")
+    yield "pool_3d", lambda: F.avg_pool3d(x(4, 16, 16, 16, 16), 2)
+    yield "rows_normalized", lambda: layer("BatchNorm1d", 512)(x(1024, 512))
+    yield "distances", lambda: torch.cdist(real(256, 64), real(256, 64), p=1)
+    yield "nested", lambda: layer("LayerNorm", 512)(layer("Linear", 256, 512)(nested(kind))).values()
     yield "lstm", lambda: layer("LSTM", 128, 256, 2, batch_first=True)(x(8, 64, 128))[0]
     yield "gru", lambda: layer("GRU", 128, 256, bidirectional=True, bias=False)(x(64, 8, 128))[0]
     yield "recurrent", lambda: layer("RNN", 128, 256, 2, dropout=0.1)(x(64, 8, 128))[0]
@@ -74,6 +96,8 @@ def operators(kind):
     yield "lowered", lambda: lowered(nn.LSTM(128, 256, batch_first=True, device=device), real(8, 64, 128))[0]
     yield "encoder", lambda: layer("TransformerEncoderLayer", 256, 4, 512, batch_first=True)(x(4, 256, 256))
 
+# What is there by now stays: looking through it for each operator takes most of the time.
+gc.freeze()
 for kind in (torch.float32, torch.bfloat16):
     # The workspaces of cuBLAS are taken once.
     layer = nn.Linear(64, 64, device=device, dtype=kind)

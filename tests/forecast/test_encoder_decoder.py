@@ -27,7 +27,8 @@ from memtrace.forecast.planning.plan import Question, make_plan
 
 BATCH, SOURCE, TARGET = 2, 24, 16
 T5_KINDS = ("t5", "mt5", "umt5")
-KINDS = (*T5_KINDS, "bart", "mbart")
+LEARNED_POSITIONS = ("bart", "mbart")
+KINDS = (*T5_KINDS, *LEARNED_POSITIONS, "m2m_100")
 
 DROPOUTS = ("dropout_rate", "dropout", "attention_dropout", "activation_dropout")
 
@@ -42,7 +43,8 @@ def random_config(kind: str, draw: random.Random) -> dict[str, Any]:
             for field, choices in (("layers", [1, 3]), ("ffn_dim", [40, 90]), ("attention_heads", [2, 3]))
         }
         more = {"vocab_size": draw.randint(60, 300), "activation_function": draw.choice(["gelu", "relu"])}
-        return {"d_model": width, "max_position_embeddings": draw.randint(24, 60)} | stacks | more
+        drops = {"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+        return {"d_model": width, "max_position_embeddings": draw.randint(24, 60)} | stacks | more | drops
     return {
         "d_model": 8 * draw.randint(2, 5),
         "d_kv": draw.choice([4, 5, 16]),
@@ -114,7 +116,7 @@ def test_terms_are_what_autograd_keeps(kind: str, attention: str, precision: str
     # Numbers of tokens, once more for the labels, and of positions are inputs; the loss keeps its count in the type of
     # the logits.
     inputs = 8 * BATCH * (SOURCE + 2 * TARGET) + (2 if precision == "bf16" else 4)
-    inputs += 0 if kind in T5_KINDS else 8 * (BATCH * SOURCE + TARGET)
+    inputs += 8 * (BATCH * SOURCE + TARGET) if kind in LEARNED_POSITIONS else 0
     run = Run(
         micro_batch=BATCH,
         sequence=TARGET,
@@ -226,3 +228,10 @@ def test_padding_is_in_the_range_where_a_fused_kernel_keeps_the_scores_of_each_s
         more = padded.peak.peak_bytes - full.peak.peak_bytes
         assert (more > 0) == (attention == "sdpa")
         assert any("mask of padding" in one for one in full.assumptions) == (more > 0)
+
+
+def test_a_dropout_that_is_asked_for_stands_only_where_the_architecture_has_one() -> None:
+    run = Run(micro_batch=2, sequence=64, attention="sdpa", dropout=0.1)
+    inside = {name: "MLP: dropout mask inside" in activation_terms(preset(name), run, Layout()).dense_layer
+              for name in ("gpt2", "llama-3-8b", "bert-base", "opt-125m", "t5-base", "bart-base")}  # fmt: skip
+    assert [name for name, is_there in inside.items() if is_there] == ["t5-base", "bart-base"]

@@ -264,10 +264,18 @@ def test_a_recording_beside_the_estimate_gives_signed_errors() -> None:
     assert rows["total"].recorded_bytes == sum(steady.values()) - 1000
 
 
+def test_what_libraries_have_torch_allocate_is_in_neither_total() -> None:
+    result = estimate(preset("gpt2"), Run(), Layout())
+    steady = {"parameter": 4 * 124_439_808, "workspace": 64 * 2**20}
+    rows = {row.name: row for row in compare(result, recording(steady, {})).rows}
+    assert rows["total"].recorded_bytes == steady["parameter"]
+    assert rows["total"].estimated_bytes == result.peak.peak_bytes - result.peak.by_category["workspace"]
+
+
 def test_notes_say_what_the_comparison_leaves_out() -> None:
     result = estimate(preset("gpt2"), Run(), Layout())
     notes = " ".join(compare(result, recording(None, {"unknown": 90, "input": 10})).notes)
-    for words in ("No step after the first", "as input", "context, workspace", "unattributed", "--backend cpu"):
+    for words in ("No step after the first", "as input", "context, workspaces", "unattributed", "--backend cpu"):
         assert words in notes
 
 

@@ -43,6 +43,20 @@ def test_collectives_in_flight_are_counted_in_passes_through_a_layer(layout, mor
     assert in_flight_bytes(MODEL, replace(RUN, **more), layout) == passes * A_PASS
 
 
+def test_a_stage_of_deepspeed_keeps_what_it_sent_on_for_each_micro_batch_in_flight() -> None:
+    layout = Layout(pp=4, sequence_parallel=False)
+    run = replace(RUN, precision=precision_in("bf16-mixed", "none"))
+    for is_last, in_flight in ((False, 4), (True, 0)):
+        kept, given_back = (
+            max(
+                int(one.by_category["activation"])
+                for one in moments(MODEL, replace(run, framework=name), layout, is_last=is_last, steady=True)
+            )
+            for name in ("deepspeed", "none")
+        )
+        assert kept - given_back == in_flight * 4096 * MODEL.hidden * 2
+
+
 def test_one_micro_batch_is_ahead_by_no_more_passes_than_layers() -> None:
     small = replace(MODEL, num_layers=16)
     assert in_flight_bytes(small, replace(RUN, accumulation=1), Layout(tp=8)) == 16 * A_PASS

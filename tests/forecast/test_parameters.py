@@ -24,7 +24,7 @@ NUM_RANDOM_CONFIGS = 3
 MASKED = {"bert", "camembert", "roberta", "xlm-roberta"}
 WITH_WIDE_HEADS = {"ernie4_5", "glm", "glm4", "seed_oss"}
 """Architectures whose heads together may be wider than the model."""
-ENCODER_DECODERS = {"bart", "mbart", "mt5", "t5", "umt5"}
+ENCODER_DECODERS = {"bart", "m2m_100", "mbart", "mt5", "t5", "umt5"}
 """Of tests of their own: test_encoder_decoder.py."""
 
 

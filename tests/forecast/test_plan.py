@@ -21,7 +21,7 @@ from memtrace.forecast.memory.phases import moments
 from memtrace.forecast.memory.stages import in_framework
 from memtrace.forecast.model.precision import PRECISIONS
 from memtrace.forecast.model.presets import preset
-from memtrace.forecast.planning.costs import has_fuller_second, needed_bytes
+from memtrace.forecast.planning.costs import RECURRING_PCT, RESERVE_PCT, has_fuller_second, needed_bytes
 from memtrace.forecast.planning.doubt import DOUBTS
 from memtrace.forecast.planning.launch_settings import launch_settings
 from memtrace.forecast.planning.layouts import Grid, layout_grid
@@ -107,6 +107,19 @@ def test_layouts_of_a_framework_are_evaluated_as_each_alone(framework: str) -> N
         assert int(found.needed[at]) == max(needed_bytes(one) for one in points)
         time = step_time(spec, run, layout, question.gpu, question.used_speed)
         assert float(found.seconds[at]) == pytest.approx(float(time.total), rel=1e-12)
+
+
+def test_the_allocator_wastes_less_of_micro_batches_that_are_like_the_first() -> None:
+    run = Run(sequence=4096, accumulation=16, framework="megatron")
+    for pp in (1, 4):
+        points = moments(preset("llama-3-8b"), run, Layout(pp=pp), is_last=False, steady=True)
+        (full,) = (one for one in points if one.where == "in the last layer")
+        activations, temporary = full.by_category["activation"], full.by_category["temporary"]
+        one = (activations - full.recurring) + temporary
+        # The first stage has so many micro-batches in flight, and beside their layers the tables of rotations.
+        rotations = 2 * 4096 * 128 * 2
+        assert full.recurring == (activations - rotations) * (pp - 1) // pp
+        assert needed_bytes(full) == full.num_bytes + (RESERVE_PCT * one + RECURRING_PCT * full.recurring) // 100
 
 
 def test_no_layout_beats_what_the_kernels_reach() -> None:

@@ -374,6 +374,18 @@ def test_eight_bit_products_are_faster_where_the_gpu_has_them() -> None:
     assert step_time(TINY, run, Layout(), GPU, speed).total == seconds(layers + head)
 
 
+def test_casts_to_eight_bits_take_the_time_of_the_memory() -> None:
+    slow = replace(INSTANT, memory_bytes_s=1000.0, flops_8bit=2e30)
+    speed = replace(HALF, layer_bytes=10, memory_share=0.5)
+    sixteen, eight = (
+        step_time(TINY, replace(RUN, precision=PRECISIONS[name]), Layout(), slow, speed).terms["compute"]
+        for name in ("bf16-mixed", "fp8-mixed")
+    )
+    # Products take the input of attention, its output, that of the MLP and the MLP's inner values, 4 + 4 + 4 + 8; their
+    # backward passes the gradients of what they gave, queries, keys and values, two outputs and inner: 8 + 4 + 4 + 8.
+    assert eight - sixteen == seconds(4 * 2 * (20 + 24) * TOKENS / 500)
+
+
 def test_heads_that_are_no_multiple_of_eight_wide_and_scores_that_are_written_out_are_slow() -> None:
     speed = replace(HALF, unaligned_share=0.25)
     # Heads of two: attention, 768 of 2472 operations, takes four times as long.

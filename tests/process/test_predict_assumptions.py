@@ -61,3 +61,10 @@ def test_an_operator_about_which_nothing_is_known_ends_it(tmp_path: Path) -> Non
     _, said = predict(tmp_path, source, status=1)
     assert f"train.py:{BOUND + 3}: the operator mine::make does not say which shapes it makes" in said
     assert not (tmp_path / "predicted.json").exists()
+
+
+def test_attention_that_is_compiled_ends_it(tmp_path: Path) -> None:
+    attend = "torch.nn.attention.flex_attention.flex_attention(*[out[None, None]] * 3)"
+    source = PROGRAM.replace("import contextlib, torch", "import torch.nn.attention.flex_attention")
+    _, said = predict(tmp_path, source.replace("REFUSED", attend), status=1)
+    assert f"train.py:{BOUND + 2}: flex_attention is compiled by Triton" in said

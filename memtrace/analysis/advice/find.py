@@ -8,7 +8,7 @@ fiftieth off the peak is not given.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from memtrace.analysis.advice.allocator import expandable_segments
 from memtrace.analysis.advice.batch import smaller_micro_batch
@@ -46,6 +46,10 @@ ADVICE: tuple[Callable[[Case], Finding | None], ...] = (
 )
 
 
+OF_RESERVED = frozenset({"expandable-segments", "fragmentation"})
+"""Findings whose bytes are reserved ones."""
+
+
 def find_advice(history: DeviceHistory) -> tuple[Finding, ...]:
     """Return what would help one device, what is wrong before what could be traded, the largest saving first."""
     if not history.has_history:
@@ -75,6 +79,36 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         return SEVERITIES.index(one.severity), costs, -(one.saves_bytes or 0), -(one.saves_ns or 0)
 
     return tuple(sorted(findings, key=rank))
+
+
+def behind_faults(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return findings in which fragmentation is no cause where something else that is wrong holds more bytes.
+
+    Near a full device some of what is reserved always lies idle in pieces, and the request that failed would have found
+    room there. What a fault of the program holds would have been enough, too, and will be at the next request.
+    """
+    return tuple(
+        dataclasses.replace(one, severity="warning")
+        if one.slug == "fragmentation" and one.severity == "error" and _is_outweighed(one, findings)
+        else one
+        for one in findings
+    )
+
+
+def main_fault(findings: Iterable[Finding], rank: int | None) -> Finding | None:
+    """Return what is wrong with the program of a rank and holds most; `None` where nothing is known to be."""
+    faults = [one for one in findings if one.rank == rank and _is_fault(one)]
+    return max(faults, key=lambda one: one.saves_bytes or 0, default=None)
+
+
+def _is_outweighed(fragmentation: Finding, findings: Iterable[Finding]) -> bool:
+    fault = main_fault(findings, fragmentation.rank)
+    return fault is not None and (fault.saves_bytes or 0) > (fragmentation.saves_bytes or 0)
+
+
+def _is_fault(finding: Finding) -> bool:
+    """Return whether a finding is something that is wrong with the program, and what it holds is known."""
+    return finding.severity != "info" and finding.slug not in OF_RESERVED and bool(finding.saves_bytes)
 
 
 def failing(findings: Iterable[Finding], conditions: Collection[str]) -> tuple[Finding, ...]:

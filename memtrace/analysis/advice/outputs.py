@@ -6,7 +6,8 @@ In: `Case`. Out: a `Finding`. A loop that writes `logits = model(x)` keeps the o
        l────────────────────────────────────────┐l'──── …             as it is
        l──────────────────────────────┘          l'──── …             with `del logits` at the end of the loop
 
-What outlives the whole next micro-batch as well is no output that is replaced; where it grows, it is a leak.
+What outlives the whole next micro-batch as well is no output that is replaced; where it grows, it is a leak. Sets as
+large as all parameters that the program makes between two forwards are none either: copied weights or gradients.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.analysis.advice.passes import all_passes
+from memtrace.analysis.attribution.parameter_sets import in_sets, parameter_sizes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
@@ -70,6 +72,9 @@ def _held(case: Case) -> tuple[IntArray, IntArray]:
     limit = np.append(forward[1:], _end_of_steps(case))[following]
     start, end = forward[following], lifetimes.in_use_end[rows]
     held = (end > start) & (end <= limit)
+    between = ~case.in_phase(Phase.FORWARD, Phase.BACKWARD, Phase.RECOMPUTE)[rows]
+    sets = in_sets(lifetimes.size_bytes[rows[between]], following[between], parameter_sizes(case.history.rank))
+    held[np.flatnonzero(between)[sets]] = False
     # Nothing replaces what the last micro-batch holds to the end: it is told by what stood in its place before.
     last = np.flatnonzero((end > limit) & (following == len(forward) - 1))
     held[last] = _like_any(case, rows[last], rows[held])

@@ -9,7 +9,7 @@ is touched. The rules, by where an allocation was born:
     backward    freed in it → temporary; as large as a parameter → gradient
     optimizer   freed in it → temporary
     data        freed in it → temporary; else → input
-    evaluation  freed in it → temporary; else → activation (output)
+    evaluation  freed in it → temporary; else → activation (output); made after it, each time, and kept → the same
     between     freed before the next forward → temporary; made right before it and live in it, and no set of the sizes
                 of all parameters → input
     setup       live in the first forward, and no copy of a parameter → input: data, constants
@@ -35,7 +35,7 @@ from memtrace.analysis.attribution.stack_roles import OPTIMIZER_SETUP, SETUP, ro
 from memtrace.analysis.events.innermost import Spans
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.events.moments import Moments
-from memtrace.schema.names import Category, Decision, Phase, Role
+from memtrace.schema.names import Action, Category, Decision, Phase, Role
 from memtrace.schema.workspaces import LARGE_CUBLAS_BYTES, ROCM_BLAS_BYTES, SMALL_CUBLAS_BYTES
 from memtrace.store.columns import NULL, IntArray
 from memtrace.store.trace import RankTrace
@@ -47,6 +47,9 @@ _RANDOM_STATE = "get_rng_state"
 
 _COLLECTIVES = "distributed_c10d.py"
 """The file of torch that holds all collectives."""
+
+_LEAST_RESULTS = 3
+"""Forwards of evaluation that something is kept for, and how often, to be what was computed and no batch."""
 
 _ROUND_WORKSPACES = (LARGE_CUBLAS_BYTES, ROCM_BLAS_BYTES)
 """Scratch memory of newer devices: sizes that other things have, too."""
@@ -134,6 +137,9 @@ class LifetimeRules:
         between = (at.phase == BETWEEN) & ~at.is_setup
         drawn = between & leads_on & is_read & (at.num_steps_lived <= 2)
         drawn &= ~self._repeats_parameters(drawn)
+        results = self._results(drawn)
+        self._give(results, Category.ACTIVATION, Role.OUTPUT)
+        drawn &= ~results
         loaded = self._born(Phase.DATA) & (at.death_ns > at.end_ns)
         early = (at.phase == BETWEEN) & at.is_setup & is_read
         resident = early & ~self._is_model_part(early)
@@ -151,12 +157,35 @@ class LifetimeRules:
         found[rows] = in_sets(self._size[rows], self._at.next_forward_ns[rows], parameter_sizes(self._rank))
         return found
 
+    def _results(self, drawn: _BoolArray) -> _BoolArray:
+        """Return what is made between forwards of evaluation and stays for more of them, one after the other: of what
+        modules returned. A batch is read by the next."""
+        at = self._at
+        chosen = drawn & ~self._is_saved & (at.next_phase == PHASES.index(Phase.EVALUATION))
+        begins = np.append(self._reading_ns(), NEVER)
+        third = np.searchsorted(begins, at.birth_ns, side="right") + _LEAST_RESULTS - 1
+        rows = np.flatnonzero(chosen)
+        stays = at.death_ns[rows] > begins[np.minimum(third[rows], len(begins) - 1)]
+        found = np.zeros(len(chosen), np.bool_)
+        if len(rows):
+            kind = _codes(_codes(self._stack[rows]), _codes(self._size[rows]))
+            gaps = np.unique(np.stack([kind, at.next_forward_ns[rows]]), axis=1)[0]
+            is_kept = (np.bincount(gaps) >= _LEAST_RESULTS) & (np.bincount(kind, stays) > 0)
+            found[rows] = is_kept[kind]
+        return found
+
+    def _reading_ns(self) -> IntArray:
+        """Return when forwards begin, of training or evaluation."""
+        phases, names = self._rank.table("phases"), (Phase.FORWARD.value, Phase.EVALUATION.value)
+        return np.sort(phases["start_ns"][np.isin(phases["phase"], [self._rank.string_id(name) for name in names])])
+
     def _is_model_part(self, early: _BoolArray) -> _BoolArray:
         """Return what may be a copy of parameters (averaged or master weights), a bucket, or built by a module."""
         flat, wanted = self._total_parameter_bytes, parameter_sizes(self._rank)
         copies = np.array([flat // 2, flat, 2 * flat], np.int64)
-        open_sizes = self._size[early & (self._open | self._is_saved)]
         for width in (0.5, 1, 2):
+            # Autograd saves importances of all weights, and in another type the casts that a forward makes.
+            open_sizes = self._size[early & (self._open | (self._is_saved & (width == 1)))]
             of_width = Counter({int(size * width): count for size, count in wanted.items()})
             # A buffer may be as large as some weight; several copies of the weights repeat many of them.
             if repeats_much(open_sizes, of_width):
@@ -184,10 +213,19 @@ class LifetimeRules:
         self._give(alike, Category.AUTOGRAD_DETAIL)
         broke_off = at.backward_end_ns == NEVER
         self._give(freed_by_backward & ~broke_off & self._born(Phase.FORWARD), Category.ACTIVATION, Role.SAVED)
-        recomputed = self._born(Phase.RECOMPUTE) & (freed_by_backward | broke_off)
+        # What a backward computed again before it ran out of memory may be freed after it, with the exception.
+        recomputed = self._born(Phase.RECOMPUTE) & (freed_by_backward | broke_off | self._sees_failure())
         self._give(recomputed, Category.ACTIVATION, Role.RECOMPUTED)
         # A backward that broke off does not tell what was kept for it from what the program kept.
         self._give(broke_off & (at.death_ns > at.backward_start_ns) & self._born(Phase.FORWARD), Category.ACTIVATION)
+
+    def _sees_failure(self) -> _BoolArray:
+        """Return which were live when memory ran out in the backward around or after their birth."""
+        events, at = self._rank.table("events"), self._at
+        is_failure = events["action"] == self._rank.string_id(Action.OOM.value)
+        failures = np.append(np.sort(events["time_ns"][is_failure]), NEVER)
+        following = failures[np.searchsorted(failures[:-1], at.birth_ns)]
+        return (following != NEVER) & (following < at.death_ns) & (following <= at.backward_end_ns)
 
     def _workspaces(self) -> None:
         """Decide the scratch memory of cuBLAS, one a stream and thread, which no stack without C++ frames tells."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memtrace.analysis.advice.find import OF_RESERVED
 from memtrace.analysis.card.names import name_of
 from memtrace.analysis.results.card import CardChange
 from memtrace.analysis.results.report import Finding, RankReport
@@ -15,8 +16,6 @@ from memtrace.analysis.results.report import Finding, RankReport
 MAX_CHANGES = 3
 _OUTCOMES = frozenset({"oom", "rank-died"})
 """Findings that say what happened, which the headline does, and not what to change."""
-_OF_RESERVED = frozenset({"expandable-segments", "fragmentation"})
-"""Findings whose bytes are reserved ones."""
 _UNKNOWN_SLACK = 0.05
 """Of a peak whose reserved bytes are not known, what rounding and idle pieces may come to."""
 
@@ -36,7 +35,7 @@ def changes_of(
 
 
 def _change(finding: Finding, rank: RankReport, capacity_bytes: int | None) -> CardChange:
-    is_reserved = finding.slug in _OF_RESERVED
+    is_reserved = finding.slug in OF_RESERVED
     basis = "requested" if rank.peak.allocated_bytes is None else "allocated"
     name, price = name_of(finding)
     return CardChange(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memtrace.analysis.advice.find import main_fault
 from memtrace.analysis.results.report import Finding, OomResult, RankReport
 from memtrace.analysis.sentences.verdict import percent
 from memtrace.analysis.sentences.words import line_of
@@ -18,7 +19,9 @@ from memtrace.units import format_bytes
 def limits_of(rank: RankReport, findings: Sequence[Finding]) -> str:
     """Return what sets the height of the peak, or what ran out."""
     if rank.oom is not None and rank.oom.cause == "fragmentation":
-        return _fragmentation(rank.oom)
+        own = next((one for one in findings if one.slug == "fragmentation" and one.rank == rank.rank), None)
+        fault = None if own is None or own.severity == "error" else main_fault(findings, rank.rank)
+        return _fragmentation(rank.oom) if fault is None else f"{fault.title}."
     leak = next((one for one in findings if one.slug == "leak" and one.rank == rank.rank), None)
     if leak is not None and rank.leaks:
         grows = format_bytes(rank.leaks[0].bytes_per_step)

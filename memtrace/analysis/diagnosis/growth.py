@@ -25,6 +25,10 @@ _MIN_STEPS = 3
 """Steps in which a place has to have grown; over a gap that the total bears out, one less."""
 _REPLACED_SHARE = 0.1
 """A place that loses more than this share of what it gains replaces things of different sizes."""
+_NO_CHANCE = 5
+"""Five sizes in a row that rise are one in 120 where batches vary."""
+_ALIKE = 0.1
+"""How unlike the amounts may be by which something grows that is put together anew with more in each step."""
 _FEW_STEPS = 4
 """Of so few judged steps each must show growth; of more, a leak in every n-th step is one as well."""
 
@@ -74,7 +78,12 @@ def find_growing(history: DeviceHistory) -> Growing | None:
     blind = _blind(history, growth)
     judged = {place: _judged_for(growth, blind, place) for place in places.tolist()}
     rates = _rates_over_gaps(history, growth.spans)
-    growing = [place for place in judged if _grows(growth.num_bytes[place, judged[place]], has_gaps=bool(rates))]
+    growing = [
+        place
+        for place in judged
+        if _grows(values := growth.num_bytes[place, judged[place]], has_gaps=bool(rates))
+        and not (growth.is_replaced[place] and _is_chance(values))
+    ]
     if growing and growth.is_replaced[growing].any() and inputs_grow(history, [one.step for one in growth.spans]):
         # What is made anew from a larger batch is larger, and gone a step later.
         growing = [place for place in growing if not growth.is_replaced[place]]
@@ -172,6 +181,12 @@ def _grows(values: IntArray, *, has_gaps: bool) -> bool:
     if gained - int(values.sum()) > _REPLACED_SHARE * gained:
         return False
     return int(rises.sum()) >= _MIN_STEPS - (1 if has_gaps else 0)
+
+
+def _is_chance(values: IntArray) -> bool:
+    """Return whether sizes of what is made anew in each step may have risen by chance: few, and by unlike amounts."""
+    rises = values[values > 0]
+    return len(rises) < _NO_CHANCE and int(rises.max() - rises.min()) > _ALIKE * int(rises.max())
 
 
 def _rates_over_gaps(history: DeviceHistory, spans: Sequence[StepSpan]) -> list[float]:

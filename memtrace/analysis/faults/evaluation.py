@@ -30,6 +30,8 @@ from memtrace.units import format_bytes
 
 _LEAST_BATCHES = 3
 """Batches whose outputs are there at a time: one, and the one before it, are no collection."""
+_MOST_CALLS = 0.5
+"""Of so many forwards of an evaluation there has to be something, where no module made it."""
 
 
 def evaluation_with_graph(case: Case) -> Finding | None:
@@ -66,14 +68,16 @@ def evaluation_with_graph(case: Case) -> Finding | None:
 
 def evaluation_outputs(case: Case) -> Finding | None:
     """Return what evaluation computed for batches before and still holds, and what that is put together to."""
-    rows = _made_in_evaluation(case)
+    rows = np.union1d(_made_in_evaluation(case), _made_of_results(case))
+    batch = _batch_of(case, rows)
     # What a graph keeps is kept for want of no_grad, whatever else holds it.
-    rows = rows[case.history.rank.table("phases")["detail"][case.phase_row[rows]] == NULL]
-    rows = _with_the_last(case, rows, rows[_num_later_batches(case, rows) >= _LEAST_BATCHES - 1])
+    is_plain = case.history.rank.table("phases")["detail"][batch] == NULL
+    rows, batch = rows[is_plain], batch[is_plain]
+    rows = _with_the_last(case, rows, rows[_num_later_batches(case, rows, batch) >= _LEAST_BATCHES - 1])
     if not len(rows):
         return None
-    own_end = _ends(case)[case.phase_row[rows]]
-    kept = case.cut(rows, start=own_end + 1)
+    own_end = _ends(case)[_batch_of(case, rows)]
+    kept = case.cut(rows, start=np.maximum(own_end + 1, case.lifetimes.start[rows]))
     joined = _joined(case, rows)
     new_peak = case.new_peak(kept, case.cut(joined))
     if new_peak is None:
@@ -122,19 +126,52 @@ def _made_in_evaluation(case: Case) -> IntArray:
     return found
 
 
+def _made_of_results(case: Case) -> IntArray:
+    """Return what the program made of outputs between the forwards of an evaluation, after most of them, and has to the
+    last: what is replaced on the way, as keys and values of a generation, is not collected."""
+    unowned = (case.history.attribution.owner_row == NULL) & (case.phase_row < 0)
+    begins = case.history.rank.table("phases")["start_ns"][_evaluations(case)]
+    found = [np.zeros(0, np.int64)]
+    for start_ns, end_ns in case.history.evaluations.tolist():
+        own = begins[(begins >= start_ns) & (begins < end_ns)]
+        inside = unowned & (case.start_ns >= start_ns) & (case.start_ns < end_ns)
+        if not len(own):
+            continue
+        last = case.history.moments.at_time(int(own[-1]))
+        rows = np.flatnonzero(inside & (case.lifetimes.in_use_end > last))
+        calls = np.unique(np.searchsorted(own, case.start_ns[rows], side="right"))
+        if len(calls) >= _MOST_CALLS * len(own):
+            found.append(rows)
+    return np.concatenate(found)
+
+
+def _batch_of(case: Case, rows: IntArray) -> IntArray:
+    """Return the evaluation that each allocation was made in, or after: a row of phases."""
+    own, phases = case.phase_row[rows], _evaluations(case)
+    before = np.searchsorted(case.history.rank.table("phases")["start_ns"][phases], case.start_ns[rows], "right") - 1
+    found: IntArray = np.where(own >= 0, own, phases[np.maximum(before, 0)] if len(phases) else own)
+    return found
+
+
+def _evaluations(case: Case) -> IntArray:
+    rank = case.history.rank
+    rows = np.flatnonzero(rank.table("phases")["phase"] == rank.string_id(Phase.EVALUATION.value))
+    found: IntArray = rows[np.argsort(rank.table("phases")["start_ns"][rows], kind="stable")]
+    return found
+
+
 def _ends(case: Case) -> IntArray:
     """Return for each phase its last moment; of one that did not end, the last of all."""
     end_ns = case.history.rank.table("phases")["end_ns"]
     return np.where(end_ns == NULL, case.history.last_moment, case.history.moments.at_times(end_ns))
 
 
-def _num_later_batches(case: Case, rows: IntArray) -> IntArray:
+def _num_later_batches(case: Case, rows: IntArray, phase: IntArray) -> IntArray:
     """Return of how many later batches there is the like of each, made at its place, while it is still there.
 
     A policy, a reference and a reward model that one batch goes through are no batches.
     """
-    lifetimes, phase = case.lifetimes, case.phase_row[rows]
-    stack = lifetimes.stack[rows]
+    lifetimes, stack = case.lifetimes, case.lifetimes.stack[rows]
     module = np.where(stack == NULL, modules_of(case.history, rows), NULL)
     _, place = distinct(stack, module)
     number = np.zeros(len(rows), np.int64)

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.attribution.parameter_sets import in_sets
 from memtrace.analysis.device.keepers import kept_allocations, written_bytes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.steps import step_spans
@@ -175,11 +176,23 @@ def _parameters(case: Case) -> list[tuple[int, int]]:
 def _unowned(case: Case) -> _Copies | None:
     """Return blocks without an owner whose sizes repeat the list of the parameters."""
     sizes = Counter(size for size, _ in _parameters(case))
+    if _compares_weights(case, sizes):
+        return None
     if not len(case.history.rank.table("optimizers")) or sizes.total() < _LEAST_TENSORS or len(sizes) < _LEAST_SIZES:
         return None
     moments = [case.peak_moment, *(span.last for span in step_spans(case.history).values() if span.step >= 1)]
     found = (_repeating(case, sizes, _lasting(case, moment)) for moment in moments)
     return next((copies for copies in found if copies is not None), None)
+
+
+def _compares_weights(case: Case, sizes: Counter[int]) -> bool:
+    """Return whether autograd keeps a tensor of the size of each parameter that nobody owns: a loss measures how far
+    the weights are from others (EWC, L2-SP), so that these are in use."""
+    attribution = case.history.attribution
+    rows = np.flatnonzero((attribution.saved_row != NULL) & (attribution.owner_row == NULL))
+    ends = np.array(sorted(span.last for span in step_spans(case.history).values()), np.int64)
+    step = np.searchsorted(ends, case.lifetimes.start[rows])
+    return bool(in_sets(case.lifetimes.size_bytes[rows], step, sizes).any())
 
 
 def _repeating(case: Case, sizes: Counter[int], candidates: IntArray) -> _Copies | None:
@@ -239,8 +252,6 @@ def _lasting(case: Case, moment: int) -> IntArray:
     lasts = lifetimes.is_initial[rows] | (lifetimes.start[rows] <= first) | (num_ends >= 2)
     free = case.is_category(Category.UNKNOWN, Category.INPUT, Category.TEMPORARY)[rows]
     free &= case.history.attribution.owner_row[rows] < 0
-    # What autograd keeps is in use: importances that a loss weighs the distance to older weights with.
-    free &= case.history.attribution.saved_row[rows] == NULL
     outside = ~case.in_phase(Phase.FORWARD, Phase.BACKWARD, Phase.RECOMPUTE, Phase.OPTIMIZER)[rows]
     found: IntArray = rows[lasts & free & outside]
     return found

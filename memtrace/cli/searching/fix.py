@@ -71,9 +71,10 @@ def fix(ctx: click.Context, /, command: tuple[str, ...], plan: Path | None, **op
     """Find the cheapest changes with which a run fits.
 
     The program is predicted, changed from outside, and predicted again: settings that cost nothing, a loss by parts,
-    a step in backward, modules whose activations are computed again, precision, a smaller micro-batch. What is
-    proposed was run so and held. With --run it really runs, for a few steps. Of a TRACE alone, what would help is said
-    and not verified. Exit code 3: nothing fits.
+    states that ranks share, a step in backward, modules whose activations are computed again (or all but what some
+    operators give), states in 8 bits, precision, a smaller micro-batch. What is proposed was run so and held. With
+    --run it really runs, for a few steps. Of a TRACE alone, what would help is said and not verified. Exit code 3:
+    nothing fits.
 
     \b
     Example:

@@ -38,8 +38,10 @@ def compare(estimate: Estimate, recorded: RankReport) -> Comparison:
     rows = [_row(name, figures.get(name, 0), truth.get(name)) for name in _COMPARED]
     inputs, total = truth.get(Category.INPUT.value, 0), _total(peak)
     workspace = figures.get(Category.WORKSPACE.value, 0)
+    # Of a GPU's libraries what torch allocates for them is recorded; an estimate counts it with the context.
+    recorded_workspace = truth.get(Category.WORKSPACE.value, 0)
     tensors = estimate.peak.peak_bytes - workspace
-    rows.append(_row("total", tensors, None if total is None else total - inputs))
+    rows.append(_row("total", tensors, None if total is None else total - inputs - recorded_workspace))
     return Comparison(
         title=f"{estimate.model} beside {recorded.device} of rank {recorded.rank}",
         step=peak.step,
@@ -66,7 +68,7 @@ def _notes(
     if inputs:
         notes.append(f"The total leaves out {inputs:,} bytes that the program holds as input.")
     if workspace:
-        notes.append("The total leaves out context, workspace and communicators, which torch does not allocate.")
+        notes.append("The total leaves out the context, workspaces of libraries and communicators.")
     unknown, whole = truth.get(Category.UNKNOWN.value, 0), sum(truth.values())
     if whole and unknown > whole // 100:
         notes.append(f"{100 * unknown / whole:.0f} % of the recorded peak are unattributed: categories may be too low.")

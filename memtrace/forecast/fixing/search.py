@@ -253,7 +253,8 @@ class _Search:
         self.say("running with operators watched, which results to keep")
         try:
             watched = self.watch(start)
-        except RunFailed:
+        except (RunFailed, MemtraceError):
+            # It runs by itself: what a mode of torch's dispatcher does to it is no reason to end the search.
             return None
         if not watched.survey.operators:
             return None
@@ -318,6 +319,8 @@ class _Search:
         return int(self.question.target_bytes * model.peak_bytes / max(found.needs.peak_bytes, model.peak_bytes, 1))
 
     def _model(self, found: Run, changes: Changes, *, with_results: bool = False) -> StepModel:
+        # Where operators are known, a module costs what is run of it again: its second run ends early.
+        looks = with_results or bool(found.survey.operators)
         model = build_step_model(
             found.rank,
             found.device,
@@ -325,8 +328,9 @@ class _Search:
             excluded=tuple(self.excluded),
             flat_optimizer=changes.optimizer is not None,
             same_costs=not self.question.is_predicted,
-            unsaved=self.unsaved if with_results else None,
+            unsaved=self.unsaved if looks else None,
         )
+        model = model if with_results else model.modules
         self.classes |= {one.name: one.class_name for one in model.candidates}
         return model
 

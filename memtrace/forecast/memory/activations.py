@@ -19,6 +19,8 @@ from memtrace.forecast.memory.kept_by_kernels import (
     ROTATION_SETS,
     Kernels,
     dropout_of,
+    final_dropout_of,
+    inner_dropout_of,
     is_encoder,
     kernels_of,
 )
@@ -223,7 +225,7 @@ def _mlp(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape, ffn: int, c
         terms["MLP: gate"] = inner * kernels.gate
         terms["MLP: up projection"] = inner * compute
     terms["MLP: input of the down projection"] = inner * kernels.projection_input
-    if dropout_of(spec.inner_dropout, run) > 0:
+    if inner_dropout_of(spec, run) > 0:
         terms["MLP: dropout mask inside"] = inner * kernels.hidden_mask
     if not spec.gated and not kernels.activation and changes_before_down(spec, run):
         # The function keeps what it returned, which is not what the next matrix reads.
@@ -282,7 +284,7 @@ def _head(spec: ModelSpec, run: Run, kernels: Kernels, shape: _Shape) -> Terms:
     terms: Terms = {}
     if spec.has_final_norm:
         terms["final norm"] = shape.whole * (spec.hidden * kernels.norm_input + kernels.norm_statistics)
-    if dropout_of(spec.final_dropout, run) > 0:
+    if final_dropout_of(spec, run) > 0:
         residual = run.precision.residual_bytes
         terms["final norm: dropout mask"] = shape.whole * spec.hidden * (residual if run.backend == "cpu" else 1)
     if not spec.has_head:

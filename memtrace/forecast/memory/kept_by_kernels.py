@@ -34,8 +34,8 @@ BIDIRECTIONAL = frozenset({"bert", "camembert", "roberta", "xlm-roberta"})
 T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
 """Architectures that add learned scores to attention; their RMS norm, written out, multiplies its input as given."""
 BIASED_LOGITS = frozenset({"bart", "mbart"})
-"""Architectures that add a buffer to the logits."""
-TWO_STACKS = T5_FAMILY | BIASED_LOGITS
+"""Architectures that add a buffer to the logits, and that fill no cache where they are given labels."""
+TWO_STACKS = T5_FAMILY | BIASED_LOGITS | {"m2m_100"}
 """Architectures of an encoder without a causal mask, and a decoder; their loss stays in the type of the logits."""
 NO_UPCAST_SOFTMAX = BIDIRECTIONAL | TWO_STACKS | {"gpt2", "gpt_oss", "falcon", PLAIN}
 """Architectures whose written-out attention takes the softmax in the type of the scores; the others ask for float32."""
@@ -215,6 +215,7 @@ def fills_cache(spec: ModelSpec, run: Run) -> bool:
 def can_cache(spec: ModelSpec, run: Run) -> bool:
     """Return whether a model could fill a cache in this run: a causal one of `transformers`, not computed again."""
     is_causal = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL and not is_encoder(spec)
+    is_causal = is_causal and spec.architecture not in BIASED_LOGITS
     return is_causal and run.framework == "none" and bool(run.recompute != RECOMPUTE.index("full"))
 
 
@@ -225,7 +226,7 @@ def _cached_bytes(spec: ModelSpec, run: Run, *, keeps_weights: bool) -> int:
     them; attention then works on the copies. The cache lives as long as the model's output.
     """
     compute, is_autocast = run.precision.compute_bytes, run.precision.is_autocast
-    if spec.architecture in T5_FAMILY:
+    if spec.architecture in TWO_STACKS:
         # The fallback keeps scaled keys; of 16-bit ones and of their values it keeps copies in float32.
         return 4 * (keeps_weights and run.attention != "explicit")
     if spec.kv_rank:
@@ -277,6 +278,16 @@ def _weight_mask_bytes(spec: ModelSpec, run: Run, weights: int) -> int:
     is_rotary = spec.architecture not in NO_UPCAST_SOFTMAX and not spec.learned_positions
     # Under autocast rotated queries are float32, and the weights are dropped in the type of the queries.
     return 4 if run.precision.is_autocast and run.attention == "explicit" and is_rotary else weights
+
+
+def inner_dropout_of(spec: ModelSpec, run: Run) -> float:
+    """Return the probability of a dropout inside the MLP; what has none has none whatever is asked for."""
+    return dropout_of(spec.inner_dropout, run) if spec.architecture in TWO_STACKS else 0.0
+
+
+def final_dropout_of(spec: ModelSpec, run: Run) -> float:
+    """Return the same of a dropout after the final norm."""
+    return dropout_of(spec.final_dropout, run) if spec.architecture in T5_FAMILY else 0.0
 
 
 def _is_widened(spec: ModelSpec, run: Run) -> bool:

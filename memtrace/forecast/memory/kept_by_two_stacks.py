@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtrace.forecast.memory.formulas import Size
-from memtrace.forecast.memory.kept_by_kernels import T5_FAMILY, dropout_of, is_encoder, kernels_of
+from memtrace.forecast.memory.kept_by_kernels import T5_FAMILY, dropout_of, inner_dropout_of, is_encoder, kernels_of
 from memtrace.forecast.memory.layout import Run, ceil_div
 from memtrace.forecast.model.spec import ModelSpec
 
@@ -23,7 +23,7 @@ def changes_before_down(spec: ModelSpec, run: Run) -> bool:
 
     A dropout, or under autocast T5's cast to the float32 of the matrix, which autocast casts back.
     """
-    return dropout_of(spec.inner_dropout, run) > 0 or (spec.architecture in T5_FAMILY and run.precision.is_autocast)
+    return inner_dropout_of(spec, run) > 0 or (spec.architecture in T5_FAMILY and run.precision.is_autocast)
 
 
 def encoder_run(run: Run) -> Run:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeGuard
 from memtrace.errors import MemtraceError
 from memtrace.forecast.model.config_fields import ConfigFields, head_width, shown
 from memtrace.forecast.model.decoder_configs import LLAMA_LIKE, read_llama, read_without_bias
-from memtrace.forecast.model.encoder_decoder_config import read_bart, read_mbart, read_mt5, read_t5, read_umt5
+from memtrace.forecast.model.encoder_decoder_config import read_bart, read_m2m, read_mbart, read_mt5, read_t5, read_umt5
 from memtrace.forecast.model.spec import ModelSpec
 
 SUPPORTED_HINT = (
@@ -432,6 +432,7 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
     "gpt_neox": _gpt_neox,
     "gpt_oss": _gpt_oss,
     "gptj": _gptj,
+    "m2m_100": read_m2m,
     "mbart": read_mbart,
     "mixtral": _mixtral,
     "mt5": read_mt5,
@@ -451,7 +452,9 @@ READERS: dict[str, Callable[[ConfigFields], dict[str, Any]]] = {
 }
 """By `model_type`."""
 
-_TWO_STACKS = "it is an encoder and a decoder, of which the estimate describes the T5 family, BART and mBART alone"
+_TWO_STACKS = (
+    "it is an encoder and a decoder, of which the estimate describes the T5 family, BART, mBART and M2M100 alone"
+)
 _OWN_ATTENTION = "its attention keeps scores of positions that the estimate does not describe"
 _IMAGES = "it reads images, and the estimate counts tokens of a text"
 _SPEECH = "it reads sound, and the estimate counts tokens of a text"
@@ -465,7 +468,6 @@ UNREAD = {
     "electra": "it trains a generator beside its discriminator",
     "led": _TWO_STACKS,
     "longt5": "its encoder attends to a window and to sums of blocks",
-    "m2m_100": _TWO_STACKS,
     "mamba": _NO_ATTENTION,
     "mamba2": _NO_ATTENTION,
     "marian": _TWO_STACKS,

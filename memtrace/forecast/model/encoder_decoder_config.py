@@ -1,4 +1,4 @@
-"""Reads configurations of models that are an encoder and a decoder: the T5 family, BART and mBART.
+"""Reads configurations of models that are an encoder and a decoder: the T5 family, BART, mBART, M2M100.
 
 In: `ConfigFields` of a `config.json`. Out: the fields of a `ModelSpec`, that of the decoder with the encoder's in it.
 """
@@ -49,6 +49,12 @@ def read_mbart(get: ConfigFields) -> dict[str, Any]:
     return read_bart(get, "mbart")
 
 
+def read_m2m(get: ConfigFields) -> dict[str, Any]:
+    """Return M2M100 or NLLB: mBART whose positions are no parameters."""
+    defaults = {"vocab_size": 128112, "activation_function": "relu", "attention_dropout": 0.1}
+    return read_bart(get.with_defaults(defaults), "m2m_100")
+
+
 def _bart_stack(get: ConfigFields, name: str, kind: str) -> dict[str, Any]:
     hidden, heads = get.integer("d_model", default=1024), get.integer(f"{name}_attention_heads", default=16)
     positions, dropout = get.integer("max_position_embeddings", default=1024), get.number("dropout", default=0.1)
@@ -62,11 +68,11 @@ def _bart_stack(get: ConfigFields, name: str, kind: str) -> dict[str, Any]:
         "vocabulary": get.integer("vocab_size", default=50265),
         "max_positions": positions,
         # Two rows more than positions: BART counts from 2 on.
-        "learned_positions": positions + 2,
+        "learned_positions": 0 if kind == "m2m_100" else positions + 2,
         "activation": get.text("activation_function", default="gelu"),
         "has_fused_qkv": False,
-        "has_final_norm": kind == "mbart",
-        "has_embedding_norm": True,
+        "has_final_norm": kind != "bart",
+        "has_embedding_norm": kind != "m2m_100",
         "embedding_dropout": dropout,
         "attention_dropout": get.number("attention_dropout", default=0.0),
         "hidden_dropout": dropout,

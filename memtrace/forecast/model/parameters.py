@@ -7,6 +7,7 @@ In: `ModelSpec`. Out: counts of elements. They equal what `transformers` builds,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from memtrace.forecast.model.adapters import Adapter, trained_tensors
 from memtrace.forecast.model.parameter_tensors import (
@@ -68,6 +69,7 @@ class ModelParameters:
         return self.embedding.total + self.layers_total + self.head.total
 
 
+@lru_cache(maxsize=256)
 def count_parameters(spec: ModelSpec) -> ModelParameters:
     """Return the parameters of a model by part.
 

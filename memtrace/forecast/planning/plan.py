@@ -248,8 +248,8 @@ def _assumptions(spec: ModelSpec, question: Question) -> tuple[str, ...]:
         f"{speed.half_tokens:.0f} tokens a micro-batch, or matrices {speed.half_width:.0f} wide, half of that.",
         f"Collectives reach {speed.bandwidth_share:.0%} of {gpu.intra_bytes_s / 1e9:.0f} GB/s inside a node of "
         f"{gpu.gpus_per_node}, and of {gpu.inter_bytes_s / 1e9:.0f} GB/s between nodes for each GPU of a group.",
-        f"Of tensor-parallel communication {hidden:.0%} is hidden behind computation; of what data and context "
-        f"parallelism could hide behind it {speed.overlap:.0%} is.",
+        f"Of tensor-parallel communication {f'{hidden:.0%}' if hidden else 'nothing'} is hidden behind computation; of "
+        f"what data and context parallelism could hide behind it {speed.overlap:.0%} is.",
         "The schedule is 1F1B, interleaved where a rank has several stages; the optimizer runs fused.",
         "Without ZeRO, gradients are views of the communication buckets.",
         f"A layout needs its peak and {RESERVE_PCT} % of what comes and goes, for the allocator; it is close where "

@@ -62,7 +62,8 @@ class Habits:
         if self._gradients is not None:
             self._survey.facts["against_step_in_backward"] = self._gradients.answer()
         self._survey.facts["has_bitsandbytes"] = is_installed()
-        self._survey.facts["places"] = self._places.facts(None if self._root is None else self._root())
+        self._look_for_names()
+        self._survey.facts["places"] = self._places.facts()
         while self._handles:
             self._handles.pop().remove()
 
@@ -102,8 +103,13 @@ class Habits:
         if self._steps_open:
             return
         self._survey.step()
+        self._look_for_names()
         if self._gradients is not None:
             self._gradients.step_ends()
+
+    def _look_for_names(self) -> None:
+        if self._root is not None and (root := self._root()) is not None:
+            self._places.look(root)
 
     def _look_at_ranks(self) -> None:
         made = [optimizer for one in self._optimizers if (optimizer := one()) is not None]

@@ -34,6 +34,7 @@ class Places:
     def __init__(self, torch: Any) -> None:
         self._torch = torch
         self._made: list[tuple[str, int, str, list[tuple[str, weakref.ref[Any]]]]] = []
+        self._named: dict[int, str] = {}
         self._fills: set[tuple[str, int]] = set()
 
     def optimizer(self, optimizer: Any) -> None:
@@ -53,12 +54,20 @@ class Places:
         if frame is not None:
             self._fills.add((_path(frame), frame.f_lineno))
 
-    def facts(self, root: Any) -> dict[str, Any]:
-        """Return what was noted, with the variable that holds the model whose modules are named by their paths."""
+    def look(self, root: Any) -> None:
+        """Find the variables that hold the model whose modules are named by their paths, while it is there.
+
+        When a program has ended, what was made in its functions is gone.
+        """
+        for at, (_, _, _, models) in enumerate(self._made):
+            if at not in self._named and (name := _named(root, models)) is not None:
+                self._named[at] = name
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was noted, with the variables that were found."""
         return {
             "optimizers": [
-                [path, line, kind, None if root is None else _named(root, models)]
-                for path, line, kind, models in self._made
+                [path, line, kind, self._named.get(at)] for at, (path, line, kind, _) in enumerate(self._made)
             ],
             "fills": sorted(self._fills),
         }

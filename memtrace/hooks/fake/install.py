@@ -23,7 +23,7 @@ from memtrace.hooks.fake.files import safetensors
 from memtrace.hooks.fake.files import torch_checkpoints as checkpoints
 from memtrace.hooks.fake.files.python_files import Files
 from memtrace.hooks.fake.files.scratch import Scratch
-from memtrace.hooks.fake.kernels import cuda_results
+from memtrace.hooks.fake.kernels import cuda_results, recurrent_cells
 from memtrace.hooks.fake.kernels.attention import Attention
 from memtrace.hooks.fake.kernels.recurrent import Recurrent
 from memtrace.hooks.fake.kernels.reducing import multiprocessors_of
@@ -47,13 +47,15 @@ class FakeDevice:
         multiprocessors = multiprocessors_of(gpu)
         self._recurrent = Recurrent(self.memory, multiprocessors)
         kernels = Kernels(self.memory, gpu.capability, multiprocessors)
-        self._operators = Operators(self.memory, kernels, self._assumptions, answers=self._recurrent.answers())
+        self._operators = Operators(
+            self.memory, kernels, self._assumptions, answers={**self._recurrent.answers(), **recurrent_cells.answers()}
+        )
         self._functions = Functions(
             self.memory,
             self._assumptions,
             Attention(gpu.capability),
             self._operators.reads,
-            handlers=self._recurrent.handlers(),
+            handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory)},
             num_devices=gpu.gpus_per_node,
         )
 
@@ -68,6 +70,7 @@ class FakeDevice:
         _make_parameters_fake(self.memory)
         _note_moved_modules(self.memory)
         _replace_around_training(self._warn)
+        _refuse_flex_attention(self._assumptions)
         _ease_checkpointing()
         distributed.install(self.gpu.world_size, self.memory, self._assumptions)
         cuda_api.install_versions(self.gpu.gpus_per_node)
@@ -278,6 +281,21 @@ def _onto_gpu(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_onto_gpu(one) for one in value)
     return value
+
+
+def _refuse_flex_attention(assumptions: Assumptions) -> None:
+    """End the program where attention is a kernel that Triton makes, and not written out: its memory is another."""
+    operator: Any = torch._ops.HigherOrderOperator
+    call = operator.__call__
+
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.name() == "flex_attention":
+            assumptions.refuse(
+                "flex_attention is compiled by Triton, which is not followed without data; --engine driverless does"
+            )
+        return call(self, *args, **kwargs)
+
+    operator.__call__ = checked
 
 
 def _ease_checkpointing() -> None:

@@ -123,7 +123,9 @@ def _phases_table(estimate: Estimate) -> str:
 def _layer_table(estimate: Estimate) -> str:
     terms = sorted(estimate.layer_terms.items(), key=lambda one: -one[1])
     rows = [[text(name), size(num_bytes)] for name, num_bytes in terms]
-    title = "What one layer keeps for backward, of one micro-batch, before recomputation"
+    has_encoder = "target_sequence" in estimate.settings
+    layers = "a layer of the decoder, and one of the encoder," if has_encoder else "one layer"
+    title = f"What {layers} keeps for backward, of one micro-batch, before recomputation"
     return section("layer", title, table(["tensor", "bytes"], rows, number_columns=range(1, 2)))
 
 

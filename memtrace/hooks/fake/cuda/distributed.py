@@ -145,18 +145,24 @@ def _pause_for_shapes(memory: FakeMemory) -> None:
 
 
 def _ease_wrapped_tensors() -> None:
-    """Give the shell of a DTensor the device of what it wraps, and FSDP the accelerator that C++ does not have."""
+    """Give shells (DTensors, nested tensors) the device of what they wrap, and FSDP the accelerator that C++ lacks."""
     tensor, internal = torch.Tensor, torch._C
     make = tensor._make_wrapper_subclass
 
     def make_wrapper_subclass(*args: Any, **kwargs: Any) -> Any:
-        device = kwargs.get("device")
-        if device is not None and torch.device(device).type == "cuda":
-            kwargs["device"] = torch.device("meta")
-        return make(*args, **kwargs)
+        kwargs = {name: _without_gpu(one) for name, one in kwargs.items()}
+        return make(*map(_without_gpu, args), **kwargs)
 
     setattr(tensor, "_make_wrapper_subclass", staticmethod(make_wrapper_subclass))  # noqa: B010 (typed as a method)
     setattr(internal, "_get_accelerator", lambda *_args: torch.device("cuda"))  # noqa: B010 (typed as a function)
+
+
+def _without_gpu(value: Any) -> Any:
+    """Return an argument as C++ may have it: a device of which it knows nothing is `meta`."""
+    is_gpu = (isinstance(value, torch.device) and value.type == "cuda") or (
+        isinstance(value, str) and value.startswith("cuda")
+    )
+    return torch.device("meta") if is_gpu else value
 
 
 def _ease_data_parallel() -> None:

@@ -25,11 +25,21 @@ _DENSE = {
     "convolution_backward.default": (0, 1),
 }
 """Operators of cuDNN, which also takes the channels last."""
+_ATTENTION = {
+    "_scaled_dot_product_efficient_attention_backward.default": (0,),
+    "_scaled_dot_product_flash_attention_backward.default": (0, 4),
+}
+"""Kernels that take the gradient, and the flash kernel the output too, row after row with all heads of each."""
+_SPREAD = {"_scaled_dot_product_cudnn_attention_backward.default": (0,)}
 _PUTS = {_aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 _SORT_BYTES = 48
 """Of an index: itself, sorted, its place, sorted, and both again while they are."""
 _CUDNN_TYPES = (torch.float32, torch.float16)
 """Of which cuDNN normalizes batches; torch's own kernel, for the others, takes them as they lie."""
+_UPSAMPLED = (
+    "linear1d bilinear2d trilinear3d bicubic2d nearest1d nearest2d nearest3d _nearest_exact1d _nearest_exact2d "
+    "_nearest_exact3d _bilinear2d_aa _bicubic2d_aa"
+)
 _CONTIGUOUS = {
     "native_layer_norm_backward.default": (0, 1),
     "native_group_norm_backward.default": (0, 1),
@@ -38,13 +48,18 @@ _CONTIGUOUS = {
     "max_pool2d_with_indices_backward.default": (0,),
     "avg_pool2d_backward.default": (0,),
     "_adaptive_avg_pool2d_backward.default": (0,),
-    "upsample_bilinear2d_backward.default": (0,),
-    "upsample_nearest2d_backward.default": (0,),
+    "max_pool3d_with_indices_backward.default": (0,),
+    "avg_pool3d_backward.default": (0,),
+    "adaptive_max_pool2d_backward.default": (0,),
+    **{f"upsample_{kind}_backward.default": (0,) for kind in _UPSAMPLED.split()},
+    "reflection_pad1d_backward.default": (0,),
     "reflection_pad2d_backward.default": (0,),
     "col2im.default": (0,),
     "im2col.default": (0,),
     "roll.default": (0,),
     "embedding_dense_backward.default": (0,),
+    "_embedding_bag_backward.default": (0,),
+    "_embedding_bag_dense_backward.default": (0,),
 }
 """Operators of torch's own kernels that ask for `contiguous()`."""
 
@@ -59,7 +74,7 @@ def copied_bytes(func: Any, args: Sequence[Any]) -> tuple[int, ...]:
     >>> copied_bytes(_aten.mm.default, (weight.t(), weight)), copied_bytes(_aten.mul.Tensor, (gradient, gradient))
     ((), ())
     """
-    if func is _aten.native_batch_norm_backward.default and args[1].dtype in _CUDNN_TYPES:
+    if func is _aten.native_batch_norm_backward.default and _is_cudnn_norm(args):
         return _copies(args[:2], _is_dense)
     if func in _PUTS and len(args) > 3 and args[3]:
         return _added_up(args[1], args[2])
@@ -68,6 +83,13 @@ def copied_bytes(func: Any, args: Sequence[Any]) -> tuple[int, ...]:
         return ()
     places, lies_well = found
     return _copies([args[place] for place in places if place < len(args)], lies_well)
+
+
+def _is_cudnn_norm(args: Sequence[Any]) -> bool:
+    """Return whether cuDNN normalized a batch: in training, of places, weights in 32 bits (`Normalization.cpp`)."""
+    one, weight, is_training = args[1], args[2], args[7]
+    is_weighted = weight is not None and weight.dtype is torch.float32
+    return bool(is_weighted and is_training and one.dim() > 2 and one.dtype in _CUDNN_TYPES)
 
 
 def _copies(tensors: Sequence[Any], lies_well: Callable[[Any], bool]) -> tuple[int, ...]:
@@ -99,12 +121,26 @@ def _is_dense(one: Any) -> bool:
     return _is_contiguous(one) or (last is not None and bool(one.is_contiguous(memory_format=last)))
 
 
+def _is_by_rows(one: Any) -> bool:
+    return bool(one.transpose(1, 2).is_contiguous())
+
+
+def _is_spread(one: Any) -> bool:
+    return 0 not in one.stride() and one.stride(-1) == 1
+
+
 def _is_contiguous(one: Any) -> bool:
     return bool(one.is_contiguous())
 
 
 def _rules() -> dict[Any, tuple[tuple[int, ...], Callable[[Any], bool]]]:
-    kinds = ((_PRODUCTS, _is_matrix), (_DENSE, _is_dense), (_CONTIGUOUS, _is_contiguous))
+    kinds = (
+        (_PRODUCTS, _is_matrix),
+        (_DENSE, _is_dense),
+        (_CONTIGUOUS, _is_contiguous),
+        (_ATTENTION, _is_by_rows),
+        (_SPREAD, _is_spread),
+    )
     return {
         getattr(getattr(_aten, packet), overload): (places, lies_well)
         for names, lies_well in kinds

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.fake.kernels import synchronized_norm
+from memtrace.hooks.fake.kernels import in_place_gradients, synchronized_norm
 
 _aten = torch.ops.aten
 _NO_REDUCTION = 0
 _ROW_ALIGNMENT = 16
+_SHORT_ROW, _LONG_ROW, _MANY_ROWS = 4096, 1_000_000, 128
+_PLACE_BYTES = 8
 
 Answer = Callable[..., Any]
 
@@ -40,8 +42,24 @@ def answers() -> dict[Any, Answer]:
         **({_aten._grouped_mm.default: _grouped_product} if hasattr(_aten, "_grouped_mm") else {}),
         **{getattr(_aten._ctc_loss, name): _ctc_loss for name in ("default", "Tensor")},
         **{getattr(_aten._ctc_loss_backward, name): _ctc_loss_backward for name in ("default", "Tensor")},
+        _aten.multilabel_margin_loss_forward.default: _margins,
+        _aten._padded_dense_to_jagged_forward.default: _without_padding,
+        _aten.multilabel_margin_loss_backward.default: lambda _gradient, one, *_args: torch.empty_like(one),
         _aten.multi_margin_loss_backward.default: lambda _gradient, one, *_args, **_kwargs: torch.empty_like(one),
     }
+
+
+def _margins(one: Any, target: Any, reduction: int) -> Any:
+    """Return a loss, and which classes are targets in the type of the input (`MultiLabelMarginCriterion.cu`)."""
+    shape = one.shape[:-1] if reduction == _NO_REDUCTION else ()
+    return one.new_empty(shape), one.new_empty(target.shape)
+
+
+def _without_padding(dense: Any, offsets: Any, total: int | None = None) -> Any:
+    """Return the rows of a nested tensor, without what padded them: as many as whoever asks says."""
+    if total is None:
+        return _aten._padded_dense_to_jagged_forward.default(dense, offsets, total)
+    return dense.new_empty(total, *dense.shape[len(offsets) + 1 :])
 
 
 def _ctc_loss(probabilities: Any, targets: Any, _times: Any, lengths: Any, *_args: Any) -> Any:
@@ -62,6 +80,7 @@ def register() -> None:
     library = torch.library.Library("aten", "IMPL")
     library.impl("mish_backward", lambda _gradient, one: torch.empty_like(one), "AutogradMeta")
     library.impl("dropout", _dropout, "AutogradMeta")
+    in_place_gradients.register(library)
     _kept.append(library)
 
 
@@ -161,14 +180,32 @@ def temporary_bytes() -> dict[Any, Callable[[Any], int]]:
         _aten.mse_loss.default: _whole_bytes,
         _aten.smooth_l1_loss.default: _whole_bytes,
         _aten.huber_loss.default: _whole_bytes,
-        # Two steps of the formula (`Loss.cpp`).
-        _aten.binary_cross_entropy_with_logits.default: lambda args: 2 * _bytes(args[0]),
+        # A difference for each pair, before it is summed (`DistanceKernel.cu`).
+        _aten._cdist_backward.default: lambda args: _bytes(args[4]) * int(args[1].shape[-1]),
+        _aten._pdist_backward.default: lambda args: _bytes(args[1]) * max(len(args[1]) - 1, 0),
+        **{getattr(_aten.sort, name): _sort_bytes for name in ("default", "stable")},
         # A result as large as the input, before it is given its own size (`Im2Col.cu`).
         _aten.im2col.default: lambda args: _bytes(args[0]),
         _aten.soft_margin_loss_backward.default: lambda args: 2 * _bytes(args[1]),
         # Backward variables, as many as the forward ones (`LossCTC.cu`).
         **{getattr(_aten._ctc_loss_backward, name): lambda args: _bytes(args[6]) for name in ("default", "Tensor")},
     }
+
+
+def _sort_bytes(args: Any) -> int:
+    """Return what sorting long rows takes beside the result: values and places once more, by rows (`Sort.cpp`).
+
+    Rows of up to 4,096 are sorted in one kernel. The library's own rounding, a few percent, is not followed.
+    """
+    one = args[0]
+    if not one.dim() or (length := one.shape[args[1] if len(args) > 1 and type(args[1]) is int else -1]) <= _SHORT_ROW:
+        return 0
+    number, key = one.numel() // length, max(one.element_size(), 4)
+    if number == 1 or length >= _LONG_ROW:
+        return int(length * (_PLACE_BYTES + key + _PLACE_BYTES))
+    if number < _MANY_ROWS:
+        return int(one.numel() * (2 * _PLACE_BYTES + one.element_size() + key + _PLACE_BYTES))
+    return int(one.numel() * (_PLACE_BYTES + one.element_size() + _PLACE_BYTES))
 
 
 def _bytes(one: Any) -> int:

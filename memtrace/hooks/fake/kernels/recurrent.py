@@ -71,7 +71,7 @@ class Recurrent:
     def _handler(self, function: Any, cell: int) -> Callable[..., Any]:
         def call(one: Any, *args: Any) -> Any:
             is_packed = len(args) > 2 and isinstance(args[2], (list, tuple))
-            lengths = args[0] if is_packed else None
+            lengths: Any = args[0] if is_packed else None
             if not self._takes(one) or (is_packed and lengths.is_meta):
                 return function(one, *args)
             states, weights, _, number, dropout, train, both = args[is_packed : is_packed + 7]

@@ -37,19 +37,24 @@ _PRODUCTS = {
 }
 _FEW_INDICES = 3072
 _ROWS_PER_THREAD = 10
+_LARGEST = 2
+"""A bag of embeddings whose largest numbers are taken."""
 
 
-def embedding_backward_bytes(num_indices: int, num_weights: int, width: int, index_bytes: int = 8) -> int:
+def embedding_backward_bytes(
+    num_indices: int, num_weights: int, width: int, index_bytes: int = 8, *, few: int = _FEW_INDICES
+) -> int:
     """Return the bytes of the temporaries of the gradient of an embedding of `num_weights` rows of `width` elements.
 
-    Indices are sorted, and split into parts of ten equal ones; each part has a row in float32.
+    Indices are sorted, and split into parts of ten equal ones; each part has a row in float32. Up to `few` indices are
+    added up as they come.
 
     >>> embedding_backward_bytes(3072, 50257, 768)
     0
     >>> embedding_backward_bytes(8192, 50257, 768) == (819 + 8192) * 768 * 4 + (3 * 8192 + 2 * 8192 + 9011) * 8
     True
     """
-    if num_indices <= _FEW_INDICES:
+    if num_indices <= few:
         return 0
     segments = min(num_indices, num_weights)
     parts = num_indices // _ROWS_PER_THREAD + segments
@@ -104,6 +109,9 @@ class Kernels:
             _aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,
             _aten._scaled_dot_product_efficient_attention_backward.default: self._efficient_backward,
             _aten.embedding_dense_backward.default: _embedding_backward,
+            # With autograd on, the second is seen, otherwise the first, which makes it.
+            _aten._embedding_bag_backward.default: lambda args: _bag_backward(args[0], args[1], args[6], args[8]),
+            _aten._embedding_bag_dense_backward.default: lambda args: _bag_backward(args[0], args[1], args[5], args[7]),
             **{func: _one(rule) for func, rule in temporary_bytes().items()},
         }
 
@@ -141,3 +149,9 @@ def _flash_backward(args: Any) -> tuple[int, ...]:
 def _embedding_backward(args: Any) -> tuple[int, ...]:
     gradient, indices, num_weights = args[:3]
     return (embedding_backward_bytes(indices.numel(), num_weights, gradient.shape[-1], indices.element_size()),)
+
+
+def _bag_backward(gradient: Any, indices: Any, num_weights: int, mode: int) -> tuple[int, ...]:
+    if mode == _LARGEST:
+        return ()
+    return (embedding_backward_bytes(indices.numel(), num_weights, gradient.shape[-1], indices.element_size(), few=0),)

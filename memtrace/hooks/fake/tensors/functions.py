@@ -94,7 +94,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             tensor.__index__: lambda one: int(self._item(one)),
             tensor.tolist: lambda one: self._real(one).tolist(),
             tensor.numpy: lambda one, **options: self._real(one).numpy(**options),
-            F.scaled_dot_product_attention: attention.attend,
+            F.scaled_dot_product_attention: self._attending(attention.attend),
             F.one_hot: Bounds(memory, assumptions, reads.known).one_hot,
             torch.dropout: self._dropout,
             torch.rms_norm: rms_norm,
@@ -204,6 +204,16 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         if not one.is_meta:
             return self._forced(kind, one.to, device=_META, **rest)
         return self._forced(kind, one.to, **{**rest, "copy": True})
+
+    def _attending(self, attend: Handler) -> Handler:
+        def handler(query: Any, *args: Any, **kwargs: Any) -> Any:
+            if query.layout is torch.jagged:
+                self._assumptions.refuse(
+                    "attention of nested tensors is not followed without data; --engine driverless does"
+                )
+            return attend(query, *args, **kwargs)
+
+        return handler
 
     def _item(self, one: Any) -> Any:
         if not one.is_meta:
