@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from memtrace.errors import OutputError
 from memtrace.schema.tables import TABLES, Column
+from memtrace.store.columns import MAX_TIME_NS, MIN_TIME_NS
 from memtrace.store.reading.read import read_trace
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
@@ -25,6 +26,7 @@ from tests.builders import contents, rank_trace, snapshot, trace_of
 
 TEXT = st.text('ab\x00\x1b\n"</\u2028é😀', max_size=5)
 INTEGERS = st.integers(-(2**62), 2**62)
+OF_UNIT = {"bytes": st.integers(0, 2**59), "ns": st.integers(MIN_TIME_NS, MAX_TIME_NS - 1)}
 
 
 def cell(column: Column) -> st.SearchStrategy[Any]:
@@ -34,7 +36,7 @@ def cell(column: Column) -> st.SearchStrategy[Any]:
     values: st.SearchStrategy[Any] = {
         "string": TEXT,
         "bool": st.booleans(),
-        "int": st.integers(0, 2**59) if column.unit == "bytes" else INTEGERS,
+        "int": OF_UNIT.get(column.unit, INTEGERS),
     }[column.kind]
     return st.none() | values if column.nullable else values
 
