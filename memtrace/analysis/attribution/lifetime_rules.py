@@ -225,7 +225,8 @@ class LifetimeRules:
         is_failure = events["action"] == self._rank.string_id(Action.OOM.value)
         failures = np.append(np.sort(events["time_ns"][is_failure]), NEVER)
         following = failures[np.searchsorted(failures[:-1], at.birth_ns)]
-        return (following != NEVER) & (following < at.death_ns) & (following <= at.backward_end_ns)
+        found: _BoolArray = (following != NEVER) & (following < at.death_ns) & (following <= at.backward_end_ns)
+        return found
 
     def _workspaces(self) -> None:
         """Decide the scratch memory of cuBLAS, one a stream and thread, which no stack without C++ frames tells."""
