@@ -132,6 +132,10 @@ class Recorded:
         if hasattr(owner, name):
             self.places.append((owner, name))
 
+    def replace(self, owner: Any, name: str, _replacement: object) -> None:
+        """Note an attribute."""
+        self.places.append((owner, name))
+
     def undo(self) -> None:
         """Nothing was wrapped."""
 

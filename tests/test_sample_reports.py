@@ -23,7 +23,7 @@ FAULTS = {
     "big_logits": ("large-logits", "F.cross_entropy(logits, targets)"),
     "foreach_peak": ("foreach-temporaries", "optimizer.step()"),
     "fragmented": ("fragmentation", "encoded.append("),
-    "leak_losses": ("leak", "held_out_loss = "),
+    "leak_losses": ("leak", "held_out_losses.append("),
     "oom_step_two": ("oom", "optimizer.step()"),
 }
 """The short name of the first finding, and the line that it points to."""

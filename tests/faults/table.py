@@ -144,7 +144,7 @@ FORECAST = (
             "(run.recompute == 1) * attention / 3",
             "(run.recompute == 1) * layer / 3",
         ),
-        ("a fused kernel computes the whole square", "return flops / 2 / rate", "return flops / rate"),
+        ("a fused kernel computes the whole square", "return flops / 2 / (rate", "return flops / (rate"),
     ),
     *_of(
         "memtrace.forecast.step_time.step",
@@ -156,7 +156,7 @@ FORECAST = (
     *_of(
         "memtrace.forecast.step_time.schedule",
         _STEP_TIME,
-        ("interleaving does not shorten the bubble", "return 1 / layout.virtual_stages", "return 1 / 1"),
+        ("interleaving does not shorten the bubble", "(1 + waits) / layout.virtual_stages", "(1 + waits) / 1"),
     ),
     *_of(
         "memtrace.forecast.memory.sharding",
@@ -211,7 +211,7 @@ FORECAST = (
     *_of(
         "memtrace.forecast.memory.kept_by_kernels",
         _KERNELS,
-        ("a layer norm keeps no mean", '8 if spec.norm == "layer" else 4', '4 if spec.norm == "layer" else 4'),
+        ("a layer norm keeps no mean", "residual_bytes if is_narrow else 8", "residual_bytes if is_narrow else 4"),
     ),
     *_of(
         "memtrace.forecast.memory.reserve",

@@ -43,7 +43,8 @@ def test_channels_may_come_last_where_cudnn_works() -> None:
 @pytest.mark.parametrize(("dtype", "is_copied"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_batches_are_normalized_by_cudnn_in_some_types(dtype: torch.dtype, is_copied: bool) -> None:
     gradient = made(dtype=dtype).expand(2, 8, 6, 6)
-    args = gradient, made(2, 8, 6, 6, dtype=dtype), made(8, dtype=dtype)
+    is_training = True
+    args = gradient, made(2, 8, 6, 6, dtype=dtype), made(8, dtype=dtype), None, None, made(8), made(8), is_training
     assert copied_bytes(aten.native_batch_norm_backward.default, args) == ((2 * 8 * 36 * 4,) if is_copied else ())
 
 

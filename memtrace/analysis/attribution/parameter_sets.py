@@ -5,6 +5,7 @@ In: sizes, and which were made together. Out: which of them are part of such a s
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -37,16 +38,22 @@ def parameter_sizes(rank: RankTrace) -> Counter[int]:
 def repeats_much(sizes: IntArray, wanted: Counter[int]) -> bool:
     """Return whether some sizes are those of most of what is wanted, by bytes, and of several: no coincidence.
 
-    >>> wanted = Counter({100: 2, 90: 2})
+    Where models are alike, as a student and its teacher, those of one of them will do.
+
+    >>> repeats_much(np.array([100, 90, 80]), Counter({100: 2, 90: 2, 80: 2}))
+    True
+    >>> wanted = Counter({100: 2, 90: 3})
     >>> repeats_much(np.array([100, 90, 90]), wanted)
     True
     >>> repeats_much(np.array([100, 100]), wanted), repeats_much(np.array([100, 90]), wanted)
     (False, False)
     """
-    there = Counter(sizes.tolist()) & wanted
     if wanted.total() < _LEAST_TENSORS or len(wanted) < _LEAST_SIZES:
         # Of so few, any may be a copy.
-        return bool(there)
+        return bool(Counter(sizes.tolist()) & wanted)
+    num_alike = math.gcd(*wanted.values())
+    wanted = Counter({size: count // num_alike for size, count in wanted.items()})
+    there = Counter(sizes.tolist()) & wanted
     there_bytes, total_bytes = (sum(size * count for size, count in one.items()) for one in (there, wanted))
     return len(there) >= _LEAST_SIZES and there_bytes > _COINCIDENCE * total_bytes
 

@@ -215,7 +215,7 @@ def plain_tensors(tensor: Any) -> Iterator[Any]:
 
 def _is_stored(tensor: Any) -> bool:
     """Whether a tensor has bytes of its own: a subclass of the program's may wrap others that it alone knows of."""
-    if type(tensor).__name__ in ("Tensor", "Parameter") and not _transform_check()(tensor):
+    if type(tensor).__name__ in ("Tensor", "Parameter") and not _transform_check(sys.modules["torch"])(tensor):
         return True
     try:
         tensor.untyped_storage().data_ptr()
@@ -225,9 +225,9 @@ def _is_stored(tensor: Any) -> bool:
 
 
 @cache
-def _transform_check() -> Callable[[Any], bool]:
+def _transform_check(torch: Any) -> Callable[[Any], bool]:
     """Return what says whether a tensor is one that a transform of functorch has put around others, or did once."""
-    functorch = getattr(sys.modules["torch"]._C, "_functorch", None)
+    functorch = getattr(torch._C, "_functorch", None)
     check: Callable[[Any], bool] = getattr(functorch, "is_functorch_wrapped_tensor", lambda _tensor: False)
     return check
 
