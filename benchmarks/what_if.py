@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from memtrace.driverless.environment import Devices, environment  # noqa: E402
+from memtrace.driverless.torch_build import torch_of  # noqa: E402
 from memtrace.units import format_bytes  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -150,15 +151,13 @@ def compare(laboratory: Laboratory, program: str) -> Iterator[Compared]:
 
 def document(rows: Sequence[Compared]) -> str:
     """Return the page."""
-    import torch
-
     today = datetime.date.today().isoformat()
     exact = sum(row.is_exact for row in rows)
     head = "| program | setting | capacity | said, bytes reserved | found | |\n|---|---|--:|--:|--:|---|"
     lines = [
         f"# What-if against the run, on CUDA without a GPU, {today}",
         "",
-        f"Made by `benchmarks/what_if.py` with torch {torch.__version__}, as on one {GPU}.",
+        f"Made by `benchmarks/what_if.py` with torch {torch_of(sys.executable).version}, as on one {GPU}.",
         f"{exact} of {len(rows)} runs were as said.",
         "",
         head,
