@@ -10,9 +10,9 @@ from typing import Any
 
 from memtrace.analysis.results.card import Card, CardChange
 from memtrace.report.drawing.card_bar import capacity_cell, cells, stretches
+from memtrace.report.drawing.peak_words import peak_words
 from memtrace.report.exchange.markdown import code, table
 from memtrace.schema.frames import short_place
-from memtrace.schema.names import module_words
 from memtrace.units import format_bytes
 
 _BAR_CELLS = 48
@@ -36,11 +36,8 @@ def card_markdown(card: Card, *, title: str) -> str:
 
 
 def _place_of_peak(card: Card) -> str:
-    step = None if card.step is None else "before training began" if card.step == 0 else f"step {card.step}"
     rank = None if card.rank is None else f"rank {card.rank}"
-    return ", ".join(
-        one for one in (rank, card.device, step, card.phase, card.module and module_words(card.module)) if one
-    )
+    return ", ".join(one for one in (rank, card.device, *peak_words(card)) if one)
 
 
 def _bar(card: Card) -> list[str]:

@@ -14,9 +14,9 @@ from memtrace.printable import in_page
 from memtrace.report.drawing.card_bar import Stretch, capacity_cell, cells, stretches
 from memtrace.report.drawing.markup import escaped_text
 from memtrace.report.drawing.palette import category_ink
+from memtrace.report.drawing.peak_words import peak_words
 from memtrace.report.drawing.widths import columns, whole_parts
 from memtrace.schema.frames import short_place
-from memtrace.schema.names import module_words
 from memtrace.units import format_bytes
 
 WIDTH = 860
@@ -82,8 +82,7 @@ def card_svg(card: Card) -> str:
 
 def _peak(card: Card) -> str:
     of = "" if card.capacity_bytes is None else f" of {format_bytes(card.capacity_bytes)}"
-    step = None if card.step is None else "before training began" if card.step == 0 else f"step {card.step}"
-    when = ", ".join(one for one in (step, card.phase, card.module and module_words(card.module)) if one)
+    when = ", ".join(peak_words(card))
     rank = "" if card.rank is None else f"rank {card.rank}, "
     return f"Peak {format_bytes(card.peak_bytes)}{of} {card.basis}, {rank}{card.device}{': ' if when else ''}{when}"
 

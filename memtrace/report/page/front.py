@@ -9,10 +9,10 @@ from memtrace.analysis.results.card import Card, CardChange
 from memtrace.analysis.results.report import Report
 from memtrace.report.drawing.card_bar import Stretch, stretches
 from memtrace.report.drawing.palette import category_ink
+from memtrace.report.drawing.peak_words import peak_words
 from memtrace.report.page.data.values import step_name
 from memtrace.report.page.parts import size, text
 from memtrace.schema.frames import short_place
-from memtrace.schema.names import module_words
 from memtrace.units import format_bytes
 
 _KINDS = {"died": "died", "would-die": "died", "ended": "ended"}
@@ -57,8 +57,7 @@ def description(report: Report) -> str:
 
 def _peak(card: Card) -> str:
     of = "" if card.capacity_bytes is None else f" <span>of {size(card.capacity_bytes)}</span>"
-    words = [None if card.step is None else step_name(card.step), card.phase, card.module and module_words(card.module)]
-    place = [None if card.rank is None else f"rank {card.rank}", card.device, *words]
+    place = [None if card.rank is None else f"rank {card.rank}", card.device, *peak_words(card, step_name)]
     return (
         f'<p class="card-peak"><b>{size(card.peak_bytes)}</b>{of}'
         f'<span class="muted">peak, {text(card.basis)} · {text(" · ".join(one for one in place if one))}</span></p>'

@@ -19,11 +19,11 @@ from memtrace.analysis.results.card import Card, CardChange
 from memtrace.printable import clean
 from memtrace.report.drawing.card_bar import Stretch, capacity_cell, cells, stretches
 from memtrace.report.drawing.palette import category_ink
+from memtrace.report.drawing.peak_words import peak_words
 from memtrace.report.drawing.widths import whole_parts
 from memtrace.report.terminal.cells import DASH, percent
 from memtrace.report.terminal.console import print_to, terminal_width
 from memtrace.schema.frames import short_place
-from memtrace.schema.names import module_words
 from memtrace.units import format_bytes
 
 WIDTH = 80
@@ -121,8 +121,7 @@ def _peak(card: Card, room: int) -> Text:
     if card.capacity_bytes:
         whole = f" of {format_bytes(card.capacity_bytes)} ({percent((card.peak_bytes or 0) / card.capacity_bytes)})"
     text.append(f"{whole} {card.basis}  ", style="not bold")
-    step = "" if card.step is None else "before training began" if card.step == 0 else f"step {card.step}"
-    when = ", ".join(part for part in (step, card.phase, card.module and module_words(card.module)) if part)
+    when = ", ".join(peak_words(card))
     who = "" if card.rank is None else f"rank {card.rank}, "
     place = clean(f"{who}{card.device}{': ' if when else ''}{when}")
     return text.append(whole_parts(place, room - text.cell_len, cell_len), style="not bold dim")
