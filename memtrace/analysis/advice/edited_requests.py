@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from memtrace.allocator.requests import COMPLETE, GIVE, TAKE, Requests
 from memtrace.analysis.advice.case import Cut
@@ -187,8 +188,11 @@ class _Edit:
             np.array(column, np.int64) for column in (requests.kind, requests.number, requests.event)
         )
         kept = self._kept(kinds, numbers)
-        for number, other in self._given_as.items():
-            numbers[(numbers == number) & ((kinds == GIVE) | (kinds == COMPLETE))] = other
+        given_as = np.arange(len(requests.size))
+        given_as[list(self._given_as)] = list(self._given_as.values())
+        # Of other kinds the number is none of a request.
+        frees = _are_frees(kinds)
+        numbers[frees] = given_as[numbers[frees]]
         kinds, numbers, events = kinds[kept], numbers[kept], events[kept]
         inserted = sorted(self._inserted, key=lambda one: one[:2])
         moment, when, kind, number = np.array(inserted, np.int64).reshape(-1, 4).T
@@ -212,7 +216,10 @@ class _Edit:
 
     def _kept(self, kinds: IntArray, numbers: IntArray) -> IntArray:
         """Return the recorded entries that stay."""
-        is_free = (kinds == GIVE) | (kinds == COMPLETE)
         not_taken = np.isin(numbers, list(self._not_taken)) & (kinds == TAKE)
-        not_given = np.isin(numbers, list(self._not_given)) & is_free
+        not_given = np.isin(numbers, list(self._not_given)) & _are_frees(kinds)
         return np.flatnonzero(~(not_taken | not_given))
+
+
+def _are_frees(kinds: IntArray) -> npt.NDArray[np.bool_]:
+    return np.isin(kinds, (GIVE, COMPLETE))

@@ -89,26 +89,19 @@ def behind_faults(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """
     return tuple(
         dataclasses.replace(one, severity="warning")
-        if one.slug == "fragmentation" and one.severity == "error" and _is_outweighed(one, findings)
+        if one.slug == "fragmentation"
+        and one.severity == "error"
+        and main_fault(findings, one.rank, above=one.saves_bytes or 0) is not None
         else one
         for one in findings
     )
 
 
-def main_fault(findings: Iterable[Finding], rank: int | None) -> Finding | None:
-    """Return what is wrong with the program of a rank and holds most; `None` where nothing is known to be."""
-    faults = [one for one in findings if one.rank == rank and _is_fault(one)]
+def main_fault(findings: Iterable[Finding], rank: int | None, *, above: int) -> Finding | None:
+    """Return what is wrong with the program of a rank and holds most, of what holds more bytes than so many."""
+    own = [one for one in findings if one.rank == rank and one.severity != "info" and one.slug not in OF_RESERVED]
+    faults = [one for one in own if (one.saves_bytes or 0) > above]
     return max(faults, key=lambda one: one.saves_bytes or 0, default=None)
-
-
-def _is_outweighed(fragmentation: Finding, findings: Iterable[Finding]) -> bool:
-    fault = main_fault(findings, fragmentation.rank)
-    return fault is not None and (fault.saves_bytes or 0) > (fragmentation.saves_bytes or 0)
-
-
-def _is_fault(finding: Finding) -> bool:
-    """Return whether a finding is something that is wrong with the program, and what it holds is known."""
-    return finding.severity != "info" and finding.slug not in OF_RESERVED and bool(finding.saves_bytes)
 
 
 def failing(findings: Iterable[Finding], conditions: Collection[str]) -> tuple[Finding, ...]:

@@ -5,6 +5,7 @@ In: `Trace`, `Asked`. Out: a `WhatIf` a rank and device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memtrace.allocator.results import WhatIf
@@ -101,13 +102,17 @@ def _of_device(rank: RankTrace, device: str, asked: Asked) -> WhatIf:
         for capacity in asked.capacities_bytes or (None,)
         if conf is not None or capacity is not None or names
     ]
-    changes += [_remedy(recording, device, slug) for slug in asked.remedies]
+    if asked.remedies:
+        changes += _remedies(recording, device, asked.remedies)
     return what_if(recording, changes, advise=asked.advise)
 
 
-def _remedy(recording: Recording, device: str, slug: str) -> Change:
-    edited = remedied(recording.rank, device, recording.requests, slug)
-    return Change(name=f"remedy of {slug}", requests=edited.requests, num_before=edited.num_before)
+def _remedies(recording: Recording, device: str, slugs: Sequence[str]) -> list[Change]:
+    edited = remedied(recording.rank, device, recording.requests, slugs)
+    return [
+        Change(name=f"remedy of {slug}", requests=one.requests, num_before=one.num_before)
+        for slug, one in zip(slugs, edited, strict=True)
+    ]
 
 
 def _names(asked: Asked) -> list[str]:

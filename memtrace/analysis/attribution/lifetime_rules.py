@@ -75,6 +75,7 @@ class LifetimeRules:
         self._is_saved = saved[self._rows]
         self._open = undecided[self._rows]
         self._parameter_bytes, self._total_parameter_bytes = _parameter_bytes(rank)
+        self._parameter_sizes = parameter_sizes(rank)
 
     def run(self) -> None:
         """Apply every rule."""
@@ -154,7 +155,7 @@ class LifetimeRules:
         """Return which of the chosen were made together as a set of the sizes of all parameters: averages, momenta."""
         found = np.zeros(len(chosen), np.bool_)
         rows = np.flatnonzero(chosen)
-        found[rows] = in_sets(self._size[rows], self._at.next_forward_ns[rows], parameter_sizes(self._rank))
+        found[rows] = in_sets(self._size[rows], self._at.next_forward_ns[rows], self._parameter_sizes)
         return found
 
     def _results(self, drawn: _BoolArray) -> _BoolArray:
@@ -181,7 +182,7 @@ class LifetimeRules:
 
     def _is_model_part(self, early: _BoolArray) -> _BoolArray:
         """Return what may be a copy of parameters (averaged or master weights), a bucket, or built by a module."""
-        flat, wanted = self._total_parameter_bytes, parameter_sizes(self._rank)
+        flat, wanted = self._total_parameter_bytes, self._parameter_sizes
         copies = np.array([flat // 2, flat, 2 * flat], np.int64)
         for width in (0.5, 1, 2):
             # Autograd saves importances of all weights, and in another type the casts that a forward makes.

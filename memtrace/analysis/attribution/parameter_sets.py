@@ -24,13 +24,17 @@ _LEAST_SIZES = 2
 """Fewer tensors, or all of one size, may as well be a batch."""
 
 
+def last_seen(rank: RankTrace, category: Category) -> IntArray:
+    """Return the rows of owners of a category at the last look that found any."""
+    owners = rank.table("owners")
+    rows = np.flatnonzero(owners["category"] == rank.string_id(category.value))
+    times = owners["time_ns"][rows]
+    return rows[times == times.max()] if len(rows) else rows
+
+
 def parameter_sizes(rank: RankTrace) -> Counter[int]:
     """Return how many parameters of each size there are, as those were that were seen last."""
-    owners = rank.table("owners")
-    rows = np.flatnonzero(owners["category"] == rank.string_id(Category.PARAMETER.value))
-    if not len(rows):
-        return Counter()
-    last = rows[owners["time_ns"][rows] == owners["time_ns"][rows].max()]
+    owners, last = rank.table("owners"), last_seen(rank, Category.PARAMETER)
     _, first = np.unique(owners["address"][last], return_index=True)
     return Counter(owners["size_bytes"][last[first]].tolist())
 

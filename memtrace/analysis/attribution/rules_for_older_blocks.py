@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.attribution.labels import DECISIONS, Decided
+from memtrace.analysis.attribution.parameter_sets import last_seen
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.analysis.events.moments import Moments
 from memtrace.analysis.events.over_gaps import first_rows
@@ -67,8 +68,9 @@ class InitialRules:
 
     def _gradients(self) -> None:
         """Decide what the step before left and the next one drops before its backward, of the sizes of parameters."""
-        sizes, counts = self._last_seen(Category.PARAMETER)
-        with_gradient = dict(zip(*(column.tolist() for column in self._last_seen(Category.GRADIENT)), strict=True))
+        sizes, counts = self._sizes_last_seen(Category.PARAMETER)
+        columns = (column.tolist() for column in self._sizes_last_seen(Category.GRADIENT))
+        with_gradient = dict(zip(*columns, strict=True))
         counts_of_gradients = np.array([with_gradient.get(size, 0) for size in sizes.tolist()], np.int64)
         starts = self._moments.epoch_starts()
         backward = self._first_backwards(self._moments.time_ns[starts])
@@ -83,13 +85,10 @@ class InitialRules:
             found = of_epoch[is_whole[size]]
             self._decided.give(found, Category.GRADIENT, Decision.LIFETIME_RULE)
 
-    def _last_seen(self, category: Category) -> tuple[IntArray, IntArray]:
+    def _sizes_last_seen(self, category: Category) -> tuple[IntArray, IntArray]:
         """Return the sizes of what is of a category when that was last seen, and how many there are of each."""
-        owners = self._rank.table("owners")
-        rows = np.flatnonzero(owners["category"] == self._rank.string_id(category.value))
-        if len(rows):
-            rows = rows[owners["time_ns"][rows] == owners["time_ns"][rows].max()]
-        sizes, counts = np.unique(owners["size_bytes"][rows], return_counts=True)
+        rows = last_seen(self._rank, category)
+        sizes, counts = np.unique(self._rank.table("owners")["size_bytes"][rows], return_counts=True)
         return sizes, counts
 
     def _first_backwards(self, times_ns: IntArray) -> IntArray:

@@ -18,14 +18,16 @@ from memtrace.units import format_bytes
 
 def limits_of(rank: RankReport, findings: Sequence[Finding]) -> str:
     """Return what sets the height of the peak, or what ran out."""
-    fault, in_pieces = main_fault(findings, rank.rank), _idle_in_pieces(rank, findings)
-    if rank.oom is not None and in_pieces is not None and (fault is None or (fault.saves_bytes or 0) <= in_pieces):
-        return _fragmentation(rank.oom)
+    fault, in_pieces = None, _idle_in_pieces(rank, findings)
+    if rank.oom is not None and in_pieces is not None:
+        fault = main_fault(findings, rank.rank, above=in_pieces)
+        if fault is None:
+            return _fragmentation(rank.oom)
     leak = next((one for one in findings if one.slug == "leak" and one.rank == rank.rank), None)
     if leak is not None and rank.leaks:
         grows = format_bytes(rank.leaks[0].bytes_per_step)
         return f"A leak: {grows} more stay in use with every step{_at(leak)}."
-    return _largest(rank) if fault is None or in_pieces is None else f"{fault.title}."
+    return _largest(rank) if fault is None else f"{fault.title}."
 
 
 def _idle_in_pieces(rank: RankReport, findings: Sequence[Finding]) -> int | None:
