@@ -155,14 +155,14 @@ class TrainingLoop:
     # Modules
 
     def _root_began(self, module: Any, args: tuple[Any, ...]) -> None:
-        if not (self._follows() if self._torch.is_grad_enabled() else self.is_current_thread):
+        with_gradients = self._torch.is_grad_enabled()
+        if not (self._follows() if with_gradients else self.is_current_thread):
             return
         self._between_steps()
         self.on_root()
         self._num_forwards[id(module)] += 1
         if self._num_forwards[id(module)] in _FORWARDS_IN_A_ROW:
             self._look_between_forwards()
-        with_gradients = self._torch.is_grad_enabled()
         call = self._evaluation.call(
             module,
             with_gradients=with_gradients,

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from memtrace.hooks.failure.tracebacks import shorten_module_call
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.torch_side.compilers import keep_from_compiler, program_has_global_hooks
 from memtrace.hooks.torch_side.guard import Guard
@@ -26,7 +25,7 @@ class Attachments:
         self._patches = Patches()
         self._handles: list[Any] = []
         self._module_handles: list[Any] = []
-        self._are_paused = self._are_resting = self._compiles = False
+        self._are_paused = self._compiles = False
         self._surges = ObjectSurges(guard.wrap(loop.many_objects, name="after a collection"))
         keep_from_compiler(torch, guard.wrap(loop.many_objects, name="any"), self._surges.collected)
 
@@ -57,12 +56,13 @@ class Attachments:
         """Attach the hooks that each module call pays for."""
         from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-        self._are_resting = False
+        modules = self._loop.modules
+        modules.rests = False
         if not self._module_handles:
             self._module_handles = [
-                register_module_forward_pre_hook(self._wrap(self._before_module, name="forward pre-hook")),
+                register_module_forward_pre_hook(self._wrap(modules.before, name="forward pre-hook")),
                 # Also on an exception: checkpointing ends each recomputation by one.
-                register_module_forward_hook(self._wrap(self._after_module, name="forward hook"), always_call=True),
+                register_module_forward_hook(self._wrap(modules.after, name="forward hook"), always_call=True),
             ]
 
     def remove_module_hooks(self) -> None:
@@ -71,26 +71,16 @@ class Attachments:
         In a program that compiles they stay, and rest: its compiler would compile all of it anew if there were fewer.
         """
         if self._compiles:
-            self._are_resting = True
+            self._loop.modules.rests = True
         else:
             self._take_off_module_hooks()
-
-    def _before_module(self, module: Any, args: tuple[Any, ...]) -> None:
-        if not self._are_resting:
-            self._loop.modules.before(module, args)
-
-    def _after_module(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
-        if not self._are_resting:
-            self._loop.modules.after(module, args, output)
-        elif output is None:
-            shorten_module_call()
 
     def _compile_begins(self, *_args: Any, **_kwargs: Any) -> None:
         if not self._compiles:
             self._compiles = True
             is_open = bool(self._module_handles)
             self.add_module_hooks()
-            self._are_resting = not is_open
+            self._loop.modules.rests = not is_open
 
     def _take_off_module_hooks(self) -> None:
         while self._module_handles:
@@ -168,9 +158,9 @@ class Attachments:
     def _resume_module_hooks(self, *_args: Any, **_kwargs: Any) -> None:
         if self._are_paused:
             self._are_paused = False
-            are_resting = self._are_resting
+            rest = self._loop.modules.rests
             self.add_module_hooks()
-            self._are_resting = are_resting
+            self._loop.modules.rests = rest
 
     def _around_both(self, owner: Any, name: str, before: Callable[..., None], after: Callable[..., None]) -> None:
         self._around(owner, name, before, after)

@@ -28,18 +28,22 @@ def _cross_entropy(one: Any, target: Any, weight: Any = None, pos_weight: Any = 
 
 
 def _product(one: Any, dim: int, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    one = one if one.is_floating_point() else one.to(dtype or torch.int64)
-    return _Product.apply(one if dtype is None else one.to(dtype), dim, keepdim)
+    return _Product.apply(_multiplied_as(one, dtype), dim, keepdim)
 
 
 def _whole_product(one: Any, *, dtype: Any = None) -> Any:
-    one = one if one.is_floating_point() else one.to(dtype or torch.int64)
-    return _Product.apply(one if dtype is None else one.to(dtype), None, True)
+    return _Product.apply(_multiplied_as(one, dtype), None, True)
 
 
 def _running_product(one: Any, dim: int, *, dtype: Any = None) -> Any:
-    one = one if one.is_floating_point() else one.to(dtype or torch.int64)
-    return _RunningProduct.apply(one if dtype is None else one.to(dtype), dim)
+    return _RunningProduct.apply(_multiplied_as(one, dtype), dim)
+
+
+def _multiplied_as(one: Any, dtype: Any) -> Any:
+    """Return a tensor in the type that its numbers are multiplied in: what is asked for, else of integers int64."""
+    if dtype is None and not one.is_floating_point():
+        dtype = torch.int64
+    return one if dtype is None else one.to(dtype)
 
 
 class _CrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # torch leaves it untyped
