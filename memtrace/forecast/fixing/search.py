@@ -132,8 +132,7 @@ class _Search:
             return f"{min(kept)} is to be kept"
         if not facts.get("has_bitsandbytes"):
             return "they need bitsandbytes, which is not installed: pip install bitsandbytes"
-        optimizers = [one for one in facts.get("optimizers") or () if isinstance(one, dict)]
-        reasons = [one["against_small_states"] for one in optimizers if one.get("against_small_states")]
+        reasons = [one["against_small_states"] for one in found.survey.optimizers if one.get("against_small_states")]
         return reasons[0] if reasons else None
 
     @property
@@ -142,7 +141,7 @@ class _Search:
 
     def _free(self, start: Changes, found: Run) -> tuple[Changes, Run]:
         """Return the changes that cost nothing, and the run that is the nearest to one with them."""
-        changes = self._free_changes(start, found.survey.facts)
+        changes = self._free_changes(start, found.survey)
         if changes == start:
             return start, found
         model = self._model(found, changes)
@@ -191,14 +190,13 @@ class _Search:
         if note not in self.notes:
             self.notes.append(note)
 
-    def _free_changes(self, start: Changes, facts: Mapping[str, Any]) -> Changes:
-        keep, changes = self.question.keep, start
+    def _free_changes(self, start: Changes, survey: Survey) -> Changes:
+        keep, changes, facts = self.question.keep, start, survey.facts
         if self.question.is_predicted:
             changes = replace(changes, allocator=EXPANDABLE)
-        optimizers = [one for one in facts.get("optimizers") or () if isinstance(one, dict)]
-        has_kernels = any(one.get("foreach") for one in optimizers) and not start.small_states
+        has_kernels = any(one.get("foreach") for one in survey.optimizers) and not start.small_states
         if has_kernels and self.question.is_predicted and OPTIMIZER not in keep:
-            can_fuse = all(one.get("can_fuse") for one in optimizers) and ROUNDING not in keep
+            can_fuse = all(one.get("can_fuse") for one in survey.optimizers) and ROUNDING not in keep
             changes = replace(changes, optimizer="fused" if can_fuse else "loop")
         if facts.get("fills_gradients"):
             changes = replace(changes, set_to_none=True)
@@ -221,9 +219,10 @@ class _Search:
     def _with(self, start: Changes) -> None:
         """Try a change that costs more than time, alone and with all before it."""
         self.say(f"trying {title_of(start)}")
-        found = self._try(self._free_changes(start, {} if self.plain is None else self.plain.survey.facts), None)
+        assert self.plain is not None
+        found = self._try(self._free_changes(start, self.plain.survey), None)
         if found is not None and not found.needs.fits:
-            base = self._little(self._free_changes(start, found.survey.facts), found)
+            base = self._little(self._free_changes(start, found.survey), found)
             if not base[1].needs.fits:
                 self._recompute(*base)
 

@@ -81,6 +81,11 @@ class Survey:
         return rank if isinstance(rank, int) else 0
 
     @property
+    def optimizers(self) -> list[Mapping[str, Any]]:
+        """What is known of each optimizer."""
+        return [one for one in self.facts.get("optimizers") or () if isinstance(one, dict)]
+
+    @property
     def step_s(self) -> float | None:
         """Seconds of a step after the first; `None` where there was none."""
         ends = [(time_ns / 1e9 if cost is None else cost) for time_ns, cost in self.step_ends]

@@ -23,7 +23,7 @@ def check_countable(spec: ModelSpec, *, tokens: int, sequence: int, has_scores: 
     widths = (spec.hidden, spec.ffn, spec.expert_ffn * spec.experts_per_token, spec.shared_ffn, spec.query_width)
     of_token = _BYTES_OF_WIDTH * max(widths) + (_BYTES_OF_SCORE * spec.num_heads * sequence if has_scores else 0)
     weights = _BYTES_OF_PARAMETER * sum(one.numel * one.copies for one in parameter_tensors(spec))
-    num_layers = spec.num_layers + (0 if spec.encoder is None else spec.encoder.num_layers)
+    num_layers = spec.num_layers + spec.num_encoder_layers
     if weights + tokens * (num_layers * of_token + _BYTES_OF_SCORE * spec.vocabulary) >= _MOST_BYTES:
         hint = "no machine has so many: look at the sizes of the model, the sequence and the micro-batch"
         raise MemtraceError(f"{where} needs more bytes than can be counted", hint=hint)

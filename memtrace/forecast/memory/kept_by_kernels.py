@@ -144,13 +144,7 @@ def kernels_of(spec: ModelSpec, run: Run, *, crosses: bool = False) -> Kernels:
         hidden_mask=compute if on_cpu else 1,
         softmax=softmax,
         softmax_cast=weights if softmax != weights and not drops_weights else 0,
-        attention_mask=0
-        if not drops_weights
-        else 1
-        if not on_cpu
-        else softmax
-        if spec.architecture in TWO_STACKS
-        else _weight_mask_bytes(spec, run, weights),
+        attention_mask=_weight_mask_bytes(spec, run, softmax=softmax, weights=weights) if drops_weights else 0,
         dropped=weights if drops_weights else 0,
         query=4 if falls_back or spec.architecture in FLOAT32_SCORES else compute,
         value=4 if falls_back else compute,
@@ -187,6 +181,11 @@ def is_encoder(spec: ModelSpec) -> bool:
     return spec.architecture in TWO_STACKS and spec.encoder is None
 
 
+def _is_masked(spec: ModelSpec) -> bool:
+    """Return whether a model of `transformers` adds a causal mask to its scores."""
+    return spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL and not is_encoder(spec)
+
+
 def is_loss_wider(spec: ModelSpec, run: Run) -> bool:
     """Return whether the loss copies the logits to float32."""
     is_narrow = spec.architecture in NARROW_LOSS and not run.precision.is_autocast
@@ -214,9 +213,8 @@ def fills_cache(spec: ModelSpec, run: Run) -> bool:
 
 def can_cache(spec: ModelSpec, run: Run) -> bool:
     """Return whether a model could fill a cache in this run: a causal one of `transformers`, not computed again."""
-    is_causal = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL and not is_encoder(spec)
-    is_causal = is_causal and spec.architecture not in BIASED_LOGITS
-    return is_causal and run.framework == "none" and bool(run.recompute != RECOMPUTE.index("full"))
+    is_filled = _is_masked(spec) and spec.architecture not in BIASED_LOGITS
+    return is_filled and run.framework == "none" and bool(run.recompute != RECOMPUTE.index("full"))
 
 
 def _cached_bytes(spec: ModelSpec, run: Run, *, keeps_weights: bool) -> int:
@@ -264,17 +262,20 @@ def _softmax_bytes(spec: ModelSpec, run: Run, *, crosses: bool) -> int:
     precision = run.precision
     if spec.architecture not in NO_UPCAST_SOFTMAX:
         return 4
-    is_causal = spec.architecture != PLAIN and spec.architecture not in BIDIRECTIONAL and not is_encoder(spec)
     # Learned scores are float32 under autocast as well, and are added as a mask is.
-    is_masked = (is_causal or spec.position_buckets > 0) and not crosses
+    is_masked = (_is_masked(spec) or spec.position_buckets > 0) and not crosses
     if precision.is_autocast and (run.backend == "cuda" or is_masked):
         # CUDA's autocast has softmax on its list of float32; in `transformers` a float32 mask is added to the scores.
         return 4
     return precision.compute_bytes
 
 
-def _weight_mask_bytes(spec: ModelSpec, run: Run, weights: int) -> int:
-    """Return the bytes of the CPU's dropout mask of one attention weight: it has the type of what is dropped."""
+def _weight_mask_bytes(spec: ModelSpec, run: Run, *, softmax: int, weights: int) -> int:
+    """Return the bytes of the dropout mask of one attention weight: on the CPU it has the type of what is dropped."""
+    if run.backend != "cpu":
+        return 1
+    if spec.architecture in TWO_STACKS:
+        return softmax
     is_rotary = spec.architecture not in NO_UPCAST_SOFTMAX and not spec.learned_positions
     # Under autocast rotated queries are float32, and the weights are dropped in the type of the queries.
     return 4 if run.precision.is_autocast and run.attention == "explicit" and is_rotary else weights

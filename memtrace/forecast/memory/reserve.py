@@ -71,18 +71,12 @@ class _Program:
         self.whole: tuple[list[int], list[int]] = ([], [])
         """Gathered weights of the layer before and of this one."""
         tokens = run.micro_batch * ceil_div(run.sequence, layout.cp)
-        tokens = max(tokens, run.micro_batch * run.source if spec.encoder is not None else 0)
-        self.hidden = tokens * spec.hidden * run.precision.residual_bytes
+        longest = max(tokens, run.micro_batch * run.source if spec.encoder is not None else 0)
+        self.hidden = longest * spec.hidden * run.precision.residual_bytes
         width = max(spec.ffn, spec.expert_ffn * spec.experts_per_token)
-        self.inner = ceil_div(tokens * width, layout.tp) * run.precision.compute_bytes
-        self.vocabulary = (
-            loss_bytes(spec, run)
-            * run.micro_batch
-            * ceil_div(run.sequence, layout.cp)
-            * ceil_div(spec.vocabulary, layout.tp)
-            if spec.has_head
-            else 0
-        )
+        self.inner = ceil_div(longest * width, layout.tp) * run.precision.compute_bytes
+        logits = tokens * ceil_div(spec.vocabulary, layout.tp)
+        self.vocabulary = loss_bytes(spec, run) * logits if spec.has_head else 0
 
     def take(self, *sizes: int) -> list[int]:
         """Ask for tensors and return their addresses; nothing is asked for a tensor without bytes."""

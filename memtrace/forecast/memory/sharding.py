@@ -92,13 +92,11 @@ def rank_model(spec: ModelSpec, run: Run, layout: Layout, *, is_last: bool) -> R
     elements = _with_extra(spec, layout, _on_stage(spec, tensors, _numel, layout, is_last=is_last), 1)
     root = _on_stage(spec, _at(tensors, *_ROOT), _numel, layout, is_last=is_last)
     embedding = _on_stage(spec, _at(tensors, Place.EMBEDDING), _numel, layout, is_last=is_last)
-    number = layers_of_stage(spec, layout, is_last=is_last) + (0 if spec.encoder is None else spec.encoder.num_layers)
+    number = layers_of_stage(spec, layout, is_last=is_last) + spec.num_encoder_layers
     layers = number + (number == 0)
     in_encoder = _on_stage(spec, _at(tensors, Place.ENCODER_LAYER), _numel, layout, is_last=is_last)
     # A layer of a decoder is larger than one of its encoder.
-    per_layer = ceil_div(
-        elements.total - root.total - in_encoder.total, layers - (spec.encoder.num_layers if spec.encoder else 0)
-    )
+    per_layer = ceil_div(elements.total - root.total - in_encoder.total, layers - spec.num_encoder_layers)
     gathers = (layout.zero >= 3) & (layout.shards > 1)
     # FSDP2's root, embedding and head, keeps its whole weights and gradients until backward ends.
     gathered = layout.reshard * 2 * per_layer + (1 - layout.reshard) * (elements.total - root.total) + root.total

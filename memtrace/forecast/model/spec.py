@@ -151,6 +151,11 @@ class ModelSpec:
             )
 
     @property
+    def num_encoder_layers(self) -> int:
+        """Layers of the encoder; 0 without one."""
+        return 0 if self.encoder is None else self.encoder.num_layers
+
+    @property
     def query_width(self) -> int:
         """Elements of all query heads of a token."""
         return self.num_heads * self.head_dim
