@@ -75,8 +75,8 @@ def two_stacks_cases() -> list[Case]:
         {"attention": "explicit", "checkpointing": True},
     ]
     bart: list[Case] = [{}, {"precision": "autocast"}, {"precision": "bf16"}, {"dropout": 0.1}, {"checkpointing": True}]
-    cases = [{"target": 96, **BASE, "kind": kind, **change} for change in bart for kind in ("bart", "mbart")]
-    cases += [{"target": 96, **BASE, "kind": kind, **change} for change in t5 for kind in ("t5", "flan-t5", "umt5")]
+    cases = [{"target": 96, **BASE, "kind": kind, **change} for change in bart for kind in BART_KINDS]
+    cases += [{"target": 96, **BASE, "kind": kind, **change} for change in t5 for kind in T5_KINDS]
     return cases
 
 

@@ -131,8 +131,9 @@ def _speed_at(start: Speed, names: Sequence[str], at: np.ndarray) -> Speed:
 _STARTS = {
     # The others' code takes less time by far than their kernels.
     "nanotron": {"launch_s": 4e-3, "crowded_launch_s": 2e-3},
-    # cuDNN's attention on an H100, heads of 128, causal, 8,192 tokens: 550 TFLOP/s forward and 490 backward, which
-    # computes the scores once more (arXiv 2407.08608, figures 5 and 6).
+    # cuDNN's attention on an H100, heads of 128, 8,192 tokens: 529 TFLOP/s forward under a causal mask, 518 backward
+    # without one, which computes the scores once more (arXiv 2407.08608, figures 5 and 6). Together that is 0.45; what
+    # a mask costs backward is not in the paper.
     "megatron": {"attention_share": 0.44},
 }
 """Where the numbers of a framework begin, if not in the midst of all."""
