@@ -16,7 +16,7 @@ from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.diagnosis.leaks import find_leaks
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results.report import Leak
+from memtrace.analysis.results.report import Finding, Leak
 from memtrace.errors import MemtraceError
 from memtrace.report.drawing.facts import replayed_words
 from memtrace.store.columns import NULL
@@ -382,3 +382,22 @@ def test_sets_that_a_leak_keeps_are_told_by_the_leak() -> None:
 def test_batches_that_vary_do_not_grow_because_two_in_a_row_did(sizes: tuple[int, ...], is_leak: bool) -> None:
     anew = [Kept(size * KIB, 1, first=at, last=at, stack=0) for at, size in enumerate(sizes, 1)]
     assert bool(leaks_of(loop(anew, num_steps=len(sizes)))) is is_leak
+
+
+def kept_finding(grows: bool, saves_bytes: int) -> Finding:
+    evidence = {"kept_at_peak_bytes": saves_bytes, "grows": grows, "keeper_kind": "container", "is_replaced": False}
+    return replace(
+        finding(), slug="kept", saves_bytes=saves_bytes, evidence={**evidence, "kept_by": "dict 'outputs'"}, where=None
+    )
+
+
+def test_what_several_steps_keep_is_told_and_not_the_outputs_of_the_last_of_them() -> None:
+    outputs = replace(finding(), slug="outputs-of-step-before", saves_bytes=100, evidence={})
+    kept = kept_finding(True, 500)
+    assert told_once([kept, outputs], []) == (kept,)
+    # As large as all that is kept: it is about the same bytes, and says more of them.
+    (one,) = told_once([kept_finding(True, 150), outputs], [])
+    assert (one.slug, one.evidence["kept_by"]) == ("outputs-of-step-before", "dict 'outputs'")
+    # What is kept by design stays the evidence of the other.
+    (one,) = told_once([kept_finding(False, 500), outputs], [])
+    assert one.slug == "outputs-of-step-before"

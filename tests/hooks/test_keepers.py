@@ -271,6 +271,16 @@ def test_the_graph_of_a_tensor() -> None:
     assert evaluate() == {"graph of 'total'": ("graph", "total = total + (weight * tensor()).sum()")}
 
 
+def test_of_a_list_and_a_sum_of_it_the_list_keeps_the_graphs() -> None:
+    weight = torch.ones(1, requires_grad=True)
+    losses = []
+    for _ in range(2):
+        losses.append((weight * tensor()).sum())
+    total = sum(losses)
+    assert keepers() == {"graph of list 'losses'": ("graph", "losses.append((weight * tensor()).sum())")}
+    del total
+
+
 def test_a_metric_of_a_library_has_the_line_that_calls_it() -> None:
     metric = torch.nn.Module()
     metric.preds = []

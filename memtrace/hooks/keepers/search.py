@@ -217,8 +217,8 @@ class _Search:
                 self._glance_at(tensor)
             if has_graph:
                 graphs.append((tensor, named, chain.root))
-        # Last, so that what has a variable of its own is told by it.
-        for tensor, named, root in graphs:
+        # Last, so that what has a variable of its own is told by it. A sum leads to the graphs of all that a list has.
+        for tensor, named, root in sorted(graphs, key=lambda one: not one[1].is_container):
             self._keep_graph(tensor, named, root)
 
     def _is_to_be_told(self, tensor: Any) -> bool:
