@@ -51,7 +51,7 @@ def tensor() -> torch.Tensor:
 def keepers(level: dict[str, Any] | None = None) -> Found:
     """Return what is found to keep the tensors that are looked for, from the caller's variables on."""
     rows = search.KeeperSearch(torch, SavedWalk(torch)).rows(
-        {}, level or {}, innermost=sys._getframe(1), now_ns=1, step=1
+        dict, level or {}, innermost=sys._getframe(1), now_ns=1, step=1
     )
     found = {}
     for row in rows:

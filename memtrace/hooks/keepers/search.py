@@ -13,7 +13,7 @@ import logging
 import sys
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter_ns, thread_time_ns
 from types import CodeType, FrameType, ModuleType
 from typing import Any, NamedTuple
@@ -115,7 +115,7 @@ class KeeperSearch:
 
     def rows(
         self,
-        owned: Mapping[int, _Storage],
+        owned: Callable[[], Mapping[int, _Storage]],
         level: Mapping[str, Any],
         *,
         innermost: FrameType | None,
@@ -124,12 +124,12 @@ class KeeperSearch:
     ) -> list[Row]:
         """Return what is kept, and by whom; nothing where that would cost more than it may.
 
-        `owned` are addresses with device and size of each storage, `level` what the allocator says now.
+        `owned` gives addresses with device and size of each storage, `level` is what the allocator says now.
         """
         if not self._budget.allows(perf_counter_ns()):
             return []
         began_ns = thread_time_ns()
-        search = _Search(self._torch, self._saved, owned, self._glances, until_ns=began_ns + _SEARCH_NS)
+        search = _Search(self._torch, self._saved, owned(), self._glances, until_ns=began_ns + _SEARCH_NS)
         try:
             search.from_variables(innermost, self._modules.names())
             self._remembered = search.remember(self._remembered)
