@@ -3,8 +3,8 @@
 To look at a tensor in full takes a microsecond, at each step, and a model with its optimizer may have fifty thousand.
 What modules and optimizers hold is compared by identity, and the address of each tensor with that of the sweep before,
 in a tenth of the time. Gradients, which are made anew in each step, are looked at in full; of parameters, buffers and
-states an eighth at each sweep: one whose bytes stayed where they are, and became another view of another storage, is
-seen within eight.
+states a sixteenth at each sweep: one whose bytes stayed where they are, and became another view or part of another
+storage, is seen within sixteen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 _NUM_IN_FULL = 4096
 """Of so many tensors each is looked at in full, whatever it takes."""
-_NUM_SHARES = 8
+_NUM_SHARES = 16
 
 Facts = tuple[int, int, Any, Any]
 """Bytes of the storage, offset in it, dtype and shape of a tensor."""

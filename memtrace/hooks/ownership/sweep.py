@@ -8,6 +8,7 @@ tensor by now, and a tensor to another storage.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import Any
 
 from memtrace.hooks.ownership.dtensor_layout import Placements
@@ -23,6 +24,8 @@ _Whole = tuple[int, "str | None", "str | None"]
 """Which of the tensors found a tensor with storage is a part of, and shape and placement of that one over a mesh."""
 _Key = tuple[int, int, Category]
 """Address and offset of a tensor, and what it is."""
+
+_ADDRESS_BITS = 64
 
 
 class _Looked:
@@ -87,6 +90,9 @@ class _Known:
         self._nowhere: list[int] = []
         self._has_gathered = False
         self.layout = OwnerLayout(self._choose())
+        numbers: dict[tuple[int, Category], int] = {}
+        self._apart = [numbers.setdefault(self._key(at, 0)[1:], len(numbers)) << _ADDRESS_BITS for at in self._kept]
+        """Of each tensor that has a row a number for offset and category, which tells those at one address apart."""
         self.facts = looked.facts
         """Of each tensor with storage, what a row says of it beside name and address."""
         looked.forget_tensors()
@@ -98,10 +104,9 @@ class _Known:
     def has_rows(self, addresses: Sequence[int]) -> bool:
         """Return whether the tensors that have a row are the same now that they are at these addresses."""
         chosen = self.chosen(addresses)
-        distinct = set(chosen)
         return (
-            0 not in distinct
-            and (len(distinct) == len(chosen) or len(set(map(self._key, self._kept, chosen))) == len(chosen))
+            len(set(map(add, chosen, self._apart))) == len(chosen)
+            and 0 not in chosen
             and [addresses[at] for at in self._again] == [addresses[at] for at in self._first]
             and not any(addresses[at] for at in self._nowhere)
         )
@@ -185,9 +190,9 @@ class OwnerSweep:
         if addresses is None or self._known is None or not self._known.has_rows(addresses):
             return None
         if ends_step:
-            names = self._rows.names
-            models = [[(names[id(one)], one) for one in model] for model in structure.models]
-            self.unstepped.look(models, set(map(id, structure.stepped)))
+            names, stepped = self._rows.names, set(map(id, structure.stepped))
+            others = (model for model in structure.models if not stepped.issuperset(map(id, model)))
+            self.unstepped.look([[(names[id(one)], one) for one in model] for model in others], stepped)
         return addresses
 
     def _look_in_full(
