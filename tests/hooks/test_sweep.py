@@ -234,9 +234,7 @@ SAME_BYTES = (point_to_a_part, turn_the_view, flatten_at_the_address, grow_a_sto
 
 
 @pytest.mark.parametrize("change", [one for one in CHANGES if one not in SAME_BYTES], ids=lambda one: one.__name__)
-def test_at_once_if_a_tensor_is_another_or_elsewhere(
-    large_program: Program, change: Callable[[Program], None]
-) -> None:
+def test_at_once_if_a_tensor_is_another_or_elsewhere(large_program: Program, change: Callable[[Program], None]) -> None:
     change(large_program)
     assert list(large_program.sweep()) == list(large_program.sweep(OwnerSweep(torch, OwnerRows(torch))))
 
@@ -282,9 +280,7 @@ def test_a_base_that_is_frozen_too_late_is_told_of_a_very_large_model(large_prog
     program.optimizer = torch.optim.AdamW(program.model[0].parameters(), lr=0.1)
     for _ in range(3):
         program.train()
-        program.sweeper.sweep(
-            [program.model], [program.optimizer], held=[], names=[], now_ns=7, step=3, ends_step=True
-        )
+        program.sweeper.sweep([program.model], [program.optimizer], held=[], names=[], now_ns=7, step=3, ends_step=True)
     assert sorted(program.sweeper.unstepped.names) == ["1.bias", "1.weight", "2.bias", "2.weight", "placed"]
 
 
