@@ -28,7 +28,7 @@ from memtrace.hooks.fake.kernels.attention import Attention
 from memtrace.hooks.fake.kernels.recurrent import Recurrent
 from memtrace.hooks.fake.kernels.reducing import multiprocessors_of
 from memtrace.hooks.fake.kernels.workspaces import Kernels, convolution_facts
-from memtrace.hooks.fake.tensors.autocast import Autocast
+from memtrace.hooks.fake.tensors.autocast import Autocast, KeptCasts
 from memtrace.hooks.fake.tensors.functions import Functions
 from memtrace.hooks.fake.tensors.operators import Operators
 from memtrace.schema.options import PredictOptions
@@ -45,6 +45,7 @@ class FakeDevice:
         self._assumptions = Assumptions(warn)
         self._settings = AskedSettings(self.memory, warn)
         multiprocessors = multiprocessors_of(gpu)
+        self._casts = KeptCasts()
         self._recurrent = Recurrent(self.memory, multiprocessors)
         kernels = Kernels(self.memory, gpu.capability, multiprocessors)
         self._operators = Operators(
@@ -55,7 +56,7 @@ class FakeDevice:
             self._assumptions,
             Attention(gpu.capability),
             self._operators.reads,
-            handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory)},
+            handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory, self._casts.cast)},
             num_devices=gpu.gpus_per_node,
         )
 
@@ -75,7 +76,7 @@ class FakeDevice:
         distributed.install(self.gpu.world_size, self.memory, self._assumptions)
         cuda_api.install_versions(self.gpu.gpus_per_node)
         self._recurrent.install()
-        Autocast().install()
+        Autocast(self._casts).install()
         cuda_results.register()
         self._redirect_files()
         torch.backends.mha.set_fastpath_enabled(False)
