@@ -38,7 +38,7 @@ class FakeDevice:
     """The modes and replacements, and what they counted."""
 
     def __init__(self, gpu: PredictOptions, *, with_stacks: bool, warn: Warn) -> None:
-        self.memory = FakeMemory(with_stacks=with_stacks)
+        self.memory = FakeMemory(with_stacks=with_stacks, num_gpus=gpu.gpus_per_node)
         self.gpu = gpu
         self._warn = warn
         self._scratch = Scratch(gpu.scratch_dir) if gpu.scratch_dir else None
@@ -56,7 +56,6 @@ class FakeDevice:
             Attention(gpu.capability),
             self._operators.reads,
             handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory)},
-            num_devices=gpu.gpus_per_node,
         )
 
     def install(self) -> None:
@@ -73,7 +72,7 @@ class FakeDevice:
         _refuse_flex_attention(self._assumptions)
         _ease_checkpointing()
         distributed.install(self.gpu.world_size, self.memory, self._assumptions)
-        cuda_api.install_versions(self.gpu.gpus_per_node)
+        cuda_api.install_versions(self.memory.gpu)
         self._recurrent.install()
         Autocast().install()
         cuda_results.register()
