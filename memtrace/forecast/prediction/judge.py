@@ -16,7 +16,16 @@ from memtrace.forecast.prediction.broken_off import broken_off
 from memtrace.forecast.prediction.doubts import interval_of, made_room, on_gpu
 from memtrace.forecast.prediction.notes import with_prediction
 from memtrace.forecast.prediction.placed import Placed, place
-from memtrace.forecast.prediction.results import BY_META, Engine, GpuVerdict, Interval, Prediction, StepPeak
+from memtrace.forecast.prediction.results import (
+    BY_META,
+    Engine,
+    GpuVerdict,
+    Interval,
+    Prediction,
+    RankVerdict,
+    StepPeak,
+    fullest_of,
+)
 from memtrace.forecast.prediction.used_device import device_of
 from memtrace.schema.names import Action
 from memtrace.store.trace import RankTrace, Trace
@@ -157,9 +166,13 @@ def prediction_of(
     refused: Sequence[tuple[str, str]],
     num_steps: int,
     world_size: int,
+    ranks: Sequence[RankVerdict] = (),
     engine: Engine = BY_META,
 ) -> Prediction:
-    """Return everything that is said of a run, from its trace with the allocator's part, and the verdicts."""
+    """Return everything that is said of a run, from its trace with the allocator's part, and the verdicts.
+
+    Of several `ranks`, it is the fullest.
+    """
     (rank,) = placed.ranks
     device = predicted_device(rank)
     report = next(one for one in analyze(placed).ranks if one.device == device)
@@ -171,6 +184,8 @@ def prediction_of(
         torch_version=versions.get("torch"),
         num_steps=num_steps,
         world_size=world_size,
+        rank=fullest_of(ranks).rank if ranks else rank.rank or 0,
+        ranks=tuple(ranks) if len(ranks) > 1 else (),
         engine=engine,
         chosen=chosen,
         others=tuple(sorted(others, key=lambda one: (one.gpu.memory_bytes, one.gpu.name))),

@@ -11,6 +11,7 @@ from memtrace.hooks.driverless import host
 from memtrace.hooks.driverless.known_data import KnownData, largest_unfolded_bytes
 from memtrace.hooks.driverless.operators import Operators
 from memtrace.hooks.fake.cuda.distributed import start_groups
+from memtrace.hooks.fake.cuda.told import Told
 from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.files import safetensors
 from memtrace.hooks.fake.files.python_files import Files
@@ -44,7 +45,7 @@ class DriverlessDevice:
         host.keep_history()
         host.compute_all()
         if self._gpu.world_size > 1:
-            start_groups(self._gpu.world_size, self._assumptions)
+            start_groups(Told(self._gpu, self._assumptions))
         self._redirect_files()
 
     def _redirect_files(self) -> None:

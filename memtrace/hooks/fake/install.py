@@ -17,6 +17,7 @@ import torch.overrides
 from memtrace.hooks.fake.cuda import api as cuda_api
 from memtrace.hooks.fake.cuda import devices, distributed
 from memtrace.hooks.fake.cuda.allocator_settings import AskedSettings
+from memtrace.hooks.fake.cuda.told import Told
 from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.events.storages import HOST, FakeMemory
 from memtrace.hooks.fake.files import safetensors
@@ -71,7 +72,7 @@ class FakeDevice:
         _replace_around_training(self._warn)
         _refuse_flex_attention(self._assumptions)
         _ease_checkpointing()
-        distributed.install(self.gpu.world_size, self.memory, self._assumptions)
+        distributed.install(Told(self.gpu, self._assumptions), self.memory)
         cuda_api.install_versions(self.memory.gpu)
         self._recurrent.install()
         Autocast().install()

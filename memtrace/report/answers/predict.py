@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from memtrace.forecast.prediction.results import Doubt, GpuVerdict, Interval, Prediction, Range, StepPeak
+from memtrace.forecast.prediction.results import Doubt, GpuVerdict, Interval, Prediction, Range, RankVerdict, StepPeak
 from memtrace.report.drawing.markup import visible
 from memtrace.report.terminal.columns import aligned
 from memtrace.schema.predicted import DRIVERLESS
@@ -33,6 +33,8 @@ def predict_json(prediction: Prediction) -> bytes:
         "engine_reason": prediction.engine.why,
         "num_steps": prediction.num_steps,
         "world_size": prediction.world_size,
+        "rank": prediction.rank,
+        "ranks": [_rank_document(one) for one in prediction.ranks],
         **_gpu_document(prediction.chosen),
         **_interval_document(prediction.chosen.interval),
         "first_step_peak": _peak_document(prediction.first_step),
@@ -74,6 +76,10 @@ def _listed_document(verdict: GpuVerdict) -> dict[str, Any]:
     return {**_gpu_document(verdict), "interval": _ranges(verdict.interval)}
 
 
+def _rank_document(rank: RankVerdict) -> dict[str, Any]:
+    return {"rank": rank.rank, "trace": rank.trace_path, **_listed_document(rank.verdict)}
+
+
 def _interval_document(interval: Interval) -> dict[str, Any]:
     return {"interval": _ranges(interval), "doubts": [asdict(one) for one in interval.doubts]}
 
@@ -94,7 +100,8 @@ def _peak_document(peak: StepPeak | None) -> dict[str, Any] | None:
 def predict_text(prediction: Prediction) -> str:
     """Return what is predicted as text for a terminal."""
     interval = prediction.chosen.interval
-    lines = [verdict_sentence(prediction.chosen), engine_sentence(prediction), "", *_range_lines(interval)]
+    lines = [verdict_sentence(prediction.chosen), *_rank_lines(prediction), engine_sentence(prediction), ""]
+    lines += _range_lines(interval)
     lines += ["", "What may make it more or less:", *map(_doubt_line, interval.doubts)]
     own = {one.slug for one in interval.doubts} | {"predicted-interval"}
     lines += [f"  - {message}" for slug, message in prediction.warnings if slug not in own or slug in _WITH_PLACES]
@@ -159,6 +166,29 @@ def _doubt_line(doubt: Doubt) -> str:
         known = ["not in the range"]
     how_much = f" ({', '.join(known)})" if known else ""
     return f"  - {doubt.message}{how_much}"
+
+
+def _rank_lines(prediction: Prediction) -> Iterator[str]:
+    """Yield which of several ranks that is, and a line a rank where there is more than one."""
+    if prediction.world_size == 1:
+        return
+    if not prediction.ranks:
+        yield f"It ran as rank {prediction.rank} of {prediction.world_size}."
+        return
+    yield f"That is rank {prediction.rank}, the fullest of the {len(prediction.ranks)} that ran:"
+    yield ""
+    rows = [
+        (
+            f"rank {one.rank}",
+            _answer(one.verdict),
+            format_bytes(one.verdict.peak_allocated_bytes),
+            format_bytes(one.verdict.max_reserved_bytes),
+            _headroom(one.verdict.headroom_bytes),
+        )
+        for one in prediction.ranks
+    ]
+    yield from aligned([("", "", "allocated", "reserved", "head room"), *rows], text_columns=(0, 1))
+    yield ""
 
 
 def _table(verdicts: Sequence[GpuVerdict]) -> Iterator[str]:
