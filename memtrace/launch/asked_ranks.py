@@ -13,7 +13,7 @@ from pathlib import Path
 
 from memtrace.errors import RecordError
 from memtrace.schema.options import PredictOptions
-from memtrace.schema.predicted import ASKED_RANKS
+from memtrace.schema.predicted import ASKED_RANKS, RAN
 from memtrace.store.trace import Trace
 
 
@@ -23,23 +23,48 @@ def run_as_asked(run: Callable[[PredictOptions], Trace], wanted: PredictOptions)
     Raises:
         RecordError: it cannot be predicted, whatever the others tell.
     """
-    ran: set[int] = set()
-    waiting = [wanted.rank]
-    while True:
-        rank = waiting[-1]
+    return _Asking(run, wanted).run_rank(wanted.rank)
+
+
+class _Asking:
+    """The ranks that ran, and those that wait for the one that runs now."""
+
+    def __init__(self, run: Callable[[PredictOptions], Trace], wanted: PredictOptions) -> None:
+        self._run = run
+        self._wanted = wanted
+        self._ran: set[int] = set()
+        self._waiting: list[int] = []
+
+    def run_rank(self, rank: int) -> Trace:
+        """Run a rank, again and again while it waits for others that have not run."""
+        self._waiting.append(rank)
         try:
-            trace = run(wanted if rank == wanted.rank else replace(wanted, rank=rank))
-            if len(waiting) == 1:
-                return trace
-        except RecordError:
-            asked = [one for one in _asked(wanted) if one not in ran and one not in waiting]
-            if asked:
-                waiting += reversed(asked)
-                continue
-            # One of the others may have told what it has to before it failed.
-            if len(waiting) == 1:
-                raise
-        ran.add(waiting.pop())
+            while True:
+                try:
+                    return self._run(replace(self._wanted, rank=rank))
+                except RecordError:
+                    asked = [one for one in _asked(self._wanted) if one not in self._ran and one not in self._waiting]
+                    if not asked:
+                        raise
+                # It has told what it can before they tell it more.
+                self._note_ran(rank)
+                for one in asked:
+                    self._run_first(one)
+        finally:
+            self._waiting.pop()
+            self._note_ran(rank)
+
+    def _run_first(self, rank: int) -> None:
+        if rank not in self._ran:
+            # It may have told what it has to before it failed.
+            with suppress(RecordError):
+                self.run_rank(rank)
+            self._ran.add(rank)
+
+    def _note_ran(self, rank: int) -> None:
+        """Leave word that nobody need wait for a rank any more."""
+        if self._wanted.told_dir is not None:
+            (Path(self._wanted.told_dir) / f"{RAN}{rank}").touch()
 
 
 def _asked(gpu: PredictOptions) -> list[int]:

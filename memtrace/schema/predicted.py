@@ -16,5 +16,8 @@ FIRST_ALLOWANCE_ADDRESS = 1 << 61
 ASKED_RANKS = "asked-ranks.json"
 """File in the folder of what ranks told: those that are to run first, in order."""
 
+RAN = "ran-"
+"""What the file of a rank that ran begins with, in the same folder; its number follows."""
+
 COMPILED = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 """Variables that name the folders of what `torch.compile` keeps for the next run, and its compilers write to."""

@@ -45,7 +45,7 @@ class DriverlessDevice:
         host.keep_history()
         host.compute_all()
         if self._gpu.world_size > 1:
-            start_groups(Told(self._gpu, self._assumptions))
+            start_groups(Told(self._gpu, self._assumptions, self._data.on_host))
         self._redirect_files()
 
     def _redirect_files(self) -> None:

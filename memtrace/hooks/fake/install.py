@@ -72,7 +72,7 @@ class FakeDevice:
         _replace_around_training(self._warn)
         _refuse_flex_attention(self._assumptions)
         _ease_checkpointing()
-        distributed.install(Told(self.gpu, self._assumptions), self.memory)
+        distributed.install(Told(self.gpu, self._assumptions, self._operators.known.of), self.memory)
         cuda_api.install_versions(self.memory.gpu)
         self._recurrent.install()
         Autocast().install()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.fake.cuda import objects, pipelines
+from memtrace.hooks.fake.cuda import objects, pipelines, whole_numbers
 from memtrace.hooks.fake.cuda.told import Told
 from memtrace.hooks.fake.events.storages import FakeMemory
 
@@ -50,6 +50,7 @@ def start_groups(told: Told) -> bool:
         module.init_process_group = init_process_group
     _flatten_gathers()
     objects.install(told, _beginners()[:2])
+    whole_numbers.install(told, _beginners()[:2])
     _ease_data_parallel()
     return True
 

@@ -27,7 +27,7 @@ def install(told: Told, modules: Iterable[Any]) -> None:
                 setattr(module, name, made(getattr(module, name), told))
 
 
-class _Call:
+class Call:
     """One call of such a function: who sends, and in which group."""
 
     def __init__(self, exchange: Callable[..., Any], args: Any, kwargs: Any) -> None:
@@ -53,7 +53,7 @@ def _received(exchange: Any, told: Told) -> Any:
 
     @functools.wraps(exchange)
     def call(*args: Any, **kwargs: Any) -> Any:
-        made = _Call(exchange, args, kwargs)
+        made = Call(exchange, args, kwargs)
         source, items = made.peer("src"), made.given[_LISTS[name]]
         if not made.is_shared:
             return exchange(*args, **kwargs)
@@ -73,7 +73,7 @@ def _scattered(exchange: Any, told: Told) -> Any:
 
     @functools.wraps(exchange)
     def call(*args: Any, **kwargs: Any) -> Any:
-        made = _Call(exchange, args, kwargs)
+        made = Call(exchange, args, kwargs)
         source, given = made.peer("src"), made.given
         if not made.is_shared:
             return exchange(*args, **kwargs)
@@ -94,7 +94,7 @@ def _sent(exchange: Any, told: Told) -> Any:
 
     @functools.wraps(exchange)
     def call(*args: Any, **kwargs: Any) -> Any:
-        made = _Call(exchange, args, kwargs)
+        made = Call(exchange, args, kwargs)
         if made.is_shared:
             told.tell(_between(told.rank, made.peer("dst")), list(made.given["object_list"]))
         return exchange(*args, **kwargs)
