@@ -33,7 +33,7 @@ OF_A_GPU = {
 OF_THE_RUN = {
     "format", "version", "command", "trace", "torch", "engine", "engine_reason",
     "num_steps", "world_size", "rank", "ranks", "doubts", "first_step_peak",
-    "steady_state_peak", "gpus", "not_predicted", "warnings",
+    "steady_state_peak", "convolutions", "gpus", "not_predicted", "warnings",
 }  # fmt: skip
 
 
@@ -255,6 +255,39 @@ def test_each_rank_has_a_trace_and_the_fullest_is_the_answer(
     alone = invoke("predict", "--rank", "3", "--world-size", "8", "--force", *COMMAND)
     assert "It ran as rank 3 of 8." in alone.stdout
     assert [one.rank for one in told] == [3]
+
+
+@pytest.mark.parametrize("num_layers", [1, 30])
+def test_layers_whose_scratch_raises_the_peak_are_listed_the_largest_first(
+    told: list[PredictOptions], monkeypatch: pytest.MonkeyPatch, num_layers: int
+) -> None:
+    over = [number * MIB for number in range(-2, num_layers - 2)]
+    noted = [
+        {"time_ns": number, "workspace_bytes": 100 * MIB + number, "level_bytes": NEEDED + size}
+        for number, size in enumerate(over)
+    ]
+
+    def simulated(command: tuple[str, ...], path: Path, gpu: PredictOptions, **_options: Any) -> Trace:
+        trace = predicted_trace(ACTIVATION, convolutions=noted)
+        return Trace(header={"command": list(command)}, ranks=trace.ranks, path=str(path))
+
+    monkeypatch.setattr("memtrace.launch.prediction.predict", simulated)
+    document = json.loads(invoke("predict", "--gpu", "a100-40gb", "--json", *COMMAND).stdout)
+    found = document["convolutions"]
+    assert [one["more_bytes"] for one in found] == sorted((max(size, 0) for size in over), reverse=True)
+    assert {one["workspace_bytes"] for one in found} == {one["workspace_bytes"] for one in noted}
+    text = invoke("predict", "--gpu", "a100-40gb", "--force", *COMMAND).stdout
+    raising = [size for size in over if size > 0]
+    if not raising:
+        assert "the scratch of the convolution fits under the peak" in text
+        return
+    listed = text.partition("scratch of")[2].splitlines()[1:]
+    shown = next(at for at, line in enumerate(listed) if line.strip().startswith("and "))
+    assert listed[0].endswith(f"{(num_layers - 3)}.0 MiB more")
+    assert (
+        listed[shown].strip()
+        == f"and {len(raising) - shown} more, {len(over) - len(raising)} of which none raises the peak"
+    )
 
 
 @pytest.mark.parametrize("options", ["--rank 2", "--ranks 0,2", "--ranks 1,x", "--rank 1 --ranks all", "--ranks ,"])

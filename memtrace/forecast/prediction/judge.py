@@ -13,6 +13,7 @@ from memtrace.analysis.results.report import Peak
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.prediction.broken_off import broken_off
+from memtrace.forecast.prediction.convolution_layers import layers_of
 from memtrace.forecast.prediction.doubts import interval_of, made_room, on_gpu
 from memtrace.forecast.prediction.notes import with_prediction
 from memtrace.forecast.prediction.placed import Placed, place
@@ -192,6 +193,7 @@ def prediction_of(
         refused=tuple(refused),
         first_step=_step_peak(report.first_step_peak),
         steady_state=None if steady is None or steady.predicted else _step_peak(steady),
+        convolutions=layers_of(rank, chosen.peak_allocated_bytes),
         warnings=tuple((one.slug, one.message) for one in rank.warnings),
     )
 

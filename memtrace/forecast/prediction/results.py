@@ -145,6 +145,22 @@ class StepPeak:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionLayer:
+    """What cuDNN may take for one convolution: from nothing to its unfolded input, while a pass through it runs."""
+
+    module: str | None
+    """The module that it is, or that asks for it."""
+    file: str | None
+    """File of the program's line that asks for it."""
+    line: int | None
+    """That line."""
+    workspace_bytes: int
+    """The most that it takes by its shapes."""
+    more_bytes: int
+    """How much higher the peak would be if it took that; 0 where less is held while it runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """Everything that is said of a predicted run."""
 
@@ -174,5 +190,7 @@ class Prediction:
     """The peak of the first step; `None` where none ended."""
     steady_state: StepPeak | None
     """`None` where no second step was run."""
+    convolutions: tuple[ConvolutionLayer, ...]
+    """The convolutions, first those that could raise the peak most."""
     warnings: tuple[tuple[str, str], ...]
     """Slug and sentence of everything that was assumed or not seen."""

@@ -30,6 +30,7 @@ class DriverlessDevice:
         self._scratch = Scratch(gpu.scratch_dir, left_alone=caches) if gpu.scratch_dir else None
         self._assumptions = Assumptions(warn)
         self._data = KnownData()
+        self._operators = Operators(self._data, self._assumptions)
 
     def install(self) -> None:
         """Put everything in place. Affects: torch, for the rest of the process.
@@ -39,7 +40,7 @@ class DriverlessDevice:
         """
         if not self._data.is_there:
             raise RuntimeError("the stand-ins for NVIDIA's libraries are not loaded (LD_PRELOAD was changed)")
-        Operators(self._data, self._assumptions).install()
+        self._operators.install()
         host.spare_first_values()
         host.step_scaled()
         host.keep_history()
@@ -68,6 +69,8 @@ class DriverlessDevice:
         # A request that failed all the same, and that the program caught, made no room.
         found = {"num_alloc_retries": max(stats.get("num_alloc_retries", 0) - stats.get("num_ooms", 0), 0)}
         unfolded = largest_unfolded_bytes()
+        convolutions = self._operators.convolutions
+        found |= {} if convolutions is None else convolutions.facts()
         return found | ({"largest_unfolded_bytes": unfolded} if unfolded else {}) | convolution_facts()
 
     def assumptions(self) -> list[tuple[str, str]]:

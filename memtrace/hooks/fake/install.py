@@ -47,7 +47,7 @@ class FakeDevice:
         self._settings = AskedSettings(self.memory, warn)
         multiprocessors = multiprocessors_of(gpu)
         self._recurrent = Recurrent(self.memory, multiprocessors)
-        kernels = Kernels(self.memory, gpu.capability, multiprocessors)
+        kernels = self._kernels = Kernels(self.memory, gpu.capability, multiprocessors)
         self._operators = Operators(
             self.memory, kernels, self._assumptions, answers={**self._recurrent.answers(), **recurrent_cells.answers()}
         )
@@ -105,7 +105,7 @@ class FakeDevice:
 
     def facts(self) -> dict[str, Any]:
         """Return the header fields that the program gave rise to."""
-        return self._settings.facts() | convolution_facts()
+        return self._settings.facts() | convolution_facts() | self._kernels.convolutions.facts()
 
     def assumptions(self) -> list[tuple[str, str]]:
         """Return what was taken for granted because there is no data: slugs and sentences."""

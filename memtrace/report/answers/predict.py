@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import PurePath
 from typing import Any
 
 import orjson
@@ -37,6 +38,7 @@ def predict_json(prediction: Prediction) -> bytes:
         "ranks": [_rank_document(one) for one in prediction.ranks],
         **_gpu_document(prediction.chosen),
         **_interval_document(prediction.chosen.interval),
+        "convolutions": [asdict(one) for one in prediction.convolutions],
         "first_step_peak": _peak_document(prediction.first_step),
         "steady_state_peak": _peak_document(prediction.steady_state),
         "gpus": [_listed_document(one) for one in prediction.others],
@@ -103,6 +105,7 @@ def predict_text(prediction: Prediction) -> str:
     lines = [verdict_sentence(prediction.chosen), *_rank_lines(prediction), engine_sentence(prediction), ""]
     lines += _range_lines(interval)
     lines += ["", "What may make it more or less:", *map(_doubt_line, interval.doubts)]
+    lines += _convolution_lines(prediction)
     own = {one.slug for one in interval.doubts} | {"predicted-interval"}
     lines += [f"  - {message}" for slug, message in prediction.warnings if slug not in own or slug in _WITH_PLACES]
     if prediction.others:
@@ -189,6 +192,35 @@ def _rank_lines(prediction: Prediction) -> Iterator[str]:
     ]
     yield from aligned([("", "", "allocated", "reserved", "head room"), *rows], text_columns=(0, 1))
     yield ""
+
+
+_MOST_LAYERS = 8
+
+
+def _convolution_lines(prediction: Prediction) -> Iterator[str]:
+    """Yield which convolutions may raise the peak by their scratch, and by how much."""
+    layers = [one for one in prediction.convolutions if one.more_bytes]
+    if not prediction.convolutions:
+        return
+    num_others = len(prediction.convolutions) - len(layers)
+    if not layers:
+        least = "the convolution" if num_others == 1 else f"any of the {num_others} convolutions"
+        yield f"    the scratch of {least} fits under the peak: it may raise what is reserved, not what is allocated"
+        return
+    rows = [
+        (
+            f"  {one.module or '?'}",
+            "" if one.file is None else f"{PurePath(one.file).name}:{one.line}",
+            format_bytes(one.workspace_bytes),
+            f"{format_bytes(one.more_bytes)} more",
+        )
+        for one in layers[:_MOST_LAYERS]
+    ]
+    yield from aligned([("  scratch of", "", "at most", "at the peak"), *rows], text_columns=(0, 1))
+    more = [f"and {len(layers) - _MOST_LAYERS} more"] if len(layers) > _MOST_LAYERS else []
+    more += [f"{num_others} of which none raises the peak"] if num_others else []
+    if more:
+        yield f"    {', '.join(more)}"
 
 
 def _table(verdicts: Sequence[GpuVerdict]) -> Iterator[str]:
