@@ -20,6 +20,7 @@ import torch
 
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_sizes, flash_backward_sizes
+from memtrace.hooks.fake.kernels.convolutions import Convolutions
 from memtrace.hooks.fake.kernels.copies import copied_bytes
 from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
 from memtrace.hooks.fake.kernels.reducing import Reductions
@@ -101,6 +102,10 @@ class Kernels:
     ) -> None:
         """Prepare for a GPU; without its multiprocessors, what reductions take is not known."""
         self._memory = memory
+        self.convolutions = Convolutions(
+            lambda: memory.allocated_bytes, lambda one: memory.address_of(one.untyped_storage())
+        )
+        """The convolutions so far."""
         self._reductions = Reductions(multiprocessors)
         self._capability = capability
         self._workspace = cublas_workspace_bytes(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
@@ -129,7 +134,12 @@ class Kernels:
         """Record what an operator takes beside its outputs, and gives back."""
         allowance = _ALLOWANCES.get(func)
         if allowance is not None:
-            self._memory.allowance(allowance(args, out))
+            num_bytes = allowance(args, out)
+            self._memory.allowance(num_bytes)
+            if func is _aten.convolution.default:
+                self.convolutions.forward(args[1], num_bytes)
+            else:
+                self.convolutions.backward(args[2], num_bytes)
         rule = self._temporaries.get(func)
         held = self._reductions.held(func, args, out) if rule is None else rule(args)
         self._memory.temporary(*copied_bytes(func, args), *filter(None, held))
