@@ -109,7 +109,7 @@ class KeeperSearch:
         self._unexplained_bytes = 0
         self._remembered: list[tuple[weakref.ref[Any], Answer]] = []
         self._glances: dict[_Block, _Looked] = {}
-        """What the search before saw of the storages that variables lead to."""
+        """What the search before saw of the storages that it found."""
         self.graph_of_gradients: Place | None = None
         """The line that last called for a backward whose graph stays (`create_graph`)."""
 
@@ -187,7 +187,7 @@ class _Search:
         """Whether all that variables lead to was seen."""
         self._before = before
         self.glances: dict[_Block, _Looked] = {}
-        """What was seen of the storages that they lead to."""
+        """What was seen of the storages that were found."""
 
     def forget(self) -> None:
         """Let go of everything."""
@@ -238,6 +238,7 @@ class _Search:
             if tensor is not None:
                 alive.append((reference, answer))
                 self._keep(self._entry_of(answer), _storages(tensor))
+                self._glance_at(tensor)
         return alive
 
     def unseen(
