@@ -137,6 +137,8 @@ class Attachments:
             self._around(memory, "_record_memory_history", yielding.before_history, yielding.after_history)
             self._around(memory, "change_current_allocator", yielding.on_pluggable_allocator, None)
         self._around(self._torch, "compile", yielding.on_compile, None)
+        remote = sys.modules.get("torch.distributed.rpc.api")
+        self._around(remote, "_init_rpc_states", None, yielding.remote_calls_begin)
         graphs = getattr(getattr(self._torch, "cuda", None), "graphs", None)
         if (graph := getattr(graphs, "CUDAGraph", None)) is not None:
             self._around(graph, "capture_begin", yielding.on_graph_capture, None)
