@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.loop.training_loop import TrainingLoop
-from memtrace.hooks.torch_side.compilers import keep_from_compiler, program_has_global_hooks
+from memtrace.hooks.torch_side.compilers import has_compiled, keep_from_compiler, program_has_global_hooks
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.object_surges import ObjectSurges
 from memtrace.hooks.torch_side.patches import Patches, stand_for_builtin
@@ -70,7 +70,8 @@ class Attachments:
 
         In a program that compiles they stay, and rest: its compiler would compile all of it anew if there were fewer.
         """
-        if self._compiles:
+        if self._compiles or has_compiled():
+            self._compiles = True
             self._loop.modules.rests = True
         else:
             self._take_off_module_hooks()
