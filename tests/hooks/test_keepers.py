@@ -53,7 +53,7 @@ def tensor() -> torch.Tensor:
 def keepers(level: dict[str, Any] | None = None) -> Found:
     """Return what is found to keep the tensors that are looked for, from the caller's variables on."""
     rows = search.KeeperSearch(torch, SavedWalk(torch)).rows(
-        {}, level or {}, innermost=sys._getframe(1), now_ns=1, step=1
+        dict, level or {}, innermost=sys._getframe(1), now_ns=1, step=1
     )
     found = {}
     for row in rows:
@@ -400,3 +400,23 @@ def test_a_gradient_with_a_graph() -> None:
     (found,) = keepers(_MUCH).items()
     assert "its own .grad" in found[0]
     assert found[1][0] == "cycle"
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_whether_the_program_writes_is_seen_of_what_no_variable_leads_to_as_well() -> None:
+    cycle: list[Any] = [tensor(), tensor()]
+    cycle.append(cycle)
+    seen, places = weakref.ref(cycle[0]), [one.data_ptr() for one in cycle[:2]]
+    searched = search.KeeperSearch(torch, SavedWalk(torch))
+    del cycle
+    written = []
+    for step in range(1, 4):
+        rows = searched.rows({}, {"allocated_bytes": 10**12}, innermost=None, now_ns=step, step=step)
+        named = [dict(zip(KEEPERS.column_names(), row, strict=True)) for row in rows]
+        by_place = {one["address"]: one["is_written"] for one in named}
+        written.append([by_place[place] for place in places])
+        kept = seen()
+        assert kept is not None
+        kept.add_(1)
+        del kept
+    assert written == [[None, None], [1, 0], [1, 0]]
