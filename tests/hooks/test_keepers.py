@@ -411,7 +411,7 @@ def test_whether_the_program_writes_is_seen_of_what_no_variable_leads_to_as_well
     del cycle
     written = []
     for step in range(1, 4):
-        rows = searched.rows({}, {"allocated_bytes": 10**12}, innermost=None, now_ns=step, step=step)
+        rows = searched.rows(dict, {"allocated_bytes": 10**12}, innermost=None, now_ns=step, step=step)
         named = [dict(zip(KEEPERS.column_names(), row, strict=True)) for row in rows]
         by_place = {one["address"]: one["is_written"] for one in named}
         written.append([by_place[place] for place in places])
