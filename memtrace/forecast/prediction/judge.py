@@ -12,6 +12,7 @@ from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Peak
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.prediction.allocator_settings import settings_of
 from memtrace.forecast.prediction.broken_off import broken_off
 from memtrace.forecast.prediction.doubts import interval_of, made_room, on_gpu
 from memtrace.forecast.prediction.notes import with_prediction
@@ -93,7 +94,15 @@ def placed_trace(
     rank = predicted_rank(trace)
     verdict, placed = _judge(rank, gpu, ran_as or gpu, interval_of(rank, DEVICE, gpu))
     kept = placed.rank if placed.failed is None else broken_off(placed.rank, placed.failed.time_ns)
-    header = {**kept.header, "devices": [_device(one, gpu) for one in kept.header.get("devices") or [{}]]}
+    header = {
+        **kept.header,
+        "devices": [_device(one, gpu) for one in kept.header.get("devices") or [{}]],
+        # Who replays the trace takes equal blocks as they were taken here.
+        "allocator_settings": {
+            **(kept.header.get("allocator_settings") or {}),
+            "equal_sizes": settings_of(rank).equal_sizes,
+        },
+    }
     return replace(trace, ranks=(with_prediction(replace(kept, header=header), verdict, engine),)), verdict
 
 
