@@ -29,7 +29,7 @@ from memtrace.hooks.fake.kernels.attention import Attention
 from memtrace.hooks.fake.kernels.recurrent import Recurrent
 from memtrace.hooks.fake.kernels.reducing import multiprocessors_of
 from memtrace.hooks.fake.kernels.workspaces import Kernels, convolution_facts
-from memtrace.hooks.fake.tensors.autocast import Autocast
+from memtrace.hooks.fake.tensors.autocast import Autocast, KeptCasts
 from memtrace.hooks.fake.tensors.functions import Functions
 from memtrace.hooks.fake.tensors.operators import Operators
 from memtrace.schema.options import PredictOptions
@@ -46,6 +46,7 @@ class FakeDevice:
         self._assumptions = Assumptions(warn)
         self._settings = AskedSettings(self.memory, warn)
         multiprocessors = multiprocessors_of(gpu)
+        self._casts = KeptCasts()
         self._recurrent = Recurrent(self.memory, multiprocessors)
         kernels = self._kernels = Kernels(self.memory, gpu.capability, multiprocessors)
         self._operators = Operators(
@@ -56,7 +57,7 @@ class FakeDevice:
             self._assumptions,
             Attention(gpu.capability),
             self._operators.reads,
-            handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory)},
+            handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory, self._casts.cast)},
         )
 
     def install(self) -> None:
@@ -75,7 +76,7 @@ class FakeDevice:
         distributed.install(Told(self.gpu, self._assumptions, self._operators.known.of), self.memory)
         cuda_api.install_versions(self.memory.gpu)
         self._recurrent.install()
-        Autocast().install()
+        Autocast(self._casts).install()
         cuda_results.register()
         self._redirect_files()
         torch.backends.mha.set_fastpath_enabled(False)

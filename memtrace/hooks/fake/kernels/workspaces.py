@@ -25,6 +25,7 @@ from memtrace.hooks.fake.kernels.copies import copied_bytes
 from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
 from memtrace.hooks.fake.kernels.reducing import Reductions
 from memtrace.hooks.fake.kernels.reductions import Multiprocessors
+from memtrace.hooks.fake.kernels.transforms import temporary_sizes
 from memtrace.schema.workspaces import cublas_workspace_bytes
 
 _aten = torch.ops.aten
@@ -122,6 +123,7 @@ class Kernels:
             _aten._embedding_bag_backward.default: lambda args: _bag_backward(args[0], args[1], args[6], args[8]),
             _aten._embedding_bag_dense_backward.default: lambda args: _bag_backward(args[0], args[1], args[5], args[7]),
             **{func: _one(rule) for func, rule in temporary_bytes().items()},
+            **temporary_sizes(),
         }
 
     def before(self, func: Any, args: Any) -> None:
