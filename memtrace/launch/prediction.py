@@ -71,7 +71,7 @@ def predict(
         )
         if changes is not None and changes.allocator is not None:
             environ[ALLOCATOR_VARIABLE] = changes.allocator
-        environ |= {**_rank_zero(gpu), **(variables or {})}
+        environ |= {**_as_rank(gpu), **(variables or {})}
         parts = folder / "parts"
         meanwhile = None if progress is None else lambda: progress(parts)
         status = run_command(command, options, environ, stdout=stdout, stderr=stderr, cwd=cwd, meanwhile=meanwhile)
@@ -80,15 +80,19 @@ def predict(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _rank_zero(gpu: PredictOptions) -> dict[str, str]:
-    """Return what a launcher would tell the first of several ranks."""
+def _as_rank(gpu: PredictOptions) -> dict[str, str]:
+    """Return what a launcher would tell this one of several ranks."""
     if gpu.world_size == 1:
         return {}
     local = min(gpu.world_size, gpu.gpus_per_node)
+    node, on_node = divmod(gpu.rank, local)
     facts = {
-        **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), 0),
+        **dict.fromkeys(("RANK", "ROLE_RANK"), gpu.rank),
+        "LOCAL_RANK": on_node,
+        "GROUP_RANK": node,
         **dict.fromkeys(("WORLD_SIZE", "ROLE_WORLD_SIZE"), gpu.world_size),
-        "LOCAL_WORLD_SIZE": local,
+        # The last machine may have fewer.
+        "LOCAL_WORLD_SIZE": min(local, gpu.world_size - node * local),
         "GROUP_WORLD_SIZE": -(-gpu.world_size // local),
     }
     return {**{name: str(value) for name, value in facts.items()}, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -22,6 +22,9 @@ PROGRAMS = {
     "masks_cached": ("leak", "the cache of ", ".triu(1)"),
     "cycles": ("kept-for-steps", "cycle through ", "self.features = "),
     "outputs_kept": ("outputs-of-step-before", "'hidden'", None),
+    "window_of_losses": ("kept", "graph of list 'window'", "window.append("),
+    "outputs_of_an_epoch": ("kept", "'seen'", "seen = torch.cat("),
+    "outputs_by_step": ("kept", "dict 'outputs'", "outputs[step] = "),
 }
 """For each program its finding, what keeps it, and code of the line that it names, where it is that which feeds it."""
 _OF_KEEPING = ("leak", "kept", "kept-for-steps")

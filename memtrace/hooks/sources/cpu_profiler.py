@@ -188,6 +188,14 @@ class CpuSource:
         with self._kineto_log.quiet():
             return self._engine._disable_profiler()
 
+    def unheard(self, action: Callable[[], None]) -> None:
+        """Call a function while a profiler runs on this thread, and let nobody hear what torch warns of."""
+        with self._log.quiet():
+            if self._is_enabled():
+                action()
+            else:
+                self._with_profiler(action)
+
     def _enable(self, *, with_frames: bool) -> None:
         profiler = self._profiler
         config = profiler.ProfilerConfig(

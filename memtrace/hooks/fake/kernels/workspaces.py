@@ -20,10 +20,12 @@ import torch
 
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_sizes, flash_backward_sizes
+from memtrace.hooks.fake.kernels.convolutions import Convolutions
 from memtrace.hooks.fake.kernels.copies import copied_bytes
 from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
 from memtrace.hooks.fake.kernels.reducing import Reductions
 from memtrace.hooks.fake.kernels.reductions import Multiprocessors
+from memtrace.hooks.fake.kernels.transforms import temporary_sizes
 from memtrace.schema.workspaces import cublas_workspace_bytes
 
 _aten = torch.ops.aten
@@ -100,6 +102,10 @@ class Kernels:
     ) -> None:
         """Prepare for a GPU; without its multiprocessors, what reductions take is not known."""
         self._memory = memory
+        self.convolutions = Convolutions(
+            lambda: memory.allocated_bytes, lambda one: memory.address_of(one.untyped_storage())
+        )
+        """The convolutions so far."""
         self._reductions = Reductions(multiprocessors)
         self._capability = capability
         self._workspace = cublas_workspace_bytes(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
@@ -113,6 +119,7 @@ class Kernels:
             _aten._embedding_bag_backward.default: lambda args: _bag_backward(args[0], args[1], args[6], args[8]),
             _aten._embedding_bag_dense_backward.default: lambda args: _bag_backward(args[0], args[1], args[5], args[7]),
             **{func: _one(rule) for func, rule in temporary_bytes().items()},
+            **temporary_sizes(),
         }
 
     def before(self, func: Any, args: Any) -> None:
@@ -127,7 +134,12 @@ class Kernels:
         """Record what an operator takes beside its outputs, and gives back."""
         allowance = _ALLOWANCES.get(func)
         if allowance is not None:
-            self._memory.allowance(allowance(args, out))
+            num_bytes = allowance(args, out)
+            self._memory.allowance(num_bytes)
+            if func is _aten.convolution.default:
+                self.convolutions.forward(args[1], num_bytes)
+            else:
+                self.convolutions.backward(args[2], num_bytes)
         rule = self._temporaries.get(func)
         held = self._reductions.held(func, args, out) if rule is None else rule(args)
         self._memory.temporary(*copied_bytes(func, args), *filter(None, held))
