@@ -64,12 +64,17 @@ def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Findi
     if same or is_leak or not _stands_alone(kept):
         found.remove(kept)
     for one in same[:1]:
-        keeper = {name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")}
-        title = one.title if "kept_by" in one.evidence else f"{one.title}, kept by {kept.evidence['kept_by']}"
-        named = dataclasses.replace(
-            one, title=title, evidence={**one.evidence, **keeper}, where=one.where or kept.where
-        )
-        found[found.index(one)] = named
+        if "kept_by" not in one.evidence:
+            keeper = {
+                name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")
+            }
+            named = dataclasses.replace(
+                one,
+                title=f"{one.title}, kept by {kept.evidence['kept_by']}",
+                evidence={**one.evidence, **keeper},
+                where=one.where or kept.where,
+            )
+            found[found.index(one)] = named
     return tuple(found)
 
 
