@@ -16,6 +16,7 @@ from memtrace.hooks.driverless.followed import FOLLOWED, is_countable, original,
 from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
 from memtrace.hooks.fake.tensors.deciding_flags import decided
+from memtrace.hooks.fake.tensors.formulas import IN_RANGE
 from memtrace.hooks.fake.tensors.largest_results import LargestResults
 from memtrace.hooks.fake.tensors.reads import MOVED, Reads
 
@@ -45,6 +46,8 @@ class Operators:
                 self._replace(operator, self._exact_or(operator, bound))
             self._replace("_local_scalar_dense", self._scalar)
             self._replace("equal", self._equal)
+            for name in ("Tensor_Tensor", "float_Tensor"):
+                self._replace(f"normal.{name}", self._normal)
             self._follow()
         functional: Any = torch.nn.functional
         functional.one_hot = self._one_hot(functional.one_hot)
@@ -173,6 +176,14 @@ class Operators:
         if known[0] is not None and known[1] is not None:
             return bool(torch.equal(*known))
         return self._reads.equal(one, other)
+
+    def _normal(self, mean: Any, std: Any, generator: Any = None) -> Any:
+        """Draw as `DistributionTemplates.h` does; the check that no deviation is negative is taken to pass."""
+        self._assumptions.value(IN_RANGE)
+        if std.numel():
+            std.min().ge(0)
+        shape = torch.broadcast_shapes(mean.shape, std.shape) if isinstance(mean, torch.Tensor) else std.shape
+        return std.new_empty(shape).normal_(0, 1, generator=generator).mul_(std).add_(mean)
 
     def _one_hot(self, original: Kernel) -> Kernel:
         def one_hot(tensor: Any, num_classes: int = -1) -> Any:
