@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.driverless.followed import FOLLOWED, is_countable, original, takes_two_tensors, without_numbers
+from memtrace.hooks.driverless.followed import (
+    FOLLOWED,
+    is_countable,
+    is_known_filled,
+    original,
+    takes_two_tensors,
+    without_numbers,
+)
 from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
 from memtrace.hooks.fake.tensors.deciding_flags import decided
@@ -97,7 +104,7 @@ class Operators:
     def _filling(self, kernel: Kernel) -> Kernel:
         def fill(keys: Any, one: Any, number: Any) -> Any:
             kernel(keys, one, number)
-            if is_countable(one):
+            if is_known_filled(one):
                 self._data.followed.keep(one, torch.full((), number, dtype=one.dtype).expand(one.shape))
             return one
 

@@ -1,4 +1,4 @@
-"""What torch's own code asks of data that nobody knows, outside of any line of the program: what goes on is answered."""
+"""What torch itself asks of data that nobody knows, outside of any line of the program: what goes on is answered."""
 
 from __future__ import annotations
 
