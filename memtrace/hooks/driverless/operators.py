@@ -72,6 +72,9 @@ class Operators:
         arange = original("arange.start_out")
         if arange is not None:
             self._replace("arange.start_out", self._counting(arange), with_keys=True)
+        join = original("cat")
+        if join is not None:
+            self._replace("cat", self._joining(join), with_keys=True)
         for name in FOLLOWED:
             kernel = original(name)
             if kernel is not None:
@@ -137,6 +140,19 @@ class Operators:
             return _onto(device, operator(*known[: len(args)], **dict(zip(kwargs, known[len(args) :], strict=True))))
 
         return compute
+
+    def _joining(self, kernel: Kernel) -> Kernel:
+        """Return a `cat` that joins on the host what is known, as `diff` does with the positions of a batch."""
+
+        def join(keys: Any, tensors: Any, dim: int = 0) -> Any:
+            if any(one.dtype.is_floating_point for one in tensors) or not all(map(is_countable, tensors)):
+                return kernel(keys, tensors, dim)
+            known = self._on_host(tensors)
+            if known is None or torch.cuda.is_current_stream_capturing():
+                return kernel(keys, tensors, dim)
+            return _onto(tensors[0].device, torch.cat(known, dim))
+
+        return join
 
     def _decided(self, operator: Any, args: Any, out: Any) -> Any:
         """Keep what numbers that are known make of some that are not, of a result."""
