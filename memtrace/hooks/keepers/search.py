@@ -349,9 +349,9 @@ class _Search:
         if named.attribute is not None:
             kind = held if isinstance(held, type) else type(held)
             if not is_class_of_program(kind):
-                return using_line(codes, named.variable, now)
-            own = Named(OWN, named.attribute, named.is_container)
-            place = feeding_line(methods_of(kind), own, now)
+                place = using_line(codes, named.variable, now)
+            else:
+                place = feeding_line(methods_of(kind), Named(OWN, named.attribute, named.is_container), now)
             if place is not None:
                 return place
         return feeding_line(codes, Named(named.variable, named.attribute, named.is_container), now)
