@@ -7,7 +7,6 @@ device where there is one. The line that is to be named ends with "# named".
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WIDTH, ROWS, STEPS = 128, 1024, 8
@@ -48,7 +46,7 @@ def main(folder: Path) -> None:
 
 def batch(rows: int = ROWS) -> Any:
     """Return a batch."""
-    return torch.randn(rows, WIDTH, device=DEVICE)
+    return torch.randn(rows, WIDTH, device=DEVICE)  # named
 
 
 def network(depth: int = 4) -> nn.Sequential:
@@ -95,7 +93,7 @@ class Trainer:
         self.model.eval()
         with torch.no_grad() if self.config.healthy else contextlib.nullcontext():
             for _ in range(self.config.validation_batches):
-                self.validation_loss += self.evaluation_step(batch())
+                self.validation_loss += self.evaluation_step(batch())  # named
         self.model.train()
 
     def evaluation_step(self, x: Any) -> Any:
@@ -229,7 +227,8 @@ def best_weights_in_a_state(healthy: bool) -> None:
     def note() -> None:
         if healthy:
             state.best.clear()
-        copied = {name: one.detach().clone().to("cpu" if healthy else DEVICE) for name, one in model.named_parameters()}
+        device = "cpu" if healthy else DEVICE
+        copied = {name: one.detach().clone().to(device) for name, one in model.named_parameters()}  # named
         state.best.append(copied)  # named
 
     for _ in range(STEPS):
@@ -237,140 +236,6 @@ def best_weights_in_a_state(healthy: bool) -> None:
         optimizer.step()
         optimizer.zero_grad()
         note()
-
-
-class Backbone(nn.Module):
-    """Features, and a head that is to be trained."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(*[nn.Linear(512, 512) for _ in range(5)])
-        self.head = nn.Linear(512, 8)
-
-    def forward(self, x: Any) -> Any:
-        """Return scores."""
-        return self.head(self.features(x))
-
-
-@program
-def backbone_left_trainable(healthy: bool) -> None:
-    """The optimizer is given what a generator picks; the rest gets gradients that nobody clears."""
-    model = Backbone().to(DEVICE)
-    model.features.requires_grad_(not healthy)
-    picked = (one for name, one in model.named_parameters() if name.startswith("head"))
-    optimizer = torch.optim.AdamW([{"params": list(picked), "weight_decay": 0.0}])
-
-    def step(x: Any) -> None:
-        loss = model(x).square().mean()
-        loss.backward()  # named
-        optimizer.step()
-        optimizer.zero_grad()
-
-    for _ in range(STEPS):
-        step(torch.randn(128, 512, device=DEVICE))
-
-
-@program
-def losses_summed_before_backward(healthy: bool) -> None:
-    """The losses of micro-batches are added up by a generator expression, and one backward runs through all."""
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-
-    def loss_of(x: Any) -> Any:
-        return model(x).square().mean() / 6  # named
-
-    for _ in range(STEPS):
-        parts = batch(6 * 512).split(512)
-        if healthy:
-            for part in parts:
-                loss_of(part).backward()
-        else:
-            sum(loss_of(part) for part in parts).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-class PreferenceLoss(nn.Module):
-    """The log-probabilities of chosen tokens, as a module."""
-
-    def __init__(self, *, chunked: bool) -> None:
-        super().__init__()
-        self.chunked = chunked
-
-    def forward(self, head: nn.Module, hidden: Any, ids: Any) -> Any:
-        """Return a loss."""
-        if self.chunked:
-            checkpoint = functools.partial(torch.utils.checkpoint.checkpoint, self.of_rows, use_reentrant=False)
-            parts = zip(hidden.split(64), ids.split(64), strict=True)
-            return -torch.cat([checkpoint(head, *part) for part in parts]).mean()
-        return -self.of_rows(head, hidden, ids).mean()
-
-    def of_rows(self, head: nn.Module, hidden: Any, ids: Any) -> Any:
-        """Return the log-probability of each token."""
-        return F.log_softmax(head(hidden), -1).gather(-1, ids[:, None])  # named
-
-
-@program
-def preference_loss(healthy: bool) -> None:
-    """A loss, which is a module, makes log-probabilities of the whole vocabulary."""
-    vocabulary = 8000
-    model, head = nn.Embedding(vocabulary, 64).to(DEVICE), nn.Linear(64, vocabulary, bias=False).to(DEVICE)
-    optimizer = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=0.01)
-    loss_of = PreferenceLoss(chunked=healthy)
-    for _ in range(4):
-        ids = torch.randint(0, vocabulary, (512,), device=DEVICE)
-        loss_of(head, model(ids), ids).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-@program
-def decorated_by_autocast(healthy: bool) -> None:
-    """The function that is decorated trains, and not only runs the model."""
-    model = nn.Sequential(*[nn.Linear(512, 512) for _ in range(6)]).to(DEVICE)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    autocast = torch.autocast(DEVICE, dtype=torch.bfloat16)
-
-    def loss_of(x: Any) -> Any:
-        return model(x).float().square().mean()  # named
-
-    def train(loss_of: Callable[[Any], Any]) -> None:
-        for _ in range(STEPS):
-            loss = loss_of(torch.randn(16, 512, device=DEVICE))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    if healthy:
-        train(autocast(loss_of))
-    else:
-        autocast(train)(loss_of)
-
-
-@dataclass
-class Batch:
-    """Rows of some length."""
-
-    rows: Any
-
-
-@program
-def one_batch_is_long(healthy: bool) -> None:
-    """A loader pads to the longest of a batch, which is a dataclass."""
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-
-    def loader() -> Iterator[Batch]:
-        for at in range(12):
-            rows = 4 * ROWS if at == 6 and not healthy else ROWS
-            yield Batch(batch(rows))
-
-    for one in loader():
-        loss = model(one.rows).square().mean()  # named
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        del loss
 
 
 class Callback:
