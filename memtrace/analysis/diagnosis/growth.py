@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.stacks import frames_of
 from memtrace.analysis.device.steps import StepSpan, step_spans
 from memtrace.analysis.diagnosis.grown_bytes import inputs_grow, not_owned
 from memtrace.analysis.diagnosis.leak_places import LeakPlaces, distinct, leak_places, phases_of
 from memtrace.schema.frames import is_python
+from memtrace.schema.names import Category
 from memtrace.store.columns import NULL, IntArray
 
+_MADE_ONCE = (Category.WORKSPACE, Category.PARAMETER, Category.BUFFER, Category.OPTIMIZER_STATE)
 _MIN_STEPS = 3
 """Steps in which a place has to have grown; over a gap that the total bears out, one less."""
 _REPLACED_SHARE = 0.1
@@ -50,6 +53,15 @@ class Growth:
     """A row a place, a column a step of `spans`: its bytes at the end less those at the end of the step before."""
     is_replaced: npt.NDArray[np.bool_]
     """Whether nothing that a place made was still there a step later: only its size can have grown."""
+
+    def rows_of(self, history: DeviceHistory, places: Collection[int]) -> tuple[IntArray, IntArray]:
+        """Return the allocations of some places that may pile up, and when each was born.
+
+        A line also makes what its first call alone needs: workspaces of libraries, parameters that are made late.
+        """
+        rows, codes = self.places.rows, [CATEGORIES.index(one) for one in _MADE_ONCE]
+        chosen = np.isin(self.places.of_row, list(places)) & ~np.isin(history.attribution.category[rows], codes)
+        return np.flatnonzero(chosen), self.born[chosen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
