@@ -106,6 +106,7 @@ def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOption
             slug="predict-no-gpu",
         )
     ranks, left_out = read_parts(parts)
+    ranks = _as_asked(ranks, options)
     header = trace_header(command, options, status)
     trace = Trace(header=header, ranks=tuple(ranks), path=str(path), warnings=tuple(left_out))
     refused = next((one for rank in ranks for one in rank.warnings if one.slug == REFUSED), None)
@@ -119,6 +120,20 @@ def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOption
     if status and not _is_an_answer(trace, status):
         raise _failed(trace, status)
     return trace
+
+
+def _as_asked(ranks: Sequence[RankTrace], options: RecordOptions) -> list[RankTrace]:
+    """Return the processes of the rank that is predicted: a program may start the others itself."""
+    wanted = 0 if options.predict is None else options.predict.rank
+    found = [one for one in ranks if one.rank in (None, wanted)]
+    if not found:
+        others = ", ".join(str(one) for one in sorted({one.rank for one in ranks if one.rank is not None}))
+        raise RecordError(
+            f"no process of the program ran as rank {wanted}, but as {others}: it does not take its rank from RANK",
+            hint="give the program its rank as it is started by hand, as with an option of its own",
+            slug="predict-failed",
+        )
+    return found
 
 
 def _is_an_answer(trace: Trace, status: int) -> bool:

@@ -478,7 +478,11 @@ RANK_HEADER: tuple[Field, ...] = (
     Field(name="complete", kind="bool", meaning="whether the recording ended in order"),
     Field(name="devices", kind="list of objects", meaning="name, capacity_bytes and kind of each device"),
     Field(name="sources", kind="object", meaning='which sources were available, as {"events": "cpu_profiler"}'),
-    Field(name="versions", kind="object", meaning="python, torch, accelerator runtime"),
+    Field(
+        name="versions",
+        kind="object",
+        meaning="python, torch, accelerator runtime; of a prediction also transformers and the like, where imported",
+    ),
     Field(
         name="environment", kind="object", meaning="the few environment values that change memory (allocator settings)"
     ),

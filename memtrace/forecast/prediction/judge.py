@@ -12,6 +12,7 @@ from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Peak
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.prediction.allocator_settings import settings_of
 from memtrace.forecast.prediction.broken_off import broken_off
 from memtrace.forecast.prediction.convolution_layers import layers_of
 from memtrace.forecast.prediction.doubts import interval_of, made_room, on_gpu
@@ -112,6 +113,11 @@ def placed_trace(
     header = {
         **kept.header,
         "devices": [_device(one, gpu, predicted_device(rank)) for one in kept.header.get("devices") or [{}]],
+        # Who replays the trace takes equal blocks as they were taken here.
+        "allocator_settings": {
+            **(kept.header.get("allocator_settings") or {}),
+            "equal_sizes": settings_of(rank).equal_sizes,
+        },
     }
     return replace(trace, ranks=(with_prediction(replace(kept, header=header), verdict, engine),)), verdict
 

@@ -12,7 +12,7 @@ import torch
 
 from memtrace.hooks.driverless.followed import original
 from memtrace.hooks.fake.kernels.convolutions import Convolutions
-from memtrace.hooks.fake.kernels.workspaces import unfolded_bytes
+from memtrace.hooks.fake.kernels.workspaces import convolution_backward_bytes, convolution_bytes
 
 
 def followed_convolutions(replace: Callable[[str, Callable[..., Any]], None]) -> Convolutions:
@@ -24,12 +24,12 @@ def followed_convolutions(replace: Callable[[str, Callable[..., Any]], None]) ->
 
     def convolution(keys: Any, *args: Any) -> Any:
         out = forward(keys, *args)
-        found.forward(args[1], unfolded_bytes(args[1].shape, out.shape, out.element_size()))
+        found.forward(args[1], convolution_bytes(args, out))
         return out
 
     def convolution_backward(keys: Any, *args: Any) -> Any:
         out = backward(keys, *args)
-        found.backward(args[2], unfolded_bytes(args[2].shape, args[0].shape, args[1].element_size()))
+        found.backward(args[2], convolution_backward_bytes(args))
         return out
 
     replace("convolution", convolution)

@@ -30,6 +30,7 @@ class DriverlessDevice:
         self._scratch = Scratch(gpu.scratch_dir, left_alone=caches) if gpu.scratch_dir else None
         self._assumptions = Assumptions(warn)
         self._data = KnownData()
+        self._told = Told(gpu, self._assumptions, self._data.on_host)
         self._operators = Operators(self._data, self._assumptions)
 
     def install(self) -> None:
@@ -46,7 +47,7 @@ class DriverlessDevice:
         host.keep_history()
         host.compute_all()
         if self._gpu.world_size > 1:
-            start_groups(Told(self._gpu, self._assumptions, self._data.on_host))
+            start_groups(self._told)
         self._redirect_files()
 
     def _redirect_files(self) -> None:
@@ -64,10 +65,12 @@ class DriverlessDevice:
     def facts(self) -> dict[str, Any]:
         """Return what torch's allocator counted and no event tells."""
         if not torch.cuda.is_initialized():
-            return {}
+            return self._told.facts()
         stats = torch.cuda.memory_stats()
         # A request that failed all the same, and that the program caught, made no room.
-        found = {"num_alloc_retries": max(stats.get("num_alloc_retries", 0) - stats.get("num_ooms", 0), 0)}
+        found = self._told.facts() | {
+            "num_alloc_retries": max(stats.get("num_alloc_retries", 0) - stats.get("num_ooms", 0), 0)
+        }
         unfolded = largest_unfolded_bytes()
         convolutions = self._operators.convolutions
         found |= {} if convolutions is None else convolutions.facts()

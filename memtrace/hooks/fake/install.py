@@ -52,6 +52,7 @@ class FakeDevice:
         self._operators = Operators(
             self.memory, kernels, self._assumptions, answers={**self._recurrent.answers(), **recurrent_cells.answers()}
         )
+        self._told = Told(gpu, self._assumptions, self._operators.known.of)
         self._functions = Functions(
             self.memory,
             self._assumptions,
@@ -73,7 +74,7 @@ class FakeDevice:
         _replace_around_training(self._warn)
         _refuse_flex_attention(self._assumptions)
         _ease_checkpointing()
-        distributed.install(Told(self.gpu, self._assumptions, self._operators.known.of), self.memory)
+        distributed.install(self._told, self.memory)
         cuda_api.install_versions(self.memory.gpu)
         self._recurrent.install()
         Autocast(self._casts).install()
@@ -106,7 +107,7 @@ class FakeDevice:
 
     def facts(self) -> dict[str, Any]:
         """Return the header fields that the program gave rise to."""
-        return self._settings.facts() | convolution_facts() | self._kernels.convolutions.facts()
+        return self._told.facts() | self._settings.facts() | convolution_facts() | self._kernels.convolutions.facts()
 
     def assumptions(self) -> list[tuple[str, str]]:
         """Return what was taken for granted because there is no data: slugs and sentences."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from importlib import import_module
 from typing import Any
 
@@ -41,7 +42,10 @@ def start_groups(told: Told) -> bool:
         return False
     begin: Any = torch.distributed.init_process_group
 
-    def init_process_group(*_args: Any, **_kwargs: Any) -> None:
+    given = inspect.signature(begin)
+
+    def init_process_group(*args: Any, **kwargs: Any) -> None:
+        told.is_rank(given.bind_partial(*args, **kwargs).arguments.get("rank"))
         begin(backend="fake", rank=told.rank, world_size=told.world_size, store=FakeStore())
         if told.world_size > 1:
             pipelines.install(told)

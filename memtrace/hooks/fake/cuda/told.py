@@ -25,13 +25,22 @@ class Told:
 
     def __init__(self, gpu: PredictOptions, assumptions: Assumptions, known: Callable[[Any], Any]) -> None:
         """`known` returns the values of a tensor of a device, on the host; `None` where nobody knows them."""
-        self.rank = gpu.rank
+        self.rank = self._asked_rank = gpu.rank
         self.world_size = gpu.world_size
         self.assumptions = assumptions
         self.known = known
         self._folder = gpu.told_dir
         self._sent: Counter[str] = Counter()
         self._asked: Counter[str] = Counter()
+
+    def is_rank(self, given: Any) -> None:
+        """Take note of the rank that the program says it is: each process that it starts itself is another."""
+        if isinstance(given, int) and 0 <= given < self.world_size:
+            self.rank = given
+
+    def facts(self) -> dict[str, Any]:
+        """Return the header field that says which rank it was, where that is not the one that was asked for."""
+        return {"rank": self.rank} if self.rank != self._asked_rank else {}
 
     def tell(self, kind: str, message: Any) -> None:
         """Leave the next message of a kind; one that cannot be written down is not told."""

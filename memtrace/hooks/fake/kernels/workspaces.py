@@ -80,17 +80,21 @@ def convolution_facts() -> dict[str, bool]:
     return {"cudnn_benchmark": True} if torch.backends.cudnn.benchmark else {}
 
 
-def _of_convolution(args: Any, out: Any) -> int:
-    return unfolded_bytes(args[1].shape, out.shape, args[0].element_size())
+def convolution_bytes(args: Any, out: Any) -> int:
+    """Return the same of a call of `aten::convolution`; one that is transposed is unfolded where its input is."""
+    inputs, weight, is_transposed = args[0], args[1], args[6]
+    return unfolded_bytes(weight.shape, (inputs if is_transposed else out).shape, inputs.element_size())
 
 
-def _of_convolution_backward(args: Any, _out: Any) -> int:
-    return unfolded_bytes(args[2].shape, args[0].shape, args[1].element_size())
+def convolution_backward_bytes(args: Any, _out: Any = None) -> int:
+    """Return the same of a call of `aten::convolution_backward`."""
+    gradient, inputs, weight, is_transposed = args[0], args[1], args[2], args[7]
+    return unfolded_bytes(weight.shape, (inputs if is_transposed else gradient).shape, inputs.element_size())
 
 
 _ALLOWANCES: dict[Any, Callable[[Any, Any], int]] = {
-    _aten.convolution.default: _of_convolution,
-    _aten.convolution_backward.default: _of_convolution_backward,
+    _aten.convolution.default: convolution_bytes,
+    _aten.convolution_backward.default: convolution_backward_bytes,
 }
 
 
