@@ -58,7 +58,8 @@ def kept_for_steps(case: Case) -> Finding | None:
     is_most = saves >= _MOST_OF_THE_PEAK * (case.peak_bytes - workspaces)
     if not is_most and not (is_cycle and saves >= WORTH_SAYING_SHARE * case.peak_bytes):
         return None
-    lifetimes = case.lifetimes
+    stacks, sizes = case.lifetimes.stack[rows].tolist(), case.lifetimes.size_bytes[rows].tolist()
+    made = shared_line(case.history.rank, zip(stacks, sizes, strict=True))
     return Finding(
         slug="kept-for-steps",
         severity="warning",
@@ -80,10 +81,7 @@ def kept_for_steps(case: Case) -> Finding | None:
         saves_ns=None,
         new_peak_bytes=peak_without,
         rank=case.history.rank.rank,
-        where=shared_line(
-            case.history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
-        )
-        or _line_of(keeper),
+        where=made or _line_of(keeper),
     )
 
 
