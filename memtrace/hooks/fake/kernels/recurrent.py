@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.backends.cudnn.rnn  # torch 2.6 to 2.9 import it only with the first recurrent layer
 
 from memtrace.hooks.fake.events.storages import CUDA, FakeMemory
 from memtrace.hooks.fake.kernels.recurrent_memory import GRU, LSTM, RELU, TANH, Layers
