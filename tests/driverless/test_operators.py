@@ -92,7 +92,6 @@ def operators(kind):
     yield "transformed", lambda: torch.fft.irfft(torch.fft.rfft(real(256, 1024)))
     yield "both_moments", lambda: sum(one.sum() for one in torch.var_mean(x(2048, 512), 1))
     yield "rolled", lambda: x(8, 48, 48, 32).roll((3, 3, 1), (0, 1, 2))
-    yield "flagged", lambda: x(1024, 64)[torch.ones(1024, 64, dtype=torch.bool).to(device)]
     yield "windows", lambda: x(64, 4096).unfold(1, 64, 32)
     yield "smooth", lambda: F.interpolate(real(8, 32, 32, 32), size=16, mode="bilinear", antialias=True)
     yield "gru_lowered", lambda: lowered(nn.GRU(128, 256, device=device), x(64, 8, 128))[0]
