@@ -88,6 +88,14 @@ def operators(kind):
     yield "rows_normalized", lambda: layer("BatchNorm1d", 512)(x(1024, 512))
     yield "distances", lambda: torch.cdist(real(256, 64), real(256, 64), p=1)
     yield "nested", lambda: layer("LayerNorm", 512)(layer("Linear", 256, 512)(nested(kind))).values()
+    yield "bilinear", lambda: layer("Bilinear", 48, 64, 40)(x(128, 48), x(128, 64))
+    yield "transformed", lambda: torch.fft.irfft(torch.fft.rfft(real(256, 1024)))
+    yield "both_moments", lambda: sum(one.sum() for one in torch.var_mean(x(2048, 512), 1))
+    yield "rolled", lambda: x(8, 48, 48, 32).roll((3, 3, 1), (0, 1, 2))
+    yield "windows", lambda: x(64, 4096).unfold(1, 64, 32)
+    yield "smooth", lambda: F.interpolate(real(8, 32, 32, 32), size=16, mode="bilinear", antialias=True)
+    yield "gru_lowered", lambda: lowered(nn.GRU(128, 256, device=device), x(64, 8, 128))[0]
+    yield "cell_lowered", lambda: lowered(nn.GRUCell(128, 256, device=device), real(512, 128))
     yield "lstm", lambda: layer("LSTM", 128, 256, 2, batch_first=True)(x(8, 64, 128))[0]
     yield "gru", lambda: layer("GRU", 128, 256, bidirectional=True, bias=False)(x(64, 8, 128))[0]
     yield "recurrent", lambda: layer("RNN", 128, 256, 2, dropout=0.1)(x(64, 8, 128))[0]

@@ -60,3 +60,18 @@ def test_indices_are_sorted_where_values_are_added_up() -> None:
 def test_single_numbers_and_other_operators_are_left() -> None:
     assert copied_bytes(aten.mm.default, (made(1, 1), made(1, 1))) == ()
     assert copied_bytes(aten.add.Tensor, (everywhere(64, 32), everywhere(64, 32))) == ()
+
+
+def test_flags_are_sorted_as_the_places_that_they_are() -> None:
+    table, flags = made(100, 16), made(100, 16, dtype=torch.bool)
+    assert copied_bytes(aten.index_put.default, (table, [flags], made(300), True)) == (300 * 48,)
+    rows = made(100, dtype=torch.bool)
+    assert copied_bytes(aten.index_put.default, (table, [rows], made(30, 16), True)) == (30 * 48,)
+
+
+def test_a_convolution_copies_what_lies_unlike_its_input() -> None:
+    one, weight = made(2, 8, 6, 6), made(4, 8, 3, 3)
+    last = made(2, 4, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert copied_bytes(aten.convolution_backward.default, (last, one, weight)) == (2 * 4 * 16 * 4,)
+    of_last = one.contiguous(memory_format=torch.channels_last)
+    assert copied_bytes(aten.convolution_backward.default, (last, of_last, weight)) == ()

@@ -76,3 +76,49 @@ def test_experts_multiply_in_any_type(fake: Fake, dtype: torch.dtype) -> None:  
     assert rows.grad is not None
     assert weights.grad is not None
     assert (rows.grad.shape, weights.grad.shape) == (rows.shape, weights.shape)
+
+
+def test_a_sum_within_a_formula_is_no_sum_of_the_engine(fake: Fake) -> None:  # noqa: F811
+    """The gradient of the mean is added to that of the deviation, where nothing may be written over."""
+
+    def whole_requests(loss: Callable[[torch.Tensor], torch.Tensor]) -> int:
+        one = torch.empty(ROWS, WIDTH, device="cuda", requires_grad=True)
+        return requests_of(fake, loss(one)).count(WHOLE)
+
+    alone = whole_requests(torch.var) + whole_requests(torch.mean)
+    assert whole_requests(lambda x: torch.add(*torch.var_mean(x))) == alone + 1
+
+
+def requests_of(fake: Fake, loss: torch.Tensor) -> list[int]:  # noqa: F811
+    """Return the sizes that a backward pass asks for."""
+    fake.taken()
+    loss.backward()
+    return fake.taken()
+
+
+def test_numbers_that_are_not_zero_are_counted_as_flags(fake: Fake) -> None:  # noqa: F811
+    one = torch.empty(ROWS, WIDTH, device="cuda")
+    fake.taken()
+    torch.count_nonzero(one, 0)
+    assert fake.taken() == [ROWS * WIDTH, WIDTH * INDEX_BYTES]
+
+
+def test_composites_are_taken_apart_where_autograd_is_off(fake: Fake) -> None:  # noqa: F811
+    one = torch.empty(ROWS, WIDTH, device="cuda")
+    fake.taken()
+    with torch.inference_mode():
+        F.cosine_similarity(one, one)
+    whole = [size for size in fake.taken() if size == WHOLE]
+    with torch.no_grad():
+        F.cosine_similarity(one, one)
+    assert whole
+    assert whole == [size for size in fake.taken() if size == WHOLE]
+
+
+def test_a_bilinear_layer_multiplies_for_each_of_its_results(fake: Fake) -> None:  # noqa: F811
+    left, right = torch.empty(ROWS, 8, device="cuda"), torch.empty(ROWS, WIDTH, device="cuda")
+    weight = torch.empty(3, 8, WIDTH, device="cuda")
+    fake.taken()
+    assert F.bilinear(left, right, weight).shape == (ROWS, 3)
+    assert fake.taken().count(WHOLE) == len(weight)
+    assert fake.taken() == []

@@ -81,10 +81,17 @@ def is_countable(one: Any) -> bool:
 
 
 def is_known_filled(one: Any) -> bool:
-    """Return whether a tensor is known that is filled with one number."""
-    if is_countable(one):
-        return True
-    return one.dtype.is_floating_point and not one.is_inference() and _is_small(one, _MOST_OF_FLOATS)
+    """Return whether a tensor is known that is filled with one number.
+
+    Not what a backward pass fills: a storage that Python has seen counts as held, and autograd would then not write
+    sums of gradients into it.
+    """
+    if not one.dtype.is_floating_point:
+        return is_countable(one)
+    is_small = one.numel() * one.element_size() <= _MOST_OF_FLOATS
+    if not is_small or one.is_inference() or torch._C._current_graph_task_id() != -1:
+        return False
+    return _is_small(one, _MOST_OF_FLOATS)
 
 
 def takes_two_tensors(operator: Any) -> bool:

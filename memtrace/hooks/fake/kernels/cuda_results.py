@@ -220,7 +220,7 @@ def _sort_bytes(args: Any) -> int:
 
 
 def _rolled_bytes(args: Any) -> int:
-    """Return what is rolled along all dimensions but the last, or a copy in order (`TensorTransformations.cu`)."""
+    """Return what is rolled along all but the last of its dimensions, or a copy (`TensorTransformations.cu`)."""
     one, dims = args[0], args[2] if len(args) > 2 else ()
     if len(dims) > 1:
         return _bytes(one) * (len(dims) - 1)
