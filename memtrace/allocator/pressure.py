@@ -141,7 +141,7 @@ class _Run:
                 self.allocator.empty_cache()
             elif number in self._at:
                 if kind == GIVE:
-                    self.allocator.request_free(self._at[number])
+                    self._give(number)
                 elif kind == COMPLETE:
                     self._complete(number)
         self._next = stop
@@ -180,6 +180,12 @@ class _Run:
         )
         if reserved > self.max_reserved[0]:
             self.max_reserved = (reserved, event)
+
+    def _give(self, number: int) -> None:
+        address = self._at[number]
+        # A damaged recording may free what its start does not know.
+        if address in self.allocator.live:
+            self.allocator.request_free(address)
 
     def _complete(self, number: int) -> None:
         address = self._at.pop(number)

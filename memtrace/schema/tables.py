@@ -503,6 +503,12 @@ RANK_HEADER: tuple[Field, ...] = (
         kind="int",
         meaning="of a driverless prediction: the largest input of a convolution, unfolded to a matrix",
     ),
+    Field(
+        name="convolutions",
+        kind="list of objects",
+        meaning="of a prediction, a convolution each: time_ns of its first call, workspace_bytes that cuDNN may take, "
+        "level_bytes, the most that was allocated with them",
+    ),
     Field(name="uses_grad_scaler", kind="bool", meaning="whether a gradient scaler was used"),
     Field(name="keeps_gradients", kind="bool", meaning="whether zero_grad(set_to_none=False) was called"),
     Field(

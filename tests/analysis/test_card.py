@@ -244,6 +244,10 @@ def test_what_was_not_seen_is_one_line_with_the_rest_counted() -> None:
     assert line is not None
     assert line.startswith("1 event, ")
     assert " more" in line
+    elsewhere = (*notes, Note(slug="steps-on-other-thread", message="…"))
+    line = card_of(report(replace(gpt_rank(), warnings=elsewhere))).not_seen
+    assert line is not None
+    assert line.startswith("training on another thread, ")
 
 
 @pytest.mark.parametrize("slug", [slug for slug in SLUGS if slug not in ("oom", "rank-died")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,15 @@ def test_real_histories_grow_in_the_model_as_they_were_recorded(shared_data: Pat
         assert moment.state.allocated_bytes == levels.allocated[one]
     final = final_pools(rank, "cuda:0")
     assert moments[-1].state.reserved_bytes == sum(pool.reserved_bytes for pool in final)
+
+
+def test_frees_of_blocks_that_a_damaged_start_does_not_have_change_nothing(shared_data: Path) -> None:
+    rank = read_trace((shared_data / "snapshots" / "gpt-train-windows-frameless-backward.pickle",)).ranks[0]
+    recording = read_recording(rank, "cuda:0")
+    assert any(number < recording.requests.num_initial for number in recording.requests.number)
+    elsewhere = replace(recording.requests, address=recording.requests.address + 1)
+    pressure = pressure_of(replace(recording, requests=elsewhere))
+    assert pressure.peak_allocated_bytes >= pressure_of(recording).peak_allocated_bytes
 
 
 def requests() -> st.SearchStrategy[list[tuple[int, int]]]:

@@ -121,6 +121,16 @@ def test_plain_snapshot_is_read_in_every_protocol(tmp_path: Path, protocol: int)
     assert read_trace(path).ranks[0].table("events")["address"].tolist() == [1 << 44]
 
 
+def test_settings_that_no_json_could_hold_are_dropped(tmp_path: Path) -> None:
+    odd: dict[str, Any] = snapshot().alloc(1, 512).build()
+    odd["allocator_settings"] = {"PYTORCH_CUDA_ALLOC_CONF": float("nan"), "roundup": {"1": float("inf"), "2": 2.5}}
+    path = tmp_path / "odd"
+    path.write_bytes(pickle.dumps(odd))
+    settings = read_trace(path).ranks[0].header["allocator_settings"]
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in settings
+    assert settings["roundup"] == {"2": 2.5}
+
+
 def test_cyclic_data_is_read_or_refused_but_ends(tmp_path: Path) -> None:
     cyclic: dict[str, Any] = snapshot().alloc(1, 512).build()
     cyclic["itself"] = cyclic

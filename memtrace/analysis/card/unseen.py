@@ -8,6 +8,7 @@ from memtrace.units import format_bytes
 
 _MAX_PARTS = 3
 _WORDS = {
+    "steps-on-other-thread": "training on another thread",
     "incomplete": "what the process wrote last",
     "rank-missing": "ranks that left no trace",
     "events-lost": "{count} event{s}",

@@ -25,9 +25,9 @@ from memtrace.units import format_bytes
 
 _CONVOLUTION = "Convolution"
 _LESS_PERMILLE = (10, 60)
-"""Of allocated and of reserved bytes: how much less others measured than this engine says, at most, rounded up, with the
-libraries of each source. Of what is reserved that is 3.5 %, and 5 % with convolutions: more, since each source that the
-widths are not taken from has a row outside (docs/predict.md)."""
+"""Of allocated and of reserved bytes: how much less others measured than this engine says, at most, rounded up, with
+the libraries of each source. Of what is reserved that is 3.5 %, and 5 % with convolutions: more here, since widths that
+were taken from other sources miss rows of one that they have not seen (docs/predict.md)."""
 _MORE_PERMILLE = (10, 80)
 """How much more, of runs without convolutions. What is allocated differs by workspaces that versions of torch keep or
 give back; what is reserved hangs on which of equal blocks is taken as well."""
@@ -57,8 +57,10 @@ def driverless_interval(rank: RankTrace, device: str, gpu: Gpu, allocated: int, 
 
 
 def has_convolutions(rank: RankTrace) -> bool:
-    """Return whether autograd kept anything for a convolution."""
-    return any(text.startswith(_CONVOLUTION) and text.endswith("Backward0") for text in rank.strings)
+    """Return whether a convolution ran, or autograd kept anything for one."""
+    return bool(rank.header.get("convolutions")) or any(
+        text.startswith(_CONVOLUTION) and text.endswith("Backward0") for text in rank.strings
+    )
 
 
 def _trial_bytes(rank: RankTrace) -> int:

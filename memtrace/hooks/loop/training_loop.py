@@ -328,7 +328,10 @@ class TrainingLoop:
         self.optimizer_created(optimizer)
         if not (self._in_backward() or self._follows()):
             self._writer.note(
-                "steps-on-other-thread", "optimizer steps of other threads than the first are not followed"
+                "steps-on-other-thread",
+                "the program trains on another thread than the one that is followed, too"
+                if self._sources.sees_all_threads or self._trains
+                else "the program trains on another thread than the one whose events torch's profiler records",
             )
             return
         self._trains = True
@@ -537,7 +540,7 @@ class TrainingLoop:
     def _search_keepers(self, search: KeeperSearch, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
         with paused_gc():
             return search.rows(
-                {row[3]: (row[2], row[4]) for row in owned},
+                owned.storages,
                 level,
                 innermost=sys._getframe(),
                 now_ns=time_ns(),

@@ -13,6 +13,7 @@ from memtrace.hooks.sources.cpu_profiler import CpuSource
 from memtrace.hooks.sources.event_tree import DEVICE as CPU
 from memtrace.hooks.sources.high_water import HighWaterMark, HighWaterMarks
 from memtrace.hooks.sources.kernels import KernelSource
+from memtrace.hooks.sources.remote_calls import spend_warning
 from memtrace.schema.options import PredictOptions, RecordOptions
 from memtrace.schema.records import KINETO_SUFFIX, SNAPSHOT_SUFFIX
 
@@ -302,6 +303,11 @@ class Sources:
         self.history_suspended = True
         if self._history is not None:
             self._history.running = False
+
+    def remote_calls_begin(self) -> None:
+        """The program can call other processes from now on, at which torch would tell of a profiler."""
+        if self._cpu is not None and self._fake is None:
+            spend_warning(self._torch, self._cpu)
 
     def uses_profiler(self) -> bool:
         """Return whether a profiler of ours runs, which the program's own would silently empty."""

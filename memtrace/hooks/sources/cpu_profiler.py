@@ -3,8 +3,10 @@
 The profiler is driven through the functions that `torch.profiler` itself calls, with operator events left out: memory
 events and Python frames cost a fraction of a full profile. Facts that shape this file (torch 2.13):
 
-- A profiler belongs to the thread that started it, and sees no allocation of other threads. The allocator's running
-  total is in every event, so what was not seen is known in bytes.
+- A profiler belongs to the thread that started it, which alone can stop it, and sees no allocation of other threads.
+  (With `profile_all_threads` it sees their operators, and no allocation at all.) While it runs none may run on another:
+  its stop would then end the process. The allocator's running total is in every event, so what was not seen is known
+  in bytes.
 - A block is known to the profiler only if it was allocated under one, and a free of an unknown block is dropped with
   a line on stderr. `NativeLog.track_all_blocks` makes the allocator keep its table at all times instead.
 - An operator or named range that is open when a profiler stops is written to when it ends, if another profiler runs
@@ -187,6 +189,14 @@ class CpuSource:
         action()
         with self._kineto_log.quiet():
             return self._engine._disable_profiler()
+
+    def unheard(self, action: Callable[[], None]) -> None:
+        """Call a function while a profiler runs on this thread, and let nobody hear what torch warns of."""
+        with self._log.quiet():
+            if self._is_enabled():
+                action()
+            else:
+                self._with_profiler(action)
 
     def _enable(self, *, with_frames: bool) -> None:
         profiler = self._profiler

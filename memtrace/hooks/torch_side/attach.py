@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.loop.training_loop import TrainingLoop
-from memtrace.hooks.torch_side.compilers import keep_from_compiler, program_has_global_hooks
+from memtrace.hooks.torch_side.compilers import has_compiled, keep_from_compiler, program_has_global_hooks
 from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.object_surges import ObjectSurges
 from memtrace.hooks.torch_side.patches import Patches, stand_for_builtin
@@ -70,7 +70,8 @@ class Attachments:
 
         In a program that compiles they stay, and rest: its compiler would compile all of it anew if there were fewer.
         """
-        if self._compiles:
+        if self._compiles or has_compiled():
+            self._compiles = True
             self._loop.modules.rests = True
         else:
             self._take_off_module_hooks()
@@ -137,6 +138,8 @@ class Attachments:
             self._around(memory, "_record_memory_history", yielding.before_history, yielding.after_history)
             self._around(memory, "change_current_allocator", yielding.on_pluggable_allocator, None)
         self._around(self._torch, "compile", yielding.on_compile, None)
+        remote = sys.modules.get("torch.distributed.rpc.api")
+        self._around(remote, "_init_rpc_states", None, yielding.remote_calls_begin)
         graphs = getattr(getattr(self._torch, "cuda", None), "graphs", None)
         if (graph := getattr(graphs, "CUDAGraph", None)) is not None:
             self._around(graph, "capture_begin", yielding.on_graph_capture, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from types import FunctionType, MethodType
 from typing import Any
@@ -26,6 +27,12 @@ def keep_from_compiler(torch: Any, *functions: Any, with_calls: bool = True) -> 
     for function in functions:
         if isinstance(function, (FunctionType, MethodType)):
             set_strategy(function.__code__, frames._FrameExecStrategy(skip, skip if with_calls else ask))
+
+
+def has_compiled() -> bool:
+    """Return whether torch's compiler has been at work, called by whatever name."""
+    counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", {})
+    return bool(counters.get("frames"))
 
 
 def program_has_global_hooks(modules: Any, own_ids: Callable[[], Collection[int]]) -> Callable[[], bool]:

@@ -54,6 +54,10 @@ class Yielding:
             if self._window.is_open:
                 self._sources.start()
 
+    def remote_calls_begin(self, *_args: Any, **_kwargs: Any) -> None:
+        """The program has joined others that it calls by `torch.distributed.rpc`."""
+        self._sources.remote_calls_begin()
+
     def on_compile(self, *_args: Any, **_kwargs: Any) -> None:
         """The program compiles: its compiler is too heavy in Python to record frames of."""
         self._window.wants_frames(False)

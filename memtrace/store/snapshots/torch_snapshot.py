@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -184,5 +185,5 @@ def _plain_settings(value: Any) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     """Return whether JSON can hold a value of a setting."""
-    is_number = isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 2**63)
+    is_number = (isinstance(value, float) and isfinite(value)) or (isinstance(value, int) and abs(value) < 2**63)
     return is_number or (isinstance(value, str) and value.isprintable())

@@ -130,4 +130,17 @@ print({name: count for name, count in torch._dynamo.utils.counters["frames"].ite
         # The window closes between two steps of a compiled module.
         options=(("steps", "1-5"),),
     ),
+    Row(
+        "compiled-by-another-name",
+        NET
+        + """
+from torch._dynamo.testing import CompileCounter
+counter = CompileCounter()
+model = torch._dynamo.optimize(counter)(net)
+steps(model); steps(model)
+print(counter.frame_count)
+""",
+        # The window closes once it has compiled.
+        options=(("steps", "1"),),
+    ),
 ]

@@ -75,4 +75,18 @@ print(subprocess.run([sys.executable, "-c", "import os; print(sorted(os.environ)
 train(1)
 """,
     ),
+    Row(
+        "calls-by-rpc",
+        """
+import os, torch.distributed.rpc as rpc
+options = rpc.TensorPipeRpcBackendOptions(init_method=f"file://{os.getcwd()}/store")
+rpc.init_rpc("alone", rank=0, world_size=1, rpc_backend_options=options)
+for number in range(2):
+    train(1)
+    print(rpc.rpc_sync("alone", torch.add, args=(torch.ones(2), number)))
+print(rpc.remote("alone", torch.add, args=(torch.ones(2), 1)).to_here())
+rpc.shutdown()
+os.remove("store")
+""",
+    ),
 ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch._prims_common import suggest_memory_format
 
 _aten = torch.ops.aten
 _PRODUCTS = {
@@ -20,11 +21,12 @@ _PRODUCTS = {
     "baddbmm.default": (1, 2),
 }
 """Operators of cuBLAS: their matrices have rows or columns of neighbours, and nothing lies in two places."""
-_DENSE = {
-    "convolution.default": (0,),
-    "convolution_backward.default": (0, 1),
+_CONVOLUTIONS = {
+    _aten.convolution.default: ((0,), (0, 1)),
+    _aten.convolution_backward.default: ((0, 1), (1, 2)),
 }
-"""Operators of cuDNN, which also takes the channels last."""
+"""Operators of cuDNN: which arguments are copied, and which say whether the channels come last (`ConvUtils.h`)."""
+_CHANNELS_LAST = (torch.channels_last, torch.channels_last_3d)
 _ATTENTION = {
     "_scaled_dot_product_efficient_attention_backward.default": (0,),
     "_scaled_dot_product_flash_attention_backward.default": (0, 4),
@@ -37,8 +39,9 @@ _SORT_BYTES = 48
 _CUDNN_TYPES = (torch.float32, torch.float16)
 """Of which cuDNN normalizes batches; torch's own kernel, for the others, takes them as they lie."""
 _UPSAMPLED = (
-    "linear1d bilinear2d trilinear3d bicubic2d nearest1d nearest2d nearest3d _nearest_exact1d _nearest_exact2d "
-    "_nearest_exact3d _bilinear2d_aa _bicubic2d_aa"
+    "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d upsample_nearest1d "
+    "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
 )
 _CONTIGUOUS = {
     "native_layer_norm_backward.default": (0, 1),
@@ -51,12 +54,14 @@ _CONTIGUOUS = {
     "max_pool3d_with_indices_backward.default": (0,),
     "avg_pool3d_backward.default": (0,),
     "adaptive_max_pool2d_backward.default": (0,),
-    **{f"upsample_{kind}_backward.default": (0,) for kind in _UPSAMPLED.split()},
+    "adaptive_max_pool3d_backward.default": (0,),
+    "fractional_max_pool2d_backward.default": (0,),
+    "fractional_max_pool3d_backward.default": (0,),
+    **{f"{name}_backward.default": (0,) for name in _UPSAMPLED.split()},
     "reflection_pad1d_backward.default": (0,),
     "reflection_pad2d_backward.default": (0,),
     "col2im.default": (0,),
     "im2col.default": (0,),
-    "roll.default": (0,),
     "embedding_dense_backward.default": (0,),
     "_embedding_bag_backward.default": (0,),
     "_embedding_bag_dense_backward.default": (0,),
@@ -76,8 +81,11 @@ def copied_bytes(func: Any, args: Sequence[Any]) -> tuple[int, ...]:
     """
     if func is _aten.native_batch_norm_backward.default and _is_cudnn_norm(args):
         return _copies(args[:2], _is_dense)
+    if func in _CONVOLUTIONS:
+        places, deciding = _CONVOLUTIONS[func]
+        return _copies([args[at] for at in places], _laid_as([args[at] for at in deciding]))
     if func in _PUTS and len(args) > 3 and args[3]:
-        return _added_up(args[1], args[2])
+        return _added_up(args[0], args[1], args[2])
     found = _RULES.get(func)
     if found is None:
         return ()
@@ -96,10 +104,13 @@ def _copies(tensors: Sequence[Any], lies_well: Callable[[Any], bool]) -> tuple[i
     return tuple(one.numel() * one.element_size() for one in _strided(tensors) if not lies_well(one))
 
 
-def _added_up(indices: Sequence[Any], values: Any) -> tuple[int, ...]:
+def _added_up(one: Any, indices: Sequence[Any], values: Any) -> tuple[int, ...]:
     """Values that are added up at indices are copied, and the indices sorted with their places (`Indexing.cu`)."""
-    given = [one for one in indices if one is not None]
-    number = max((one.numel() for one in given if one.dtype is not torch.bool), default=0)
+    given = [index for index in indices if index is not None]
+    number = max((index.numel() for index in given if index.dtype is not torch.bool), default=0)
+    if not number and len(given) == 1:
+        # Flags are made into the places where they are set, of which there are as many as values.
+        number = values.numel() * given[0].numel() // max(one.numel(), 1)
     return (*_copies([values], _is_contiguous), *([_SORT_BYTES * number] if number else []))
 
 
@@ -121,6 +132,15 @@ def _is_dense(one: Any) -> bool:
     return _is_contiguous(one) or (last is not None and bool(one.is_contiguous(memory_format=last)))
 
 
+def _laid_as(deciding: Sequence[Any]) -> Callable[[Any], bool]:
+    """Return whether a tensor lies as a convolution is computed: channels last where input or weights lie so."""
+    found = {suggest_memory_format(one) for one in deciding if one.dtype is not torch.float64}
+    for layout in _CHANNELS_LAST:
+        if layout in found:
+            return lambda one: bool(one.is_contiguous(memory_format=layout))
+    return _is_contiguous
+
+
 def _is_by_rows(one: Any) -> bool:
     return bool(one.transpose(1, 2).is_contiguous())
 
@@ -136,7 +156,6 @@ def _is_contiguous(one: Any) -> bool:
 def _rules() -> dict[Any, tuple[tuple[int, ...], Callable[[Any], bool]]]:
     kinds = (
         (_PRODUCTS, _is_matrix),
-        (_DENSE, _is_dense),
         (_CONTIGUOUS, _is_contiguous),
         (_ATTENTION, _is_by_rows),
         (_SPREAD, _is_spread),

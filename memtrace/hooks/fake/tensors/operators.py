@@ -7,6 +7,7 @@ All of it is noted (`assumptions.py`), so that the trace can say so.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from memtrace.hooks.fake.events.assumptions import Assumptions, operator_name
 from memtrace.hooks.fake.events.storages import CUDA, HOST, PLAIN, FakeMemory
 from memtrace.hooks.fake.kernels import cuda_results
+from memtrace.hooks.fake.kernels.composites import APART
 from memtrace.hooks.fake.kernels.workspaces import Kernels
 from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
-from memtrace.hooks.fake.tensors.gradient_accumulation import FreshZeros, GradientSums
+from memtrace.hooks.fake.tensors.gradient_accumulation import FreshZeros, GradientSums, OwnResults
 from memtrace.hooks.fake.tensors.known_values import KnownValues
 from memtrace.hooks.fake.tensors.reads import Reads
 
@@ -44,8 +46,9 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         self._memory = memory
         self._assumptions = assumptions
         self._kernels = kernels
-        self._gradient_sums = GradientSums()
-        self._zeros = FreshZeros(memory)
+        self._own = OwnResults(memory)
+        self._gradient_sums = GradientSums(self._own)
+        self._zeros = FreshZeros(memory, self._own)
         self.known = KnownValues(memory)
         self.reads = Reads(self.known, assumptions)
         self._answers: dict[Any, Answer] = {
@@ -106,16 +109,24 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
                 self._kernels.after(func, args, args[0])
             return args[0]
         self._assumptions.check()
+        if func in APART and fakes:
+            with self:
+                return APART[func](*args, **kwargs)
         answer = self._answers.get(func) if fakes else None
+        if answer is None and fakes and _is_taken_apart(func):
+            # Seen whole only where autograd is off, as in inference mode: its steps are what takes memory.
+            with self:
+                return func.decompose(*args, **kwargs)
         if kind == CUDA and fakes:
             self._kernels.before(func, args)
         out = answer(*args, **kwargs) if answer else self._run(func, args, kwargs)
         self._adopt(out, kind)
         self.known.after(func, args, kwargs, out)
         self._zeros.after(func, out)
-        if kind == CUDA and fakes:
+        self._own.after(out)
+        if kind == CUDA:
             self._kernels.after(func, args, out)
-            if self._memory.on_operator is not None:
+            if fakes and self._memory.on_operator is not None:
                 self._memory.on_operator(func, args, kwargs, out)
         return out
 
@@ -189,6 +200,14 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         return self.reads.equal(*tensors)
 
 
+@functools.cache
+def _is_taken_apart(func: Any) -> bool:
+    """Return whether an operator is written in terms of others on every device."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    is_for_all = has(func.name(), "CompositeImplicitAutograd") and not has(func.name(), "CPU")
+    return bool(is_for_all and func.name() not in _OWN_ON_CUDA)
+
+
 def _is_undescribed(error: RuntimeError) -> bool:
     """Return whether an operator failed for want of a kernel for meta tensors."""
     text = str(error)
@@ -225,6 +244,8 @@ def _convolution(one: Any, weight: Any, *args: Any) -> Any:
     return out
 
 
+_OWN_ON_CUDA = {"aten::_fused_rms_norm"}
+"""Operators written in terms of others on every device but CUDA."""
 _LIKE_THE_FIRST = (
     "_sample_dirichlet",
     "_standard_gamma",
