@@ -6,9 +6,11 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memtrace.errors import TraceReadError
 from memtrace.store.snapshots.torch_snapshot import read_snapshot
 from memtrace.store.trace import RankTrace
 from tests.builders import START_US, SnapshotBuilder, contents, snapshot
@@ -140,6 +142,14 @@ def test_actions_of_a_newer_torch_are_kept_by_name_and_counted() -> None:
     rank = read(data)
     assert [(one.slug, one.count) for one in rank.warnings] == [("unknown-action", 1)]
     assert contents(rank)["events"][2]["action"] == "teleport"
+
+
+@pytest.mark.parametrize("action", [None, 3, b"alloc", ["alloc"]])
+def test_an_action_that_is_no_text_is_refused(action: Any) -> None:
+    data = snapshot().alloc(1, 5).alloc(2, 5).build()
+    data["device_traces"][0][1]["action"] = action
+    with pytest.raises(TraceReadError, match="an action that is not a text"):
+        read(data)
 
 
 def test_history_of_a_round_length_that_began_late_may_be_cut() -> None:

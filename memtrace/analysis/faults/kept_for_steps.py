@@ -12,6 +12,9 @@ is most of what the program has at the peak, which workspaces of libraries are n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
@@ -20,6 +23,7 @@ from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import StepSpan
 from memtrace.analysis.diagnosis.freed_at_step_end import freed_at_step_ends
 from memtrace.analysis.diagnosis.growth import Growing, Growth, blind_phases, find_growing, growth_of, is_blind
+from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import change_of, kept_by
 from memtrace.schema.names import Category
@@ -54,7 +58,8 @@ def kept_for_steps(case: Case) -> Finding | None:
     is_most = saves >= _MOST_OF_THE_PEAK * (case.peak_bytes - workspaces)
     if not is_most and not (is_cycle and saves >= WORTH_SAYING_SHARE * case.peak_bytes):
         return None
-    lifetimes = case.lifetimes
+    stacks, sizes = case.lifetimes.stack[rows].tolist(), case.lifetimes.size_bytes[rows].tolist()
+    made = shared_line(case.history.rank, zip(stacks, sizes, strict=True))
     return Finding(
         slug="kept-for-steps",
         severity="warning",
@@ -76,10 +81,14 @@ def kept_for_steps(case: Case) -> Finding | None:
         saves_ns=None,
         new_peak_bytes=peak_without,
         rank=case.history.rank.rank,
-        where=shared_line(
-            case.history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
-        ),
+        where=made or _line_of(keeper),
     )
+
+
+def _line_of(keeper: Keeper | None) -> Mapping[str, Any] | None:
+    """Return the line that feeds what keeps it, where there is one."""
+    where = None if keeper is None else keeper.where
+    return None if where is None or where["line"] is None else where
 
 
 def _are_all_seen(case: Case, growth: Growth, places: list[int]) -> bool:

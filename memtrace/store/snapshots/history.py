@@ -212,7 +212,9 @@ def _action_ids(reading: SnapshotReading, actions: list[Any], *, where: str) -> 
     try:
         names = set(actions)
     except TypeError:
-        raise TraceReadError(f"{where}: an action that is not a text", slug="file-damaged") from None
+        names = {None}
+    if not all(isinstance(name, str) for name in names):
+        raise TraceReadError(f"{where}: an action that is not a text", slug="file-damaged")
     ids = {name: reading.strings.id(name) for name in sorted(names, key=str)}
     unknown = names - {action.value for action in Action}
     if unknown:
