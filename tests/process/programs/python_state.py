@@ -83,6 +83,11 @@ def ready(one): seen.append(len(one.events()))
 with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=ready) as own:
     train(4, at=lambda step: own.step())
 print(seen)
+kept = [torch.ones(100) for _ in range(9)]
+for _ in range(2):
+    with profile(profile_memory=True) as own:
+        kept = [torch.ones(100) for _ in range(5)]; train(1)
+    print([(row.key, row.self_cpu_memory_usage) for row in own.key_averages() if row.self_cpu_memory_usage])
 with torch.autograd.profiler.profile() as old:
     train(1)
 print(len(old.function_events))
