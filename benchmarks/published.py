@@ -5,33 +5,41 @@ and writes signed errors, whether the stated range holds the truth, and how long
 built for CUDA, with transformers, peft and torchvision:
 
     python benchmarks/published.py --python .venv-driverless/bin/python [--engine meta] [--only pf-] [--output FILE]
+
+With `--libraries FOLDER` each row runs with the libraries of its source instead (torch, transformers, torchvision,
+peft), as `published/libraries.py` names them; pip puts what is not there yet into FOLDER, about 1.5 GB for each of
+three sources, in a Python of 3.10 to 3.12. `--possible` adds the versions that a source may have had where it does not
+say which.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.published.addresses import Descending, reserved_from  # noqa: E402
+from benchmarks.published.figures import HEAD, INSTALLED, RULE, Figure, held_out, line_of, summary, totals  # noqa: E402
 from benchmarks.published.gpu_peaks import MeasuredPeak, measured_peaks  # noqa: E402
+from benchmarks.published.libraries import LIBRARIES, make, of_kind, search_path  # noqa: E402
 from memtrace.cli.predicting.engine import devices  # noqa: E402
 from memtrace.errors import MemtraceError  # noqa: E402
 from memtrace.forecast.gpus import gpu_named  # noqa: E402
 from memtrace.forecast.prediction.driverless import driverless_trace  # noqa: E402
 from memtrace.forecast.prediction.judge import placed_trace  # noqa: E402
-from memtrace.forecast.prediction.results import Engine, GpuVerdict, Range  # noqa: E402
+from memtrace.forecast.prediction.results import Engine, GpuVerdict  # noqa: E402
 from memtrace.launch.prediction import predict  # noqa: E402
 from memtrace.schema.options import PredictOptions  # noqa: E402
 from memtrace.schema.predicted import DRIVERLESS, META  # noqa: E402
+from memtrace.store.trace import Trace  # noqa: E402
 
 MIB = 1024**2
 GPUS = {
@@ -40,41 +48,12 @@ GPUS = {
     "RTX 3060": replace(gpu_named("rtx3090-24gb"), memory_bytes=12 * 1024 * MIB),
     "RTX 4060": replace(gpu_named("rtx4090-24gb"), memory_bytes=8 * 1024 * MIB),
 }
-OWN_TOOLS = {
-    "pf": ("torch-preflight", "3.0 % / -12.4 % (allocated, its own rows)"),
-    "lora": ("fitcheck-llm", "0.8 % / -3.1 % (allocated, its own rows)"),
-    "xcnn": ("xMem", "3.5 % / -11.2 % (reserved, 11 rows)"),
-    "xllm": ("xMem", "3.7 % / -9.6 % (reserved, 9 rows)"),
-}
-"""By kind of row: the tool that its source publishes, and that tool's median and worst error by its own account."""
 # Each program trains three or four steps, and ends of itself.
 NUM_STEPS = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One quantity of one row, measured and predicted."""
-
-    row: MeasuredPeak
-    engine: str
-    what: str
-    true_bytes: int
-    predicted: Range
-    seconds: float
-
-    @property
-    def error_percent(self) -> float:
-        """Signed: positive where too much is predicted."""
-        return 100 * (self.predicted.predicted_bytes - self.true_bytes) / self.true_bytes
-
-    @property
-    def is_covered(self) -> bool:
-        """Whether the stated range holds what was measured."""
-        return self.predicted.low_bytes <= self.true_bytes <= self.predicted.high_bytes
-
-
-def verdict_of(row: MeasuredPeak, engine: str, python: str) -> GpuVerdict:
-    """Return what is predicted of a row.
+def predicted(row: MeasuredPeak, engine: str, python: str) -> tuple[Trace, GpuVerdict]:
+    """Return the trace of a row and what is predicted of it.
 
     Raises:
         MemtraceError: it cannot be predicted.
@@ -82,7 +61,7 @@ def verdict_of(row: MeasuredPeak, engine: str, python: str) -> GpuVerdict:
     gpu = GPUS[row.gpu]
     command = (python, "-W", "ignore", *row.command)
 
-    def run(*, without_end: bool = False) -> object:
+    def run(*, without_end: bool = False) -> Trace:
         options = PredictOptions(
             gpu_name=gpu.name,
             gpu_bytes=gpu.memory_bytes,
@@ -100,45 +79,68 @@ def verdict_of(row: MeasuredPeak, engine: str, python: str) -> GpuVerdict:
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "wb") as nowhere:
         sink = nowhere.fileno()
         if engine == META:
-            return placed_trace(run(), gpu)[1]
-        return driverless_trace(run(), gpu, Engine(name=engine, why=""), lambda: run(without_end=True))[1]
+            return placed_trace(run(), gpu)
+        return driverless_trace(run(), gpu, Engine(name=engine, why=""), lambda: run(without_end=True))
 
 
-def figures_of(row: MeasuredPeak, engine: str, python: str) -> list[Figure]:
+def figures_of(row: MeasuredPeak, engine: str, python: str, libraries: str) -> list[Figure]:
     """Return what is predicted of a row beside what was measured."""
     began = time.monotonic()
-    verdict = verdict_of(row, engine, python)
+    trace, verdict = predicted(row, engine, python)
     seconds = time.monotonic() - began
     interval = verdict.interval
     measured = {"allocated": row.allocated_bytes, "reserved": row.reserved_bytes}
+    otherwise = {"reserved": reserved_from(Descending(), trace.ranks[0])}
     return [
-        Figure(row=row, engine=engine, what=what, true_bytes=true, predicted=getattr(interval, what), seconds=seconds)
+        Figure(
+            row=row,
+            engine=engine,
+            libraries=libraries,
+            what=what,
+            true_bytes=true,
+            predicted=(found := getattr(interval, what)),
+            otherwise_bytes=otherwise.get(what, found.predicted_bytes),
+            seconds=seconds,
+        )
         for what, true in measured.items()
         if true is not None
     ]
 
 
-def line_of(one: Figure) -> str:
-    """Return a row of the table."""
-    figures = f"{one.true_bytes / MIB:,.1f} | {one.predicted.predicted_bytes / MIB:,.1f} | {one.error_percent:+.2f} %"
-    limits = f"{one.predicted.low_bytes / MIB:,.0f} – {one.predicted.high_bytes / MIB:,.0f}"
-    covered = "yes" if one.is_covered else "**no**"
-    return f"| {one.row.name} | {one.engine} | {one.what} | {figures} | {limits} | {covered} | {one.seconds:.0f} |"
+def search_paths(row: MeasuredPeak, asked: argparse.Namespace) -> dict[str, str]:
+    """Return by name the libraries that a row is to run with, as values of PYTHONPATH; made if need be."""
+    if asked.libraries is None:
+        return {INSTALLED: os.environ.get("PYTHONPATH", "")}
+    chosen = [one for one in of_kind(row.kind) if asked.possible or one.over is None]
+    for one in chosen:
+        make(one, asked.libraries, asked.python)
+    return {one.name: search_path(one, asked.libraries) for one in chosen}
 
 
-def summary(figures: Sequence[Figure]) -> Iterator[str]:
-    """Yield a line for each source, engine and quantity: median and worst error, coverage, the source's own tool."""
-    yield "| rows | engine | quantity | n | median | worst | in the range | the source's own tool: median / worst |"
-    yield "|---|---|---|--:|--:|--:|--:|---|"
-    keys = sorted({(one.row.kind, one.engine, one.what) for one in figures}, key=str)
-    for kind, engine, what in [*keys, *sorted({("", one.engine, one.what) for one in figures})]:
-        chosen = [one for one in figures if (one.engine, one.what) == (engine, what) and one.row.kind.startswith(kind)]
-        errors = [one.error_percent for one in chosen]
-        covered = sum(one.is_covered for one in chosen)
-        median, worst = statistics.median(map(abs, errors)), max(errors, key=abs)
-        tool = ": ".join(OWN_TOOLS[kind]) if kind else ""
-        label = kind or "all"
-        yield f"| {label} | {engine} | {what} | {len(chosen)} | {median:.2f} % | {worst:+.2f} % | {covered} | {tool} |"
+def lines_of(row: MeasuredPeak, asked: argparse.Namespace, figures: list[Figure]) -> list[str]:
+    """Return the lines of a row, and add its figures."""
+    lines = []
+    for libraries, path in search_paths(row, asked).items():
+        # The torch of the programs is looked up by this process too: the stand-ins are made for it.
+        os.environ["PYTHONPATH"] = path
+        for engine in [asked.engine] if asked.engine else [DRIVERLESS, META]:
+            try:
+                found = figures_of(row, engine, asked.python, libraries)
+                figures += found
+                lines += map(line_of, found)
+            except MemtraceError as error:
+                refused = f"| {row.name} | {engine} | {libraries} | **refused**: {error.message[:160]} |"
+                lines.append(refused + " |" * 7)
+    return lines
+
+
+def conclusions(figures: Sequence[Figure]) -> list[str]:
+    """Return the tables that say what all rows came to."""
+    likeliest = {one.name for one in LIBRARIES if one.over is None} | {INSTALLED}
+    chosen = [one for one in figures if one.libraries in likeliest]
+    source_of = {kind: one.name for one in LIBRARIES if one.over is None for kind in one.kinds}
+    label = INSTALLED if any(one.libraries == INSTALLED for one in figures) else "the source's"
+    return [*summary(figures), *totals(chosen, label), "", *held_out(chosen, source_of)]
 
 
 def main() -> None:
@@ -147,28 +149,20 @@ def main() -> None:
     parser.add_argument("--python", default=str(ROOT / ".venv-driverless" / "bin" / "python"))
     parser.add_argument("--engine", choices=[DRIVERLESS, META], help="one of them; default: both")
     parser.add_argument("--only", default="", help="rows whose names hold this")
+    parser.add_argument("--libraries", type=Path, metavar="FOLDER", help="run rows with the libraries of their source")
+    parser.add_argument("--possible", action="store_true", help="and with others that the source may have had")
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    lines = ["| row | engine | quantity | measured, MiB | predicted | error | range | holds it | s |"]
-    lines.append("|---|---|---|--:|--:|--:|--:|---|--:|")
-    figures: list[Figure] = []
+    lines, figures = [HEAD, RULE], list[Figure]()
     for row in measured_peaks():
-        for engine in [asked.engine] if asked.engine else [DRIVERLESS, META]:
-            if asked.only not in row.name:
-                continue
-            before = len(lines)
-            try:
-                found = figures_of(row, engine, asked.python)
-                figures += found
-                lines += map(line_of, found)
-            except MemtraceError as error:
-                lines.append(f"| {row.name} | {engine} | **refused**: {error.message[:160]} | | | | | | |")
-            print("\n".join(lines[before:]), flush=True)
-    lines += ["", *summary(figures)]
-    print("\n".join(lines[-len(list(summary(figures))) :]))
+        if asked.only in row.name:
+            lines += (found := lines_of(row, asked, figures))
+            print("\n".join(found), flush=True)
+    said = conclusions(figures)
+    print("\n".join(said))
     if asked.output is not None:
-        asked.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        asked.output.write_text("\n".join([*said, "", *lines]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

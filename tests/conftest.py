@@ -96,6 +96,15 @@ def reported_programs() -> Path:
 
 
 @pytest.fixture(scope="session")
+def recorded_programs() -> Path:
+    """The folder of programs that were recorded wrongly once, beside the checkout; it may be absent as well."""
+    folder = ROOT.parent / "shared/cases/record"
+    if not folder.is_dir():
+        pytest.skip("the programs that were recorded wrongly are not at ../shared/cases/record")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def run_memtrace() -> RunMemtrace:
     """A function that runs `python -m memtrace ARGS` in a process of its own and returns what came of it.
 

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.predictions.cases import Case
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Peak
-from memtrace.forecast.prediction.judge import DEVICE, predicted_rank
+from memtrace.forecast.prediction.judge import predicted_device, predicted_rank
 from memtrace.forecast.prediction.placed import place
 from memtrace.schema.names import Category
 from memtrace.schema.options import PredictOptions, RecordOptions
@@ -76,7 +76,7 @@ def predict(case: Case, gpu: PredictOptions, folder: Path) -> tuple[Figures, Ran
     with _output_to(folder / "predict.log"):
         trace = run_prediction(case.command("cuda"), folder / "p.json", gpu, force=True, allow_writes=False)
     rank = predicted_rank(trace)
-    placed = place(rank, DEVICE, capacity_bytes=None)
+    placed = place(rank, predicted_device(rank), capacity_bytes=None)
     return figures(Trace(header=trace.header, ranks=(placed.rank,), path="")), rank
 
 
@@ -111,7 +111,7 @@ def probe(case: Case, rank: RankTrace, reserved_bytes: int) -> list[Probe]:
         )
         if ran.returncode and "OutOfMemoryError" not in ran.stderr:
             raise RuntimeError(f"exit status {ran.returncode}: {ran.stderr[-600:]}")
-        fits = place(rank, DEVICE, capacity_bytes=capacity).failed is None
+        fits = place(rank, predicted_device(rank), capacity_bytes=capacity).failed is None
         found.append(Probe(capacity_bytes=capacity, predicted_fits=fits, fits=not ran.returncode))
     return found
 

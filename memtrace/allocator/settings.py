@@ -9,6 +9,7 @@ later setting wins, and what a list of divisions does not mention keeps its valu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -326,6 +327,19 @@ def _print_divisions(divisions: tuple[int, ...]) -> str:
     return "[" + ",".join([f"{1 << at}:{divisions[at]}" for at in range(last + 1)] + [f">:{divisions[-1]}"]) + "]"
 
 
+def order_of(torch_version: str | None) -> str:
+    """Return which of free blocks of one size a version of torch takes; where it is not known, as torch long did.
+
+    >>> order_of("2.6.0+cu124"), order_of("2.12.1"), order_of("2.13.0"), order_of(None)
+    ('lowest address', 'oldest block', 'oldest segment', 'lowest address')
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", torch_version or "")
+    release = (0, 0) if numbers is None else (int(numbers[1]), int(numbers[2]))
+    if release >= (2, 13):
+        return OLDEST_SEGMENT
+    return OLDEST_BLOCK if release >= (2, 12) else LOWEST_ADDRESS
+
+
 def settings_of_snapshot(facts: Mapping[str, Any], environment: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings under which a trace was recorded: what torch reported, and its text for what it does not.
 
@@ -362,7 +376,9 @@ def _reported(facts: Mapping[str, Any]) -> dict[str, Any]:
     found = {one.name: facts[one.name] for one in fields(Settings) if isinstance(facts.get(one.name), (int, float))}
     if found.get("max_split_size") == -1:
         found["max_split_size"] = UNLIMITED
-    if facts.get("events_name_pool"):
+    if facts.get("equal_sizes") in (LOWEST_ADDRESS, OLDEST_BLOCK, OLDEST_SEGMENT):
+        found["equal_sizes"] = facts["equal_sizes"]
+    elif facts.get("events_name_pool"):
         # Both came with the version of torch that changed the order: 2.12 and 2.13.
         found["equal_sizes"] = OLDEST_SEGMENT if "max_round_threshold" in facts else OLDEST_BLOCK
     divisions = facts.get("roundup_power2_divisions")

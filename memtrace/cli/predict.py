@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from memtrace.cli.options.numbers import COUNT, FEW, GpuName
+from memtrace.cli.options.numbers import COUNT, FEW, RANK, GpuName
 from memtrace.cli.options.redaction import redaction_options
 from memtrace.cli.predicting.engine import AUTO, ENGINES
 from memtrace.cli.shell.told import say
@@ -50,7 +50,14 @@ STDERR = 2
     type=FEW,
     default=1,
     show_default=True,
-    help="Ranks that the program is told there are: it runs as rank 0, alone. Leave torchrun out of the command.",
+    help="Ranks that the program is told there are: it runs as one, alone. Leave torchrun out of the command.",
+)
+@click.option("--rank", type=RANK, help="The rank that it runs as, from 0. Default: 0.")
+@click.option(
+    "--ranks",
+    metavar="all|LIST",
+    help="Run as each of these ranks, one after the other, and say which is fullest. Each has a trace of its own: "
+    "predicted.rank3.json.",
 )
 @click.option(
     "--gpus-per-node",
@@ -81,49 +88,62 @@ def predict(
     The program runs unchanged, and no kernel runs: a loss that it prints is a constant, and it is ended after a few
     steps. Where its Python has torch built for CUDA, that code asks for the memory; else shapes and rules do. The
     result is a trace like that of a recording. Exit codes: 0 it fits, 3 it does not (none of --gpus, where they are
-    given), 1 it could not be predicted.
+    given; one of --ranks), 1 it could not be predicted.
 
     \b
     Example:
       memtrace predict -- python train.py
       memtrace predict -o predicted.json --gpu a100-40gb -- python train.py --batch-size 16
       memtrace predict --gpus all --json -- python train.py
+      memtrace predict --world-size 8 --ranks all -- python train.py
       memtrace report predicted.json
     """
     from memtrace.cli.predicting.engine import chosen_engine
     from memtrace.cli.predicting.progress import progress_of
+    from memtrace.cli.predicting.ranks import asked_ranks, path_of_rank, predict_ranks, told_folder
     from memtrace.cli.predicting.runs import PredictedRuns, shown
     from memtrace.forecast.gpus import gpu_named, gpus_named
     from memtrace.forecast.prediction.judge import prediction_of
+    from memtrace.forecast.prediction.results import fullest_of
+    from memtrace.launch.output import check_free
     from memtrace.report.answers.predict import predict_json, predict_text
-    from memtrace.store.redaction.redact import shareable
-    from memtrace.store.writing.trace import write_trace
 
     chosen, asked = gpu_named(gpu), gpus_named(gpus or "")
     path, steps, world_size = output or Path("predicted.json"), options["steps"], options["world_size"]
     engine = chosen_engine(asked_engine, command, chosen)
     engine = replace(engine, why=shown(engine.why, redaction, command))
-    runs = PredictedRuns(
-        command,
-        path,
-        engine,
-        num_steps=steps,
-        world_size=world_size,
-        gpus_per_node=options["gpus_per_node"],
-        redaction=redaction,
-        force=options["force"],
-        allow_writes=options["allow_writes"],
-        # What the program prints must not be in the document.
-        stdout=STDERR if as_json else None,
-        progress=lambda: progress_of(steps, is_silent=as_json),
-    )
-    placed, verdict = runs.predicted(chosen)
-    placed = shareable(placed, redaction)
-    others, refused = runs.judge(asked)
-    write_trace(placed, path)
+    numbers = asked_ranks(options["rank"], options["ranks"], world_size)
+    places = [(one, path if options["ranks"] is None else path_of_rank(path, one)) for one in numbers]
+
+    def runs_of(rank: int, path: Path) -> PredictedRuns:
+        return PredictedRuns(
+            command,
+            path,
+            engine,
+            num_steps=steps,
+            world_size=world_size,
+            rank=rank,
+            told_dir=told,
+            gpus_per_node=options["gpus_per_node"],
+            redaction=redaction,
+            force=options["force"],
+            allow_writes=options["allow_writes"],
+            # What the program prints must not be in the document.
+            stdout=STDERR if as_json else None,
+            progress=lambda: progress_of(steps, is_silent=as_json),
+        )
+
+    for _, one in places:
+        check_free(one, force=options["force"])
+    with told_folder() as told:
+        placed, verdict, ranks = predict_ranks(places, runs_of, chosen, redaction)
+        fullest = fullest_of(ranks)
+        others, refused = runs_of(fullest.rank, Path(fullest.trace_path)).judge(asked)
     result = prediction_of(
-        placed, verdict, others, refused=refused, num_steps=steps, world_size=world_size, engine=engine
+        placed, verdict, others, refused=refused, num_steps=steps, world_size=world_size, ranks=ranks, engine=engine
     )
     click.echo(predict_json(result) if as_json else predict_text(result), nl=False)
-    say(f"Wrote {path}; next: memtrace report {path}", err=as_json)
-    context.exit(0 if any(one.fits for one in (others if asked else [verdict])) else EXIT_DOES_NOT_FIT)
+    written = " ".join(one.trace_path for one in ranks)
+    say(f"Wrote {written}; next: memtrace report {written}", err=as_json)
+    judged = any(one.fits for one in others) if asked else all(one.verdict.fits for one in ranks)
+    context.exit(0 if judged else EXIT_DOES_NOT_FIT)

@@ -157,6 +157,9 @@ class Recorder:
             self._writer.warn(slug, message)
         if facts := self._sources.predicted_facts():
             self._writer.facts(**facts)
+        if self._options.predict is not None:
+            # At the start only torch was imported. What is predicted is what these libraries do, and no others.
+            self._writer.facts(versions=ranks.version_facts() | ranks.library_facts())
         self._writer.note_distributed(self._torch)
         self._writer.end()
 

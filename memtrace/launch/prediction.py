@@ -71,7 +71,7 @@ def predict(
         )
         if changes is not None and changes.allocator is not None:
             environ[ALLOCATOR_VARIABLE] = changes.allocator
-        environ |= {**_rank_zero(gpu), **(variables or {})}
+        environ |= {**_as_rank(gpu), **(variables or {})}
         parts = folder / "parts"
         meanwhile = None if progress is None else lambda: progress(parts)
         status = run_command(command, options, environ, stdout=stdout, stderr=stderr, cwd=cwd, meanwhile=meanwhile)
@@ -80,15 +80,19 @@ def predict(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _rank_zero(gpu: PredictOptions) -> dict[str, str]:
-    """Return what a launcher would tell the first of several ranks."""
+def _as_rank(gpu: PredictOptions) -> dict[str, str]:
+    """Return what a launcher would tell this one of several ranks."""
     if gpu.world_size == 1:
         return {}
     local = min(gpu.world_size, gpu.gpus_per_node)
+    node, on_node = divmod(gpu.rank, local)
     facts = {
-        **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), 0),
+        **dict.fromkeys(("RANK", "ROLE_RANK"), gpu.rank),
+        "LOCAL_RANK": on_node,
+        "GROUP_RANK": node,
         **dict.fromkeys(("WORLD_SIZE", "ROLE_WORLD_SIZE"), gpu.world_size),
-        "LOCAL_WORLD_SIZE": local,
+        # The last machine may have fewer.
+        "LOCAL_WORLD_SIZE": min(local, gpu.world_size - node * local),
         "GROUP_WORLD_SIZE": -(-gpu.world_size // local),
     }
     return {**{name: str(value) for name, value in facts.items()}, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -102,6 +106,7 @@ def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOption
             slug="predict-no-gpu",
         )
     ranks, left_out = read_parts(parts)
+    ranks = _as_asked(ranks, options)
     header = trace_header(command, options, status)
     trace = Trace(header=header, ranks=tuple(ranks), path=str(path), warnings=tuple(left_out))
     refused = next((one for rank in ranks for one in rank.warnings if one.slug == REFUSED), None)
@@ -115,6 +120,20 @@ def _read(parts: Path, path: Path, command: Sequence[str], options: RecordOption
     if status and not _is_an_answer(trace, status):
         raise _failed(trace, status)
     return trace
+
+
+def _as_asked(ranks: Sequence[RankTrace], options: RecordOptions) -> list[RankTrace]:
+    """Return the processes of the rank that is predicted: a program may start the others itself."""
+    wanted = 0 if options.predict is None else options.predict.rank
+    found = [one for one in ranks if one.rank in (None, wanted)]
+    if not found:
+        others = ", ".join(str(one) for one in sorted({one.rank for one in ranks if one.rank is not None}))
+        raise RecordError(
+            f"no process of the program ran as rank {wanted}, but as {others}: it does not take its rank from RANK",
+            hint="give the program its rank as it is started by hand, as with an option of its own",
+            slug="predict-failed",
+        )
+    return found
 
 
 def _is_an_answer(trace: Trace, status: int) -> bool:

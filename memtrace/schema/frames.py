@@ -14,7 +14,7 @@ measure coverage, know that there is no such file.
 # Cells of a notebook are files in Jupyter, and have a name like <ipython-input-3-0123abcd> in a terminal.
 _PYTHON = re.compile(r"(?:\.py|^<ipython-input-[^>]*>):\d+(?: |$)")
 _LIBRARY = re.compile(
-    r"(?:^|[/\\])(?:(?:site-packages|dist-packages|torch|memtrace[/\\]integrations)|lib[/\\]python3[^/\\]*)[/\\]"
+    r"(?:^|[/\\])(?:(?:site-packages|dist-packages|torch|memtrace[/\\](?:integrations|hooks))|lib[/\\]python3[^/\\]*)[/\\]"
     r"|^<(?!ipython-input-)"
 )
 # Frames of C++ that say why memory was asked for: the node of the graph that backward runs, else the operator. One that

@@ -71,7 +71,11 @@ class PredictOptions:
     scratch_dir: str | None = None
     """Folder that files opened for writing go to; None writes where the program says."""
     world_size: int = 1
-    """Ranks that the program is told there are; it runs as rank 0."""
+    """Ranks that the program is told there are."""
+    rank: int = 0
+    """The one that it runs as."""
+    told_dir: str | None = None
+    """Folder of what ranks that ran before told others; None where none did."""
     engine: str = META
     """What stands for the GPU, see `memtrace.schema.predicted`."""
     gpus_per_node: int = 1

@@ -13,5 +13,11 @@ FIRST_RULE_ADDRESS = 1 << 60
 FIRST_ALLOWANCE_ADDRESS = 1 << 61
 """From here on lie requests that a kernel may or may not make: no part of the prediction, only of its range."""
 
+ASKED_RANKS = "asked-ranks.json"
+"""File in the folder of what ranks told: those that are to run first, in order."""
+
+RAN = "ran-"
+"""What the file of a rank that ran begins with, in the same folder; its number follows."""
+
 COMPILED = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 """Variables that name the folders of what `torch.compile` keeps for the next run, and its compilers write to."""

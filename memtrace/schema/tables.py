@@ -478,7 +478,11 @@ RANK_HEADER: tuple[Field, ...] = (
     Field(name="complete", kind="bool", meaning="whether the recording ended in order"),
     Field(name="devices", kind="list of objects", meaning="name, capacity_bytes and kind of each device"),
     Field(name="sources", kind="object", meaning='which sources were available, as {"events": "cpu_profiler"}'),
-    Field(name="versions", kind="object", meaning="python, torch, accelerator runtime"),
+    Field(
+        name="versions",
+        kind="object",
+        meaning="python, torch, accelerator runtime; of a prediction also transformers and the like, where imported",
+    ),
     Field(
         name="environment", kind="object", meaning="the few environment values that change memory (allocator settings)"
     ),
@@ -498,6 +502,12 @@ RANK_HEADER: tuple[Field, ...] = (
         name="largest_unfolded_bytes",
         kind="int",
         meaning="of a driverless prediction: the largest input of a convolution, unfolded to a matrix",
+    ),
+    Field(
+        name="convolutions",
+        kind="list of objects",
+        meaning="of a prediction, a convolution each: time_ns of its first call, workspace_bytes that cuDNN may take, "
+        "level_bytes, the most that was allocated with them",
     ),
     Field(name="uses_grad_scaler", kind="bool", meaning="whether a gradient scaler was used"),
     Field(name="keeps_gradients", kind="bool", meaning="whether zero_grad(set_to_none=False) was called"),

@@ -161,5 +161,62 @@ def graph_of_gradients(torch: Any, healthy: bool) -> None:
         del score, gradient, penalty, x
 
 
+@program
+def window_of_losses(torch: Any, healthy: bool) -> None:
+    """The last losses, each with its graph, and an average that leads to the graphs of all."""
+    net, optimizer = network(torch)
+    window: list[Any] = []
+    for _ in range(3 * STEPS):
+        loss = net(torch.randn(ROWS, WIDTH)).square().mean()
+        window.append(loss.item() if healthy else loss)
+        window = window[-STEPS:]
+        average = sum(window) / len(window)
+        loss.backward(retain_graph=not healthy)
+        optimizer.step()
+        optimizer.zero_grad()
+    print(f"{float(average):.3f}", file=sys.stderr)
+
+
+@program
+def outputs_of_an_epoch(torch: Any, healthy: bool) -> None:
+    """Outputs are put together anew in each step until the epoch ends."""
+    net, optimizer = wide_network(torch)
+    for _ in range(3):
+        seen, right = torch.zeros(0, WIDTH), 0
+        for _ in range(STEPS):
+            made = step_with_output(torch, net, optimizer)
+            if healthy:
+                right += int((made.argmax(1) == 0).sum())
+            else:
+                seen = torch.cat([seen, made])
+        print(right + len(seen), file=sys.stderr)
+
+
+@program
+def outputs_by_step(torch: Any, healthy: bool) -> None:
+    """Outputs are kept by their step until the epoch ends."""
+    net, optimizer = wide_network(torch)
+    for _ in range(3):
+        outputs = {}
+        for step in range(STEPS):
+            made = step_with_output(torch, net, optimizer)
+            outputs[step] = int((made.argmax(1) == 0).sum()) if healthy else made
+
+
+def wide_network(torch: Any) -> tuple[Any, Any]:
+    """Return a network whose outputs are as wide as its layers, and its optimizer."""
+    net = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh(), torch.nn.Linear(WIDTH, WIDTH))
+    return net, torch.optim.SGD(net.parameters(), lr=0.01)
+
+
+def step_with_output(torch: Any, net: Any, optimizer: Any) -> Any:
+    """Train one step and return what the network made."""
+    made = net(torch.randn(ROWS, WIDTH))
+    made.square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return made.detach()
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

@@ -1,6 +1,7 @@
 """Programs that people reported, recorded one after the other in one process, each with its fault and without.
 
-`python shared_cases.py CASES FOLDER NAME …` writes FOLDER/NAME.json and FOLDER/NAME-healthy.json for each NAME.
+`python shared_cases.py CASES FOLDER NAME …` writes FOLDER/NAME.json and FOLDER/NAME-healthy.json for each NAME; of a
+name with a colon, as NAME:torchmetrics, only where that package is there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import io
 import runpy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -20,9 +22,15 @@ def main(cases: Path, folder: Path, names: list[str]) -> None:
     import memtrace
 
     torch.set_num_threads(1)
-    for name in names:
+    for given in names:
+        name, _, needed = given.partition(":")
+        if needed and find_spec(needed) is None:
+            continue
         for flag in ("", "--healthy"):
             torch.manual_seed(0)
+            if torch.cuda.is_available():
+                # A step that does not go beyond the highest of the programs before would have no mark.
+                torch.cuda.reset_peak_memory_stats()
             sys.argv = [f"{name}.py", *([flag] if flag else [])]
             output = folder / f"{name}{flag[1:]}.json"
             with memtrace.record(output), contextlib.redirect_stdout(io.StringIO()):

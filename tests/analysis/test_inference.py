@@ -170,6 +170,46 @@ def test_annotations_alone_tell_steps_gradients_and_states() -> None:
     assert "activation" not in report.peak.by_category
 
 
+@pytest.mark.parametrize("frames", [FORWARD, ()], ids=["frames", "annotations alone"])
+@pytest.mark.parametrize("is_let_go", [True, False])
+def test_what_steps_make_anew_is_what_it_was_to_the_last_step_and_beyond(
+    frames: tuple[Frame, ...], is_let_go: bool
+) -> None:
+    """Each step makes its moments and parameters anew, and after the last the program lets go of everything."""
+    built = snapshot()
+    # By kind: 1 is the parameter, 2 and 3 are moments, which the first step makes.
+    live = {(1, size): 0x10000 + address for address, size in WEIGHTS}
+    for (_, size), address in live.items():
+        built.alloc(address, size, frames=BUILD if frames else ())
+    made: dict[int, list[int]] = {}
+    for step in range(1, 4):
+        built.alloc(0x500000, SAVED, frames=frames)
+        for address, size in WEIGHTS:
+            built.alloc(0x600000 + address, size, frames=ENGINE if frames else ())
+        built.free(0x500000).annotate("Optimizer.step#AdamW.step", "START")
+        for address, size in WEIGHTS:
+            for kind in (2, 3, 1):
+                new = step * 0x1000000 + kind * 0x10000 + address
+                built.alloc(0x400000, size, frames=UPDATE if frames else ()).free(0x400000)
+                built.alloc(new, size, frames=UPDATE if frames else ())
+                if (kind, size) in live:
+                    built.free(live[kind, size])
+                live[kind, size] = new
+                made.setdefault(kind, []).append(new)
+        built.annotate("Optimizer.step#AdamW.step", "END")
+        built.annotate("Optimizer.zero_grad#AdamW.zero_grad", "START")
+        for address, _ in WEIGHTS:
+            built.free(0x600000 + address)
+        built.annotate("Optimizer.zero_grad#AdamW.zero_grad", "END")
+    for address in live.values() if is_let_go else ():
+        built.free(address)
+    rank = with_inferred_marks(trace_of(read_snapshot(built.build(), where="built")).ranks[0])
+    history = build_history(rank, device_names(rank)[0], owns_marks=True)
+    of_address = dict(zip(history.lifetimes.address.tolist(), history.attribution.category.tolist(), strict=True))
+    found = {kind: {CATEGORIES[of_address[one]].value for one in addresses} for kind, addresses in made.items()}
+    assert found == {1: {"parameter"}, 2: {"optimizer_state"}, 3: {"optimizer_state"}}
+
+
 def test_forwards_alone_are_no_step() -> None:
     report = _report(snapshot().alloc(0x1000, 10, frames=FORWARD).free(0x1000))
     assert report.steps == ()

@@ -22,16 +22,11 @@ PROGRAMS = {
     "masks_cached": ("leak", "the cache of ", ".triu(1)"),
     "cycles": ("kept-for-steps", "cycle through ", "self.features = "),
     "outputs_kept": ("outputs-of-step-before", "'hidden'", None),
+    "window_of_losses": ("kept", "graph of list 'window'", "window.append("),
+    "outputs_of_an_epoch": ("kept", "'seen'", "seen = torch.cat("),
+    "outputs_by_step": ("kept", "dict 'outputs'", "outputs[step] = "),
 }
 """For each program its finding, what keeps it, and code of the line that it names, where it is that which feeds it."""
-SHARED = {
-    "c03_torchmetrics_list_state": ("leak", "ap.", "ap.update("),
-    "c05_exception_kept": ("kept", "in the traceback of OutOfMemoryError kept by list 'failures'", "h = torch.tanh("),
-    "c26_reference_cycle": ("kept-for-steps", "cycle through Result.score", "self.features = "),
-    # Last: what it leaks is there in those after it.
-    "c12_create_graph_backward": ("leak", "its own .grad", "backward(create_graph=True)"),
-}
-"""Of the programs that people reported those that nothing above is like; each costs seconds."""
 _OF_KEEPING = ("leak", "kept", "kept-for-steps")
 
 
@@ -40,15 +35,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
     """The folder of the recorded runs."""
     folder = tmp_path_factory.mktemp("keeping")
     run_script(repo_root, "keeping_programs", folder, timeout_s=600)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def shared_runs(tmp_path_factory: pytest.TempPathFactory, repo_root: Path, reported_programs: Path) -> Path:
-    """The folder of the recorded runs of those programs."""
-    pytest.importorskip("torchmetrics")
-    folder = tmp_path_factory.mktemp("shared")
-    run_script(repo_root, "shared_cases", reported_programs, folder, *SHARED, timeout_s=600)
     return folder
 
 
@@ -72,11 +58,6 @@ def check(runs: Path, name: str, source: Path, expected: tuple[str, str, str | N
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_keeper_is_named_and_the_repaired_program_keeps_nothing(runs: Path, repo_root: Path, name: str) -> None:
     check(runs, name, repo_root / "tests/analysis/keeping_programs.py", PROGRAMS[name])
-
-
-@pytest.mark.parametrize("name", SHARED)
-def test_the_keeper_of_a_program_that_people_reported(shared_runs: Path, reported_programs: Path, name: str) -> None:
-    check(shared_runs, name, reported_programs / f"{name}.py", SHARED[name])
 
 
 def test_the_window_of_the_worst_step_is_kept_and_a_capacity_judged_by_it(runs: Path) -> None:

@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memtrace.analysis.advice.case import Case
 from memtrace.analysis.advice.kept import told_once
+from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
 from memtrace.analysis.device.device_history import build_history
 from memtrace.analysis.diagnosis.leaks import find_leaks
 from memtrace.analysis.report import analyze
-from memtrace.analysis.results.report import Leak
+from memtrace.analysis.results.report import Finding, Leak
+from memtrace.errors import MemtraceError
+from memtrace.report.drawing.facts import replayed_words
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import event_rows, owner, phase, rank_trace, scope, step, trace, window
@@ -293,6 +297,47 @@ def test_a_leak_is_never_said_to_have_taken_more_than_there_is(
         assert one.new_peak_bytes == (kept + healthy) * KIB
 
 
+@pytest.mark.parametrize("recorded", [None, [1, 2, 3, 11, 12]], ids=["all", "with a gap"])
+def test_the_new_peak_is_that_of_the_run_which_lets_go_at_the_end_of_each_step(recorded: list[int] | None) -> None:
+    """What was kept in recorded steps is taken off as it was, and only the rest by a rate."""
+    kept = [900, 100, 300, *([200] * 7), 500, 700]
+    others = [*([0] * 10), 1500, 0]
+    own = [Kept(other * KIB, 0, line=2, first=at, last=at, stack=12) for at, other in enumerate(others, 1) if other]
+
+    def things(lives: int | None) -> list[Kept]:
+        return [
+            *(Kept(size * KIB, lives, first=at, last=at, stack=0) for at, size in enumerate(kept, 1)),
+            *own,
+        ]
+
+    report = analyze(trace(loop(things(None), num_steps=12, recorded=recorded)))
+    (found,) = (one for one in report.findings if one.slug == "leak")
+    twin = Case(build_history(loop(things(0), num_steps=12), "cpu", owns_marks=False))
+    assert found.new_peak_bytes == twin.peak_bytes
+    assert found.saves_bytes == report.ranks[0].peak.requested_bytes - twin.peak_bytes
+    # What was there when the recording went on cannot be more than what memory grew by.
+    before_it_went_on = sum(kept[:10]) * KIB
+    assert found.evidence.get("extrapolated_at_peak_bytes") == (None if recorded is None else before_it_went_on)
+    assert replayed_words(found) == ("" if recorded is None else " (extrapolated)")
+
+
+def test_a_what_if_of_a_recorded_leak_gives_the_same_number_and_of_one_with_a_gap_none() -> None:
+    for leak in (
+        [Kept(at * KIB, None, first=at, last=at, stack=0) for at in range(1, 9)],
+        # Put together anew, with more in each step.
+        [Kept(100 * at * KIB, 1, first=at, last=at, stack=0) for at in range(1, 9)],
+        # Let go of every few steps.
+        [Kept(100 * KIB, 4 - at % 4, first=at, last=at, stack=0) for at in range(1, 9)],
+    ):
+        made = trace(loop([*leak, Kept(50 * KIB, 0, line=2, stack=8)], num_steps=8))
+        (found,) = (one for one in analyze(made).findings if one.slug in ("leak", "kept-for-steps"))
+        (result,), _ = try_what_ifs(made, Asked(remedies=(found.slug,), as_cuda=True))
+        assert result.rows[-1].peak_requested_bytes == found.new_peak_bytes
+    gap = trace(loop([Kept(100 * KIB, None)], num_steps=12, recorded=[1, 2, 3, 11, 12]))
+    with pytest.raises(MemtraceError, match="was not requested"):
+        try_what_ifs(gap, Asked(remedies=("leak",), as_cuda=True))
+
+
 def test_what_a_step_without_lines_frees_is_freed() -> None:
     """A batch of indices for four steps: only the steps that draw one tell lines, and those that free one do not."""
     rank = loop([Kept(100 * KIB, 3, every=4, phase="data"), Kept(8, 1, line=2, phase="data")], num_steps=24)
@@ -337,3 +382,22 @@ def test_sets_that_a_leak_keeps_are_told_by_the_leak() -> None:
 def test_batches_that_vary_do_not_grow_because_two_in_a_row_did(sizes: tuple[int, ...], is_leak: bool) -> None:
     anew = [Kept(size * KIB, 1, first=at, last=at, stack=0) for at, size in enumerate(sizes, 1)]
     assert bool(leaks_of(loop(anew, num_steps=len(sizes)))) is is_leak
+
+
+def kept_finding(grows: bool, saves_bytes: int) -> Finding:
+    evidence = {"kept_at_peak_bytes": saves_bytes, "grows": grows, "keeper_kind": "container", "is_replaced": False}
+    return replace(
+        finding(), slug="kept", saves_bytes=saves_bytes, evidence={**evidence, "kept_by": "dict 'outputs'"}, where=None
+    )
+
+
+def test_what_several_steps_keep_is_told_and_not_the_outputs_of_the_last_of_them() -> None:
+    outputs = replace(finding(), slug="outputs-of-step-before", saves_bytes=100, evidence={})
+    kept = kept_finding(True, 500)
+    assert told_once([kept, outputs], []) == (kept,)
+    # As large as all that is kept: it is about the same bytes, and says more of them.
+    (one,) = told_once([kept_finding(True, 150), outputs], [])
+    assert (one.slug, one.evidence["kept_by"]) == ("outputs-of-step-before", "dict 'outputs'")
+    # What is kept by design stays the evidence of the other.
+    (one,) = told_once([kept_finding(False, 500), outputs], [])
+    assert one.slug == "outputs-of-step-before"

@@ -23,6 +23,7 @@ def run(
     *,
     made: str = "early",
     writes: int | None = None,
+    looked_at: Sequence[int] = WEIGHTS,
     is_saved: bool = False,
     sizes: list[int] | None = None,
     differences: Sequence[int] = (),
@@ -30,7 +31,7 @@ def run(
     """Return a run of two steps beside whose weights a set of tensors is, made early or between its steps.
 
     `differences` are sizes of what the forward of the second step makes for backward. `writes` is what two looks at the
-    set showed; `None` where there was one.
+    set showed, as far as it is of sizes that were `looked_at` twice; `None` where none was.
     """
     sizes = WEIGHTS if sizes is None else sizes
     events = [("alloc", 1 + at, size) for at, size in enumerate(WEIGHTS)]
@@ -49,7 +50,6 @@ def run(
         "function": None,
         "num_storages": len(sizes),
         "num_bytes": sum(sizes),
-        "is_written": writes,
     }
     return rank_trace(
         events=rows,
@@ -68,7 +68,10 @@ def run(
         owners=[owner(at_ns, 1 + at, size, "parameter") for at_ns in (290, 950) for at, size in enumerate(WEIGHTS)],
         saved=[saved(320, address, size) for address, size in set_rows] * is_saved
         + [saved(330, 21 + at, size) for at, size in enumerate(differences)],
-        keepers=[keeper | {"address": address, "size_bytes": size} for address, size in set_rows],
+        keepers=[
+            keeper | {"address": address, "size_bytes": size, "is_written": writes if size in looked_at else None}
+            for address, size in set_rows
+        ],
         optimizers=[{"class_name": "SGD", "group": 0, "num_parameters": 1, "options": "{}"}],
     )
 
@@ -104,6 +107,14 @@ def test_the_words_claim_no_more_than_was_seen() -> None:
     assert "copy" not in unknown.title.lower()
     assert "has to stay" in written.change
     assert "has to stay" in unknown.change
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_look_at_the_smallest_of_a_set_says_nothing_of_the_set(writes: int) -> None:
+    found, unknown = found_in(run(writes=writes, looked_at=WEIGHTS[-1:])), found_in(run())
+    assert found is not None
+    assert unknown is not None
+    assert (found.title, found.evidence["is_written"]) == (unknown.title, None)
 
 
 def test_what_autograd_keeps_is_in_use_and_so_is_what_weights_are_compared_with() -> None:

@@ -13,8 +13,10 @@ from click.testing import CliRunner, Result
 from memtrace.cli import group
 from memtrace.errors import MemtraceError, RecordError
 from memtrace.forecast.gpus import GPUS
+from memtrace.launch.asked_ranks import run_as_asked
 from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.schema.options import PredictOptions
+from memtrace.schema.predicted import ASKED_RANKS
 from memtrace.store.trace import LoadWarning, Trace
 from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_trace
 
@@ -30,8 +32,8 @@ OF_A_GPU = {
 }  # fmt: skip
 OF_THE_RUN = {
     "format", "version", "command", "trace", "torch", "engine", "engine_reason",
-    "num_steps", "world_size", "doubts", "first_step_peak",
-    "steady_state_peak", "gpus", "not_predicted", "warnings",
+    "num_steps", "world_size", "rank", "ranks", "doubts", "first_step_peak",
+    "steady_state_peak", "convolutions", "gpus", "not_predicted", "warnings",
 }  # fmt: skip
 
 
@@ -221,3 +223,99 @@ def test_what_redaction_leaves_out_is_in_neither_answer_nor_trace(
 def test_a_rank_sees_the_gpus_of_its_machine(told: list[PredictOptions], options: str, expected: int) -> None:
     assert invoke("predict", "--gpu", "a100-40gb", *options.split(), *COMMAND).exit_code == 0
     assert told[0].gpus_per_node == expected
+
+
+def test_each_rank_has_a_trace_and_the_fullest_is_the_answer(
+    told: list[PredictOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activations = {0: 50 * MIB, 3: 90 * MIB, 7: 60 * MIB}
+
+    def simulated(command: tuple[str, ...], path: Path, gpu: PredictOptions, **_options: Any) -> Trace:
+        told.append(gpu)
+        rank = predicted_trace(activations[gpu.rank], rank=gpu.rank, world_size=gpu.world_size).ranks[0]
+        return Trace(header={"command": list(command)}, ranks=(rank,), path=str(path))
+
+    monkeypatch.setattr("memtrace.launch.prediction.predict", simulated)
+    options = ("--gpu", "a100-40gb", "--world-size", "8", "--ranks", "7,0,3", "--force")
+    document = json.loads(invoke("predict", *options, "--json", *COMMAND).stdout)
+    needs = {rank: PARAMETER + size + RULE for rank, size in activations.items()}
+    assert {one["rank"]: one["peak_allocated_bytes"] for one in document["ranks"]} == needs
+    assert [one.keys() for one in document["ranks"]] == [OF_A_GPU | {"rank", "trace"}] * 3
+    fullest = max(needs, key=needs.__getitem__)
+    assert (document["rank"], document["peak_allocated_bytes"]) == (fullest, needs[fullest])
+    assert document["trace"] == f"predicted.rank{fullest}.json"
+    assert f"rank {fullest}, the fullest of the 3 that ran" in invoke("predict", *options, *COMMAND).stdout
+    traces = [one["trace"] for one in document["ranks"]]
+    report = json.loads(invoke("report", *traces, "--json").stdout)
+    assert [one["rank"] for one in report["ranks"]] == sorted(activations)
+    between = f"{needs[fullest] + CONTEXT - MIB}B"
+    too_small = invoke("predict", "--gpu", between, *options[2:], *COMMAND)
+    assert too_small.exit_code == 3, "one of them does not fit"
+    told.clear()
+    alone = invoke("predict", "--rank", "3", "--world-size", "8", "--force", *COMMAND)
+    assert "It ran as rank 3 of 8." in alone.stdout
+    assert [one.rank for one in told] == [3]
+
+
+@pytest.mark.parametrize("num_layers", [1, 30])
+def test_layers_whose_scratch_raises_the_peak_are_listed_the_largest_first(
+    told: list[PredictOptions], monkeypatch: pytest.MonkeyPatch, num_layers: int
+) -> None:
+    over = [number * MIB for number in range(-2, num_layers - 2)]
+    noted = [
+        {"time_ns": number, "workspace_bytes": 100 * MIB + number, "level_bytes": NEEDED + size}
+        for number, size in enumerate(over)
+    ]
+
+    def simulated(command: tuple[str, ...], path: Path, gpu: PredictOptions, **_options: Any) -> Trace:
+        trace = predicted_trace(ACTIVATION, convolutions=noted)
+        return Trace(header={"command": list(command)}, ranks=trace.ranks, path=str(path))
+
+    monkeypatch.setattr("memtrace.launch.prediction.predict", simulated)
+    document = json.loads(invoke("predict", "--gpu", "a100-40gb", "--json", *COMMAND).stdout)
+    found = document["convolutions"]
+    assert [one["more_bytes"] for one in found] == sorted((max(size, 0) for size in over), reverse=True)
+    assert {one["workspace_bytes"] for one in found} == {one["workspace_bytes"] for one in noted}
+    text = invoke("predict", "--gpu", "a100-40gb", "--force", *COMMAND).stdout
+    raising = [size for size in over if size > 0]
+    if not raising:
+        assert "the scratch of the convolution fits under the peak" in text
+        return
+    listed = text.partition("scratch of")[2].splitlines()[1:]
+    shown = next(at for at, line in enumerate(listed) if line.strip().startswith("and "))
+    assert listed[0].endswith(f"{(num_layers - 3)}.0 MiB more")
+    assert (
+        listed[shown].strip()
+        == f"and {len(raising) - shown} more, {len(over) - len(raising)} of which none raises the peak"
+    )
+
+
+@pytest.mark.parametrize("options", ["--rank 2", "--ranks 0,2", "--ranks 1,x", "--rank 1 --ranks all", "--ranks ,"])
+def test_ranks_that_are_not_there_are_wrong_usage(told: list[PredictOptions], options: str) -> None:
+    result = invoke("predict", "--world-size", "2", *options.split(), *COMMAND)
+    assert result.exit_code == 2
+    assert not told
+
+
+def test_ranks_that_tell_what_one_waits_for_run_before_it(told: list[PredictOptions]) -> None:
+    """Rank 3 waits for 0 and 2, and rank 2 for 1; each tells it when it has run."""
+    waits, has_run = {3: [0, 2], 2: [1]}, set()
+
+    def run(gpu: PredictOptions) -> Trace:
+        told.append(gpu)
+        missing = [one for one in waits.get(gpu.rank, []) if one not in has_run]
+        if missing:
+            (Path(str(gpu.told_dir)) / ASKED_RANKS).write_text(json.dumps(missing), encoding="utf-8")
+            raise RecordError("it waits")
+        has_run.add(gpu.rank)
+        return Trace(header={"rank": gpu.rank}, ranks=(), path="")
+
+    options = PredictOptions(
+        gpu_name="a100-40gb", gpu_bytes=1, capability=(8, 0), num_steps=3, world_size=4, rank=3, told_dir="."
+    )
+    assert run_as_asked(run, options).header["rank"] == 3
+    assert [one.rank for one in told] == [3, 0, 2, 1, 2, 3]
+    waits[3] = [3, 0]
+    has_run.clear()
+    with pytest.raises(RecordError, match="it waits"):
+        run_as_asked(run, options)

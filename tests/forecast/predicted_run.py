@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from memtrace.forecast.prediction.judge import DEVICE
 from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 from memtrace.store.trace import LoadWarning, RankTrace, Trace
 from tests.builders import START_US, rank_trace
 
+DEVICE = "cuda:0"
 MIB = 1024**2
 PARAMETER, RULE = 40 * MIB, 24 * MIB
 _FIRST = 1 << 40

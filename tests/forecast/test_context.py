@@ -10,10 +10,9 @@ import pytest
 
 from memtrace.forecast.gpus import GPUS, gpu_named
 from memtrace.forecast.prediction.doubts import interval_of, on_gpu
-from memtrace.forecast.prediction.judge import DEVICE
 from memtrace.schema.cuda_context import USUAL_CONTEXT, context_of
 from memtrace.schema.gpu_cards import CARDS
-from tests.forecast.predicted_run import MIB, predicted_rank
+from tests.forecast.predicted_run import DEVICE, MIB, predicted_rank
 
 OTHER_CARDS = {"RTX 4060 Ti": (34, 107), "RTX 3090": (82, 256), "RTX 6000 Ada": (142, 426), "RTX PRO 6000": (188, 555)}
 """Multiprocessors, and MiB of a bare context as the sources in `schema/cuda_context.py` state them."""

@@ -13,7 +13,7 @@ from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import GPUS, gpu_named, gpus_named
 from memtrace.forecast.memory.sharding import NCCL_BYTES
 from memtrace.forecast.prediction.doubts import CONVOLUTIONS_PERMILLE, interval_of, lasting_bytes
-from memtrace.forecast.prediction.judge import DEVICE, capability_classes, judge_all, placed_trace, usable_bytes
+from memtrace.forecast.prediction.judge import capability_classes, judge_all, placed_trace, usable_bytes
 from memtrace.forecast.prediction.placed import Weights, peaks
 from memtrace.forecast.prediction.results import Doubt, Range
 from memtrace.report.answers.predict import verdict_sentence
@@ -21,7 +21,7 @@ from memtrace.report.terminal.report import render_text
 from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.store.reading.read import read_trace
 from memtrace.store.writing.trace import write_trace
-from tests.forecast.predicted_run import MIB, PARAMETER, RULE, predicted_rank, predicted_trace
+from tests.forecast.predicted_run import DEVICE, MIB, PARAMETER, RULE, predicted_rank, predicted_trace
 
 A100 = gpu_named("a100-40gb")
 ACTIVATION = 60 * MIB

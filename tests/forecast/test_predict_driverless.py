@@ -61,6 +61,11 @@ def test_convolutions_widen_the_range_upwards_only() -> None:
     plain = left_by_torch()
     (rank,) = plain.ranks
     convolving = replace(plain, ranks=(replace(rank, strings=(*rank.strings, "ConvolutionBackward0")),))
+    # Compiled ones leave no node of autograd's.
+    noted = replace(plain, ranks=(replace(rank, header={**rank.header, "convolutions": [{}]}),))
+    assert (
+        driverless_trace(noted, A100, ENGINE, not_again)[1] == driverless_trace(convolving, A100, ENGINE, not_again)[1]
+    )
     narrow, wide = (driverless_trace(one, A100, ENGINE, not_again)[1].interval for one in (plain, convolving))
     for name in ("allocated", "reserved"):
         assert getattr(wide, name).low_bytes == getattr(narrow, name).low_bytes

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from memtrace.allocator.settings import MIB
+from memtrace.allocator.settings import LOWEST_ADDRESS, MIB, OLDEST_BLOCK, OLDEST_SEGMENT, settings_of_snapshot
 from memtrace.analysis.report import analyze
-from memtrace.forecast.prediction.allocator_settings import settings_notes
+from memtrace.forecast.gpus import gpu_named
+from memtrace.forecast.prediction.allocator_settings import settings_notes, settings_of
+from memtrace.forecast.prediction.judge import placed_trace
 from memtrace.forecast.prediction.placed import Placed, place
 from memtrace.schema.cuda_context import USUAL_CONTEXT
 from memtrace.store.trace import RankTrace
 from tests.analysis.small_trace import event_rows, rank_trace, step, trace, window
+from tests.forecast.predicted_run import predicted_trace
 
 DEVICE = "cuda:0"
 FIRST, GAP = 1 << 40, 1 << 32
@@ -36,6 +39,19 @@ def predicted(sizes: list[int], **header: Any) -> RankTrace:
         steps=[step(0, 0, 10 * len(events) + 5)],
         header={"devices": [{"name": DEVICE, "capacity_bytes": None}], **header},
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "rule"),
+    [("2.6.0+cu124", LOWEST_ADDRESS), ("2.12.1", OLDEST_BLOCK), ("2.13.0", OLDEST_SEGMENT), (None, LOWEST_ADDRESS)],
+)
+def test_of_equal_blocks_the_torch_that_ran_decides_and_the_trace_says_so(version: str | None, rule: str) -> None:
+    asked = {"max_split_size": 64 * MIB}
+    recorded = predicted_trace(2 * MIB, versions={"torch": version}, allocator_settings=asked)
+    assert settings_of(recorded.ranks[0]).equal_sizes == rule
+    (rank,) = placed_trace(recorded, gpu_named("a100-40gb"))[0].ranks
+    replayed = settings_of_snapshot(rank.header["allocator_settings"])
+    assert (replayed.equal_sizes, replayed.max_split_size) == (rule, 64 * MIB)
 
 
 def placed(sizes: list[int], text: str = "", capacity_bytes: int | None = None, **facts: Any) -> Placed:

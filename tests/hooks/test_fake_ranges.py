@@ -29,14 +29,17 @@ def test_rules_and_allowances_are_told_by_their_addresses() -> None:
     assert len(columns["action"]) == 1 + 2 + 2, "a workspace stays"
 
 
-def test_a_convolution_may_take_its_unfolded_input_forward_and_backward() -> None:
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_a_convolution_may_take_its_unfolded_input_forward_and_backward(is_transposed: bool) -> None:
     memory = FakeMemory(with_stacks=False)
     memory.start()
     kernels = Kernels(memory, (9, 0))
-    one, weight = torch.empty(2, 3, 10, 10, device="meta"), torch.empty(8, 3, 5, 5, device="meta")
-    out = torch.empty(2, 8, 6, 6, device="meta")
-    kernels.after(torch.ops.aten.convolution.default, (one, weight), out)
-    kernels.after(torch.ops.aten.convolution_backward.default, (out, one, weight), None)
+    wide, weight = torch.empty(2, 3, 10, 10, device="meta"), torch.empty(8, 3, 5, 5, device="meta")
+    narrow = torch.empty(2, 8, 6, 6, device="meta")
+    one, out = (narrow, wide) if is_transposed else (wide, narrow)
+    strides = [1, 1], [0, 0], [1, 1], is_transposed
+    kernels.after(torch.ops.aten.convolution.default, (one, weight, None, *strides), out)
+    kernels.after(torch.ops.aten.convolution_backward.default, (out, one, weight, [0], *strides), None)
     sizes = memory.stop().columns["size_bytes"]
     places, taps = 2 * 6 * 6, 3 * 5 * 5
     assert set(sizes) == {places * taps * 4}

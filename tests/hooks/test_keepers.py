@@ -6,6 +6,7 @@ import functools
 import gc
 import linecache
 import sys
+import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from memtrace.hooks.keepers import reach, search  # noqa: E402
+from memtrace.hooks.keepers.edges import Edges  # noqa: E402
 from memtrace.hooks.ownership.saved import SavedWalk  # noqa: E402
 from memtrace.schema.tables import KEEPERS  # noqa: E402
 
@@ -51,7 +53,7 @@ def tensor() -> torch.Tensor:
 def keepers(level: dict[str, Any] | None = None) -> Found:
     """Return what is found to keep the tensors that are looked for, from the caller's variables on."""
     rows = search.KeeperSearch(torch, SavedWalk(torch)).rows(
-        {}, level or {}, innermost=sys._getframe(1), now_ns=1, step=1
+        dict, level or {}, innermost=sys._getframe(1), now_ns=1, step=1
     )
     found = {}
     for row in rows:
@@ -177,6 +179,28 @@ def test_an_attribute_of_a_class_and_of_a_module() -> None:
     assert keepers() == {"net.cached": ("attribute", None)}
 
 
+def test_what_a_module_has_in_a_slot() -> None:
+    class Slotted(torch.nn.Module):
+        __slots__ = ("kept",)
+
+    net = Slotted()
+    net.kept = [tensor()]
+    assert list(keepers()) == ["net.kept[…]"]
+
+
+def test_modules_that_hold_nothing_of_their_own_cost_an_object_each() -> None:
+    num_modules = 500
+    net = torch.nn.Sequential(*(torch.nn.Identity() for _ in range(num_modules)))
+    net[-1].cached = [tensor()]
+    found = reach.Reach(Edges(torch.nn.Module), torch.Tensor, until_ns=time.thread_time_ns() + 10**11)
+    found.run([reach.Root({"net": net}, None, "main")])
+    (chain,) = found.chains(lambda _tensor: True)
+    assert chain.objects[0] is net
+    assert chain.objects[-3] is net[-1]
+    # The container of them, its table, and what the last one has.
+    assert len(found._objects) == num_modules + 4
+
+
 def test_the_closure_of_a_hook() -> None:
     net = torch.nn.Linear(2, 2)
 
@@ -245,6 +269,16 @@ def test_the_graph_of_a_tensor() -> None:
         return keepers()
 
     assert evaluate() == {"graph of 'total'": ("graph", "total = total + (weight * tensor()).sum()")}
+
+
+def test_of_a_list_and_a_sum_of_it_the_list_keeps_the_graphs() -> None:
+    weight = torch.ones(1, requires_grad=True)
+    losses = []
+    for _ in range(2):
+        losses.append((weight * tensor()).sum())
+    total = sum(losses)
+    assert keepers() == {"graph of list 'losses'": ("graph", "losses.append((weight * tensor()).sum())")}
+    del total
 
 
 def test_a_metric_of_a_library_has_the_line_that_calls_it() -> None:
@@ -366,3 +400,23 @@ def test_a_gradient_with_a_graph() -> None:
     (found,) = keepers(_MUCH).items()
     assert "its own .grad" in found[0]
     assert found[1][0] == "cycle"
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_whether_the_program_writes_is_seen_of_what_no_variable_leads_to_as_well() -> None:
+    cycle: list[Any] = [tensor(), tensor()]
+    cycle.append(cycle)
+    seen, places = weakref.ref(cycle[0]), [one.data_ptr() for one in cycle[:2]]
+    searched = search.KeeperSearch(torch, SavedWalk(torch))
+    del cycle
+    written = []
+    for step in range(1, 4):
+        rows = searched.rows(dict, {"allocated_bytes": 10**12}, innermost=None, now_ns=step, step=step)
+        named = [dict(zip(KEEPERS.column_names(), row, strict=True)) for row in rows]
+        by_place = {one["address"]: one["is_written"] for one in named}
+        written.append([by_place[place] for place in places])
+        kept = seen()
+        assert kept is not None
+        kept.add_(1)
+        del kept
+    assert written == [[None, None], [1, 0], [1, 0]]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from memtrace.hooks.parts.who_am_i import environment_facts, rank_facts, version_facts
+from memtrace.hooks.parts.who_am_i import environment_facts, library_facts, rank_facts, version_facts
 
 TORCHRUN = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
 SRUN = {"SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0"}
@@ -45,6 +46,15 @@ def test_only_listed_environment_values_are_kept() -> None:
     assert environment_facts(False, environ) == kept
     assert environment_facts(True, environ) == {"OMP_NUM_THREADS": "2"}
     assert environment_facts(True, {"CUDA_VISIBLE_DEVICES": "0,1"}) == {"CUDA_VISIBLE_DEVICES": "0,1"}
+
+
+def test_of_libraries_those_that_are_imported_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(__version__="5.17.0"))
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "peft", None)
+    told = library_facts()
+    assert told["transformers"] == "5.17.0"
+    assert not {"timm", "peft"} & set(told)
 
 
 def test_versions_are_those_of_the_loaded_torch() -> None:

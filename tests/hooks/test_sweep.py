@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from memtrace.hooks.ownership import quick_look  # noqa: E402
 from memtrace.hooks.ownership import sweep as sweeping  # noqa: E402
 from memtrace.hooks.ownership.owners import Owned, OwnerRows  # noqa: E402
 from memtrace.hooks.ownership.sweep import OwnerSweep  # noqa: E402
@@ -205,6 +206,82 @@ def test_a_sweep_sees_every_change(program: Program, change: Callable[[Program],
     after = list(program.sweep())
     assert after == list(program.sweep(OwnerSweep(torch, OwnerRows(torch))))
     assert after != before
+
+
+@pytest.fixture
+def large_program(monkeypatch: pytest.MonkeyPatch) -> Program:
+    """A program whose model is taken for a very large one."""
+    monkeypatch.setattr(quick_look, "_NUM_IN_FULL", 0)
+    made = Program()
+    made.train()
+    made.sweep()
+    return made
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=[change.__name__ for change in CHANGES])
+def test_within_sixteen_sweeps_every_change_of_a_very_large_model_is_seen(
+    large_program: Program, change: Callable[[Program], None]
+) -> None:
+    before = list(large_program.sweep())
+    change(large_program)
+    afters = [list(large_program.sweep()) for _ in range(16)]
+    assert afters[-1] == list(large_program.sweep(OwnerSweep(torch, OwnerRows(torch))))
+    assert afters[-1] != before
+
+
+SAME_BYTES = (point_to_a_part, turn_the_view, flatten_at_the_address, grow_a_storage)
+"""Changes of what a tensor is that leave it where it is."""
+
+
+@pytest.mark.parametrize("change", [one for one in CHANGES if one not in SAME_BYTES], ids=lambda one: one.__name__)
+def test_at_once_if_a_tensor_is_another_or_elsewhere(large_program: Program, change: Callable[[Program], None]) -> None:
+    change(large_program)
+    assert list(large_program.sweep()) == list(large_program.sweep(OwnerSweep(torch, OwnerRows(torch))))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad, torch.optim.LBFGS])
+def test_what_lasts_in_a_very_large_model_is_not_looked_at_in_full(
+    large_program: Program, monkeypatch: pytest.MonkeyPatch, optimizer: type[Any]
+) -> None:
+    program = large_program
+    program.optimizer = optimizer(program.model.parameters(), lr=0.1)
+    looked: list[Any] = []
+    look = quick_look.look
+
+    def counted(tensor: Any) -> Any:
+        looked.append(tensor)
+        return look(tensor)
+
+    monkeypatch.setattr(quick_look, "look", counted)
+    monkeypatch.setattr(sweeping, "look", counted)
+
+    def closure() -> Any:
+        loss = program.model(torch.ones(3, 4)).sum() + program.model.placed.sum()
+        loss.backward()
+        return loss
+
+    counts = []
+    for _ in range(9):
+        program.optimizer.zero_grad()
+        program.optimizer.step(closure)
+        looked.clear()
+        num_rows = len(program.sweep())
+        counts.append(len(looked))
+    num_gradients = sum(one.grad is not None for one in program.model.parameters())
+    num_lasting = num_rows - num_gradients
+    # LBFGS keeps lists, which are looked through in full.
+    expected = num_rows if optimizer is torch.optim.LBFGS else num_gradients + -(-num_lasting // 16)
+    assert max(counts[1:]) <= expected
+    assert counts[0] > counts[1] or optimizer is torch.optim.LBFGS
+
+
+def test_a_base_that_is_frozen_too_late_is_told_of_a_very_large_model(large_program: Program) -> None:
+    program = large_program
+    program.optimizer = torch.optim.AdamW(program.model[0].parameters(), lr=0.1)
+    for _ in range(3):
+        program.train()
+        program.sweeper.sweep([program.model], [program.optimizer], held=[], names=[], now_ns=7, step=3, ends_step=True)
+    assert sorted(program.sweeper.unstepped.names) == ["1.bias", "1.weight", "2.bias", "2.weight", "placed"]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[change.__name__ for change in CHANGES])

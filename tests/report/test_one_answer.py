@@ -23,6 +23,8 @@ from tests.gold.made_runs import MADE_RUNS, ranks_of
 
 OF_RESERVED = ("expandable-segments", "fragmentation")
 """Findings whose bytes are reserved ones."""
+OF_KEPT = ("leak", "kept-for-steps")
+"""Findings of what outlives its step."""
 MAY_FALL = ("_minus_", "difference")
 """What may be below zero: differences."""
 
@@ -81,6 +83,7 @@ def test_no_two_answers_contradict(made: Trace) -> None:
         of_document(report)
         of_page(report)
     of_what_ifs(made)
+    of_remedies(made)
 
 
 def of_rank(rank: RankReport) -> None:
@@ -177,3 +180,21 @@ def of_what_ifs(made: Trace) -> None:
         assert recorded.peak_requested_bytes <= recorded.peak_allocated_bytes <= recorded.max_reserved_bytes
         if rank.peak.allocated_bytes is not None and recorded.oom is None and one.fidelity.is_exact:
             assert recorded.peak_allocated_bytes == rank.peak.allocated_bytes
+
+
+def of_remedies(made: Trace) -> None:
+    """What was replayed, or is of allocations that were recorded, is where a what-if with the remedy peaks."""
+    report = analyze(made)
+    if len(report.ranks) > 1:
+        return
+    for finding in report.findings:
+        is_replayed = finding.evidence.get("is_replayed")
+        if finding.new_peak_bytes is None or not (is_replayed or finding.slug in OF_KEPT):
+            continue
+        try:
+            (found,), _ = try_what_ifs(made, Asked(remedies=(finding.slug,), as_cuda=True))
+        except MemtraceError:
+            assert finding.evidence["extrapolated_at_peak_bytes"] > 0
+            continue
+        row = found.rows[-1]
+        assert finding.new_peak_bytes == (row.peak_allocated_bytes if is_replayed else row.peak_requested_bytes)

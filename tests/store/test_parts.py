@@ -246,6 +246,8 @@ def test_events_that_left_the_rolling_window_are_dropped(tmp_path: Path) -> None
     rank = only(parts(tmp_path).header().native_chunk(dump, keep_from_ns=keep_from_ns).end().folder)
     assert events_of(rank)[0] == ("alloc", 1 << 10, 6)
     assert initial_of(rank) == [(0, 1 << 9, 5)]
+    # What is seen right when the window opens, before its first event, is of the blocks it begins with.
+    assert [row["start_ns"] for row in rank.table("windows").rows()] == [keep_from_ns]
 
 
 def test_hostile_snapshot_beside_a_chunk_is_refused_and_the_rest_is_read(tmp_path: Path) -> None:

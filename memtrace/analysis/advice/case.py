@@ -128,8 +128,11 @@ class Case:
         # The level at the old peak bounds the saving, and costs no pass over the moments.
         if self.peak_bytes <= 0 or self.at_peak(*cuts) < least:
             return None
+        new_peak = self.peak_with(*cuts)
+        return None if self.peak_bytes - new_peak < least else new_peak
+
+    def peak_with(self, *cuts: Cut) -> int:
+        """Return the peak with these cuts, whatever they take off it."""
         new_peak = int(self.level_without(*cuts).max())
-        if self.peak_bytes - new_peak < least:
-            return None
         self.cuts_of[new_peak] = cuts
         return new_peak

@@ -7,7 +7,8 @@ that of the forwards before: a graph that no backward ever sees, or a container 
 Keeping is no fault by itself: queues, caches, buffers of replays and states carried on are kept by design, and as large
 in one step as in the next. Such a keeper is told of where it grows, or with another finding about the same bytes. What
 nobody keeps on purpose is told of at any rate: a graph, the variables of a call that failed, a cycle, a context. What
-each step replaces is told of where the peak without it is a good deal lower.
+each step replaces is told of where the peak without it is a good deal lower, or where it is put together anew with more
+in each step.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ _LEAST_SHARE = 0.05
 _LEAST_BYTES = 1 << 16
 _TELL_OF_KEPT = ("evaluation-graph", "evaluation-outputs", "kept-for-steps", "one-backward", "outputs-of-step-before")
 """Findings that are about what is kept, too."""
+_OF_ONE_STEP = "outputs-of-step-before"
 _SETS = ("second-copy", "own-sets")
 _ALIKE = 0.1
 """How near the growth in a step comes to the parameters' bytes where it is a set of their sizes."""
+_ANEW = ("variable", "attribute")
 _COLLECTING = ("graph", "container", "attribute", "closure")
 _LEAST_COLLECTED = 3
 _BY_ACCIDENT = ("graph", "traceback", "context", "cycle")
@@ -56,16 +59,28 @@ def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Findi
     num_bytes = kept.evidence["kept_at_peak_bytes"]
     same = [one for one in found if one.slug in _TELL_OF_KEPT and (one.saves_bytes or 0) <= 2 * num_bytes]
     is_leak = any(leak.keeper is not None and leak.keeper.text == kept.evidence["kept_by"] for leak in leaks)
+    if same and not is_leak and _stands_alone(kept) and all(_is_part(one, kept) for one in same):
+        return tuple(one for one in found if one not in same)
     if same or is_leak or not _stands_alone(kept):
         found.remove(kept)
     for one in same[:1]:
-        keeper = {name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")}
-        title = one.title if "kept_by" in one.evidence else f"{one.title}, kept by {kept.evidence['kept_by']}"
-        named = dataclasses.replace(
-            one, title=title, evidence={**one.evidence, **keeper}, where=one.where or kept.where
-        )
-        found[found.index(one)] = named
+        if "kept_by" not in one.evidence:
+            keeper = {
+                name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")
+            }
+            named = dataclasses.replace(
+                one,
+                title=f"{one.title}, kept by {kept.evidence['kept_by']}",
+                evidence={**one.evidence, **keeper},
+                where=one.where or kept.where,
+            )
+            found[found.index(one)] = named
     return tuple(found)
+
+
+def _is_part(finding: Finding, kept: Finding) -> bool:
+    """Return whether a finding is about the outputs of one step of several whose outputs are kept."""
+    return finding.slug == _OF_ONE_STEP and 2 * (finding.saves_bytes or 0) <= (kept.saves_bytes or 0)
 
 
 def _is_of_leak(finding: Finding, leak: Leak) -> bool:
@@ -121,6 +136,7 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
         return None
     what = "of earlier steps" if is_old else "of forwards that no backward follows"
     is_replaced = is_old and bool(np.median(cut.end - _end_of_step(case, cut.start + 1)) <= 0)
+    is_put_together = is_replaced and keeper.kind in _ANEW and _is_put_together(kept, keeper)
     has_line = keeper.where is not None and keeper.where["line"] is not None
     is_at_peak = (cut.start <= case.peak_moment) & (cut.end > case.peak_moment)
     return Finding(
@@ -132,10 +148,14 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
             "num_kept_at_peak": int(is_at_peak.sum()),
             "is_replaced": is_replaced,
             # What holds only so many grows until it is full.
-            "grows": not is_replaced and keeper.kind != "bounded" and _grows(kept, keeper),
+            "grows": is_put_together or (not is_replaced and keeper.kind != "bounded" and _grows(kept, keeper)),
             **kept_by(keeper),
         },
-        change=change_of(keeper, is_replaced=is_replaced),
+        # A tensor that has more in each step is a container by another name.
+        change=change_of(
+            dataclasses.replace(keeper, kind="container") if is_put_together else keeper,
+            is_replaced=is_replaced and not is_put_together,
+        ),
         cost="None: nothing reads what is kept, or it fits in a number.",
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,
@@ -147,14 +167,30 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
 
 def _grows(kept: KeptAllocations, keeper: Keeper) -> bool:
     """Return whether a keeper had more when it was last looked at than a step, or a forward, before."""
+    # What was found at the end of a step is told again when the next begins.
+    looks = _looks(kept, keeper)
+    before = [held for step, held in looks if step < looks[-1][0]]
+    return bool(before) and looks[-1][1] > before[-1]
+
+
+def _is_put_together(kept: KeptAllocations, keeper: Keeper) -> bool:
+    """Return whether a variable that is bound anew in each step has as much more each time, from one step's share on:
+    `seen = torch.cat([seen, out])`."""
+    held = dict(_looks(kept, keeper))
+    for first, second, third in zip(held, [*held][1:], [*held][2:], strict=False):
+        rates = (held[second] - held[first]) / (second - first), (held[third] - held[second]) / (third - second)
+        share = min(rates)
+        if share > 0 and max(rates) <= (1 + _ALIKE) * share and held[first] <= (1 + _ALIKE) * share:
+            return True
+    return False
+
+
+def _looks(kept: KeptAllocations, keeper: Keeper) -> list[tuple[int, int]]:
+    """Return step and bytes of each time that a keeper was found."""
     table, rank = kept.history.rank.table("keepers"), kept.history.rank
     same = table["keeper"] == rank.string_id(keeper.text)
-    # What was found at the end of a step is told again when the next begins.
-    times = np.unique(table["time_ns"][same])
-    held = [int(table["num_bytes"][same & (table["time_ns"] == one)].max()) for one in times.tolist()]
-    steps = [int(table["step"][same & (table["time_ns"] == one)].max()) for one in times.tolist()]
-    before = [one for one, step in zip(held, steps, strict=True) if step < steps[-1]] if steps else []
-    return bool(before) and held[-1] > before[-1]
+    times = [table["time_ns"] == one for one in np.unique(table["time_ns"][same]).tolist()]
+    return [(int(table["step"][same & one].max()), int(table["num_bytes"][same & one].max())) for one in times]
 
 
 def _of_earlier_steps(case: Case, kept: KeptAllocations) -> BoolArray:

@@ -22,31 +22,33 @@ from memtrace.analysis.advice.edited_requests import edited_requests
 from memtrace.analysis.results.report import Finding
 
 
-def checked(case: Case, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return the findings with replayed peaks, without those that by the replay would save too little."""
+def checked(case: Case, findings: Iterable[Finding], *, keeps_small: bool = False) -> tuple[Finding, ...]:
+    """Return the findings with replayed peaks, without those that by the replay would save too little; with
+    `keeps_small` all of them."""
     found = list(findings)
     if case.history.is_cpu or not any(one.new_peak_bytes in case.cuts_of for one in found):
         return tuple(found)
     recording = _recording(case)
-    checked = [_checked(case, recording, one) for one in found]
-    return tuple(one for one in checked if one is not None)
+    least = 0 if keeps_small else WORTH_SAYING_SHARE * case.peak_bytes
+    replayed = [_checked(case, recording, one) for one in found]
+    # What was not replayed stays as well.
+    return tuple(one for one in replayed if not one.evidence.get("is_replayed") or (one.saves_bytes or 0) >= least)
 
 
-def _checked(case: Case, recording: Recording | None, finding: Finding) -> Finding | None:
+def _checked(case: Case, recording: Recording | None, finding: Finding) -> Finding:
     cuts = case.cuts_of.get(-1 if finding.new_peak_bytes is None else finding.new_peak_bytes)
     if cuts is None:
         return finding
     row = None if recording is None else replayed_row(case, recording, cuts, finding.slug)
     if row is None:
         return dataclasses.replace(finding, evidence={**finding.evidence, "is_replayed": False})
-    saves_bytes = case.peak_bytes - row.peak_allocated_bytes
-    if saves_bytes < WORTH_SAYING_SHARE * case.peak_bytes:
-        return None
+    # In other places than those recorded, a request may have a larger block.
+    saves_bytes = max(case.peak_bytes - row.peak_allocated_bytes, 0)
     evidence = {"is_replayed": True, "replayed_reserved_bytes": row.max_reserved_bytes}
     return dataclasses.replace(
         finding,
         saves_bytes=saves_bytes,
-        new_peak_bytes=row.peak_allocated_bytes,
+        new_peak_bytes=case.peak_bytes - saves_bytes,
         evidence={**finding.evidence, **evidence},
     )
 

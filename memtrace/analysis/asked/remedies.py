@@ -13,6 +13,7 @@ from memtrace.analysis.advice.edited_requests import Edited, edited_requests
 from memtrace.analysis.advice.find import ADVICE
 from memtrace.analysis.attribution.inferred_marks import with_inferred_marks
 from memtrace.analysis.device.device_history import build_history
+from memtrace.analysis.diagnosis.leak_findings import remedy_of_leak
 from memtrace.analysis.faults.find import FAULTS
 from memtrace.errors import MemtraceError
 from memtrace.store.trace import RankTrace
@@ -26,7 +27,9 @@ def remedied(rank: RankTrace, device: str, requests: Requests, slugs: Sequence[s
     """
     history = build_history(with_inferred_marks(rank), device, owns_marks=False)
     case = Case(history)
-    found = [one for rule in (*FAULTS, *ADVICE) if history.has_history and (one := rule(case)) is not None]
+    found = [
+        one for rule in (remedy_of_leak, *FAULTS, *ADVICE) if history.has_history and (one := rule(case)) is not None
+    ]
     cuts = {one.slug: case.cuts_of[one.new_peak_bytes] for one in found if one.new_peak_bytes in case.cuts_of}
     return [_edited(device, case, requests, cuts, slug) for slug in slugs]
 

@@ -138,6 +138,8 @@ class Inference:
         first, stop = int(self._first[0]), int(self._stop[-1 if self._only_steps else 0])
         resident = (live.start <= first) & ((live.in_use_end > stop) | self._lives_on())
         resident &= (self._phase != 0) & self._decided.are_unknown()
+        replaced = self._parameters_replaced_by_first_step(self._largest_counts(gradients))
+        self._give(replaced, Category.PARAMETER, Decision.LIFETIME_RULE)
         chosen = choose_residents(
             Residents(
                 rows=np.flatnonzero(resident),
@@ -157,8 +159,29 @@ class Inference:
             self._give(rows, category, decision)
         # Which of several blocks of a size is the parameter need not be known to tell its gradient.
         group = self._zeroed if self._only_steps else self._phase
-        matched = match_sizes(gradients, size, count_sizes(size[resident]), per_phase=group)
+        counts = count_sizes(size[resident]) + count_sizes(size[replaced])
+        matched = match_sizes(gradients, size, counts, per_phase=group)
         self._give(matched, Category.GRADIENT, Decision.LIFETIME_RULE)
+
+    def _parameters_replaced_by_first_step(self, gradients: Counter[int]) -> IntArray:
+        """Return what a first step frees, as many as there are gradients of a size, where it keeps as many of what it
+        makes for each state, and once more: with the first states, parameters are made anew.
+
+        Needed where nothing tells a forward: there parameters are else what no step frees.
+        """
+        limit, live = num_states(self._optimizer), self._lifetimes
+        if not self._only_steps or limit is None:
+            return np.zeros(0, np.int64)
+        # Annotations say where a step ends: what is freed right after it are gradients.
+        in_first = (live.in_use_end >= self._first[0]) & (live.in_use_end < self._stop[0])
+        freed = in_first & (live.start < self._first[0]) & self._decided.are_unknown()
+        made = count_sizes(live.size_bytes[self._kept_by_steps()[0] & (self._phase == 0)])
+        sizes = [
+            one
+            for one, count in count_sizes(live.size_bytes[freed]).items()
+            if count == gradients[one] and made[one] == (limit + 1) * count
+        ]
+        return np.flatnonzero(freed & np.isin(live.size_bytes, sizes))
 
     def _communication(self) -> None:
         """Decide what a distributed run makes for its collectives, and which of it are gradients."""
@@ -254,7 +277,24 @@ class Inference:
         made = self._in(Phase.OPTIMIZER)
         next_start = np.append(self._first[1:], [live.num_moments, live.num_moments])[self._phase]
         kept = made & ((live.in_use_end > next_start) | self._lives_on())
+        kept[self._kept_by_last_step(kept)] = True
         return kept, made & ~kept
+
+    def _kept_by_last_step(self, kept: _BoolArray) -> IntArray:
+        """Return what the last step made where the one before kept the same: after it a program may let go of all.
+
+        They are the same where both make blocks of the same sizes in the same order.
+        """
+        steps = self._step_rows()
+        if len(steps) < 2 or steps[-1] != len(self._first) - 1:
+            return np.zeros(0, np.int64)
+        live = self._lifetimes
+        before, last = (np.flatnonzero(self._phase == at) for at in steps[-2:].tolist())
+        before, last = (rows[np.argsort(live.start[rows], kind="stable")] for rows in (before, last))
+        if not np.array_equal(live.size_bytes[before], live.size_bytes[last]):
+            return np.zeros(0, np.int64)
+        again: IntArray = last[kept[before] & (live.in_use_end[last] > self._stop[steps[-1]])]
+        return again
 
     def _states(self) -> None:
         """Decide what optimizer steps made for good: what a later step still finds, or has the size of a parameter."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -123,9 +123,17 @@ def kept_allocations(history: DeviceHistory) -> KeptAllocations | None:
     return KeptAllocations(history=history, row=row, allocation=found[row], is_old=is_old)
 
 
-def written_bytes(history: DeviceHistory, allocations: IntArray) -> int | None:
-    """Return to how many bytes of some allocations the program was seen to write between two looks at who keeps them;
-    `None` where none of them was looked at twice.
+class SeenWrites(NamedTuple):
+    """What two looks at some allocations, one after the other, showed."""
+
+    looked_bytes: int
+    """Bytes of those that were looked at twice."""
+    written_bytes: int
+    """Bytes of those that the program wrote to in between."""
+
+
+def seen_writes(history: DeviceHistory, allocations: IntArray) -> SeenWrites:
+    """Return to how much of some allocations the program was seen to write between two looks at who keeps them.
 
     Behind a gap they are told by address and size.
     """
@@ -137,7 +145,10 @@ def written_bytes(history: DeviceHistory, allocations: IntArray) -> int | None:
         seen[address, size] = seen.get((address, size), False) or bool(is_written)
     blocks = zip(lifetimes.address[allocations].tolist(), lifetimes.size_bytes[allocations].tolist(), strict=True)
     known = [block for block in blocks if block in seen]
-    return sum(size for address, size in known if seen[address, size]) if known else None
+    return SeenWrites(
+        looked_bytes=sum(size for _, size in known),
+        written_bytes=sum(size for address, size in known if seen[address, size]),
+    )
 
 
 def _where(values: dict[str, Any], text: Any) -> dict[str, Any] | None:

@@ -18,6 +18,9 @@ from memtrace.store.trace import RankTrace
 
 _FRAME = re.compile(r"(?P<file>.*):(?P<line>\d+) (?P<function>.*)")
 _NEARLY_ALL = 0.9
+_OF_A_MODEL = re.compile(r"(?:^|/)torch/(?:nn/modules/module|utils/checkpoint|autograd/function|_dynamo/)")
+"""Library code that calls the program's own as a part of its model. Others call its loop: launchers, trainers, closures
+of an optimizer."""
 
 
 def shared_line(rank: RankTrace, stacks: Iterable[tuple[int, int]]) -> dict[str, Any] | None:
@@ -25,7 +28,7 @@ def shared_line(rank: RankTrace, stacks: Iterable[tuple[int, int]]) -> dict[str,
 
     `stacks` are rows of the stacks table, null included, with bytes. What a loss keeps alive was made all over the
     model; it shares the line that called the model. Where the program's own calls part before that, it is the line with
-    the most bytes. `None` without stacks.
+    the most bytes, also in a loop that a library calls. `None` without stacks.
     """
     by_stack: Counter[int] = Counter()
     for stack, num_bytes in stacks:
@@ -51,12 +54,15 @@ def shared_line(rank: RankTrace, stacks: Iterable[tuple[int, int]]) -> dict[str,
 
 
 _Call = tuple[str, bool]
-"""A frame of the program's own code, and whether a library called it, as torch calls the forward of a module."""
+"""A frame of the program's own code, and whether it was called as a part of a model, as torch calls forwards."""
 
 
 def _path(frames: Sequence[str]) -> list[_Call]:
     """Return the program's own frames of a stack, outermost first."""
     own = set(own_frames(frames))
     around = [*frames[1:], None]
-    calls = [(frame, outer is not None and outer not in own) for frame, outer in zip(frames, around, strict=True)]
+    calls = [
+        (frame, outer is not None and outer not in own and _OF_A_MODEL.search(outer) is not None)
+        for frame, outer in zip(frames, around, strict=True)
+    ]
     return [call for call in reversed(calls) if call[0] in own]

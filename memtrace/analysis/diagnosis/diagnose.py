@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.diagnosis.fragmentation import find_fragmentation
 from memtrace.analysis.diagnosis.fragmentation_findings import fragmentation_findings
 from memtrace.analysis.diagnosis.leak_findings import leak_findings
-from memtrace.analysis.diagnosis.leaks import find_leaks
+from memtrace.analysis.diagnosis.leaks import find_piles
 from memtrace.analysis.diagnosis.oom import find_oom
 from memtrace.analysis.results.report import Finding, FragmentationResult, Leak, OomResult
 from memtrace.analysis.sentences.oom import oom_finding
@@ -36,10 +37,12 @@ def diagnose(history: DeviceHistory, *, capacity_bytes: int | None, judged_by: i
 
     `capacity_bytes` is its memory where that is known; a run that went on is judged by `judged_by`, if that is given.
     """
-    leaks = find_leaks(history, capacity_bytes=capacity_bytes)
+    piles = find_piles(history, capacity_bytes=capacity_bytes)
+    leaks = tuple(one.leak for one in piles)
     oom = find_oom(history, capacity_bytes=capacity_bytes, judged_by=judged_by, leaks=leaks)
     fragmentation = find_fragmentation(history)
-    findings = (*leak_findings(history, leaks), *fragmentation_findings(history, fragmentation, oom))
+    of_leaks = leak_findings(Case(history), piles) if piles else ()
+    findings = (*of_leaks, *fragmentation_findings(history, fragmentation, oom))
     if oom is not None:
         # A leak is why a run dies late: then it is the cause, and the failure its consequence.
         failure = oom_finding(oom, history.rank.rank)

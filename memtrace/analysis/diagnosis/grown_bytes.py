@@ -1,7 +1,7 @@
 """What of the growth from step to step can be a leak, and how much of the peak it has become.
 
-In: `DeviceHistory` with steps. Out: the allocations that no model or optimizer holds by the end of a step, what has
-piled up by a step, and the peak without that. A figure is never more than what the level itself grew by.
+In: `DeviceHistory` with steps. Out: the allocations that no model or optimizer holds by the end of a step, and what has
+piled up by a step. A figure is never more than what the level itself grew by.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from memtrace.analysis.attribution.attribute import CATEGORIES, DECISIONS
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.steps import StepSpan, step_spans
-from memtrace.analysis.results.report import Leak
 from memtrace.schema.names import Category, Decision
 from memtrace.store.columns import IntArray
 
@@ -64,19 +63,7 @@ def piled_up(history: DeviceHistory, first: StepSpan, moment: int, steps: int, r
     return max(min(rate * steps, int(level[moment] - level[first.last])), 0)
 
 
-def peak_without(history: DeviceHistory, leak: Leak) -> tuple[int, int | None]:
-    """Return the peak, and what it would be if no step found what others before it left; `None` if it is in no step."""
-    level = history.levels.requested if history.levels.allocated is None else history.levels.allocated
-    height = int(level.max())
+def ended_steps(history: DeviceHistory) -> list[StepSpan]:
+    """Return the steps of training that were recorded, in order."""
     spans = sorted((span for span in step_spans(history).values() if span.recorded), key=lambda span: span.step)
-    ended = [span for span in spans if span.step >= 1]
-    if not ended or not any(span.first <= int(level.argmax()) <= span.last for span in ended):
-        return height, None
-    lower, first, starts = level.copy(), ended[0], history.moments.epoch_starts()
-    for before, after in zip(ended, [*ended[1:], None], strict=True):
-        stop = len(lower) if after is None else after.last + 1
-        # Behind a gap a step begins where the recording does.
-        begin = int(max(before.last, starts[starts < stop].max(initial=0)))
-        steps = (before.step if after is None else after.step - 1) - first.step
-        lower[before.last + 1 : stop] -= leak.first_bytes + piled_up(history, first, begin, steps, leak.bytes_per_step)
-    return height, int(lower.max())
+    return [span for span in spans if span.step >= 1]

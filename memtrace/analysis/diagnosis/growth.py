@@ -75,7 +75,7 @@ def find_growing(history: DeviceHistory) -> Growing | None:
     places = np.flatnonzero((growth.num_bytes[:, list(growth.judged)] > 0).sum(axis=1) >= _MIN_STEPS - 1)
     if not len(places):
         return None
-    blind = _blind(history, growth)
+    blind = blind_phases(history, growth)
     judged = {place: _judged_for(growth, blind, place) for place in places.tolist()}
     rates = _rates_over_gaps(history, growth.spans)
     growing = [
@@ -139,7 +139,7 @@ def _follows(history: DeviceHistory, spans: Sequence[StepSpan], at: int) -> bool
     return span.step == before.step + 1 and bool(same_epoch)
 
 
-def _blind(history: DeviceHistory, growth: Growth) -> set[tuple[int, str | None]]:
+def blind_phases(history: DeviceHistory, growth: Growth) -> set[tuple[int, str | None]]:
     """Return the steps, as positions in `spans`, and phases in which things were allocated, but no line recorded."""
     ends = np.array([span.last for span in growth.spans], np.int64)
     lifetimes = history.lifetimes
@@ -160,15 +160,18 @@ def _have_lines(history: DeviceHistory, stacks: IntArray) -> npt.NDArray[np.bool
     return np.array(known, np.bool_)[of_row.reshape(-1)] if any(known) else stacks != NULL
 
 
+def is_blind(growth: Growth, blind: set[tuple[int, str | None]], place: int, at: int) -> bool:
+    """Return whether what a place made in a step, a position in `spans`, is not known by its place."""
+    return bool(growth.places.stack[place] != NULL) and (at, growth.places.phase[place]) in blind
+
+
 def _judged_for(growth: Growth, blind: set[tuple[int, str | None]], place: int) -> list[int]:
     """Return the judged steps of a place: if its stack tells it, those in which its phase was not blind, or it fell.
 
     What a blind step makes is not known by its place; what it frees is.
     """
-    if growth.places.stack[place] == NULL:
-        return list(growth.judged)
-    phase, fell = growth.places.phase[place], growth.num_bytes[place] < 0
-    return [at for at in growth.judged if (at, phase) not in blind or fell[at]]
+    fell = growth.num_bytes[place] < 0
+    return [at for at in growth.judged if not is_blind(growth, blind, place, at) or fell[at]]
 
 
 def _grows(values: IntArray, *, has_gaps: bool) -> bool:

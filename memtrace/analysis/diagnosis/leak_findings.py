@@ -1,12 +1,18 @@
 """Leaks in words: what grows, the line that makes it, the usual cause, and what to change.
 
-In: `DeviceHistory` and its leaks. Out: `Finding`s.
+In: a `Case` and its leaks. Out: `Finding`s. The new peak is that with everything freed at the end of the step that made
+it, and without what piled up where nothing was recorded: so many steps, at the same rate.
 """
 
 from __future__ import annotations
 
-from memtrace.analysis.device.device_history import DeviceHistory
-from memtrace.analysis.diagnosis.grown_bytes import peak_without
+from collections.abc import Iterable
+
+from memtrace.analysis.advice.case import Case, Cut
+from memtrace.analysis.advice.replayed import checked
+from memtrace.analysis.diagnosis.freed_at_step_end import extrapolated, freed_at_step_ends, not_seen
+from memtrace.analysis.diagnosis.grown_bytes import ended_steps
+from memtrace.analysis.diagnosis.leaks import Pile, find_piles
 from memtrace.analysis.results.report import Finding, Leak
 from memtrace.analysis.sentences.keepers import change_of, kept_by
 from memtrace.units import format_bytes
@@ -31,16 +37,24 @@ _SOON_STEPS = 10_000
 """A leak that doubles the peak within so many steps ends the run."""
 
 
-def leak_findings(history: DeviceHistory, leaks: tuple[Leak, ...]) -> tuple[Finding, ...]:
+def leak_findings(case: Case, piles: Iterable[Pile]) -> tuple[Finding, ...]:
     """Return a finding a leak, in the order of the leaks."""
-    return tuple(_finding(history, leak) for leak in leaks)
+    return checked(case, (_finding(case, one) for one in piles), keeps_small=True)
 
 
-def _finding(history: DeviceHistory, leak: Leak) -> Finding:
-    height, without = peak_without(history, leak)
+def remedy_of_leak(case: Case) -> Finding | None:
+    """Return the finding of the leak that grows fastest, before anything is replayed: what its remedy is."""
+    piles = find_piles(case.history)
+    return _finding(case, piles[0]) if piles else None
+
+
+def _finding(case: Case, pile: Pile) -> Finding:
+    leak = pile.leak
+    unseen = not_seen(case, pile)
+    new_peak = _new_peak(case, pile, unseen)
     return Finding(
         slug="leak",
-        severity="error" if leak.bytes_per_step * _SOON_STEPS >= height else "warning",
+        severity="error" if leak.bytes_per_step * _SOON_STEPS >= case.peak_bytes else "warning",
         title=f"Memory grows by {format_bytes(leak.bytes_per_step)} in each step: {_cause(leak)}",
         evidence={
             "growth_per_step_bytes": leak.bytes_per_step,
@@ -55,15 +69,24 @@ def _finding(history: DeviceHistory, leak: Leak) -> Finding:
             "num_modules": leak.num_modules,
             "cause": leak.cause,
             "steps_until_full": leak.steps_until_full,
+            **({} if new_peak is None else extrapolated(case, unseen)),
         },
         change=_CHANGES[leak.cause] if leak.keeper is None else change_of(leak.keeper),
         cost="None: nothing reads what is kept, or it fits in a number.",
-        saves_bytes=None if without is None else height - without,
+        saves_bytes=None if new_peak is None else case.peak_bytes - new_peak,
         saves_ns=None,
-        new_peak_bytes=without,
-        rank=history.rank.rank,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
         where=leak.where,
     )
+
+
+def _new_peak(case: Case, pile: Pile, unseen: Cut) -> int | None:
+    """Return the peak without the leak; `None` where the peak is in no step that was recorded to its end."""
+    if not any(span.first <= case.peak_moment <= span.last for span in ended_steps(case.history)):
+        return None
+    seen = freed_at_step_ends(case, pile.growing.growth, pile.places, pile.leak.bytes_per_step)
+    return case.peak_with(*seen, *([unseen] if len(unseen.size_bytes) else []))
 
 
 def _cause(leak: Leak) -> str:

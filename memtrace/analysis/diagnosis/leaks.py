@@ -1,6 +1,6 @@
 """What grows from step to step: places of the program whose allocations survive each step in ever larger number.
 
-In: `DeviceHistory` with steps. Out: `Leak`s, the fastest growing first.
+In: `DeviceHistory` with steps. Out: `Pile`s, the fastest growing first: each a `Leak` with the places that are it.
 
 What is live at the end of a step is followed by the place that asked for it: its stack, or without one its phase and
 module. In a healthy run a place replaces what it made in the step before (gradients, the last logits, a queue that is
@@ -18,7 +18,7 @@ leak, full or not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,17 +43,34 @@ _GRAPH_MODULES = 3
 """Modules of one forward whose outputs survive: an output that somebody keeps is one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pile:
+    """A leak, and where its allocations are found."""
+
+    leak: Leak
+    growing: Growing
+    places: tuple[int, ...]
+    """Places that grow."""
+
+
 def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> tuple[Leak, ...]:
     """Return what grows from step to step; nothing where the history holds too few steps to tell."""
+    return tuple(one.leak for one in find_piles(history, capacity_bytes=capacity_bytes))
+
+
+def find_piles(history: DeviceHistory, *, capacity_bytes: int | None = None) -> tuple[Pile, ...]:
+    """Return the same, each with its places."""
     growing = find_growing(history)
     if growing is None or not growing.goes_on:
         return ()
     kept = kept_allocations(history)
-    groups = _together(history, growing)
-    leaks = [_kept_by(_leak(history, growing, group, capacity_bytes), growing, group, kept) for group in groups]
     least = max(_MIN_BYTES_A_STEP, int(history.levels.requested.max()) // _STEPS_TO_DOUBLE)
-    found = [one for one in leaks if one.bytes_per_step >= least and not _is_filling(one)]
-    return tuple(sorted(found, key=lambda one: -one.bytes_per_step))
+    found = []
+    for group in _together(history, growing):
+        leak = _kept_by(_leak(history, growing, group, capacity_bytes), growing, group, kept)
+        if leak.bytes_per_step >= least and not _is_filling(leak):
+            found.append(Pile(leak=leak, growing=growing, places=tuple(group)))
+    return tuple(sorted(found, key=lambda one: -one.leak.bytes_per_step))
 
 
 def _is_filling(leak: Leak) -> bool:

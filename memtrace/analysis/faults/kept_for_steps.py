@@ -18,7 +18,8 @@ from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
 from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import StepSpan
-from memtrace.analysis.diagnosis.growth import Growing, Growth, find_growing, growth_of
+from memtrace.analysis.diagnosis.freed_at_step_end import freed_at_step_ends
+from memtrace.analysis.diagnosis.growth import Growing, Growth, blind_phases, find_growing, growth_of, is_blind
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import change_of, kept_by
 from memtrace.schema.names import Category
@@ -40,8 +41,9 @@ def kept_for_steps(case: Case) -> Finding | None:
         places, rate = _dropped_in_a_gap(case, find_growing(case.history))
     if not places:
         return None
-    kept = _kept(case, growth.spans, rate)
-    peak_without = int((case.level - kept).max())
+    cuts = freed_at_step_ends(case, growth, places, rate) if _are_all_seen(case, growth, places) else ()
+    kept = case.level - case.level_without(*cuts) if cuts else _kept(case, growth.spans, rate)
+    peak_without = case.peak_with(*cuts) if cuts else int((case.level - kept).max())
     saves = case.peak_bytes - peak_without
     rows = growth.places.rows[np.isin(growth.places.of_row, places)]
     found = kept_allocations(case.history)
@@ -58,7 +60,12 @@ def kept_for_steps(case: Case) -> Finding | None:
         severity="warning",
         title=f"What steps make is kept for several steps and then freed at once: up to {format_bytes(int(kept.max()))}"
         f" of steps before{'' if keeper is None else f', kept by {keeper.text}'}",
-        evidence={"kept_at_most_bytes": int(kept.max()), "growth_per_step_bytes": rate, **kept_by(keeper)},
+        evidence={
+            "kept_at_most_bytes": int(kept.max()),
+            "growth_per_step_bytes": rate,
+            **kept_by(keeper),
+            **({} if cuts else {"extrapolated_at_peak_bytes": int(kept[case.peak_moment])}),
+        },
         change=change_of(keeper)
         if keeper is not None
         else "If a list collects it, keep numbers and not tensors (loss.item(), sums), or move it to the CPU in each "
@@ -73,6 +80,14 @@ def kept_for_steps(case: Case) -> Finding | None:
             case.history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
         ),
     )
+
+
+def _are_all_seen(case: Case, growth: Growth, places: list[int]) -> bool:
+    """Return whether every allocation that some places made is known to be theirs."""
+    if len(case.history.moments.epochs) > 1:
+        return False
+    blind = blind_phases(case.history, growth)
+    return not any(is_blind(growth, blind, place, at) for place in places for at in range(len(growth.spans)))
 
 
 def _dropped_at_once(growth: Growth) -> tuple[list[int], int]:

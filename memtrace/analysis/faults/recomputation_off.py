@@ -10,11 +10,13 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.shared_line import shared_line
-from memtrace.analysis.device.steps import step_spans
+from memtrace.analysis.device.steps import has_high_water_marks, step_spans
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
+
+_AS_HIGH = 0.98
 
 
 def recomputation_off(case: Case) -> Finding | None:
@@ -30,16 +32,18 @@ def recomputation_off(case: Case) -> Finding | None:
     if not on or not off or any(step in backward and step not in again for step in peaks if step < max(on)):
         return None
     with_it, without = max(peaks[step] for step in on), max(peaks[step] for step in off)
-    if without != case.peak_bytes or 0.98 * without < with_it:
+    if without != case.peak_bytes or _AS_HIGH * without < with_it:
         return None
+    first = _first_without(case, on[-1], off[0], without)
+    since = f"from step {first} on" if first == on[-1] + 1 else f"in step {first}"
     return Finding(
         slug="recomputation-off",
         severity="warning",
-        title=f"Activation checkpointing was in effect up to step {on[-1]} and is not from step {off[0]} on: "
+        title=f"Activation checkpointing was in effect up to step {on[-1]} and is not {since}: "
         f"{format_bytes(with_it)} before, {format_bytes(without)} now",
         evidence={
             "last_step_with": on[-1],
-            "first_step_without": off[0],
+            "first_step_without": first,
             "peak_with_bytes": with_it,
             "peak_without_bytes": without,
         },
@@ -52,6 +56,21 @@ def recomputation_off(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=_line(case),
     )
+
+
+def _first_without(case: Case, last_on: int, first_off: int, without: int) -> int:
+    """Return the first step that comes as high as those without, by the marks of those that were not recorded."""
+    steps = case.history.rank.table("steps")
+    if not has_high_water_marks(case.history):
+        return first_off
+    between = (steps["step"] > last_on) & (steps["step"] < first_off) & (steps["high_water_bytes"] != NULL)
+    columns = (steps[name][between].tolist() for name in ("step", "high_water_bytes"))
+    first = first_off
+    for step, mark in sorted(zip(*columns, strict=True), reverse=True):
+        if mark < _AS_HIGH * without:
+            break
+        first = step
+    return first
 
 
 def _steps_with(case: Case, phase: Phase) -> set[int]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case
 from memtrace.analysis.attribution.parameter_sets import in_sets
-from memtrace.analysis.device.keepers import kept_allocations, written_bytes
+from memtrace.analysis.device.keepers import kept_allocations, seen_writes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.steps import step_spans
 from memtrace.analysis.faults.over_gaps import cuts_over_gaps
@@ -138,9 +138,13 @@ def _words(copies: _Copies, *, is_written: bool | None) -> _Words:
 
 
 def _is_written(case: Case, copies: _Copies) -> bool | None:
-    """Return whether the program writes to most of some copies; `None` where that was not looked at."""
-    written = written_bytes(case.history, copies.rows) if copies.is_by_size else None
-    return None if written is None else 2 * written >= int(case.lifetimes.size_bytes[copies.rows].sum())
+    """Return whether the program writes to most of some copies; `None` where most of them was not looked at twice."""
+    if not copies.is_by_size:
+        return None
+    seen, total = seen_writes(case.history, copies.rows), int(case.lifetimes.size_bytes[copies.rows].sum())
+    if 2 * seen.written_bytes >= total:
+        return True
+    return False if 2 * seen.looked_bytes >= total else None
 
 
 def _last_sweep(case: Case) -> IntArray:

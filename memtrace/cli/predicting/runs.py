@@ -25,6 +25,7 @@ def no_progress() -> None:
 class PredictedRuns:
     """Runs a command as on one GPU after the other; `stdout` is the file descriptor that it prints to.
 
+    It runs as `rank`, of which `told_dir` is where ranks leave what they tell each other, from one run to the next.
     `progress` is asked before each run for what says how far it has come.
     """
 
@@ -36,6 +37,8 @@ class PredictedRuns:
         *,
         num_steps: int,
         world_size: int,
+        rank: int = 0,
+        told_dir: Path | None = None,
         gpus_per_node: int | None,
         redaction: Redaction,
         force: bool,
@@ -51,6 +54,7 @@ class PredictedRuns:
         self._engine = engine
         self._num_steps = num_steps
         self._world_size = world_size
+        self._rank, self._told_dir = rank, told_dir
         self._gpus_per_node = gpus_per_node
         self._redaction = redaction
         self._force = force
@@ -83,6 +87,7 @@ class PredictedRuns:
             MemtraceError: it cannot be predicted.
         """
         from memtrace.cli.predicting.engine import devices
+        from memtrace.launch.asked_ranks import run_as_asked
         from memtrace.launch.prediction import predict
         from memtrace.schema.options import PredictOptions
 
@@ -95,21 +100,29 @@ class PredictedRuns:
             capability=gpu.capability,
             num_steps=self._num_steps,
             world_size=self._world_size,
+            rank=self._rank,
+            told_dir=None if self._told_dir is None else str(self._told_dir),
             gpus_per_node=num_gpus,
             engine=self._engine.name,
         )
-        return predict(
-            self._command,
-            self._path,
-            options,
-            force=self._force,
-            allow_writes=self._allow_writes,
-            stdout=self._stdout,
-            stderr=self._stderr,
-            variables=found,
-            cwd=self._cwd,
-            progress=self._progress(),
-        )
+
+        def run(options: PredictOptions) -> Trace:
+            if options.rank != self._rank:
+                say(f"memtrace: running rank {options.rank} first, for what it tells rank {self._rank}")
+            return predict(
+                self._command,
+                self._path,
+                options,
+                force=self._force,
+                allow_writes=self._allow_writes,
+                stdout=self._stdout,
+                stderr=self._stderr,
+                variables=found,
+                cwd=self._cwd,
+                progress=self._progress(),
+            )
+
+        return run_as_asked(run, options)
 
     def judge(self, gpus: Sequence[Gpu]) -> tuple[list[GpuVerdict], list[tuple[str, str]]]:
         """Run once for each compute capability of these GPUs, and say which of them fit.

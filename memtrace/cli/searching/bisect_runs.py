@@ -172,9 +172,9 @@ class Runs:
 
     def _figure(self, report: Report) -> int:
         from memtrace.analysis.asked.check_figures import figure_of
-        from memtrace.forecast.prediction.judge import DEVICE
 
-        rank = next(one for one in report.ranks if one.device == DEVICE)
+        used = [one for one in report.ranks if one.device.startswith("cuda:")]
+        rank = max(used, key=lambda one: one.peak.allocated_bytes or one.peak.requested_bytes or 0)
         return figure_of(self.metric, rank, report.ranks).num_bytes
 
     def report(self, commit: str) -> Report:

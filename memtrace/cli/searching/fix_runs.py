@@ -58,13 +58,14 @@ class FixRuns:
         if not self._question.is_predicted:
             return self._largest(trace, surveys)
         from memtrace.forecast.fixing.needs import predicted_needs
-        from memtrace.forecast.prediction.judge import DEVICE, predicted_rank
+        from memtrace.forecast.prediction.judge import predicted_device, predicted_rank
 
         survey, rank = survey_of(surveys), predicted_rank(trace)
         if any(one.slug == "predicted-eager" for one in rank.warnings):
             survey = without_compiled(survey)
-        needs = predicted_needs(rank, DEVICE, self._question.target_bytes, survey.step_s)
-        return Run(rank=rank, device=DEVICE, survey=survey, needs=needs)
+        device = predicted_device(rank)
+        needs = predicted_needs(rank, device, self._question.target_bytes, survey.step_s)
+        return Run(rank=rank, device=device, survey=survey, needs=needs)
 
     def _largest(self, trace: Trace, surveys: list[Any]) -> Run:
         """Return the rank that needs most: a run fits where it does. Losses are those of all ranks."""

@@ -14,7 +14,7 @@ from memtrace.forecast.fitting.measure import needs_of, num_steps_of
 from memtrace.forecast.fitting.results import Measured
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.prediction.driverless import failed_request, report_of
-from memtrace.forecast.prediction.judge import DEVICE, predicted_rank, usable_bytes
+from memtrace.forecast.prediction.judge import predicted_device, predicted_rank, usable_bytes
 from memtrace.forecast.prediction.placed import place
 from memtrace.store.trace import Trace
 
@@ -29,9 +29,10 @@ def measure_predicted(trace: Trace, gpu: Gpu, num_steps: int) -> Measured:
         MemtraceError: it used no GPU, or made fewer steps.
     """
     rank = predicted_rank(trace)
-    on_gpu = place(rank, DEVICE, capacity_bytes=usable_bytes(gpu), total_bytes=gpu.memory_bytes)
+    device = predicted_device(rank)
+    on_gpu = place(rank, device, capacity_bytes=usable_bytes(gpu), total_bytes=gpu.memory_bytes)
     fits = on_gpu.failed is None
-    placed = on_gpu if fits else place(rank, DEVICE, capacity_bytes=None)
+    placed = on_gpu if fits else place(rank, device, capacity_bytes=None)
     return _measured(report_of(trace, placed.rank), gpu, num_steps, fits=fits)
 
 

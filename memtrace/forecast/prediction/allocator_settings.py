@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from memtrace.allocator.settings import Settings, print_settings, settings_of_snapshot
+from dataclasses import replace
+
+from memtrace.allocator.settings import Settings, order_of, print_settings, settings_of_snapshot
 from memtrace.store.trace import LoadWarning, RankTrace
 
 
 def settings_of(rank: RankTrace) -> Settings:
-    """Return the settings that the program asked for, by its environment or by functions of torch."""
+    """Return the settings that the program asked for, by its environment or by functions of torch.
+
+    Which of equal blocks is taken follows the torch that ran: a GPU would run that one too.
+    """
     facts, environment = (rank.header.get(name) or {} for name in ("allocator_settings", "environment"))
-    return settings_of_snapshot(facts, environment)
+    torch_version = (rank.header.get("versions") or {}).get("torch")
+    return replace(settings_of_snapshot(facts, environment), equal_sizes=order_of(torch_version))
 
 
 def settings_notes(rank: RankTrace) -> tuple[LoadWarning, ...]:

@@ -14,7 +14,7 @@ from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
 from memtrace.forecast.prediction.doubts import on_gpu
 from memtrace.forecast.prediction.driverless_doubts import driverless_interval
-from memtrace.forecast.prediction.judge import DEVICE, predicted_rank, usable_bytes
+from memtrace.forecast.prediction.judge import predicted_device, predicted_rank, usable_bytes
 from memtrace.forecast.prediction.notes import with_prediction
 from memtrace.forecast.prediction.results import Engine, FailedRequest, GpuVerdict
 from memtrace.store.trace import RankTrace, Trace
@@ -77,7 +77,8 @@ def verdict_without_a_run(gpu: Gpu, largest: GpuVerdict) -> GpuVerdict | None:
 
 def report_of(trace: Trace, rank: RankTrace) -> RankReport:
     """Return the report of the GPU that a rank used."""
-    return next(one for one in analyze(replace(trace, ranks=(rank,))).ranks if one.device == DEVICE)
+    device = predicted_device(rank)
+    return next(one for one in analyze(replace(trace, ranks=(rank,))).ranks if one.device == device)
 
 
 def failed_request(trace: Trace, rank: RankTrace, report: RankReport) -> FailedRequest | None:
@@ -104,7 +105,7 @@ def _verdict(gpu: Gpu, rank: RankTrace, report: RankReport) -> GpuVerdict:
             hint="backend:cudaMallocAsync and PYTORCH_NO_CUDA_MEMORY_CACHING are such settings",
             slug="predict-no-gpu",
         )
-    interval = driverless_interval(rank, DEVICE, gpu, allocated, reserved)
+    interval = driverless_interval(rank, predicted_device(rank), gpu, allocated, reserved)
     return GpuVerdict(
         gpu=gpu,
         ran_as=gpu,

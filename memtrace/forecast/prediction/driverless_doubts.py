@@ -55,8 +55,10 @@ def driverless_interval(rank: RankTrace, device: str, gpu: Gpu, allocated: int, 
 
 
 def has_convolutions(rank: RankTrace) -> bool:
-    """Return whether autograd kept anything for a convolution."""
-    return any(text.startswith(_CONVOLUTION) and text.endswith("Backward0") for text in rank.strings)
+    """Return whether a convolution ran, or autograd kept anything for one."""
+    return bool(rank.header.get("convolutions")) or any(
+        text.startswith(_CONVOLUTION) and text.endswith("Backward0") for text in rank.strings
+    )
 
 
 def _trial_bytes(rank: RankTrace) -> int:

@@ -12,15 +12,25 @@ from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Peak
 from memtrace.errors import MemtraceError
 from memtrace.forecast.gpus import Gpu
+from memtrace.forecast.prediction.allocator_settings import settings_of
 from memtrace.forecast.prediction.broken_off import broken_off
+from memtrace.forecast.prediction.convolution_layers import layers_of
 from memtrace.forecast.prediction.doubts import interval_of, made_room, on_gpu
 from memtrace.forecast.prediction.notes import with_prediction
 from memtrace.forecast.prediction.placed import Placed, place
-from memtrace.forecast.prediction.results import BY_META, Engine, GpuVerdict, Interval, Prediction, StepPeak
+from memtrace.forecast.prediction.results import (
+    BY_META,
+    Engine,
+    GpuVerdict,
+    Interval,
+    Prediction,
+    RankVerdict,
+    StepPeak,
+    fullest_of,
+)
+from memtrace.forecast.prediction.used_device import device_of
 from memtrace.schema.names import Action
 from memtrace.store.trace import RankTrace, Trace
-
-DEVICE = "cuda:0"
 
 
 def usable_bytes(gpu: Gpu) -> int:
@@ -50,7 +60,7 @@ def predicted_rank(trace: Trace) -> RankTrace:
     Raises:
         MemtraceError: none did, or it ended in an error before a step was done.
     """
-    used = [rank for rank in trace.ranks if rank.string_id(DEVICE) >= 0 and len(rank.table("events"))]
+    used = [rank for rank in trace.ranks if device_of(rank) is not None]
     if not used:
         raise MemtraceError(
             "the program put nothing on a GPU, so there is nothing to predict",
@@ -65,6 +75,13 @@ def predicted_rank(trace: Trace) -> RankTrace:
             slug="predict-no-step",
         )
     return rank
+
+
+def predicted_device(rank: RankTrace) -> str:
+    """Return the GPU that the process of a prediction used."""
+    device = device_of(rank)
+    assert device is not None
+    return device
 
 
 def _num_steps(rank: RankTrace) -> int:
@@ -91,27 +108,35 @@ def placed_trace(
     The trace says the range and the doubts as well: in its header, and as notes that a report shows.
     """
     rank = predicted_rank(trace)
-    verdict, placed = _judge(rank, gpu, ran_as or gpu, interval_of(rank, DEVICE, gpu))
+    verdict, placed = _judge(rank, gpu, ran_as or gpu, interval_of(rank, predicted_device(rank), gpu))
     kept = placed.rank if placed.failed is None else broken_off(placed.rank, placed.failed.time_ns)
-    header = {**kept.header, "devices": [_device(one, gpu) for one in kept.header.get("devices") or [{}]]}
+    header = {
+        **kept.header,
+        "devices": [_device(one, gpu, predicted_device(rank)) for one in kept.header.get("devices") or [{}]],
+        # Who replays the trace takes equal blocks as they were taken here.
+        "allocator_settings": {
+            **(kept.header.get("allocator_settings") or {}),
+            "equal_sizes": settings_of(rank).equal_sizes,
+        },
+    }
     return replace(trace, ranks=(with_prediction(replace(kept, header=header), verdict, engine),)), verdict
 
 
-def _device(known: dict[str, object], gpu: Gpu) -> dict[str, object]:
-    return {**known, "name": DEVICE, "kind": gpu.name, "capacity_bytes": gpu.memory_bytes}
+def _device(known: dict[str, object], gpu: Gpu, name: str) -> dict[str, object]:
+    return {**known, "name": name, "kind": gpu.name, "capacity_bytes": gpu.memory_bytes}
 
 
 def judge_all(trace: Trace, gpus: Sequence[Gpu], ran_as: Gpu) -> list[GpuVerdict]:
     """Return a verdict for each GPU of the compute capability that the program was told of."""
     rank = predicted_rank(trace)
-    interval = interval_of(rank, DEVICE, ran_as)
+    interval = interval_of(rank, predicted_device(rank), ran_as)
     # Beside the context, nothing in the range depends on the GPU.
     return [_judge(rank, gpu, ran_as, on_gpu(interval, gpu))[0] for gpu in gpus]
 
 
 def _judge(rank: RankTrace, gpu: Gpu, ran_as: Gpu, interval: Interval) -> tuple[GpuVerdict, Placed]:
     capacity = usable_bytes(gpu)
-    placed = place(rank, DEVICE, capacity_bytes=capacity, total_bytes=gpu.memory_bytes)
+    placed = place(rank, predicted_device(rank), capacity_bytes=capacity, total_bytes=gpu.memory_bytes)
     fits = placed.failed is None
     interval = made_room(interval, placed.max_reserved_bytes) if fits and placed.num_retries else interval
     reserved = placed.max_reserved_bytes if fits else interval.reserved.predicted_bytes
@@ -148,11 +173,16 @@ def prediction_of(
     refused: Sequence[tuple[str, str]],
     num_steps: int,
     world_size: int,
+    ranks: Sequence[RankVerdict] = (),
     engine: Engine = BY_META,
 ) -> Prediction:
-    """Return everything that is said of a run, from its trace with the allocator's part, and the verdicts."""
+    """Return everything that is said of a run, from its trace with the allocator's part, and the verdicts.
+
+    Of several `ranks`, it is the fullest.
+    """
     (rank,) = placed.ranks
-    report = next(one for one in analyze(placed).ranks if one.device == DEVICE)
+    device = predicted_device(rank)
+    report = next(one for one in analyze(placed).ranks if one.device == device)
     versions = rank.header.get("versions") or {}
     steady = report.steady_state_peak
     return Prediction(
@@ -161,12 +191,15 @@ def prediction_of(
         torch_version=versions.get("torch"),
         num_steps=num_steps,
         world_size=world_size,
+        rank=fullest_of(ranks).rank if ranks else rank.rank or 0,
+        ranks=tuple(ranks) if len(ranks) > 1 else (),
         engine=engine,
         chosen=chosen,
         others=tuple(sorted(others, key=lambda one: (one.gpu.memory_bytes, one.gpu.name))),
         refused=tuple(refused),
         first_step=_step_peak(report.first_step_peak),
         steady_state=None if steady is None or steady.predicted else _step_peak(steady),
+        convolutions=layers_of(rank, chosen.peak_allocated_bytes),
         warnings=tuple((one.slug, one.message) for one in rank.warnings),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from memtrace.forecast.gpus import Gpu
@@ -112,6 +112,23 @@ class GpuVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankVerdict:
+    """What is said of one of several ranks."""
+
+    rank: int
+    """Its number."""
+    trace_path: str
+    """The trace that was written."""
+    verdict: GpuVerdict
+    """Of the GPU that the trace is of."""
+
+
+def fullest_of(ranks: Sequence[RankVerdict]) -> RankVerdict:
+    """Return the rank that needs most; of equal ones the first."""
+    return max(ranks, key=lambda one: (one.verdict.max_reserved_bytes, one.verdict.peak_allocated_bytes, -one.rank))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepPeak:
     """The largest allocated bytes of the first step, or of those after it."""
 
@@ -128,6 +145,22 @@ class StepPeak:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionLayer:
+    """What cuDNN may take for one convolution: from nothing to its unfolded input, while a pass through it runs."""
+
+    module: str | None
+    """The module that it is, or that asks for it."""
+    file: str | None
+    """File of the program's line that asks for it."""
+    line: int | None
+    """That line."""
+    workspace_bytes: int
+    """The most that it takes by its shapes."""
+    more_bytes: int
+    """How much higher the peak would be if it took that; 0 where less is held while it runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """Everything that is said of a predicted run."""
 
@@ -141,6 +174,10 @@ class Prediction:
     """Steps that the run was given; the last may not have ended."""
     world_size: int
     """Ranks that the program was told of."""
+    rank: int
+    """The one that it ran as; of several the fullest."""
+    ranks: tuple[RankVerdict, ...]
+    """Each of several ranks, in order; empty where one was asked for."""
     engine: Engine
     """What stood for the GPU."""
     chosen: GpuVerdict
@@ -153,5 +190,7 @@ class Prediction:
     """The peak of the first step; `None` where none ended."""
     steady_state: StepPeak | None
     """`None` where no second step was run."""
+    convolutions: tuple[ConvolutionLayer, ...]
+    """The convolutions, first those that could raise the peak most."""
     warnings: tuple[tuple[str, str], ...]
     """Slug and sentence of everything that was assumed or not seen."""

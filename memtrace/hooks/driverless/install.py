@@ -11,6 +11,7 @@ from memtrace.hooks.driverless import host
 from memtrace.hooks.driverless.known_data import KnownData, largest_unfolded_bytes
 from memtrace.hooks.driverless.operators import Operators
 from memtrace.hooks.fake.cuda.distributed import start_groups
+from memtrace.hooks.fake.cuda.told import Told
 from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.files import safetensors
 from memtrace.hooks.fake.files.python_files import Files
@@ -29,6 +30,8 @@ class DriverlessDevice:
         self._scratch = Scratch(gpu.scratch_dir, left_alone=caches) if gpu.scratch_dir else None
         self._assumptions = Assumptions(warn)
         self._data = KnownData()
+        self._told = Told(gpu, self._assumptions, self._data.on_host)
+        self._operators = Operators(self._data, self._assumptions)
 
     def install(self) -> None:
         """Put everything in place. Affects: torch, for the rest of the process.
@@ -38,13 +41,13 @@ class DriverlessDevice:
         """
         if not self._data.is_there:
             raise RuntimeError("the stand-ins for NVIDIA's libraries are not loaded (LD_PRELOAD was changed)")
-        Operators(self._data, self._assumptions).install()
+        self._operators.install()
         host.spare_first_values()
         host.step_scaled()
         host.keep_history()
         host.compute_all()
         if self._gpu.world_size > 1:
-            start_groups(self._gpu.world_size, self._assumptions)
+            start_groups(self._told)
         self._redirect_files()
 
     def _redirect_files(self) -> None:
@@ -62,11 +65,15 @@ class DriverlessDevice:
     def facts(self) -> dict[str, Any]:
         """Return what torch's allocator counted and no event tells."""
         if not torch.cuda.is_initialized():
-            return {}
+            return self._told.facts()
         stats = torch.cuda.memory_stats()
         # A request that failed all the same, and that the program caught, made no room.
-        found = {"num_alloc_retries": max(stats.get("num_alloc_retries", 0) - stats.get("num_ooms", 0), 0)}
+        found = self._told.facts() | {
+            "num_alloc_retries": max(stats.get("num_alloc_retries", 0) - stats.get("num_ooms", 0), 0)
+        }
         unfolded = largest_unfolded_bytes()
+        convolutions = self._operators.convolutions
+        found |= {} if convolutions is None else convolutions.facts()
         return found | ({"largest_unfolded_bytes": unfolded} if unfolded else {}) | convolution_facts()
 
     def assumptions(self) -> list[tuple[str, str]]:

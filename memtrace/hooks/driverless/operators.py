@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.driverless.convolutions import followed_convolutions
 from memtrace.hooks.driverless.followed import FOLLOWED, is_countable, original, takes_two_tensors, without_numbers
 from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
+from memtrace.hooks.fake.kernels.convolutions import Convolutions
 from memtrace.hooks.fake.tensors.deciding_flags import decided
 from memtrace.hooks.fake.tensors.largest_results import LargestResults
 from memtrace.hooks.fake.tensors.reads import MOVED, Reads
@@ -34,6 +36,8 @@ class Operators:
         known: Any = Known(data)
         self._reads = Reads(known, assumptions)
         self._library: Any = None
+        self.convolutions: Convolutions | None = None
+        """Those of the program, once this is in place."""
 
     def install(self) -> None:
         """Put them in the place of CUDA's, for the rest of the process."""
@@ -46,11 +50,15 @@ class Operators:
             self._replace("_local_scalar_dense", self._scalar)
             self._replace("equal", self._equal)
             self._follow()
+            self.convolutions = followed_convolutions(self._with_keys)
         functional: Any = torch.nn.functional
         functional.one_hot = self._one_hot(functional.one_hot)
 
     def _replace(self, operator: Any, kernel: Kernel, *, with_keys: bool = False) -> None:
         self._library.impl(operator, kernel, "CUDA", with_keyset=with_keys)
+
+    def _with_keys(self, operator: str, kernel: Kernel) -> None:
+        self._replace(operator, kernel, with_keys=True)
 
     def _follow(self) -> None:
         """Let copies be known, and what operators make of what is known."""

@@ -17,6 +17,7 @@ import torch.overrides
 from memtrace.hooks.fake.cuda import api as cuda_api
 from memtrace.hooks.fake.cuda import devices, distributed
 from memtrace.hooks.fake.cuda.allocator_settings import AskedSettings
+from memtrace.hooks.fake.cuda.told import Told
 from memtrace.hooks.fake.events.assumptions import Assumptions, Warn
 from memtrace.hooks.fake.events.storages import HOST, FakeMemory
 from memtrace.hooks.fake.files import safetensors
@@ -28,7 +29,7 @@ from memtrace.hooks.fake.kernels.attention import Attention
 from memtrace.hooks.fake.kernels.recurrent import Recurrent
 from memtrace.hooks.fake.kernels.reducing import multiprocessors_of
 from memtrace.hooks.fake.kernels.workspaces import Kernels, convolution_facts
-from memtrace.hooks.fake.tensors.autocast import Autocast
+from memtrace.hooks.fake.tensors.autocast import Autocast, KeptCasts
 from memtrace.hooks.fake.tensors.functions import Functions
 from memtrace.hooks.fake.tensors.operators import Operators
 from memtrace.schema.options import PredictOptions
@@ -38,25 +39,26 @@ class FakeDevice:
     """The modes and replacements, and what they counted."""
 
     def __init__(self, gpu: PredictOptions, *, with_stacks: bool, warn: Warn) -> None:
-        self.memory = FakeMemory(with_stacks=with_stacks)
+        self.memory = FakeMemory(with_stacks=with_stacks, num_gpus=gpu.gpus_per_node)
         self.gpu = gpu
         self._warn = warn
         self._scratch = Scratch(gpu.scratch_dir) if gpu.scratch_dir else None
         self._assumptions = Assumptions(warn)
         self._settings = AskedSettings(self.memory, warn)
         multiprocessors = multiprocessors_of(gpu)
+        self._casts = KeptCasts()
         self._recurrent = Recurrent(self.memory, multiprocessors)
-        kernels = Kernels(self.memory, gpu.capability, multiprocessors)
+        kernels = self._kernels = Kernels(self.memory, gpu.capability, multiprocessors)
         self._operators = Operators(
             self.memory, kernels, self._assumptions, answers={**self._recurrent.answers(), **recurrent_cells.answers()}
         )
+        self._told = Told(gpu, self._assumptions, self._operators.known.of)
         self._functions = Functions(
             self.memory,
             self._assumptions,
             Attention(gpu.capability),
             self._operators.reads,
-            handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory)},
-            num_devices=gpu.gpus_per_node,
+            handlers={**self._recurrent.handlers(), **recurrent_cells.handlers(self.memory, self._casts.cast)},
         )
 
     def install(self) -> None:
@@ -72,10 +74,10 @@ class FakeDevice:
         _replace_around_training(self._warn)
         _refuse_flex_attention(self._assumptions)
         _ease_checkpointing()
-        distributed.install(self.gpu.world_size, self.memory, self._assumptions)
-        cuda_api.install_versions(self.gpu.gpus_per_node)
+        distributed.install(self._told, self.memory)
+        cuda_api.install_versions(self.memory.gpu)
         self._recurrent.install()
-        Autocast().install()
+        Autocast(self._casts).install()
         cuda_results.register()
         self._redirect_files()
         torch.backends.mha.set_fastpath_enabled(False)
@@ -105,7 +107,7 @@ class FakeDevice:
 
     def facts(self) -> dict[str, Any]:
         """Return the header fields that the program gave rise to."""
-        return self._settings.facts() | convolution_facts()
+        return self._told.facts() | self._settings.facts() | convolution_facts() | self._kernels.convolutions.facts()
 
     def assumptions(self) -> list[tuple[str, str]]:
         """Return what was taken for granted because there is no data: slugs and sentences."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 from types import (
@@ -36,34 +36,33 @@ LRU_CACHE = "_lru_cache_wrapper"
 """The class of a function whose results functools keeps."""
 _OWNED_TABLES = ("_parameters", "_buffers")
 """Tables of a module whose tensors have owners."""
+SIZED: frozenset[type] = frozenset({dict, OrderedDict, *CONTAINERS})
+"""Classes of which an empty one holds nothing, and can be asked for that without running code of the program."""
 
-_Follow = Callable[[Any], Iterable[Any]]
+Follow = Callable[[Any], Iterable[Any]]
+"""What an object refers to, as far as tensors may be found there."""
 
 
-class Edges:
-    """Follows references, for one search: it knows the classes it met. `module_class` is that of torch's modules."""
+class Edges(dict[type, Follow | None]):
+    """How to follow objects of a class, for one search; `None` where they lead to no tensor, as memtrace's own.
+
+    A table, as a search looks into it for each reference that there is. `module_class` is that of torch's modules.
+    """
 
     def __init__(self, module_class: type) -> None:
+        super().__init__()
         self._module_class = module_class
-        self._follow: dict[type, _Follow | None] = {}
 
-    def from_object(self, held: Any) -> Iterable[Any]:
-        """Return what an object refers to, as far as tensors may be found there."""
-        follow = self._of_kind(type(held))
-        return () if follow is None else follow(held)
+    def __missing__(self, kind: type) -> Follow | None:
+        """Return how to follow the objects of a class that was not met yet."""
+        follow = self[kind] = self._choose(kind)
+        return follow
 
     def may_hold(self, held: Any) -> bool:
         """Return whether an object may refer to a tensor; memtrace's own are left out."""
-        return self._of_kind(type(held)) is not None
+        return self[type(held)] is not None
 
-    def _of_kind(self, kind: type) -> _Follow | None:
-        try:
-            return self._follow[kind]
-        except KeyError:
-            follow = self._follow[kind] = self._choose(kind)
-            return follow
-
-    def _choose(self, kind: type) -> _Follow | None:
+    def _choose(self, kind: type) -> Follow | None:
         if kind in _ATOMS or str(vars(kind).get("__module__")).startswith("memtrace."):
             return None
         for builtin, follow in (
@@ -73,7 +72,7 @@ class Edges:
             (FrameType, lambda frame: ended_variables(frame).values()),
             (dict, _values if kind is dict else lambda held: (*_values(held), *attributes_of(held).values())),
             (CONTAINERS, _some if kind in CONTAINERS else lambda held: (*_some(held), *attributes_of(held).values())),
-            (self._module_class, _from_module),
+            (self._module_class, _from_slotted_module if _has_slots(kind) else _from_module),
             (type, _from_class),
             (BaseException, _from_exception),
         ):
@@ -147,7 +146,17 @@ def _some(items: Any) -> Iterable[Any]:
 
 
 def _from_module(module: Any) -> list[Any]:
+    # There may be thousands, each with a dozen tables that are empty.
+    own = object.__getattribute__(module, "__dict__")
+    return [value for name, value in own.items() if name not in _OWNED_TABLES]
+
+
+def _from_slotted_module(module: Any) -> list[Any]:
     return [value for name, value in attributes_of(module).items() if name not in _OWNED_TABLES]
+
+
+def _has_slots(kind: type) -> bool:
+    return any("__slots__" in vars(one) for one in kind.__mro__)
 
 
 def _from_function(function: FunctionType) -> list[Any]:

@@ -13,7 +13,7 @@ import logging
 import sys
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter_ns, thread_time_ns
 from types import CodeType, FrameType, ModuleType
 from typing import Any, NamedTuple
@@ -109,13 +109,13 @@ class KeeperSearch:
         self._unexplained_bytes = 0
         self._remembered: list[tuple[weakref.ref[Any], Answer]] = []
         self._glances: dict[_Block, _Looked] = {}
-        """What the search before saw of the storages that variables lead to."""
+        """What the search before saw of the storages that it found."""
         self.graph_of_gradients: Place | None = None
         """The line that last called for a backward whose graph stays (`create_graph`)."""
 
     def rows(
         self,
-        owned: Mapping[int, _Storage],
+        owned: Callable[[], Mapping[int, _Storage]],
         level: Mapping[str, Any],
         *,
         innermost: FrameType | None,
@@ -124,12 +124,12 @@ class KeeperSearch:
     ) -> list[Row]:
         """Return what is kept, and by whom; nothing where that would cost more than it may.
 
-        `owned` are addresses with device and size of each storage, `level` what the allocator says now.
+        `owned` gives addresses with device and size of each storage, `level` is what the allocator says now.
         """
         if not self._budget.allows(perf_counter_ns()):
             return []
         began_ns = thread_time_ns()
-        search = _Search(self._torch, self._saved, owned, self._glances, until_ns=began_ns + _SEARCH_NS)
+        search = _Search(self._torch, self._saved, owned(), self._glances, until_ns=began_ns + _SEARCH_NS)
         try:
             search.from_variables(innermost, self._modules.names())
             self._remembered = search.remember(self._remembered)
@@ -187,7 +187,7 @@ class _Search:
         """Whether all that variables lead to was seen."""
         self._before = before
         self.glances: dict[_Block, _Looked] = {}
-        """What was seen of the storages that they lead to."""
+        """What was seen of the storages that were found."""
 
     def forget(self) -> None:
         """Let go of everything."""
@@ -205,7 +205,7 @@ class _Search:
         reach.run(_roots(self._frames, modules))
         self.is_whole = reach.is_whole
         graphs: list[tuple[Any, NamedChain, Root]] = []
-        for chain in reach.chains(lambda _tensor: True):
+        for chain in reach.chains(self._is_to_be_told):
             tensor = chain.objects[-1]
             is_new = any(address not in self._known for address, _, _ in _storages(tensor))
             has_graph = self._saved is not None and _has_graph(tensor)
@@ -217,9 +217,18 @@ class _Search:
                 self._glance_at(tensor)
             if has_graph:
                 graphs.append((tensor, named, chain.root))
-        # Last, so that what has a variable of its own is told by it.
-        for tensor, named, root in graphs:
+        # Last, so that what has a variable of its own is told by it. A sum leads to the graphs of all that a list has.
+        for tensor, named, root in sorted(graphs, key=lambda one: not one[1].is_container):
             self._keep_graph(tensor, named, root)
+
+    def _is_to_be_told(self, tensor: Any) -> bool:
+        """Return whether more must be seen of a tensor: most are plain, known and without a graph."""
+        if type(tensor) not in self._plain or _has_graph(tensor):
+            return True
+        try:
+            return tensor.untyped_storage().data_ptr() not in self._known
+        except (RuntimeError, NotImplementedError):
+            return True
 
     def _glance_at(self, tensor: Any) -> None:
         storages = _storages(tensor)
@@ -238,6 +247,7 @@ class _Search:
             if tensor is not None:
                 alive.append((reference, answer))
                 self._keep(self._entry_of(answer), _storages(tensor))
+                self._glance_at(tensor)
         return alive
 
     def unseen(

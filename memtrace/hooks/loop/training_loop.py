@@ -540,7 +540,7 @@ class TrainingLoop:
     def _search_keepers(self, search: KeeperSearch, owned: Sweep, level: Mapping[str, Any]) -> list[Row]:
         with paused_gc():
             return search.rows(
-                {row[3]: (row[2], row[4]) for row in owned},
+                owned.storages,
                 level,
                 innermost=sys._getframe(),
                 now_ns=time_ns(),

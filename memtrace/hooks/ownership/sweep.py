@@ -8,11 +8,13 @@ tensor by now, and a tensor to another storage.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import Any
 
 from memtrace.hooks.ownership.dtensor_layout import Placements
 from memtrace.hooks.ownership.module_tree import buffers_in, parameters_in
 from memtrace.hooks.ownership.owners import Found, Owned, OwnerRows, lasting_row, plain_kinds, plain_tensors
+from memtrace.hooks.ownership.quick_look import Facts, QuickLook, Structure, look
 from memtrace.hooks.ownership.unstepped import Unstepped
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.owner_rows import OwnerLayout, Sweep
@@ -20,10 +22,10 @@ from memtrace.schema.names import Category
 
 _Whole = tuple[int, "str | None", "str | None"]
 """Which of the tensors found a tensor with storage is a part of, and shape and placement of that one over a mesh."""
-_Facts = tuple[int, int, Any, Any]
-"""Bytes of the storage, offset in it, dtype and shape of a tensor."""
 _Key = tuple[int, int, Category]
 """Address and offset of a tensor, and what it is."""
+
+_ADDRESS_BITS = 64
 
 
 class _Looked:
@@ -45,11 +47,16 @@ class _Looked:
     def _look(self) -> None:
         """Note addresses and facts. Each tensor once: most of the time goes into fetching it into the processor."""
         self.addresses: list[int] = []
-        self.facts: list[_Facts] = []
+        self.facts: list[Facts] = []
         for part in self.parts:
-            storage = part.untyped_storage()
-            self.addresses.append(storage.data_ptr())
-            self.facts.append((storage.nbytes(), part.storage_offset(), part.dtype, part.shape))
+            address, facts = look(part)
+            self.addresses.append(address)
+            self.facts.append(facts)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each tensor that was found has a storage of its own."""
+        return self._wholes is None
 
     def forget_tensors(self) -> None:
         """Keep what is compared, and no tensor."""
@@ -83,18 +90,23 @@ class _Known:
         self._nowhere: list[int] = []
         self._has_gathered = False
         self.layout = OwnerLayout(self._choose())
+        numbers: dict[tuple[int, Category], int] = {}
+        self._apart = [numbers.setdefault(self._key(at, 0)[1:], len(numbers)) << _ADDRESS_BITS for at in self._kept]
+        """Of each tensor that has a row a number for offset and category, which tells those at one address apart."""
+        self.facts = looked.facts
+        """Of each tensor with storage, what a row says of it beside name and address."""
         looked.forget_tensors()
 
     def is_same(self, looked: _Looked) -> bool:
         """Return whether the same tensors have been found, and the same of them have rows."""
-        if self._has_gathered or not self._looked.is_same(looked):
-            return False
-        addresses = looked.addresses
+        return not self._has_gathered and self._looked.is_same(looked) and self.has_rows(looked.addresses)
+
+    def has_rows(self, addresses: Sequence[int]) -> bool:
+        """Return whether the tensors that have a row are the same now that they are at these addresses."""
         chosen = self.chosen(addresses)
-        distinct = set(chosen)
         return (
-            0 not in distinct
-            and (len(distinct) == len(chosen) or len(set(map(self._key, self._kept, chosen))) == len(chosen))
+            len(set(map(add, chosen, self._apart))) == len(chosen)
+            and 0 not in chosen
             and [addresses[at] for at in self._again] == [addresses[at] for at in self._first]
             and not any(addresses[at] for at in self._nowhere)
         )
@@ -143,6 +155,8 @@ class OwnerSweep:
         self._rows = rows
         self._plain = plain_kinds(torch)
         self._known: _Known | None = None
+        self._quick: QuickLook | None = None
+        """Of a very large model, what the last look in full found."""
         self.unstepped = Unstepped(torch)
 
     def sweep(
@@ -161,11 +175,40 @@ class OwnerSweep:
         `names` are of parameters, by identity, that no root may hold now. Which gradients nothing steps is told where
         the sweep `ends_step` only: before that, an optimizer may yet come to them.
         """
-        found = self._find(roots, optimizers, held, dict(names), ends_step=ends_step)
+        roots, optimizers, held, named = list(roots), list(optimizers), list(held), dict(names)
+        addresses = None
+        if self._quick is not None and not held and not named:
+            addresses = self._look_quickly(self._quick, Structure(roots, optimizers), ends_step=ends_step)
+        if addresses is None or self._known is None:
+            addresses = self._look_in_full(roots, optimizers, held, named, ends_step=ends_step)
+        assert self._known is not None
+        return Sweep(self._known.layout, self._known.chosen(addresses), now_ns=now_ns, step=step)
+
+    def _look_quickly(self, quick: QuickLook, structure: Structure, *, ends_step: bool) -> list[int] | None:
+        """Return the addresses of what was found last, where nothing else is there now."""
+        addresses = quick.addresses(structure)
+        if addresses is None or self._known is None or not self._known.has_rows(addresses):
+            return None
+        if ends_step:
+            names, stepped = self._rows.names, set(map(id, structure.stepped))
+            others = (model for model in structure.models if not stepped.issuperset(map(id, model)))
+            self.unstepped.look([[(names[id(one)], one) for one in model] for model in others], stepped)
+        return addresses
+
+    def _look_in_full(
+        self, roots: list[Any], optimizers: list[Any], held: list[Owned], names: dict[int, str], *, ends_step: bool
+    ) -> list[int]:
+        found = self._find(roots, optimizers, held, names, ends_step=ends_step)
         looked = _Looked(found, self._plain)
+        parts = looked.parts
         if self._known is None or not self._known.is_same(looked):
             self._known = _Known(looked)
-        return Sweep(self._known.layout, self._known.chosen(looked.addresses), now_ns=now_ns, step=step)
+        self._quick = None
+        if looked.is_plain and not held and not names and QuickLook.is_worth_it(parts):
+            structure = Structure(roots, optimizers)
+            quick = QuickLook(self._torch, structure, parts, looked.addresses, self._known.facts)
+            self._quick = quick if quick.is_possible else None
+        return looked.addresses
 
     def _find(
         self,

@@ -29,6 +29,8 @@ class OwnerLayout:
     def __init__(self, rows: Sequence[Row]) -> None:
         """Keep rows of the other columns, in the order of the table."""
         self.rows = rows
+        self.storages: list[tuple[str, int]] = [(row[0], row[1]) for row in rows]
+        """Device and size of the storage of each."""
         self._texts: tuple[bytes, bytes] | None = None
 
     def texts(self) -> tuple[bytes, bytes]:
@@ -57,6 +59,10 @@ class Sweep:
         """Yield rows of the `owners` table."""
         for lasting, address in zip(self._layout.rows, self._addresses, strict=True):
             yield (self._now_ns, self._step, *lasting[:_NUM_BEFORE], address, *lasting[_NUM_BEFORE:])
+
+    def storages(self) -> dict[int, tuple[str, int]]:
+        """Return device and size of each storage by address."""
+        return dict(zip(self._addresses, self._layout.storages, strict=True))
 
     def lines(self) -> bytes:
         """Return the records `strings` and `owners` as lines of a chunk."""

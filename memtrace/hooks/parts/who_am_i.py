@@ -24,6 +24,20 @@ _LAUNCHERS: tuple[tuple[str, str, str], ...] = (
 
 _DEVICE_NAMES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
+_LIBRARIES = (
+    "transformers",
+    "torchvision",
+    "timm",
+    "diffusers",
+    "peft",
+    "accelerate",
+    "lightning",
+    "pytorch_lightning",
+    "deepspeed",
+    "bitsandbytes",
+)
+"""Libraries that models and their training are made of, by the names under which they are imported."""
+
 
 def rank_facts(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return rank, local_rank and world_size (None outside a distributed run), host and pid of this process."""
@@ -67,6 +81,12 @@ def version_facts() -> dict[str, str | None]:
         if found is not None:
             facts[runtime] = found
     return facts
+
+
+def library_facts() -> dict[str, str]:
+    """Return the versions of the libraries whose code decides what a model keeps, as far as they are imported."""
+    versions = {name: _text(getattr(sys.modules.get(name), "__version__", None)) for name in _LIBRARIES}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:

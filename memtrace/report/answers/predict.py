@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import PurePath
 from typing import Any
 
 import orjson
 
-from memtrace.forecast.prediction.results import Doubt, GpuVerdict, Interval, Prediction, Range, StepPeak
+from memtrace.forecast.prediction.results import Doubt, GpuVerdict, Interval, Prediction, Range, RankVerdict, StepPeak
 from memtrace.report.drawing.markup import visible
 from memtrace.report.terminal.columns import aligned
 from memtrace.schema.predicted import DRIVERLESS
@@ -33,8 +34,11 @@ def predict_json(prediction: Prediction) -> bytes:
         "engine_reason": prediction.engine.why,
         "num_steps": prediction.num_steps,
         "world_size": prediction.world_size,
+        "rank": prediction.rank,
+        "ranks": [_rank_document(one) for one in prediction.ranks],
         **_gpu_document(prediction.chosen),
         **_interval_document(prediction.chosen.interval),
+        "convolutions": [asdict(one) for one in prediction.convolutions],
         "first_step_peak": _peak_document(prediction.first_step),
         "steady_state_peak": _peak_document(prediction.steady_state),
         "gpus": [_listed_document(one) for one in prediction.others],
@@ -74,6 +78,10 @@ def _listed_document(verdict: GpuVerdict) -> dict[str, Any]:
     return {**_gpu_document(verdict), "interval": _ranges(verdict.interval)}
 
 
+def _rank_document(rank: RankVerdict) -> dict[str, Any]:
+    return {"rank": rank.rank, "trace": rank.trace_path, **_listed_document(rank.verdict)}
+
+
 def _interval_document(interval: Interval) -> dict[str, Any]:
     return {"interval": _ranges(interval), "doubts": [asdict(one) for one in interval.doubts]}
 
@@ -94,8 +102,10 @@ def _peak_document(peak: StepPeak | None) -> dict[str, Any] | None:
 def predict_text(prediction: Prediction) -> str:
     """Return what is predicted as text for a terminal."""
     interval = prediction.chosen.interval
-    lines = [verdict_sentence(prediction.chosen), engine_sentence(prediction), "", *_range_lines(interval)]
+    lines = [verdict_sentence(prediction.chosen), *_rank_lines(prediction), engine_sentence(prediction), ""]
+    lines += _range_lines(interval)
     lines += ["", "What may make it more or less:", *map(_doubt_line, interval.doubts)]
+    lines += _convolution_lines(prediction)
     own = {one.slug for one in interval.doubts} | {"predicted-interval"}
     lines += [f"  - {message}" for slug, message in prediction.warnings if slug not in own or slug in _WITH_PLACES]
     if prediction.others:
@@ -159,6 +169,58 @@ def _doubt_line(doubt: Doubt) -> str:
         known = ["not in the range"]
     how_much = f" ({', '.join(known)})" if known else ""
     return f"  - {doubt.message}{how_much}"
+
+
+def _rank_lines(prediction: Prediction) -> Iterator[str]:
+    """Yield which of several ranks that is, and a line a rank where there is more than one."""
+    if prediction.world_size == 1:
+        return
+    if not prediction.ranks:
+        yield f"It ran as rank {prediction.rank} of {prediction.world_size}."
+        return
+    yield f"That is rank {prediction.rank}, the fullest of the {len(prediction.ranks)} that ran:"
+    yield ""
+    rows = [
+        (
+            f"rank {one.rank}",
+            _answer(one.verdict),
+            format_bytes(one.verdict.peak_allocated_bytes),
+            format_bytes(one.verdict.max_reserved_bytes),
+            _headroom(one.verdict.headroom_bytes),
+        )
+        for one in prediction.ranks
+    ]
+    yield from aligned([("", "", "allocated", "reserved", "head room"), *rows], text_columns=(0, 1))
+    yield ""
+
+
+_MOST_LAYERS = 8
+
+
+def _convolution_lines(prediction: Prediction) -> Iterator[str]:
+    """Yield which convolutions may raise the peak by their scratch, and by how much."""
+    layers = [one for one in prediction.convolutions if one.more_bytes]
+    if not prediction.convolutions:
+        return
+    num_others = len(prediction.convolutions) - len(layers)
+    if not layers:
+        least = "the convolution" if num_others == 1 else f"any of the {num_others} convolutions"
+        yield f"    the scratch of {least} fits under the peak: it may raise what is reserved, not what is allocated"
+        return
+    rows = [
+        (
+            f"  {one.module or '?'}",
+            "" if one.file is None else f"{PurePath(one.file).name}:{one.line}",
+            format_bytes(one.workspace_bytes),
+            f"{format_bytes(one.more_bytes)} more",
+        )
+        for one in layers[:_MOST_LAYERS]
+    ]
+    yield from aligned([("  scratch of", "", "at most", "at the peak"), *rows], text_columns=(0, 1))
+    more = [f"and {len(layers) - _MOST_LAYERS} more"] if len(layers) > _MOST_LAYERS else []
+    more += [f"{num_others} of which none raises the peak"] if num_others else []
+    if more:
+        yield f"    {', '.join(more)}"
 
 
 def _table(verdicts: Sequence[GpuVerdict]) -> Iterator[str]:

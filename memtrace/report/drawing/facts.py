@@ -15,6 +15,7 @@ from memtrace.units import format_bytes, format_ns
 
 _RESTS = "rests_on_inference"
 _REPLAYED = "is_replayed"
+_EXTRAPOLATED = "extrapolated_at_peak_bytes"
 _KINDS = ((re.compile("^num_"), "number "), (re.compile("_ns$"), "time "))
 """What tells two facts of one name apart: a count and a time, each beside bytes."""
 
@@ -39,10 +40,13 @@ def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def replayed_words(finding: Finding) -> str:
-    """Return what is to be said behind a new peak: whether the model of the allocator was given what the remedy leaves.
+    """Return what is to be said behind a new peak: whether the model of the allocator was given what the remedy leaves,
+    or whether a part of what it takes away was made in steps that were not recorded.
 
-    Of the CPU nothing is: no allocator stands between requests and levels.
+    Of the CPU nothing is where all was seen: no allocator stands between requests and levels.
     """
+    if finding.evidence.get(_EXTRAPOLATED):
+        return " (extrapolated)"
     replayed = finding.evidence.get(_REPLAYED)
     return "" if replayed is None else " (replayed)" if replayed else " (not replayed)"
 

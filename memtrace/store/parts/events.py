@@ -59,6 +59,13 @@ class _Window:
     initial_bytes: int | None = None
     num_lost: int | None = 0
 
+    @property
+    def start_ns(self) -> int | None:
+        """When it begins. A chunk begins where the one before was written; of what a dump holds from before that, what
+        was kept begins where the rolling window did."""
+        kept_from = None if self.continues else self.chunk.fact("keep_from_ns")
+        return self.chunk.fact("start_ns") if kept_from is None else kept_from
+
 
 def gather_events(
     chunks: Sequence[Chunk], strings: StringTable, stacks: StackTable, *, devices: Sequence[Mapping[str, Any]]
@@ -179,8 +186,8 @@ def _tables(windows: Sequence[_Window], strings: StringTable) -> dict[str, Colum
     """Return the tables events, windows and initial_blocks."""
     counts = np.array([len(one.events["action"]) for one in windows], np.int64)
     columns: dict[str, Any] = {
-        "start_ns": _facts(windows, "start_ns"),
-        "end_ns": _facts(windows, "end_ns"),
+        "start_ns": _nullable([one.start_ns for one in windows]),
+        "end_ns": _nullable([one.chunk.fact("end_ns") for one in windows]),
         "first_event": np.cumsum(counts) - counts,
         "num_events": counts,
         "initial_bytes": _nullable([one.initial_bytes for one in windows]),
@@ -198,10 +205,6 @@ def _tables(windows: Sequence[_Window], strings: StringTable) -> dict[str, Colum
         WINDOWS.name: ColumnTable(WINDOWS, columns),
         INITIAL_BLOCKS.name: concatenated(INITIAL_BLOCKS, blocks),
     }
-
-
-def _facts(windows: Sequence[_Window], name: str) -> IntArray:
-    return _nullable([one.chunk.fact(name) for one in windows])
 
 
 def _nullable(values: Sequence[int | None]) -> IntArray:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from memtrace.hooks.fake.cuda import streams
+from memtrace.hooks.fake.events.gpu_number import GpuNumber
 
-_INDEX_CALLS = "getDeviceIndex exchangeDevice maybeExchangeDevice"
-_SILENT_CALLS = "setDeviceIndex setStream synchronizeDevice emptyCache emptyHostCache resetPeakStats"
+_SILENT_CALLS = "setStream synchronizeDevice emptyCache emptyHostCache resetPeakStats"
 
 
 def always(value: Any) -> Callable[..., Any]:
@@ -22,42 +22,57 @@ def always(value: Any) -> Callable[..., Any]:
     return answer
 
 
-def install(device_count: int, capability: tuple[int, int]) -> None:
+def install(gpu: GpuNumber, capability: tuple[int, int]) -> None:
     """Put the answers in place. Affects: `torch.accelerator`, `torch._C`, `torch.set_default_tensor_type`."""
     accelerator: Any = getattr(torch, "accelerator", None)
     if accelerator is not None:
-        _install_functions(accelerator, device_count)
+        _install_functions(accelerator, gpu)
     internal: Any = torch._C
     answers = {
         "getAccelerator": torch.device("cuda"),
         "getDeviceCapability": capability,
         "getStream": streams.Stream(),
         "isAllocatorInitialized": False,
-        **dict.fromkeys(_INDEX_CALLS.split(), 0),
         **dict.fromkeys(_SILENT_CALLS.split()),
     }
     for name, value in answers.items():
         setattr(internal, f"_accelerator_{name}", always(value))
+    for name, call in index_calls(gpu, "DeviceIndex").items():
+        setattr(internal, f"_accelerator_{name}", call)
     for copy in (_broadcast, _broadcast_coalesced, _scatter, _gather):
         setattr(internal, copy.__name__, copy)
     _replace_default_type()
 
 
-def _install_functions(accelerator: Any, device_count: int) -> None:
+def index_calls(gpu: GpuNumber, index: str = "Device") -> dict[str, Callable[..., Any]]:
+    """Return what C++ answers of the number of the current device; `index` is what such a number is called."""
+
+    def choose(device: Any) -> None:
+        gpu.choose(device)
+
+    return {
+        f"get{index}": lambda: gpu.current,
+        f"set{index}": choose,
+        **dict.fromkeys(("exchangeDevice", "maybeExchangeDevice"), gpu.choose),
+    }
+
+
+def _install_functions(accelerator: Any, gpu: GpuNumber) -> None:
     for name, value in {
         "is_available": True,
-        "device_count": device_count,
+        "device_count": gpu.count,
         "current_accelerator": torch.device("cuda"),
-        "current_device_index": 0,
-        "current_device_idx": 0,
-        "set_device_index": None,
-        "set_device_idx": None,
         "synchronize": None,
         "set_stream": None,
         "current_stream": streams.Stream(),
     }.items():
         if hasattr(accelerator, name):
             setattr(accelerator, name, always(value))
+    calls = index_calls(gpu)
+    for name in ("index", "idx"):
+        if hasattr(accelerator, f"set_device_{name}"):
+            setattr(accelerator, f"current_device_{name}", calls["getDevice"])
+            setattr(accelerator, f"set_device_{name}", calls["setDevice"])
 
 
 def _broadcast(tensor: Any, devices: Sequence[int]) -> list[Any]:

@@ -13,12 +13,13 @@ import torch.cuda.amp.common
 from memtrace.hooks.fake.cuda import accelerator, generators, streams, symbols
 from memtrace.hooks.fake.cuda import memory as cuda_memory
 from memtrace.hooks.fake.cuda.accelerator import always
+from memtrace.hooks.fake.events.gpu_number import GpuNumber
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.schema.gpu_cards import CARDS, LIMITS, card_like
 from memtrace.schema.options import PredictOptions
 
 _WITHOUT_ANSWER = (
-    "set_device init _lazy_init synchronize ipc_collect manual_seed manual_seed_all seed seed_all set_rng_state "
+    "init _lazy_init synchronize ipc_collect manual_seed manual_seed_all seed seed_all set_rng_state "
     "set_rng_state_all _sleep set_stream _set_stream_by_id _check_capability set_sync_debug_mode"
 )
 """Functions of `torch.cuda` that return nothing."""
@@ -62,7 +63,6 @@ def answers(gpu: PredictOptions) -> dict[str, Any]:
     return {
         "is_available": True,
         "device_count": gpu.gpus_per_node,
-        "current_device": 0,
         "is_initialized": True,
         "is_tf32_supported": (major, minor) >= (8, 0),
         "get_device_name": gpu.gpu_name,
@@ -98,13 +98,18 @@ def install(memory: FakeMemory, gpu: PredictOptions, warn: Callable[[str, str], 
         for module in (cuda, cuda.random):
             if hasattr(module, name):
                 setattr(module, name, always(value))
+    cuda.current_device, cuda.set_device = lambda: memory.gpu.current, lambda device: _chosen(memory.gpu, device)
     cuda.is_bf16_supported = _bf16_answer(gpu.capability)
     cuda_memory.install(memory, gpu.gpu_bytes)
-    streams.install(warn)
-    generators.install()
+    streams.install(warn, memory.gpu)
+    generators.install(memory.gpu)
     common: Any = torch.cuda.amp.common
     common.amp_definitely_not_available = always(False)
-    accelerator.install(gpu.gpus_per_node, gpu.capability)
+    accelerator.install(memory.gpu, gpu.capability)
+
+
+def _chosen(gpu: GpuNumber, device: Any) -> None:
+    gpu.choose(device)
 
 
 def cuda_version(torch_version: str) -> str:
@@ -119,12 +124,12 @@ def cuda_version(torch_version: str) -> str:
     return next(cuda for since, cuda in _CUDA_VERSIONS if found >= since)
 
 
-def install_versions(num_devices: int) -> None:
+def install_versions(gpu: GpuNumber) -> None:
     """Say that torch was built with CUDA. Last of all: parts of torch that are imported after it would look for it."""
     version: Any = torch.version
     if version.cuda is None:
         version.cuda = cuda_version(torch.__version__)
-    symbols.install(num_devices, version.cuda)
+    symbols.install(gpu, version.cuda)
     cuda: Any = torch.cuda
     cuda.nccl.version = always(_NCCL_VERSION)
     backend: Any = torch.backends.cuda

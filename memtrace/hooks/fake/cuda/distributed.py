@@ -1,4 +1,4 @@
-"""Many ranks in one process: rank 0 of a process group whose collectives end at once and move nothing."""
+"""One of many ranks in a process: that of a process group whose collectives end at once and move nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.fake.cuda import pipelines
-from memtrace.hooks.fake.events.assumptions import Assumptions
+from memtrace.hooks.fake.cuda import objects, pipelines, whole_numbers
+from memtrace.hooks.fake.cuda.told import Told
 from memtrace.hooks.fake.events.storages import FakeMemory
 
 
-def install(world_size: int, memory: FakeMemory, assumptions: Assumptions) -> bool:
+def install(told: Told, memory: FakeMemory) -> bool:
     """Make `init_process_group` start such a group, of meta tensors. Return whether this torch can."""
     if not torch.distributed.is_available():
         return False
@@ -23,7 +23,7 @@ def install(world_size: int, memory: FakeMemory, assumptions: Assumptions) -> bo
         import_module("torch.distributed._tools.fake_collectives")
     except ImportError:
         return False
-    if not start_groups(world_size, assumptions):
+    if not start_groups(told):
         return False
     for module in _beginners():
         module.is_nccl_available = lambda: True
@@ -32,7 +32,7 @@ def install(world_size: int, memory: FakeMemory, assumptions: Assumptions) -> bo
     return True
 
 
-def start_groups(world_size: int, assumptions: Assumptions) -> bool:
+def start_groups(told: Told) -> bool:
     """Make `init_process_group` start such a group, of any tensors. Return whether this torch can."""
     if not torch.distributed.is_available():
         return False
@@ -42,43 +42,21 @@ def start_groups(world_size: int, assumptions: Assumptions) -> bool:
         return False
     begin: Any = torch.distributed.init_process_group
 
-    def init_process_group(*_args: Any, **_kwargs: Any) -> None:
-        begin(backend="fake", rank=0, world_size=world_size, store=FakeStore())
-        if world_size > 1:
-            pipelines.install(assumptions)
+    given = inspect.signature(begin)
+
+    def init_process_group(*args: Any, **kwargs: Any) -> None:
+        told.is_rank(given.bind_partial(*args, **kwargs).arguments.get("rank"))
+        begin(backend="fake", rank=told.rank, world_size=told.world_size, store=FakeStore())
+        if told.world_size > 1:
+            pipelines.install(told)
 
     for module in _beginners():
         module.init_process_group = init_process_group
     _flatten_gathers()
-    _refuse_objects(assumptions)
+    objects.install(told, _beginners()[:2])
+    whole_numbers.install(told, _beginners()[:2])
     _ease_data_parallel()
     return True
-
-
-def _refuse_objects(assumptions: Assumptions) -> None:
-    """End the program where an object comes from a rank that is not there: its message would be empty."""
-    for module in _beginners()[:2]:
-        for name in ("recv_object_list", "broadcast_object_list", "scatter_object_list"):
-            if hasattr(module, name):
-                setattr(module, name, _own_alone(getattr(module, name), assumptions))
-
-
-def _own_alone(exchange: Any, assumptions: Assumptions) -> Any:
-    given = inspect.signature(exchange)
-    distributed: Any = torch.distributed
-
-    @functools.wraps(exchange)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        bound = given.bind(*args, **kwargs)
-        bound.apply_defaults()
-        group, inner = bound.arguments.get("group"), bound.arguments.get("group_src")
-        source = bound.arguments.get("src") if inner is None else distributed.get_global_rank(group, inner)
-        is_member = distributed.is_initialized() and distributed.get_rank(group) >= 0
-        if is_member and source != distributed.get_rank() and distributed.get_world_size(group) > 1:
-            assumptions.refuse(f"{exchange.__name__} asks for an object of another rank, and only rank 0 is predicted")
-        return exchange(*args, **kwargs)
-
-    return call
 
 
 def _flatten_gathers() -> None:

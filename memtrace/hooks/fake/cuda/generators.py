@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.fake.events.gpu_number import GpuNumber
+
 _HostGenerator: Any = torch.Generator
 _STATE_BYTES = 16
 """Size of the state of CUDA's generator: a seed and an offset."""
@@ -21,6 +23,8 @@ class _Kind(type(_HostGenerator)):  # type: ignore[misc]
 class Generator(_HostGenerator, metaclass=_Kind):  # type: ignore[misc]
     """Stands in for `torch.Generator`: one for "cuda" is a generator of the host that says it is CUDA's."""
 
+    _gpu = GpuNumber()
+
     def __new__(cls, device: Any = "cpu") -> Any:
         """Return a generator; one of the host is torch's own."""
         is_cuda = isinstance(device, int) or torch.device(device).type == "cuda"
@@ -31,8 +35,8 @@ class Generator(_HostGenerator, metaclass=_Kind):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """The device that the program asked for."""
-        return torch.device("cuda:0")
+        """The device that the program uses."""
+        return torch.device(self._gpu.name)
 
     def get_state(self) -> torch.Tensor:
         """Return a state of the size that CUDA's has."""
@@ -58,16 +62,16 @@ def is_fake(generator: Any) -> bool:
     return type(generator) is Generator
 
 
-def install() -> None:
+def install(gpu: GpuNumber) -> None:
     """Put the class in place. Affects: `torch.Generator`, `torch.cuda`'s default generators and their states."""
     module: Any = torch
-    module.Generator = Generator
+    module.Generator, Generator._gpu = Generator, gpu
     generator = Generator("cuda")
     cuda: Any = torch.cuda
-    cuda.default_generators = (generator,)
+    cuda.default_generators = (generator,) * gpu.count
     for name, answer in {
         "get_rng_state": lambda *_args, **_kwargs: generator.get_state(),
-        "get_rng_state_all": lambda: [generator.get_state()],
+        "get_rng_state_all": lambda: [generator.get_state()] * gpu.count,
     }.items():
         setattr(cuda, name, answer)
         setattr(cuda.random, name, answer)

@@ -7,15 +7,28 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.fake.events.gpu_number import GpuNumber
 
-class Event:
+
+class _OnGpu:
+    """Something of the GPU that the program uses."""
+
+    gpu = GpuNumber()
+
+    @property
+    def device(self) -> torch.device:
+        """That GPU."""
+        return torch.device(self.gpu.name)
+
+
+class Event(_OnGpu):
     """An event that has happened."""
 
     event_id = 0
     cuda_event = 0
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        self.device = torch.device("cuda:0")
+        return None
 
     @classmethod
     def from_ipc_handle(cls, *_args: Any) -> Event:
@@ -40,17 +53,21 @@ class Event:
     synchronize = wait = record = _nothing
 
 
-class Stream:
+class Stream(_OnGpu):
     """A stream with nothing in it."""
 
     cuda_stream = 0
     stream_id = 0
-    device_index = 0
     device_type = 1
     priority = 0
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        self.device = torch.device("cuda:0")
+        return None
+
+    @property
+    def device_index(self) -> int:
+        """Its number."""
+        return self.gpu.number
 
     @staticmethod
     def priority_range() -> tuple[int, int]:
@@ -88,7 +105,7 @@ class Stream:
 
 
 class Nothing:
-    """`torch.cuda.device`, `torch.cuda.stream` and their like: a context in which nothing is different."""
+    """`torch.cuda.stream`, `torch.cuda.device_of` and their like: a context in which nothing is different."""
 
     idx = 0
 
@@ -100,6 +117,21 @@ class Nothing:
 
     def __exit__(self, *_error: object) -> None:
         return None
+
+
+class Chosen(_OnGpu):
+    """`torch.cuda.device`: a context in which another GPU may be the current one."""
+
+    def __init__(self, device: Any = None) -> None:
+        self._asked = -1 if device is None else device
+        self.idx, self.prev_idx = self.gpu.current, -1
+
+    def __enter__(self) -> None:
+        self.prev_idx = self.gpu.choose(self._asked)
+        self.idx = self.gpu.current
+
+    def __exit__(self, *_error: object) -> None:
+        self.gpu.choose(self.prev_idx)
 
 
 class Graph:
@@ -122,8 +154,9 @@ class Graph:
     replay = reset = capture_begin = capture_end = enable_debug_mode = debug_dump = _nothing
 
 
-def install(warn: Callable[[str, str], None]) -> None:
+def install(warn: Callable[[str, str], None], gpu: GpuNumber) -> None:
     """Put the classes in place. Affects: `torch`, `torch.cuda`, `torch.Tensor.record_stream`."""
+    _OnGpu.gpu = gpu
     cuda: Any = torch.cuda
     for module in (cuda, cuda.streams, torch):
         module.Stream, module.Event = Stream, Event
@@ -131,8 +164,9 @@ def install(warn: Callable[[str, str], None]) -> None:
         module.ExternalStream = Stream
     for name in ("current_stream", "default_stream", "get_stream_from_external"):
         setattr(cuda, name, lambda *_args, **_kwargs: Stream())
-    for name in ("stream", "StreamContext", "device", "device_of", "_DeviceGuard"):
+    for name in ("stream", "StreamContext", "device_of"):
         setattr(cuda, name, Nothing)
+    cuda.device = cuda._DeviceGuard = Chosen
     tensor: Any = torch.Tensor
     # In Python: C++ would refuse a stream that is not its own before any mode is asked.
     tensor.record_stream = lambda _one, _stream: None

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.fake.cuda.accelerator import always
+from memtrace.hooks.fake.cuda.accelerator import always, index_calls
+from memtrace.hooks.fake.events.gpu_number import GpuNumber
 
 _DECLARED = re.compile(r"^def (_cuda_\w+)\(", re.MULTILINE)
 _OWN = "_cuda_memorySnapshot"
 """By this one a recording tells whether torch can record the memory of a GPU."""
-_ZERO = "getCurrentRawStream getDevice exchangeDevice maybeExchangeDevice getCurrentBlasHandle getCurrentSolverHandle"
-_SILENT = "init synchronize setDevice setStream emptyCache ipc_collect sleep set_sync_debug_mode"
+_ZERO = "getCurrentRawStream getCurrentBlasHandle getCurrentSolverHandle"
+_SILENT = "init synchronize setStream emptyCache ipc_collect sleep set_sync_debug_mode"
 
 
 def answers(num_devices: int, cuda_version: str) -> dict[str, Any]:
@@ -37,12 +38,13 @@ def answers(num_devices: int, cuda_version: str) -> dict[str, Any]:
     return {f"_cuda_{name}": value for name, value in short.items()}
 
 
-def install(num_devices: int, cuda_version: str) -> None:
+def install(gpu: GpuNumber, cuda_version: str) -> None:
     """Put functions in place: with an answer, or one that says that it has none. Affects: `torch._C`."""
     internal: Any = torch._C
-    known = answers(num_devices, cuda_version)
-    for name, value in known.items():
-        setattr(internal, name, always(value))
+    calls = {f"_cuda_{name}": call for name, call in index_calls(gpu).items()}
+    known = {name: always(value) for name, value in answers(gpu.count, cuda_version).items()} | calls
+    for name, call in known.items():
+        setattr(internal, name, call)
     for name in _declared() - known.keys() - {_OWN}:
         if not hasattr(internal, name):
             setattr(internal, name, _without_answer(name))

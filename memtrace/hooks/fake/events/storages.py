@@ -15,11 +15,11 @@ from time import time_ns
 from types import FrameType
 from typing import Any
 
+from memtrace.hooks.fake.events.gpu_number import GpuNumber
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.schema.frames import WRAPPER_FILE
 from memtrace.schema.predicted import FIRST_ALLOWANCE_ADDRESS, FIRST_RULE_ADDRESS
 
-DEVICE = "cuda:0"
 SOURCE = "fake_device"
 
 CUDA, HOST, PLAIN = "cuda", "host", "plain"
@@ -52,13 +52,14 @@ class FakeMemory:
     """The memory of the fake device, and the events since the last drain."""
 
     name = SOURCE
-    device = DEVICE
     has_frames = False
     frames = False
     can_switch = True
     result = None
 
-    def __init__(self, *, with_stacks: bool) -> None:
+    def __init__(self, *, with_stacks: bool, num_gpus: int = 1) -> None:
+        self.gpu = GpuNumber(num_gpus)
+        """Which GPU it is."""
         self._with_stacks = with_stacks
         self._known: dict[int, _Storage] = {}
         self._next_address = _FIRST_ADDRESS
@@ -81,6 +82,11 @@ class FakeMemory:
         self.on_operator: Callable[[Any, Any, Any, Any], None] | None = None
         """Told of each operator of the device, with its arguments and what it returns."""
 
+    @property
+    def device(self) -> str:
+        """The name of the device in a trace."""
+        return self.gpu.name
+
     # The interface of an event source, see `cpu.py`.
 
     def start(self, *, frames: bool = False) -> None:
@@ -95,7 +101,7 @@ class FakeMemory:
         self.running = False
         events, self._events = self._events, []
         if events:
-            batch.columns = _columns(events, batch)
+            batch.columns = _columns(events, batch, self.device)
             batch.initial_bytes = self._initial_bytes
         return batch
 
@@ -218,13 +224,15 @@ def _places() -> Places:
     return tuple(found)
 
 
-def _columns(events: Iterable[tuple[int, bool, int, int, Places | None]], batch: EventBatch) -> dict[str, Any]:
+def _columns(
+    events: Iterable[tuple[int, bool, int, int, Places | None]], batch: EventBatch, device: str
+) -> dict[str, Any]:
     times, is_alloc, addresses, sizes, places = zip(*events, strict=True)
     alloc, free = (batch.strings.id_of(name) for name in ("alloc", "free_completed"))
     return {
         "time_ns": times,
         "action": [alloc if one else free for one in is_alloc],
-        "device": batch.strings.id_of(DEVICE),
+        "device": batch.strings.id_of(device),
         "address": addresses,
         "size_bytes": sizes,
         "stream": 0,

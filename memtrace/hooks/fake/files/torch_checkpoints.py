@@ -85,7 +85,7 @@ class _Loader:
 
     def _placed(self, kind: str, num_bytes: int) -> Any:
         """Return a new storage where the load wants one that was saved as of this kind."""
-        saved_on, location = "cuda:0" if kind == CUDA else "cpu", self._location
+        saved_on, location = self._memory.device if kind == CUDA else "cpu", self._location
         if callable(location):
             storage = self.new(kind, num_bytes)
             moved = location(storage, saved_on)

@@ -41,9 +41,10 @@ class Attention:
             return F.scaled_dot_product_attention(query, key, value, attn_mask, **options)
         if torch.is_autocast_enabled("cuda"):
             dtype = torch.get_autocast_dtype("cuda")
-            query, key, value = (one.to(dtype) for one in (query, key, value))
+            # From the last argument to the first, as C++ evaluates them.
             if attn_mask is not None and attn_mask.is_floating_point():
                 attn_mask = attn_mask.to(dtype)
+            value, key, query = (one.to(dtype) for one in (value, key, query))
         call = Attended(
             query=query,
             key=key,

@@ -37,8 +37,9 @@ _SORT_BYTES = 48
 _CUDNN_TYPES = (torch.float32, torch.float16)
 """Of which cuDNN normalizes batches; torch's own kernel, for the others, takes them as they lie."""
 _UPSAMPLED = (
-    "linear1d bilinear2d trilinear3d bicubic2d nearest1d nearest2d nearest3d _nearest_exact1d _nearest_exact2d "
-    "_nearest_exact3d _bilinear2d_aa _bicubic2d_aa"
+    "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d upsample_nearest1d "
+    "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
 )
 _CONTIGUOUS = {
     "native_layer_norm_backward.default": (0, 1),
@@ -51,7 +52,10 @@ _CONTIGUOUS = {
     "max_pool3d_with_indices_backward.default": (0,),
     "avg_pool3d_backward.default": (0,),
     "adaptive_max_pool2d_backward.default": (0,),
-    **{f"upsample_{kind}_backward.default": (0,) for kind in _UPSAMPLED.split()},
+    "adaptive_max_pool3d_backward.default": (0,),
+    "fractional_max_pool2d_backward.default": (0,),
+    "fractional_max_pool3d_backward.default": (0,),
+    **{f"{name}_backward.default": (0,) for name in _UPSAMPLED.split()},
     "reflection_pad1d_backward.default": (0,),
     "reflection_pad2d_backward.default": (0,),
     "col2im.default": (0,),
@@ -77,7 +81,7 @@ def copied_bytes(func: Any, args: Sequence[Any]) -> tuple[int, ...]:
     if func is _aten.native_batch_norm_backward.default and _is_cudnn_norm(args):
         return _copies(args[:2], _is_dense)
     if func in _PUTS and len(args) > 3 and args[3]:
-        return _added_up(args[1], args[2])
+        return _added_up(args[0], args[1], args[2])
     found = _RULES.get(func)
     if found is None:
         return ()
@@ -96,10 +100,13 @@ def _copies(tensors: Sequence[Any], lies_well: Callable[[Any], bool]) -> tuple[i
     return tuple(one.numel() * one.element_size() for one in _strided(tensors) if not lies_well(one))
 
 
-def _added_up(indices: Sequence[Any], values: Any) -> tuple[int, ...]:
+def _added_up(one: Any, indices: Sequence[Any], values: Any) -> tuple[int, ...]:
     """Values that are added up at indices are copied, and the indices sorted with their places (`Indexing.cu`)."""
-    given = [one for one in indices if one is not None]
-    number = max((one.numel() for one in given if one.dtype is not torch.bool), default=0)
+    given = [index for index in indices if index is not None]
+    number = max((index.numel() for index in given if index.dtype is not torch.bool), default=0)
+    if not number and len(given) == 1:
+        # Flags are made into the places where they are set, of which there are as many as values.
+        number = values.numel() * given[0].numel() // max(one.numel(), 1)
     return (*_copies([values], _is_contiguous), *([_SORT_BYTES * number] if number else []))
 
 

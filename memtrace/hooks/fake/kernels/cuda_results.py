@@ -187,6 +187,16 @@ def temporary_bytes() -> dict[Any, Callable[[Any], int]]:
         # A result as large as the input, before it is given its own size (`Im2Col.cu`).
         _aten.im2col.default: lambda args: _bytes(args[0]),
         _aten.soft_margin_loss_backward.default: lambda args: 2 * _bytes(args[1]),
+        # Places along the dimension (`UnfoldBackwardKernel.cu`), and how many flags were set before each one's.
+        _aten.unfold_backward.default: lambda args: _PLACE_BYTES * int(args[1][args[2]]),
+        **{
+            func: lambda args: _PLACE_BYTES * int(args[0].numel())
+            for func in (_aten.masked_scatter.default, _aten.masked_scatter_.default)
+        },
+        # What is rolled along all dimensions but the last of them (`TensorTransformations.h`).
+        _aten.roll.default: lambda args: _bytes(args[0]) * max(len(args[2] if len(args) > 2 else ()) - 1, 0),
+        _aten.multinomial.default: _drawn_bytes,
+        _aten.randperm.default: lambda args: _permutation_bytes(int(args[0])),
         # Backward variables, as many as the forward ones (`LossCTC.cu`).
         **{getattr(_aten._ctc_loss_backward, name): lambda args: _bytes(args[6]) for name in ("default", "Tensor")},
     }
@@ -206,6 +216,28 @@ def _sort_bytes(args: Any) -> int:
     if number < _MANY_ROWS:
         return int(one.numel() * (2 * _PLACE_BYTES + one.element_size() + key + _PLACE_BYTES))
     return int(one.numel() * (_PLACE_BYTES + one.element_size() + _PLACE_BYTES))
+
+
+def _drawn_bytes(args: Any) -> int:
+    """Return what draws take: a random number a weight, or three forms of the weights (`MultinomialKernel.cu`)."""
+    is_replaced = len(args) > 2 and args[2]
+    return _bytes(args[0]) * (3 if is_replaced and args[1] > 1 else 1)
+
+
+def _permutation_bytes(number: int) -> int:
+    """Return what a random order of so many takes: places and keys, both sorted (`Randperm.cu`).
+
+    Keys are as long as makes it unlikely that two are the same: 4 bytes up to some 30,000.
+
+    >>> _permutation_bytes(1000) == 1000 * (8 + 2 * 4)
+    True
+    """
+    if not number:
+        return 0
+    likely = number + (6 * number**2 + 1) / (-12 * math.log(0.9))
+    key = 4 if math.ceil(math.log2(likely)) <= 32 else 8
+    sorting = key + _PLACE_BYTES if number > _SHORT_ROW else 0
+    return number * (_PLACE_BYTES + 2 * key + sorting)
 
 
 def _bytes(one: Any) -> int:

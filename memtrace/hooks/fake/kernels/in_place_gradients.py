@@ -36,7 +36,9 @@ def _whole_product(one: Any, *, dtype: Any = None) -> Any:
 
 
 def _running_product(one: Any, dim: int, *, dtype: Any = None) -> Any:
-    return _RunningProduct.apply(_multiplied_as(one, dtype), dim)
+    if dtype is None and not one.is_floating_point():
+        one = one.to(torch.int64)
+    return _RunningProduct.apply(one, dim, dtype)
 
 
 def _multiplied_as(one: Any, dtype: Any) -> Any:
@@ -102,9 +104,9 @@ class _Product(torch.autograd.Function):  # type: ignore[misc]  # torch leaves i
 
 class _RunningProduct(torch.autograd.Function):  # type: ignore[misc]  # torch leaves it untyped
     @staticmethod
-    def forward(context: Any, one: Any, dim: int) -> Any:
+    def forward(context: Any, one: Any, dim: int, dtype: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            found = _aten.cumprod.default(one, dim)
+            found = _aten.cumprod.default(one, dim, dtype=dtype)
         context.save_for_backward(one, found)
         context.dim = dim
         return found
@@ -112,7 +114,7 @@ class _RunningProduct(torch.autograd.Function):  # type: ignore[misc]  # torch l
     @staticmethod
     def backward(context: Any, gradient: Any) -> Any:
         one, found = context.saved_tensors
-        products = found * gradient
+        products = found * gradient.to(one.dtype)
         zeros = one == 0
         zeros.any()
         # One expression of C++, which holds each of its steps until its end.
@@ -122,4 +124,4 @@ class _RunningProduct(torch.autograd.Function):  # type: ignore[misc]  # torch l
         del turned, summed
         result = back.div(one)
         del products, zeros
-        return result, None
+        return result, None, None

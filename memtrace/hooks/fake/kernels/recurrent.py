@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.backends.cudnn.rnn  # torch 2.6 to 2.9 import it only with the first recurrent layer
 
 from memtrace.hooks.fake.events.storages import CUDA, FakeMemory
 from memtrace.hooks.fake.kernels.recurrent_memory import GRU, LSTM, RELU, TANH, Layers
@@ -97,9 +98,12 @@ class Recurrent:
             self._memory.workspace(self._gpu.number * self._gpu.threads * _STATE_BYTES)
 
     def _cast(self, one: Any, weights: Any, state: Any, inner: Any) -> tuple[Any, Any, Any, Any, Any]:
-        """Return input, weights, the piece that these lie in, and states, cast where autocast asks for it."""
-        dtype = torch.get_autocast_dtype("cuda")
-        if not torch.is_autocast_enabled("cuda") or one.dtype not in (torch.float32, dtype):
+        """Return input, weights, the piece that these lie in, and states, cast where autocast asks for it.
+
+        It asks for float16, whichever type it lowers everything else to (`autocast_mode`'s `RNN.cpp`).
+        """
+        dtype = torch.float16
+        if not torch.is_autocast_enabled("cuda") or one.dtype is torch.float64:
             return one, weights, _piece_of(weights), state, inner
         piece = None
         if any(each.dtype is not dtype for each in weights):

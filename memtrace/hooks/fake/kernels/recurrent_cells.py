@@ -14,8 +14,8 @@ _KEPT_BY_GRU = 5
 """Numbers for each unit of a sample."""
 
 
-def handlers(memory: FakeMemory) -> dict[Any, Callable[..., Any]]:
-    """Return what to call in the place of functions of torch."""
+def handlers(memory: FakeMemory, cast: Callable[[Any, torch.dtype], Any]) -> dict[Any, Callable[..., Any]]:
+    """Return what to call in the place of functions of torch; `cast` is what autocast does with arguments."""
 
     def fused(function: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def call(one: Any, state: Any, *weights: Any) -> Any:
@@ -23,7 +23,8 @@ def handlers(memory: FakeMemory) -> dict[Any, Callable[..., Any]]:
                 return function(one, state, *weights)
             if torch.is_autocast_enabled("cuda"):
                 dtype = torch.get_autocast_dtype("cuda")
-                one, state, weights = _cast(one, dtype), _cast(state, dtype), tuple(_cast(weights, dtype))
+                weights = tuple([cast(each, dtype) for each in reversed(weights)][::-1])
+                state, one = cast(state, dtype), cast(one, dtype)
             on_input, on_state, *biases = weights
             last = state[0] if isinstance(state, (list, tuple)) else state
             of_input, of_state = torch.nn.functional.linear(one, on_input), torch.nn.functional.linear(last, on_state)
@@ -68,9 +69,3 @@ def _gru_backward(of_last: Any, kept: Any, has_bias: bool) -> Any:
 
 def _summed(one: Any) -> Any:
     return one.new_empty(one.shape[1])
-
-
-def _cast(one: Any, dtype: torch.dtype) -> Any:
-    if isinstance(one, (list, tuple)):
-        return [_cast(each, dtype) for each in one]
-    return one.to(dtype) if isinstance(one, torch.Tensor) and one.dtype is torch.float32 else one

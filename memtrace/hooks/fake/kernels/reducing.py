@@ -43,6 +43,7 @@ def _moments(element: int, _partial: int) -> Values:
     return Values(element, _MOMENTS_BYTES.get(element, 16), loads=2, unrolls=2)
 
 
+_SCANS = {_aten.cumsum.default, _aten.cumprod.default}
 _Kind = Callable[[int, int], Values]
 """Makes values of the bytes of an element and of a number that such elements are added up in."""
 _OPERATORS: dict[str, tuple[int | None, _Kind]] = {
@@ -101,6 +102,9 @@ class Reductions:
             return ()
         if func is _aten.convolution_backward.default:
             return self._of_bias(args)
+        if func in _SCANS:
+            # Numbers are cast whole to the type that they are added up in (`ScanKernels.cpp`).
+            return (out.numel() * out.element_size(),) if args[0].dtype is not out.dtype else ()
         what = self._operators.get(func)
         if what is None or args[0].layout is not torch.strided:
             return ()

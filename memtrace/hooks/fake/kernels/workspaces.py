@@ -20,10 +20,12 @@ import torch
 
 from memtrace.hooks.fake.events.storages import FakeMemory
 from memtrace.hooks.fake.kernels.attention_memory import efficient_backward_sizes, flash_backward_sizes
+from memtrace.hooks.fake.kernels.convolutions import Convolutions
 from memtrace.hooks.fake.kernels.copies import copied_bytes
 from memtrace.hooks.fake.kernels.cuda_results import temporary_bytes
 from memtrace.hooks.fake.kernels.reducing import Reductions
 from memtrace.hooks.fake.kernels.reductions import Multiprocessors
+from memtrace.hooks.fake.kernels.transforms import temporary_sizes
 from memtrace.schema.workspaces import cublas_workspace_bytes
 
 _aten = torch.ops.aten
@@ -78,17 +80,21 @@ def convolution_facts() -> dict[str, bool]:
     return {"cudnn_benchmark": True} if torch.backends.cudnn.benchmark else {}
 
 
-def _of_convolution(args: Any, out: Any) -> int:
-    return unfolded_bytes(args[1].shape, out.shape, args[0].element_size())
+def convolution_bytes(args: Any, out: Any) -> int:
+    """Return the same of a call of `aten::convolution`; one that is transposed is unfolded where its input is."""
+    inputs, weight, is_transposed = args[0], args[1], args[6]
+    return unfolded_bytes(weight.shape, (inputs if is_transposed else out).shape, inputs.element_size())
 
 
-def _of_convolution_backward(args: Any, _out: Any) -> int:
-    return unfolded_bytes(args[2].shape, args[0].shape, args[1].element_size())
+def convolution_backward_bytes(args: Any, _out: Any = None) -> int:
+    """Return the same of a call of `aten::convolution_backward`."""
+    gradient, inputs, weight, is_transposed = args[0], args[1], args[2], args[7]
+    return unfolded_bytes(weight.shape, (inputs if is_transposed else gradient).shape, inputs.element_size())
 
 
 _ALLOWANCES: dict[Any, Callable[[Any, Any], int]] = {
-    _aten.convolution.default: _of_convolution,
-    _aten.convolution_backward.default: _of_convolution_backward,
+    _aten.convolution.default: convolution_bytes,
+    _aten.convolution_backward.default: convolution_backward_bytes,
 }
 
 
@@ -100,6 +106,10 @@ class Kernels:
     ) -> None:
         """Prepare for a GPU; without its multiprocessors, what reductions take is not known."""
         self._memory = memory
+        self.convolutions = Convolutions(
+            lambda: memory.allocated_bytes, lambda one: memory.address_of(one.untyped_storage())
+        )
+        """The convolutions so far."""
         self._reductions = Reductions(multiprocessors)
         self._capability = capability
         self._workspace = cublas_workspace_bytes(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
@@ -113,6 +123,7 @@ class Kernels:
             _aten._embedding_bag_backward.default: lambda args: _bag_backward(args[0], args[1], args[6], args[8]),
             _aten._embedding_bag_dense_backward.default: lambda args: _bag_backward(args[0], args[1], args[5], args[7]),
             **{func: _one(rule) for func, rule in temporary_bytes().items()},
+            **temporary_sizes(),
         }
 
     def before(self, func: Any, args: Any) -> None:
@@ -127,7 +138,12 @@ class Kernels:
         """Record what an operator takes beside its outputs, and gives back."""
         allowance = _ALLOWANCES.get(func)
         if allowance is not None:
-            self._memory.allowance(allowance(args, out))
+            num_bytes = allowance(args, out)
+            self._memory.allowance(num_bytes)
+            if func is _aten.convolution.default:
+                self.convolutions.forward(args[1], num_bytes)
+            else:
+                self.convolutions.backward(args[2], num_bytes)
         rule = self._temporaries.get(func)
         held = self._reductions.held(func, args, out) if rule is None else rule(args)
         self._memory.temporary(*copied_bytes(func, args), *filter(None, held))

@@ -55,15 +55,47 @@ def _wanted(value: Any) -> torch.dtype | None:
     return torch.float32 if _is_eligible(value) else None
 
 
-class Autocast:
-    """The kernels, and the casts of parameters that are kept until autocast ends."""
+class KeptCasts:
+    """Casts as `cached_cast` does: that of a float32 parameter is kept as long as autocast is on."""
 
     def __init__(self) -> None:
+        self._kept: dict[int, tuple[Any, Any]] = {}
+
+    def clear(self) -> None:
+        """Let go of what is kept."""
+        self._kept.clear()
+
+    def cast(self, value: Any, dtype: torch.dtype) -> Any:
+        """Return a tensor, or those of a list, in a type; what autocast does not cast stays as it is."""
+        if isinstance(value, torch.Tensor):
+            if not _is_eligible(value) or value.dtype is dtype:
+                return value
+            return self._cast(value, dtype)
+        if isinstance(value, (list, tuple)):
+            return type(value)([self.cast(one, dtype) for one in value])
+        return value
+
+    def _cast(self, value: Any, dtype: torch.dtype) -> Any:
+        keeps = value.dtype is torch.float32 and dtype is not torch.float32 and value.is_leaf and value.requires_grad
+        if not keeps or value._is_view() or not torch.is_autocast_cache_enabled() or torch.is_inference_mode_enabled():
+            return value.to(dtype)
+        known = self._kept.get(id(value))
+        if known is None:
+            # A step of the graph even where autograd is off, so that it serves later where it is on.
+            with torch.enable_grad():
+                known = self._kept[id(value)] = (value, value.to(dtype))
+        return known[1]
+
+
+class Autocast:
+    """The kernels."""
+
+    def __init__(self, casts: KeptCasts) -> None:
+        self._casts = casts
         self._library = torch.library.Library("aten", "IMPL")
         self._lower, self._promoted = frozenset(_LOWER.split()), frozenset(_PROMOTED.split())
         self._answers_in_float32 = frozenset(_ANSWERS_IN_FLOAT32.split())
         self._off = torch._C.DispatchKeySet(_KEY)
-        self._kept: dict[int, tuple[Any, Any]] = {}
         self._include: Any = None
 
     def install(self) -> None:
@@ -80,7 +112,7 @@ class Autocast:
         clear = torch.clear_autocast_cache
 
         def clear_both() -> None:
-            self._kept.clear()
+            self._casts.clear()
             clear()
 
         torch.clear_autocast_cache = clear_both
@@ -99,8 +131,10 @@ class Autocast:
         def kernel(*args: Any, **kwargs: Any) -> Any:
             with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(off):
                 dtype = self._dtype(base, args)
-                args = tuple(self._cast(one, dtype) for one in args)
-                return operator(*args, **{key: self._cast(one, dtype) for key, one in kwargs.items()})
+                # C++ evaluates the arguments of a call from the last to the first, and casts each as it does.
+                kwargs = {key: self._casts.cast(one, dtype) for key, one in reversed(kwargs.items())}
+                args = tuple([self._casts.cast(one, dtype) for one in reversed(args)][::-1])
+                return operator(*args, **kwargs)
 
         return kernel
 
@@ -142,22 +176,3 @@ class Autocast:
             wide = any(one.dtype is torch.float32 for one in found)
             return torch.float32 if wide else torch.get_autocast_dtype("cuda")
         return torch.float32
-
-    def _cast(self, value: Any, dtype: torch.dtype) -> Any:
-        if isinstance(value, torch.Tensor):
-            if not _is_eligible(value) or value.dtype is dtype:
-                return value
-            return self._kept_cast(value, dtype)
-        if isinstance(value, (list, tuple)):
-            return type(value)([self._cast(one, dtype) for one in value])
-        return value
-
-    def _kept_cast(self, value: Any, dtype: torch.dtype) -> Any:
-        """Cast as `cached_cast` does: that of a float32 parameter is kept as long as autocast is on."""
-        keeps = value.dtype is torch.float32 and dtype is not torch.float32 and value.is_leaf and value.requires_grad
-        if not keeps or value._is_view() or not torch.is_autocast_cache_enabled():
-            return value.to(dtype)
-        known = self._kept.get(id(value))
-        if known is None:
-            known = self._kept[id(value)] = (value, value.to(dtype))
-        return known[1]

@@ -1,6 +1,6 @@
 """What Python asks of a tensor: the device that a fake one shows, and the calls where C++ would choose by device.
 
-C++ is told "meta" wherever the program says "cuda"; a program that asks is told "cuda:0" again.
+C++ is told "meta" wherever the program says "cuda"; a program that asks is told "cuda" again, with its number.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
 from memtrace.hooks.fake.tensors.moves import parse_module_to, parsed_to
 from memtrace.hooks.fake.tensors.reads import Reads, constant
 
-_CUDA = torch.device("cuda:0")
 _CPU = torch.device("cpu")
 _META = torch.device("meta")
-_SHOWN = {CUDA: _CUDA, HOST: _CPU, PLAIN: _META}
+_SHOWN = {HOST: _CPU, PLAIN: _META}
 _HOST_BYTES = 1 << 20
 """Fake tensors up to this size become real ones when they are moved to the host."""
 
@@ -59,11 +58,9 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         reads: Reads,
         *,
         handlers: Mapping[Any, Handler] | None = None,
-        num_devices: int = 1,
     ) -> None:
         """`handlers` are those of others, by function."""
         super().__init__()
-        self._num_devices = num_devices
         self._memory = memory
         self._assumptions = assumptions
         self._reads = reads
@@ -81,7 +78,7 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
             tensor.to: self._to,
             tensor.new_tensor: self._new_tensor,
             tensor.cuda: lambda one, device=None, non_blocking=False, **_options: self._to(
-                one, _CUDA if device is None else device
+                one, "cuda" if device is None else device
             ),
             tensor.cpu: lambda one, **_options: self._to(one, _CPU),
             tensor.pin_memory: lambda one, *_args: one,
@@ -142,13 +139,18 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
 
     def _shown(self, one: Any) -> torch.device:
         kind = self._memory.kind_of(one)
-        return one.device if kind is None else _SHOWN[kind]
+        if kind is None:
+            return one.device
+        return self._gpu() if kind == CUDA else _SHOWN[kind]
+
+    def _gpu(self) -> torch.device:
+        return torch.device("cuda", self._memory.gpu.number)
 
     def _device(self, one: Any) -> torch.device:
         return self._shown(one)
 
     def _index(self, one: Any) -> int:
-        return 0 if self._shown(one).type == "cuda" else -1
+        return self._memory.gpu.number if self._shown(one).type == "cuda" else -1
 
     def _new_tensor(self, one: Any, data: Any, **options: Any) -> Any:
         # Like `torch.tensor`, it makes its result where no mode is asked.
@@ -158,12 +160,13 @@ class Functions(TorchFunctionMode):  # type: ignore[misc]  # torch leaves it unt
         return self._placed(device, torch.tensor, (data,), options)
 
     def _check_number(self, device: torch.device) -> None:
-        """Refuse a GPU beside the first: what lies on it would be counted on the first."""
-        if device.type != "cuda" or not device.index:
+        """Refuse a second GPU: what lies on it would be counted on the first that is used."""
+        if device.type != "cuda":
             return
-        if device.index >= self._num_devices:
-            raise RuntimeError(f"CUDA error: invalid device ordinal\n{device}, of {self._num_devices} GPUs")
-        self._assumptions.refuse(f"only the first GPU of a process is predicted, and this uses {device}")
+        first = self._memory.gpu.use(device.index)
+        if first is not None:
+            used = f"cuda:{self._memory.gpu.current}" if device.index is None else str(device)
+            self._assumptions.refuse(f"one GPU of a process is predicted, here cuda:{first}, and this uses {used}")
 
     def _to(self, one: Any, *args: Any, **kwargs: Any) -> Any:
         device, dtype, rest = parsed_to(args, kwargs, self._shown)

@@ -27,7 +27,10 @@ _WRITES = {
     _aten.index_add.default,
     _aten.index_put.default,
     _aten.masked_scatter.default,
+    _aten.put.default,
 }
+_FLAGS = {_aten.logical_and.default, _aten.logical_or.default}
+"""What a formula makes of flags that it has just made: in place, but where a dispatch mode is on."""
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _BETWEEN = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
@@ -36,11 +39,38 @@ _BETWEEN = (
 """Files whose frames lie between C++ and a dispatch mode."""
 
 
+class OwnResults:
+    """Knows what the formula of a gradient that runs now has made itself."""
+
+    def __init__(self, memory: FakeMemory) -> None:
+        self._memory = memory
+        self._node = -1
+        self._made: set[int] = set()
+
+    def after(self, out: Any) -> None:
+        """Take note of what an operator made."""
+        if torch._C._current_graph_task_id() == -1 or not isinstance(out, torch.Tensor) or not out.is_meta:
+            return
+        node = torch._C._current_autograd_node()
+        number = -1 if node is None else node._sequence_nr()
+        if number != self._node:
+            self._node, self._made = number, set()
+        self._made.add(self._memory.address_of(out.untyped_storage()))
+
+    def has(self, one: Any) -> bool:
+        """Return whether the formula that runs now has made a tensor."""
+        node = torch._C._current_autograd_node()
+        if node is None or node._sequence_nr() != self._node:
+            return False
+        return self._memory.address_of(one.untyped_storage()) in self._made
+
+
 class GradientSums:
     """Recognises the sums that the engine would make in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: OwnResults) -> None:
         self._alone = _counts_of_a_lone_gradient()
+        self._own = own
 
     def is_in_place(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Return whether an operator that runs now is such a sum; its result is then its first argument."""
@@ -50,7 +80,10 @@ class GradientSums:
             return False
         first, second = args
         is_same = isinstance(second, torch.Tensor) and first.shape == second.shape and first.dtype == second.dtype
-        return is_same and first.is_meta and _is_dense(first) and _counts(first) == self._alone
+        if not is_same or not first.is_meta or not _is_dense(first) or _counts(first) != self._alone:
+            return False
+        # What a formula for one gradient adds to what it has made is a step of it: the engine has nothing to add there.
+        return not (self._own.has(first) and len(torch._C._current_autograd_node().next_functions) == 1)
 
 
 class FreshZeros:
@@ -60,8 +93,9 @@ class FreshZeros:
     new tensor (`isTensorSubclassLike` in `FunctionsManual.cpp`).
     """
 
-    def __init__(self, memory: FakeMemory) -> None:
+    def __init__(self, memory: FakeMemory, own: OwnResults) -> None:
         self._memory = memory
+        self._own = own
         self._address = 0
 
     def after(self, func: Any, out: Any) -> None:
@@ -71,11 +105,19 @@ class FreshZeros:
 
     def is_in_place(self, func: Any, args: Any) -> bool:
         """Return whether an operator that runs now would write into them; its result is then its first argument."""
+        if func in _FLAGS:
+            return self._is_own_flag(args)
         if not self._address or func not in _WRITES or torch._C._current_graph_task_id() == -1:
             return False
         if self._memory.address_of(args[0].untyped_storage()) != self._address:
             return False
         return _is_called_by_engine()
+
+    def _is_own_flag(self, args: Any) -> bool:
+        first, second = args
+        if torch._C._current_graph_task_id() == -1 or first.dtype is not torch.bool or not self._own.has(first):
+            return False
+        return first.shape == torch.broadcast_shapes(first.shape, second.shape) and _is_called_by_engine()
 
 
 def _counts(tensor: Any) -> tuple[int, int]:

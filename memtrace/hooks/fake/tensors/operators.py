@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from memtrace.hooks.fake.events.assumptions import Assumptions, operator_name
 from memtrace.hooks.fake.events.storages import CUDA, HOST, PLAIN, FakeMemory
 from memtrace.hooks.fake.kernels import cuda_results
+from memtrace.hooks.fake.kernels.composites import APART
 from memtrace.hooks.fake.kernels.workspaces import Kernels
 from memtrace.hooks.fake.tensors.data_dependent_shapes import Bounds
-from memtrace.hooks.fake.tensors.gradient_accumulation import FreshZeros, GradientSums
+from memtrace.hooks.fake.tensors.gradient_accumulation import FreshZeros, GradientSums, OwnResults
 from memtrace.hooks.fake.tensors.known_values import KnownValues
 from memtrace.hooks.fake.tensors.reads import Reads
 
@@ -44,8 +45,9 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         self._memory = memory
         self._assumptions = assumptions
         self._kernels = kernels
-        self._gradient_sums = GradientSums()
-        self._zeros = FreshZeros(memory)
+        self._own = OwnResults(memory)
+        self._gradient_sums = GradientSums(self._own)
+        self._zeros = FreshZeros(memory, self._own)
         self.known = KnownValues(memory)
         self.reads = Reads(self.known, assumptions)
         self._answers: dict[Any, Answer] = {
@@ -106,6 +108,9 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
                 self._kernels.after(func, args, args[0])
             return args[0]
         self._assumptions.check()
+        if func in APART and fakes:
+            with self:
+                return APART[func](*args, **kwargs)
         answer = self._answers.get(func) if fakes else None
         if kind == CUDA and fakes:
             self._kernels.before(func, args)
@@ -113,9 +118,10 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         self._adopt(out, kind)
         self.known.after(func, args, kwargs, out)
         self._zeros.after(func, out)
-        if kind == CUDA and fakes:
+        self._own.after(out)
+        if kind == CUDA:
             self._kernels.after(func, args, out)
-            if self._memory.on_operator is not None:
+            if fakes and self._memory.on_operator is not None:
                 self._memory.on_operator(func, args, kwargs, out)
         return out
 
