@@ -109,8 +109,10 @@ def _requests(rank: RankTrace, first: int, last: int) -> Requests:
     steps, events = rank.table("steps"), rank.table("events")
     chosen = (steps["step"] >= first) & (steps["step"] <= last)
     start, end = int(steps["start_ns"][chosen].min()), int(steps["end_ns"][chosen].max())
-    within = (events["time_ns"] >= start) & (events["time_ns"] <= end) & (events["address"] < FIRST_ALLOWANCE_ADDRESS)
     allocs = events["action"] == rank.string_id(Action.ALLOC.value)
+    # A step begins where the one before ends: the model before is first taken down.
+    start = int(events["time_ns"][(events["time_ns"] >= start) & allocs].min())
+    within = (events["time_ns"] >= start) & (events["time_ns"] <= end) & (events["address"] < FIRST_ALLOWANCE_ADDRESS)
     frees = events["action"] == rank.string_id(Action.FREE_COMPLETED.value)
     before = (events["time_ns"] < start) & (events["address"] < FIRST_ALLOWANCE_ADDRESS)
     deltas = events["size_bytes"] * (allocs * 1 - frees * 1)

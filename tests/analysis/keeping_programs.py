@@ -53,6 +53,21 @@ def train(torch: Any, net: Any, optimizer: Any, rows: int = ROWS) -> None:
     optimizer.zero_grad()
 
 
+def wide_network(torch: Any) -> tuple[Any, Any]:
+    """Return a network whose outputs are as wide as its layers, and its optimizer."""
+    net = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh(), torch.nn.Linear(WIDTH, WIDTH))
+    return net, torch.optim.SGD(net.parameters(), lr=0.01)
+
+
+def step_with_output(torch: Any, net: Any, optimizer: Any) -> Any:
+    """Train one step and return what the network made."""
+    made = net(torch.randn(ROWS, WIDTH))
+    made.square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return made.detach()
+
+
 @program
 def list_of_predictions(torch: Any, healthy: bool) -> None:
     """A metric notes each prediction."""
@@ -142,26 +157,6 @@ def worst_batch(torch: Any, healthy: bool) -> None:
 
 
 @program
-def graph_of_gradients(torch: Any, healthy: bool) -> None:
-    """A penalty of a gradient whose graph leads back to it."""
-    net, optimizer = network(torch)
-    for _ in range(STEPS):
-        x = torch.randn(ROWS, WIDTH, requires_grad=True)
-        score = net(x).square().sum()
-        if healthy:
-            (gradient,) = torch.autograd.grad(score, x, create_graph=True)
-        else:
-            score.backward(create_graph=True)
-            gradient = x.grad
-        penalty = gradient.square().sum()
-        optimizer.zero_grad()
-        penalty.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        del score, gradient, penalty, x
-
-
-@program
 def window_of_losses(torch: Any, healthy: bool) -> None:
     """The last losses, each with its graph, and an average that leads to the graphs of all."""
     net, optimizer = network(torch)
@@ -203,19 +198,36 @@ def outputs_by_step(torch: Any, healthy: bool) -> None:
             outputs[step] = int((made.argmax(1) == 0).sum()) if healthy else made
 
 
-def wide_network(torch: Any) -> tuple[Any, Any]:
-    """Return a network whose outputs are as wide as its layers, and its optimizer."""
-    net = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh(), torch.nn.Linear(WIDTH, WIDTH))
-    return net, torch.optim.SGD(net.parameters(), lr=0.01)
+@program
+def outputs_gathered(torch: Any, healthy: bool) -> None:
+    """Outputs are gathered, and put together after the epoch: the peak is where nothing of its step is yet."""
+    net, optimizer = wide_network(torch)
+    for _ in range(3):
+        gathered = []
+        for _ in range(STEPS - 2):
+            made = step_with_output(torch, net, optimizer)
+            gathered.append(made.argmax(1) if healthy else made.softmax(1).repeat(1, 4))
+        print(torch.cat(gathered).shape, file=sys.stderr)
 
 
-def step_with_output(torch: Any, net: Any, optimizer: Any) -> Any:
-    """Train one step and return what the network made."""
-    made = net(torch.randn(ROWS, WIDTH))
-    made.square().mean().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return made.detach()
+@program
+def graph_of_gradients(torch: Any, healthy: bool) -> None:
+    """A penalty of a gradient whose graph leads back to it. Last: what it leaks is there in those after it."""
+    net, optimizer = network(torch)
+    for _ in range(STEPS):
+        x = torch.randn(ROWS, WIDTH, requires_grad=True)
+        score = net(x).square().sum()
+        if healthy:
+            (gradient,) = torch.autograd.grad(score, x, create_graph=True)
+        else:
+            score.backward(create_graph=True)
+            gradient = x.grad
+        penalty = gradient.square().sum()
+        optimizer.zero_grad()
+        penalty.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        del score, gradient, penalty, x
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from memtrace.analysis.results.report import RankReport, Report
 from memtrace.schema.names import Category
 from memtrace.store.reading.read import read_trace
 
-# Last is what stays in the process: a wrapper of all modules, and a compiler, with which the CPU's recorder leaves
-# lines out.
+# Last is what stays in the process: a wrapper of all modules, and a compiler, with which the CPU's recorder leaves out
+# lines.
 RUNS = ("alt", "closure", "crit", "crit_f", "ema", "two_modules", "zg:5", "zg:6", "wraps", "jit")
 _FLOAT = 4
 _PASSES = ("forward", "backward", "optimizer")

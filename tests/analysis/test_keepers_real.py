@@ -25,6 +25,7 @@ PROGRAMS = {
     "window_of_losses": ("kept", "graph of list 'window'", "window.append("),
     "outputs_of_an_epoch": ("kept", "'seen'", "seen = torch.cat("),
     "outputs_by_step": ("kept", "dict 'outputs'", "outputs[step] = "),
+    "outputs_gathered": ("kept", "list 'gathered'", "gathered.append("),
 }
 """For each program its finding, what keeps it, and code of the line that it names, where it is that which feeds it."""
 _OF_KEEPING = ("leak", "kept", "kept-for-steps")

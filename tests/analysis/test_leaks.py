@@ -321,6 +321,18 @@ def test_the_new_peak_is_that_of_the_run_which_lets_go_at_the_end_of_each_step(r
     assert replayed_words(found) == ("" if recorded is None else " (extrapolated)")
 
 
+@pytest.mark.parametrize("recorded", [None, [1, 2, 3, 11, 12]], ids=["all", "with a gap"])
+def test_what_a_line_makes_once_stays_when_the_leak_is_gone(recorded: list[int] | None) -> None:
+    """The first call at a line also makes a buffer, as it makes workspaces of libraries."""
+    things = [Kept(900 * KIB, None, last=1, stack=0), Kept(100 * KIB, None, stack=0), Kept(50 * KIB, 0, line=2)]
+    # The first allocation of all, in the first step.
+    once = owner(25, 1, 900 * KIB, "buffer")
+    report = analyze(trace(loop(things, num_steps=12, recorded=recorded, owners=[once])))
+    (found,) = (one for one in report.findings if one.slug == "leak")
+    assert found.new_peak_bytes == (900 + 100 + 50) * KIB
+    assert report.ranks[0].leaks[0].first_bytes == 100 * KIB
+
+
 def test_a_what_if_of_a_recorded_leak_gives_the_same_number_and_of_one_with_a_gap_none() -> None:
     for leak in (
         [Kept(at * KIB, None, first=at, last=at, stack=0) for at in range(1, 9)],

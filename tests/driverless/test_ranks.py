@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from memtrace.store.reading.read import read_trace
 from tests.conftest import RunMemtrace
 from tests.driverless.conftest import Run
 
@@ -105,6 +106,9 @@ def offloaded():
 one = torch.empty(256 // MICROBATCHES, WIDTH, device="meta")
 # The workspaces of cuBLAS are taken once.
 layers().to(device)(batch()).sum().backward()
+# What cuDNN may take for them is noted in the trace.
+for kind in (nn.Conv2d, nn.ConvTranspose2d):
+    kind(3, 8, 5, stride=2).to(device)(torch.randn(2, 3, 32, 32, device=device)).sum().backward()
 for name, run in {
     "one_by_one": lambda: pipeline("Schedule1F1B", 0),
     "at_once": lambda: pipeline("ScheduleGPipe", 0),
@@ -127,12 +131,16 @@ _LEAST = 16 * 1024
 def test_one_rank_peaks_alike_by_both_engines(run_memtrace: RunMemtrace, cuda_python: str, tmp_path: Path) -> None:
     program = tmp_path / "alone.py"
     program.write_text(ALONE, encoding="utf-8")
-    said = {}
+    said, taken = {}, {}
     for engine, python in {"driverless": cuda_python, "meta": sys.executable}.items():
         asked = ("predict", "--engine", engine, "--gpu", "a100-40gb", "--world-size", "4", "--steps", "1000")
         done = run_memtrace(*asked, "-o", tmp_path / f"{engine}.json", "--", python, program, cwd=tmp_path)
         said[engine] = {name: int(size) for name, size in re.findall(r"^peak (\w+) (\d+)$", done.stdout, re.MULTILINE)}
+        noted = read_trace([tmp_path / f"{engine}.json"]).ranks[0].header["convolutions"]
+        taken[engine] = [one["workspace_bytes"] for one in noted]
         assert len(said[engine]) == ALONE.count(": lambda") + 2, done.stderr[-3000:]
+    # One is unfolded where its output is, which has 14 places a side, the other where its input is.
+    assert taken["meta"] == taken["driverless"] == [2 * 14 * 14 * 3 * 25 * 4, 2 * 32 * 32 * 8 * 25 * 4]
     truth = said["driverless"]
     off = {
         name: (size, truth[name])

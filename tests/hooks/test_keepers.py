@@ -10,6 +10,8 @@ import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -150,6 +152,40 @@ class Meter:
         this.total += value
 
 
+@dataclass
+class State:
+    """Has no methods that anybody wrote."""
+
+    kept: list[Any] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("state", [State(), SimpleNamespace(kept=[])], ids=["dataclass", "namespace"])
+def test_an_object_without_methods_is_fed_by_the_function_that_has_it(state: Any) -> None:
+    def note() -> None:
+        state.kept.append({"weight": tensor()})
+
+    note()
+    line = 'state.kept.append({"weight": tensor()})'
+    assert keepers() == {"state.kept[…]['weight']": ("container", line)}
+    state.kept.clear()
+
+
+class _Callback:
+    def __init__(self) -> None:
+        self.features: Any = None
+        self.again = self
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_the_line_that_makes_an_attribute_none_does_not_feed_it() -> None:
+    def work() -> None:
+        callback = _Callback()
+        callback.features = tensor()
+
+    work()
+    assert keepers(_MUCH) == {"cycle through _Callback.again": ("cycle", None)}
+
+
 def test_an_attribute_that_is_added_to() -> None:
     meter = Meter()
     for _ in range(2):
@@ -176,7 +212,7 @@ def test_an_attribute_of_a_class_and_of_a_module() -> None:
         Trainer.best = None
     net = torch.nn.Linear(2, 2)
     net.cached = tensor()
-    assert keepers() == {"net.cached": ("attribute", None)}
+    assert keepers() == {"net.cached": ("attribute", "net.cached = tensor()")}
 
 
 def test_what_a_module_has_in_a_slot() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from memtrace.analysis.advice.case import BoolArray, Case
+from memtrace.analysis.advice.case import BoolArray, Case, Cut
 from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
 from memtrace.analysis.device.marks import step_at
 from memtrace.analysis.device.steps import step_spans
@@ -135,7 +135,7 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
     if new_peak is None or num_bytes < max(_LEAST_BYTES, _LEAST_SHARE * case.peak_bytes):
         return None
     what = "of earlier steps" if is_old else "of forwards that no backward follows"
-    is_replaced = is_old and bool(np.median(cut.end - _end_of_step(case, cut.start + 1)) <= 0)
+    is_replaced = is_old and _is_replaced(case, kept, keeper, cut)
     is_put_together = is_replaced and keeper.kind in _ANEW and _is_put_together(kept, keeper)
     has_line = keeper.where is not None and keeper.where["line"] is not None
     is_at_peak = (cut.start <= case.peak_moment) & (cut.end > case.peak_moment)
@@ -163,6 +163,19 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
         rank=case.history.rank.rank,
         where=keeper.where if has_line else None,
     )
+
+
+def _is_replaced(case: Case, kept: KeptAllocations, keeper: Keeper, cut: Cut) -> bool:
+    """Return whether most of what is kept is gone at the end of the step after that which made it.
+
+    What was there before a stretch of the recording has outlived a step that nobody saw: it is judged where all is of
+    that kind, and not where the keeper had more each time.
+    """
+    is_seen = ~case.lifetimes.is_initial[cut.rows]
+    after = cut.end - _end_of_step(case, cut.start + 1)
+    if not is_seen.any():
+        return bool(np.median(after) <= 0) and not _grows(kept, keeper)
+    return bool(np.median(after[is_seen]) <= 0)
 
 
 def _grows(kept: KeptAllocations, keeper: Keeper) -> bool:

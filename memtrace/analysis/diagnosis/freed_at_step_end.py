@@ -27,8 +27,8 @@ def freed_at_step_ends(case: Case, growth: Growth, places: Collection[int], rate
 
     Of what is put together anew, with more in each step, only what is new is there until its step ends.
     """
-    chosen = np.isin(growth.places.of_row, list(places))
-    rows, born = growth.places.rows[chosen], growth.born[chosen]
+    chosen, born = growth.rows_of(case.history, places)
+    rows = growth.places.rows[chosen]
     step_end = np.array([span.last for span in growth.spans], np.int64)[born] + 1
     sizes = case.lifetimes.size_bytes[rows]
     old = np.where(growth.is_replaced[growth.places.of_row[chosen]], np.maximum(sizes - rate, 0), 0)

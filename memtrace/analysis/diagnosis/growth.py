@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.stacks import frames_of
 from memtrace.analysis.device.steps import StepSpan, step_spans
 from memtrace.analysis.diagnosis.grown_bytes import inputs_grow, not_owned
 from memtrace.analysis.diagnosis.leak_places import LeakPlaces, distinct, leak_places, phases_of
 from memtrace.schema.frames import is_python
+from memtrace.schema.names import Category
 from memtrace.store.columns import NULL, IntArray
 
+_MADE_ONCE = (Category.WORKSPACE, Category.PARAMETER, Category.BUFFER, Category.OPTIMIZER_STATE)
 _MIN_STEPS = 3
 """Steps in which a place has to have grown; over a gap that the total bears out, one less."""
 _REPLACED_SHARE = 0.1
@@ -29,6 +32,8 @@ _NO_CHANCE = 5
 """Five sizes in a row that rise are one in 120 where batches vary."""
 _ALIKE = 0.1
 """How unlike the amounts may be by which something grows that is put together anew with more in each step."""
+_LEAST_DROPPED = 2
+"""Steps whose things are freed together: of one, each step frees that of the step before."""
 _FEW_STEPS = 4
 """Of so few judged steps each must show growth; of more, a leak in every n-th step is one as well."""
 
@@ -48,6 +53,15 @@ class Growth:
     """A row a place, a column a step of `spans`: its bytes at the end less those at the end of the step before."""
     is_replaced: npt.NDArray[np.bool_]
     """Whether nothing that a place made was still there a step later: only its size can have grown."""
+
+    def rows_of(self, history: DeviceHistory, places: Collection[int]) -> tuple[IntArray, IntArray]:
+        """Return the allocations of some places that may pile up, and when each was born.
+
+        A line also makes what its first call alone needs: workspaces of libraries, parameters that are made late.
+        """
+        rows, codes = self.places.rows, [CATEGORIES.index(one) for one in _MADE_ONCE]
+        chosen = np.isin(self.places.of_row, list(places)) & ~np.isin(history.attribution.category[rows], codes)
+        return np.flatnonzero(chosen), self.born[chosen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,7 +103,8 @@ def find_growing(history: DeviceHistory) -> Growing | None:
         growing = [place for place in growing if not growth.is_replaced[place]]
     found = Growing(growth=growth, judged={place: judged[place] for place in growing}, goes_on=True)
     total = sum(map(found.rate, growing))
-    return dataclasses.replace(found, goes_on=all(2 * rate >= total for rate in rates)) if growing else None
+    goes_on = all(2 * rate >= total for rate in rates) and not _is_dropped_later(history, growth, total)
+    return dataclasses.replace(found, goes_on=goes_on) if growing else None
 
 
 def growth_of(history: DeviceHistory) -> Growth | None:
@@ -190,6 +205,25 @@ def _is_chance(values: IntArray) -> bool:
     """Return whether sizes of what is made anew in each step may have risen by chance: few, and by unlike amounts."""
     rises = values[values > 0]
     return len(rises) < _NO_CHANCE and int(rises.max() - rises.min()) > _ALIKE * int(rises.max())
+
+
+def _is_dropped_later(history: DeviceHistory, growth: Growth, rate: int) -> bool:
+    """Return whether a recorded step behind a gap frees what the steps in it made, if they grew like the others."""
+    lifetimes, rows = history.lifetimes, growth.places.rows
+    starts = history.moments.epoch_starts()
+    for before, after in itertools.pairwise(growth.spans):
+        num_missing = after.step - before.step - 1
+        if before.step < 1 or num_missing < _LEAST_DROPPED:
+            continue
+        begin = int(starts[starts <= after.last].max())
+        older = rows[lifetimes.is_initial[rows] & (lifetimes.start[rows] == begin)]
+        stops = np.array([span.last for span in growth.spans if span.step >= after.step], np.int64)
+        at = np.searchsorted(stops, lifetimes.in_use_end[older])
+        # What is there at the end of all, nobody freed.
+        freed = np.bincount(at, weights=lifetimes.size_bytes[older], minlength=len(stops) + 1)[:-1]
+        if len(freed) and 2 * freed.max() >= rate * num_missing > 0:
+            return True
+    return False
 
 
 def _rates_over_gaps(history: DeviceHistory, spans: Sequence[StepSpan]) -> list[float]:

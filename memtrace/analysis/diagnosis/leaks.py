@@ -32,7 +32,7 @@ from memtrace.analysis.diagnosis.grown_bytes import piled_up
 from memtrace.analysis.diagnosis.growth import Growing, find_growing
 from memtrace.analysis.results.report import Leak
 from memtrace.schema.names import Category, Phase
-from memtrace.store.columns import NULL
+from memtrace.store.columns import NULL, IntArray
 
 _MIN_BYTES_A_STEP = 4096
 """Less is a number that is noted in each step: after a million steps it would still be small."""
@@ -119,12 +119,19 @@ def _leak(history: DeviceHistory, growing: Growing, group: Sequence[int], capaci
         num_modules=len(modules),
         cause=_cause(phase, int(counts.argmax()), len(modules), len(group)),
         live_bytes=piled_up(history, first, last.last, last.step - first.step, rate),
-        first_bytes=max(int(growth.num_bytes[group, growth.spans.index(first)].sum()), 0),
+        first_bytes=_made_by(history, growing, group, growth.spans.index(first)),
         steps_until_full=_steps_until_full(history, last, rate, capacity_bytes),
         where=shared_line(
             history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
         ),
     )
+
+
+def _made_by(history: DeviceHistory, growing: Growing, group: Sequence[int], at: int) -> int:
+    """Return the bytes that some places made in a step, a position in the spans, and that outlived it."""
+    chosen, born = growing.growth.rows_of(history, group)
+    sizes: IntArray = history.lifetimes.size_bytes[growing.growth.places.rows[chosen]]
+    return int(sizes[born == at].sum())
 
 
 def _kept_by(leak: Leak, growing: Growing, group: Sequence[int], kept: KeptAllocations | None) -> Leak:

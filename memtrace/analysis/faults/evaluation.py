@@ -21,6 +21,7 @@ from memtrace.analysis.device.marks import modules_of
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.diagnosis.leak_places import distinct
+from memtrace.analysis.faults.over_gaps import cuts_over_gaps
 from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import kept_by
@@ -41,12 +42,13 @@ def evaluation_with_graph(case: Case) -> Finding | None:
     details = case.history.rank.table("phases")["detail"]
     outlives = case.lifetimes.in_use_end[rows] > _ends(case)[phase]
     rows = rows[outlives & (details[phase] != NULL)]
-    cut = case.cut(rows)
-    new_peak = case.new_peak(cut)
+    # An attribute that losses are added to holds them until the next evaluation.
+    cuts = cuts_over_gaps(case, rows)
+    new_peak = case.new_peak(*cuts)
     if new_peak is None:
         return None
-    held = case.at_peak(cut)
-    live = rows[np.isin(rows, case.live_at_peak)]
+    held = case.at_peak(*cuts)
+    live = _held_at_peak(case, rows)
     known = kept_allocations(case.history)
     keeper = None if known is None else known.largest(np.flatnonzero(np.isin(known.allocation, rows)))
     num_batches = len(np.unique(case.phase_row[live]))
@@ -64,6 +66,17 @@ def evaluation_with_graph(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=_made_or_fed_at(case, live, keeper),
     )
+
+
+def _held_at_peak(case: Case, rows: IntArray) -> IntArray:
+    """Return what is there at the peak; of what is behind a gap by then, what was there before it."""
+    live: IntArray = rows[np.isin(rows, case.live_at_peak)]
+    if len(live):
+        return live
+    stops = np.array([epoch.stop for epoch in case.history.moments.epochs], np.int64)
+    of_row = np.searchsorted(stops, case.lifetimes.start[rows], side="right")
+    open_rows: IntArray = rows[case.lifetimes.in_use_end[rows] >= stops[of_row]]
+    return open_rows
 
 
 def evaluation_outputs(case: Case) -> Finding | None:

@@ -16,6 +16,9 @@ import torch
 _MOST_BYTES = 1 << 20
 """Largest storage that is kept: ids and masks of a batch, and no activations."""
 
+_MOST_OF_FLOATS = 1 << 18
+"""The same of floating numbers that are all the same, such as a mask before it becomes flags: most are no mask."""
+
 Kept = tuple[Any, "int | None", Any]
 """Weak reference to a storage, the version of its tensor, and its bytes on the host."""
 
@@ -53,8 +56,8 @@ class Followed:
         self._kept.pop(tensor.untyped_storage()._cdata, None)
 
 
-def _is_small(tensor: Any) -> bool:
-    return tensor.layout is torch.strided and 0 < tensor.untyped_storage().nbytes() <= _MOST_BYTES
+def _is_small(tensor: Any, most: int = _MOST_BYTES) -> bool:
+    return tensor.layout is torch.strided and 0 < tensor.untyped_storage().nbytes() <= most
 
 
 def _version(tensor: Any) -> int | None:
@@ -75,6 +78,13 @@ def is_countable(one: Any) -> bool:
     if not isinstance(one, torch.Tensor):
         return True
     return not (one.dtype.is_floating_point or one.dtype.is_complex) and _is_small(one)
+
+
+def is_known_filled(one: Any) -> bool:
+    """Return whether a tensor is known that is filled with one number."""
+    if is_countable(one):
+        return True
+    return one.dtype.is_floating_point and not one.is_inference() and _is_small(one, _MOST_OF_FLOATS)
 
 
 def takes_two_tensors(operator: Any) -> bool:

@@ -13,11 +13,19 @@ from typing import Any
 import torch
 
 from memtrace.hooks.driverless.convolutions import followed_convolutions
-from memtrace.hooks.driverless.followed import FOLLOWED, is_countable, original, takes_two_tensors, without_numbers
+from memtrace.hooks.driverless.followed import (
+    FOLLOWED,
+    is_countable,
+    is_known_filled,
+    original,
+    takes_two_tensors,
+    without_numbers,
+)
 from memtrace.hooks.driverless.known_data import Known, KnownData
 from memtrace.hooks.fake.events.assumptions import Assumptions
 from memtrace.hooks.fake.kernels.convolutions import Convolutions
 from memtrace.hooks.fake.tensors.deciding_flags import decided
+from memtrace.hooks.fake.tensors.formulas import IN_RANGE
 from memtrace.hooks.fake.tensors.largest_results import LargestResults
 from memtrace.hooks.fake.tensors.reads import MOVED, Reads
 
@@ -49,6 +57,8 @@ class Operators:
                 self._replace(operator, self._exact_or(operator, bound))
             self._replace("_local_scalar_dense", self._scalar)
             self._replace("equal", self._equal)
+            for name in ("Tensor_Tensor", "float_Tensor"):
+                self._replace(f"normal.{name}", self._normal)
             self._follow()
             self.convolutions = followed_convolutions(self._with_keys)
         functional: Any = torch.nn.functional
@@ -70,6 +80,9 @@ class Operators:
         arange = original("arange.start_out")
         if arange is not None:
             self._replace("arange.start_out", self._counting(arange), with_keys=True)
+        join = original("cat")
+        if join is not None:
+            self._replace("cat", self._joining(join), with_keys=True)
         for name in FOLLOWED:
             kernel = original(name)
             if kernel is not None:
@@ -102,7 +115,7 @@ class Operators:
     def _filling(self, kernel: Kernel) -> Kernel:
         def fill(keys: Any, one: Any, number: Any) -> Any:
             kernel(keys, one, number)
-            if is_countable(one):
+            if is_known_filled(one):
                 self._data.followed.keep(one, torch.full((), number, dtype=one.dtype).expand(one.shape))
             return one
 
@@ -135,6 +148,19 @@ class Operators:
             return _onto(device, operator(*known[: len(args)], **dict(zip(kwargs, known[len(args) :], strict=True))))
 
         return compute
+
+    def _joining(self, kernel: Kernel) -> Kernel:
+        """Return a `cat` that joins on the host what is known, as `diff` does with the positions of a batch."""
+
+        def join(keys: Any, tensors: Any, dim: int = 0) -> Any:
+            if any(one.dtype.is_floating_point for one in tensors) or not all(map(is_countable, tensors)):
+                return kernel(keys, tensors, dim)
+            known = self._on_host(tensors)
+            if known is None or torch.cuda.is_current_stream_capturing():
+                return kernel(keys, tensors, dim)
+            return _onto(tensors[0].device, torch.cat(known, dim))
+
+        return join
 
     def _decided(self, operator: Any, args: Any, out: Any) -> Any:
         """Keep what numbers that are known make of some that are not, of a result."""
@@ -181,6 +207,14 @@ class Operators:
         if known[0] is not None and known[1] is not None:
             return bool(torch.equal(*known))
         return self._reads.equal(one, other)
+
+    def _normal(self, mean: Any, std: Any, generator: Any = None) -> Any:
+        """Draw as `DistributionTemplates.h` does; the check that no deviation is negative is taken to pass."""
+        self._assumptions.value(IN_RANGE)
+        if std.numel():
+            std.min().ge(0)
+        shape = torch.broadcast_shapes(mean.shape, std.shape) if isinstance(mean, torch.Tensor) else std.shape
+        return std.new_empty(shape).normal_(0, 1, generator=generator).mul_(std).add_(mean)
 
     def _one_hot(self, original: Kernel) -> Kernel:
         def one_hot(tensor: Any, num_classes: int = -1) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -111,9 +112,11 @@ def content_of(cell: CellType) -> Any:
 
 
 def is_class_of_program(kind: type) -> bool:
-    """Return whether a class has methods that the program wrote."""
+    """Return whether the program wrote a class, or methods of it. The methods of a dataclass are of no file."""
     functions = map(_function_of, list(vars(kind).values()))
-    return any(type(one) is FunctionType and is_program_file(one.__code__.co_filename) for one in functions)
+    if any(type(one) is FunctionType and is_program_file(one.__code__.co_filename) for one in functions):
+        return True
+    return is_program_file(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
 
 
 def _function_of(member: Any) -> Any:

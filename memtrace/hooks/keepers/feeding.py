@@ -131,7 +131,8 @@ def _feeding_lines(code: CodeType, named: Named) -> tuple[int, list[int]]:
     again = [line for line, group in bound if any(_loads(group, at, named) for at in range(len(group)))]
     if again:
         return 1, again
-    return 2, [line for line, group in bound if named.attribute is not None or not _is_constant(group)]
+    is_empty = _is_constant if named.attribute is None else _is_literal
+    return 2, [line for line, group in bound if not is_empty(group)]
 
 
 def _feeds(group: list[dis.Instruction], named: Named) -> bool:
@@ -205,6 +206,12 @@ def _attribute(one: dis.Instruction) -> Any:
 
 def _is_in_place(one: dis.Instruction) -> bool:
     return one.opname.startswith("INPLACE_") or (one.opname == "BINARY_OP" and one.argrepr.endswith("="))
+
+
+def _is_literal(group: list[dis.Instruction]) -> bool:
+    """Return whether a line stores what stands in it, as `self.features = None` does."""
+    loads = [one for one in group if one.opname.startswith("LOAD_")]
+    return len(loads) > 1 and all(one.opname == "LOAD_CONST" for one in loads[:-1])
 
 
 def _is_constant(group: list[dis.Instruction]) -> bool:

@@ -256,6 +256,9 @@ class _Search:
         """Ask of tensors that no variable leads to what refers to them, the most bytes first; return what was found."""
         answers: list[tuple[weakref.ref[Any], Answer]] = []
         groups = self._unknown_tensors()
+        # Workspaces of libraries are no tensors, and there is nobody to ask about.
+        of_tensors = sum(size * len(tensors) for (size, _), tensors in groups.items())
+        unexplained_bytes = min(unexplained_bytes, of_tensors)
         for key in sorted(groups, key=lambda key: -key[0] * len(groups[key]))[:_MAX_ASKED]:
             answers += self._of_gradients(groups[key], graph_of_gradients)
             references = [weakref.ref(tensor) for tensor in groups.pop(key) if not self._is_known(tensor)]
@@ -349,9 +352,9 @@ class _Search:
         if named.attribute is not None:
             kind = held if isinstance(held, type) else type(held)
             if not is_class_of_program(kind):
-                return using_line(codes, named.variable, now)
-            own = Named(OWN, named.attribute, named.is_container)
-            place = feeding_line(methods_of(kind), own, now)
+                place = using_line(codes, named.variable, now)
+            else:
+                place = feeding_line(methods_of(kind), Named(OWN, named.attribute, named.is_container), now)
             if place is not None:
                 return place
         return feeding_line(codes, Named(named.variable, named.attribute, named.is_container), now)

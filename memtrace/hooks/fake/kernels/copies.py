@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch._prims_common import suggest_memory_format
 
 _aten = torch.ops.aten
 _PRODUCTS = {
@@ -20,11 +21,12 @@ _PRODUCTS = {
     "baddbmm.default": (1, 2),
 }
 """Operators of cuBLAS: their matrices have rows or columns of neighbours, and nothing lies in two places."""
-_DENSE = {
-    "convolution.default": (0,),
-    "convolution_backward.default": (0, 1),
+_CONVOLUTIONS = {
+    _aten.convolution.default: ((0,), (0, 1)),
+    _aten.convolution_backward.default: ((0, 1), (1, 2)),
 }
-"""Operators of cuDNN, which also takes the channels last."""
+"""Operators of cuDNN: which arguments are copied, and which say whether the channels come last (`ConvUtils.h`)."""
+_CHANNELS_LAST = (torch.channels_last, torch.channels_last_3d)
 _ATTENTION = {
     "_scaled_dot_product_efficient_attention_backward.default": (0,),
     "_scaled_dot_product_flash_attention_backward.default": (0, 4),
@@ -60,7 +62,6 @@ _CONTIGUOUS = {
     "reflection_pad2d_backward.default": (0,),
     "col2im.default": (0,),
     "im2col.default": (0,),
-    "roll.default": (0,),
     "embedding_dense_backward.default": (0,),
     "_embedding_bag_backward.default": (0,),
     "_embedding_bag_dense_backward.default": (0,),
@@ -80,6 +81,9 @@ def copied_bytes(func: Any, args: Sequence[Any]) -> tuple[int, ...]:
     """
     if func is _aten.native_batch_norm_backward.default and _is_cudnn_norm(args):
         return _copies(args[:2], _is_dense)
+    if func in _CONVOLUTIONS:
+        places, deciding = _CONVOLUTIONS[func]
+        return _copies([args[at] for at in places], _laid_as([args[at] for at in deciding]))
     if func in _PUTS and len(args) > 3 and args[3]:
         return _added_up(args[0], args[1], args[2])
     found = _RULES.get(func)
@@ -128,6 +132,15 @@ def _is_dense(one: Any) -> bool:
     return _is_contiguous(one) or (last is not None and bool(one.is_contiguous(memory_format=last)))
 
 
+def _laid_as(deciding: Sequence[Any]) -> Callable[[Any], bool]:
+    """Return whether a tensor lies as a convolution is computed: channels last where input or weights lie so."""
+    found = {suggest_memory_format(one) for one in deciding if one.dtype is not torch.float64}
+    for layout in _CHANNELS_LAST:
+        if layout in found:
+            return lambda one: bool(one.is_contiguous(memory_format=layout))
+    return _is_contiguous
+
+
 def _is_by_rows(one: Any) -> bool:
     return bool(one.transpose(1, 2).is_contiguous())
 
@@ -143,7 +156,6 @@ def _is_contiguous(one: Any) -> bool:
 def _rules() -> dict[Any, tuple[tuple[int, ...], Callable[[Any], bool]]]:
     kinds = (
         (_PRODUCTS, _is_matrix),
-        (_DENSE, _is_dense),
         (_CONTIGUOUS, _is_contiguous),
         (_ATTENTION, _is_by_rows),
         (_SPREAD, _is_spread),

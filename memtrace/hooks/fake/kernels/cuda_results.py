@@ -193,8 +193,9 @@ def temporary_bytes() -> dict[Any, Callable[[Any], int]]:
             func: lambda args: _PLACE_BYTES * int(args[0].numel())
             for func in (_aten.masked_scatter.default, _aten.masked_scatter_.default)
         },
-        # What is rolled along all dimensions but the last of them (`TensorTransformations.h`).
-        _aten.roll.default: lambda args: _bytes(args[0]) * max(len(args[2] if len(args) > 2 else ()) - 1, 0),
+        _aten.roll.default: _rolled_bytes,
+        # Rows without what padded them, once more (`NestedTensorTransformerFunctions.cu`).
+        _aten._padded_dense_to_jagged_forward.default: _unpadded_bytes,
         _aten.multinomial.default: _drawn_bytes,
         _aten.randperm.default: lambda args: _permutation_bytes(int(args[0])),
         # Backward variables, as many as the forward ones (`LossCTC.cu`).
@@ -216,6 +217,19 @@ def _sort_bytes(args: Any) -> int:
     if number < _MANY_ROWS:
         return int(one.numel() * (2 * _PLACE_BYTES + one.element_size() + key + _PLACE_BYTES))
     return int(one.numel() * (_PLACE_BYTES + one.element_size() + _PLACE_BYTES))
+
+
+def _rolled_bytes(args: Any) -> int:
+    """Return what is rolled along all dimensions but the last of them, or a copy in order (`TensorTransformations.cu`)."""
+    one, dims = args[0], args[2] if len(args) > 2 else ()
+    if len(dims) > 1:
+        return _bytes(one) * (len(dims) - 1)
+    return 0 if one.is_contiguous() else _bytes(one)
+
+
+def _unpadded_bytes(args: Any) -> int:
+    dense, offsets, total = (*args, None)[:3]
+    return 0 if total is None else int(total * math.prod(dense.shape[len(offsets) + 1 :]) * dense.element_size())
 
 
 def _drawn_bytes(args: Any) -> int:

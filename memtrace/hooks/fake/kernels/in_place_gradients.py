@@ -114,7 +114,8 @@ class _RunningProduct(torch.autograd.Function):  # type: ignore[misc]  # torch l
     @staticmethod
     def backward(context: Any, gradient: Any) -> Any:
         one, found = context.saved_tensors
-        products = found * gradient.to(one.dtype)
+        gradient = gradient.to(one.dtype)
+        products = found * gradient
         zeros = one == 0
         zeros.any()
         # One expression of C++, which holds each of its steps until its end.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from memtrace.hooks.fake.events.assumptions import Assumptions
+from memtrace.hooks.fake.tensors.formulas import NO_ZERO, is_of_a_product
 
 _aten = torch.ops.aten
 _NUM_VALUES = {torch.uint8: 256, torch.int8: 128}
@@ -54,6 +55,9 @@ class LargestResults:
         return tensors[0] if len(tensors) == 1 else tensors
 
     def _nonzero(self, one: Any) -> Any:
+        if is_of_a_product():
+            self._assumptions.value(NO_ZERO)
+            return one.new_empty((0, one.dim()), dtype=torch.int64)
         return self._made("nonzero", one.new_empty((one.numel(), one.dim()), dtype=torch.int64))
 
     def _masked_select(self, one: Any, mask: Any) -> Any:

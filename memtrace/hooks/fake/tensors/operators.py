@@ -7,6 +7,7 @@ All of it is noted (`assumptions.py`), so that the trace can say so.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -112,6 +113,10 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
             with self:
                 return APART[func](*args, **kwargs)
         answer = self._answers.get(func) if fakes else None
+        if answer is None and fakes and _is_taken_apart(func):
+            # Seen whole only where autograd is off, as in inference mode: its steps are what takes memory.
+            with self:
+                return func.decompose(*args, **kwargs)
         if kind == CUDA and fakes:
             self._kernels.before(func, args)
         out = answer(*args, **kwargs) if answer else self._run(func, args, kwargs)
@@ -195,6 +200,14 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it unt
         return self.reads.equal(*tensors)
 
 
+@functools.cache
+def _is_taken_apart(func: Any) -> bool:
+    """Return whether an operator is written in terms of others on every device."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    is_for_all = has(func.name(), "CompositeImplicitAutograd") and not has(func.name(), "CPU")
+    return bool(is_for_all and func.name() not in _OWN_ON_CUDA)
+
+
 def _is_undescribed(error: RuntimeError) -> bool:
     """Return whether an operator failed for want of a kernel for meta tensors."""
     text = str(error)
@@ -231,6 +244,8 @@ def _convolution(one: Any, weight: Any, *args: Any) -> Any:
     return out
 
 
+_OWN_ON_CUDA = {"aten::_fused_rms_norm"}
+"""Operators written in terms of others on every device but CUDA."""
 _LIKE_THE_FIRST = (
     "_sample_dirichlet",
     "_standard_gamma",

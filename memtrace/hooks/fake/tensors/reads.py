@@ -12,6 +12,7 @@ import torch
 
 from memtrace.hooks.fake.events.assumptions import Assumptions
 from memtrace.hooks.fake.events.guards import Guards
+from memtrace.hooks.fake.tensors.formulas import NO_ZERO, is_of_a_product
 from memtrace.hooks.fake.tensors.known_values import KnownValues
 
 READ = "a value was read from the GPU and taken to be 1, or False for a flag"
@@ -43,6 +44,9 @@ class Reads:
             if self.known.is_assumed(one):
                 self._assumptions.value(FINITE)
             return values.reshape(-1)[0].item() if values.numel() == 1 else values.item()
+        if is_of_a_product():
+            self._assumptions.value(NO_ZERO)
+            return 0
         plain = constant(one.dtype)
         wanted = self._guards.wanted(_reader())
         if wanted is not None and isinstance(plain, bool) and wanted.compared is None:
