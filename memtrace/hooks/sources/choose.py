@@ -192,7 +192,8 @@ class Sources:
         return EventBatch(MARKS_ONLY)
 
     def _drain_cpu(self, cpu: CpuSource, path: NativePath) -> EventBatch:
-        if not cpu.running or self.cannot_switch():
+        # While the program's own runs, on another thread, it would be stopped together with ours.
+        if not cpu.running or self.cannot_switch() or self.profiler_suspended:
             return EventBatch(MARKS_ONLY)
         batch = cpu.stop()
         self._note_cpu_levels(batch)
@@ -303,6 +304,26 @@ class Sources:
         self.history_suspended = True
         if self._history is not None:
             self._history.running = False
+
+    def other_profiler_begins(self) -> None:
+        """The program is about to prepare a profiler of its own."""
+        if self._cpu is not None and self._fake is None:
+            self._cpu.other_begins()
+
+    def other_profiler_began(self) -> None:
+        """It is prepared."""
+        if self._cpu is not None and self._fake is None:
+            self._cpu.other_began()
+
+    def hide_blocks(self) -> None:
+        """Let the program's own profile, which begins, see of the CPU what it would without us."""
+        if self._cpu is not None and self._fake is None:
+            self._cpu.hide_blocks()
+
+    def show_blocks(self) -> None:
+        """The program's own profile ends."""
+        if self._cpu is not None and self._fake is None:
+            self._cpu.show_blocks()
 
     def remote_calls_begin(self) -> None:
         """The program can call other processes from now on, at which torch would tell of a profiler."""

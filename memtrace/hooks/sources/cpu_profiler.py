@@ -4,9 +4,10 @@ The profiler is driven through the functions that `torch.profiler` itself calls,
 events and Python frames cost a fraction of a full profile. Facts that shape this file (torch 2.13):
 
 - A profiler belongs to the thread that started it, which alone can stop it, and sees no allocation of other threads.
-  (With `profile_all_threads` it sees their operators, and no allocation at all.) While it runs none may run on another:
-  its stop would then end the process. The allocator's running total is in every event, so what was not seen is known
-  in bytes.
+  (With `profile_all_threads` it sees their operators, and no allocation at all.) The allocator's running total is in
+  every event, so what was not seen is known in bytes.
+- Where one is prepared on another thread, the library gives up the first, says so, and the stop of the first ends the
+  process in a segmentation fault. It does not where the library was prepared once more before it.
 - A block is known to the profiler only if it was allocated under one, and a free of an unknown block is dropped with
   a line on stderr. `NativeLog.track_all_blocks` makes the allocator keep its table at all times instead.
 - An operator or named range that is open when a profiler stops is written to when it ends, if another profiler runs
@@ -25,13 +26,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from types import FrameType
 from typing import Any
 
 from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.chunk import EventBatch
+from memtrace.hooks.sources.block_table import BlockTable
 from memtrace.hooks.sources.event_tree import TreeWalk
 from memtrace.hooks.sources.kineto_log import KinetoLog
 from memtrace.hooks.sources.muffled import Muffled
@@ -70,6 +72,9 @@ class CpuSource:
         self._own_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self.result: Any = None
         """The last profile that was stopped, to be saved natively, when a profile was asked for."""
+        self._is_given_up = False
+        """Whether the library has given up what runs, for a profiler of the program's on another thread."""
+        self._hushed = ExitStack()
         self._kineto_log = KinetoLog(torch)
         self._muffled = Muffled(torch)
         self._log = NativeLog(torch)
@@ -78,6 +83,8 @@ class CpuSource:
         if not profile and self._log.can_be_quiet:
             self._spare_library(torch)
         self._log.track_all_blocks(torch, self._with_profiler)
+        self._torch = torch
+        self._table: BlockTable | None = None
 
     @property
     def running(self) -> bool:
@@ -121,6 +128,9 @@ class CpuSource:
             self._thread = None
             hook = sys.getprofile()
             with hearing_no_signals(), self._none_left_running(), self._log.quiet(), self._kineto_log.quiet():
+                if self._is_given_up:
+                    self._is_given_up = False
+                    self._kineto_log.prepare(self._engine, self._config(with_frames=False), self._prepared)
                 result = self._muffled.call(self._engine._disable_profiler)
             if hook is not self._own_hook:
                 _put_back(hook)
@@ -190,6 +200,28 @@ class CpuSource:
         with self._kineto_log.quiet():
             return self._engine._disable_profiler()
 
+    def other_begins(self) -> None:
+        """The program is about to prepare a profiler; on another thread, what runs is given up for it, aloud."""
+        if self.running and self._thread != threading.get_ident():
+            self._is_given_up = True
+            self._hushed.enter_context(self._log.quiet())
+
+    def other_began(self) -> None:
+        """It is prepared."""
+        self._hushed.close()
+
+    def hide_blocks(self) -> None:
+        """Let the allocator know only what it would without us: the program's own profile begins."""
+        if self._log.tracks_blocks:
+            self._table = self._table or BlockTable(self._torch, self._log.libc10)
+            self._table.hide()
+
+    def show_blocks(self) -> None:
+        """Let it know every block again."""
+        if self._table is not None:
+            with self._log.to_the_log():
+                self._table.show()
+
     def unheard(self, action: Callable[[], None]) -> None:
         """Call a function while a profiler runs on this thread, and let nobody hear what torch warns of."""
         with self._log.quiet():
@@ -198,9 +230,9 @@ class CpuSource:
             else:
                 self._with_profiler(action)
 
-    def _enable(self, *, with_frames: bool) -> None:
+    def _config(self, *, with_frames: bool) -> Any:
         profiler = self._profiler
-        config = profiler.ProfilerConfig(
+        return profiler.ProfilerConfig(
             profiler.ProfilerState.KINETO,
             False,  # shapes
             True,  # memory
@@ -209,6 +241,9 @@ class CpuSource:
             False,  # modules
             profiler._ExperimentalConfig(),
         )
+
+    def _enable(self, *, with_frames: bool) -> None:
+        profiler, config = self._profiler, self._config(with_frames=with_frames)
         scopes = {profiler.RecordScope.BACKWARD_FUNCTION}
         if self._with_operators:
             scopes.add(profiler.RecordScope.FUNCTION)

@@ -27,6 +27,24 @@ class Yielding:
             self._writer.note("user-profiler", "the program ran torch's profiler: CPU events of that time are missing")
         self._sources.profiler_suspended = True
 
+    def before_preparation(self, *_args: Any, **_kwargs: Any) -> None:
+        """The program prepares a profiler."""
+        self.before_profiler()
+        self._sources.other_profiler_begins()
+
+    def after_preparation(self, *_args: Any, **_kwargs: Any) -> None:
+        """It has prepared it."""
+        self._sources.other_profiler_began()
+
+    def profile_begins(self, profile: Any, *_args: Any, **_kwargs: Any) -> None:
+        """It records from now on."""
+        if getattr(profile, "profile_memory", False):
+            self._sources.hide_blocks()
+
+    def profile_ends(self, *_args: Any, **_kwargs: Any) -> None:
+        """It is about to stop."""
+        self._sources.show_blocks()
+
     def after_profiler(self, *_args: Any, **_kwargs: Any) -> None:
         """The program's profiler has stopped."""
         if self._sources.profiler_suspended:

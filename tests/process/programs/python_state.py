@@ -70,7 +70,7 @@ print(lines, calls, sys.gettrace(), sys.getprofile())
 train(1)
 """
 PROFILERS = """
-import cProfile, pstats
+import cProfile, pstats, threading
 from torch.profiler import profile, record_function, ProfilerActivity, schedule
 train(1)
 with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as own:
@@ -83,6 +83,16 @@ def ready(one): seen.append(len(one.events()))
 with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=ready) as own:
     train(4, at=lambda step: own.step())
 print(seen)
+kept = [torch.ones(100) for _ in range(9)]
+for _ in range(2):
+    with profile(profile_memory=True) as own:
+        kept = [torch.ones(100) for _ in range(5)]; train(1)
+    print([(row.key, row.self_cpu_memory_usage) for row in own.key_averages() if row.self_cpu_memory_usage])
+def elsewhere():
+    with profile(profile_memory=True) as own: torch.ones(50) + 1
+    print([(row.key, row.count) for row in own.key_averages()])
+for _ in range(2):
+    one = threading.Thread(target=elsewhere); one.start(); one.join(); train(1)
 with torch.autograd.profiler.profile() as old:
     train(1)
 print(len(old.function_events))
