@@ -23,8 +23,7 @@ from memtrace.hooks.parts.as_imported import system
 _REPORTER = "_ZN3c1025profiledCPUMemoryReporterEv"
 _DELETE = "_ZN3c1025ProfiledCPUMemoryReporter6DeleteEPv"
 # Behind a mutex of 40 bytes: buckets, their number, the first node, the number of nodes, two of growth, one bucket.
-_FIRST, _COUNT, _LOAD_FACTOR, _ALLOCATED, _NUM_UNKNOWN = 56, 64, 72, 96, 104
-_ONE = b"\x00\x00\x80\x3f"
+_FIRST, _COUNT, _ALLOCATED, _NUM_UNKNOWN = 56, 64, 96, 104
 _KEY, _VALUE = 8, 16
 _WORD = 8
 _MAX_BLOCKS = 1_000_000
@@ -134,9 +133,6 @@ class BlockTable:
         except OSError:
             return False
         try:
-            # The mark of a map, or what is locked might be none.
-            if system.pread(memory, len(_ONE), self._address + _LOAD_FACTOR) != _ONE:
-                return False
             tensor = self._torch.empty(_ODD_BYTES, dtype=self._torch.uint8)
             address = tensor.data_ptr()
             with_it, allocated = self._read(memory)
