@@ -315,16 +315,6 @@ class Sources:
         if self._cpu is not None and self._fake is None:
             self._cpu.other_began()
 
-    def hide_blocks(self) -> None:
-        """Let the program's own profile, which begins, see of the CPU what it would without us."""
-        if self._cpu is not None and self._fake is None:
-            self._cpu.hide_blocks()
-
-    def show_blocks(self) -> None:
-        """The program's own profile ends."""
-        if self._cpu is not None and self._fake is None:
-            self._cpu.show_blocks()
-
     def remote_calls_begin(self) -> None:
         """The program can call other processes from now on, at which torch would tell of a profiler."""
         if self._cpu is not None and self._fake is None:

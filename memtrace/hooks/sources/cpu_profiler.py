@@ -33,7 +33,6 @@ from typing import Any
 
 from memtrace.hooks.parts.as_imported import system
 from memtrace.hooks.parts.chunk import EventBatch
-from memtrace.hooks.sources.block_table import BlockTable
 from memtrace.hooks.sources.event_tree import TreeWalk
 from memtrace.hooks.sources.kineto_log import KinetoLog
 from memtrace.hooks.sources.muffled import Muffled
@@ -83,8 +82,6 @@ class CpuSource:
         if not profile and self._log.can_be_quiet:
             self._spare_library(torch)
         self._log.track_all_blocks(torch, self._with_profiler)
-        self._torch = torch
-        self._table: BlockTable | None = None
 
     @property
     def running(self) -> bool:
@@ -209,18 +206,6 @@ class CpuSource:
     def other_began(self) -> None:
         """It is prepared."""
         self._hushed.close()
-
-    def hide_blocks(self) -> None:
-        """Let the allocator know only what it would without us: the program's own profile begins."""
-        if self._log.tracks_blocks:
-            self._table = self._table or BlockTable(self._torch, self._log.libc10)
-            self._table.hide()
-
-    def show_blocks(self) -> None:
-        """Let it know every block again."""
-        if self._table is not None:
-            with self._log.to_the_log():
-                self._table.show()
 
     def unheard(self, action: Callable[[], None]) -> None:
         """Call a function while a profiler runs on this thread, and let nobody hear what torch warns of."""

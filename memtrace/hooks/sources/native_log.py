@@ -26,13 +26,10 @@ class NativeLog:
     def __init__(self, torch: Any) -> None:
         self._level: ctypes.c_int | None = None
         self._track: ctypes.c_bool | None = None
-        self.libc10 = _libc10(torch)
-        self.tracks_blocks = False
-        """Whether the CPU allocator remembers every block because of us."""
         self._handlers: tuple[Any, Any] | None = None
         """Returns and sets what takes the warnings of this thread; null is the log."""
         try:
-            library = ctypes.PyDLL(self.libc10)
+            library = ctypes.PyDLL(_libc10(torch))
             self._track = ctypes.c_bool.in_dll(library, "FLAGS_caffe2_report_cpu_memory_usage")
             self._level = ctypes.c_int.in_dll(library, "FLAGS_caffe2_log_level")
             handler, set_handler = library[_HANDLER], library[_SET_HANDLER]
@@ -50,7 +47,7 @@ class NativeLog:
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Print no warning meanwhile: the profiler warns of frames that begin within the clock's doubt of its stop."""
-        with self.to_the_log():
+        with self._to_the_log():
             if self._level is None or self._level.value > _WARNING:
                 yield
                 return
@@ -61,8 +58,7 @@ class NativeLog:
                 self._level.value = before
 
     @contextmanager
-    def to_the_log(self) -> Iterator[None]:
-        """Make the log the place that warnings of this thread go to meanwhile."""
+    def _to_the_log(self) -> Iterator[None]:
         if self._handlers is None:
             yield
             return
@@ -86,7 +82,7 @@ class NativeLog:
         unknown = [torch.empty(1)]
         with self.quiet():
             with_profiler(unknown.clear)
-        self._track.value = self.tracks_blocks = True
+        self._track.value = True
 
 
 def _libc10(torch: Any) -> str:

@@ -133,8 +133,7 @@ class Attachments:
         yielding, profiler = self._yielding, self._torch.autograd.profiler
         self._around(profiler, "_prepare_profiler", yielding.before_preparation, yielding.after_preparation)
         self._around(profiler, "_enable_profiler", yielding.before_profiler, None)
-        self._around(getattr(profiler, "profile", None), "_start_trace", yielding.profile_begins, None)
-        self._around(profiler, "_disable_profiler", yielding.profile_ends, yielding.after_profiler)
+        self._around(profiler, "_disable_profiler", None, yielding.after_profiler)
         if (memory := yielding.history_module()) is not None:
             self._around(memory, "_record_memory_history", yielding.before_history, yielding.after_history)
             self._around(memory, "change_current_allocator", yielding.on_pluggable_allocator, None)

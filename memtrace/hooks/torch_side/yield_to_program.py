@@ -36,15 +36,6 @@ class Yielding:
         """It has prepared it."""
         self._sources.other_profiler_began()
 
-    def profile_begins(self, profile: Any, *_args: Any, **_kwargs: Any) -> None:
-        """It records from now on."""
-        if getattr(profile, "profile_memory", False):
-            self._sources.hide_blocks()
-
-    def profile_ends(self, *_args: Any, **_kwargs: Any) -> None:
-        """It is about to stop."""
-        self._sources.show_blocks()
-
     def after_profiler(self, *_args: Any, **_kwargs: Any) -> None:
         """The program's profiler has stopped."""
         if self._sources.profiler_suspended:

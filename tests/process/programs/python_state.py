@@ -83,11 +83,6 @@ def ready(one): seen.append(len(one.events()))
 with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=ready) as own:
     train(4, at=lambda step: own.step())
 print(seen)
-kept = [torch.ones(100) for _ in range(9)]
-for _ in range(2):
-    with profile(profile_memory=True) as own:
-        kept = [torch.ones(100) for _ in range(5)]; train(1)
-    print([(row.key, row.self_cpu_memory_usage) for row in own.key_averages() if row.self_cpu_memory_usage])
 def elsewhere():
     with profile(profile_memory=True) as own: torch.ones(50) + 1
     print([(row.key, row.count) for row in own.key_averages()])

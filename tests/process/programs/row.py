@@ -22,8 +22,7 @@ from tests.warm.start import warm_python
 LIMIT_S = 180
 PARTS = "t.json.parts"
 OF_THE_MOMENT = re.compile(
-    r"\b0x[0-9a-f]{6,}|\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \d+:\d+|^W\d{4} [\d:.]+ \d+ \S+ \[\d+/\d+\]|^\[W\d{4} [\d:.]+",
-    re.MULTILINE,
+    r"\b0x[0-9a-f]{6,}|\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \d+:\d+|^W\d{4} [\d:.]+ \d+ \S+ \[\d+/\d+\]", re.MULTILINE
 )
 """Addresses, and what torch's logs say of time, process and the number of a compiled frame, ours among them."""
 STATE = ("t.json", "__pycache__")
