@@ -170,8 +170,8 @@ def _unmeasured(reserved_bytes: int) -> Doubt:
     margin = reserved_bytes * _MARGIN_PERMILLE[1] // 1000
     return Doubt(
         slug="predicted-unmeasured",
-        message=f"few of the rules for kernels were held against a GPU: to either side the range is at least {allocated} "
-        f"of what is allocated and {reserved} of what is reserved, more than published peaks were off",
+        message="few of the rules for kernels were held against a GPU: to either side the range is at least "
+        f"{allocated} of what is allocated and {reserved} of what is reserved, more than published peaks were off",
         less_bytes=margin,
         more_bytes=margin,
     )
