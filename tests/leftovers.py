@@ -38,6 +38,7 @@ PATCHED = (
     ("torch.xpu.memory", "_record_memory_history change_current_allocator"),
     ("torch.cuda.graphs:CUDAGraph", "capture_begin"),
     ("torch.multiprocessing.spawn", "_wrap"),
+    ("torch.distributed.rpc.api", "_init_rpc_states"),
 )
 """Attributes that memtrace puts something of its own in the place of: module, class in it, names."""
 

@@ -14,7 +14,7 @@ from memtrace.analysis.advice.case import Case
 from memtrace.analysis.advice.kept import told_once
 from memtrace.analysis.asked.what_ifs import Asked, try_what_ifs
 from memtrace.analysis.device.device_history import build_history
-from memtrace.analysis.diagnosis.leaks import find_leaks
+from memtrace.analysis.diagnosis.leaks import find_piles
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Finding, Leak
 from memtrace.errors import MemtraceError
@@ -92,7 +92,7 @@ def loop(things: Sequence[Kept], *, num_steps: int, recorded: Sequence[int] | No
 
 
 def leaks_of(rank: RankTrace, **options: int) -> tuple[Leak, ...]:
-    return find_leaks(build_history(rank, "cpu", owns_marks=False), **options)
+    return tuple(one.leak for one in find_piles(build_history(rank, "cpu", owns_marks=False), **options))
 
 
 def test_what_survives_every_step_is_a_leak_with_its_bytes_and_line() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from memtrace.analysis.advice.case import WORTH_SAYING_SHARE
+from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
 from memtrace.analysis.communication import findings as communication_findings
 from memtrace.analysis.communication.communication import communication_of_rank
 from memtrace.analysis.device.device_history import build_history
@@ -85,7 +85,7 @@ def test_a_leak_that_doubles_the_peak_within_10_000_steps_ends_the_run(above: in
     peak = 10_000 * 5000
     rank = loop([Kept(5000, None), Kept(peak - 5 * 5000 + above, 0, line=2)], num_steps=5)
     history = build_history(rank, "cpu", owns_marks=False)
-    (found,) = leak_findings.leak_findings(history, leaks.find_leaks(history))
+    (found,) = leak_findings.leak_findings(Case(history), leaks.find_piles(history))
     assert found.severity == severity
 
 

@@ -225,7 +225,7 @@ JUDGED = (
     *_of(
         "memtrace.analysis.diagnosis.leaks",
         _THRESHOLDS,
-        ("a leak of 4096 bytes is too small", "one.bytes_per_step >= least", "one.bytes_per_step > least"),
+        ("a leak of 4096 bytes is too small", "leak.bytes_per_step >= least", "leak.bytes_per_step > least"),
         ("a leak begins at 8192 bytes", "_MIN_BYTES_A_STEP = 4096", "_MIN_BYTES_A_STEP = 8192"),
         ("a leak may take a million steps", "_STEPS_TO_DOUBLE = 100_000", "_STEPS_TO_DOUBLE = 1_000_000"),
         ("a graph has four modules", "_GRAPH_MODULES = 3", "_GRAPH_MODULES = 4"),

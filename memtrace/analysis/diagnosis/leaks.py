@@ -53,13 +53,8 @@ class Pile:
     """Places that grow."""
 
 
-def find_leaks(history: DeviceHistory, *, capacity_bytes: int | None = None) -> tuple[Leak, ...]:
-    """Return what grows from step to step; nothing where the history holds too few steps to tell."""
-    return tuple(one.leak for one in find_piles(history, capacity_bytes=capacity_bytes))
-
-
 def find_piles(history: DeviceHistory, *, capacity_bytes: int | None = None) -> tuple[Pile, ...]:
-    """Return the same, each with its places."""
+    """Return what grows from step to step; nothing where the history holds too few steps to tell."""
     growing = find_growing(history)
     if growing is None or not growing.goes_on:
         return ()
