@@ -98,9 +98,11 @@ def predict(
       memtrace predict --world-size 8 --ranks all -- python train.py
       memtrace report predicted.json
     """
+    from tempfile import TemporaryDirectory
+
     from memtrace.cli.predicting.engine import chosen_engine
     from memtrace.cli.predicting.progress import progress_of
-    from memtrace.cli.predicting.ranks import asked_ranks, path_of_rank, predict_ranks, told_folder
+    from memtrace.cli.predicting.ranks import asked_ranks, path_of_rank, predict_ranks
     from memtrace.cli.predicting.runs import PredictedRuns, shown
     from memtrace.forecast.gpus import gpu_named, gpus_named
     from memtrace.forecast.prediction.judge import prediction_of
@@ -123,7 +125,7 @@ def predict(
             num_steps=steps,
             world_size=world_size,
             rank=rank,
-            told_dir=told,
+            told_dir=Path(told),
             gpus_per_node=options["gpus_per_node"],
             redaction=redaction,
             force=options["force"],
@@ -135,7 +137,7 @@ def predict(
 
     for _, one in places:
         check_free(one, force=options["force"])
-    with told_folder() as told:
+    with TemporaryDirectory(prefix="memtrace-told-") as told:
         placed, verdict, ranks = predict_ranks(places, runs_of, chosen, redaction)
         fullest = fullest_of(ranks)
         others, refused = runs_of(fullest.rank, Path(fullest.trace_path)).judge(asked)

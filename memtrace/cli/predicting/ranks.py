@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,13 +48,6 @@ def path_of_rank(path: Path, rank: int) -> Path:
     """
     suffix = next((one for one in _SUFFIXES if path.name.endswith(one)), path.suffix)
     return path.with_name(f"{path.name.removesuffix(suffix)}.rank{rank}{suffix}")
-
-
-@contextmanager
-def told_folder() -> Iterator[Path]:
-    """Yield a folder for what ranks tell each other from one run to the next."""
-    with tempfile.TemporaryDirectory(prefix="memtrace-told-") as folder:
-        yield Path(folder)
 
 
 def predict_ranks(

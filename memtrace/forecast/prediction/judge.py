@@ -108,11 +108,12 @@ def placed_trace(
     The trace says the range and the doubts as well: in its header, and as notes that a report shows.
     """
     rank = predicted_rank(trace)
-    verdict, placed = _judge(rank, gpu, ran_as or gpu, interval_of(rank, predicted_device(rank), gpu))
+    device = predicted_device(rank)
+    verdict, placed = _judge(rank, device, gpu, ran_as or gpu, interval_of(rank, device, gpu))
     kept = placed.rank if placed.failed is None else broken_off(placed.rank, placed.failed.time_ns)
     header = {
         **kept.header,
-        "devices": [_device(one, gpu, predicted_device(rank)) for one in kept.header.get("devices") or [{}]],
+        "devices": [_device(one, gpu, device) for one in kept.header.get("devices") or [{}]],
         # Who replays the trace takes equal blocks as they were taken here.
         "allocator_settings": {
             **(kept.header.get("allocator_settings") or {}),
@@ -129,24 +130,25 @@ def _device(known: dict[str, object], gpu: Gpu, name: str) -> dict[str, object]:
 def judge_all(trace: Trace, gpus: Sequence[Gpu], ran_as: Gpu) -> list[GpuVerdict]:
     """Return a verdict for each GPU of the compute capability that the program was told of."""
     rank = predicted_rank(trace)
-    interval = interval_of(rank, predicted_device(rank), ran_as)
+    device = predicted_device(rank)
+    interval = interval_of(rank, device, ran_as)
     # Beside the context, nothing in the range depends on the GPU.
-    return [_judge(rank, gpu, ran_as, on_gpu(interval, gpu))[0] for gpu in gpus]
+    return [_judge(rank, device, gpu, ran_as, on_gpu(interval, gpu))[0] for gpu in gpus]
 
 
-def _judge(rank: RankTrace, gpu: Gpu, ran_as: Gpu, interval: Interval) -> tuple[GpuVerdict, Placed]:
+def _judge(rank: RankTrace, device: str, gpu: Gpu, ran_as: Gpu, interval: Interval) -> tuple[GpuVerdict, Placed]:
     capacity = usable_bytes(gpu)
-    placed = place(rank, predicted_device(rank), capacity_bytes=capacity, total_bytes=gpu.memory_bytes)
+    placed = place(rank, device, capacity_bytes=capacity, total_bytes=gpu.memory_bytes)
     fits = placed.failed is None
     interval = made_room(interval, placed.max_reserved_bytes) if fits and placed.num_retries else interval
     reserved = placed.max_reserved_bytes if fits else interval.reserved.predicted_bytes
-    device = interval.device
+    of_gpu = interval.device
     return GpuVerdict(
         gpu=gpu,
         ran_as=ran_as,
         capacity_bytes=capacity,
         fits=fits,
-        is_close=device.high_bytes > gpu.memory_bytes if fits else device.low_bytes <= gpu.memory_bytes,
+        is_close=of_gpu.high_bytes > gpu.memory_bytes if fits else of_gpu.low_bytes <= gpu.memory_bytes,
         peak_allocated_bytes=placed.peak_allocated_bytes if fits else interval.allocated.predicted_bytes,
         max_reserved_bytes=reserved,
         context_bytes=gpu.context.predicted_bytes,

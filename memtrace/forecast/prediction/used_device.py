@@ -20,7 +20,9 @@ def device_of(rank: RankTrace) -> str | None:
     events = rank.table("events")
     named = {at: text for at, text in enumerate(rank.strings) if _GPU.fullmatch(text)}
     used = [number for number in np.unique(events["device"]).tolist() if number in named]
-    return named[max(used, key=lambda number: _largest(rank, number))] if used else None
+    if len(used) > 1:
+        used = [max(used, key=lambda number: _largest(rank, number))]
+    return named[used[0]] if used else None
 
 
 def _largest(rank: RankTrace, device: int) -> int:

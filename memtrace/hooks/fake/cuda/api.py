@@ -98,7 +98,8 @@ def install(memory: FakeMemory, gpu: PredictOptions, warn: Callable[[str, str], 
         for module in (cuda, cuda.random):
             if hasattr(module, name):
                 setattr(module, name, always(value))
-    cuda.current_device, cuda.set_device = lambda: memory.gpu.current, lambda device: _chosen(memory.gpu, device)
+    calls = accelerator.index_calls(memory.gpu)
+    cuda.current_device, cuda.set_device = calls["getDevice"], calls["setDevice"]
     cuda.is_bf16_supported = _bf16_answer(gpu.capability)
     cuda_memory.install(memory, gpu.gpu_bytes)
     streams.install(warn, memory.gpu)
@@ -106,10 +107,6 @@ def install(memory: FakeMemory, gpu: PredictOptions, warn: Callable[[str, str], 
     common: Any = torch.cuda.amp.common
     common.amp_definitely_not_available = always(False)
     accelerator.install(memory.gpu, gpu.capability)
-
-
-def _chosen(gpu: GpuNumber, device: Any) -> None:
-    gpu.choose(device)
 
 
 def cuda_version(torch_version: str) -> str:

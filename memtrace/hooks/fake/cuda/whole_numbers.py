@@ -6,7 +6,6 @@ Others, such as weights, decide nothing and are taken as they lie. Messages with
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -15,9 +14,9 @@ import torch
 
 from memtrace.hooks.fake.cuda.objects import Call
 from memtrace.hooks.fake.cuda.told import Told
+from memtrace.hooks.fake.events.assumptions import TORCH_FOLDER
 
 _MOST_NUMBERS = 1 << 17
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 
 
 def install(told: Told, modules: Iterable[Any]) -> None:
@@ -31,7 +30,7 @@ def _telling(exchange: Any, told: Told) -> Any:
     @functools.wraps(exchange)
     def call(*args: Any, **kwargs: Any) -> Any:
         out = exchange(*args, **kwargs)
-        if not sys._getframe(1).f_code.co_filename.startswith(_TORCH):
+        if not sys._getframe(1).f_code.co_filename.startswith(TORCH_FOLDER):
             made = Call(exchange, args, kwargs)
             if made.is_shared and _is_of_whole_numbers(made.given["tensor"]):
                 _exchanged(exchange.__name__, made, told)

@@ -29,7 +29,8 @@ REFUSED = "predict-operator"
 
 _MOST_PLACES = 20
 """Lines of the program that are named for one kind."""
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+TORCH_FOLDER = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+"""What the names of torch's own files begin with."""
 _MEMTRACE = str(Path(__file__).resolve().parents[3]) + os.sep
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -95,7 +96,7 @@ def place() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((_TORCH, _MEMTRACE, "<")):
+        if not file.startswith((TORCH_FOLDER, _MEMTRACE, "<")):
             nearest = nearest or frame
             if not file.startswith(_LIBRARIES):
                 return _shown(frame)

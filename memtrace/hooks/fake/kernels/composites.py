@@ -13,9 +13,9 @@ import torch
 _aten = torch.ops.aten
 
 
-def _count_nonzero(one: Any, dims: Any = None) -> Any:
+def _count_nonzero(one: Any, dim: Any = None) -> Any:
     """Count as CUDA does, where the host goes through the numbers one by one (`TensorAdvancedIndexing.cpp`)."""
-    return (one != 0).sum() if dims is None else (one != 0).sum(dims)
+    return (one != 0).sum() if dim is None else (one != 0).sum(dim)
 
 
 def _trilinear(
@@ -79,7 +79,7 @@ def _affine_grid(theta: Any, size: Sequence[int], align_corners: bool) -> Any:
 
 
 APART: dict[Any, Callable[..., Any]] = {
-    _aten.count_nonzero.default: lambda one, dim=None: _count_nonzero(one, dim),
+    _aten.count_nonzero.default: _count_nonzero,
     _aten.count_nonzero.dim_IntList: _count_nonzero,
     _aten._trilinear.default: _trilinear,
     _aten.affine_grid_generator.default: _affine_grid,

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from memtrace.hooks.fake.events.assumptions import TORCH_FOLDER
+
 _MOST_LAYERS = 1000
 _OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 
 
 class _Layer:
@@ -78,7 +79,7 @@ def _caller() -> tuple[int, str, int]:
             module = frame.f_locals.get("self") if frame.f_code.co_name != "_call_impl" else None
             if isinstance(module, torch.nn.Module):
                 return id(module), file, line
-            if not file and not name.startswith(_TORCH):
+            if not file and not name.startswith(TORCH_FOLDER):
                 file, line = name, frame.f_lineno
         frame = frame.f_back
     return 0, file, line

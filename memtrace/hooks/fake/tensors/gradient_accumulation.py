@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from memtrace.hooks.fake.events.assumptions import TORCH_FOLDER
 from memtrace.hooks.fake.events.storages import FakeMemory
 
 _aten = torch.ops.aten
@@ -31,10 +32,12 @@ _WRITES = {
 }
 _FLAGS = {_aten.logical_and.default, _aten.logical_or.default}
 """What a formula makes of flags that it has just made: in place, but where a dispatch mode is on."""
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _BETWEEN = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
-    *(_TORCH + name for name in ("_compile.py", "_dynamo" + os.sep, f"utils{os.sep}_python_dispatch.py", "_ops.py")),
+    *(
+        TORCH_FOLDER + name
+        for name in ("_compile.py", "_dynamo" + os.sep, f"utils{os.sep}_python_dispatch.py", "_ops.py")
+    ),
 )
 """Files whose frames lie between C++ and a dispatch mode."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from memtrace.hooks.fake.events.assumptions import Assumptions
+from memtrace.hooks.fake.events.assumptions import TORCH_FOLDER, Assumptions
 from memtrace.hooks.fake.events.guards import Guards
 from memtrace.hooks.fake.tensors.formulas import NO_ZERO, is_of_a_product
 from memtrace.hooks.fake.tensors.known_values import KnownValues
@@ -19,12 +19,11 @@ READ = "a value was read from the GPU and taken to be 1, or False for a flag"
 FINITE = "numbers of the GPU were taken to be finite"
 MOVED = "a tensor was moved to the host and taken to hold ones"
 
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _FAKE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _BETWEEN = (
     _FAKE_FOLDER,
     os.path.join(os.path.dirname(os.path.dirname(_FAKE_FOLDER)), "driverless") + os.sep,
-    *(_TORCH + name for name in ("_tensor.py", "_ops.py", "overrides.py", f"utils{os.sep}_python_dispatch.py")),
+    *(TORCH_FOLDER + name for name in ("_tensor.py", "_ops.py", "overrides.py", f"utils{os.sep}_python_dispatch.py")),
 )
 """Files whose frames lie between a read and who decides by it."""
 
