@@ -137,7 +137,6 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
     what = "of earlier steps" if is_old else "of forwards that no backward follows"
     is_replaced = is_old and _is_replaced(case, kept, keeper, cut)
     is_put_together = is_replaced and keeper.kind in _ANEW and _is_put_together(kept, keeper)
-    has_line = keeper.where is not None and keeper.where["line"] is not None
     is_at_peak = (cut.start <= case.peak_moment) & (cut.end > case.peak_moment)
     return Finding(
         slug="kept",
@@ -161,7 +160,7 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
         saves_ns=None,
         new_peak_bytes=new_peak,
         rank=case.history.rank.rank,
-        where=keeper.where if has_line else None,
+        where=keeper.fed_at,
     )
 
 

@@ -140,8 +140,7 @@ def _kept_by(leak: Leak, growing: Growing, group: Sequence[int], kept: KeptAlloc
         keeper = kept.growing_keeper(leak.bytes_per_step)
     if keeper is None:
         return leak
-    has_line = keeper.where is not None and keeper.where["line"] is not None
-    return replace(leak, keeper=keeper, where=keeper.where if has_line else leak.where)
+    return replace(leak, keeper=keeper, where=keeper.fed_at or leak.where)
 
 
 def _cause(phase: str | None, category: int, num_modules: int, num_places: int) -> str:

@@ -129,7 +129,7 @@ def _made_or_fed_at(case: Case, rows: IntArray, keeper: Keeper | None) -> Mappin
 
 def _fed_at(keeper: Keeper | None) -> Mapping[str, object] | None:
     """Return the line that feeds what keeps something, where it is known."""
-    return None if keeper is None or keeper.where is None or keeper.where["line"] is None else keeper.where
+    return None if keeper is None else keeper.fed_at
 
 
 def _made_in_evaluation(case: Case) -> IntArray:

@@ -12,9 +12,6 @@ is most of what the program has at the peak, which workspaces of libraries are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
@@ -23,7 +20,6 @@ from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import StepSpan
 from memtrace.analysis.diagnosis.freed_at_step_end import freed_at_step_ends
 from memtrace.analysis.diagnosis.growth import Growing, Growth, blind_phases, find_growing, growth_of, is_blind
-from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import change_of, kept_by
 from memtrace.schema.names import Category
@@ -81,14 +77,8 @@ def kept_for_steps(case: Case) -> Finding | None:
         saves_ns=None,
         new_peak_bytes=peak_without,
         rank=case.history.rank.rank,
-        where=made or _line_of(keeper),
+        where=made or (None if keeper is None else keeper.fed_at),
     )
-
-
-def _line_of(keeper: Keeper | None) -> Mapping[str, Any] | None:
-    """Return the line that feeds what keeps it, where there is one."""
-    where = None if keeper is None else keeper.where
-    return None if where is None or where["line"] is None else where
 
 
 def _are_all_seen(case: Case, growth: Growth, places: list[int]) -> bool:

@@ -23,6 +23,11 @@ class Keeper:
     num_bytes: int
     """Bytes among those that were asked about."""
 
+    @property
+    def fed_at(self) -> Mapping[str, Any] | None:
+        """The line that feeds what keeps them, where it is known."""
+        return None if self.where is None or self.where["line"] is None else self.where
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:

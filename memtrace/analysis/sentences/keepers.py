@@ -39,5 +39,5 @@ def kept_by(keeper: Keeper | None) -> dict[str, object]:
     """Return who keeps something as evidence of a finding: in words, and the line that feeds it."""
     if keeper is None:
         return {}
-    line = None if keeper.where is None else keeper.where["line"]
-    return {"kept_by": keeper.text, "keeper_kind": keeper.kind, **({} if line is None else {"fed_at": keeper.where})}
+    fed_at = {} if keeper.fed_at is None else {"fed_at": keeper.fed_at}
+    return {"kept_by": keeper.text, "keeper_kind": keeper.kind, **fed_at}
