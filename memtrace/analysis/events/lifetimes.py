@@ -124,8 +124,7 @@ def _event_rows(rank: RankTrace, moments: Moments) -> _Rows:
         # Row -1 is the spare one at the end: an action that no event has.
         kind_of[rank.string_id(action.value)] = code
     kind_of[-1] = 0
-    # A damaged file may have events without an action.
-    kind = kind_of[np.where(moments.action == NULL, -1, moments.action)]
+    kind = kind_of[moments.action]
     address = events["address"][moments.rows]
     chosen = np.flatnonzero((kind > 0) & (address != NULL))
     rows = moments.rows[chosen]

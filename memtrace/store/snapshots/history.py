@@ -209,12 +209,9 @@ def _optional(trace: list[Any], key: str, default: Any = None) -> list[Any]:
 
 def _action_ids(reading: SnapshotReading, actions: list[Any], *, where: str) -> IntArray:
     """Return the string ids of actions; actions of a newer torch are kept by their name."""
-    try:
-        names = set(actions)
-    except TypeError:
-        names = {None}
-    if not all(isinstance(name, str) for name in names):
+    if not all(issubclass(kind, str) for kind in set(map(type, actions))):
         raise TraceReadError(f"{where}: an action that is not a text", slug="file-damaged")
+    names = set(actions)
     ids = {name: reading.strings.id(name) for name in sorted(names, key=str)}
     unknown = names - {action.value for action in Action}
     if unknown:
