@@ -14,6 +14,9 @@ from itertools import chain
 from operator import attrgetter, is_not
 from typing import Any
 
+from memtrace.hooks.ownership.module_tree import modules_in
+from memtrace.hooks.ownership.owners import plain_kinds
+
 _NUM_IN_FULL = 4096
 """Of so many tensors each is looked at in full, whatever it takes."""
 _NUM_SHARES = 16
@@ -45,18 +48,10 @@ class Structure:
         self.parameters = list(chain.from_iterable(self.models))
 
     def _gather_root(self, root: Any) -> None:
-        names, parameters = self.names, list[Any]()
-        met: set[int] = set()
-        waiting = [root]
-        while waiting:
-            module = waiting.pop()
-            if module is None or id(module) in met:
-                names.append(None)
-                continue
-            met.add(id(module))
-            children, own, buffers = module._modules, module._parameters, module._buffers
-            names += (len(children), len(own), len(buffers), *children, *own, *buffers)
-            waiting += children.values()
+        parameters: list[Any] = []
+        for path, module in modules_in(root):
+            own, buffers = module._parameters, module._buffers
+            self.names += (path, len(own), *own, *buffers)
             parameters += own.values()
             self.others += buffers.values()
         self.models.append([one for one in parameters if one is not None])
@@ -90,7 +85,7 @@ class QuickLook:
         self, torch: Any, structure: Structure, tensors: Sequence[Any], addresses: Sequence[int], facts: Sequence[Facts]
     ) -> None:
         """Remember what was found: each tensor, the address of its storage, and the rest."""
-        self._plain: frozenset[type] = frozenset({torch.Tensor, torch.nn.Parameter})
+        self._plain = plain_kinds(torch)
         self._pointer = torch.Tensor.data_ptr
         places = {id(tensor): at for at, tensor in enumerate(tensors)}
         lasting, gradients = structure.lasting(), _gradients(structure.parameters)
