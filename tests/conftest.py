@@ -80,27 +80,26 @@ def repo_root() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real recordings beside the checkout; they are not ours to ship, so it may be absent."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("the real recordings are not at ../shared/data")
-    return folder
+    return beside_checkout("data", "the real recordings")
 
 
 @pytest.fixture(scope="session")
 def reported_programs() -> Path:
     """The folder of programs with faults that people reported, beside the checkout; it may be absent as well."""
-    folder = ROOT.parent / "shared/cases/diagnosis"
-    if not folder.is_dir():
-        pytest.skip("the programs that people reported are not at ../shared/cases/diagnosis")
-    return folder
+    return beside_checkout("cases/diagnosis", "the programs that people reported")
 
 
 @pytest.fixture(scope="session")
 def recorded_programs() -> Path:
     """The folder of programs that were recorded wrongly once, beside the checkout; it may be absent as well."""
-    folder = ROOT.parent / "shared/cases/record"
+    return beside_checkout("cases/record", "the programs that were recorded wrongly")
+
+
+def beside_checkout(name: str, what: str) -> Path:
+    """Return a folder of what is not ours to ship; where it is absent, skip the test."""
+    folder = ROOT.parent / "shared" / name
     if not folder.is_dir():
-        pytest.skip("the programs that were recorded wrongly are not at ../shared/cases/record")
+        pytest.skip(f"{what} are not at ../shared/{name}")
     return folder
 
 
