@@ -102,6 +102,10 @@ assert torch.cuda.current_device() == torch.ones(1, device="cuda").get_device() 
 # Only rank 0 knows: its own run says so, and those of the ranks between.
 sent = [{{"width": 24}}] if rank == 0 else [None]
 dist.broadcast_object_list(sent, src=0)
+# In a group of one rank nobody else is asked, however it is named.
+own = ["mine"]
+dist.broadcast_object_list(own, group_src=0, group=[dist.new_group([one]) for one in range(world)][rank])
+assert own == ["mine"]
 numbers = torch.tensor([7, 9] if rank == 0 else [0, 0], device="cuda")
 dist.broadcast(numbers, src=0)
 assert sent == [{{"width": 24}}] and numbers.tolist() == [7, 9], (sent, numbers.tolist())
