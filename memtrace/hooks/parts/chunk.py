@@ -171,10 +171,10 @@ def _packed(values: Any) -> Any:
 
     One with nulls, and one value for all rows, stays as it is.
     """
-    if not isinstance(values, (list, tuple)):
+    if not isinstance(values, (list, tuple, array)):
         return values
     try:
-        words = array("q", values)
+        words = values if isinstance(values, array) else array("q", values)
     except (TypeError, OverflowError):
         return values
     if sys.byteorder == "big":
