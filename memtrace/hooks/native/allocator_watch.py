@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from memtrace.hooks.native.call_stacks import CallStacks, Node
 from memtrace.hooks.parts.chunk import StackTable
 
-NULL = -(2**63)
-"""Stands for what is not known, in a column of integers."""
+_NO_STACK = -(2**31)
+_MAX_INT32 = 2**31 - 1
 _CPU_REPORTER = "_ZN3c1025ProfiledCPUMemoryReporter"
 _REPORT = "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE"
 _CURRENT_NODE = "_ZN5torch8autograd16get_current_nodeEv"
@@ -28,7 +28,7 @@ class _Functions(ctypes.Structure):
 
 class _Events(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("time_ns", "address", "size", "stack", "total")),
+        *((name, ctypes.c_void_p) for name in ("time_ns", "address", "size", "total", "stack")),
         ("num", ctypes.c_size_t),
         ("capacity", ctypes.c_size_t),
         ("initial", ctypes.c_int64),
@@ -37,16 +37,16 @@ class _Events(ctypes.Structure):
 
 
 class Taken(NamedTuple):
-    """Events as columns of 64-bit integers, in the order in which they happened."""
+    """Events as columns, in the order in which they happened. The least number of a width stands for null."""
 
     time_ns: array[int]
     action: array[int]
     address: array[int]
     size_bytes: array[int]
     stack: array[int]
-    """Row of the table of stacks, or `NULL`."""
+    """Row of the table of stacks, or null."""
     total_bytes: array[int]
-    """What the allocator had handed out after it; `NULL` for memory that is shared between processes."""
+    """What the allocator had handed out after it; null for memory that is shared between processes."""
     initial_bytes: int
     """What it had handed out before the first."""
     num_lost: int
@@ -83,6 +83,7 @@ class AllocatorWatch:
         self._functions = _Functions(*(one._handle for one in torches), *addresses)
         self._watch.watch_take.restype = ctypes.POINTER(_Events)
         self._watch.watch_stacks.restype = ctypes.c_size_t
+        self._watch.watch_actions.restype = ctypes.c_int64
         self._watch.stacks_num.restype = ctypes.c_int32
         self._watch.stacks_start.argtypes = [ctypes.py_object]
         self._stacks = CallStacks(self._node, _Demangler(libc10), own_folder=own_folder)
@@ -104,7 +105,7 @@ class AllocatorWatch:
             Unwatched: torch's libraries do not call each other in a way that can be watched.
         """
         # The loader finds out where a function is at its first call, and would overwrite what we put there.
-        torch.empty(1)
+        torch.empty(1, device="cpu")
         if not self._watch.watch_install(ctypes.byref(self._functions)) or not self._sees(torch):
             self.uninstall()
             raise Unwatched("its calls of the CPU allocator are not found")
@@ -112,7 +113,7 @@ class AllocatorWatch:
     def _sees(self, torch: Any) -> bool:
         """Return whether a block that is made and freed is seen."""
         self.record(True)
-        block = torch.empty(3)
+        block = torch.empty(3, device="cpu")
         address = block.data_ptr()
         del block
         self.record(False)
@@ -148,26 +149,30 @@ class AllocatorWatch:
         `alloc` and `free` are what stands for the two actions.
         """
         events = self._watch.watch_take().contents
-        self._name_stacks(events, table if has_stacks else None)
-        actions = array("q", bytes(8 * events.num))
-        self._watch.watch_actions(
-            ctypes.c_int64(alloc), ctypes.c_int64(free), ctypes.c_void_p(actions.buffer_info()[0])
-        )
-        times, addresses, sizes, stacks, totals = (
-            _column(where, events.num)
-            for where in (events.time_ns, events.address, events.size, events.stack, events.total)
+        actions = array("b", bytes(events.num))
+        largest = self._watch.watch_actions(ctypes.c_int8(alloc), ctypes.c_int8(free), _memory(actions))
+        if largest > _MAX_INT32:
+            sizes = _column(events.size, events.num)
+        else:
+            sizes = array("i", bytes(4 * events.num))
+            self._watch.watch_sizes(_memory(sizes))
+        stacks = self._named_stacks(events.num, table if has_stacks else None)
+        times, addresses, totals = (
+            _column(where, events.num) for where in (events.time_ns, events.address, events.total)
         )
         return Taken(times, actions, addresses, sizes, stacks, totals, events.initial, events.num_lost)
 
-    def _name_stacks(self, events: _Events, table: StackTable | None) -> None:
-        """Put, in place of the watch's numbers of stacks, their rows in a table; `NULL` without one."""
+    def _named_stacks(self, num_events: int, table: StackTable | None) -> array[int]:
+        """Return, in place of the watch's numbers of stacks, their rows in a table; null without one."""
         num = self._watch.stacks_num()
-        rows, used = (ctypes.c_int64 * num)(), (ctypes.c_int64 * num)()
+        rows, used = (ctypes.c_int32 * num)(), (ctypes.c_int32 * num)()
         num_used = self._watch.watch_stacks(used, rows, ctypes.c_size_t(num))
         for number in used[:num_used]:
             row = None if table is None else self._stacks.row(number, table)
-            rows[number] = NULL if row is None else row
-        self._watch.watch_translate(rows)
+            rows[number] = _NO_STACK if row is None else row
+        stacks = array("i", bytes(4 * num_events))
+        self._watch.watch_translate(rows, _memory(stacks))
+        return stacks
 
     def _node(self, number: int) -> Node:
         node = Node()
@@ -195,6 +200,10 @@ class _Demangler:
 
 def _address(library: Any, name: str) -> int | None:
     return ctypes.cast(library[name], ctypes.c_void_p).value
+
+
+def _memory(column: array[int]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(column.buffer_info()[0])
 
 
 def _column(where: int | None, num: int) -> array[int]:

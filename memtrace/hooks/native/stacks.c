@@ -23,6 +23,8 @@ struct node {
 static struct node *nodes;
 static int32_t *slots; /* numbers of nodes by what they are; 0: nothing is here */
 static int32_t num_nodes = 1, num_slots;
+/* Beyond two million places (64 MiB) new ones are told by no stack, so that no program costs more. */
+#define MOST_SLOTS (1 << 22)
 
 /* What Python exports; what it lacks is found out once, by `stacks_install`. */
 static struct {
@@ -63,7 +65,7 @@ static uint32_t find(const struct node *wanted) {
 
 static int grow(void) {
     int32_t larger = num_slots ? 2 * num_slots : 1 << 12;
-    if (larger > 1 << 28) return 0;
+    if (larger > MOST_SLOTS) return 0;
     struct node *more_nodes = realloc(nodes, (size_t)larger / 2 * sizeof *nodes);
     if (more_nodes == NULL) return 0;
     nodes = more_nodes;

@@ -50,7 +50,8 @@ static int64_t level, highest; /* bytes: now, and the most since this was last a
 
 /* The events, a column each: those that are being written, and those that were taken last. */
 struct events {
-    int64_t *time_ns, *address, *size, *stack, *total;
+    int64_t *time_ns, *address, *size, *total;
+    int32_t *stack;
     size_t num, capacity;
     int64_t initial, num_lost;
 };
@@ -59,12 +60,15 @@ static struct events writing, taken;
 
 static int widen(struct events *events) {
     size_t capacity = events->capacity ? 2 * events->capacity : 1 << 14;
-    int64_t **columns[] = {&events->time_ns, &events->address, &events->size, &events->stack, &events->total};
+    int64_t **columns[] = {&events->time_ns, &events->address, &events->size, &events->total};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
         int64_t *larger = realloc(*columns[i], capacity * sizeof **columns[i]);
         if (larger == NULL) return 0;
         *columns[i] = larger;
     }
+    int32_t *stacks = realloc(events->stack, capacity * sizeof *stacks);
+    if (stacks == NULL) return 0;
+    events->stack = stacks;
     events->capacity = capacity;
     return 1;
 }
@@ -238,6 +242,7 @@ int watch_install(const struct functions *given) {
     pthread_mutex_lock(&lock);
     blocks_forget();
     level = highest = 0;
+    writing.num = 0;
     pthread_mutex_unlock(&lock);
     original_new = (new_function *)given->new;
     original_delete = (delete_function *)given->delete;
@@ -282,23 +287,31 @@ const struct events *watch_take(void) {
 }
 
 /* Write the numbers of all stacks of the taken events to a column, each once; return how many they are. */
-size_t watch_stacks(int64_t *stacks, int64_t *counts, size_t num_counts) {
+size_t watch_stacks(int32_t *stacks, int32_t *counts, size_t num_counts) {
     size_t num = 0;
     memset(counts, 0, num_counts * sizeof *counts);
     for (size_t i = 0; i < taken.num; i++)
-        if (counts[taken.stack[i]]++ == 0) stacks[num++] = taken.stack[i];
+        if (counts[taken.stack[i]] == 0) counts[taken.stack[i]] = 1, stacks[num++] = taken.stack[i];
     return num;
 }
 
-/* Write what the taken events' sizes mean to two columns: an action each, and sizes without signs. */
-void watch_actions(int64_t alloc, int64_t free_, int64_t *actions) {
+/* Write the actions of the taken events to a column, and make their sizes such without signs; return the largest. */
+int64_t watch_actions(int8_t alloc, int8_t free_, int8_t *actions) {
+    int64_t largest = 0;
     for (size_t i = 0; i < taken.num; i++) {
         actions[i] = taken.size[i] > 0 ? alloc : free_;
         if (taken.size[i] < 0) taken.size[i] = -taken.size[i];
+        if (taken.size[i] > largest) largest = taken.size[i];
     }
+    return largest;
 }
 
-/* Put, for each stack of the taken events, the value that a table has for it. */
-void watch_translate(const int64_t *values) {
-    for (size_t i = 0; i < taken.num; i++) taken.stack[i] = values[taken.stack[i]];
+/* Write the sizes to a column of half the width; the largest must fit. */
+void watch_sizes(int32_t *sizes) {
+    for (size_t i = 0; i < taken.num; i++) sizes[i] = (int32_t)taken.size[i];
+}
+
+/* Write, for the stack of each taken event, the value that a table has for it. */
+void watch_translate(const int32_t *values, int32_t *result) {
+    for (size_t i = 0; i < taken.num; i++) result[i] = values[taken.stack[i]];
 }

@@ -14,8 +14,9 @@ from typing import Any
 from memtrace.hooks.native.allocator_watch import AllocatorWatch
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.sources.event_tree import DEVICE
+from memtrace.schema.names import CpuEvents
 
-SOURCE = "cpu_allocator"
+SOURCE = CpuEvents.ALLOCATOR.value
 
 
 class WatchedCpuSource:
