@@ -36,7 +36,7 @@ def compiler() -> list[str]:
     if importlib.util.find_spec("ziglang") is not None:
         return [sys.executable, "-m", "ziglang", "cc"]
     raise MemtraceError(
-        "no C compiler: the stand-ins for NVIDIA's libraries are built on first use",
+        "no C compiler: what memtrace has in C is compiled on first use",
         hint="install one (`apt-get install gcc`), or `pip install 'memtrace[driverless]'`, which brings one",
     )
 

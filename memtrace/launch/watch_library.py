@@ -6,6 +6,7 @@ In: its sources beside the hooks. Out: a library, once for a machine; or none, a
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from memtrace.c_compiler import compiled
 from memtrace.errors import MemtraceError
@@ -16,11 +17,19 @@ _FLAGS = ("-std=gnu11", "-O2", "-shared", "-fPIC", "-fexceptions")
 
 
 def watch_library() -> str | None:
-    """Return the file of the library; `None` where there is no compiler, or not the kind of system that it is for."""
-    if sys.platform != "linux" or sys.maxsize < 2**32:
-        return None
+    """Return the file of the library, `None` where there can be none: it records best, and no recording needs it."""
     try:
-        return str(compiled("watch", sorted(_SOURCES.glob("*.[ch]")), _FLAGS))
-    except (MemtraceError, OSError):
-        # It is what records best, and not what a recording needs.
+        return str(compiled_watch())
+    except MemtraceError:
         return None
+
+
+def compiled_watch() -> Path:
+    """Return the file of the library, compiled if it is not there yet.
+
+    Raises:
+        MemtraceError: there is no compiler, or this is not the kind of system that it is for.
+    """
+    if sys.platform != "linux" or sys.maxsize < 2**32:
+        raise MemtraceError("the CPU's allocator is watched on 64-bit Linux only")
+    return compiled("watch", sorted(_SOURCES.glob("*.[ch]")), _FLAGS)
