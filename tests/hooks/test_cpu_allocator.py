@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import inspect
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -137,7 +139,7 @@ def test_another_thread_may_drain_while_calls_are_followed(source: WatchedCpuSou
     thread.join()
     assert [size for _, _, size in rows(batches[0])] == [28]
     assert places(batches[0])[0][1][2] == "test_another_thread_may_drain_while_calls_are_followed"
-    assert sys.getprofile() is source
+    assert sys.getprofile() is not None
     source.start(frames=False)
     assert sys.getprofile() is None
     assert kept.numel() == 7
@@ -268,8 +270,6 @@ def test_generators_exceptions_and_recursion_leave_the_right_calls(source: Watch
 
 
 def test_no_frame_is_kept_alive(source: WatchedCpuSource) -> None:
-    import weakref
-
     class Thing:
         pass
 
@@ -298,12 +298,147 @@ def test_a_profile_hook_of_the_program_stays(source: WatchedCpuSource) -> None:
     assert (places(batch), kept.numel()) == ([[]], 5)
 
 
-def test_stacks_are_unknown_once_the_program_has_put_its_own_hook(source: WatchedCpuSource) -> None:
+def named(batch: EventBatch, num_bytes: int) -> list[list[str]]:
+    """Return the functions of each allocation of some size, innermost first."""
+    events = zip(rows(batch), places(batch), strict=True)
+    return [[frame[2] for frame in place] for (what, _, size), place in events if what == "alloc" and size == num_bytes]
+
+
+def stopped_elsewhere(source: WatchedCpuSource) -> EventBatch:
+    """Return what another thread takes, which cannot see the hook of this one."""
+    batches: list[EventBatch] = []
+    thread = threading.Thread(target=lambda: batches.append(source.stop()))
+    thread.start()
+    thread.join()
+    return batches[0]
+
+
+@pytest.mark.parametrize("stop", [WatchedCpuSource.stop, stopped_elsewhere])
+def test_stacks_are_unknown_once_the_program_has_put_its_own_hook(
+    source: WatchedCpuSource, stop: Callable[[WatchedCpuSource], EventBatch]
+) -> None:
+    def replace() -> None:
+        sys.setprofile(lambda *_: None)
+
     source.start(frames=True)
-    kept = torch.empty(5)
+    kept = [torch.empty(5)]
+    replace()
+    kept.append(torch.empty(6))
+    batch = stop(source)
     sys.setprofile(None)
+    assert named(batch, 20)[0][:2] == ["empty", "test_stacks_are_unknown_once_the_program_has_put_its_own_hook"]
+    assert named(batch, 24) == [[]]
+    assert len(kept) == 2
+
+
+def test_a_hook_that_the_program_puts_back_does_no_harm(source: WatchedCpuSource) -> None:
+    source.start(frames=True)
+    hook = sys.getprofile()
+    sys.setprofile(None)
+    sys.setprofile(hook)
+    kept = [torch.empty(5)]
+    assert hook is not None
+    # As a hook does that calls the one before.
+    hook(sys._getframe(), "call", None)
+    source.stop()
+    source.start(frames=True)
+    kept.append(torch.empty(6))
     batch = source.stop()
-    assert (places(batch), kept.numel()) == ([[]], 5)
+    assert sys.getprofile() is None
+    assert named(batch, 24)[0][1] == "test_a_hook_that_the_program_puts_back_does_no_harm"
+    assert len(kept) == 2
+
+
+def test_nothing_of_a_call_is_held_once_another_hook_is_there(source: WatchedCpuSource) -> None:
+    class Thing:
+        pass
+
+    def replace() -> weakref.ref[Thing]:
+        thing = Thing()
+        sys.setprofile(None)
+        return weakref.ref(thing)
+
+    source.start(frames=True)
+    assert replace()() is None
+
+
+def test_nothing_of_very_deep_calls_is_held_or_missing(source: WatchedCpuSource) -> None:
+    class Thing:
+        pass
+
+    kept: list[Any] = []
+
+    def descend(depth: int) -> weakref.ref[Thing]:
+        thing = Thing()
+        if depth > 1:
+            descend(depth - 1)
+        else:
+            source.start(frames=True)
+            kept.append(torch.empty(5))
+        return weakref.ref(thing)
+
+    depth, limit = 6000, sys.getrecursionlimit()
+    sys.setrecursionlimit(depth + 1000)
+    try:
+        assert descend(depth)() is None
+    finally:
+        sys.setrecursionlimit(limit)
+    assert named(source.stop(), 20)[0].count("descend") == depth
+    assert len(kept) == 1
+
+
+def test_a_type_that_the_program_made_is_not_held(source: WatchedCpuSource) -> None:
+    def make() -> weakref.ref[type]:
+        class Own(dict[str, int]):
+            pass
+
+        Own().update({})
+        return weakref.ref(Own)
+
+    source.start(frames=True)
+    made = make()
+    source.stop()
+    gc.collect()
+    assert made() is None
+
+
+def test_a_thread_that_another_ends_has_no_hook_any_more(source: WatchedCpuSource) -> None:
+    started, ended = threading.Event(), threading.Event()
+    hooks: list[Any] = []
+
+    def follow() -> None:
+        source.start(frames=True)
+        started.set()
+        ended.wait()
+        hooks.append(sys.getprofile())
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    started.wait()
+    source.end()
+    ended.set()
+    thread.join()
+    assert hooks == [None]
+
+
+def test_it_is_installed_while_other_threads_allocate_and_whatever_numbers_are() -> None:
+    stop = threading.Event()
+
+    def allocate() -> None:
+        while not stop.is_set():
+            torch.empty(50)
+
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        for _ in range(20):
+            WatchedCpuSource(torch, LIBRARY, stacks="none").end()
+    finally:
+        torch.set_default_dtype(default)
+        stop.set()
+        thread.join()
 
 
 def test_the_programs_profiler_sees_what_it_would(source: WatchedCpuSource) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import sysconfig
 from array import array
 from typing import Any, NamedTuple
@@ -85,7 +86,7 @@ class AllocatorWatch:
         self._watch.watch_stacks.restype = ctypes.c_size_t
         self._watch.watch_actions.restype = ctypes.c_int64
         self._watch.stacks_num.restype = ctypes.c_int32
-        self._watch.stacks_start.argtypes = [ctypes.py_object]
+        self._watch.calls_is_ours.argtypes = [ctypes.py_object]
         self._stacks = CallStacks(self._node, _Demangler(libc10), own_folder=own_folder)
 
     def check_calls(self) -> None:
@@ -93,9 +94,9 @@ class AllocatorWatch:
 
         Raises:
             Unwatched: they cannot. Without the GIL, threads change what is read; before 3.11 nothing says where a
-                frame is.
+                frame is, and of a Python that came later nobody knows where it says which one runs.
         """
-        if sysconfig.get_config_var("Py_GIL_DISABLED") or not self._watch.stacks_install():
+        if sysconfig.get_config_var("Py_GIL_DISABLED") or not self._watch.python_install():
             raise Unwatched("its calls cannot be followed")
 
     def install(self, torch: Any) -> None:
@@ -111,15 +112,15 @@ class AllocatorWatch:
             raise Unwatched("its calls of the CPU allocator are not found")
 
     def _sees(self, torch: Any) -> bool:
-        """Return whether a block that is made and freed is seen."""
+        """Return whether a block that is made and freed is seen, among those of other threads."""
         self.record(True)
-        block = torch.empty(3, device="cpu")
+        block = torch.empty(3, device="cpu", dtype=torch.uint8)
         address = block.data_ptr()
         del block
         self.record(False)
         events = self._watch.watch_take().contents
         addresses, sizes = (_column(where, events.num) for where in (events.address, events.size))
-        return [*zip(addresses, sizes, strict=True)] == [(address, 12), (address, -12)]
+        return {(address, 3), (address, -3)} <= set(zip(addresses, sizes, strict=True))
 
     def uninstall(self) -> None:
         """Watch no more, and leave torch as it was."""
@@ -129,13 +130,20 @@ class AllocatorWatch:
         """Note events from now on, or note none."""
         self._watch.watch_record(on)
 
-    def follow_calls(self, owner: object) -> None:
-        """Follow this thread's calls from now on; `owner` is what Python will call its profile hook."""
-        self._watch.stacks_start(owner)
+    def follow_calls(self) -> bool:
+        """Follow this thread's calls from now on, unless the program has a profile hook; return whether it is so."""
+        hook = sys.getprofile()
+        # Ours may have been put back by who took it away.
+        return (hook is None or bool(self._watch.calls_is_ours(hook))) and bool(self._watch.calls_start())
 
-    def leave_calls(self, *, is_ours: bool) -> None:
-        """Follow them no longer; `is_ours` says that nobody has put another hook in the place of ours."""
-        self._watch.stacks_stop(is_ours)
+    @property
+    def follows_calls(self) -> bool:
+        """Whether some thread's calls are followed still: not once it has ended, or has let go of the hook."""
+        return bool(self._watch.calls_are_followed())
+
+    def leave_calls(self) -> None:
+        """Follow calls no longer. A hook of the program's own stays; ours on another thread goes at its next call."""
+        self._watch.calls_stop()
 
     def levels(self) -> tuple[int, int]:
         """Return how many bytes are handed out now, and the most since this was last asked."""
@@ -143,7 +151,7 @@ class AllocatorWatch:
         self._watch.watch_levels(found)
         return found[0], found[1]
 
-    def take(self, table: StackTable, *, alloc: int, free: int, has_stacks: bool) -> Taken:
+    def take(self, table: StackTable, *, alloc: int, free: int) -> Taken:
         """Return the events so far, with their stacks put into a table, and forget them.
 
         `alloc` and `free` are what stands for the two actions.
@@ -156,19 +164,19 @@ class AllocatorWatch:
         else:
             sizes = array("i", bytes(4 * events.num))
             self._watch.watch_sizes(_memory(sizes))
-        stacks = self._named_stacks(events.num, table if has_stacks else None)
+        stacks = self._named_stacks(events.num, table)
         times, addresses, totals = (
             _column(where, events.num) for where in (events.time_ns, events.address, events.total)
         )
         return Taken(times, actions, addresses, sizes, stacks, totals, events.initial, events.num_lost)
 
-    def _named_stacks(self, num_events: int, table: StackTable | None) -> array[int]:
-        """Return, in place of the watch's numbers of stacks, their rows in a table; null without one."""
+    def _named_stacks(self, num_events: int, table: StackTable) -> array[int]:
+        """Return, in place of the watch's numbers of stacks, their rows in a table; null for none."""
         num = self._watch.stacks_num()
         rows, used = (ctypes.c_int32 * num)(), (ctypes.c_int32 * num)()
         num_used = self._watch.watch_stacks(used, rows, ctypes.c_size_t(num))
         for number in used[:num_used]:
-            row = None if table is None else self._stacks.row(number, table)
+            row = self._stacks.row(number, table)
             rows[number] = _NO_STACK if row is None else row
         stacks = array("i", bytes(4 * num_events))
         self._watch.watch_translate(rows, _memory(stacks))

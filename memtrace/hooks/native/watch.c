@@ -123,7 +123,7 @@ static void freed(uintptr_t address) {
 
 static void on_new(void *reporter, void *block, size_t size) {
     original_new(reporter, block, size);
-    if (is_watching && size > 0) allocated((uintptr_t)block, (int64_t)size);
+    if (is_watching && size > 0 && block != NULL) allocated((uintptr_t)block, (int64_t)size);
 }
 
 static void on_delete(void *reporter, void *block) {
@@ -153,6 +153,7 @@ static const char *at(const struct link_map *library, ElfW(Addr) address) {
     return (const char *)(address < library->l_addr ? library->l_addr + address : address);
 }
 
+/* Whether there may be written: 1 for yes, -1 for no, 0 for unknown. */
 static int is_writable(const void *address) {
     FILE *maps = fopen("/proc/self/maps", "re");
     char line[512];
@@ -165,15 +166,17 @@ static int is_writable(const void *address) {
             found = access[1] == 'w' ? 1 : -1;
     }
     fclose(maps);
-    return found == 1;
+    return found;
 }
 
 static int put(void **slot, void *function) {
     uintptr_t page_size = (uintptr_t)sysconf(_SC_PAGESIZE), page = (uintptr_t)slot & ~(page_size - 1);
-    int was_writable = is_writable(slot);
-    if (!was_writable && mprotect((void *)page, page_size, PROT_READ | PROT_WRITE) != 0) return 0;
+    int access = is_writable(slot);
+    /* What is not known cannot be left as it was: the loader may have to write there. */
+    if (access == 0) return 0;
+    if (access < 0 && mprotect((void *)page, page_size, PROT_READ | PROT_WRITE) != 0) return 0;
     __atomic_store_n(slot, function, __ATOMIC_RELEASE);
-    if (!was_writable) mprotect((void *)page, page_size, PROT_READ);
+    if (access < 0) mprotect((void *)page, page_size, PROT_READ);
     return 1;
 }
 
@@ -214,11 +217,15 @@ static int redirect(const struct link_map *library, const char *name, void *ours
     return found;
 }
 
+/* No table is being changed at a fork, or the child would have it halfway changed, with nobody to end that. */
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+
+static void in_parent(void) { pthread_mutex_unlock(&lock); }
+
 static void in_child(void) {
-    /* Another thread may have held the lock, and is not here to let go of it. */
     pthread_mutex_init(&lock, NULL);
     is_watching = is_recording = 0;
-    stacks_in_child();
+    calls_in_child();
 }
 
 struct functions {
@@ -248,7 +255,7 @@ int watch_install(const struct functions *given) {
     original_delete = (delete_function *)given->delete;
     original_report = (report_function *)given->report;
     current_node = (current_node_function *)given->current_node;
-    if (!has_begun) has_begun = pthread_atfork(NULL, NULL, in_child) == 0;
+    if (!has_begun) has_begun = pthread_atfork(before_fork, in_parent, in_child) == 0;
     if (!has_begun) return 0;
     is_watching = 1;
     if (redirect(given->libc10, "_ZN3c1025ProfiledCPUMemoryReporter3NewEPvm", on_new, given->new) == 1 &&

@@ -18,6 +18,14 @@ int64_t block_put(uintptr_t address, int64_t size); /* the size that was there; 
 int64_t block_take(uintptr_t address);              /* the size that was there; 0: none */
 void blocks_forget(void);
 
-/* stacks.c: where the calling thread is, as the number of a stack; 0 is no stack. Under the lock. */
+/* stacks.c: stacks as numbers. Under the lock. */
+enum kind { CODE, BUILT_IN, GRAPH_NODE, PLACE };
+enum { NO_STACK = 0, LOST = -1 }; /* of what nothing is called by; of what there was no room for */
+int32_t stack_child(int32_t parent, int32_t at, const void *what, enum kind kind, int *is_new);
+
+/* calls.c: where the calling thread is, as the number of a stack; 0 is no stack. Under the lock. */
 int32_t stack_now(void);
-void stacks_in_child(void);
+void calls_in_child(void);
+
+/* built_ins.c */
+const char *built_in_name(void *callable); /* NULL: there are too many */

@@ -60,13 +60,12 @@ class WatchedCpuSource:
         if self.running:
             return
         self._leave_calls()
-        # Python has one profile hook a thread; a profiler of the user's keeps its own.
-        self.frames = frames and self.has_frames and self._thread is None and sys.getprofile() is None
         self.running = True
         self._watch.record(True)
+        # Python has one profile hook a thread; a profiler of the user's keeps its own.
+        self.frames = frames and self.has_frames and self._thread is None and self._watch.follow_calls()
         if self.frames:
             self._thread = threading.get_ident()
-            self._watch.follow_calls(self)
 
     def stop(self) -> EventBatch:
         """Stop and return what was recorded. Nothing is recorded until the next `start`."""
@@ -74,36 +73,33 @@ class WatchedCpuSource:
         if self.running:
             self.running = False
             self._watch.record(False)
-            self._fill(batch, has_true_stacks=self._leave_calls())
+            self._leave_calls()
+            self._fill(batch)
         return batch
 
     def end(self) -> None:
         """Record no more, and leave torch as it was."""
         self.running = False
         self._watch.record(False)
-        self._leave_calls()
+        if self.has_frames:
+            self._thread = None
+            self._watch.leave_calls()
         self._watch.uninstall()
 
     def levels(self) -> tuple[int, int]:
         """Return how many bytes are handed out now, and the most since this was last asked."""
         return self._watch.levels()
 
-    def _leave_calls(self) -> bool:
-        """Follow calls no longer; return whether they were followed, if at all, up to here.
+    def _leave_calls(self) -> None:
+        """Follow calls no longer. Another thread's calls are that thread's to leave, unless it has ended."""
+        is_over = self._thread == threading.get_ident() or not self._watch.follows_calls
+        if self._thread is not None and (is_over or self._thread not in sys._current_frames()):
+            self._thread = None
+            self._watch.leave_calls()
 
-        Another thread's calls are that thread's to leave, unless it has ended.
-        """
-        if self._thread is None or (self._thread != threading.get_ident() and self._thread in sys._current_frames()):
-            return True
-        is_ours = sys.getprofile() is self
-        has_ended = self._thread != threading.get_ident()
-        self._thread = None
-        self._watch.leave_calls(is_ours=is_ours)
-        return is_ours or has_ended
-
-    def _fill(self, batch: EventBatch, *, has_true_stacks: bool) -> None:
+    def _fill(self, batch: EventBatch) -> None:
         alloc, free = (batch.strings.id_of(name) for name in ("alloc", "free_completed"))
-        taken = self._watch.take(batch.stacks, alloc=alloc, free=free, has_stacks=has_true_stacks)
+        taken = self._watch.take(batch.stacks, alloc=alloc, free=free)
         batch.num_lost = taken.num_lost
         if not len(taken.time_ns):
             return
