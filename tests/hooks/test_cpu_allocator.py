@@ -402,6 +402,57 @@ def test_a_type_that_the_program_made_is_not_held(source: WatchedCpuSource) -> N
     assert made() is None
 
 
+def test_beyond_a_number_events_are_lost_and_counted() -> None:
+    source = WatchedCpuSource(torch, LIBRARY, stacks="none", max_events=10)
+    try:
+        source.start(frames=False)
+        kept = [torch.empty(5) for _ in range(13)]
+        first = source.stop()
+        source.start(frames=False)
+        kept.append(torch.empty(6))
+        second = source.stop()
+    finally:
+        source.end()
+    assert (len(rows(first)), first.num_lost) == (10, 3)
+    assert ([size for _, _, size in rows(second)], second.num_lost) == ([24], 0)
+    assert second.initial_bytes == first.initial_bytes + 13 * 20
+    assert len(kept) == 14
+
+
+def test_what_a_collection_of_garbage_stops_and_starts_goes_on(source: WatchedCpuSource) -> None:
+    batches: list[EventBatch] = []
+    kept: list[Any] = []
+
+    def start_anew(phase: str, _info: dict[str, int]) -> None:
+        if phase == "stop" and source.running:
+            batches.append(source.stop())
+            source.start(frames=True)
+
+    def descend(depth: int) -> None:
+        if depth:
+            descend(depth - 1)
+        else:
+            # There are no objects of the frames until now.
+            source.start(frames=True)
+            kept.append(torch.empty(len(kept) + 1, dtype=torch.uint8))
+            batches.append(source.stop())
+
+    depth = 40
+    threshold = gc.get_threshold()
+    gc.callbacks.append(start_anew)
+    # At nearly each frame that the hook is told of.
+    gc.set_threshold(3)
+    try:
+        for _ in range(30):
+            descend(depth)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(start_anew)
+    found = [one for batch in batches for size in range(1, 31) for one in (named(batch, size) if batch.columns else [])]
+    assert len(batches) > 30
+    assert [one.count("descend") for one in found] == [depth + 1] * 30
+
+
 def test_a_thread_that_another_ends_has_no_hook_any_more(source: WatchedCpuSource) -> None:
     started, ended = threading.Event(), threading.Event()
     hooks: list[Any] = []

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from memtrace.launch.watch_library import watch_library
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.builders import snapshot
@@ -74,7 +75,7 @@ def reported(path: Path, run_memtrace: RunMemtrace) -> dict[str, Any]:
 def test_a_recording_is_whole(account: dict[str, Any], rank: RankTrace) -> None:
     assert rank.complete
     assert rank.header["versions"]["torch"] == account["version"]
-    assert rank.header["sources"]["events"] == "cpu_profiler"
+    assert rank.header["sources"]["events"] == ("cpu_allocator" if watch_library() else "cpu_profiler")
     steps = [row["step"] for row in rank.table("steps").rows() if row["recorded"]]
     # Step 0 is what comes before training.
     assert steps == list(range(len(account["owned"]) + 1))

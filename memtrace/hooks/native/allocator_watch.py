@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
 import sysconfig
 from array import array
 from typing import Any, NamedTuple
 
-from memtrace.hooks.native.call_stacks import CallStacks, Node
+from memtrace.hooks.native.call_stacks import NODE_FORMAT, CallStacks
 from memtrace.hooks.parts.chunk import StackTable
 
 _NO_STACK = -(2**31)
@@ -51,7 +52,7 @@ class Taken(NamedTuple):
     initial_bytes: int
     """What it had handed out before the first."""
     num_lost: int
-    """Events for which there was no memory."""
+    """Events for which there was no room."""
 
 
 class AllocatorWatch:
@@ -87,7 +88,12 @@ class AllocatorWatch:
         self._watch.watch_actions.restype = ctypes.c_int64
         self._watch.stacks_num.restype = ctypes.c_int32
         self._watch.calls_is_ours.argtypes = [ctypes.py_object]
-        self._stacks = CallStacks(self._node, _Demangler(libc10), own_folder=own_folder)
+        self._nodes = bytearray()
+        node = struct.Struct(NODE_FORMAT)
+        self._node_size = node.size
+        self._stacks = CallStacks(
+            lambda number: node.unpack_from(self._nodes, node.size * number), _Demangler(libc10), own_folder=own_folder
+        )
 
     def check_calls(self) -> None:
         """Check that Python's calls can be followed.
@@ -99,15 +105,17 @@ class AllocatorWatch:
         if sysconfig.get_config_var("Py_GIL_DISABLED") or not self._watch.python_install():
             raise Unwatched("its calls cannot be followed")
 
-    def install(self, torch: Any) -> None:
-        """Watch from now on.
+    def install(self, torch: Any, *, max_events: int) -> None:
+        """Watch from now on; of the events of one `take`, beyond so many are lost.
 
         Raises:
             Unwatched: torch's libraries do not call each other in a way that can be watched.
         """
         # The loader finds out where a function is at its first call, and would overwrite what we put there.
         torch.empty(1, device="cpu")
-        if not self._watch.watch_install(ctypes.byref(self._functions)) or not self._sees(torch):
+        if not self._watch.watch_install(ctypes.byref(self._functions), ctypes.c_size_t(max_events)) or not self._sees(
+            torch
+        ):
             self.uninstall()
             raise Unwatched("its calls of the CPU allocator are not found")
 
@@ -173,6 +181,7 @@ class AllocatorWatch:
     def _named_stacks(self, num_events: int, table: StackTable) -> array[int]:
         """Return, in place of the watch's numbers of stacks, their rows in a table; null for none."""
         num = self._watch.stacks_num()
+        self._learn_nodes(num)
         rows, used = (ctypes.c_int32 * num)(), (ctypes.c_int32 * num)()
         num_used = self._watch.watch_stacks(used, rows, ctypes.c_size_t(num))
         for number in used[:num_used]:
@@ -182,10 +191,13 @@ class AllocatorWatch:
         self._watch.watch_translate(rows, _memory(stacks))
         return stacks
 
-    def _node(self, number: int) -> Node:
-        node = Node()
-        self._watch.stacks_node(number, ctypes.byref(node))
-        return node
+    def _learn_nodes(self, num: int) -> None:
+        """Have what all numbers of stacks below some stand for."""
+        known = len(self._nodes) // self._node_size
+        if known < num:
+            more = (ctypes.c_char * (self._node_size * (num - known)))()
+            self._watch.stacks_nodes(known, num, more)
+            self._nodes += more
 
 
 class _Demangler:

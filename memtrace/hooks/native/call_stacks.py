@@ -22,15 +22,9 @@ _GENERATED = "torch::autograd::generated::"
 _NOWHERE = -1
 
 
-class Node(ctypes.Structure):
-    """`struct node` of stacks.c."""
-
-    _fields_ = [
-        ("what", ctypes.c_void_p),
-        ("parent", ctypes.c_int32),
-        ("at", ctypes.c_int32),
-        ("kind", ctypes.c_int32),
-    ]
+Node = tuple[int, int, int, int]
+"""What runs, the stack that called it, where that was then, and the kind: `struct node` of stacks.c."""
+NODE_FORMAT = "@Piii4x"
 
 
 class _Code:
@@ -61,7 +55,6 @@ class CallStacks:
         self._node_of = node_of
         self._demangle = demangle
         self._own_folder = own_folder
-        self._nodes: dict[int, Node] = {}
         self._codes: dict[int, _Code] = {}
         self._names: dict[int, str] = {}
         self._table: StackTable | None = None
@@ -75,9 +68,9 @@ class CallStacks:
         waiting: list[tuple[tuple[int, int], Node]] = []
         key = (number, _NOWHERE)
         while key[0] and key not in self._rows:
-            node = self._nodes.get(key[0]) or self._nodes.setdefault(key[0], self._node_of(key[0]))
+            node = self._node_of(key[0])
             waiting.append((key, node))
-            key = (node.parent, node.at)
+            key = node[1:3]
         row = self._rows.get(key)
         for key, node in reversed(waiting):
             row = self._rows[key] = self._push(table, node, row, key[1])
@@ -85,21 +78,22 @@ class CallStacks:
 
     def _push(self, table: StackTable, node: Node, caller: int | None, at: int) -> int | None:
         """Return the row of a node at an offset, called by a stack that has a row."""
-        if node.kind == _PLACE:
+        what, _, _, kind = node
+        if kind == _PLACE:
             return caller
-        if node.kind == _CODE:
-            code = self._codes.get(node.what) or self._codes.setdefault(node.what, _Code(node.what, self._own_folder))
+        if kind == _CODE:
+            code = self._codes.get(what) or self._codes.setdefault(what, _Code(what, self._own_folder))
             return caller if code.is_own else table.push(caller, code.file, code.line(at), code.name)
-        return table.push(caller, "", 0, self._name(node))
+        return table.push(caller, "", 0, self._name(what, kind))
 
-    def _name(self, node: Node) -> str:
-        name = self._names.get(node.what)
+    def _name(self, what: int, kind: int) -> str:
+        name = self._names.get(what)
         if name is None:
-            name = ctypes.string_at(node.what).decode("utf-8", "replace")
-            if node.kind == _GRAPH_NODE:
+            name = ctypes.string_at(what).decode("utf-8", "replace")
+            if kind == _GRAPH_NODE:
                 # As torch's profiler calls it. A star stands before classes that only one library knows.
                 name = self._demangle(name.lstrip("*")).removeprefix(_GENERATED)
-            self._names[node.what] = name
+            self._names[what] = name
         return name
 
 

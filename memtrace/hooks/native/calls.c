@@ -64,7 +64,8 @@ static int unwind_to(const void *frame) {
     while (found > 0 && (calls[found - 1].frame != frame || calls[found - 1].is_built_in)) found--;
     if (found == 0) return 0;
     while (num_calls > found) pop();
-    return num_calls == found;
+    /* What was freed may have begun anew. */
+    return num_calls == found && calls[found - 1].frame == frame && !calls[found - 1].is_built_in;
 }
 
 static void enter(void *frame, void *caller) {
@@ -84,7 +85,6 @@ static void enter(void *frame, void *caller) {
 static void enter_all(void *frame) {
     void **chain = NULL;
     size_t num = 0, most = 0;
-    while (num_calls > 0) pop();
     if (frame != NULL) py.Py_IncRef(frame);
     for (; frame != NULL; frame = py.PyFrame_GetBack(frame)) {
         if (num == most) {
@@ -94,6 +94,8 @@ static void enter_all(void *frame) {
         }
         chain[num++] = frame;
     }
+    /* Only now: a frame is an object, at whose making the program's garbage may be collected, and anything be called. */
+    while (num_calls > 0) pop();
     if (frame != NULL)
         /* There was no memory for all callers: without them it would be told to be elsewhere. */
         py.Py_DecRef(frame);

@@ -14,8 +14,9 @@ struct node {
 static struct node *nodes;
 static int32_t *slots; /* numbers of nodes by what they are; 0: nothing is here */
 static int32_t num_nodes = 1, num_slots;
-/* Beyond two million places (64 MiB) new ones are told by no stack, so that no program costs more. */
-#define MOST_SLOTS (1 << 22)
+/* Beyond half a million places (16 MiB, and a second to name them) new ones are told by no stack, so that no program
+ * costs more. */
+#define MOST_SLOTS (1 << 20)
 
 static uint32_t slot_of(const struct node *node) {
     uint64_t mixed = (uint64_t)(uintptr_t)node->what >> 3;
@@ -73,10 +74,10 @@ int32_t stacks_num(void) {
     return num;
 }
 
-/* What a stack's number stands for, which never changes. */
-void stacks_node(int32_t number, struct node *result) {
+/* What the numbers of stacks from the first on stand for, which never changes. */
+void stacks_nodes(int32_t first, int32_t end, struct node *result) {
     pthread_mutex_lock(&lock);
-    *result = nodes[number];
+    for (int32_t number = first; number < end; number++)
+        *result++ = number == NO_STACK ? (struct node){NULL, 0, 0, 0} : nodes[number];
     pthread_mutex_unlock(&lock);
 }
-

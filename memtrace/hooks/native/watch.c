@@ -56,6 +56,7 @@ struct events {
     int64_t initial, num_lost;
 };
 static struct events writing, taken;
+static size_t most_events; /* so that a program that nobody can interrupt does not fill the memory */
 #define NULL_VALUE INT64_MIN
 
 static int widen(struct events *events) {
@@ -73,9 +74,16 @@ static int widen(struct events *events) {
     return 1;
 }
 
+/* Give back what was needed once: there were many more events then than now. */
+static void narrow(struct events *events, size_t num) {
+    if (events->capacity <= 1 << 18 || num > events->capacity / 8) return;
+    free(events->time_ns), free(events->address), free(events->size), free(events->total), free(events->stack);
+    *events = (struct events){.num = 0};
+}
+
 static void note(uintptr_t address, int64_t size, int64_t total, int32_t stack) {
     struct timespec now;
-    if (writing.num == writing.capacity && !widen(&writing)) {
+    if (writing.num >= most_events || (writing.num == writing.capacity && !widen(&writing))) {
         writing.num_lost++;
         return;
     }
@@ -244,12 +252,13 @@ void watch_uninstall(void) {
 }
 
 /* Watch from now on; return whether every call could be found. Blocks of before are not known. */
-int watch_install(const struct functions *given) {
+int watch_install(const struct functions *given, size_t max_events) {
     static int has_begun;
     pthread_mutex_lock(&lock);
     blocks_forget();
     level = highest = 0;
     writing.num = 0;
+    most_events = max_events;
     pthread_mutex_unlock(&lock);
     original_new = (new_function *)given->new;
     original_delete = (delete_function *)given->delete;
@@ -288,6 +297,7 @@ const struct events *watch_take(void) {
     pthread_mutex_lock(&lock);
     struct events old = taken;
     taken = writing, writing = old;
+    narrow(&writing, taken.num);
     writing.num = 0, writing.num_lost = 0, writing.initial = level;
     pthread_mutex_unlock(&lock);
     return &taken;

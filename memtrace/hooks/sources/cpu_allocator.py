@@ -17,6 +17,8 @@ from memtrace.hooks.sources.event_tree import DEVICE
 from memtrace.schema.names import CpuEvents
 
 SOURCE = CpuEvents.ALLOCATOR.value
+_MAX_EVENTS = 1 << 23
+"""Some 300 MB, and many seconds in which no hook of ours is called."""
 
 
 class WatchedCpuSource:
@@ -30,8 +32,8 @@ class WatchedCpuSource:
     result: Any = None
     """A profile to be saved natively: there is none."""
 
-    def __init__(self, torch: Any, library: str, *, stacks: str) -> None:
-        """Watch from now on, without recording.
+    def __init__(self, torch: Any, library: str, *, stacks: str, max_events: int = _MAX_EVENTS) -> None:
+        """Watch from now on, without recording; beyond `max_events` before a stop, events are lost, and said to be.
 
         Raises:
             Unwatched: it cannot be watched here, or not with such stacks.
@@ -42,7 +44,7 @@ class WatchedCpuSource:
         """Whether Python frames are asked for."""
         if self.has_frames:
             self._watch.check_calls()
-        self._watch.install(torch)
+        self._watch.install(torch, max_events=max_events)
         self.running = False
         """Whether events are being recorded."""
         self.frames = False
@@ -50,10 +52,8 @@ class WatchedCpuSource:
         self._thread: int | None = None
         """The thread whose calls are followed."""
 
-    @property
-    def observes_calls(self) -> bool:
-        """Whether calls are followed, so that who stops it must know whether they are to be followed again."""
-        return self.frames
+    observes_calls = False
+    """Whether a call may have begun that must be seen to end: what is called is found out at each start."""
 
     def start(self, *, frames: bool) -> None:
         """Record from now on, with Python frames of this thread or without; nothing happens if it runs already."""
