@@ -395,3 +395,52 @@ def test_forked_children_of_a_watched_process_end_as_they_would() -> None:
     # Another thread holds the watch's lock at some of the forks.
     done = subprocess.run([sys.executable, "-c", IN_CHILDREN, LIBRARY], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_node_of_the_graph_is_kept_alive(source: WatchedCpuSource) -> None:
+    import weakref
+
+    def train() -> weakref.ref[Any]:
+        layer = torch.nn.Linear(3, 3)
+        layer(torch.ones(1, 3)).sum().backward()
+        return weakref.ref(layer.weight)
+
+    source.start(frames=False)
+    assert train()() is None
+    source.stop()
+
+
+def test_a_node_that_raises_is_left(source: WatchedCpuSource) -> None:
+    class Raises(torch.autograd.Function):  # type: ignore[misc, name-defined]
+        @staticmethod
+        def forward(ctx: Any, value: Any) -> Any:
+            return value * 2
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            raise KeyError("own")
+
+    for frames in (False, True):
+        source.start(frames=frames)
+        with pytest.raises(KeyError, match="own"):
+            Raises.apply(torch.ones(3, requires_grad=True)).sum().backward()
+        kept = torch.empty(99)
+        batch = source.stop()
+        at = next(at for at, (_, _, size) in enumerate(rows(batch)) if size == 4 * 99)
+        assert "PyNode" not in str(places(batch)[at])
+        assert kept.numel() == 99
+
+
+def test_a_backward_within_a_node_is_told_apart(source: WatchedCpuSource) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    value = torch.ones(5, 5, requires_grad=True)
+    loss = checkpoint(lambda one: (one @ one).exp(), value, use_reentrant=True).sum()
+    source.start(frames=True)
+    loss.backward()
+    functions = [[frame[2] for frame in place] for place in places(source.stop())]
+    inner = next(one for one in functions if one[0] == "ExpBackward0")
+    assert [name for name in inner if "autograd::" in name or name.endswith("Backward0")] == [
+        "ExpBackward0",
+        "torch::autograd::PyNode",
+    ]

@@ -87,10 +87,29 @@ static int32_t child(int32_t parent, int32_t at, const void *what, enum kind kin
     return slots[slot];
 }
 
+/* The name of a node's class: of a C++ object with virtual functions, by what stands before these. */
+static const char *class_of(const void *object) {
+    const void *const *functions = *(const void *const *const *)object;
+    const void *const *type_info = functions[-1];
+    return type_info[1];
+}
+
+/* What autograd evaluates on this thread; within a node it may begin to evaluate others. */
+static __thread const struct evaluation *evaluated;
+
+void evaluation_began(struct evaluation *evaluation, const void *graph_node) {
+    *evaluation = (struct evaluation){class_of(graph_node), evaluated};
+    evaluated = evaluation;
+}
+
+void evaluation_ended(const struct evaluation *evaluation) {
+    if (evaluation->name != NULL) evaluated = evaluation->outer;
+}
+
 /* The calls of the thread that is traced, outermost first. */
 struct call {
     void *frame; /* NULL: a built-in function */
-    const void *graph_node; /* what autograd evaluated when it began */
+    const struct evaluation *evaluation; /* what autograd was evaluating when it began */
     int32_t stack;
 };
 static struct call *calls;
@@ -109,7 +128,7 @@ static void push(void *frame, int32_t stack) {
     }
     /* Held until it returns, and no longer: what it holds lives as long as it would. */
     if (frame != NULL) py.Py_IncRef(frame);
-    calls[num_calls++] = (struct call){frame, graph_node(), stack};
+    calls[num_calls++] = (struct call){frame, evaluated, stack};
 }
 
 static void pop(void) {
@@ -120,18 +139,11 @@ static void pop(void) {
     if (frame != NULL) py.Py_DecRef(frame);
 }
 
-/* The name of a node's class: of a C++ object with virtual functions, by what stands before these. */
-static const char *class_of(const void *object) {
-    const void *const *functions = *(const void *const *const *)object;
-    const void *const *type_info = functions[-1];
-    return type_info[1];
-}
-
 /* The stack of what the last call runs now: of a node of the graph, where autograd has begun one since. */
 static int32_t with_graph_node(int32_t stack) {
     int is_new;
-    const void *node = graph_node(), *before = num_calls ? calls[num_calls - 1].graph_node : NULL;
-    return node == NULL || node == before ? stack : child(stack, -1, class_of(node), GRAPH_NODE, &is_new);
+    const struct evaluation *before = num_calls ? calls[num_calls - 1].evaluation : NULL;
+    return evaluated == NULL || evaluated == before ? stack : child(stack, -1, evaluated->name, GRAPH_NODE, &is_new);
 }
 
 /* Leave what was called by a frame, and has ended; return whether the frame is among the calls. */
@@ -265,10 +277,8 @@ static int on_call(void *self, void *frame, int what, void *argument) {
 int32_t stack_now(void) {
     int is_new;
     const struct call *last = num_calls ? &calls[num_calls - 1] : NULL;
-    if (!is_tracing || !is_traced || last == NULL) {
-        const void *node = graph_node();
-        return node == NULL ? 0 : child(0, -1, class_of(node), GRAPH_NODE, &is_new);
-    }
+    if (!is_tracing || !is_traced || last == NULL)
+        return evaluated == NULL ? 0 : child(0, -1, evaluated->name, GRAPH_NODE, &is_new);
     return with_graph_node(last->frame == NULL ? last->stack
                                                : child(last->stack, offset(last->frame), NULL, PLACE, &is_new));
 }

@@ -11,7 +11,6 @@
 
 /* watch.c */
 extern pthread_mutex_t lock;
-const void *graph_node(void); /* what autograd evaluates on this thread: a C++ object, or NULL */
 
 /* blocks.c: how large each living block is. Under the lock. */
 int64_t block_put(uintptr_t address, int64_t size); /* the size that was there; 0: none, or no room for this one */
@@ -21,3 +20,11 @@ void blocks_forget(void);
 /* stacks.c: where the calling thread is, as the number of a stack; 0 is no stack. Under the lock. */
 int32_t stack_now(void);
 void stacks_in_child(void);
+
+/* A node of autograd's graph while it is evaluated; it lies on the stack of the thread that does. */
+struct evaluation {
+    const char *name; /* its class; NULL: none is told of */
+    const struct evaluation *outer;
+};
+void evaluation_began(struct evaluation *evaluation, const void *graph_node);
+void evaluation_ended(const struct evaluation *evaluation);
