@@ -95,7 +95,8 @@ class WatchedCpuSource:
         """
         if self._thread is None or (self._thread != threading.get_ident() and self._thread in sys._current_frames()):
             return True
-        is_ours = sys.getprofile() is self
+        hook: object = sys.getprofile()
+        is_ours = hook is self
         has_ended = self._thread != threading.get_ident()
         self._thread = None
         self._watch.leave_calls(is_ours=is_ours)
