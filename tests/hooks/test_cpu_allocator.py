@@ -234,6 +234,30 @@ def test_the_nodes_of_the_graph_are_named_without_frames(source: WatchedCpuSourc
     assert {"ReluBackward0", "MmBackward0"} <= named
 
 
+class Begins(torch.autograd.Function):  # type: ignore[misc, name-defined]
+    """A function in whose backward a recording begins."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Any, source: Any) -> Any:
+        """Return the same."""
+        ctx.source = source
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        """Begin, and allocate."""
+        ctx.source.start(frames=True)
+        torch.empty(4321)
+        return gradient, None
+
+
+def test_calls_that_began_before_the_node_of_the_graph_are_not_called_by_it(source: WatchedCpuSource) -> None:
+    Begins.apply(torch.ones(3, requires_grad=True), source).sum().backward()
+    functions = named(source.stop(), 4 * 4321)[0]
+    assert functions[:2] == ["empty", "backward"]
+    assert functions[-1] == inspect.stack()[-1].function
+
+
 def test_generators_exceptions_and_recursion_leave_the_right_calls(source: WatchedCpuSource) -> None:
     def numbers() -> Iterator[Any]:
         yield torch.empty(11)
@@ -581,3 +605,52 @@ def test_forked_children_of_a_watched_process_end_as_they_would() -> None:
     # Another thread holds the watch's lock at some of the forks.
     done = subprocess.run([sys.executable, "-c", IN_CHILDREN, LIBRARY], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_node_of_the_graph_is_kept_alive(source: WatchedCpuSource) -> None:
+    import weakref
+
+    def train() -> weakref.ref[Any]:
+        layer = torch.nn.Linear(3, 3)
+        layer(torch.ones(1, 3)).sum().backward()
+        return weakref.ref(layer.weight)
+
+    source.start(frames=False)
+    assert train()() is None
+    source.stop()
+
+
+def test_a_node_that_raises_is_left(source: WatchedCpuSource) -> None:
+    class Raises(torch.autograd.Function):  # type: ignore[misc, name-defined]
+        @staticmethod
+        def forward(ctx: Any, value: Any) -> Any:
+            return value * 2
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            raise KeyError("own")
+
+    for frames in (False, True):
+        source.start(frames=frames)
+        with pytest.raises(KeyError, match="own"):
+            Raises.apply(torch.ones(3, requires_grad=True)).sum().backward()
+        kept = torch.empty(99)
+        batch = source.stop()
+        at = next(at for at, (_, _, size) in enumerate(rows(batch)) if size == 4 * 99)
+        assert "PyNode" not in str(places(batch)[at])
+        assert kept.numel() == 99
+
+
+def test_a_backward_within_a_node_is_told_apart(source: WatchedCpuSource) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    value = torch.ones(5, 5, requires_grad=True)
+    loss = checkpoint(lambda one: (one @ one).exp(), value, use_reentrant=True).sum()
+    source.start(frames=True)
+    loss.backward()
+    functions = [[frame[2] for frame in place] for place in places(source.stop())]
+    inner = next(one for one in functions if one[0] == "ExpBackward0")
+    assert [name for name in inner if "autograd::" in name or name.endswith("Backward0")] == [
+        "ExpBackward0",
+        "torch::autograd::PyNode",
+    ]

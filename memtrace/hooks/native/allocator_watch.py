@@ -17,7 +17,10 @@ _NO_STACK = -(2**31)
 _MAX_INT32 = 2**31 - 1
 _CPU_REPORTER = "_ZN3c1025ProfiledCPUMemoryReporter"
 _REPORT = "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE"
-_CURRENT_NODE = "_ZN5torch8autograd16get_current_nodeEv"
+_EVALUATE = (
+    "_ZN5torch8autograd6Engine17evaluate_functionERSt10shared_ptrINS0_9GraphTaskEE"
+    "PNS0_4NodeERNS0_11InputBufferERKS2_INS0_10ReadyQueueEE"
+)
 
 
 class Unwatched(Exception):
@@ -25,7 +28,7 @@ class Unwatched(Exception):
 
 
 class _Functions(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("libc10", "libtorch_cpu", "new", "delete", "report", "node")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("libc10", "libtorch_cpu", "new", "delete", "report", "evaluate")]
 
 
 class _Events(ctypes.Structure):
@@ -77,7 +80,7 @@ class AllocatorWatch:
                     (libc10, f"{_CPU_REPORTER}3NewEPvm"),
                     (libc10, f"{_CPU_REPORTER}6DeleteEPv"),
                     (libc10, _REPORT),
-                    (libtorch_cpu, _CURRENT_NODE),
+                    (libtorch_cpu, _EVALUATE),
                 )
             ]
         except (OSError, AttributeError) as error:

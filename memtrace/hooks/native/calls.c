@@ -11,15 +11,47 @@
 
 /* The calls of the thread that is followed, outermost first. */
 struct call {
-    void *frame;            /* of a built-in function: that which called it */
-    const void *graph_node; /* what autograd evaluated when it began */
+    void *frame; /* of a built-in function: that which called it */
     int32_t stack;
+    int num_evaluated; /* how many nodes of the graph were evaluated when it began */
     int is_built_in;
 };
 static struct call *calls;
 static size_t num_calls, most_calls;
 static uintptr_t followed, num_followed; /* the number of what is followed, 0: nothing; and how often something was */
 static __thread uintptr_t own;           /* the number that this thread was followed by last */
+
+/* The classes of the nodes of the graph that autograd evaluates on this thread: within one it may begin another. */
+enum { MOST_EVALUATED = 64 };
+static __thread struct {
+    int num;
+    const char *names[MOST_EVALUATED];
+} evaluated;
+
+/* The name of a class: of a C++ object with virtual functions, by what stands before these. */
+static const char *class_of(const void *object) {
+    const void *const *functions = *(const void *const *const *)object;
+    const void *const *type_info = functions[-1];
+    return type_info[1];
+}
+
+int evaluation_began(const void *graph_node) {
+    int before = evaluated.num++;
+    if (before < MOST_EVALUATED) evaluated.names[before] = class_of(graph_node);
+    return before;
+}
+
+/* The one that began at that number, and any that a thread of another stack of calls (a greenlet) left within. */
+void evaluation_ended(const int *began) {
+    if (*began >= 0) evaluated.num = *began;
+}
+
+/* A stack, or that of the node of the graph that was begun to be evaluated where it was `num_before`. */
+static int32_t with_graph_node(int32_t stack, int num_before) {
+    int is_new, num = evaluated.num;
+    if (num <= num_before || num > MOST_EVALUATED) return stack;
+    return stack_child(stack, -1, evaluated.names[num - 1], GRAPH_NODE, &is_new);
+}
 
 static int offset(void *frame) { return py.PyFrame_GetLasti(frame); }
 
@@ -32,7 +64,7 @@ static void push(void *frame, int32_t stack, int is_built_in) {
     }
     /* Held until it returns, and no longer: what it holds lives as long as it would. */
     py.Py_IncRef(frame);
-    calls[num_calls++] = (struct call){frame, graph_node(), stack, is_built_in};
+    calls[num_calls++] = (struct call){frame, stack, evaluated.num, is_built_in};
 }
 
 /* Leave the last call. What a frame holds that has ended may be freed by it, which may call anything. */
@@ -42,20 +74,6 @@ static void pop(void) {
     if (num_calls > 0) frame = calls[--num_calls].frame;
     pthread_mutex_unlock(&lock);
     if (frame != NULL) py.Py_DecRef(frame);
-}
-
-/* The name of a node's class: of a C++ object with virtual functions, by what stands before these. */
-static const char *class_of(const void *object) {
-    const void *const *functions = *(const void *const *const *)object;
-    const void *const *type_info = functions[-1];
-    return type_info[1];
-}
-
-/* The stack of what the last call runs now: of a node of the graph, where autograd has begun one since. */
-static int32_t with_graph_node(int32_t stack) {
-    int is_new;
-    const void *node = graph_node(), *before = num_calls ? calls[num_calls - 1].graph_node : NULL;
-    return node == NULL || node == before ? stack : stack_child(stack, -1, class_of(node), GRAPH_NODE, &is_new);
 }
 
 /* Leave what was called by a frame, and has ended; return whether the frame is among the calls. */
@@ -68,11 +86,18 @@ static int unwind_to(const void *frame) {
     return num_calls == found && calls[found - 1].frame == frame && !calls[found - 1].is_built_in;
 }
 
-static void enter(void *frame, void *caller) {
+/* Where the next call is called from: a graph's node is between only if it began since the last call. */
+static int32_t called_from(int is_anew) {
+    if (num_calls == 0) return is_anew ? NO_STACK : with_graph_node(NO_STACK, 0);
+    const struct call *last = &calls[num_calls - 1];
+    return with_graph_node(last->stack, last->num_evaluated);
+}
+
+static void enter(void *frame, void *caller, int is_anew) {
     void *code = py.PyFrame_GetCode(frame);
     int is_new;
     pthread_mutex_lock(&lock);
-    int32_t parent = with_graph_node(num_calls ? calls[num_calls - 1].stack : NO_STACK);
+    int32_t parent = called_from(is_anew);
     int is_called_by_frame =
         caller != NULL && num_calls && calls[num_calls - 1].frame == caller && !calls[num_calls - 1].is_built_in;
     push(frame, stack_child(parent, is_called_by_frame ? offset(caller) : -1, code, CODE, &is_new), 0);
@@ -100,7 +125,7 @@ static void enter_all(void *frame) {
         /* There was no memory for all callers: without them it would be told to be elsewhere. */
         py.Py_DecRef(frame);
     else
-        for (size_t i = num; i-- > 0;) enter(chain[i], i + 1 < num ? chain[i + 1] : NULL);
+        for (size_t i = num; i-- > 0;) enter(chain[i], i + 1 < num ? chain[i + 1] : NULL, 1);
     while (num > 0) py.Py_DecRef(chain[--num]);
     free(chain);
 }
@@ -121,7 +146,7 @@ static void enter_called(void *frame) {
         while (num_calls > 0) pop();
     else if (!(num_calls && calls[num_calls - 1].frame == caller) && !unwind_to(caller))
         enter_all(caller);
-    enter(frame, caller);
+    enter(frame, caller, 0);
     if (caller != NULL) py.Py_DecRef(caller);
 }
 
@@ -167,12 +192,14 @@ int32_t stack_now(void) {
     int is_new;
     int32_t stack;
     const struct call *last = num_calls ? &calls[num_calls - 1] : NULL;
-    if (own == 0 || own != followed || last == NULL || !python_has_hook(on_call) || !python_runs(last->frame)) {
-        const void *node = graph_node();
-        stack = node == NULL ? NO_STACK : stack_child(NO_STACK, -1, class_of(node), GRAPH_NODE, &is_new);
-    } else
-        stack = with_graph_node(
-            last->is_built_in ? last->stack : stack_child(last->stack, offset(last->frame), NULL, PLACE, &is_new));
+    if (own == 0 || own != followed || last == NULL || !python_has_hook(on_call) || !python_runs(last->frame))
+        stack = with_graph_node(NO_STACK, 0);
+    else if (last->is_built_in)
+        stack = with_graph_node(last->stack, last->num_evaluated);
+    else {
+        stack = stack_child(last->stack, offset(last->frame), NULL, PLACE, &is_new);
+        stack = with_graph_node(stack, last->num_evaluated);
+    }
     return stack == LOST ? NO_STACK : stack;
 }
 

@@ -4,7 +4,8 @@
  * libc10's own table of addresses (its relocations), in which functions of ours are put in place of them: they call
  * the original first or last, and note address, size, time and stack. Nothing of torch is recorded, no flag of its is
  * set, and a profiler of the program sees what it would see. Memory that is shared between processes is told to
- * `reportMemoryUsageToProfiler` by libtorch_cpu, through the table of that.
+ * `reportMemoryUsageToProfiler` by libtorch_cpu, through the table of that; so is `Engine::evaluate_function` called, which
+ * runs one node of autograd's graph.
  *
  * Calls are in the order: a block is noted after it was allocated and before it is freed, so that an address that is
  * used again is never seen to be allocated twice. */
@@ -33,16 +34,12 @@ struct device {
 typedef void new_function(void *reporter, void *block, size_t size);
 typedef void delete_function(void *reporter, void *block);
 typedef void report_function(void *block, int64_t size, size_t allocated, size_t reserved, struct device device);
-/* Returns a std::shared_ptr through memory of the caller's: the object, and what counts its owners. */
-struct shared {
-    void *object, *control;
-};
-typedef void current_node_function(struct shared *result);
+typedef void evaluate_function(void *engine, void *task, const void *node, void *inputs, void *queue);
 
 static new_function *original_new;
 static delete_function *original_delete;
 static report_function *original_report;
-static current_node_function *current_node;
+static evaluate_function *original_evaluate;
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static volatile int is_watching, is_recording;
@@ -96,15 +93,6 @@ static void note(uintptr_t address, int64_t size, int64_t total, int32_t stack) 
     writing.total[at] = total;
 }
 
-const void *graph_node(void) {
-    struct shared node = {NULL, NULL};
-    current_node(&node);
-    /* The engine owns the node as long as it evaluates it, so that ours is never the last of its owners. The count
-     * stands behind the pointer to the functions of what counts (libstdc++'s _Sp_counted_base). */
-    if (node.control != NULL) __atomic_fetch_sub((int32_t *)((char *)node.control + 8), 1, __ATOMIC_ACQ_REL);
-    return node.object;
-}
-
 static void allocated(uintptr_t address, int64_t size) {
     pthread_mutex_lock(&lock);
     int64_t before = block_put(address, size);
@@ -147,6 +135,12 @@ static void on_report(void *block, int64_t size, size_t total, size_t reserved, 
         pthread_mutex_unlock(&lock);
     }
     original_report(block, size, total, reserved, device);
+}
+
+static void on_evaluate(void *engine, void *task, const void *node, void *inputs, void *queue) {
+    /* Left on every way out: a node may raise. */
+    __attribute__((cleanup(evaluation_ended))) int depth = is_watching ? evaluation_began(node) : -1;
+    original_evaluate(engine, task, node, inputs, queue);
 }
 
 /* The places of libc10 and libtorch_cpu that were changed, to change them back. */
@@ -236,9 +230,13 @@ static void in_child(void) {
     calls_in_child();
 }
 
+#define EVALUATE \
+    "_ZN5torch8autograd6Engine17evaluate_functionERSt10shared_ptrINS0_9GraphTaskEEPNS0_4NodeERNS0_11InputBufferERKS2_INS0_" \
+    "10ReadyQueueEE"
+
 struct functions {
     void *libc10, *libtorch_cpu; /* what dlopen returned */
-    void *new, *delete, *report, *current_node;
+    void *new, *delete, *report, *evaluate;
 };
 
 /* Take back what `watch_install` did; calls that are in it now go on. */
@@ -263,14 +261,15 @@ int watch_install(const struct functions *given, size_t max_events) {
     original_new = (new_function *)given->new;
     original_delete = (delete_function *)given->delete;
     original_report = (report_function *)given->report;
-    current_node = (current_node_function *)given->current_node;
+    original_evaluate = (evaluate_function *)given->evaluate;
     if (!has_begun) has_begun = pthread_atfork(before_fork, in_parent, in_child) == 0;
     if (!has_begun) return 0;
     is_watching = 1;
     if (redirect(given->libc10, "_ZN3c1025ProfiledCPUMemoryReporter3NewEPvm", on_new, given->new) == 1 &&
         redirect(given->libc10, "_ZN3c1025ProfiledCPUMemoryReporter6DeleteEPv", on_delete, given->delete) >= 1 &&
         redirect(given->libtorch_cpu, "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE", on_report,
-                 given->report) >= 1)
+                 given->report) >= 1 &&
+        redirect(given->libtorch_cpu, EVALUATE, on_evaluate, given->evaluate) >= 1)
         return 1;
     watch_uninstall();
     return 0;

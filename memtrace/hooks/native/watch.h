@@ -11,7 +11,6 @@
 
 /* watch.c */
 extern pthread_mutex_t lock;
-const void *graph_node(void); /* what autograd evaluates on this thread: a C++ object, or NULL */
 
 /* blocks.c: how large each living block is. Under the lock. */
 int64_t block_put(uintptr_t address, int64_t size); /* the size that was there; 0: none, or no room for this one */
@@ -26,6 +25,9 @@ int32_t stack_child(int32_t parent, int32_t at, const void *what, enum kind kind
 /* calls.c: where the calling thread is, as the number of a stack; 0 is no stack. Under the lock. */
 int32_t stack_now(void);
 void calls_in_child(void);
+/* It begins to evaluate a node of autograd's graph, a C++ object. What is returned tells its end. */
+int evaluation_began(const void *graph_node);
+void evaluation_ended(const int *began);
 
 /* built_ins.c */
 const char *built_in_name(void *callable); /* NULL: there are too many */

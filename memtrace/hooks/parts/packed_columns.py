@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import binascii
-import json
 import sys
 from array import array
 from contextlib import suppress
 from typing import Any
 
+from memtrace.hooks.parts.as_imported import as_json
 from memtrace.schema.records import PACKED
 
 
@@ -30,7 +30,7 @@ def _packed(values: Any) -> bytes:
         with suppress(TypeError, OverflowError):
             words = array("q", values)
     if not isinstance(words, array):
-        return json.dumps(values, separators=(",", ":")).encode()
+        return as_json(values, separators=(",", ":")).encode()
     if sys.byteorder == "big":
         words = array(words.typecode, words)
         words.byteswap()

@@ -189,8 +189,8 @@ def _unpacked(values: Any, where: str) -> Any:
         words = np.frombuffer(base64.b64decode(values[records.PACKED[width]], validate=True), f"<i{width}")
     except (KeyError, TypeError, ValueError):
         raise TraceReadError(f"{where}: no column of integers", slug="file-damaged") from None
-    is_null = words == np.iinfo(words.dtype).min
-    return np.where(is_null, None, words).tolist() if is_null.any() else words.tolist()
+    values, null = words.tolist(), np.iinfo(words.dtype).min
+    return [None if value == null else value for value in values] if (words == null).any() else values
 
 
 def _spread(given: Mapping[str, Any], name: str, num_rows: int) -> Any:
