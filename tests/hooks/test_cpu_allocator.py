@@ -411,6 +411,16 @@ def test_nothing_of_very_deep_calls_is_held_or_missing(source: WatchedCpuSource)
     assert len(kept) == 1
 
 
+def test_functions_that_share_their_code_are_told_apart(source: WatchedCpuSource) -> None:
+    # Of operators that are called as such; an overload's function has no name.
+    value = torch.ones(100)
+    source.start(frames=True)
+    kept = [torch.ops.aten.relu(value), torch.ops.aten.exp(value), torch.ops.aten.neg.default(value)]
+    batch = source.stop()
+    assert [functions[0] for functions in named(batch, 400)] == ["relu", "exp", "__call__"]
+    assert len(kept) == 3
+
+
 def test_a_type_that_the_program_made_is_not_held(source: WatchedCpuSource) -> None:
     def make() -> weakref.ref[type]:
         class Own(dict[str, int]):

@@ -44,18 +44,20 @@ static struct name *named(const char *owner, const char *function) {
     return made;
 }
 
+/* Whose method a function is; "" for nobody's: pybind11 has its own description of each function in place of one. */
+static const char *owner_of(const void *type) {
+    int is_description = type == py.PyCapsule_Type || strstr(((const struct type *)type)->name, "pybind11_") != NULL;
+    return is_description || type == py.PyModule_Type || type == py.PyType_Type ? "" : ((const struct type *)type)->name;
+}
+
 const char *built_in_name(void *callable) {
     const struct c_function *function = callable;
-    const char *owner = "";
-    struct type *type = py.PyObject_Type(callable);
+    void *type = py.PyObject_Type(callable);
     int is_known = py.PyType_IsSubtype(type, py.PyCFunction_Type);
     py.Py_DecRef(type);
-    if (!is_known) return NULL;
+    if (!is_known || function->method->name[0] == 0) return NULL;
     void *of = function->self == NULL ? NULL : py.PyObject_Type(function->self);
-    /* pybind11 has its own description behind a function there. */
-    if (of != NULL && of != py.PyModule_Type && of != py.PyType_Type && of != py.PyCapsule_Type)
-        owner = ((struct type *)of)->name;
-    struct name *found = named(owner, function->method->name);
+    struct name *found = named(of == NULL ? "" : owner_of(of), function->method->name);
     if (of != NULL) py.Py_DecRef(of);
     return found == NULL ? NULL : found->text;
 }

@@ -30,4 +30,4 @@ int evaluation_began(const void *graph_node);
 void evaluation_ended(const int *began);
 
 /* built_ins.c */
-const char *built_in_name(void *callable); /* NULL: there are too many */
+const char *built_in_name(void *callable); /* NULL: it has none, or there are too many */
