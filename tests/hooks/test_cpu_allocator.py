@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import inspect
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -664,3 +666,28 @@ def test_a_backward_within_a_node_is_told_apart(source: WatchedCpuSource) -> Non
         "ExpBackward0",
         "torch::autograd::PyNode",
     ]
+
+
+WITH_ANOTHER_MALLOC = """
+import sys, torch
+from memtrace.hooks.sources.cpu_allocator import WatchedCpuSource
+source = WatchedCpuSource(torch, sys.argv[1], stacks="python")
+value = torch.ones(3, requires_grad=True).exp().sum()
+source.start(frames=True)
+value.backward()
+source.stop()
+source.end()
+"""
+
+
+@pytest.mark.process
+def test_a_program_may_have_another_malloc() -> None:
+    # As of jemalloc: whoever frees its blocks by the C library's ends there.
+    compiler = shutil.which("gcc")
+    sanitizer = compiler and subprocess.check_output([compiler, "-print-file-name=libasan.so"], text=True).strip()
+    if not sanitizer or not os.path.isabs(sanitizer):
+        pytest.skip("there is no other malloc here")
+    environ = {**os.environ, "LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0"}
+    line = [sys.executable, "-c", WITH_ANOTHER_MALLOC, LIBRARY]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

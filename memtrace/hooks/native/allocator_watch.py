@@ -95,7 +95,9 @@ class AllocatorWatch:
         node = struct.Struct(NODE_FORMAT)
         self._node_size = node.size
         self._stacks = CallStacks(
-            lambda number: node.unpack_from(self._nodes, node.size * number), _Demangler(libc10), own_folder=own_folder
+            lambda number: node.unpack_from(self._nodes, node.size * number),
+            _Demangler(libc10, self._watch),
+            own_folder=own_folder,
         )
 
     def check_calls(self) -> None:
@@ -206,8 +208,9 @@ class AllocatorWatch:
 class _Demangler:
     """Says the names of C++ classes in words, as far as the C++ library says how."""
 
-    def __init__(self, library: Any) -> None:
-        self._demangle, self._free = library["__cxa_demangle"], library["free"]
+    def __init__(self, library: Any, watch: Any) -> None:
+        # Another allocator may stand in for the C library's, whose `free` must not be given what that one made.
+        self._demangle, self._free = library["__cxa_demangle"], watch["watch_free"]
         self._demangle.restype = ctypes.c_void_p
         self._free.argtypes = [ctypes.c_void_p]
 

@@ -331,3 +331,6 @@ void watch_sizes(int32_t *sizes) {
 void watch_translate(const int32_t *values, int32_t *result) {
     for (size_t i = 0; i < taken.num; i++) result[i] = values[taken.stack[i]];
 }
+
+/* Free what a library has allocated: by the allocator that they all use. */
+void watch_free(void *memory) { free(memory); }
