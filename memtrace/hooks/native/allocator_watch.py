@@ -13,6 +13,7 @@ from memtrace.hooks.parts.chunk import StackTable
 
 _NO_STACK = -(2**31)
 _MAX_INT32 = 2**31 - 1
+_UNUSUAL_LINE = 0x5A3C69D7
 _CPU_REPORTER = "_ZN3c1025ProfiledCPUMemoryReporter"
 _REPORT = "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE"
 _EVALUATE = (
@@ -88,18 +89,23 @@ class AllocatorWatch:
         self._watch.watch_stacks.restype = ctypes.c_size_t
         self._watch.watch_actions.restype = ctypes.c_int64
         self._watch.stacks_num.restype = ctypes.c_int32
-        self._watch.stacks_start.argtypes = [ctypes.py_object]
         self._stacks = CallStacks(self._node, _Demangler(libc10), own_folder=own_folder)
 
-    def check_calls(self) -> None:
-        """Check that Python's calls can be followed.
+    def check_frames(self) -> None:
+        """Check that the frames of Python can be read, before stacks are asked for.
 
         Raises:
-            Unwatched: they cannot. Without the GIL, threads change what is read; before 3.11 nothing says where a
-                frame is.
+            Unwatched: they cannot. Without the GIL, a thread's are not its own; before 3.11 nothing says where one is.
         """
-        if sysconfig.get_config_var("Py_GIL_DISABLED") or not self._watch.stacks_install():
-            raise Unwatched("its calls cannot be followed")
+        prove = self._watch.frames_prove
+        # Found here, and proved where they are others: in a generator, and below a function of C.
+        is_found = not sysconfig.get_config_var("Py_GIL_DISABLED") and self._find_frames()
+        if not (is_found and all(prove() for _ in range(2)) and all(map(_called(prove), range(2)))):
+            raise Unwatched("its frames cannot be read")
+
+    def _find_frames(self) -> bool:
+        sample = self._find_frames.__code__.replace(co_firstlineno=_UNUSUAL_LINE)
+        return bool(self._watch.frames_find(_texts(), ctypes.py_object(sample), ctypes.c_uint(_UNUSUAL_LINE)))
 
     def install(self, torch: Any) -> None:
         """Watch from now on.
@@ -128,17 +134,13 @@ class AllocatorWatch:
         """Watch no more, and leave torch as it was."""
         self._watch.watch_uninstall()
 
+    def with_frames(self, on: bool) -> None:
+        """Let stacks hold the frames of Python from now on, or nodes of autograd's graph alone."""
+        self._watch.stacks_with_frames(on)
+
     def record(self, on: bool) -> None:
         """Note events from now on, or note none."""
         self._watch.watch_record(on)
-
-    def follow_calls(self, owner: object) -> None:
-        """Follow this thread's calls from now on; `owner` is what Python will call its profile hook."""
-        self._watch.stacks_start(owner)
-
-    def leave_calls(self, *, is_ours: bool) -> None:
-        """Follow them no longer; `is_ours` says that nobody has put another hook in the place of ours."""
-        self._watch.stacks_stop(is_ours)
 
     def levels(self) -> tuple[int, int]:
         """Return how many bytes are handed out now, and the most since this was last asked."""
@@ -146,7 +148,7 @@ class AllocatorWatch:
         self._watch.watch_levels(found)
         return found[0], found[1]
 
-    def take(self, table: StackTable, *, alloc: int, free: int, has_stacks: bool) -> Taken:
+    def take(self, table: StackTable, *, alloc: int, free: int) -> Taken:
         """Return the events so far, with their stacks put into a table, and forget them.
 
         `alloc` and `free` are what stands for the two actions.
@@ -159,19 +161,19 @@ class AllocatorWatch:
         else:
             sizes = array("i", bytes(4 * events.num))
             self._watch.watch_sizes(_memory(sizes))
-        stacks = self._named_stacks(events.num, table if has_stacks else None)
+        stacks = self._named_stacks(events.num, table)
         times, addresses, totals = (
             _column(where, events.num) for where in (events.time_ns, events.address, events.total)
         )
         return Taken(times, actions, addresses, sizes, stacks, totals, events.initial, events.num_lost)
 
-    def _named_stacks(self, num_events: int, table: StackTable | None) -> array[int]:
-        """Return, in place of the watch's numbers of stacks, their rows in a table; null without one."""
+    def _named_stacks(self, num_events: int, table: StackTable) -> array[int]:
+        """Return, in place of the watch's numbers of stacks, their rows in a table."""
         num = self._watch.stacks_num()
         rows, used = (ctypes.c_int32 * num)(), (ctypes.c_int32 * num)()
         num_used = self._watch.watch_stacks(used, rows, ctypes.c_size_t(num))
         for number in used[:num_used]:
-            row = None if table is None else self._stacks.row(number, table)
+            row = self._stacks.row(number, table)
             rows[number] = _NO_STACK if row is None else row
         stacks = array("i", bytes(4 * num_events))
         self._watch.watch_translate(rows, _memory(stacks))
@@ -181,6 +183,16 @@ class AllocatorWatch:
         node = Node()
         self._watch.stacks_node(number, ctypes.byref(node))
         return node
+
+
+def _texts() -> Any:
+    """Return a text of each kind that Python has, by the width of its characters, as frames.c knows them."""
+    texts = ("memtrace", "m\xe9mtrace", "m\u0417mt", "m\U0001f40c")
+    return (ctypes.py_object * len(texts))(*texts)
+
+
+def _called(function: Any) -> Any:
+    return lambda _: function()
 
 
 class _Demangler:

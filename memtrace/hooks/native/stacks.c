@@ -1,54 +1,40 @@
-/* Where a thread is: its Python calls, followed as they happen, and the node of the graph that autograd evaluates.
+/* Where a thread is: the frames of Python that it runs, and the nodes of the graph that autograd evaluates.
  *
- * A stack is a number, a node of a tree: it leads to the stack that called it. So a call costs a look into a table, an
- * event is told where it was by one number, and nothing grows with the number of calls: only with that of places.
+ * A stack is a number, a node of a tree: it leads to the stack that called it. So an event is told where it was by one
+ * number, and what is held grows with the number of places alone.
  *
- * Python is asked for nothing where memory is allocated, since the GIL is not held there. What is read is where the
- * innermost frame of the calling thread is, which that thread alone changes. */
-#define _GNU_SOURCE
+ * Where memory is allocated, the GIL is not held, so that Python can be asked for nothing. What is read are the frames
+ * of the calling thread, which that thread alone changes, and which stand still while it is here: their code, and where
+ * they are in it. Nothing is counted, and nothing kept alive. How Python lays its frames out is no promise of its, so
+ * that it is found out by `frames.c` before, and proved. */
 #include "watch.h"
 
-#include <dlfcn.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum kind { CODE, BUILT_IN, GRAPH_NODE, PLACE };
+enum kind { CODE, GRAPH_NODE };
 
 struct node {
-    const void *what;   /* CODE: the code object; BUILT_IN and GRAPH_NODE: a name; PLACE: nothing */
-    int32_t parent, at; /* the stack that called it, and where that was then: an offset in its code */
+    const void *what; /* CODE: the code object, which may be gone by now; GRAPH_NODE: the name of its class */
+    uintptr_t check;  /* CODE: what tells another code that has come to lie there */
+    int32_t parent;   /* the stack that called it */
+    int32_t at;       /* CODE: where it was, an offset in bytes */
     int32_t kind;
+    int32_t line;            /* CODE: that of `at` */
+    const struct code *code; /* CODE: what it is called, copied while it was there */
 };
 static struct node *nodes;
 static int32_t *slots; /* numbers of nodes by what they are; 0: nothing is here */
 static int32_t num_nodes = 1, num_slots;
-/* Beyond two million places (64 MiB) new ones are told by no stack, so that no program costs more. */
+/* Beyond two million places (110 MiB) new ones are told by no stack, so that no program costs more. */
 #define MOST_SLOTS (1 << 22)
-
-/* What Python exports; what it lacks is found out once, by `stacks_install`. */
-static struct {
-    void *(*PyFrame_GetCode)(void *frame);
-    void *(*PyFrame_GetBack)(void *frame);
-    int (*PyFrame_GetLasti)(void *frame);
-    void *(*PyEval_GetFrame)(void);
-    void (*PyEval_SetProfile)(int (*)(void *, void *, int, void *), void *);
-    void *(*PyCFunction_GetFunction)(void *);
-    void *(*PyCFunction_GetSelf)(void *);
-    void *(*PyObject_Type)(void *);
-    int (*PyType_IsSubtype)(void *, void *);
-    void *(*PyObject_GetAttrString)(void *, const char *);
-    const char *(*PyUnicode_AsUTF8AndSize)(void *, ptrdiff_t *);
-    void (*PyErr_Clear)(void);
-    void (*Py_IncRef)(void *);
-    void (*Py_DecRef)(void *);
-    void *PyCFunction_Type, *PyModule_Type, *PyType_Type;
-} py;
+/* Of a recursion, the innermost frames: nobody reads more, and each event would take as long as it is deep. */
+#define MOST_FRAMES 256
+#define MOST_EVALUATIONS 32
 
 static uint32_t slot_of(const struct node *node) {
     uint64_t mixed = (uint64_t)(uintptr_t)node->what >> 3;
     mixed = (mixed ^ (uint64_t)(uint32_t)node->parent) * 11400714819323198485ull;
-    mixed = (mixed ^ mixed >> 32 ^ (uint64_t)(uint32_t)node->at ^ (uint64_t)node->kind << 24) * 11400714819323198485ull;
+    mixed = (mixed ^ mixed >> 32 ^ (uint64_t)(uint32_t)node->at ^ node->check) * 11400714819323198485ull;
     return (uint32_t)(mixed >> 32) & (uint32_t)(num_slots - 1);
 }
 
@@ -57,7 +43,7 @@ static uint32_t find(const struct node *wanted) {
     for (; slots[at] != 0; at = (at + 1) & (uint32_t)(num_slots - 1)) {
         const struct node *node = &nodes[slots[at]];
         if (node->what == wanted->what && node->parent == wanted->parent && node->at == wanted->at &&
-            node->kind == wanted->kind)
+            node->check == wanted->check && node->kind == wanted->kind)
             break;
     }
     return at;
@@ -77,15 +63,42 @@ static int grow(void) {
     return 1;
 }
 
-/* The stack that `what` is in, called by `parent`; 0 where there is no memory for it. Under the lock. */
-static int32_t child(int32_t parent, int32_t at, const void *what, enum kind kind, int *is_new) {
-    struct node wanted = {what, parent, at, kind};
-    if (num_nodes >= num_slots / 2 && !grow()) return 0;
-    uint32_t slot = find(&wanted);
-    *is_new = slots[slot] == 0;
-    if (*is_new) nodes[num_nodes] = wanted, slots[slot] = num_nodes++;
-    return slots[slot];
+/* What codes are called, by address and check. */
+struct named {
+    const void *code;
+    uintptr_t check;
+    struct code said;
+    struct named *next;
+};
+static struct named *named[4096];
+
+/* What a code is called, that runs now. Under the lock. */
+static const struct code *name_of(const void *code, uintptr_t check) {
+    struct named **first = &named[((uintptr_t)code >> 4 ^ check >> 8) % (sizeof named / sizeof *named)];
+    struct named *found = *first;
+    while (found != NULL && (found->code != code || found->check != check)) found = found->next;
+    if (found == NULL && (found = malloc(sizeof *found)) != NULL) {
+        *found = (struct named){code, check, {{NULL, 0, 1}, {NULL, 0, 1}}, *first};
+        code_described(code, &found->said);
+        *first = found;
+    }
+    return found == NULL ? NULL : &found->said;
 }
+
+/* The stack that a node is; 0 where there is no room for it. Under the lock. */
+static int32_t number_of(const struct node *wanted) {
+    if (num_nodes >= num_slots / 2 && !grow()) return 0;
+    uint32_t slot = find(wanted);
+    if (slots[slot] != 0) return slots[slot];
+    struct node *node = &nodes[num_nodes];
+    *node = *wanted;
+    if (node->kind == CODE) node->line = line_of(node->what, node->at), node->code = name_of(node->what, node->check);
+    return slots[slot] = num_nodes++;
+}
+
+/* What autograd evaluates on this thread; within a node it may begin to evaluate others. */
+static __thread const struct evaluation *evaluated;
+static int has_frames; /* whether stacks hold frames of Python */
 
 /* The name of a node's class: of a C++ object with virtual functions, by what stands before these. */
 static const char *class_of(const void *object) {
@@ -94,11 +107,8 @@ static const char *class_of(const void *object) {
     return type_info[1];
 }
 
-/* What autograd evaluates on this thread; within a node it may begin to evaluate others. */
-static __thread const struct evaluation *evaluated;
-
 void evaluation_began(struct evaluation *evaluation, const void *graph_node) {
-    *evaluation = (struct evaluation){class_of(graph_node), evaluated};
+    *evaluation = (struct evaluation){class_of(graph_node), has_frames ? current_frame() : NULL, evaluated};
     evaluated = evaluation;
 }
 
@@ -106,208 +116,47 @@ void evaluation_ended(const struct evaluation *evaluation) {
     if (evaluation->name != NULL) evaluated = evaluation->outer;
 }
 
-/* The calls of the thread that is traced, outermost first. */
-struct call {
-    void *frame; /* NULL: a built-in function */
-    const struct evaluation *evaluation; /* what autograd was evaluating when it began */
-    int32_t stack;
-};
-static struct call *calls;
-static size_t num_calls, most_calls;
-static int is_tracing;            /* whether a thread is */
-static __thread int is_traced;    /* whether it is this one */
+/* What the thread was asked last, from the outermost frame on: most of it is the same at the next event. */
+static __thread struct {
+    uintptr_t code, at, check;
+    int32_t above, stack; /* the stack that called it, and its own */
+} last[MOST_FRAMES];
 
-static int offset(void *frame) { return py.PyFrame_GetLasti(frame); }
-
-static void push(void *frame, int32_t stack) {
-    if (num_calls == most_calls) {
-        size_t more = most_calls ? 2 * most_calls : 256;
-        struct call *larger = realloc(calls, more * sizeof *calls);
-        if (larger == NULL) return;
-        calls = larger, most_calls = more;
+static int32_t frame_in(int32_t parent, size_t depth, const struct frame *frame) {
+    if (last[depth].stack == 0 || last[depth].above != parent || last[depth].code != (uintptr_t)frame->code ||
+        last[depth].at != (uintptr_t)frame->at || last[depth].check != frame->check) {
+        struct node wanted = {frame->code, frame->check, parent, frame->at, CODE, 0, NULL};
+        last[depth].code = (uintptr_t)frame->code, last[depth].at = (uintptr_t)frame->at;
+        last[depth].check = frame->check, last[depth].above = parent;
+        last[depth].stack = number_of(&wanted);
     }
-    /* Held until it returns, and no longer: what it holds lives as long as it would. */
-    if (frame != NULL) py.Py_IncRef(frame);
-    calls[num_calls++] = (struct call){frame, evaluated, stack};
+    return last[depth].stack;
 }
 
-static void pop(void) {
-    void *frame;
-    pthread_mutex_lock(&lock);
-    frame = calls[--num_calls].frame;
-    pthread_mutex_unlock(&lock);
-    if (frame != NULL) py.Py_DecRef(frame);
-}
-
-/* The stack of what the last call runs now: of a node of the graph, where autograd has begun one since. */
-static int32_t with_graph_node(int32_t stack) {
-    int is_new;
-    const struct evaluation *before = num_calls ? calls[num_calls - 1].evaluation : NULL;
-    return evaluated == NULL || evaluated == before ? stack : child(stack, -1, evaluated->name, GRAPH_NODE, &is_new);
-}
-
-/* Leave what was called by a frame, and has ended; return whether the frame is among the calls. */
-static int unwind_to(const void *frame) {
-    size_t found = num_calls;
-    while (found > 0 && calls[found - 1].frame != frame) found--;
-    if (found == 0) return 0;
-    while (num_calls > found) pop();
-    return 1;
-}
-
-static void enter(void *frame, void *caller) {
-    void *code = py.PyFrame_GetCode(frame);
-    int is_new = 0;
-    pthread_mutex_lock(&lock);
-    int32_t parent = with_graph_node(num_calls ? calls[num_calls - 1].stack : 0);
-    int is_called_by_frame = caller != NULL && num_calls && calls[num_calls - 1].frame == caller;
-    push(frame, child(parent, is_called_by_frame ? offset(caller) : -1, code, CODE, &is_new));
-    pthread_mutex_unlock(&lock);
-    /* The code that a stack names stays, or another might come to lie there. */
-    if (!is_new) py.Py_DecRef(code);
-}
-
-/* Begin anew with a frame and those that called it: as at the start, or where a library has switched stacks. */
-static void enter_all(void *frame) {
-    void *chain[4096];
-    size_t num = 0;
-    while (num_calls > 0) pop();
-    py.Py_IncRef(frame);
-    for (void *next = frame; next != NULL && num < sizeof chain / sizeof *chain; next = py.PyFrame_GetBack(next))
-        chain[num++] = next;
-    for (size_t i = num; i-- > 0;) enter(chain[i], i + 1 < num ? chain[i + 1] : NULL);
-    while (num > 0) py.Py_DecRef(chain[--num]);
-}
-
-/* Names of built-in functions: a function of C is one for each type that it is a method of. */
-struct built_in {
-    void *function, *type;
-    const char *name;
-    struct built_in *next;
-};
-static struct built_in *built_ins[1024];
-
-/* How a type begins, in every CPython with a GIL. */
-struct type {
-    void *object[3];
-    const char *name;
-};
-
-static const char *text_of(void *object, const char *attribute, char *room, size_t size) {
-    void *text = py.PyObject_GetAttrString(object, attribute);
-    const char *found = text == NULL ? NULL : py.PyUnicode_AsUTF8AndSize(text, NULL);
-    room[0] = 0;
-    if (found != NULL) strncat(room, found, size - 1);
-    if (found == NULL) py.PyErr_Clear();
-    if (text != NULL) py.Py_DecRef(text);
-    return room;
-}
-
-/* "Tensor.pow" for a method, "ones" for a function of a module or a type. */
-static const char *name_of(void *callable) {
-    char owner[256], name[256], full[512];
-    struct built_in key = {NULL, NULL, NULL, NULL};
-    void *type = py.PyObject_Type(callable), *self = NULL;
-    if (type != NULL && py.PyType_IsSubtype(type, py.PyCFunction_Type)) {
-        key.function = py.PyCFunction_GetFunction(callable);
-        self = py.PyCFunction_GetSelf(callable);
-        key.type = self == NULL ? NULL : py.PyObject_Type(self);
-    } else
-        key.function = type;
-    struct built_in **first = &built_ins[((uintptr_t)key.function >> 4 ^ (uintptr_t)key.type >> 6) % 1024];
-    struct built_in *found = *first;
-    while (found != NULL && (found->function != key.function || found->type != key.type)) found = found->next;
-    if (found == NULL && (found = malloc(sizeof *found)) != NULL) {
-        text_of(callable, "__name__", name, sizeof name);
-        owner[0] = 0;
-        if (key.type != NULL && key.type != py.PyModule_Type && key.type != py.PyType_Type)
-            snprintf(owner, sizeof owner, "%s.", ((struct type *)key.type)->name);
-        snprintf(full, sizeof full, "%s%s", owner, name);
-        key.name = strdup(full), key.next = *first;
-        *found = key, *first = found;
-        /* The type stays, or another might come to lie there. */
-        if (key.type != NULL) py.Py_IncRef(key.type);
-    }
-    if (type != NULL) py.Py_DecRef(type);
-    if (key.type != NULL) py.Py_DecRef(key.type);
-    return found == NULL || found->name == NULL ? "" : found->name;
-}
-
-static void enter_built_in(void *frame, void *callable) {
-    int is_new;
-    const char *name = name_of(callable);
-    pthread_mutex_lock(&lock);
-    push(NULL, child(calls[num_calls - 1].stack, offset(frame), name, BUILT_IN, &is_new));
-    pthread_mutex_unlock(&lock);
-}
-
-/* What PyEval_SetProfile takes: called at each call and return of Python's, with the GIL. */
-static int on_call(void *self, void *frame, int what, void *argument) {
-    enum { CALL = 0, RETURN = 3, C_CALL = 4, C_EXCEPTION = 5, C_RETURN = 6 };
-    void *caller;
-    (void)self;
-    if (!is_tracing || !is_traced) return 0;
-    switch (what) {
-    case CALL:
-        caller = py.PyFrame_GetBack(frame);
-        /* What called it is the last call, or a built-in function that this called. */
-        if (caller == NULL) while (num_calls > 0) pop();
-        else if (!(num_calls && (calls[num_calls - 1].frame == caller ||
-                                 (num_calls > 1 && !calls[num_calls - 1].frame && calls[num_calls - 2].frame == caller))) &&
-                 !unwind_to(caller))
-            enter_all(caller);
-        enter(frame, caller);
-        if (caller != NULL) py.Py_DecRef(caller);
-        break;
-    case RETURN:
-        if (unwind_to(frame)) pop();
-        break;
-    case C_CALL:
-        if (!unwind_to(frame)) enter_all(frame);
-        if (num_calls) enter_built_in(frame, argument);
-        break;
-    case C_RETURN:
-    case C_EXCEPTION:
-        unwind_to(frame);
-        break;
-    }
-    return 0;
+static int32_t evaluation_in(int32_t parent, const struct evaluation *evaluation) {
+    struct node wanted = {evaluation->name, 0, parent, -1, GRAPH_NODE, 0, NULL};
+    return number_of(&wanted);
 }
 
 int32_t stack_now(void) {
-    int is_new;
-    const struct call *last = num_calls ? &calls[num_calls - 1] : NULL;
-    if (!is_tracing || !is_traced || last == NULL)
-        return evaluated == NULL ? 0 : child(0, -1, evaluated->name, GRAPH_NODE, &is_new);
-    return with_graph_node(last->frame == NULL ? last->stack
-                                               : child(last->stack, offset(last->frame), NULL, PLACE, &is_new));
+    static __thread struct frame frames[MOST_FRAMES];
+    const struct evaluation *evaluations[MOST_EVALUATIONS];
+    size_t num_frames = has_frames ? frames_now(frames, MOST_FRAMES) : 0, num_evaluations = 0;
+    int32_t stack = 0;
+    for (const struct evaluation *one = evaluated; one != NULL && num_evaluations < MOST_EVALUATIONS; one = one->outer)
+        evaluations[num_evaluations++] = one;
+    for (size_t i = num_frames; i-- > 0;) {
+        stack = frame_in(stack, num_frames - 1 - i, &frames[i]);
+        /* What a frame has begun to evaluate stands between it and the frames that this called. */
+        while (num_evaluations && evaluations[num_evaluations - 1]->frame == frames[i].self)
+            stack = evaluation_in(stack, evaluations[--num_evaluations]);
+    }
+    /* Begun by no frame that is here: on a thread of autograd's own, or deeper than is looked. */
+    return num_frames == 0 && evaluated != NULL ? evaluation_in(stack, evaluated) : stack;
 }
 
-void stacks_in_child(void) { is_tracing = 0; }
-
-/* Find what Python exports; return whether calls can be followed. */
-int stacks_install(void) {
-#define FIND(name) ((py.name = (__typeof__(py.name))dlsym(RTLD_DEFAULT, #name)) != NULL)
-    return FIND(PyFrame_GetCode) && FIND(PyFrame_GetBack) && FIND(PyFrame_GetLasti) && FIND(PyEval_GetFrame) &&
-           FIND(PyEval_SetProfile) && FIND(PyCFunction_GetFunction) && FIND(PyCFunction_GetSelf) &&
-           FIND(PyObject_Type) && FIND(PyType_IsSubtype) && FIND(PyObject_GetAttrString) &&
-           FIND(PyUnicode_AsUTF8AndSize) && FIND(PyErr_Clear) && FIND(Py_IncRef) && FIND(Py_DecRef) &&
-           FIND(PyCFunction_Type) && FIND(PyModule_Type) && FIND(PyType_Type);
-}
-
-/* Follow the calls of this thread; `owner` is what Python says of its profile hook. */
-void stacks_start(void *owner) {
-    is_tracing = is_traced = 1;
-    enter_all(py.PyEval_GetFrame());
-    py.PyEval_SetProfile(on_call, owner);
-}
-
-/* Follow them no longer; the hook is taken away only where it is ours still. By the thread that started. */
-void stacks_stop(int is_ours) {
-    if (is_ours) py.PyEval_SetProfile(NULL, NULL);
-    is_tracing = is_traced = 0;
-    while (num_calls > 0) pop();
-}
+/* Let stacks hold frames of Python from now on, or none. */
+void stacks_with_frames(int on) { has_frames = on; }
 
 /* How many numbers of stacks there are. */
 int32_t stacks_num(void) {

@@ -131,7 +131,7 @@ static void on_report(void *block, int64_t size, size_t total, size_t reserved, 
 
 static void on_evaluate(void *engine, void *task, const void *node, void *inputs, void *queue) {
     /* Left on every way out: a node may raise. */
-    struct evaluation now __attribute__((cleanup(evaluation_ended))) = {NULL, NULL};
+    struct evaluation now __attribute__((cleanup(evaluation_ended))) = {NULL, NULL, NULL};
     if (is_watching) evaluation_began(&now, node);
     original_evaluate(engine, task, node, inputs, queue);
 }
@@ -213,7 +213,6 @@ static void in_child(void) {
     /* Another thread may have held the lock, and is not here to let go of it. */
     pthread_mutex_init(&lock, NULL);
     is_watching = is_recording = 0;
-    stacks_in_child();
 }
 
 #define EVALUATE \
