@@ -42,8 +42,9 @@ def start(
 ) -> None:
     """Begin to record this process; `stop` writes `output` (.json or .json.gz). Options as of `memtrace record`.
 
-    With `early_stacks`, allocations on the CPU have stacks from here on. Otherwise they have them from the first
-    training forward on, since the frames of building a model and of loading data take long to record.
+    With `early_stacks`, allocations on the CPU have stacks from here on, whatever records them. Where torch's profiler
+    does (`memtrace doctor` says so), they have them from the first training forward on otherwise, since the frames of
+    building a model and of loading data take it long to record.
 
     Call it before the model is built, or its parameters are known by their owners only and have no stack.
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
-import gc
+import functools
 import inspect
 import os
 import shutil
 import subprocess
 import sys
 import threading
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -51,7 +51,7 @@ def test_it_has_every_event_that_torchs_profiler_has(source: WatchedCpuSource) -
     profiler = CpuSource(torch, stacks="none", profile=False, warn=print)
     held = [torch.empty(size) for size in range(1, 20)]
     profiler.start(frames=False)
-    source.start(frames=False)
+    source.start()
     work()
     held.clear()
     torch.nn.functional.conv2d(torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3))
@@ -68,7 +68,7 @@ def test_it_has_every_event_that_torchs_profiler_has(source: WatchedCpuSource) -
 
 
 def test_an_allocation_has_its_exact_address_and_size(source: WatchedCpuSource) -> None:
-    source.start(frames=False)
+    source.start()
     tensor = torch.empty(1000, dtype=torch.float32)
     address = tensor.data_ptr()
     del tensor
@@ -76,18 +76,18 @@ def test_an_allocation_has_its_exact_address_and_size(source: WatchedCpuSource) 
 
 
 def test_a_block_beyond_32_bits_has_its_size(source: WatchedCpuSource) -> None:
-    source.start(frames=False)
+    source.start()
     # Asked for, and never written to: it takes no memory.
     torch.empty(3 << 30, dtype=torch.uint8)
     assert [size for _, _, size in rows(source.stop())] == [3 << 30, 3 << 30]
 
 
 def test_a_block_freed_after_a_restart_is_known(source: WatchedCpuSource) -> None:
-    source.start(frames=False)
+    source.start()
     tensor = torch.empty(500)
     address = tensor.data_ptr()
     first = source.stop()
-    source.start(frames=False)
+    source.start()
     del tensor
     second = source.stop()
     assert rows(first) == [("alloc", address, 2000)]
@@ -96,11 +96,11 @@ def test_a_block_freed_after_a_restart_is_known(source: WatchedCpuSource) -> Non
 
 
 def test_a_block_freed_between_two_runs_is_missing_from_the_next_total(source: WatchedCpuSource) -> None:
-    source.start(frames=False)
+    source.start()
     tensor = torch.empty(500)
     total = source.stop().columns["total_bytes"][-1]
     del tensor
-    source.start(frames=False)
+    source.start()
     torch.empty(10)
     assert source.stop().initial_bytes == total - 2000
 
@@ -119,7 +119,7 @@ def test_other_threads_are_seen(source: WatchedCpuSource) -> None:
         for size in range(1, 200):
             torch.empty(size)
 
-    source.start(frames=True)
+    source.start()
     threads = [threading.Thread(target=allocate) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -129,34 +129,9 @@ def test_other_threads_are_seen(source: WatchedCpuSource) -> None:
     sizes = [size for action, _, size in rows(batch) if action == "alloc"]
     assert sorted(sizes) == sorted(4 * size for size in range(1, 200) for _ in range(4))
     assert batch.columns["total_bytes"][-1] == batch.initial_bytes
-    assert places(batch) == [[]] * len(sizes) * 2
-
-
-def test_another_thread_may_drain_while_calls_are_followed(source: WatchedCpuSource) -> None:
-    batches: list[EventBatch] = []
-    source.start(frames=True)
-    kept = torch.empty(7)
-    thread = threading.Thread(target=lambda: batches.append(source.stop()))
-    thread.start()
-    thread.join()
-    assert [size for _, _, size in rows(batches[0])] == [28]
-    assert places(batches[0])[0][1][2] == "test_another_thread_may_drain_while_calls_are_followed"
-    assert sys.getprofile() is not None
-    source.start(frames=False)
-    assert sys.getprofile() is None
-    assert kept.numel() == 7
-
-
-def test_calls_of_a_thread_that_has_ended_are_left(source: WatchedCpuSource) -> None:
-    thread = threading.Thread(target=lambda: source.start(frames=True))
-    thread.start()
-    thread.join()
-    source.stop()
-    source.start(frames=True)
-    kept = torch.empty(3)
-    batch = source.stop()
-    assert places(batch)[0][1][2] == "test_calls_of_a_thread_that_has_ended_are_left"
-    assert kept.numel() == 3
+    line = line_of(allocate, "torch.empty(size)")
+    made = [place for (action, _, _), place in zip(rows(batch), places(batch), strict=True) if action == "alloc"]
+    assert {(place[0][1:], place[1][2]) for place in made} == {((line, "allocate"), "run")}
 
 
 class Twice(torch.autograd.Function):  # type: ignore[misc, name-defined]
@@ -189,7 +164,7 @@ def test_each_frame_has_the_line_that_it_executes(source: WatchedCpuSource) -> N
         return add(torch.empty(77))
 
     one = allocate
-    source.start(frames=True)
+    source.start()
     kept = one()
     batch = source.stop()
     here = line_of(test_each_frame_has_the_line_that_it_executes, "kept = one()")
@@ -200,8 +175,7 @@ def test_each_frame_has_the_line_that_it_executes(source: WatchedCpuSource) -> N
         for (action, _, size), place in zip(rows(batch), places(batch), strict=True)
         if action == "alloc" and size == 308
     ]
-    assert [frame[1:] for frame in sums[0][:3]] == [
-        (0, "empty"),
+    assert [frame[1:] for frame in sums[0][:2]] == [
         (line_of(allocate, "torch.empty(77)"), "allocate"),
         (here, name),
     ]
@@ -214,50 +188,170 @@ def test_each_frame_has_the_line_that_it_executes(source: WatchedCpuSource) -> N
     assert kept is not None
 
 
+Seen = list[list[tuple[str, int, str]]]
+
+
+def here(seen: Seen) -> int:
+    """Note what Python says of the stack, and allocate as many bytes as none did before."""
+    frame: Any = sys._getframe()
+    seen.append([])
+    while frame is not None:
+        seen[-1].append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        frame = frame.f_back
+    torch.empty(len(seen))
+    return len(seen)
+
+
+class Ways:
+    """Ways to be called, each of which calls `here` in the end."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    def __call__(self) -> int:
+        return here(self.seen)
+
+    def __getattr__(self, name: str) -> int:
+        return here(self.seen)
+
+    @property
+    def value(self) -> int:
+        """Call it as a property does."""
+        return here(self.seen)
+
+    def below(self, depth: int) -> int:
+        """Call it so many calls deeper."""
+        if depth:
+            return self.below(depth - 1)
+        return here(self.seen)
+
+    def numbers(self) -> Iterator[int]:
+        """Call it twice, from one frame at two places."""
+        yield here(self.seen)
+        yield here(self.seen)
+
+    def handles(self) -> int:
+        """Call it while an exception is handled, and at the end of a block."""
+        try:
+            raise ValueError(here(self.seen))
+        except ValueError:
+            return here(self.seen)
+        finally:
+            here(self.seen)
+
+    async def waits(self) -> int:
+        """Call it in a coroutine."""
+        return here(self.seen)
+
+    def all(self) -> None:
+        """Call it in every way."""
+        self()
+        self.unknown  # noqa: B018
+        self.value  # noqa: B018
+        self.below(20)
+        [here(self.seen) for _ in range(2)]
+        list(self.numbers())
+        sum(number for number in self.numbers())
+        sorted(range(3), key=lambda _: here(self.seen))
+        functools.reduce(lambda one, _: one + here(self.seen), range(2), 0)
+        list(map(here, [self.seen] * 2))
+        self.handles()
+        asyncio.run(self.waits())
+        exec("def made(here, seen):\n\n    return here(seen)\nmade(here, seen)", {"here": here, "seen": self.seen})
+        eval("here(seen)", {"here": here, "seen": self.seen})
+
+
+def test_each_stack_is_what_python_says_of_it(source: WatchedCpuSource) -> None:
+    ways = Ways([])
+    source.start()
+    ways.all()
+    thread = threading.Thread(target=ways.all)
+    thread.start()
+    thread.join()
+    batch = source.stop()
+    found = [place for (action, _, _), place in zip(rows(batch), places(batch), strict=True) if action == "alloc"]
+    assert len(found) == len(ways.seen) > 40
+    line = line_of(here, "torch.empty")
+    for place, said in zip(found, ways.seen, strict=True):
+        assert place == [(__file__, line, "here"), *said[1:]]
+
+
+def test_of_a_deep_recursion_the_innermost_frames_are_told(source: WatchedCpuSource) -> None:
+    ways = Ways([])
+    source.start()
+    ways.below(700)
+    batch = source.stop()
+    line = line_of(Ways.below, "self.below(depth - 1)")
+    place = places(batch)[0]
+    assert place[2:] == [(__file__, line, "below")] * 254
+
+
+def test_a_frame_whose_code_is_gone_has_its_name(source: WatchedCpuSource) -> None:
+    import gc
+
+    source.start()
+    for number in range(50):
+        space: dict[str, Any] = {"torch": torch}
+        exec(f"def gone_{number}():\n\n    return torch.empty({number + 1})\ngone_{number}()", space)
+        space.clear()
+        del space
+        gc.collect(0)
+    batch = source.stop()
+    made = [place for (action, _, _), place in zip(rows(batch), places(batch), strict=True) if action == "alloc"]
+    assert [place[0][1:] for place in made] == [(3, f"gone_{number}") for number in range(50)]
+
+
+@pytest.mark.parametrize(
+    "name", ["größe", "größe_" * 40, "мера", "мера🐌", "𝒳", "a", "é", "ab\udce9cd", "x" * 3000], ids=range(9)
+)
+def test_names_may_be_of_any_characters(source: WatchedCpuSource, name: str) -> None:
+    space: dict[str, Any] = {"torch": torch}
+    exec(compile("def made():\n    return torch.empty(3)", "file", "exec"), space)
+    code = space["made"].__code__
+    space["made"].__code__ = code.replace(co_name=name, co_filename=f"/{name}.py")
+    source.start()
+    space["made"]()
+    (place, *_) = places(source.stop())
+    said = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    assert place[0] == (f"/{said}.py", 2, said)
+
+
+def test_a_profile_hook_of_the_program_changes_nothing(source: WatchedCpuSource) -> None:
+    called: list[str] = []
+    sys.setprofile(lambda frame, event, _argument: called.append(f"{event} {frame.f_code.co_name}"))
+    source.start()
+    kept = torch.empty(5)
+    batch = source.stop()
+    sys.setprofile(None)
+    assert places(batch)[0][0][2] == "test_a_profile_hook_of_the_program_changes_nothing"
+    assert "c_call test_a_profile_hook_of_the_program_changes_nothing" in called
+    assert kept.numel() == 5
+
+
+def test_without_frames_stacks_hold_nodes_of_the_graph_alone(source: WatchedCpuSource) -> None:
+    bare = WatchedCpuSource(torch, LIBRARY, stacks="none")
+    weight = torch.ones(3, 3, requires_grad=True)
+    bare.start()
+    (weight @ weight).relu().sum().backward()
+    named = [[frame[2] for frame in place] for place in places(bare.stop())]
+    bare.end()
+    assert [] in named
+    assert ["ReluBackward0"] in named
+    assert ["MmBackward0"] in named
+    assert all(len(one) <= 1 for one in named)
+
+
 def test_the_node_of_the_graph_stands_above_what_it_calls(source: WatchedCpuSource) -> None:
     value = torch.ones(3, requires_grad=True)
-    source.start(frames=True)
+    source.start()
     Twice.apply(value.exp()).sum().backward()
     batch = source.stop()
     functions = [[frame[2] for frame in place] for place in places(batch)]
     own = next(one for (_, _, size), one in zip(rows(batch), functions, strict=True) if size == 4 * 4321)
-    assert own[:2] == ["empty", "backward"]
-    assert own[3] == "torch::autograd::PyNode"
-    assert own[4].endswith("run_backward")
-    assert any(one[0] == "ExpBackward0" and one[1].endswith("run_backward") for one in functions)
-
-
-def test_the_nodes_of_the_graph_are_named_without_frames(source: WatchedCpuSource) -> None:
-    weight = torch.ones(3, 3, requires_grad=True)
-    loss = (weight @ weight).relu().sum()
-    source.start(frames=False)
-    loss.backward()
-    named = {place[0][2] for place in places(source.stop()) if place}
-    assert {"ReluBackward0", "MmBackward0"} <= named
-
-
-class Begins(torch.autograd.Function):  # type: ignore[misc, name-defined]
-    """A function in whose backward a recording begins."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Any, source: Any) -> Any:
-        """Return the same."""
-        ctx.source = source
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Any) -> Any:
-        """Begin, and allocate."""
-        ctx.source.start(frames=True)
-        torch.empty(4321)
-        return gradient, None
-
-
-def test_calls_that_began_before_the_node_of_the_graph_are_not_called_by_it(source: WatchedCpuSource) -> None:
-    Begins.apply(torch.ones(3, requires_grad=True), source).sum().backward()
-    functions = named(source.stop(), 4 * 4321)[0]
-    assert functions[:2] == ["empty", "backward"]
-    assert functions[-1] == inspect.stack()[-1].function
+    assert own[0] == "backward"
+    assert own[2] == "torch::autograd::PyNode"
+    assert own[3] == "_engine_run_backward"
+    assert any(one[:2] == ["ExpBackward0", "_engine_run_backward"] for one in functions)
 
 
 def test_generators_exceptions_and_recursion_leave_the_right_calls(source: WatchedCpuSource) -> None:
@@ -279,7 +373,7 @@ def test_generators_exceptions_and_recursion_leave_the_right_calls(source: Watch
                 kept.append(error.args)
         return [kept, torch.empty(14)]
 
-    source.start(frames=True)
+    source.start()
     kept = outer()
     batch = source.stop()
     found = [
@@ -291,11 +385,13 @@ def test_generators_exceptions_and_recursion_leave_the_right_calls(source: Watch
     name = "test_generators_exceptions_and_recursion_leave_the_right_calls"
     for size, functions in found:
         inner = {11: ["numbers"], 12: ["numbers"], 13: ["falls"] * 51, 14: []}[size]
-        assert functions[: len(inner) + 3] == ["empty", *inner, "outer", name], size
+        assert functions[: len(inner) + 2] == [*inner, "outer", name], size
     assert kept
 
 
 def test_no_frame_is_kept_alive(source: WatchedCpuSource) -> None:
+    import weakref
+
     class Thing:
         pass
 
@@ -304,228 +400,9 @@ def test_no_frame_is_kept_alive(source: WatchedCpuSource) -> None:
         torch.empty(1)
         return weakref.ref(thing)
 
-    source.start(frames=True)
+    source.start()
     assert holds()() is None
     source.stop()
-
-
-def test_a_profile_hook_of_the_program_stays(source: WatchedCpuSource) -> None:
-    def own(*_args: object) -> None:
-        return None
-
-    sys.setprofile(own)
-    try:
-        source.start(frames=True)
-        kept = torch.empty(5)
-        batch = source.stop()
-        assert sys.getprofile() is own
-    finally:
-        sys.setprofile(None)
-    assert (places(batch), kept.numel()) == ([[]], 5)
-
-
-def named(batch: EventBatch, num_bytes: int) -> list[list[str]]:
-    """Return the functions of each allocation of some size, innermost first."""
-    events = zip(rows(batch), places(batch), strict=True)
-    return [[frame[2] for frame in place] for (what, _, size), place in events if what == "alloc" and size == num_bytes]
-
-
-def stopped_elsewhere(source: WatchedCpuSource) -> EventBatch:
-    """Return what another thread takes, which cannot see the hook of this one."""
-    batches: list[EventBatch] = []
-    thread = threading.Thread(target=lambda: batches.append(source.stop()))
-    thread.start()
-    thread.join()
-    return batches[0]
-
-
-@pytest.mark.parametrize("stop", [WatchedCpuSource.stop, stopped_elsewhere])
-def test_stacks_are_unknown_once_the_program_has_put_its_own_hook(
-    source: WatchedCpuSource, stop: Callable[[WatchedCpuSource], EventBatch]
-) -> None:
-    def replace() -> None:
-        sys.setprofile(lambda *_: None)
-
-    source.start(frames=True)
-    kept = [torch.empty(5)]
-    replace()
-    kept.append(torch.empty(6))
-    batch = stop(source)
-    sys.setprofile(None)
-    assert named(batch, 20)[0][:2] == ["empty", "test_stacks_are_unknown_once_the_program_has_put_its_own_hook"]
-    assert named(batch, 24) == [[]]
-    assert len(kept) == 2
-
-
-def test_a_hook_that_the_program_puts_back_does_no_harm(source: WatchedCpuSource) -> None:
-    source.start(frames=True)
-    hook = sys.getprofile()
-    sys.setprofile(None)
-    sys.setprofile(hook)
-    kept = [torch.empty(5)]
-    assert hook is not None
-    # As a hook does that calls the one before.
-    hook(sys._getframe(), "call", None)
-    source.stop()
-    source.start(frames=True)
-    kept.append(torch.empty(6))
-    batch = source.stop()
-    assert sys.getprofile() is None
-    assert named(batch, 24)[0][1] == "test_a_hook_that_the_program_puts_back_does_no_harm"
-    assert len(kept) == 2
-
-
-def test_nothing_of_a_call_is_held_once_another_hook_is_there(source: WatchedCpuSource) -> None:
-    class Thing:
-        pass
-
-    def replace() -> weakref.ref[Thing]:
-        thing = Thing()
-        sys.setprofile(None)
-        return weakref.ref(thing)
-
-    source.start(frames=True)
-    assert replace()() is None
-
-
-def test_nothing_of_very_deep_calls_is_held_or_missing(source: WatchedCpuSource) -> None:
-    class Thing:
-        pass
-
-    kept: list[Any] = []
-
-    def descend(depth: int) -> weakref.ref[Thing]:
-        thing = Thing()
-        if depth > 1:
-            descend(depth - 1)
-        else:
-            source.start(frames=True)
-            kept.append(torch.empty(5))
-        return weakref.ref(thing)
-
-    depth, limit = 6000, sys.getrecursionlimit()
-    sys.setrecursionlimit(depth + 1000)
-    try:
-        assert descend(depth)() is None
-    finally:
-        sys.setrecursionlimit(limit)
-    assert named(source.stop(), 20)[0].count("descend") == depth
-    assert len(kept) == 1
-
-
-def test_functions_that_share_their_code_are_told_apart(source: WatchedCpuSource) -> None:
-    # Of operators that are called as such; an overload's function has no name.
-    value = torch.ones(100)
-    source.start(frames=True)
-    kept = [torch.ops.aten.relu(value), torch.ops.aten.exp(value), torch.ops.aten.neg.default(value)]
-    batch = source.stop()
-    assert [functions[0] for functions in named(batch, 400)] == ["relu", "exp", "__call__"]
-    assert len(kept) == 3
-
-
-def test_a_type_that_the_program_made_is_not_held(source: WatchedCpuSource) -> None:
-    def make() -> weakref.ref[type]:
-        class Own(dict[str, int]):
-            pass
-
-        Own().update({})
-        return weakref.ref(Own)
-
-    source.start(frames=True)
-    made = make()
-    source.stop()
-    gc.collect()
-    assert made() is None
-
-
-def test_beyond_a_number_events_are_lost_and_counted() -> None:
-    source = WatchedCpuSource(torch, LIBRARY, stacks="none", max_events=10)
-    try:
-        source.start(frames=False)
-        kept = [torch.empty(5) for _ in range(13)]
-        first = source.stop()
-        source.start(frames=False)
-        kept.append(torch.empty(6))
-        second = source.stop()
-    finally:
-        source.end()
-    assert (len(rows(first)), first.num_lost) == (10, 3)
-    assert ([size for _, _, size in rows(second)], second.num_lost) == ([24], 0)
-    assert second.initial_bytes == first.initial_bytes + 13 * 20
-    assert len(kept) == 14
-
-
-def test_what_a_collection_of_garbage_stops_and_starts_goes_on(source: WatchedCpuSource) -> None:
-    batches: list[EventBatch] = []
-    kept: list[Any] = []
-
-    def start_anew(phase: str, _info: dict[str, int]) -> None:
-        if phase == "stop" and source.running:
-            batches.append(source.stop())
-            source.start(frames=True)
-
-    def descend(depth: int) -> None:
-        if depth:
-            descend(depth - 1)
-        else:
-            # There are no objects of the frames until now.
-            source.start(frames=True)
-            kept.append(torch.empty(len(kept) + 1, dtype=torch.uint8))
-            batches.append(source.stop())
-
-    depth = 40
-    threshold = gc.get_threshold()
-    gc.callbacks.append(start_anew)
-    # At nearly each frame that the hook is told of.
-    gc.set_threshold(3)
-    try:
-        for _ in range(30):
-            descend(depth)
-    finally:
-        gc.set_threshold(*threshold)
-        gc.callbacks.remove(start_anew)
-    found = [one for batch in batches for size in range(1, 31) for one in (named(batch, size) if batch.columns else [])]
-    assert len(batches) > 30
-    assert [one.count("descend") for one in found] == [depth + 1] * 30
-
-
-def test_a_thread_that_another_ends_has_no_hook_any_more(source: WatchedCpuSource) -> None:
-    started, ended = threading.Event(), threading.Event()
-    hooks: list[Any] = []
-
-    def follow() -> None:
-        source.start(frames=True)
-        started.set()
-        ended.wait()
-        hooks.append(sys.getprofile())
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    started.wait()
-    source.end()
-    ended.set()
-    thread.join()
-    assert hooks == [None]
-
-
-def test_it_is_installed_while_other_threads_allocate_and_whatever_numbers_are() -> None:
-    stop = threading.Event()
-
-    def allocate() -> None:
-        while not stop.is_set():
-            torch.empty(50)
-
-    thread = threading.Thread(target=allocate)
-    thread.start()
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        for _ in range(20):
-            WatchedCpuSource(torch, LIBRARY, stacks="none").end()
-    finally:
-        torch.set_default_dtype(default)
-        stop.set()
-        thread.join()
 
 
 def test_the_programs_profiler_sees_what_it_would(source: WatchedCpuSource) -> None:
@@ -537,7 +414,7 @@ def test_the_programs_profiler_sees_what_it_would(source: WatchedCpuSource) -> N
         return sorted(event.self_cpu_memory_usage for event in profiler.events() if event.name == "[memory]")
 
     recorded = frees()
-    source.start(frames=True)
+    source.start()
     watched = frees()
     source.stop()
     source.end()
@@ -546,7 +423,7 @@ def test_the_programs_profiler_sees_what_it_would(source: WatchedCpuSource) -> N
 
 def test_shared_memory_is_told_without_a_total(source: WatchedCpuSource) -> None:
     tensor = torch.ones(1 << 10)
-    source.start(frames=False)
+    source.start()
     tensor.share_memory_()
     batch = source.stop()
     shared = [
@@ -557,7 +434,7 @@ def test_shared_memory_is_told_without_a_total(source: WatchedCpuSource) -> None
 
 
 def test_after_its_end_torch_is_as_it_was(source: WatchedCpuSource) -> None:
-    source.start(frames=True)
+    source.start()
     source.end()
     level, _ = source.levels()
     kept = torch.empty(100)
@@ -594,7 +471,7 @@ IN_CHILDREN = """
 import os, sys, threading, torch
 from memtrace.hooks.sources.cpu_allocator import WatchedCpuSource
 source = WatchedCpuSource(torch, sys.argv[1], stacks="python")
-source.start(frames=True)
+source.start()
 stop = threading.Event()
 def allocate():
     while not stop.is_set():
@@ -627,7 +504,7 @@ def test_no_node_of_the_graph_is_kept_alive(source: WatchedCpuSource) -> None:
         layer(torch.ones(1, 3)).sum().backward()
         return weakref.ref(layer.weight)
 
-    source.start(frames=False)
+    source.start()
     assert train()() is None
     source.stop()
 
@@ -658,7 +535,7 @@ def test_a_backward_within_a_node_is_told_apart(source: WatchedCpuSource) -> Non
 
     value = torch.ones(5, 5, requires_grad=True)
     loss = checkpoint(lambda one: (one @ one).exp(), value, use_reentrant=True).sum()
-    source.start(frames=True)
+    source.start()
     loss.backward()
     functions = [[frame[2] for frame in place] for place in places(source.stop())]
     inner = next(one for one in functions if one[0] == "ExpBackward0")
@@ -666,6 +543,43 @@ def test_a_backward_within_a_node_is_told_apart(source: WatchedCpuSource) -> Non
         "ExpBackward0",
         "torch::autograd::PyNode",
     ]
+
+
+def test_beyond_a_number_events_are_lost_and_counted() -> None:
+    source = WatchedCpuSource(torch, LIBRARY, stacks="none", max_events=10)
+    try:
+        source.start(frames=False)
+        kept = [torch.empty(5) for _ in range(13)]
+        first = source.stop()
+        source.start(frames=False)
+        kept.append(torch.empty(6))
+        second = source.stop()
+    finally:
+        source.end()
+    assert (len(rows(first)), first.num_lost) == (10, 3)
+    assert ([size for _, _, size in rows(second)], second.num_lost) == ([24], 0)
+    assert second.initial_bytes == first.initial_bytes + 13 * 20
+    assert len(kept) == 14
+
+
+def test_it_is_installed_while_other_threads_allocate_and_whatever_numbers_are() -> None:
+    stop = threading.Event()
+
+    def allocate() -> None:
+        while not stop.is_set():
+            torch.empty(50)
+
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        for _ in range(20):
+            WatchedCpuSource(torch, LIBRARY, stacks="none").end()
+    finally:
+        torch.set_default_dtype(default)
+        stop.set()
+        thread.join()
 
 
 WITH_ANOTHER_MALLOC = """

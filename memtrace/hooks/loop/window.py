@@ -97,7 +97,7 @@ class Window:
         """Write the chunk early, between any two steps of the interpreter, where it may hold very many events."""
         is_long = time_ns() - self.chunk.start_ns > _MIN_CHUNK_NS
         if self.is_open and is_long and self._sources.may_stop_anywhere():
-            self.drain("ring", frames=self._sources.has_frames_on)
+            self.drain("ring")
 
     def take_events(self) -> None:
         """Take the events so far, ahead of the drain that writes them. On the CPU, none are recorded in between."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
-import sys
 import sysconfig
 from array import array
 from typing import Any, NamedTuple
 
-from memtrace.hooks.native.call_stacks import NODE_FORMAT, CallStacks
+from memtrace.hooks.native.call_stacks import CallStacks, Node
 from memtrace.hooks.parts.chunk import StackTable
 
 _NO_STACK = -(2**31)
 _MAX_INT32 = 2**31 - 1
+_UNUSUAL_LINE = 0x5A3C69D7
 _CPU_REPORTER = "_ZN3c1025ProfiledCPUMemoryReporter"
 _REPORT = "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE"
 _EVALUATE = (
@@ -90,25 +89,23 @@ class AllocatorWatch:
         self._watch.watch_stacks.restype = ctypes.c_size_t
         self._watch.watch_actions.restype = ctypes.c_int64
         self._watch.stacks_num.restype = ctypes.c_int32
-        self._watch.calls_is_ours.argtypes = [ctypes.py_object]
-        self._nodes = bytearray()
-        node = struct.Struct(NODE_FORMAT)
-        self._node_size = node.size
-        self._stacks = CallStacks(
-            lambda number: node.unpack_from(self._nodes, node.size * number),
-            _Demangler(libc10, self._watch),
-            own_folder=own_folder,
-        )
+        self._stacks = CallStacks(self._node, _Demangler(libc10, self._watch), own_folder=own_folder)
 
-    def check_calls(self) -> None:
-        """Check that Python's calls can be followed.
+    def check_frames(self) -> None:
+        """Check that the frames of Python can be read, before stacks are asked for.
 
         Raises:
-            Unwatched: they cannot. Without the GIL, threads change what is read; before 3.11 nothing says where a
-                frame is, and of a Python that came later nobody knows where it says which one runs.
+            Unwatched: they cannot. Without the GIL, a thread's are not its own; before 3.11 nothing says where one is.
         """
-        if sysconfig.get_config_var("Py_GIL_DISABLED") or not self._watch.python_install():
-            raise Unwatched("its calls cannot be followed")
+        prove = self._watch.frames_prove
+        # Found here, and proved where they are others: in a generator, and below a function of C.
+        is_found = not sysconfig.get_config_var("Py_GIL_DISABLED") and self._find_frames()
+        if not (is_found and all(prove() for _ in range(2)) and all(map(_called(prove), range(2)))):
+            raise Unwatched("its frames cannot be read")
+
+    def _find_frames(self) -> bool:
+        sample = self._find_frames.__code__.replace(co_firstlineno=_UNUSUAL_LINE)
+        return bool(self._watch.frames_find(_texts(), ctypes.py_object(sample), ctypes.c_uint(_UNUSUAL_LINE)))
 
     def install(self, torch: Any, *, max_events: int) -> None:
         """Watch from now on; of the events of one `take`, beyond so many are lost.
@@ -118,9 +115,8 @@ class AllocatorWatch:
         """
         # The loader finds out where a function is at its first call, and would overwrite what we put there.
         torch.empty(1, device="cpu")
-        if not self._watch.watch_install(ctypes.byref(self._functions), ctypes.c_size_t(max_events)) or not self._sees(
-            torch
-        ):
+        most = ctypes.c_size_t(max_events)
+        if not self._watch.watch_install(ctypes.byref(self._functions), most) or not self._sees(torch):
             self.uninstall()
             raise Unwatched("its calls of the CPU allocator are not found")
 
@@ -139,24 +135,13 @@ class AllocatorWatch:
         """Watch no more, and leave torch as it was."""
         self._watch.watch_uninstall()
 
+    def with_frames(self, on: bool) -> None:
+        """Let stacks hold the frames of Python from now on, or nodes of autograd's graph alone."""
+        self._watch.stacks_with_frames(on)
+
     def record(self, on: bool) -> None:
         """Note events from now on, or note none."""
         self._watch.watch_record(on)
-
-    def follow_calls(self) -> bool:
-        """Follow this thread's calls from now on, unless the program has a profile hook; return whether it is so."""
-        hook = sys.getprofile()
-        # Ours may have been put back by who took it away.
-        return (hook is None or bool(self._watch.calls_is_ours(hook))) and bool(self._watch.calls_start())
-
-    @property
-    def follows_calls(self) -> bool:
-        """Whether some thread's calls are followed still: not once it has ended, or has let go of the hook."""
-        return bool(self._watch.calls_are_followed())
-
-    def leave_calls(self) -> None:
-        """Follow calls no longer. A hook of the program's own stays; ours on another thread goes at its next call."""
-        self._watch.calls_stop()
 
     def levels(self) -> tuple[int, int]:
         """Return how many bytes are handed out now, and the most since this was last asked."""
@@ -184,9 +169,8 @@ class AllocatorWatch:
         return Taken(times, actions, addresses, sizes, stacks, totals, events.initial, events.num_lost)
 
     def _named_stacks(self, num_events: int, table: StackTable) -> array[int]:
-        """Return, in place of the watch's numbers of stacks, their rows in a table; null for none."""
+        """Return, in place of the watch's numbers of stacks, their rows in a table."""
         num = self._watch.stacks_num()
-        self._learn_nodes(num)
         rows, used = (ctypes.c_int32 * num)(), (ctypes.c_int32 * num)()
         num_used = self._watch.watch_stacks(used, rows, ctypes.c_size_t(num))
         for number in used[:num_used]:
@@ -196,13 +180,20 @@ class AllocatorWatch:
         self._watch.watch_translate(rows, _memory(stacks))
         return stacks
 
-    def _learn_nodes(self, num: int) -> None:
-        """Have what all numbers of stacks below some stand for."""
-        known = len(self._nodes) // self._node_size
-        if known < num:
-            more = (ctypes.c_char * (self._node_size * (num - known)))()
-            self._watch.stacks_nodes(known, num, more)
-            self._nodes += more
+    def _node(self, number: int) -> Node:
+        node = Node()
+        self._watch.stacks_node(number, ctypes.byref(node))
+        return node
+
+
+def _texts() -> Any:
+    """Return a text of each kind that Python has, by the width of its characters, as frames.c knows them."""
+    texts = ("memtrace", "m\xe9mtrace", "m\u0417mt", "m\U0001f40c")
+    return (ctypes.py_object * len(texts))(*texts)
+
+
+def _called(function: Any) -> Any:
+    return lambda _: function()
 
 
 class _Demangler:

@@ -1,50 +1,47 @@
 """The watch's stacks, which are numbers, as rows of a chunk's table: files, lines and functions.
 
-A stack's number is that of a node: what runs, the node that called it, and where that was then, as an offset in its
-code. So the line of each frame is known from the one below it, and that of the innermost from where it
-asked for memory.
+A stack's number is that of a node: what runs, where it is, as an offset in its code, and the node that called it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from bisect import bisect_right
+import sys
 from collections.abc import Callable
-from types import CodeType
 
 from memtrace.hooks.parts.chunk import StackTable
 from memtrace.schema.frames import WRAPPER_FILE
 
-_CODE, _BUILT_IN, _GRAPH_NODE, _PLACE = range(4)
+_CODE, _GRAPH_NODE = range(2)
 _OWN_SHORT = os.path.join("memtrace", "hooks", "")
 _GENERATED = "torch::autograd::generated::"
-_NOWHERE = -1
+_OURS = ("", 0, "")
+_UNKNOWN = ("", 0, "?")
+"""Stands for a frame for whose name there was no memory."""
+_ENCODINGS = {1: "latin-1", 2: f"utf-16-{sys.byteorder[0]}e", 4: f"utf-32-{sys.byteorder[0]}e"}
 
 
-Node = tuple[int, int, int, int]
-"""What runs, the stack that called it, where that was then, and the kind: `struct node` of stacks.c."""
-NODE_FORMAT = "@Piii4x"
+class _Text(ctypes.Structure):
+    _fields_ = [("characters", ctypes.c_void_p), ("num_bytes", ctypes.c_int32), ("width", ctypes.c_int32)]
 
 
-class _Code:
-    """What a frame of some code is called, and its lines. The watch keeps the code itself."""
+class _Code(ctypes.Structure):
+    _fields_ = [("file", _Text), ("name", _Text)]
 
-    __slots__ = ("_ends", "_lines", "file", "first_line", "is_own", "name")
 
-    def __init__(self, address: int, own_folder: str) -> None:
-        code: CodeType = ctypes.cast(address, ctypes.py_object).value
-        self.file, self.name = _printable(code.co_filename), _printable(code.co_name)
-        self.first_line = code.co_firstlineno
-        self.is_own = code.co_filename.startswith((own_folder, _OWN_SHORT, WRAPPER_FILE))
-        spans = [(start, line) for start, _, line in code.co_lines()]
-        self._ends = [start for start, _ in spans]
-        self._lines = [line for _, line in spans]
+class Node(ctypes.Structure):
+    """`struct node` of stacks.c."""
 
-    def line(self, at: int) -> int:
-        """Return the line at an offset; the first of the function where it is none of its code."""
-        found = bisect_right(self._ends, at) - 1 if at >= 0 else _NOWHERE
-        return (self._lines[found] if found >= 0 else None) or self.first_line
+    _fields_ = [
+        ("what", ctypes.c_void_p),
+        ("check", ctypes.c_void_p),
+        ("parent", ctypes.c_int32),
+        ("at", ctypes.c_int32),
+        ("kind", ctypes.c_int32),
+        ("line", ctypes.c_int32),
+        ("code", ctypes.POINTER(_Code)),
+    ]
 
 
 class CallStacks:
@@ -55,48 +52,55 @@ class CallStacks:
         self._node_of = node_of
         self._demangle = demangle
         self._own_folder = own_folder
-        self._codes: dict[int, _Code] = {}
+        self._nodes: dict[int, Node] = {}
+        self._places: dict[int, tuple[str, int, str]] = {}
         self._names: dict[int, str] = {}
         self._table: StackTable | None = None
-        self._rows: dict[tuple[int, int], int | None] = {}
+        self._rows: dict[int, int | None] = {}
 
     def row(self, number: int, table: StackTable) -> int | None:
         """Return a stack's row in a table, into which it is put if it is not there; `None` for no stack."""
         if table is not self._table:
-            self._table, self._rows = table, {}
+            self._table, self._rows = table, {0: None}
         # Without recursion: a program's stack may be as deep as Python lets it be.
-        waiting: list[tuple[tuple[int, int], Node]] = []
-        key = (number, _NOWHERE)
-        while key[0] and key not in self._rows:
-            node = self._node_of(key[0])
-            waiting.append((key, node))
-            key = node[1:3]
-        row = self._rows.get(key)
-        for key, node in reversed(waiting):
-            row = self._rows[key] = self._push(table, node, row, key[1])
+        waiting: list[tuple[int, Node]] = []
+        while number not in self._rows:
+            node = self._nodes.get(number) or self._nodes.setdefault(number, self._node_of(number))
+            waiting.append((number, node))
+            number = node.parent
+        row = self._rows[number]
+        for number, node in reversed(waiting):
+            row = self._rows[number] = self._push(table, number, node, row)
         return row
 
-    def _push(self, table: StackTable, node: Node, caller: int | None, at: int) -> int | None:
-        """Return the row of a node at an offset, called by a stack that has a row."""
-        what, _, _, kind = node
-        if kind == _PLACE:
-            return caller
-        if kind == _CODE:
-            code = self._codes.get(what) or self._codes.setdefault(what, _Code(what, self._own_folder))
-            return caller if code.is_own else table.push(caller, code.file, code.line(at), code.name)
-        return table.push(caller, "", 0, self._name(what, kind))
+    def _push(self, table: StackTable, number: int, node: Node, caller: int | None) -> int | None:
+        """Return the row of a node that is called by a stack which has one."""
+        if node.kind == _GRAPH_NODE:
+            return table.push(caller, "", 0, self._name(node))
+        place = self._places.get(number) or self._places.setdefault(number, self._place(node))
+        return caller if place is _OURS else table.push(caller, *place)
 
-    def _name(self, what: int, kind: int) -> str:
-        name = self._names.get(what)
+    def _place(self, node: Node) -> tuple[str, int, str]:
+        """Return file, line and function of a frame."""
+        if not node.code:
+            return _UNKNOWN
+        file, name = _read(node.code.contents.file), _read(node.code.contents.name)
+        is_own = file.startswith((self._own_folder, _OWN_SHORT, WRAPPER_FILE))
+        return _OURS if is_own else (file, node.line, name)
+
+    def _name(self, node: Node) -> str:
+        name = self._names.get(node.what)
         if name is None:
-            name = ctypes.string_at(what).decode("utf-8", "replace")
-            if kind == _GRAPH_NODE:
-                # As torch's profiler calls it. A star stands before classes that only one library knows.
-                name = self._demangle(name.lstrip("*")).removeprefix(_GENERATED)
-            self._names[what] = name
+            # As torch's profiler calls it. A star stands before classes that only one library knows.
+            name = ctypes.string_at(node.what).decode("utf-8", "replace").lstrip("*")
+            name = self._names[node.what] = self._demangle(name).removeprefix(_GENERATED)
         return name
 
 
-def _printable(text: str) -> str:
-    """Return a name that can be written: a file's may hold bytes that are no text."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _read(text: _Text) -> str:
+    """Return a text of Python's; of a file's name, bytes that are no text are replaced."""
+    if not text.characters:
+        return ""
+    content = ctypes.string_at(text.characters, text.num_bytes)
+    read = content.decode(_ENCODINGS[text.width], "surrogatepass")
+    return read.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -139,7 +139,8 @@ static void on_report(void *block, int64_t size, size_t total, size_t reserved, 
 
 static void on_evaluate(void *engine, void *task, const void *node, void *inputs, void *queue) {
     /* Left on every way out: a node may raise. */
-    __attribute__((cleanup(evaluation_ended))) int depth = is_watching ? evaluation_began(node) : -1;
+    struct evaluation now __attribute__((cleanup(evaluation_ended))) = {NULL, NULL, NULL};
+    if (is_watching) evaluation_began(&now, node);
     original_evaluate(engine, task, node, inputs, queue);
 }
 
@@ -227,7 +228,6 @@ static void in_parent(void) { pthread_mutex_unlock(&lock); }
 static void in_child(void) {
     pthread_mutex_init(&lock, NULL);
     is_watching = is_recording = 0;
-    calls_in_child();
 }
 
 #define EVALUATE \

@@ -17,17 +17,35 @@ int64_t block_put(uintptr_t address, int64_t size); /* the size that was there; 
 int64_t block_take(uintptr_t address);              /* the size that was there; 0: none */
 void blocks_forget(void);
 
-/* stacks.c: stacks as numbers. Under the lock. */
-enum kind { CODE, BUILT_IN, GRAPH_NODE, PLACE };
-enum { NO_STACK = 0, LOST = -1 }; /* of what nothing is called by; of what there was no room for */
-int32_t stack_child(int32_t parent, int32_t at, const void *what, enum kind kind, int *is_new);
+/* frames.c: the frames of Python that the calling thread runs. */
+struct frame {
+    const void *self, *code;
+    uintptr_t check; /* tells the code from another that may come to lie there */
+    int32_t at;      /* the instruction that it executes, as an offset in bytes */
+};
+const void *current_frame(void);
+size_t frames_now(struct frame *frames, size_t most); /* innermost first */
 
-/* calls.c: where the calling thread is, as the number of a stack; 0 is no stack. Under the lock. */
+/* A text as Python holds it, copied: bytes and how many a character has. */
+struct text {
+    const void *characters;
+    int32_t num_bytes, width;
+};
+struct code {
+    struct text file, name;
+};
+/* Of a code that runs, so that it stays meanwhile. */
+void code_described(const void *code, struct code *result);
+int32_t line_of(const void *code, int32_t at);
+
+/* stacks.c: where the calling thread is, as the number of a stack; 0 is no stack. Under the lock. */
 int32_t stack_now(void);
-void calls_in_child(void);
-/* It begins to evaluate a node of autograd's graph, a C++ object. What is returned tells its end. */
-int evaluation_began(const void *graph_node);
-void evaluation_ended(const int *began);
 
-/* built_ins.c */
-const char *built_in_name(void *callable); /* NULL: it has none, or there are too many */
+/* A node of autograd's graph while it is evaluated; it lies on the stack of the thread that does. */
+struct evaluation {
+    const char *name;  /* its class; NULL: none is told of */
+    const void *frame; /* the frame of Python that has begun it, if one has */
+    const struct evaluation *outer;
+};
+void evaluation_began(struct evaluation *evaluation, const void *graph_node);
+void evaluation_ended(const struct evaluation *evaluation);

@@ -178,7 +178,7 @@ class Sources:
     def start(self, *, frames: bool = False) -> None:
         """Record from now on, unless the program's own profiling runs."""
         if self._cpu is not None and not self._gives_way:
-            self._cpu.start(frames=frames and not self.profiler_suspended)
+            self._cpu.start(frames=frames)
         if self._history is not None and not self.history_suspended and not self._history.running:
             self._history.start()
         if self._kernels is not None and not self.profiler_suspended and self._is_initialized():
@@ -310,8 +310,7 @@ class Sources:
     def should_switch(self, frames: bool) -> bool:
         """Return whether the CPU source runs with the wrong setting of Python frames."""
         cpu = self._cpu
-        wanted = frames and not self.profiler_suspended
-        return cpu is not None and cpu.running and cpu.can_switch and cpu.frames != (wanted and cpu.has_frames)
+        return cpu is not None and cpu.running and cpu.can_switch and cpu.frames != (frames and cpu.has_frames)
 
     def cannot_switch(self) -> bool:
         """Return whether the CPU source runs and may not be stopped here, so that a drain leaves its events in it."""

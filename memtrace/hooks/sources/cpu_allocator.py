@@ -7,8 +7,6 @@ threads are seen, it may begin and end anywhere, and a profiler of the program's
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from typing import Any
 
 from memtrace.hooks.native.allocator_watch import AllocatorWatch
@@ -22,13 +20,13 @@ _MAX_EVENTS = 1 << 23
 
 
 class WatchedCpuSource:
-    """Records CPU allocations of all threads, with the stacks of the thread that starts it."""
+    """Records CPU allocations of all threads, each with the stack of its thread."""
 
     name = SOURCE
-    is_profiler = False
-    """Whether it is torch's profiler, of which there can be one on a thread."""
     can_switch = True
     """It may be started and stopped anywhere, by any thread."""
+    observes_calls = has_frames = frames = False
+    """Nothing begins that has to end before it is stopped, and stacks need no switching: they cost as events do."""
     result: Any = None
     """A profile to be saved natively: there is none."""
 
@@ -40,32 +38,18 @@ class WatchedCpuSource:
         """
         own_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self._watch = AllocatorWatch(torch, library, own_folder=own_folder)
-        self.has_frames = stacks != "none"
-        """Whether Python frames are asked for."""
-        if self.has_frames:
-            self._watch.check_calls()
+        if stacks != "none":
+            self._watch.check_frames()
         self._watch.install(torch, max_events=max_events)
+        self._watch.with_frames(stacks != "none")
         self.running = False
         """Whether events are being recorded."""
-        self.frames = False
-        """Whether it was last started with Python frames."""
-        self._thread: int | None = None
-        """The thread whose calls are followed."""
 
-    observes_calls = False
-    """Whether a call may have begun that must be seen to end: what is called is found out at each start."""
-
-    def start(self, *, frames: bool) -> None:
-        """Record from now on, with Python frames of this thread or without; nothing happens if it runs already."""
-        if self.running:
-            return
-        self._leave_calls()
-        self.running = True
-        self._watch.record(True)
-        # Python has one profile hook a thread; a profiler of the user's keeps its own.
-        self.frames = frames and self.has_frames and self._thread is None and self._watch.follow_calls()
-        if self.frames:
-            self._thread = threading.get_ident()
+    def start(self, *, frames: bool = False) -> None:
+        """Record from now on; nothing happens if it runs already. `frames` is for sources that switch them."""
+        if not self.running:
+            self.running = True
+            self._watch.record(True)
 
     def stop(self) -> EventBatch:
         """Stop and return what was recorded. Nothing is recorded until the next `start`."""
@@ -73,7 +57,6 @@ class WatchedCpuSource:
         if self.running:
             self.running = False
             self._watch.record(False)
-            self._leave_calls()
             self._fill(batch)
         return batch
 
@@ -81,21 +64,11 @@ class WatchedCpuSource:
         """Record no more, and leave torch as it was."""
         self.running = False
         self._watch.record(False)
-        if self.has_frames:
-            self._thread = None
-            self._watch.leave_calls()
         self._watch.uninstall()
 
     def levels(self) -> tuple[int, int]:
         """Return how many bytes are handed out now, and the most since this was last asked."""
         return self._watch.levels()
-
-    def _leave_calls(self) -> None:
-        """Follow calls no longer. Another thread's calls are that thread's to leave, unless it has ended."""
-        is_over = self._thread == threading.get_ident() or not self._watch.follows_calls
-        if self._thread is not None and (is_over or self._thread not in sys._current_frames()):
-            self._thread = None
-            self._watch.leave_calls()
 
     def _fill(self, batch: EventBatch) -> None:
         alloc, free = (batch.strings.id_of(name) for name in ("alloc", "free_completed"))

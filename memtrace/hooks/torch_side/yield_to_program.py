@@ -25,9 +25,6 @@ class Yielding:
         if self._sources.uses_profiler():
             self._window.drain("profiler", resume=False)
             self._writer.note("user-profiler", "the program ran torch's profiler: CPU events of that time are missing")
-        else:
-            # Both would follow Python's calls by the one hook that there is.
-            self._window.wants_frames(False)
         self._sources.profiler_suspended = True
 
     def before_preparation(self, *_args: Any, **_kwargs: Any) -> None:
