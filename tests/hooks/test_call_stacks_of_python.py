@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -220,3 +221,38 @@ def test_each_stack_of_calls_has_its_own(source: WatchedCpuSource) -> None:
     assert (found.pop(21), found.pop(22)) == (["inner", "outer"], ["outer"])
     assert (found.pop(50), found.pop(51), found.pop(52)) == (["inner", "outer"], ["inner", "outer"], ["outer"])
     assert [found[size][0] for size in sorted(found)] == ["test_each_stack_of_calls_has_its_own"] * 3
+
+
+def test_a_stack_of_calls_may_be_left_within_a_node_of_the_graph(source: WatchedCpuSource) -> None:
+    greenlet = pytest.importorskip("greenlet")
+    main = greenlet.getcurrent()
+    kept = []
+
+    def pause(gradient: Any) -> Any:
+        main.switch()
+        kept.append(torch.empty(70))
+        return gradient
+
+    def train() -> None:
+        value = torch.ones(3, requires_grad=True)
+        value.register_hook(pause)
+        value.sum().backward()
+        kept.append(torch.empty(71))
+
+    source.start(frames=True)
+    apart = greenlet.greenlet(train)
+    apart.switch()
+    # Over what was left on the thread's stack.
+    sorted([3, 2, 1], key=lambda number: re.sub("(a|b)*", "", "ab" * 1000 * number))
+    kept.append(torch.empty(72))
+    apart.switch()
+    kept.append(torch.empty(73))
+    batch = source.stop()
+    found = {
+        size // 4: [frame[2] for frame in stack_of(batch, stack)]
+        for (action, _, size), stack in zip(rows(batch), batch.columns["stack"], strict=True)
+        if action == "alloc"
+    }
+    assert found[71] == ["train"]
+    assert found[72][0] == found[73][0] == "test_a_stack_of_calls_may_be_left_within_a_node_of_the_graph"
+    assert found[70][0] == "pause"

@@ -30,7 +30,8 @@ static int32_t num_nodes = 1, num_slots;
 #define MOST_SLOTS (1 << 20)
 /* Of a recursion, the innermost frames: nobody reads more, and each event would take as long as it is deep. */
 #define MOST_FRAMES 256
-#define MOST_EVALUATIONS 32
+/* Within 60 autograd goes on in another thread. */
+#define MOST_EVALUATIONS 64
 
 static uint32_t slot_of(const struct node *node) {
     uint64_t mixed = (uint64_t)(uintptr_t)node->what >> 3;
@@ -97,8 +98,14 @@ static int32_t number_of(const struct node *wanted) {
     return slots[slot] = num_nodes++;
 }
 
-/* What autograd evaluates on this thread; within a node it may begin to evaluate others. */
-static __thread const struct evaluation *evaluated;
+/* What autograd evaluates on this thread; within a node it may begin to evaluate others. It does not lie on the stack
+ * of the thread, which a program may have switched within a node (greenlets). */
+struct evaluation {
+    const char *name;  /* its class */
+    const void *frame; /* the frame of Python that has begun it, if one has */
+};
+static __thread struct evaluation evaluations[MOST_EVALUATIONS];
+static __thread int num_evaluations;
 static int has_frames; /* whether stacks hold frames of Python */
 
 /* The name of a node's class: of a C++ object with virtual functions, by what stands before these. */
@@ -108,13 +115,15 @@ static const char *class_of(const void *object) {
     return type_info[1];
 }
 
-void evaluation_began(struct evaluation *evaluation, const void *graph_node) {
-    *evaluation = (struct evaluation){class_of(graph_node), has_frames ? current_frame() : NULL, evaluated};
-    evaluated = evaluation;
+int evaluation_began(const void *graph_node) {
+    int before = num_evaluations++;
+    if (before < MOST_EVALUATIONS)
+        evaluations[before] = (struct evaluation){class_of(graph_node), has_frames ? current_frame() : NULL};
+    return before;
 }
 
-void evaluation_ended(const struct evaluation *evaluation) {
-    if (evaluation->name != NULL) evaluated = evaluation->outer;
+void evaluation_ended(const int *began) {
+    if (*began >= 0 && num_evaluations > *began) num_evaluations = *began;
 }
 
 /* What the thread was asked last, from the outermost frame on: most of it is the same at the next event. */
@@ -141,19 +150,17 @@ static int32_t evaluation_in(int32_t parent, const struct evaluation *evaluation
 
 int32_t stack_now(void) {
     static __thread struct frame frames[MOST_FRAMES];
-    const struct evaluation *evaluations[MOST_EVALUATIONS];
-    size_t num_frames = has_frames ? frames_now(frames, MOST_FRAMES) : 0, num_evaluations = 0;
+    size_t num_frames = has_frames ? frames_now(frames, MOST_FRAMES) : 0;
     int32_t stack = 0;
-    for (const struct evaluation *one = evaluated; one != NULL && num_evaluations < MOST_EVALUATIONS; one = one->outer)
-        evaluations[num_evaluations++] = one;
+    int next = 0, num = num_evaluations < MOST_EVALUATIONS ? num_evaluations : MOST_EVALUATIONS;
     for (size_t i = num_frames; i-- > 0;) {
         stack = frame_in(stack, num_frames - 1 - i, &frames[i]);
         /* What a frame has begun to evaluate stands between it and the frames that this called. */
-        while (num_evaluations && evaluations[num_evaluations - 1]->frame == frames[i].self)
-            stack = evaluation_in(stack, evaluations[--num_evaluations]);
+        while (next < num && evaluations[next].frame == frames[i].self)
+            stack = evaluation_in(stack, &evaluations[next++]);
     }
     /* Begun by no frame that is here: on a thread of autograd's own, or deeper than is looked. */
-    return num_frames == 0 && evaluated != NULL ? evaluation_in(stack, evaluated) : stack;
+    return num_frames == 0 && num > 0 ? evaluation_in(stack, &evaluations[num - 1]) : stack;
 }
 
 /* Let stacks hold frames of Python from now on, or none. */

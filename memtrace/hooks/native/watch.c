@@ -139,8 +139,7 @@ static void on_report(void *block, int64_t size, size_t total, size_t reserved, 
 
 static void on_evaluate(void *engine, void *task, const void *node, void *inputs, void *queue) {
     /* Left on every way out: a node may raise. */
-    struct evaluation now __attribute__((cleanup(evaluation_ended))) = {NULL, NULL, NULL};
-    if (is_watching) evaluation_began(&now, node);
+    __attribute__((cleanup(evaluation_ended))) int began = is_watching ? evaluation_began(node) : -1;
     original_evaluate(engine, task, node, inputs, queue);
 }
 

@@ -41,11 +41,6 @@ int32_t line_of(const void *code, int32_t at);
 /* stacks.c: where the calling thread is, as the number of a stack; 0 is no stack. Under the lock. */
 int32_t stack_now(void);
 
-/* A node of autograd's graph while it is evaluated; it lies on the stack of the thread that does. */
-struct evaluation {
-    const char *name;  /* its class; NULL: none is told of */
-    const void *frame; /* the frame of Python that has begun it, if one has */
-    const struct evaluation *outer;
-};
-void evaluation_began(struct evaluation *evaluation, const void *graph_node);
-void evaluation_ended(const struct evaluation *evaluation);
+/* A node of autograd's graph, a C++ object, begins to be evaluated. What is returned tells its end. */
+int evaluation_began(const void *graph_node);
+void evaluation_ended(const int *began);
