@@ -189,7 +189,8 @@ class AllocatorWatch:
 def _texts() -> Any:
     """Return a text of each kind that Python has, by the width of its characters, as frames.c knows them."""
     texts = ("memtrace", "m\xe9mtrace", "m\u0417mt", "m\U0001f40c")
-    return (ctypes.py_object * len(texts))(*texts)
+    row: Any = ctypes.py_object * len(texts)
+    return row(*texts)
 
 
 def _called(function: Any) -> Any:

@@ -40,7 +40,7 @@ class Node(ctypes.Structure):
         ("at", ctypes.c_int32),
         ("kind", ctypes.c_int32),
         ("line", ctypes.c_int32),
-        ("code", ctypes.POINTER(_Code)),
+        ("code", ctypes.c_void_p),
     ]
 
 
@@ -52,7 +52,7 @@ class CallStacks:
         self._node_of = node_of
         self._demangle = demangle
         self._own_folder = own_folder
-        self._nodes: dict[int, Node] = {}
+        self._codes: dict[int, tuple[str, str, bool]] = {}
         self._places: dict[int, tuple[str, int, str]] = {}
         self._names: dict[int, str] = {}
         self._table: StackTable | None = None
@@ -65,7 +65,7 @@ class CallStacks:
         # Without recursion: a program's stack may be as deep as Python lets it be.
         waiting: list[tuple[int, Node]] = []
         while number not in self._rows:
-            node = self._nodes.get(number) or self._nodes.setdefault(number, self._node_of(number))
+            node = self._node_of(number)
             waiting.append((number, node))
             number = node.parent
         row = self._rows[number]
@@ -84,9 +84,14 @@ class CallStacks:
         """Return file, line and function of a frame."""
         if not node.code:
             return _UNKNOWN
-        file, name = _read(node.code.contents.file), _read(node.code.contents.name)
-        is_own = file.startswith((self._own_folder, _OWN_SHORT, WRAPPER_FILE))
+        file, name, is_own = self._codes.get(node.code) or self._codes.setdefault(node.code, self._code(node.code))
         return _OURS if is_own else (file, node.line, name)
+
+    def _code(self, address: int) -> tuple[str, str, bool]:
+        """Return file and function of a code, and whether it is ours. What is there stays there."""
+        code = _Code.from_address(address)
+        file = _read(code.file)
+        return file, _read(code.name), file.startswith((self._own_folder, _OWN_SHORT, WRAPPER_FILE))
 
     def _name(self, node: Node) -> str:
         name = self._names.get(node.what)
