@@ -40,7 +40,7 @@ class Patches:
         The callbacks must be guarded already: they neither raise nor return anything. Nothing happens if the owner has
         no such attribute.
         """
-        original = getattr(owner, name, None)
+        original = None if owner is None else getattr(owner, name, None)
         if original is None:
             return
         woven = weave(original, before, after) if vars(owner).get(name) is original else None
