@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.parts.as_imported import system
+from memtrace.hooks.torch_side.hook_numbers import without_number
 from memtrace.hooks.torch_side.patches import Patches, callbacks_around
 from memtrace.schema.records import UNRECORDED_SUFFIX
 
@@ -94,7 +95,7 @@ def tell_of_training(torch: Any, parts_dir: str) -> None:
             # A daemon that outlives the recording.
             return
 
-    register_optimizer_step_post_hook(stepped)
+    without_number(register_optimizer_step_post_hook(stepped))
 
 
 class _Waiting:

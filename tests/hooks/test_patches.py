@@ -55,7 +55,8 @@ def test_undo_restores_the_very_same_function() -> None:
     patches = Patches()
     patches.around(namespace, "function", before=None)
     patches.around(namespace, "function", before=None)
-    assert namespace.function is not math.sqrt and namespace.function(4) == 2
+    assert namespace.function is not math.sqrt
+    assert namespace.function(4) == 2
     patches.undo()
     assert namespace.function is math.sqrt
 

@@ -80,7 +80,13 @@ def test_nothing_of_it_can_be_seen(calls: Calls, weaves: Callable[..., None]) ->
 
     def looks() -> list[Any]:
         found: list[Any] = [inspect.getsource(half), inspect.getsourcefile(half), inspect.signature(half)]
-        found += [half.__code__.co_firstlineno, half.__code__.co_filename, half.__doc__, half.__qualname__, held.depth()]
+        found += [
+            half.__code__.co_firstlineno,
+            half.__code__.co_filename,
+            half.__doc__,
+            half.__qualname__,
+            held.depth(),
+        ]
         found.append(pickle.loads(pickle.dumps(half)) is functions.Holder.half is half)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

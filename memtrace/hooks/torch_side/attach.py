@@ -9,6 +9,7 @@ from typing import Any
 from memtrace.hooks.loop.training_loop import TrainingLoop
 from memtrace.hooks.torch_side.compilers import keep_from_compiler, program_has_global_hooks
 from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.hook_numbers import without_number
 from memtrace.hooks.torch_side.module_calls import ModuleCalls
 from memtrace.hooks.torch_side.object_surges import ObjectSurges
 from memtrace.hooks.torch_side.patches import Patches
@@ -70,8 +71,11 @@ class Attachments:
 
         loop = self._loop
         self._handles = [
-            register_optimizer_step_pre_hook(self._wrap(loop.before_optimizer, name="optimizer pre-hook")),
-            register_optimizer_step_post_hook(self._wrap(loop.after_optimizer, name="optimizer post-hook")),
+            without_number(register(self._wrap(function, name=name)))
+            for register, function, name in (
+                (register_optimizer_step_pre_hook, loop.before_optimizer, "optimizer pre-hook"),
+                (register_optimizer_step_post_hook, loop.after_optimizer, "optimizer post-hook"),
+            )
         ]
         self._around(Optimizer, "__init__", None, loop.optimizer_created)
         self._around(Optimizer, "zero_grad", loop.before_zero_grad, None)

@@ -11,6 +11,7 @@ from typing import Any
 
 from memtrace.hooks.loop.module_scopes import ModuleScopes
 from memtrace.hooks.torch_side.compilers import has_compiled
+from memtrace.hooks.torch_side.hook_numbers import without_number
 from memtrace.hooks.torch_side.weaving import Woven, weave
 
 Wrap = Callable[..., Callable[..., None]]
@@ -105,9 +106,9 @@ class _Hooks:
         from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
         self._handles = [
-            register_module_forward_pre_hook(self._before),
+            without_number(register_module_forward_pre_hook(self._before)),
             # Also on an exception: checkpointing ends each recomputation by one.
-            register_module_forward_hook(self._after, always_call=True),
+            without_number(register_module_forward_hook(self._after, always_call=True)),
         ]
 
     def take_out(self) -> None:

@@ -1,7 +1,7 @@
 """The few calls of torch that are followed where it offers no hook. Undone exactly, in reverse order.
 
-Callbacks are woven into the function itself (`weaving.py`). Built-in functions, and those whose source is not there, are
-wrapped.
+Callbacks are woven into the function itself (`weaving.py`). Built-in functions are wrapped, and those whose source is
+not there.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ one that runs is proved first: compiled as it is, it must give the code that is 
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -52,9 +51,7 @@ else:
 """
 _FUTURE_FLAGS = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
 _LOCAL = "<locals>"
-_IMPORT = re.compile(
-    r"^(?P<of>from +[\w.]+ +)?import +(?:\((?P<several>[^)]*)\)|(?P<names>[^(\n]*))", re.MULTILINE
-)
+_IMPORT = re.compile(r"^(?P<of>from +[\w.]+ +)?import +(?:\((?P<several>[^)]*)\)|(?P<names>[^(\n]*))", re.MULTILINE)
 _COMMENT = re.compile(r"#.*")
 _COMPARED = (
     *("co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_firstlineno", "co_flags"),
@@ -248,7 +245,8 @@ class _Calls:
 
 
 def _give(statement: ast.stmt, names: list[ast.expr], keywords: list[ast.keyword]) -> None:
-    assert isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    assert isinstance(statement, ast.Expr)
+    assert isinstance(statement.value, ast.Call)
     statement.value.args, statement.value.keywords = names, keywords
 
 
