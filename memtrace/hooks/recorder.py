@@ -87,7 +87,14 @@ class Recorder:
         self._writer = Writer(spool, redact=options.redact)
         # The functions of a predicted GPU are such a mode themselves.
         unseen = torch._C.DisableTorchFunction if options.on_meta is None else None
-        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch), unseen)
+        self._guard = Guard(
+            self._writer.warn,
+            torch.compiler.is_compiling,
+            symbolic_check(torch),
+            unseen,
+            # Ours with frames, which would miss the ends of calls in which it was started.
+            hides=lambda: not self._sources.has_frames_on,
+        )
         # Before a prediction sends all that is opened for writing elsewhere.
         survey_file = _survey_file(options, self._pid)
         with self._guard.quiet():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import FrameType
 
 import pytest
 
@@ -71,6 +73,31 @@ def test_one_failing_callback_does_not_switch_off_another(guard: Guard) -> None:
         failing()
     working()
     assert seen == [1]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="this Python cannot suspend profilers")
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_profiler_of_the_program_sees_a_callback_begin_and_nothing_of_what_it_does(told: Told, hides: bool) -> None:
+    seen: list[str] = []
+
+    def inner() -> None:
+        seen.append("ran")
+
+    hook = Guard(told, lambda: False, hides=lambda: hides).wrap(lambda: inner(), name="hook")
+
+    def profiler(frame: FrameType, event: str, _arg: object) -> None:
+        if event in ("call", "return"):
+            seen.append(f"{event} {frame.f_code.co_name}")
+
+    sys.setprofile(profiler)
+    try:
+        hook()
+        inner()
+    finally:
+        sys.setprofile(None)
+    of_hook = [one for one in seen if "guarded" in one or "inner" in one or one == "ran"]
+    around = ["call inner", "ran", "return inner"]
+    assert of_hook == ["call guarded", *(["ran"] if hides else around), "return guarded", *around]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

@@ -83,6 +83,10 @@ def ready(one): seen.append(len(one.events()))
 with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=ready) as own:
     train(4, at=lambda step: own.step())
 print(seen)
+with profile(with_stack=True, experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True)) as own:
+    train(1)
+# A callback of ours is seen to begin; what it does is not.
+print([event.name for event in own.events() if "memtrace/hooks" in event.name and ": guarded" not in event.name])
 def elsewhere():
     with profile(profile_memory=True) as own: torch.ones(50) + 1
     print([(row.key, row.count) for row in own.key_averages()])
