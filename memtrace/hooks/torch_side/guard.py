@@ -55,7 +55,7 @@ class Guard:
 
     `is_compiling` is torch's own check, `is_symbolic` that of `symbolic.py`: while one says yes, callbacks do nothing.
     `unseen` makes a context in which modes and subclasses of the program see nothing of the tensors that are looked at.
-    `hides` says whether a profile hook of Python, if there is one, is the program's, and is to see nothing of callbacks.
+    `hides` says whether a profile hook of Python, if there is one, is the program's: it sees nothing of callbacks then.
     """
 
     def __init__(

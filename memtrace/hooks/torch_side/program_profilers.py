@@ -1,8 +1,9 @@
 """Profilers of Python that the program runs, as torch's with stacks and `cProfile`: they need not see what we do.
 
 A thousand calls of ours a step would be most of what they show. Python can suspend them in a thread, and does so itself
-while one of their own callbacks runs. Nothing that they are told of may begin before and end after it, so whoever does it
-calls these functions of Python's C side itself: `suspend(this_thread())`, and `resume(this_thread())` in the same frame.
+while one of their own callbacks runs. Nothing that they are told of may begin before and end after it, so whoever does
+it calls these functions of Python's C side itself: `suspend(this_thread())`, and in the same frame
+`resume(this_thread())`.
 """
 
 from __future__ import annotations
