@@ -24,7 +24,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -51,6 +50,7 @@ else:
 """
 _FUTURE_FLAGS = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
 _LOCAL = "<locals>"
+_DECLARATIONS = (ast.Global, ast.Nonlocal)
 _IMPORT = re.compile(r"^(?P<of>from +[\w.]+ +)?import +(?:\((?P<several>[^)]*)\)|(?P<names>[^(\n]*))", re.MULTILINE)
 _COMMENT = re.compile(r"#.*")
 _COMPARED = (
@@ -108,7 +108,7 @@ def weave(
             with_result=with_result,
             may_be_compiled=innermost.__globals__.get("torch") is sys.modules.get("torch", ""),
         )
-        code = definition.compiled(lambda node: calls.put_around(node, original))
+        code = definition.compiled(lambda node, again: calls.put_around(node, again, original))
     except (OSError, SyntaxError, ValueError, LookupError, TypeError):
         return None
     if code.co_freevars != original.co_freevars:
@@ -154,22 +154,29 @@ class _Definition:
 
     def is_what_runs(self) -> bool:
         """Whether it compiles to the code that the function has."""
-        plain = self.compiled(lambda _node: None)
+        plain = self.compiled(lambda _node, _again: None)
         same = all(getattr(plain, name) == getattr(self._code, name) for name in _COMPARED)
         return same and list(plain.co_lines()) == list(self._code.co_lines())
 
-    def compiled(self, change: Callable[[ast.FunctionDef], None]) -> CodeType:
-        """Return the code of the function, changed. Raises LookupError where the text holds no such function."""
+    def compiled(self, change: Callable[[ast.FunctionDef, ast.FunctionDef], None]) -> CodeType:
+        """Return the code of the function, changed by one that is given it twice.
+
+        Raises LookupError where the text holds no such function.
+        """
+        tree, found = self._parsed()
+        change(found, self._parsed()[1])
+        flags = self._code.co_flags & _FUTURE_FLAGS
+        whole = compile(tree, self._code.co_filename, "exec", flags=flags, dont_inherit=True)
+        return next(code for code in _codes_in(whole) if self._is_named(code))
+
+    def _parsed(self) -> tuple[ast.Module, ast.FunctionDef]:
         tree = ast.parse(self._text, self._code.co_filename)
         found: Any = tree
         for _ in range(self._depth + 1):
             found = found.body[-1]
         if not isinstance(found, ast.FunctionDef) or found.name != self._code.co_name:
             raise LookupError(self._code.co_name)
-        change(found)
-        flags = self._code.co_flags & _FUTURE_FLAGS
-        whole = compile(tree, self._code.co_filename, "exec", flags=flags, dont_inherit=True)
-        return next(code for code in _codes_in(whole) if self._is_named(code))
+        return tree, found
 
     def _is_named(self, code: CodeType) -> bool:
         return code.co_name == self._code.co_name and code.co_firstlineno == self._code.co_firstlineno
@@ -203,39 +210,47 @@ class _Calls:
     may_be_compiled: bool
     """Whether the function knows torch; a compiler reads no other of those that callbacks are woven into."""
 
-    def put_around(self, node: ast.FunctionDef, code: CodeType) -> None:
-        """Put them around the body of a function. Affects: `node`. Raises LookupError where that cannot be."""
+    def put_around(self, node: ast.FunctionDef, again: ast.FunctionDef, code: CodeType) -> None:
+        """Put them around the body of a function, which is given twice. Affects: `node`, `again`.
+
+        Raises LookupError where that cannot be.
+        """
         num_first = 1 if ast.get_docstring(node, clean=False) is not None else 0
-        first, whole = node.body[:num_first], node.body[num_first:]
-        self._check(whole, code)
+        self._check(node.body[num_first:], code)
         # Said once, before both bodies.
-        declared = [one for one in whole if isinstance(one, (ast.Global, ast.Nonlocal))]
-        body = [one for one in whole if one not in declared]
+        first = node.body[:num_first] + [one for one in node.body if isinstance(one, _DECLARATIONS)]
+        body, same = (
+            [one for one in each.body[num_first:] if not isinstance(one, _DECLARATIONS)] for each in (node, again)
+        )
         frame = ast.parse(_FRAME).body[0]
         assert isinstance(frame, ast.If)
+        self._give_arguments(frame.orelse, node.args)
         for one in ast.walk(frame):
             ast.copy_location(one, body[0])
-        frame.body = deepcopy(body)
-        frame.orelse = self._statements(frame.orelse, node.args, body)
-        node.body = [*first, *declared, *([frame] if self.may_be_compiled else frame.orelse)]
-        ast.fix_missing_locations(node)
+        frame.body = list(same)
+        frame.orelse = self._statements(frame.orelse, body)
+        node.body = [*first, *([frame] if self.may_be_compiled else frame.orelse)]
 
     def _check(self, body: list[ast.stmt], code: CodeType) -> None:
         nodes = list(_own_nodes(body))
         deleted = {one.id for one in nodes if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Del)}
-        is_declared_inside = any(isinstance(one, (ast.Global, ast.Nonlocal)) and one not in body for one in nodes)
+        is_declared_inside = any(isinstance(one, _DECLARATIONS) and one not in body for one in nodes)
         needed = set(self.given or code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 2])
         known = {*code.co_varnames, *code.co_cellvars}
         if is_declared_inside or needed & deleted or not set(self.given or ()) <= known:
             raise LookupError(code.co_name)
 
-    def _statements(self, frame: list[ast.stmt], arguments: ast.arguments, body: list[ast.stmt]) -> list[ast.stmt]:
-        start, assigned, called, tried = frame
+    def _give_arguments(self, frame: list[ast.stmt], arguments: ast.arguments) -> None:
+        *_, called, tried = frame
         assert isinstance(tried, ast.Try)
         names = _all_arguments(arguments) if self.given is None else [_read(name) for name in self.given]
         keywords = _keyword_arguments(arguments) if self.given is None else []
         _give(called, names, keywords)
         _give(tried.finalbody[1], [*names, _read(_RESULT)] if self.with_result else names, keywords)
+
+    def _statements(self, frame: list[ast.stmt], body: list[ast.stmt]) -> list[ast.stmt]:
+        start, assigned, called, tried = frame
+        assert isinstance(tried, ast.Try)
         tried.body = _Returns().all_of(body) if self.with_result else body
         return [
             *([start] if self.with_result else []),
