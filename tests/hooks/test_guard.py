@@ -75,6 +75,24 @@ def test_one_failing_callback_does_not_switch_off_another(guard: Guard) -> None:
     assert seen == [1]
 
 
+def test_where_the_stack_has_no_room_for_a_callback_the_program_is_told_and_the_callback_stays_on(told: Told) -> None:
+    rooms = iter([False, False, False, True])
+
+    def is_symbolic() -> bool:
+        if not next(rooms):
+            raise RecursionError
+        return False
+
+    seen: list[int] = []
+    hook = Guard(told, lambda: False, is_symbolic).wrap(lambda: seen.append(1), name="hook")
+    for _ in range(MAX_FAILURES):
+        with pytest.raises(RecursionError):
+            hook()
+    hook()
+    assert seen == [1]
+    assert told.warnings == []
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="this Python cannot suspend profilers")
 @pytest.mark.parametrize("hides", [True, False])
 def test_a_profiler_of_the_program_sees_a_callback_begin_and_nothing_of_what_it_does(told: Told, hides: bool) -> None:

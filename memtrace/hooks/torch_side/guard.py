@@ -103,7 +103,7 @@ class Guard:
             if state.active or num_failures >= MAX_FAILURES:
                 return
             state.active = True
-            is_hidden = False
+            is_hidden = has_begun = False
             try:
                 if profile_hook() is not None:
                     suspend(this_thread())
@@ -113,12 +113,16 @@ class Guard:
                         resume(this_thread())
                 if is_symbolic():
                     return
+                has_begun = True
                 if unseen is None:
                     function(*args, **kwargs)
                 else:
                     with unseen():
                         function(*args, **kwargs)
             except Exception as error:
+                if not has_begun:
+                    # The stack has no room for so much as a callback, nor for what it interrupts.
+                    raise
                 pass_on(error)
                 num_failures += 1
                 self.report(name, error, switched_off=num_failures >= MAX_FAILURES)
