@@ -89,6 +89,10 @@ class FakeSources:
         """Return what the test says."""
         return self.is_profiler
 
+    def holds_events(self) -> bool:
+        """Return what the test says."""
+        return self.is_profiler
+
     def start(self, *, frames: bool = False) -> None:
         """Record, with frames or without."""
         self.recording, self.has_frames_on = True, frames

@@ -89,7 +89,7 @@ class Window:
 
     def bound_chunk(self) -> None:
         """Write the chunk early where a step is very long or has made very many marks."""
-        is_long = self._sources.uses_profiler() and time_ns() - self.chunk.start_ns > _MAX_CHUNK_NS
+        is_long = self._sources.holds_events() and time_ns() - self.chunk.start_ns > _MAX_CHUNK_NS
         if self.is_open and (is_long or self.chunk.num_marks > _MAX_MARKS):
             self.drain("ring", frames=self._sources.has_frames_on)
 

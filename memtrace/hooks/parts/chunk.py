@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import binascii
-import sys
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from memtrace.hooks.parts.packed_columns import packed_line
 from memtrace.schema import records, tables
 from memtrace.schema.records import Record
 
@@ -152,34 +150,17 @@ class EventBatch:
         self.stacks = StackTable(self.strings)
         self.columns: dict[str, Any] = {}
 
-    def records(self) -> list[Record]:
-        """Return the `frames`, `stacks` and `events` records, if there are events."""
+    def records(self) -> list[Record | bytes]:
+        """Return the `frames`, `stacks` and `events` records, the last as a line, if there are events."""
         if not self.columns:
             return []
-        columns = {name: _packed(values) for name, values in self.columns.items()}
-        return [*self.stacks.records(), {"k": tables.EVENTS.name, "columns": columns}]
+        return [*self.stacks.records(), packed_line(tables.EVENTS.name, self.columns)]
 
 
 def columns_record(table: tables.Table, rows: Sequence[Row]) -> Record:
     """Return rows, whose strings are ids already, as one record of columns."""
     columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(table.columns)
     return {"k": table.name, "columns": dict(zip(table.column_names(), columns, strict=True))}
-
-
-def _packed(values: Any) -> Any:
-    """Return a column of integers as their bytes, which takes a twentieth of the time that digits take.
-
-    One with nulls, and one value for all rows, stays as it is.
-    """
-    if not isinstance(values, (list, tuple)):
-        return values
-    try:
-        words = array("q", values)
-    except (TypeError, OverflowError):
-        return values
-    if sys.byteorder == "big":
-        words.byteswap()
-    return {records.PACKED: binascii.b2a_base64(words, newline=False).decode("ascii")}
 
 
 def encoded_columns(table: tables.Table, rows: Sequence[Row], strings: StringTable) -> dict[str, Sequence[Any]]:

@@ -185,10 +185,12 @@ def _unpacked(values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         return values
     try:
-        words = np.frombuffer(base64.b64decode(values[records.PACKED], validate=True), "<i8")
+        (width,) = (num_bytes for num_bytes, name in records.PACKED.items() if name in values)
+        words = np.frombuffer(base64.b64decode(values[records.PACKED[width]], validate=True), f"<i{width}")
     except (KeyError, TypeError, ValueError):
         raise TraceReadError(f"{where}: no column of integers", slug="file-damaged") from None
-    return words.tolist()
+    values, null = words.tolist(), np.iinfo(words.dtype).min
+    return [None if value == null else value for value in values] if (words == null).any() else values
 
 
 def _spread(given: Mapping[str, Any], name: str, num_rows: int) -> Any:
