@@ -101,12 +101,11 @@ def test_a_profiler_of_the_program_sees_a_callback_begin_and_nothing_of_what_it_
     def inner() -> None:
         seen.append("ran")
 
-    hook = Guard(told, lambda: False, hides=lambda: hides).wrap(lambda: inner(), name="hook")
-
     def profiler(frame: FrameType, event: str, _arg: object) -> None:
         if event in ("call", "return"):
             seen.append(f"{event} {frame.f_code.co_name}")
 
+    hook = Guard(told, lambda: False, hides=lambda hook: hook is profiler and hides).wrap(lambda: inner(), name="hook")
     sys.setprofile(profiler)
     try:
         hook()

@@ -55,7 +55,7 @@ class Guard:
 
     `is_compiling` is torch's own check, `is_symbolic` that of `symbolic.py`: while one says yes, callbacks do nothing.
     `unseen` makes a context in which modes and subclasses of the program see nothing of the tensors that are looked at.
-    `hides` says whether a profile hook of Python, if there is one, is the program's: it sees nothing of callbacks then.
+    `hides` says whether a profile hook of Python is the program's: it sees nothing of callbacks then.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Guard:
         is_compiling: Callable[[], bool],
         is_symbolic: Callable[[], bool] = lambda: False,
         unseen: Unseen | None = None,
-        hides: Callable[[], bool] = lambda: True,
+        hides: Callable[[object], bool] = lambda _hook: True,
     ) -> None:
         self._warn = warn
         self._is_compiling = is_compiling
@@ -105,10 +105,10 @@ class Guard:
             state.active = True
             is_hidden = has_begun = False
             try:
-                if profile_hook() is not None:
+                if (hook := profile_hook()) is not None:
                     suspend(this_thread())
                     is_hidden = True
-                    if not hides():
+                    if not hides(hook):
                         is_hidden = False
                         resume(this_thread())
                 if is_symbolic():

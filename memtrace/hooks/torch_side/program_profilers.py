@@ -29,3 +29,8 @@ def _switch(name: str) -> Switch:
 
 suspend = _switch("PyThreadState_EnterTracing")
 resume = _switch("PyThreadState_LeaveTracing")
+
+
+def is_of_python(hook: object) -> bool:
+    """Return whether a profile hook is a function, or one of cProfile: torch's, and ours, stand for C++ alone."""
+    return callable(hook) or hasattr(hook, "enable")
