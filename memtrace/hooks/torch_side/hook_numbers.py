@@ -14,7 +14,8 @@ def without_number(handle: Any) -> Any:
     The next hook of the program has the one then that it would have without us.
     """
     kind, number = type(handle), getattr(handle, "id", None)
-    tables = [reference() for reference in (handle.hooks_dict_ref, *getattr(handle, "extra_dict_ref", ()))]
+    references = (getattr(handle, "hooks_dict_ref", _nothing), *getattr(handle, "extra_dict_ref", ()))
+    tables = [reference() for reference in references]
     if number is None or None in tables or getattr(kind, "next_id", None) != number + 1:
         return handle
     handle.id = -next(_own_numbers)
@@ -23,3 +24,7 @@ def without_number(handle: Any) -> Any:
             table[handle.id] = table.pop(number)
     kind.next_id = number
     return handle
+
+
+def _nothing() -> None:
+    return None
