@@ -69,6 +69,11 @@ class FakeSources:
         """Return that no counter of an accelerator is asked."""
         return False
 
+    @property
+    def dumps_history(self) -> bool:
+        """Return that nothing is dumped."""
+        return False
+
     def take_mark(self) -> HighWaterMark:
         """Return that no mark is known."""
         return NO_MARK

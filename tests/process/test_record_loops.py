@@ -246,6 +246,24 @@ print(len(events), sum(event.cpu_memory_usage for event in events))
 
 
 @pytest.mark.skipif(watch_library() is None, reason="no C compiler: the CPU's allocator cannot be watched")
+def test_marks_are_known_of_steps_outside_the_window(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    text = """
+for step in range(1, 7):
+    large = torch.empty(1_000_000 if step == 5 else 10)
+    del large
+    loss = model(batch).sum()
+    loss.backward()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step()
+"""
+    recorded = run_recorded(run_memtrace, tmp_path, text, "--steps", "1-2")
+    marks = {step.step: step.high_water_bytes for step in recorded.report.steps}
+    assert None not in (marks[number] for number in range(1, 7))
+    assert marks[5] - marks[4] == pytest.approx(4_000_000, abs=20_000)
+    assert marks[6] == marks[4]
+
+
+@pytest.mark.skipif(watch_library() is None, reason="no C compiler: the CPU's allocator cannot be watched")
 def test_training_on_another_thread_is_watched(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
     text = """
 import threading

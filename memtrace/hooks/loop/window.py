@@ -216,7 +216,7 @@ class Window:
         outdo each other a little, as under a leak, only those that do by a twentieth are.
         """
         if mark_bytes is None or mark_bytes <= self._highest_bytes * (
-            _MUCH_HIGHER if self._sources.counts_marks else 1
+            _MUCH_HIGHER if self._sources.dumps_history else 1
         ):
             return
         self._highest_bytes = mark_bytes

@@ -259,7 +259,12 @@ class Sources:
 
     @property
     def counts_marks(self) -> bool:
-        """Whether a counter of an accelerator tells marks; else events do, once they have been drained."""
+        """Whether a counter tells marks, of an accelerator or the watch; else events do, once they are drained."""
+        return self._cpu is None or self._watched is not None
+
+    @property
+    def dumps_history(self) -> bool:
+        """Whether what is kept of a step has to be dumped for it, as an accelerator's history; else it is there."""
         return self._cpu is None
 
     def take_mark(self) -> HighWaterMark:
