@@ -61,6 +61,18 @@ def test_undo_restores_the_very_same_function() -> None:
     assert namespace.function is math.sqrt
 
 
+@pytest.mark.parametrize("calls_of_program", [True, False])
+def test_who_took_the_function_before_is_followed_unless_it_calls_it_for_us(calls_of_program: bool) -> None:
+    taken_before, seen = Parent.double, []
+    patches = Patches()
+    patches.around(Parent, "double", before=lambda *_: seen.append(1), calls_of_program=calls_of_program)
+    try:
+        assert taken_before(Parent(), 4) == Parent().double(4) == 8
+        assert len(seen) == 1 + (not calls_of_program)
+    finally:
+        patches.undo()
+
+
 def test_undo_removes_what_was_inherited_before() -> None:
     patches = Patches()
     patches.around(Child, "double")

@@ -110,7 +110,9 @@ class Attachments:
         self._around(profiler, "_enable_profiler", yielding.before_profiler, None)
         self._around(profiler, "_disable_profiler", None, yielding.after_profiler)
         if (memory := yielding.history_module()) is not None:
-            self._around(memory, "_record_memory_history", yielding.before_history, yielding.after_history)
+            # Our own source calls it too, where torch initialises a device.
+            changes = yielding.before_history, yielding.after_history
+            self._around(memory, "_record_memory_history", *changes, calls_of_program=True)
             self._around(memory, "change_current_allocator", yielding.on_pluggable_allocator, None)
         self._around(self._torch, "compile", self._compile_begins, None)
         remote = sys.modules.get("torch.distributed.rpc.api")
@@ -138,7 +140,13 @@ class Attachments:
         self._around(owner, name, before, after)
 
     def _around(
-        self, owner: Any, name: str, before: Callable[..., None] | None, after: Callable[..., None] | None
+        self,
+        owner: Any,
+        name: str,
+        before: Callable[..., None] | None,
+        after: Callable[..., None] | None,
+        *,
+        calls_of_program: bool = False,
     ) -> None:
         original = getattr(owner, name, None)
         label = f"{getattr(owner, '__name__', owner)}.{name}"
@@ -147,6 +155,7 @@ class Attachments:
             name,
             before=before and self._wrap(before, name=f"before {label}"),
             after=after and self._wrap(after, name=f"after {label}"),
+            calls_of_program=calls_of_program,
         )
         if (now := getattr(owner, name, None)) is not original:
             # It calls what the program called, which the compiler may look at as ever.

@@ -34,16 +34,25 @@ class Patches:
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._woven: list[Woven] = []
 
-    def around(self, owner: Any, name: str, *, before: Callback | None = None, after: Callback | None = None) -> None:
+    def around(
+        self,
+        owner: Any,
+        name: str,
+        *,
+        before: Callback | None = None,
+        after: Callback | None = None,
+        calls_of_program: bool = False,
+    ) -> None:
         """Follow a function or method: `before(*args, **kwargs)`, the call, then `after(*args, **kwargs)` in any case.
 
         The callbacks must be guarded already: they neither raise nor return anything. Nothing happens if the owner has
-        no such attribute.
+        no such attribute. With `calls_of_program`, who took the function before is not followed: it calls it for us.
         """
         original = None if owner is None else getattr(owner, name, None)
         if original is None:
             return
-        woven = weave(original, before, after) if vars(owner).get(name) is original else None
+        is_own = vars(owner).get(name) is original
+        woven = weave(original, before, after) if is_own and not calls_of_program else None
         if woven is not None:
             woven.put_in()
             self._woven.append(woven)
