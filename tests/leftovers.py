@@ -6,11 +6,13 @@ imported cannot have been changed.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ PATCHED = (
     ("torch.autograd", "backward grad"),
     ("torch.autograd.profiler", "_prepare_profiler _enable_profiler _disable_profiler"),
     ("torch.autograd.profiler:record_function", "__enter__ __exit__"),
-    ("torch.nn.modules.module:Module", "__call__ zero_grad"),
+    ("torch.nn.modules.module:Module", "__call__ _call_impl zero_grad"),
     ("torch.nn.parallel.distributed:DistributedDataParallel", "_ddp_init_helper"),
     ("torch._C._distributed_c10d:Reducer", "_rebuild_buckets"),
     ("torch.distributed.fsdp._fully_shard._fsdp_param_group:FSDPParamGroup", "wait_for_unshard post_backward"),
@@ -63,6 +65,8 @@ _PYTHON_STATES: tuple[tuple[str, Callable[[], object]], ...] = (
     ("threading.excepthook", lambda: (threading.excepthook, threading.__excepthook__)),
     # Only memtrace's own: other packages add finders when a test first imports them, and keep them.
     ("sys.meta_path", lambda: tuple(one for one in sys.meta_path if getattr(one, "is_memtrace_watcher", False))),
+    # Only memtrace's own: pytest puts others there, and takes them off between tests.
+    ("sys.unraisablehook", lambda: tuple(one for one in _unraisable_hooks() if _is_ours(one))),
     ("the profile function of Python", sys.getprofile),
     ("environment variables", lambda: tuple(os.environ.get(name) for name in _VARIABLES)),
     ("signal handlers", lambda: tuple(map(signal.getsignal, _SIGNALS))),
@@ -76,7 +80,9 @@ def look() -> dict[str, object]:
     if "torch" in sys.modules:
         found |= {name: state() for name, state in _torch_states()}
         found |= dict(_hooks())
-        found |= {f"{place}.{name}": vars(owner).get(name, _MISSING) for place, owner, name in patched()}
+        for place, owner, name in patched():
+            found[f"{place}.{name}"] = attribute = vars(owner).get(name, _MISSING)
+            found[f"the code of {place}.{name}"] = getattr(inspect.unwrap(attribute), "__code__", None)  # type: ignore[arg-type]
     return found
 
 
@@ -121,14 +127,24 @@ def left_behind(before: dict[str, object], after: dict[str, object]) -> list[str
     return [name for name, found in after.items() if found != before.get(name, _as_imported(name, found))]
 
 
+def _unraisable_hooks() -> tuple[object, object]:
+    return sys.unraisablehook, sys.__unraisablehook__
+
+
+def _is_ours(function: object) -> bool:
+    code = getattr(function, "__code__", None)
+    return f"{os.sep}memtrace{os.sep}hooks{os.sep}" in getattr(code, "co_filename", "")
+
+
 def _as_imported(name: str, found: object) -> object:
+    if isinstance(found, CodeType):
+        # Callbacks are constants of a code that they are woven into.
+        return _MISSING if any(callable(one) for one in found.co_consts) else found
     if name.partition(" of ")[2] == "torch":
         return 0
     if isinstance(found, tuple):
         return ()
-    code = getattr(found, "__code__", None)
-    is_ours = f"{os.sep}memtrace{os.sep}hooks{os.sep}" in getattr(code, "co_filename", "")
-    return _MISSING if is_ours else found
+    return _MISSING if _is_ours(found) else found
 
 
 def watch() -> Iterator[None]:

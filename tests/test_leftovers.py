@@ -20,9 +20,11 @@ pytest.importorskip("torch.distributed.fsdp")
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
 
+from memtrace.hooks.failure.unraisable import UnraisableHook  # noqa: E402
 from memtrace.hooks.ownership.communication_buffers import Communication  # noqa: E402
 from memtrace.hooks.torch_side.attach import Attachments  # noqa: E402
 from memtrace.hooks.torch_side.guard import Guard  # noqa: E402
+from memtrace.hooks.torch_side.weaving import weave  # noqa: E402
 from tests.leftovers import left_behind, look, patched, watch  # noqa: E402
 
 Undo = Callable[[], object]
@@ -67,6 +69,19 @@ def set_profile_function() -> Undo:
     return lambda: sys.setprofile(before)
 
 
+def weave_into_backward() -> Undo:
+    woven = weave(torch.autograd.backward, nothing, nothing)
+    assert woven is not None
+    woven.put_in()
+    return woven.take_out
+
+
+def chain_unraisable_hook() -> Undo:
+    hook = UnraisableHook()
+    hook.install()
+    return hook.uninstall
+
+
 LEAVE: dict[str, Callable[[], Undo]] = {
     "torch.nn.modules.module._global_forward_hooks": lambda: register_module_forward_hook(nothing).remove,
     "torch.nn.modules.module._global_forward_pre_hooks": lambda: register_module_forward_pre_hook(nothing).remove,
@@ -80,6 +95,8 @@ LEAVE: dict[str, Callable[[], Undo]] = {
     ),
     "environment variables": set_variable,
     "signal handlers": replace_signal_handler,
+    "the code of torch.autograd.backward": weave_into_backward,
+    "sys.unraisablehook": chain_unraisable_hook,
     "the profile function of Python": set_profile_function,
     **{
         f"{place}.{name}": lambda owner=owner, name=name: set_attribute(owner, name, nothing)

@@ -22,6 +22,7 @@ from memtrace.hooks.sources.choose import Sources
 from memtrace.hooks.sources.kineto_thread import end_thread_before_forks
 from memtrace.hooks.torch_side.attach import Attachments
 from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.program_profilers import is_of_python
 from memtrace.hooks.torch_side.symbolic import symbolic_check
 from memtrace.hooks.torch_side.yield_to_program import Yielding
 from memtrace.hooks.workers import tell_of_training, when_thread_ends
@@ -87,7 +88,14 @@ class Recorder:
         self._writer = Writer(spool, redact=options.redact)
         # The functions of a predicted GPU are such a mode themselves.
         unseen = torch._C.DisableTorchFunction if options.on_meta is None else None
-        self._guard = Guard(self._writer.warn, torch.compiler.is_compiling, symbolic_check(torch), unseen)
+        self._guard = Guard(
+            self._writer.warn,
+            torch.compiler.is_compiling,
+            symbolic_check(torch),
+            unseen,
+            # Ours with frames, which would miss the ends of calls in which it was started.
+            hides=lambda hook: is_of_python(hook) or not self._sources.has_frames_on,
+        )
         # Before a prediction sends all that is opened for writing elsewhere.
         survey_file = _survey_file(options, self._pid)
         with self._guard.quiet():

@@ -7,7 +7,6 @@ children are not recorded: of those it is told how many trained.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import threading
@@ -15,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.parts.as_imported import system
-from memtrace.hooks.torch_side.patches import Patches, forget_frame, hide_from_warnings, stand_for_builtin
+from memtrace.hooks.torch_side.hook_numbers import without_number
+from memtrace.hooks.torch_side.patches import Patches, callbacks_around
 from memtrace.schema.records import UNRECORDED_SUFFIX
 
 _RANK_LAST = -100
@@ -97,7 +97,7 @@ def tell_of_training(torch: Any, parts_dir: str) -> None:
             # A daemon that outlives the recording.
             return
 
-    register_optimizer_step_post_hook(stepped)
+    without_number(register_optimizer_step_post_hook(stepped))
 
 
 class _Waiting:
@@ -110,36 +110,34 @@ class _Waiting:
         self._end = end
         self._is_time = is_time
         self._patches = Patches()
+        self._ends: tuple[int, Callable[..., None] | None] = (0, None)
+        """What is still to be called when the call has ended that training began with, and in which thread."""
 
     def for_call(self, owner: Any, name: str) -> None:
         """Take a call of this function, once it is time, for training."""
-        original = None if owner is None else getattr(owner, name, None)
-        if original is None:
-            return
 
-        @functools.wraps(original)
-        def first(*args: Any, **kwargs: Any) -> Any:
-            following = original
-            if self._is_time():
-                is_ours = vars(owner).get(name) is first
-                self._begin()
-                # What the recorder has put in its place by now, unless a wrapper of the program's stands in between.
-                following = getattr(owner, name) if is_ours else original
-            try:
-                return following(*args, **kwargs)
-            except BaseException as error:
-                forget_frame(error)
-                raise
+        def before(*args: Any, **kwargs: Any) -> None:
+            if self._is_time() and self._begin():
+                # What the recorder has put around the function by now, and was too late for this call.
+                before_call, after_call = callbacks_around(owner, name)
+                if before_call is not None:
+                    before_call(*args, **kwargs)
+                self._ends = threading.get_ident(), after_call
 
-        hide_from_warnings(first)
-        self._patches.replace(owner, name, first)
-        stand_for_builtin(original, first)
+        def after(*args: Any, **kwargs: Any) -> None:
+            thread, after_call = self._ends
+            if after_call is not None and thread == threading.get_ident():
+                self._ends = thread, None
+                after_call(*args, **kwargs)
 
-    def _begin(self) -> None:
+        self._patches.around(owner, name, before=before, after=after)
+
+    def _begin(self) -> bool:
+        """Begin, unless that is done; return whether it was not."""
         self._patches.undo()
         install, self._install = self._install, _nothing
         if install is _nothing:
-            return
+            return False
         try:
             install()
             if self._end is not None:
@@ -147,6 +145,7 @@ class _Waiting:
         except Exception as error:
             if sys.stderr is not None:
                 print(f"memtrace: not recorded: {type(error).__name__}: {error}", file=sys.stderr)
+        return True
 
 
 def _is_in_function_of_worker() -> bool:

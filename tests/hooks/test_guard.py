@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import FrameType
 
 import pytest
 
@@ -71,6 +73,48 @@ def test_one_failing_callback_does_not_switch_off_another(guard: Guard) -> None:
         failing()
     working()
     assert seen == [1]
+
+
+def test_where_the_stack_has_no_room_for_a_callback_the_program_is_told_and_the_callback_stays_on(told: Told) -> None:
+    rooms = iter([False, False, False, True])
+
+    def is_symbolic() -> bool:
+        if not next(rooms):
+            raise RecursionError
+        return False
+
+    seen: list[int] = []
+    hook = Guard(told, lambda: False, is_symbolic).wrap(lambda: seen.append(1), name="hook")
+    for _ in range(MAX_FAILURES):
+        with pytest.raises(RecursionError):
+            hook()
+    hook()
+    assert seen == [1]
+    assert told.warnings == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="this Python cannot suspend profilers")
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_profiler_of_the_program_sees_a_callback_begin_and_nothing_of_what_it_does(told: Told, hides: bool) -> None:
+    seen: list[str] = []
+
+    def inner() -> None:
+        seen.append("ran")
+
+    def profiler(frame: FrameType, event: str, _arg: object) -> None:
+        if event in ("call", "return"):
+            seen.append(f"{event} {frame.f_code.co_name}")
+
+    hook = Guard(told, lambda: False, hides=lambda hook: hook is profiler and hides).wrap(lambda: inner(), name="hook")
+    sys.setprofile(profiler)
+    try:
+        hook()
+        inner()
+    finally:
+        sys.setprofile(None)
+    of_hook = [one for one in seen if "guarded" in one or "inner" in one or one == "ran"]
+    around = ["call inner", "ran", "return inner"]
+    assert of_hook == ["call guarded", *(["ran"] if hides else around), "return guarded", *around]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

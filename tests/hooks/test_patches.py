@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 import warnings
 from types import SimpleNamespace
@@ -49,13 +50,27 @@ def test_callbacks_run_around_the_call_and_see_its_arguments() -> None:
 
 
 def test_undo_restores_the_very_same_function() -> None:
-    original = Parent.__dict__["double"]
+    # A built-in function has no code that callbacks could be woven into.
+    namespace = SimpleNamespace(function=math.sqrt)
     patches = Patches()
-    patches.around(Parent, "double", before=None)
-    patches.around(Parent, "double", before=None)
-    assert Parent.__dict__["double"] is not original
+    patches.around(namespace, "function", before=None)
+    patches.around(namespace, "function", before=None)
+    assert namespace.function is not math.sqrt
+    assert namespace.function(4) == 2
     patches.undo()
-    assert Parent.__dict__["double"] is original
+    assert namespace.function is math.sqrt
+
+
+@pytest.mark.parametrize("calls_of_program", [True, False])
+def test_who_took_the_function_before_is_followed_unless_it_calls_it_for_us(calls_of_program: bool) -> None:
+    taken_before, seen = Parent.double, []
+    patches = Patches()
+    patches.around(Parent, "double", before=lambda *_: seen.append(1), calls_of_program=calls_of_program)
+    try:
+        assert taken_before(Parent(), 4) == Parent().double(4) == 8
+        assert len(seen) == 1 + (not calls_of_program)
+    finally:
+        patches.undo()
 
 
 def test_undo_removes_what_was_inherited_before() -> None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from memtrace.hooks.failure.tracebacks import is_own, strip_exception, strip_own_frames
+from memtrace.hooks.failure.unraisable import UnraisableHook
 from memtrace.schema.secret_arguments import masked_text, secret_values
 
 OnException = Callable[[type[BaseException], BaseException, "TracebackType | None"], None]
@@ -70,6 +71,7 @@ class _Watch:
         self._main_hook = self._excepthook
         self._thread_hook = self._threading_excepthook
         self._exit_hook = self._at_exit
+        self._unraisable = UnraisableHook()
 
     def install(self) -> None:
         self._before = sys.excepthook
@@ -81,6 +83,7 @@ class _Watch:
             threading.__excepthook__ = self._thread_hook
         sys.excepthook = self._main_hook
         threading.excepthook = self._thread_hook
+        self._unraisable.install()
         atexit.register(self._exit_hook)
         self._installed = True
 
@@ -90,6 +93,7 @@ class _Watch:
             return
         self._installed = False
         atexit.unregister(self._exit_hook)
+        self._unraisable.uninstall()
         if threading.excepthook is self._thread_hook:
             threading.excepthook = self._thread_before
         if sys.excepthook is self._main_hook:

@@ -79,6 +79,12 @@ def is_own(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith((_OWN_FOLDER, WRAPPER_FILE))
 
 
+def is_own_code(function: Any) -> bool:
+    """Return whether a function or method is one of memtrace's hooks."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return isinstance(code, CodeType) and code.co_filename.startswith((_OWN_FOLDER, WRAPPER_FILE))
+
+
 def _short_call(caller: TracebackType, inner: TracebackType) -> TracebackType | None:
     """Return the one entry that stands for `_call_impl` and `inner` where only our hooks made torch go through both."""
     code = caller.tb_frame.f_code

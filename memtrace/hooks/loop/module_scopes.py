@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Container
 from time import time_ns
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from memtrace.hooks.failure.tracebacks import shorten_module_call
@@ -48,6 +48,8 @@ class ModuleScopes:
         self._on_watched = on_watched
         self._in_backward = torch._C._current_graph_task_id
         self._call_code = getattr(getattr(torch.nn.Module, "_call_impl", None), "__code__", None)
+        self.takes_frames = False
+        """Whether torch takes a frame more for each call, as it does where there are hooks."""
         self._room = RecursionRoom()
         self._emit = emit
         self._on_root = on_root
@@ -82,7 +84,7 @@ class ModuleScopes:
             self._on_watched(module)
         label = self._labels.get(key) or self._label_late(module)
         open_calls.append((label, key, time_ns(), recompute))
-        self._room.for_modules(len(open_calls))
+        self._room.for_modules(len(open_calls), frames_each=self.takes_frames)
 
     def after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook: close the scope, and those inside it that an exception left open."""
@@ -97,7 +99,7 @@ class ModuleScopes:
             # The module has failed, or returns nothing.
             shorten_module_call()
         self._close(id(module), now, output)
-        self._room.for_modules(len(open_calls))
+        self._room.for_modules(len(open_calls), frames_each=self.takes_frames)
 
     def _close(self, key: int, now: int, output: Any) -> None:
         open_calls = self._calls.open
@@ -125,9 +127,16 @@ class ModuleScopes:
         frame: FrameType | None = sys._getframe()
         num_running = 0
         while frame is not None:
-            num_running += frame.f_code is self._call_code
+            num_running += self._is_module_call(frame.f_code)
             frame = frame.f_back
         return num_running > len(self._calls.open)
+
+    def _is_module_call(self, code: CodeType) -> bool:
+        # Woven, it is another code with the same name and place.
+        call = self._call_code
+        return code is call or (
+            call is not None and code.co_name == call.co_name and code.co_filename == call.co_filename
+        )
 
     def _unwind(self, key: int) -> None:
         open_calls = self._calls.open

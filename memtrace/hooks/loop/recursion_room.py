@@ -28,24 +28,24 @@ class RecursionRoom:
     def for_hook(self, depth: int) -> None:
         """Make room for a hook of a module that runs in so many others."""
         if depth >= _FROM_DEPTH or self._bare is not None:
-            self._set(depth, _HOOK_FRAMES)
+            self._set(depth + _HOOK_FRAMES)
 
-    def for_modules(self, depth: int) -> None:
-        """Leave room for the frames of so many modules that run inside each other."""
+    def for_modules(self, depth: int, *, frames_each: int) -> None:
+        """Leave room for so many frames of each of so many modules that run inside each other."""
         if self._bare is None:
             return
         if depth >= _FROM_DEPTH:
-            self._set(depth, _ENTRY_FRAMES)
+            self._set(depth * frames_each + _ENTRY_FRAMES)
         elif threading.get_ident() == self._thread:
             if sys.getrecursionlimit() == self._raised:
                 sys.setrecursionlimit(self._bare)
             self._bare = None
 
-    def _set(self, depth: int, more: int) -> None:
+    def _set(self, more: int) -> None:
         if threading.get_ident() != self._thread:
             return
         now = sys.getrecursionlimit()
         if self._bare is None or now != self._raised:
             self._bare = now
-        self._raised = self._bare + depth + more
+        self._raised = self._bare + more
         sys.setrecursionlimit(self._raised)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.loop.training_loop import TrainingLoop
-from memtrace.hooks.torch_side.compilers import has_compiled, keep_from_compiler, program_has_global_hooks
+from memtrace.hooks.torch_side.compilers import keep_from_compiler, program_has_global_hooks
 from memtrace.hooks.torch_side.guard import Guard
+from memtrace.hooks.torch_side.hook_numbers import without_number
+from memtrace.hooks.torch_side.module_calls import ModuleCalls
 from memtrace.hooks.torch_side.object_surges import ObjectSurges
-from memtrace.hooks.torch_side.patches import Patches, stand_for_builtin
+from memtrace.hooks.torch_side.patches import Patches
 from memtrace.hooks.torch_side.yield_to_program import Yielding
 
 
@@ -24,8 +26,7 @@ class Attachments:
         self._yielding = yielding
         self._patches = Patches()
         self._handles: list[Any] = []
-        self._module_handles: list[Any] = []
-        self._are_paused = self._compiles = False
+        self._module_calls = ModuleCalls(torch, loop.modules, guard.wrap)
         self._surges = ObjectSurges(guard.wrap(loop.many_objects, name="after a collection"))
         keep_from_compiler(torch, guard.wrap(loop.many_objects, name="any"), self._surges.collected)
 
@@ -46,46 +47,19 @@ class Attachments:
 
     def remove(self) -> None:
         """Take off everything, in reverse order."""
-        self._take_off_module_hooks()
+        self._module_calls.take_out()
         self._surges.detach()
         self._patches.undo()
         while self._handles:
             self._handles.pop().remove()
 
     def add_module_hooks(self) -> None:
-        """Attach the hooks that each module call pays for."""
-        from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-
-        modules = self._loop.modules
-        modules.rests = False
-        if not self._module_handles:
-            self._module_handles = [
-                register_module_forward_pre_hook(self._wrap(modules.before, name="forward pre-hook")),
-                # Also on an exception: checkpointing ends each recomputation by one.
-                register_module_forward_hook(self._wrap(modules.after, name="forward hook"), always_call=True),
-            ]
+        """Follow each call of a module, which costs a little."""
+        self._module_calls.add()
 
     def remove_module_hooks(self) -> None:
-        """Take them off: outside the window a module call must cost nothing.
-
-        In a program that compiles they stay, and rest: its compiler would compile all of it anew if there were fewer.
-        """
-        if self._compiles or has_compiled():
-            self._compiles = True
-            self._loop.modules.rests = True
-        else:
-            self._take_off_module_hooks()
-
-    def _compile_begins(self, *_args: Any, **_kwargs: Any) -> None:
-        if not self._compiles:
-            self._compiles = True
-            is_open = bool(self._module_handles)
-            self.add_module_hooks()
-            self._loop.modules.rests = not is_open
-
-    def _take_off_module_hooks(self) -> None:
-        while self._module_handles:
-            self._module_handles.pop().remove()
+        """Follow none, outside the window."""
+        self._module_calls.remove()
 
     def _add_optimizer_hooks(self) -> None:
         # Not as an attribute of torch.optim, which deletes the name of this submodule.
@@ -97,8 +71,11 @@ class Attachments:
 
         loop = self._loop
         self._handles = [
-            register_optimizer_step_pre_hook(self._wrap(loop.before_optimizer, name="optimizer pre-hook")),
-            register_optimizer_step_post_hook(self._wrap(loop.after_optimizer, name="optimizer post-hook")),
+            without_number(register(self._wrap(function, name=name)))
+            for register, function, name in (
+                (register_optimizer_step_pre_hook, loop.before_optimizer, "optimizer pre-hook"),
+                (register_optimizer_step_post_hook, loop.after_optimizer, "optimizer post-hook"),
+            )
         ]
         self._around(Optimizer, "__init__", None, loop.optimizer_created)
         self._around(Optimizer, "zero_grad", loop.before_zero_grad, None)
@@ -111,10 +88,8 @@ class Attachments:
         # `Tensor.backward` calls this one, so both ways are seen.
         autograd = self._torch.autograd
         for name in ("backward", "grad"):
-            original = getattr(autograd, name)
             before = self._loop.before_backward if name == "backward" else self._loop.before_grad
             self._around(autograd, name, before, self._loop.after_span)
-            stand_for_builtin(original, getattr(autograd, name))
 
     def _add_data_hooks(self) -> None:
         from torch.utils.data import dataloader
@@ -135,48 +110,53 @@ class Attachments:
         self._around(profiler, "_enable_profiler", yielding.before_profiler, None)
         self._around(profiler, "_disable_profiler", None, yielding.after_profiler)
         if (memory := yielding.history_module()) is not None:
-            self._around(memory, "_record_memory_history", yielding.before_history, yielding.after_history)
+            # Our own source calls it too, where torch initialises a device.
+            changes = yielding.before_history, yielding.after_history
+            self._around(memory, "_record_memory_history", *changes, calls_of_program=True)
             self._around(memory, "change_current_allocator", yielding.on_pluggable_allocator, None)
-        self._around(self._torch, "compile", yielding.on_compile, None)
+        self._around(self._torch, "compile", self._compile_begins, None)
         remote = sys.modules.get("torch.distributed.rpc.api")
         self._around(remote, "_init_rpc_states", None, yielding.remote_calls_begin)
         graphs = getattr(getattr(self._torch, "cuda", None), "graphs", None)
         if (graph := getattr(graphs, "CUDAGraph", None)) is not None:
             self._around(graph, "capture_begin", yielding.on_graph_capture, None)
 
+    def _compile_begins(self, *_args: Any, **_kwargs: Any) -> None:
+        self._yielding.on_compile()
+        self._module_calls.compile_begins()
+
     def _add_for_compilers(self) -> None:
-        modules = sys.modules.get("torch.nn.modules.module")
+        """Hide the hooks of module calls from torch's compilers, where there are any."""
+        calls, modules = self._module_calls, sys.modules.get("torch.nn.modules.module")
+        if not calls.by_hooks:
+            return
         if hasattr(modules, "_has_any_global_hook"):
-            own = program_has_global_hooks(modules, lambda: {handle.id for handle in self._module_handles})
+            own = program_has_global_hooks(modules, lambda: calls.hook_ids)
             self._patches.replace(modules, "_has_any_global_hook", own)
-        self._around(self._torch, "compile", self._compile_begins, None)
         export = getattr(self._torch, "export", None)
-        self._around(export, "export", self._pause_module_hooks, self._resume_module_hooks)
-
-    def _pause_module_hooks(self, *_args: Any, **_kwargs: Any) -> None:
-        # Whatever they are, torch refuses to write a whole program down where there are some.
-        self._are_paused = self._are_paused or bool(self._module_handles)
-        self._take_off_module_hooks()
-
-    def _resume_module_hooks(self, *_args: Any, **_kwargs: Any) -> None:
-        if self._are_paused:
-            self._are_paused = False
-            rest = self._loop.modules.rests
-            self.add_module_hooks()
-            self._loop.modules.rests = rest
+        self._around(export, "export", calls.pause, calls.resume)
 
     def _around_both(self, owner: Any, name: str, before: Callable[..., None], after: Callable[..., None]) -> None:
         self._around(owner, name, before, after)
 
     def _around(
-        self, owner: Any, name: str, before: Callable[..., None] | None, after: Callable[..., None] | None
+        self,
+        owner: Any,
+        name: str,
+        before: Callable[..., None] | None,
+        after: Callable[..., None] | None,
+        *,
+        calls_of_program: bool = False,
     ) -> None:
+        original = getattr(owner, name, None)
         label = f"{getattr(owner, '__name__', owner)}.{name}"
         self._patches.around(
             owner,
             name,
             before=before and self._wrap(before, name=f"before {label}"),
             after=after and self._wrap(after, name=f"after {label}"),
+            calls_of_program=calls_of_program,
         )
-        # It calls what the program called, which the compiler may look at as ever.
-        keep_from_compiler(self._torch, getattr(owner, name, None), with_calls=False)
+        if (now := getattr(owner, name, None)) is not original:
+            # It calls what the program called, which the compiler may look at as ever.
+            keep_from_compiler(self._torch, now, with_calls=False)

@@ -6,6 +6,7 @@ in the thread or torch compiles, records its errors as warnings, and is switched
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from memtrace.hooks.failure.meant_for_program import pass_on
+from memtrace.hooks.torch_side.program_profilers import resume, suspend, this_thread
 
 Unseen = Callable[[], AbstractContextManager[object]]
 
@@ -53,6 +55,7 @@ class Guard:
 
     `is_compiling` is torch's own check, `is_symbolic` that of `symbolic.py`: while one says yes, callbacks do nothing.
     `unseen` makes a context in which modes and subclasses of the program see nothing of the tensors that are looked at.
+    `hides` says whether a profile hook of Python is the program's: it sees nothing of callbacks then.
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class Guard:
         is_compiling: Callable[[], bool],
         is_symbolic: Callable[[], bool] = lambda: False,
         unseen: Unseen | None = None,
+        hides: Callable[[object], bool] = lambda _hook: True,
     ) -> None:
         self._warn = warn
         self._is_compiling = is_compiling
         self._is_symbolic = is_symbolic
         self._unseen = unseen
+        self._hides = hides
         self._state = _ThreadState()
         self._warned: set[tuple[str, type[BaseException]]] = set()
 
@@ -86,6 +91,7 @@ class Guard:
         """
         state = self._state
         is_compiling, is_symbolic, unseen = self._is_compiling, self._is_symbolic, self._unseen
+        profile_hook, hides = sys.getprofile, self._hides
         num_failures = 0
 
         def guarded(*args: Any, **kwargs: Any) -> None:
@@ -94,20 +100,35 @@ class Guard:
             # hook costs no graph break. Any other expression before it would be traced.
             if is_compiling():
                 return
-            if state.active or num_failures >= MAX_FAILURES or is_symbolic():
+            if state.active or num_failures >= MAX_FAILURES:
                 return
             state.active = True
+            is_hidden = has_begun = False
             try:
+                if (hook := profile_hook()) is not None:
+                    suspend(this_thread())
+                    is_hidden = True
+                    if not hides(hook):
+                        is_hidden = False
+                        resume(this_thread())
+                if is_symbolic():
+                    return
+                has_begun = True
                 if unseen is None:
                     function(*args, **kwargs)
                 else:
                     with unseen():
                         function(*args, **kwargs)
             except Exception as error:
+                if not has_begun:
+                    # The stack has no room for so much as a callback, nor for what it interrupts.
+                    raise
                 pass_on(error)
                 num_failures += 1
                 self.report(name, error, switched_off=num_failures >= MAX_FAILURES)
             finally:
+                if is_hidden:
+                    resume(this_thread())
                 state.active = False
 
         return guarded

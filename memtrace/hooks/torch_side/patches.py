@@ -1,4 +1,8 @@
-"""The few calls of torch that are wrapped where it offers no hook. Undone exactly, in reverse order."""
+"""The few calls of torch that are followed where it offers no hook. Undone exactly, in reverse order.
+
+Callbacks are woven into the function itself (`weaving.py`). Built-in functions are wrapped, and those whose source is
+not there.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,57 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from memtrace.hooks.torch_side.weaving import Woven, weave
 from memtrace.schema.frames import WRAPPER_FILE
 
 Callback = Callable[..., None]
+
+
+_followed: dict[tuple[int, str], tuple[Callback | None, Callback | None]] = {}
+"""What is called around each function, by the identity of its owner and its name."""
+
+
+def callbacks_around(owner: Any, name: str) -> tuple[Callback | None, Callback | None]:
+    """Return what is called before and after a function now."""
+    return _followed.get((id(owner), name), (None, None))
 
 
 class Patches:
     """Attributes that were replaced, and what was there before."""
 
     def __init__(self) -> None:
+        self._keys: list[tuple[int, str]] = []
         self._undo: list[tuple[Any, str, Any, Any]] = []
+        self._woven: list[Woven] = []
 
-    def around(self, owner: Any, name: str, *, before: Callback | None = None, after: Callback | None = None) -> None:
-        """Wrap a function or method: `before(*args, **kwargs)`, the call, then `after(*args, **kwargs)` in any case.
+    def around(
+        self,
+        owner: Any,
+        name: str,
+        *,
+        before: Callback | None = None,
+        after: Callback | None = None,
+        calls_of_program: bool = False,
+    ) -> None:
+        """Follow a function or method: `before(*args, **kwargs)`, the call, then `after(*args, **kwargs)` in any case.
 
         The callbacks must be guarded already: they neither raise nor return anything. Nothing happens if the owner has
-        no such attribute.
+        no such attribute. With `calls_of_program`, who took the function before is not followed: it calls it for us.
         """
-        original = getattr(owner, name, None)
+        original = None if owner is None else getattr(owner, name, None)
         if original is None:
             return
+        is_own = vars(owner).get(name) is original
+        woven = weave(original, before, after) if is_own and not calls_of_program else None
+        if woven is not None:
+            woven.put_in()
+            self._woven.append(woven)
+        else:
+            self._wrap(owner, name, original, before, after)
+        self._keys.append((id(owner), name))
+        _followed[self._keys[-1]] = before, after
 
+    def _wrap(self, owner: Any, name: str, original: Any, before: Callback | None, after: Callback | None) -> None:
         @functools.wraps(original)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if before is not None:
@@ -43,6 +77,7 @@ class Patches:
 
         hide_from_warnings(wrapper)
         self.replace(owner, name, wrapper)
+        stand_for_builtin(original, wrapper)
 
     def replace(self, owner: Any, name: str, replacement: Any) -> None:
         """Put something in the place of an attribute."""
@@ -52,6 +87,10 @@ class Patches:
 
     def undo(self) -> None:
         """Restore every attribute that still holds what was put there; one that the user changed since is theirs."""
+        while self._keys:
+            _followed.pop(self._keys.pop(), None)
+        while self._woven:
+            self._woven.pop().take_out()
         while self._undo:
             owner, name, own, replacement = self._undo.pop()
             if vars(owner).get(name) is not replacement:

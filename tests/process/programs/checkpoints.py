@@ -9,6 +9,8 @@ ROWS = [
         "saved-files",
         """
 import os
+def hook(*_): pass
+model.register_forward_hook(hook)
 train(2)
 for step in range(2):
     torch.save(model.state_dict(), f"weights-{step}.pt")

@@ -83,6 +83,10 @@ def ready(one): seen.append(len(one.events()))
 with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=ready) as own:
     train(4, at=lambda step: own.step())
 print(seen)
+with profile(with_stack=True, experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True)) as own:
+    train(1)
+# A callback of ours is seen to begin; what it does is not.
+print([event.name for event in own.events() if "memtrace/hooks" in event.name and ": guarded" not in event.name])
 def elsewhere():
     with profile(profile_memory=True) as own: torch.ones(50) + 1
     print([(row.key, row.count) for row in own.key_averages()])
@@ -168,11 +172,32 @@ timer = threading.Timer(0, print, ("timer",)); timer.start(); timer.join()
 train(1)
 """
 LOOKS = """
-import inspect, pickle
+import inspect, logging, pickle, traceback, warnings
 from torch.optim import SGD, Optimizer
 from torch.autograd import backward, grad
+
+class Shows(torch.nn.Linear):
+    def forward(self, given):
+        traceback.print_stack(); warnings.warn("of the caller", stacklevel=4)
+        logging.warning("%s", sys._getframe(3).f_lineno, stacklevel=4, stack_info=True)
+        return super().forward(given)
+
+class ShowsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(context, given): return given * 1
+    @staticmethod
+    def backward(context, gradient): print([entry.name for entry in traceback.extract_stack()]); return gradient
+
+class ShowsStep(SGD):
+    def step(self): print([entry.name for entry in traceback.extract_stack()]); super().step()
+
 for function in (backward, grad, Optimizer.__init__, SGD.zero_grad, torch.nn.Module.zero_grad):
     print(function.__name__, function.__module__, inspect.signature(function), len(function.__doc__ or ""))
+    print(inspect.getsourcefile(function), inspect.getsourcelines(function), function.__code__.co_freevars)
+shows = torch.nn.Sequential(Shows(2, 2)); sgd = ShowsStep(shows.parameters(), lr=0.1)
+ShowsBackward.apply(shows(torch.ones(1, 2))).sum().backward(); sgd.step()
+handle = shows.register_forward_hook(lambda *_: None)
+print(handle.id, bool(torch.nn.modules.module._global_forward_hooks))
 print(pickle.loads(pickle.dumps(backward)) is backward is torch.autograd.backward)
 print(isinstance(optimizer, Optimizer), SGD.mro(), type(model).__call__ is torch.nn.Module.__call__)
 train(1)

@@ -96,7 +96,11 @@ def whole(x):
     return loss.detach()
 
 print(whole(x), whole(x))
+part = torch.compile(net[0], backend=counter)
+net[2](part(x)).sum().backward(); sgd.step(); steps(net); print(counter.frame_count)
 """,
+        # The window closes after the parent is compiled, and before its part is.
+        options=(("steps", "1-3"),),
     ),
     Row(
         "graphs-of-whole-programs",
