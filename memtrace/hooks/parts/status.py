@@ -26,6 +26,7 @@ _PAUSE_FACTOR = 100
 """After measuring, so many times as long as it took nothing is measured."""
 # An optimizer that steps inside backward changes the phase once a parameter.
 _MAX_PHASES_A_STEP = 64
+_BLANK = b" " * (STATUS_BYTES - 1) + b"\n"
 
 _DEVICE, _ADDRESS, _SIZE, _CATEGORY = (
     OWNERS.column_names().index(name) for name in ("device", "address", "size_bytes", "category")
@@ -53,6 +54,9 @@ class Status:
         self._measured: dict[str, Any] = {}
         self._measured_line = b"}"
         """What was measured, encoded once and not with each phase, and the end of the object."""
+        # Room that is used again: whatever asks for so much lets the C library first tidy up after all that the program
+        # has freed since, which takes a millisecond.
+        self._line = memoryview(bytearray(STATUS_BYTES))
         self._clock = clock
         self._resume_ns = 0
         self._num_phases = 0
@@ -105,7 +109,9 @@ class Status:
         try:
             if self._file is None:
                 self._file = OwnFile(self._path)
-            self._file.write_over(line.ljust(STATUS_BYTES - 1) + b"\n")
+            self._line[:] = _BLANK
+            self._line[: len(line)] = line
+            self._file.write_over(self._line)
         except OSError as error:
             pass_on(error)
             # The recording itself says that its folder cannot be written.
