@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
+import struct
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +16,10 @@ torch = pytest.importorskip("torch")
 
 from memtrace.hooks.ownership import quick_look  # noqa: E402
 from memtrace.hooks.ownership import sweep as sweeping  # noqa: E402
+from memtrace.hooks.ownership.facts import Eyes  # noqa: E402
 from memtrace.hooks.ownership.owners import Owned, OwnerRows  # noqa: E402
 from memtrace.hooks.ownership.sweep import OwnerSweep  # noqa: E402
+from memtrace.schema import records  # noqa: E402
 from memtrace.schema.names import Category  # noqa: E402
 from memtrace.schema.tables import OWNERS  # noqa: E402
 
@@ -246,14 +250,13 @@ def test_what_lasts_in_a_very_large_model_is_not_looked_at_in_full(
     program = large_program
     program.optimizer = optimizer(program.model.parameters(), lr=0.1)
     looked: list[Any] = []
-    look = quick_look.look
+    look = Eyes.look
 
-    def counted(tensor: Any) -> Any:
-        looked.append(tensor)
-        return look(tensor)
+    def counted(eyes: Eyes, tensors: Any) -> Any:
+        looked.extend(tensors)
+        return look(eyes, tensors)
 
-    monkeypatch.setattr(quick_look, "look", counted)
-    monkeypatch.setattr(sweeping, "look", counted)
+    monkeypatch.setattr(Eyes, "look", counted)
 
     def closure() -> Any:
         loss = program.model(torch.ones(3, 4)).sum() + program.model.placed.sum()
@@ -324,6 +327,8 @@ def test_no_tensor_is_kept(program: Program) -> None:
 def written(sweep: Any) -> list[tuple[Any, ...]]:
     """Return the rows in the lines of a sweep, as a reader takes them."""
     strings, owners = (json.loads(line) for line in sweep.lines().splitlines())
+    words = base64.b64decode(owners["columns"]["address"][records.PACKED])
+    owners["columns"]["address"] = list(struct.unpack(f"<{len(words) // 8}q", words))
     num_rows = len(owners["columns"]["address"])
     columns = []
     for column in OWNERS.columns:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from memtrace.hooks.parts.chunk import Row, StringTable, encoded_columns
+from memtrace.hooks.parts.chunk import Row, StringTable, encoded_columns, packed
 from memtrace.hooks.parts.spool import encode
 from memtrace.schema.tables import OWNERS, Table
 
@@ -38,8 +38,8 @@ class OwnerLayout:
         if self._texts is None:
             strings = StringTable()
             columns = encoded_columns(_LASTING, self.rows, strings)
-            lasting = encode({name: _spared(values) for name, values in columns.items()})
-            self._texts = encode(strings.record()), lasting.strip().strip(b"{}")
+            lasting = _inside({name: _spared(values) for name, values in columns.items()})
+            self._texts = encode(strings.record()), lasting
         return self._texts
 
 
@@ -69,8 +69,13 @@ class Sweep:
         if not self._addresses:
             return b""
         strings, lasting = self._layout.texts()
-        moment = encode({"time_ns": self._now_ns, "step": self._step, "address": self._addresses}).strip().strip(b"{}")
+        moment = _inside({"time_ns": self._now_ns, "step": self._step, "address": packed(self._addresses)})
         return b'%s{"k":"%s","columns":{%s,%s}}\n' % (strings, OWNERS.name.encode(), moment, lasting)
+
+
+def _inside(columns: dict[str, Any]) -> bytes:
+    """Return columns encoded, without the braces around them."""
+    return encode(columns).strip()[1:-1]
 
 
 def _spared(values: Sequence[Any]) -> Any:
