@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -172,3 +173,15 @@ def test_a_base_that_is_frozen_too_late_is_told_of_a_very_large_model(large_prog
         program.train()
         program.sweeper.sweep([program.model], [program.optimizer], held=[], names=[], now_ns=7, step=3, ends_step=True)
     assert sorted(program.sweeper.unstepped.names) == ["1.bias", "1.weight", "2.bias", "2.weight", "placed"]
+
+
+def test_a_model_that_torch_keeps_elsewhere_is_looked_at_in_full(looked: list[Any]) -> None:
+    program = Program()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program.roots = [torch.jit.trace(torch.nn.Linear(4, 4), torch.zeros(1, 4))]
+    program.optimizer = torch.optim.SGD(program.roots[0].parameters(), lr=0.1)
+    for _ in range(3):
+        looked.clear()
+        assert [row[7] for row in program.sweep()] == ["weight", "bias"]
+        assert len(looked) == 2
