@@ -156,8 +156,11 @@ class Followed:
         return [row for row in found if all(row[name] == value for name, value in having.items())]
 
     def _pending(self, table: str) -> list[Row]:
-        sweeps: list[Any] = self.window.chunk.sweeps if table == "owners" else []
-        return [*getattr(self.window.chunk, table), *(row for sweep in sweeps for row in sweep)]
+        chunk = self.window.chunk
+        if table == "saved":
+            return [row for walk in chunk.saved for row in walk]
+        sweeps: list[Any] = chunk.sweeps if table == "owners" else []
+        return [*getattr(chunk, table), *(row for sweep in sweeps for row in sweep)]
 
     def phases(self, **having: object) -> list[tuple[str, int, int]]:
         """Return phase, step and microbatch of each phase that has ended."""

@@ -64,7 +64,7 @@ def one_by_one(root: Any) -> list[tuple[Any, ...]]:
 
 
 def rows_of(*roots: Any, max_nodes: int | None = None) -> list[tuple[Any, ...]]:
-    return SavedWalk(torch).rows(roots, now_ns=1, step=2, microbatch=3, max_nodes=max_nodes)
+    return list(SavedWalk(torch).rows(roots, now_ns=1, step=2, microbatch=3, max_nodes=max_nodes))
 
 
 def parameter(*shape: int) -> Any:
@@ -224,7 +224,7 @@ def test_one_walk_of_many_graphs_is_like_the_walk_of_each() -> None:
     walk = SavedWalk(torch)
     for program in (*PROGRAMS, *PROGRAMS[::-1]):
         root = program()
-        assert walk.rows([root], now_ns=1, step=2, microbatch=3) == one_by_one(root), program.__name__
+        assert list(walk.rows([root], now_ns=1, step=2, microbatch=3)) == one_by_one(root), program.__name__
 
 
 def test_a_checkpoint_is_seen_after_graphs_without_one() -> None:

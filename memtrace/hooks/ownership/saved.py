@@ -9,12 +9,12 @@ keeps the inputs of the checkpointed function.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from memtrace.hooks.ownership.owners import device_name, dtype_name, plain_check, plain_tensors
-from memtrace.hooks.parts.chunk import Row
+from memtrace.hooks.parts.saved_rows import SavedRows
 from memtrace.schema.shapes import shape_text
 
 _PREFIX = "_raw_saved_"
@@ -39,12 +39,13 @@ class SavedWalk:
 
     def rows(
         self, roots: Iterable[Any], *, now_ns: int, step: int, microbatch: int, max_nodes: int | None = None
-    ) -> list[Row]:
+    ) -> SavedRows:
         """Return one row for each storage that the graph below these tensors keeps, or so many nodes of it.
 
         Parameters, where a graph ends, are none of the nodes that count.
         """
-        rows = _SavedRows((now_ns, step, microbatch))
+        rows = SavedRows(now_ns=now_ns, step=step, microbatch=microbatch)
+        collector = _Collector(rows)
         self._frames.clear()
         is_plain = self._is_plain
         for node in islice(self._nodes(roots), max_nodes):
@@ -55,15 +56,15 @@ class SavedWalk:
             for saved in _values(node, names):
                 data = _data(saved)
                 if is_plain(data):
-                    rows.add(data, op)
+                    collector.add(data, op)
                 else:
                     for tensor in self._plain(data):
-                        rows.add(tensor, op)
+                        collector.add(tensor, op)
                 hook = getattr(saved, "unpack_hook", None)
                 if hook is not None:
                     for tensor in self._checkpointed(hook):
-                        rows.add(tensor, CHECKPOINT)
-        return rows.made
+                        collector.add(tensor, CHECKPOINT)
+        return rows
 
     def _nodes(self, roots: Iterable[Any]) -> Iterator[Any]:
         """Yield every node of the graphs below these tensors once, but those that end them."""
@@ -115,17 +116,16 @@ class SavedWalk:
                 yield from plain_tensors(value)
 
 
-class _SavedRows:
-    """Rows of one walk. A storage has one, of the node that is met first."""
+class _Collector:
+    """Adds storages to the rows of one walk. A storage has one, of the node that is met first."""
 
-    def __init__(self, moment: tuple[int, int, int]) -> None:
-        """Begin; each row begins with the moment."""
-        self.made: list[Row] = []
-        self._moment = moment
+    def __init__(self, rows: SavedRows) -> None:
+        self._rows = rows
         self._seen: set[int] = set()
-        self._devices: dict[Any, str] = {}
-        self._dtypes: dict[Any, str] = {}
-        self._shapes: dict[Any, str] = {}
+        # A graph has few devices, types and shapes, and many tensors.
+        self._devices = _Texts(device_name)
+        self._dtypes = _Texts(dtype_name)
+        self._shapes = _Texts(shape_text)
 
     def add(self, tensor: Any, op: str) -> None:
         """Add the storage of a tensor, unless it has none, or has a row."""
@@ -137,14 +137,25 @@ class _SavedRows:
         if not size:
             return
         self._seen.add(address)
-        device, dtype, shape = tensor.device, tensor.dtype, tensor.shape
-        # A graph has few devices, types and shapes, and many tensors.
-        device_text = self._devices.get(device) or self._devices.setdefault(device, device_name(device))
-        dtype_text = self._dtypes.get(dtype) or self._dtypes.setdefault(dtype, dtype_name(dtype))
-        shape_of = self._shapes.get(shape)
-        if shape_of is None:
-            shape_of = self._shapes[shape] = shape_text(shape)
-        self.made.append((*self._moment, device_text, address, size, op, dtype_text, shape_of))
+        rows = self._rows
+        rows.devices.append(self._devices[tensor.device])
+        rows.addresses.append(address)
+        rows.sizes.append(size)
+        rows.ops.append(op)
+        rows.dtypes.append(self._dtypes[tensor.dtype])
+        rows.shapes.append(self._shapes[tensor.shape])
+
+
+class _Texts(dict[Any, str]):
+    """The text of each value, made once."""
+
+    def __init__(self, text_of: Callable[[Any], str]) -> None:
+        super().__init__()
+        self._text_of = text_of
+
+    def __missing__(self, value: Any) -> str:
+        text = self[value] = self._text_of(value)
+        return text
 
 
 def _values(node: Any, names: Iterable[str]) -> Iterator[Any]:

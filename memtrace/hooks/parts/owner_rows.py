@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from memtrace.hooks.parts.chunk import Row, StringTable, encoded_columns, packed
+from memtrace.hooks.parts.chunk import Row, StringTable, encoded_columns, packed, spared
 from memtrace.hooks.parts.spool import encode
 from memtrace.schema.tables import OWNERS, Table
 
@@ -38,7 +38,7 @@ class OwnerLayout:
         if self._texts is None:
             strings = StringTable()
             columns = encoded_columns(_LASTING, self.rows, strings)
-            lasting = _inside({name: _spared(values) for name, values in columns.items()})
+            lasting = _inside({name: spared(values) for name, values in columns.items()})
             self._texts = encode(strings.record()), lasting
         return self._texts
 
@@ -76,8 +76,3 @@ class Sweep:
 def _inside(columns: dict[str, Any]) -> bytes:
     """Return columns encoded, without the braces around them."""
     return encode(columns).strip()[1:-1]
-
-
-def _spared(values: Sequence[Any]) -> Any:
-    """Return one value for all rows where it stands in each."""
-    return values[0] if len(set(values)) == 1 else values
