@@ -80,6 +80,14 @@ def with_one_gradient_for_two(program: Program) -> None:
     program.model[2].bias.grad = program.model[0].bias.grad.view(4)
 
 
+def with_gradients_in_a_buffer(program: Program) -> None:
+    # As in FSDP1: one storage that stays, of which gradients are parts.
+    flat = torch.zeros(64)
+    program.model.register_buffer("flat", flat)
+    for parameter in program.model.parameters():
+        parameter.grad = flat[: parameter.numel()].view(parameter.shape)
+
+
 def with_few_gradients(program: Program) -> None:
     for parameter in list(program.model.parameters())[::2]:
         parameter.grad = None
@@ -107,6 +115,40 @@ def test_at_once_if_a_tensor_is_another_or_elsewhere(start: Callable[[Program], 
         change(program)
         fresh = OwnerSweep(torch, OwnerRows(torch))
         assert list(program.sweep()) == list(program.sweep(fresh)), change.__name__
+
+
+def move_gradients(program: Program, kept: list[Any]) -> None:
+    """Put each gradient elsewhere, in a storage like the one that it was in."""
+    moved: dict[int, Any] = {}
+    for parameter in program.model.parameters():
+        if parameter.grad is not None:
+            storage = parameter.grad.untyped_storage()
+            moved.setdefault(storage.data_ptr(), storage.clone())
+            kept.append(parameter.grad)
+            parameter.grad = torch.empty(0).set_(
+                moved[storage.data_ptr()], parameter.grad.storage_offset(), parameter.shape, parameter.grad.stride()
+            )
+
+
+@pytest.mark.parametrize("start", STARTS, ids=lambda one: one.__name__)
+def test_what_is_counted_of_rows_is_what_they_say(start: Callable[[Program], None]) -> None:
+    """Of the rows that stand as they stood it is known, and of those that moved it is counted."""
+    program = Program()
+    program.train()
+    start(program)
+    program.sweep()
+    kept: list[Any] = []
+    for _ in range(3):
+        found = program.sweep()
+        rows = list(found)
+        blocks = {row[3]: (row[2], row[4], row[6]) for row in reversed(rows)}
+        assert found.storages() == {address: block[:2] for address, block in blocks.items()}
+        by_category = {category: 0 for _, _, category in blocks.values()}
+        for _, size, category in blocks.values():
+            by_category[category] += size
+        assert found.bytes_by_category("cpu") == by_category
+        move_gradients(program, kept)
+        assert list(program.sweep()) != rows
 
 
 @pytest.mark.parametrize("start", STARTS, ids=lambda one: one.__name__)

@@ -21,7 +21,7 @@ from memtrace.hooks.ownership.quick_look import QuickLook
 from memtrace.hooks.ownership.structure import Structure
 from memtrace.hooks.ownership.unstepped import Unstepped
 from memtrace.hooks.parts.chunk import Row
-from memtrace.hooks.parts.owner_rows import OwnerLayout, Sweep
+from memtrace.hooks.parts.owner_rows import OwnerLayout, Standing, Sweep
 from memtrace.schema.names import Category
 
 _Whole = tuple[int, "str | None", "str | None"]
@@ -182,6 +182,8 @@ class OwnerSweep:
         """Of a very large model, what the last look in full found."""
         self._of_gradients: _Chosen | None = None
         """Which of the gradients have a row: at a quick look nothing else can have moved."""
+        self._standing: Standing | None = None
+        """The rows of all else."""
         self._addresses: list[int] | None = None
         """What the last quick look returned."""
         self.unstepped = Unstepped(torch)
@@ -203,13 +205,14 @@ class OwnerSweep:
         the sweep `ends_step` only: before that, an optimizer may yet come to them.
         """
         roots, optimizers, held, named = list(roots), list(optimizers), list(held), dict(names)
-        addresses = None
+        addresses = standing = None
         if self._quick is not None and not held and not named:
             addresses = self._look_quickly(self._quick, Structure(roots, optimizers), ends_step=ends_step)
+            standing = self._standing
         if addresses is None or self._known is None:
-            addresses = self._look_in_full(roots, optimizers, held, named, ends_step=ends_step)
+            addresses, standing = self._look_in_full(roots, optimizers, held, named, ends_step=ends_step), None
         assert self._known is not None
-        return Sweep(self._known.layout, self._known.chosen(addresses), now_ns=now_ns, step=step)
+        return Sweep(self._known.layout, self._known.chosen(addresses), now_ns=now_ns, step=step, standing=standing)
 
     def _look_quickly(self, quick: QuickLook, structure: Structure, *, ends_step: bool) -> list[int] | None:
         """Return the addresses of what was found last, where nothing else is there now."""
@@ -240,7 +243,10 @@ class OwnerSweep:
             quick = QuickLook(self._torch, structure, parts, looked.addresses, self._known.facts)
             if quick.is_possible:
                 self._quick = quick
-                self._of_gradients = self._known.choice.among(set(quick.of_gradients))
+                gradients = set(quick.of_gradients)
+                self._of_gradients = self._known.choice.among(gradients)
+                moving = [row for row, at in enumerate(self._known.choice.kept) if at in gradients]
+                self._standing = Standing(self._known.layout, self._known.chosen(looked.addresses), moving)
         return looked.addresses
 
     def _find(
