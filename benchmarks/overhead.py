@@ -399,9 +399,11 @@ def _environment(variant: Variant, device: str, parts: Path) -> dict[str, str]:
 def recorded_environment(environ: dict[str, str], parts: Path, **options: str) -> dict[str, str]:
     """Return the environment that `memtrace record` would give its program."""
     from memtrace.launch.command import PACKAGE_DIR, build_environment
+    from memtrace.launch.watch_library import watch_library
     from memtrace.schema.options import RecordOptions
 
-    recording = RecordOptions(parts_dir=str(parts), package_dir=str(PACKAGE_DIR), **options)  # type: ignore[arg-type]
+    watch = watch_library()
+    recording = RecordOptions(parts_dir=str(parts), package_dir=str(PACKAGE_DIR), watch_library=watch, **options)  # type: ignore[arg-type]
     return build_environment(recording, environ)
 
 

@@ -54,6 +54,7 @@ def start(
     global _running
     from memtrace.hooks import recorder
     from memtrace.launch.output import Output, check_free, prepare_parts, write_launcher
+    from memtrace.launch.watch_library import watch_library
     from memtrace.schema.options import StepSelection
     from memtrace.schema.records import PARTS_SUFFIX
 
@@ -76,6 +77,7 @@ def start(
         early_stacks=early_stacks,
         device=device,
         profile=profile,
+        watch_library=watch_library(),
     )
     recorder.install(options)
     _running = _Running(planned, options)

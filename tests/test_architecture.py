@@ -64,7 +64,7 @@ PARTS = {
     "schema": part(not_stdlib=DO_IO, not_calls=TALK | {"open"}),
     # The one warning on standard error is allowed; nothing may go to standard output.
     "hooks": part("schema", "safetensors torch", not_calls=frozenset({"print", "input"})),
-    "launch": part("schema store", "orjson"),
+    "launch": part("schema store c_compiler", "orjson"),
     "store": part("schema", "orjson pandas numpy", not_calls=TALK),
     "allocator": part(f"schema {TRACE}", "numpy", not_calls=TALK | {"open"}),
     "analysis": part(f"schema {TRACE} allocator", "pandas numpy", not_calls=TALK | {"open"}),
@@ -80,7 +80,7 @@ PARTS = {
         not_calls=TALK,
     ),
     # It builds libraries and starts a Python to find its torch; neither torch nor anything else is imported.
-    "driverless": part("schema", not_calls=frozenset({"print", "input"})),
+    "driverless": part("schema c_compiler", not_calls=frozenset({"print", "input"})),
     "parallel": part("schema store analysis", "distributed fsspec", not_calls=TALK | {"open"}),
     "cli": part(
         "schema launch store allocator analysis forecast report parallel driverless integrations.mcp.server",
@@ -92,6 +92,7 @@ PARTS = {
         "IPython lightning mcp pydantic pytest transformers",
         lazily=True,
     ),
+    "c_compiler.py": part(not_calls=TALK),
     "api.py": part("schema hooks launch", "torch", lazily=True),
     "reading.py": part("store analysis report integrations.notebook_page"),
     "errors.py": Part(),

@@ -18,6 +18,7 @@ import click
 
 from memtrace import __version__
 from memtrace.cli.options.numbers import Number
+from memtrace.errors import MemtraceError
 from memtrace.schema.version import TRACE_VERSION
 
 DEPENDENCIES = ("click", "numpy", "orjson", "pandas", "rich")
@@ -45,6 +46,14 @@ try:
 except metadata.PackageNotFoundError:
     sys.exit()
 import torch
+if len(sys.argv) > 1:
+    sys.path.append(sys.argv[2])
+    try:
+        from memtrace.hooks.sources.cpu_allocator import WatchedCpuSource
+        WatchedCpuSource(torch, sys.argv[1], stacks="python").end()
+        say(cpu_events="cpu_allocator")
+    except Exception as error:
+        say(cpu_events=f"cpu_profiler: {error}")
 say(imported=True, cuda_version=torch.version.cuda, hip_version=getattr(torch.version, "hip", None),
     memory_history=hasattr(torch.cuda.memory, "_record_memory_history"))
 say(cuda_available=torch.cuda.is_available())
@@ -101,20 +110,29 @@ def installed_version(name: str) -> str | None:
 def torch_facts(python: str, timeout: float) -> dict[str, Any]:
     """Return what another Python process finds out about its torch; `version` is None where there is none.
 
+    `cpu_events` is what would record the CPU: "cpu_allocator", or "cpu_profiler" and why.
     `problem` says in a sentence why the process did not get to its end, and is None if it did.
     """
+    from memtrace.launch.command import PACKAGE_DIR
+    from memtrace.launch.watch_library import compiled_watch
+
     command = [python, "-c", PROBE]
+    facts: dict[str, Any] = {"version": None}
+    try:
+        command += [str(compiled_watch()), str(PACKAGE_DIR)]
+    except MemtraceError as error:
+        facts["cpu_events"] = f"cpu_profiler: {error.message}"
     try:
         result = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout
         )
     except OSError as error:
-        return {"version": None, "problem": f"cannot run {python}: {error.strerror}"}
+        return {**facts, "problem": f"cannot run {python}: {error.strerror}"}
     except subprocess.TimeoutExpired as expired:
         # TimeoutExpired carries bytes even when text was asked for.
         said = expired.stdout.decode(errors="replace") if isinstance(expired.stdout, bytes) else ""
-        return {"version": None, **probe_facts(said), "problem": f"did not finish within {timeout:g} s"}
-    return {"version": None, **probe_facts(result.stdout), "problem": exit_problem(result.returncode, result.stderr)}
+        return {**facts, **probe_facts(said), "problem": f"did not finish within {timeout:g} s"}
+    return {**facts, **probe_facts(result.stdout), "problem": exit_problem(result.returncode, result.stderr)}
 
 
 def probe_facts(output: str) -> dict[str, Any]:

@@ -6,15 +6,12 @@ In: a build of torch. Out: a folder of shared libraries named as torch asks for 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from memtrace.c_compiler import cache_folder, compile_library, compiler
 from memtrace.driverless.stubs import answered_in, stub_source, version_script
 from memtrace.driverless.symbols import Wanted, wanted_symbols
 from memtrace.driverless.torch_build import TorchBuild
@@ -35,33 +32,15 @@ def built_libraries(torch: TorchBuild, *, cache: Path | None = None) -> list[Pat
     Raises:
         MemtraceError: there is no C compiler, or it failed.
     """
-    folder = (cache or cache_folder()) / f"{torch.version}-{_fingerprint(torch)}"
+    folder = (cache or stand_in_folder()) / f"{torch.version}-{_fingerprint(torch)}"
     if not folder.is_dir():
         _build(torch, folder)
     return [folder / CORE, *sorted(path for path in folder.iterdir() if path.name != CORE)]
 
 
-def cache_folder() -> Path:
+def stand_in_folder() -> Path:
     """Return the folder of the user in which stand-ins are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "memtrace" / "driverless"
-
-
-def compiler() -> list[str]:
-    """Return the command of a C compiler.
-
-    Raises:
-        MemtraceError: there is none.
-    """
-    found = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
-    if found is not None:
-        return [found]
-    if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "cc"]
-    raise MemtraceError(
-        "no C compiler: the stand-ins for NVIDIA's libraries are built on first use",
-        hint="install one (`apt-get install gcc`), or `pip install 'memtrace[driverless]'`, which brings one",
-    )
+    return cache_folder() / "driverless"
 
 
 def _fingerprint(torch: TorchBuild) -> str:
@@ -99,9 +78,9 @@ def _compile_all(command: Sequence[str], torch: TorchBuild, work: Path) -> None:
     versions = {"CUDA_MAJOR": major, "CUDA_VERSION": 1000 * major + 10 * minor}
     versions |= {"CUDNN_VERSION": torch.cudnn, "NCCL_VERSION": torch.nccl}
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in versions.items()), f"-I{SOURCES}"]
-    _compile([*command, *flags, *(str(SOURCES / name) for name in _CORE_SOURCES)], work / "lib" / CORE)
+    compile_library([*command, *flags, *(str(SOURCES / name) for name in _CORE_SOURCES)], work / "lib" / CORE)
     for wanted in wanted_symbols(torch.libraries).values():
-        _compile([*command, *flags, *_inputs(wanted, work)], work / "lib" / wanted.file)
+        compile_library([*command, *flags, *_inputs(wanted, work)], work / "lib" / wanted.file)
 
 
 def _inputs(wanted: Wanted, work: Path) -> list[str]:
@@ -117,14 +96,3 @@ def _inputs(wanted: Wanted, work: Path) -> list[str]:
         path.write_text(script, encoding="utf-8")
         inputs.append(f"-Wl,--version-script={path}")
     return [*inputs, str(work / "lib" / CORE), "-Wl,-rpath,$ORIGIN"]
-
-
-def _compile(command: list[str], output: Path) -> None:
-    command = [*command, "-o", str(output), f"-Wl,-soname,{output.name}", "-ldl", "-lpthread"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise MemtraceError(f"cannot run the C compiler: {error}") from error
-    if done.returncode:
-        last = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-300:])
-        raise MemtraceError(f"the C compiler did not make {output.name}: {last}")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from memtrace.driverless.build import built_libraries, cache_folder
+from memtrace.driverless.build import built_libraries, stand_in_folder
 from memtrace.driverless.torch_build import torch_of
 from memtrace.errors import MemtraceError
 from memtrace.schema.gpu_cards import CARDS, LIMITS, Card, is_amd
@@ -67,7 +67,7 @@ def environment(
         "LD_PRELOAD": ":".join(dict.fromkeys(preload)),
         "TRITON_LIBCUDA_PATH": str(libraries[0].parent),
         # Folders of their own: what is timed here would be taken for the best on a real device of this name.
-        **{name: str(cache_folder() / name.partition("_")[0].lower()) for name in COMPILED},
+        **{name: str(stand_in_folder() / name.partition("_")[0].lower()) for name in COMPILED},
     }
 
 

@@ -241,6 +241,7 @@ class Recorder:
         if self._sources.cannot_switch():
             # A fork inside a backward pass: the profiler runs on in the child, and would end it by a fault.
             self._loop.on_span_end = self._sources.discard
+        self._sources.end_watch()
         if was_recording:
             tell_of_training(self._torch, self._options.parts_dir)
 

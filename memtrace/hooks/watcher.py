@@ -47,7 +47,7 @@ def start(options_json: str) -> None:
     elif threading.current_thread() is not threading.main_thread() and not options.applies_only:
         from memtrace.hooks.workers import record_thread_that_trains
 
-        record_thread_that_trains(lambda: _install(options))
+        record_thread_that_trains(lambda: _install(options), by_profiler=options.watch_library is None)
     else:
         _install(options)
 

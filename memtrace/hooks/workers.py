@@ -37,13 +37,15 @@ def record_once_it_trains(install: Callable[[], None], end: Callable[[], None]) 
     waiting.for_call(rank_functions, "_wrap")
 
 
-def record_thread_that_trains(install: Callable[[], None]) -> None:
+def record_thread_that_trains(install: Callable[[], None], *, by_profiler: bool) -> None:
     """Wait for the first sign of training in whichever thread, and call `install` there.
 
     Where torch is imported by another thread than the main one, as ahead of its use, that thread may end, or idle on
     until the process does, and a profiler that was started on it would end the process in a segmentation fault.
+    `by_profiler` says that it would be recorded by one.
     """
-    _settle_profiler()
+    if by_profiler:
+        _settle_profiler()
     waiting = _Waiting(install, None, lambda: True)
     waiting.for_call(getattr(sys.modules.get("torch.optim.optimizer"), "Optimizer", None), "__init__")
     waiting.for_call(sys.modules.get("torch.autograd"), "backward")

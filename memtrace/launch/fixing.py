@@ -19,6 +19,7 @@ from memtrace.errors import MemtraceError, RecordError
 from memtrace.launch.command import PACKAGE_DIR, resolve, run_command
 from memtrace.launch.gather import trace_header
 from memtrace.launch.prediction import predict
+from memtrace.launch.watch_library import watch_library
 from memtrace.schema.changes import ALLOCATOR_VARIABLE, Changes
 from memtrace.schema.options import PredictOptions, RecordOptions, SurveyOptions
 from memtrace.store.parts.folder import part_names, read_parts
@@ -101,6 +102,7 @@ def run_changed(
             stacks="none",
             launcher_pid=os.getpid(),
             package_dir=str(PACKAGE_DIR),
+            watch_library=watch_library(),
             survey=replace(survey, folder=folder),
             changes=changes,
         )

@@ -18,6 +18,7 @@ from memtrace.errors import MemtraceError
 from memtrace.launch.command import PACKAGE_DIR, resolve, run_command
 from memtrace.launch.host_memory import possible_kill, read_host_memory
 from memtrace.launch.output import Output, plan_output, write_launcher
+from memtrace.launch.watch_library import watch_library
 from memtrace.schema.options import RecordOptions
 from memtrace.schema.secret_arguments import masked_arguments
 from memtrace.units import format_bytes
@@ -55,6 +56,7 @@ def record(recording: Recording, say: Say, *, show: Show | None = None) -> int:
         parts_dir=str(output.parts_dir),
         launcher_pid=os.getpid(),
         package_dir=str(PACKAGE_DIR),
+        watch_library=watch_library(),
     )
     write_launcher(output, {"header": _early_header(recording.command, options)})
     before = read_host_memory()

@@ -150,6 +150,13 @@ class Source(_Name):
     PREDICTED = "predicted"
 
 
+class CpuEvents(_Name):
+    """What recorded the CPU's events, as the header's `sources` say it."""
+
+    ALLOCATOR = "cpu_allocator"
+    PROFILER = "cpu_profiler"
+
+
 class BlockState(_Name):
     """State of a block inside a segment, as torch writes it."""
 

@@ -124,6 +124,8 @@ class RecordOptions:
     """Process id of `memtrace record`."""
     package_dir: str = ""
     """Folder that holds the `memtrace` package, for a Python that does not have it installed."""
+    watch_library: str | None = None
+    """File of the compiled watch on torch's CPU allocator; without it torch's profiler records the CPU."""
     predict: PredictOptions | None = None
     """Present where the program runs on a GPU that is not there."""
     survey: SurveyOptions | None = None

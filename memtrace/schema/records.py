@@ -53,8 +53,10 @@ CHUNK = "chunk"
 STRINGS = "strings"
 CHUNK_END = "chunk_end"
 
-PACKED = "int64"
-"""Key of an object that stands for a column of integers: base64 of their little-endian 64-bit words."""
+PACKED = {1: "int8", 4: "int32", 8: "int64"}
+"""Keys, by width in bytes, of an object that stands for a column of integers: base64 of their little-endian words.
+
+The least number of a width stands for null."""
 
 CHUNK_TABLES = (
     *("frames", "stacks", "events", "phases", "scopes", "owners", "saved"),

@@ -477,7 +477,7 @@ RANK_HEADER: tuple[Field, ...] = (
     Field(name="end_ns", kind="int or null", meaning="Unix time of the last record"),
     Field(name="complete", kind="bool", meaning="whether the recording ended in order"),
     Field(name="devices", kind="list of objects", meaning="name, capacity_bytes and kind of each device"),
-    Field(name="sources", kind="object", meaning='which sources were available, as {"events": "cpu_profiler"}'),
+    Field(name="sources", kind="object", meaning='which sources were available, as {"events": "cpu_allocator"}'),
     Field(
         name="versions",
         kind="object",

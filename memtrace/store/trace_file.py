@@ -137,6 +137,8 @@ def _read_table(table: Table, raw: Any, num_strings: int, where: str) -> ColumnT
 def read_column(column: Column, values: Any, num_rows: int, num_strings: int, *, where: str) -> Array:
     """Return one checked column of a trace file or a part; a nullable one that is missing is all null.
 
+    `values` is a list as JSON has it, or integers that were written as bytes, with `NULL` for null.
+
     Raises:
         TraceReadError: missing, of a wrong type, or out of range.
     """
@@ -144,13 +146,13 @@ def read_column(column: Column, values: Any, num_rows: int, num_strings: int, *,
         if num_rows and not column.nullable:
             raise TraceReadError(f"{where}: the column is missing", slug="file-damaged")
         return np.full(num_rows, NULL, dtype_of(column)) if num_rows else np.empty(0, dtype_of(column))
-    if not isinstance(values, list):
+    if not isinstance(values, (list, np.ndarray)):
         raise TraceReadError(f"{where}: not a list", slug="file-damaged")
     if column.kind == "bool":
         if not set(map(type, values)) <= {bool}:
             raise TraceReadError(f"{where}: true or false was expected", slug="file-damaged")
         return np.array(values, np.bool_)
-    numbers = int_column(values, where=where, nullable=column.nullable)
+    numbers = values if isinstance(values, np.ndarray) else int_column(values, where=where, nullable=column.nullable)
     _check_range(column, numbers, num_strings, where)
     return numbers
 

@@ -11,7 +11,7 @@ from memtrace.analysis.advice.find import behind_faults, in_order
 from memtrace.analysis.card.card import card_of
 from memtrace.analysis.results.card import Death
 from memtrace.analysis.results.diagnosis import Resident, StepNeeds
-from memtrace.analysis.results.report import Leak, Note, RankReport, Report
+from memtrace.analysis.results.report import Leak, Note, RankReport, Report, Unrecorded
 from memtrace.analysis.sentences.death import death_of
 from memtrace.analysis.sentences.verdict import verdict
 from memtrace.schema.findings import SLUGS
@@ -257,3 +257,24 @@ def test_every_finding_has_a_name_short_enough_for_a_line(slug: str) -> None:
     assert change.name != one.title
     assert len(change.name) <= 34
     assert len(change.price) <= 20
+
+
+@pytest.mark.parametrize(
+    ("higher", "marked", "said"),
+    [
+        ((9, 70 * GIB), 4, ", of the recorded steps. Step 9, which was not recorded, reached 70.0 GiB"),
+        ((None, None), 4, "."),
+        ((None, None), 3, ", of the recorded steps."),
+    ],
+)
+def test_the_headline_is_that_of_the_run_or_says_that_it_is_not(
+    higher: tuple[int | None, int | None], marked: int, said: str
+) -> None:
+    unrecorded = Unrecorded(
+        num_steps=4, num_marked=marked, higher_step=higher[0], higher_bytes=higher[1], host_step=None
+    )
+    rank = replace(gpt_rank(), unrecorded=unrecorded)
+    headline, whole = card_of(report(rank)).headline, verdict((rank,))
+    bare = card_of(report(replace(rank, unrecorded=None))).headline.removesuffix(".")
+    assert headline.startswith(bare + said)
+    assert ", of the recorded steps" in whole if ", of the recorded steps" in said else "recorded" not in whole

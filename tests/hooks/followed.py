@@ -72,6 +72,11 @@ class FakeSources:
         """Return that no counter of an accelerator is asked."""
         return False
 
+    @property
+    def dumps_history(self) -> bool:
+        """Return that nothing is dumped."""
+        return False
+
     def take_mark(self) -> HighWaterMark:
         """Return that no mark is known."""
         return NO_MARK
@@ -89,6 +94,10 @@ class FakeSources:
         return False
 
     def uses_profiler(self) -> bool:
+        """Return what the test says."""
+        return self.is_profiler
+
+    def holds_events(self) -> bool:
         """Return what the test says."""
         return self.is_profiler
 
@@ -209,8 +218,10 @@ def chunk_rows(chunk: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
 def _unpacked(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
-    words = base64.b64decode(values[PACKED])
-    return list(struct.unpack(f"<{len(words) // 8}q", words))
+    ((kind, text),) = values.items()
+    words = base64.b64decode(text)
+    code = {PACKED[struct.calcsize(code)]: code for code in "biq"}[kind]
+    return list(struct.unpack(f"<{len(words) // struct.calcsize(code)}{code}", words))
 
 
 def _text(value: int | None, strings: list[str]) -> str | None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import RankReport
+from memtrace.launch.watch_library import watch_library
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.conftest import ROOT, RunMemtrace
@@ -209,11 +213,83 @@ with profile(
         profiler.step()
 """
     bare = run_bare(tmp_path, text)
-    recorded = run_recorded(run_memtrace, tmp_path, text)
-    assert recorded.done.stdout == bare.stdout
     assert bare.stdout.startswith("4 ")
+    # By torch's profiler, which gives way.
+    recorded = run_recorded(run_memtrace, tmp_path, text, "--stacks", "all")
+    assert recorded.done.stdout == bare.stdout
+    assert recorded.trace.header["sources"]["events"] == "cpu_profiler"
     assert "user-profiler" in recorded.slugs()
     assert recorded.ended_steps() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.skipif(watch_library() is None, reason="no C compiler: the CPU's allocator cannot be watched")
+def test_a_watched_run_has_all_that_the_program_profiles(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    text = """
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+with torch.profiler.profile(profile_memory=True) as profiler:
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(batch).sum().backward()
+        optimizer.step()
+        torch.empty(12345)
+events = profiler.events()
+print(len(events), sum(event.cpu_memory_usage for event in events))
+"""
+    bare = run_bare(tmp_path, text)
+    recorded = run_recorded(run_memtrace, tmp_path, text)
+    assert recorded.done.stdout == bare.stdout
+    assert recorded.trace.header["sources"]["events"] == "cpu_allocator"
+    assert not {"user-profiler", "unseen-bytes"} & recorded.slugs()
+    assert recorded.ended_steps() == [1, 2, 3]
+    events = recorded.trace.table("events")
+    assert np.count_nonzero(events["size_bytes"] == 4 * 12345) == 6
+
+
+@pytest.mark.skipif(watch_library() is None, reason="no C compiler: the CPU's allocator cannot be watched")
+def test_marks_are_known_of_steps_outside_the_window(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    text = """
+for step in range(1, 7):
+    large = torch.empty(1_000_000 if step == 5 else 10)
+    del large
+    loss = model(batch).sum()
+    loss.backward()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step()
+"""
+    recorded = run_recorded(run_memtrace, tmp_path, text, "--steps", "1-2")
+    marks = {step.step: step.high_water_bytes for step in recorded.report.steps}
+    assert None not in (marks[number] for number in range(1, 7))
+    assert marks[5] - marks[4] == pytest.approx(4_000_000, abs=20_000)
+    assert marks[6] == marks[4]
+
+
+@pytest.mark.skipif(watch_library() is None, reason="no C compiler: the CPU's allocator cannot be watched")
+def test_training_on_another_thread_is_watched(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    text = """
+import threading
+def train():
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(batch).sum().backward()
+        torch.empty(12345)
+        optimizer.step()
+thread = threading.Thread(target=train)
+thread.start()
+thread.join()
+"""
+    recorded = run_recorded(run_memtrace, tmp_path, text)
+    assert "steps-on-other-thread" not in recorded.slugs()
+    assert recorded.ended_steps() == [1, 2, 3]
+    assert all(step.peak_allocated_bytes for step in recorded.report.steps)
+    events, strings = recorded.trace.table("events"), recorded.trace
+    (row, *_) = np.flatnonzero(events["size_bytes"] == 4 * 12345)
+    stacks, frames = recorded.trace.table("stacks"), recorded.trace.table("frames")
+    names, at = [], events["stack"][row]
+    while at >= 0:
+        names.append(strings.text(frames["function"][stacks["frame"][at]]))
+        at = stacks["parent"][at]
+    assert names[:3] == ["empty", "train", "run"]
 
 
 def test_functional_gradients_and_custom_functions_run_as_bare(run_memtrace: RunMemtrace, tmp_path: Path) -> None:

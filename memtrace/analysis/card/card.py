@@ -12,6 +12,7 @@ from memtrace.analysis.results.card import Card, CardPart, Death
 from memtrace.analysis.results.report import Peak, RankReport, Report
 from memtrace.analysis.sentences.death import death_of, was_caught
 from memtrace.analysis.sentences.peak_moment import when_of_peak
+from memtrace.analysis.sentences.unrecorded_steps import higher_step, of_recorded
 from memtrace.analysis.sentences.verdict import main_rank, peak_bytes
 from memtrace.analysis.sentences.words import when_and_where
 from memtrace.schema.names import Source
@@ -103,7 +104,7 @@ def _headline(rank: RankReport, death: Death | None) -> str:
     size = format_bytes(peak_bytes(rank.peak))
     if rank.peak.time_ns is None and rank.peak.event is None:
         return f"{size} are allocated at the moment of the snapshot."
-    return f"Memory peaks at {size}{when_of_peak(rank)}."
+    return f"Memory peaks at {size}{when_of_peak(rank)}{of_recorded(rank)}.{higher_step(rank)}"
 
 
 def _parts(peak: Peak) -> tuple[CardPart, ...]:

@@ -17,8 +17,10 @@ from memtrace.analysis.device.owned_bytes import owned_at_step_ends
 from memtrace.analysis.device.peak import state_at
 from memtrace.analysis.events.moments import SEGMENT_SIGNS
 from memtrace.analysis.results.report import OwnedBytes, PhaseResult, State, StepResult
-from memtrace.schema.names import Phase
+from memtrace.schema.names import CpuEvents, Phase
 from memtrace.store.columns import NULL, IntArray
+
+_OF_CPU = frozenset(CpuEvents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,7 @@ def _step_result(
 def has_high_water_marks(history: DeviceHistory) -> bool:
     """Return whether the high-water marks of steps are those of this device."""
     sources = history.rank.header.get("sources") or {}
-    return history.owns_marks or (history.is_cpu and sources.get("events") == "cpu_profiler")
+    return history.owns_marks or (history.is_cpu and sources.get("events") in _OF_CPU)
 
 
 def _end_of_step(history: DeviceHistory, span: StepSpan, values: dict[str, int | None]) -> State:

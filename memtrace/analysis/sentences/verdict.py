@@ -13,6 +13,7 @@ from memtrace.analysis.sentences.death import death_of
 from memtrace.analysis.sentences.oom import largest_block, left_behind
 from memtrace.analysis.sentences.peak_moment import when_of_peak
 from memtrace.analysis.sentences.time import time_sentence
+from memtrace.analysis.sentences.unrecorded_steps import higher_step, of_recorded
 from memtrace.analysis.sentences.words import when_and_where
 from memtrace.schema.names import Category, Decision, category_words
 from memtrace.units import format_bytes
@@ -78,28 +79,7 @@ def _peak_sentence(rank: RankReport) -> str:
     share = (
         "" if rank.capacity_bytes is None else f" ({percent(peak_bytes(peak) or 0, rank.capacity_bytes)} of the device)"
     )
-    return f"Memory peaks at {size}{share}{when_of_peak(rank)}{_of_recorded(rank)}{_made_of(peak)}.{_higher_step(rank)}"
-
-
-def _of_recorded(rank: RankReport) -> str:
-    """Return that a peak is that of the recorded steps only, where another was higher or may have been."""
-    found = rank.unrecorded
-    if found is None or rank.peak.step is None or (found.higher_step is None and found.num_marked == found.num_steps):
-        return ""
-    return ", of the recorded steps"
-
-
-def _higher_step(rank: RankReport) -> str:
-    """Return the step that was not recorded and was higher, or the most that is known of one."""
-    found = rank.unrecorded
-    if found is None:
-        return ""
-    if found.higher_step is not None:
-        mark = format_bytes(found.higher_bytes)
-        return f" Step {found.higher_step:,}, which was not recorded, reached {mark} (its high-water mark)."
-    if found.host_step is not None:
-        return f" The host memory of the process was highest in step {found.host_step:,}, which was not recorded."
-    return ""
+    return f"Memory peaks at {size}{share}{when_of_peak(rank)}{of_recorded(rank)}{_made_of(peak)}.{higher_step(rank)}"
 
 
 def _ahead(rank: RankReport) -> str:

@@ -90,7 +90,7 @@ class Window:
 
     def bound_chunk(self) -> None:
         """Write the chunk early where a step is very long or has made very many marks."""
-        is_long = self._sources.uses_profiler() and time_ns() - self.chunk.start_ns > _MAX_CHUNK_NS
+        is_long = self._sources.holds_events() and time_ns() - self.chunk.start_ns > _MAX_CHUNK_NS
         if self.is_open and (is_long or self.chunk.num_marks > _MAX_MARKS):
             self.drain("ring", frames=self._sources.has_frames_on)
 
@@ -217,7 +217,7 @@ class Window:
         outdo each other a little, as under a leak, only those that do by a twentieth are.
         """
         if mark_bytes is None or mark_bytes <= self._highest_bytes * (
-            _MUCH_HIGHER if self._sources.counts_marks else 1
+            _MUCH_HIGHER if self._sources.dumps_history else 1
         ):
             return
         self._highest_bytes = mark_bytes

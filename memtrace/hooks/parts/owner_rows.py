@@ -12,7 +12,8 @@ from functools import cached_property
 from itertools import compress
 from typing import Any, TypeVar
 
-from memtrace.hooks.parts.chunk import Row, StringTable, encoded_columns, packed, spared
+from memtrace.hooks.parts.chunk import Row, StringTable, encoded_columns, spared
+from memtrace.hooks.parts.packed_columns import packed
 from memtrace.hooks.parts.spool import encode
 from memtrace.schema.tables import OWNERS, Table
 
@@ -146,8 +147,8 @@ class Sweep:
         if not self._addresses:
             return b""
         strings, lasting = self._layout.texts()
-        moment = _inside({"time_ns": self._now_ns, "step": self._step, "address": packed(self._addresses)})
-        return b'%s{"k":"%s","columns":{%s,%s}}\n' % (strings, OWNERS.name.encode(), moment, lasting)
+        moment = b'"time_ns":%d,"step":%d,"address":%b' % (self._now_ns, self._step, packed(self._addresses))
+        return b'%b{"k":"%b","columns":{%b,%b}}\n' % (strings, OWNERS.name.encode(), moment, lasting)
 
 
 def _counted(addresses: Sequence[int], blocks: Sequence[_Block]) -> Counter[_Block]:

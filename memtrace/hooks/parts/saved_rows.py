@@ -5,10 +5,11 @@ A walk is a record `saved` of a chunk behind a record `strings` of its own. What
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
-from typing import Any
 
-from memtrace.hooks.parts.chunk import Row, StringTable, packed, spared
+from memtrace.hooks.parts.chunk import Row, StringTable, spared
+from memtrace.hooks.parts.packed_columns import packed_line
 from memtrace.hooks.parts.spool import encode
 from memtrace.schema.tables import SAVED
 
@@ -39,11 +40,9 @@ class SavedRows:
         if not self.addresses:
             return b""
         strings = StringTable()
-        devices, ops, dtypes, shapes = map(strings.ids_of, (self.devices, self.ops, self.dtypes, self.shapes))
+        texts = (array("i", strings.ids_of(column)) for column in (self.devices, self.ops, self.dtypes, self.shapes))
+        devices, ops, dtypes, shapes = map(spared, texts)
         # In the order of the table.
-        values: tuple[Any, ...] = (
-            *self._moment,
-            *(spared(devices), packed(self.addresses), packed(self.sizes), spared(ops), spared(dtypes), spared(shapes)),
-        )
+        values = *self._moment, devices, self.addresses, self.sizes, ops, dtypes, shapes
         columns = dict(zip(SAVED.column_names(), values, strict=True))
-        return encode(strings.record()) + encode({"k": SAVED.name, "columns": columns})
+        return encode(strings.record()) + packed_line(SAVED.name, columns)

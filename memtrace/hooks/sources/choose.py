@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from memtrace.hooks.native.allocator_watch import Unwatched
 from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.parts.chunk import EventBatch
 from memtrace.hooks.sources import device
 from memtrace.hooks.sources.accelerator_history import HistorySource
+from memtrace.hooks.sources.cpu_allocator import WatchedCpuSource
 from memtrace.hooks.sources.cpu_profiler import CpuSource
 from memtrace.hooks.sources.event_tree import DEVICE as CPU
 from memtrace.hooks.sources.high_water import HighWaterMark, HighWaterMarks
@@ -34,7 +36,7 @@ class Sources:
         self._options = options
         self._warn = warn
         self._kind = device.accelerator(torch, options.device)
-        self._cpu: CpuSource | None = None
+        self._cpu: CpuSource | WatchedCpuSource | None = None
         self._history: HistorySource | None = None
         self._kernels: KernelSource | None = None
         self._chosen = False
@@ -102,8 +104,23 @@ class Sources:
         self.assumptions = beside.assumptions
         self.predicted_facts = beside.facts
 
-    def _make_cpu(self) -> CpuSource:
-        return CpuSource(self._torch, stacks=self._options.stacks, profile=self._options.profile, warn=self._warn)
+    def _make_cpu(self) -> CpuSource | WatchedCpuSource:
+        """Return the allocator watched, where that can be done and is enough; torch's profiler otherwise."""
+        options = self._options
+        if options.watch_library is not None and options.stacks != "all" and not options.profile:
+            try:
+                return WatchedCpuSource(self._torch, options.watch_library, stacks=options.stacks)
+            except Unwatched:
+                pass
+        return CpuSource(self._torch, stacks=options.stacks, profile=options.profile, warn=self._warn)
+
+    @property
+    def _watched(self) -> WatchedCpuSource | None:
+        return self._cpu if isinstance(self._cpu, WatchedCpuSource) else None
+
+    @property
+    def _profiled(self) -> CpuSource | None:
+        return self._cpu if self._fake is None and isinstance(self._cpu, CpuSource) else None
 
     def _make_history(self, kind: str, on_oom: Callable[[], None]) -> HistorySource:
         options = self._options
@@ -128,7 +145,7 @@ class Sources:
     @property
     def sees_all_threads(self) -> bool:
         """Whether what each thread allocates is recorded: torch's profiler sees the thread that it began on alone."""
-        return self._cpu is None or self._fake is not None
+        return self._profiled is None
 
     @property
     def has_frames_on(self) -> bool:
@@ -160,8 +177,8 @@ class Sources:
 
     def start(self, *, frames: bool = False) -> None:
         """Record from now on, unless the program's own profiling runs."""
-        if self._cpu is not None and not self.profiler_suspended:
-            self._cpu.start(frames=frames)
+        if self._cpu is not None and not self._gives_way:
+            self._cpu.start(frames=frames and not self.profiler_suspended)
         if self._history is not None and not self.history_suspended and not self._history.running:
             self._history.start()
         if self._kernels is not None and not self.profiler_suspended and self._is_initialized():
@@ -191,12 +208,20 @@ class Sources:
             return batch
         return EventBatch(MARKS_ONLY)
 
-    def _drain_cpu(self, cpu: CpuSource, path: NativePath) -> EventBatch:
+    @property
+    def _gives_way(self) -> bool:
+        """Whether the CPU source is silent while the program's own profiler runs."""
+        return self.profiler_suspended and self._watched is None
+
+    def _drain_cpu(self, cpu: CpuSource | WatchedCpuSource, path: NativePath) -> EventBatch:
         # While the program's own runs, on another thread, it would be stopped together with ours.
-        if not cpu.running or self.cannot_switch() or self.profiler_suspended:
+        if not cpu.running or self.cannot_switch() or self._gives_way:
             return EventBatch(MARKS_ONLY)
         batch = cpu.stop()
-        self._note_cpu_levels(batch)
+        if self._watched is None:
+            self._note_cpu_levels(batch)
+        else:
+            self._ask_levels(self._watched)
         if cpu.result is not None:
             cpu.result.save(path(KINETO_SUFFIX))
             cpu.result = None
@@ -212,11 +237,20 @@ class Sources:
             self._cpu_levels = {"device": name, "allocated_bytes": known[-1], "peak_allocated_bytes": peak}
             self._marks.saw(max(known))
 
+    def _ask_levels(self, watched: WatchedCpuSource) -> None:
+        """Take from the watch, which knows living blocks at all times, what is handed out and was at most."""
+        allocated, highest = watched.levels()
+        peak = max(self._cpu_levels.get("peak_allocated_bytes", 0), highest)
+        self._cpu_levels = {"device": CPU, "allocated_bytes": allocated, "peak_allocated_bytes": peak}
+        self._marks.saw(highest)
+
     def levels(self) -> dict[str, Any]:
         """Return device, allocated, peak and reserved bytes; empty where nothing tells.
 
-        Of the CPU they are those of the last events that were drained.
+        Of the CPU they are those of the last events that were drained, unless its allocator is watched.
         """
+        if self._watched is not None:
+            self._ask_levels(self._watched)
         if self._cpu is not None:
             return self._cpu_levels
         if self._kind is None or not self._is_initialized() or self._is_capturing():
@@ -225,12 +259,19 @@ class Sources:
 
     @property
     def counts_marks(self) -> bool:
-        """Whether a counter of an accelerator tells marks; else events do, once they have been drained."""
+        """Whether a counter tells marks, of an accelerator or the watch; else events do, once they are drained."""
+        return self._cpu is None or self._watched is not None
+
+    @property
+    def dumps_history(self) -> bool:
+        """Whether what is kept of a step has to be dumped for it, as an accelerator's history; else it is there."""
         return self._cpu is None
 
     def take_mark(self) -> HighWaterMark:
-        """Return what was the most since this was last asked. On the CPU, of events that were drained."""
-        if self._cpu is None:
+        """Return what was the most since this was last asked. Of torch's profiler, by events that were drained."""
+        if self._watched is not None:
+            self._ask_levels(self._watched)
+        elif self._cpu is None:
             self._marks.counter_says(self.levels().get("peak_allocated_bytes"))
         return self._marks.take(device.peak_host_rss_bytes())
 
@@ -269,7 +310,8 @@ class Sources:
     def should_switch(self, frames: bool) -> bool:
         """Return whether the CPU source runs with the wrong setting of Python frames."""
         cpu = self._cpu
-        return cpu is not None and cpu.running and cpu.can_switch and cpu.frames != (frames and cpu.has_frames)
+        wanted = frames and not self.profiler_suspended
+        return cpu is not None and cpu.running and cpu.can_switch and cpu.frames != (wanted and cpu.has_frames)
 
     def cannot_switch(self) -> bool:
         """Return whether the CPU source runs and may not be stopped here, so that a drain leaves its events in it."""
@@ -282,8 +324,7 @@ class Sources:
 
     def blocks_fork(self) -> bool:
         """Return whether a profiler of this thread runs, which a forked child would crash with."""
-        running = [source for source in (self._cpu, self._kernels) if source is not None and source.running]
-        return any(source.can_switch for source in running)
+        return any(source.can_switch for source in self._running_profilers())
 
     def discard(self) -> None:
         """Stop the CPU source, if it may be, and forget what it recorded."""
@@ -294,10 +335,16 @@ class Sources:
         """Stop everything for good; what was not drained is lost."""
         if self._history is not None and not self.history_suspended:
             self._history.stop()
+        self.end_watch()
         if self._cpu is not None:
             self._cpu.stop()
         if self._kernels is not None:
             self._kernels.stop()
+
+    def end_watch(self) -> None:
+        """Leave torch's CPU allocator as it was, where it is watched."""
+        if self._watched is not None:
+            self._watched.end()
 
     def suspend_history(self) -> None:
         """Leave torch's memory history to the program."""
@@ -307,22 +354,30 @@ class Sources:
 
     def other_profiler_begins(self) -> None:
         """The program is about to prepare a profiler of its own."""
-        if self._cpu is not None and self._fake is None:
-            self._cpu.other_begins()
+        if self._profiled is not None:
+            self._profiled.other_begins()
 
     def other_profiler_began(self) -> None:
         """It is prepared."""
-        if self._cpu is not None and self._fake is None:
-            self._cpu.other_began()
+        if self._profiled is not None:
+            self._profiled.other_began()
 
     def remote_calls_begin(self) -> None:
         """The program can call other processes from now on, at which torch would tell of a profiler."""
-        if self._cpu is not None and self._fake is None:
-            spend_warning(self._torch, self._cpu)
+        if self._profiled is not None:
+            spend_warning(self._torch, self._profiled)
 
     def uses_profiler(self) -> bool:
         """Return whether a profiler of ours runs, which the program's own would silently empty."""
-        return any(source is not None and source.running for source in (self._cpu, self._kernels))
+        return bool(self._running_profilers())
+
+    def holds_events(self) -> bool:
+        """Return whether events of the CPU are held in memory, the more the longer it takes to the next drain."""
+        return self.uses_profiler() or (self._cpu is not None and self._cpu.running)
+
+    def _running_profilers(self) -> list[Any]:
+        sources = (self._profiled if self._fake is None else self._cpu, self._kernels)
+        return [source for source in sources if source is not None and source.running]
 
     def history_module(self) -> Any:
         """Return the module that holds the memory history which the program might call itself, if there is one."""

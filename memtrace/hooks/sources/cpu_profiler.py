@@ -39,8 +39,9 @@ from memtrace.hooks.sources.muffled import Muffled
 from memtrace.hooks.sources.native_log import NativeLog
 from memtrace.hooks.sources.native_threads import hearing_no_signals
 from memtrace.paused_gc import paused_gc
+from memtrace.schema.names import CpuEvents
 
-SOURCE = "cpu_profiler"
+SOURCE = CpuEvents.PROFILER.value
 _ABSENT_ACTIVITIES = ("MTIA", "HPU")
 """Kinds of accelerators that torch's profiler knows by name, and that its own builds cannot record."""
 

@@ -25,6 +25,9 @@ class Yielding:
         if self._sources.uses_profiler():
             self._window.drain("profiler", resume=False)
             self._writer.note("user-profiler", "the program ran torch's profiler: CPU events of that time are missing")
+        else:
+            # Both would follow Python's calls by the one hook that there is.
+            self._window.wants_frames(False)
         self._sources.profiler_suspended = True
 
     def before_preparation(self, *_args: Any, **_kwargs: Any) -> None:
@@ -40,7 +43,7 @@ class Yielding:
         """The program's profiler has stopped."""
         if self._sources.profiler_suspended:
             self._sources.profiler_suspended = False
-            if self._window.is_open:
+            if self._window.is_open and not self._sources.recording:
                 self._window.drain("profiler")
 
     def history_module(self) -> Any:

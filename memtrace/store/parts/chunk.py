@@ -163,7 +163,7 @@ class _Translation:
             raise TraceReadError(f"{self.where} {table.name}: no columns", slug="file-damaged")
         where = f"{self.where} {table.name}"
         given = {name: _unpacked(values, f"{where}.{name}") for name, values in given.items()}
-        lengths = {len(values) for values in given.values() if isinstance(values, list)}
+        lengths = {len(values) for values in given.values() if isinstance(values, (list, np.ndarray))}
         if len(lengths) > 1:
             raise TraceReadError(f"{self.where} {table.name}: columns of unequal length", slug="file-damaged")
         num_rows = lengths.pop() if lengths else 0
@@ -181,20 +181,23 @@ class _Translation:
 
 
 def _unpacked(values: Any, where: str) -> Any:
-    """Return a column that was written as bytes as a list of integers, and any other as it is."""
+    """Return a column that was written as bytes as 64-bit integers, `NULL` for null, and any other as it is."""
     if not isinstance(values, dict):
         return values
     try:
-        words = np.frombuffer(base64.b64decode(values[records.PACKED], validate=True), "<i8")
+        (width,) = (num_bytes for num_bytes, name in records.PACKED.items() if name in values)
+        words = np.frombuffer(base64.b64decode(values[records.PACKED[width]], validate=True), f"<i{width}")
     except (KeyError, TypeError, ValueError):
         raise TraceReadError(f"{where}: no column of integers", slug="file-damaged") from None
-    return words.tolist()
+    numbers = words.astype(np.int64)
+    numbers[words == np.iinfo(words.dtype).min] = NULL
+    return numbers
 
 
 def _spread(given: Mapping[str, Any], name: str, num_rows: int) -> Any:
     """Return a column as a list: one value may stand for all rows."""
     values = given.get(name)
-    return values if values is None or isinstance(values, list) else [values] * num_rows
+    return values if values is None or isinstance(values, (list, np.ndarray)) else [values] * num_rows
 
 
 def _looked_up(values: Array, table: IntArray) -> Array:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from memtrace.launch.command import PACKAGE_DIR, build_environment
+from memtrace.launch.watch_library import watch_library
 from memtrace.schema.options import RecordOptions
 from tests.process.conftest import TRAIN
 from tests.warm.server import ENDS_IN_FULL
@@ -78,7 +79,7 @@ def run(folder: Path, row: Row, *, is_recorded: bool, launcher: tuple[str, ...] 
     environ = {**os.environ, "OMP_NUM_THREADS": "1"} | ({ENDS_IN_FULL: "1"} if row.ends_in_full else {})
     if is_recorded and not launcher:
         (folder / PARTS).mkdir()
-        fields = dict(row.options)
+        fields = {"watch_library": watch_library(), **dict(row.options)}
         options = RecordOptions(parts_dir=str(folder / PARTS), package_dir=str(PACKAGE_DIR), **fields)  # type: ignore[arg-type]
         environ = build_environment(options, environ)
     return ended([*launcher, sys.executable if row.is_cold else warm_python(), *row.words], folder, environ, row.stdin)

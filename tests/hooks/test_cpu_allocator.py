@@ -1,0 +1,446 @@
+"""The watch on the CPU's allocator: the events that torch's profiler has, on all threads, with the line of each."""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from memtrace.hooks.native.allocator_watch import Unwatched  # noqa: E402
+from memtrace.hooks.parts.chunk import EventBatch  # noqa: E402
+from memtrace.hooks.sources.cpu_allocator import WatchedCpuSource  # noqa: E402
+from memtrace.hooks.sources.cpu_profiler import CpuSource  # noqa: E402
+from memtrace.launch.watch_library import watch_library  # noqa: E402
+from tests.hooks.test_cpu import rows, stack_of, work  # noqa: E402
+
+LIBRARY = watch_library()
+if LIBRARY is None:
+    pytest.skip("no C compiler: the watch cannot be built here", allow_module_level=True)
+NO_STACK = -(2**31)
+
+
+@pytest.fixture
+def source() -> Iterator[WatchedCpuSource]:
+    """A watch with Python frames, taken off at the end."""
+    made = WatchedCpuSource(torch, LIBRARY, stacks="python")
+    yield made
+    made.end()
+
+
+def places(batch: EventBatch) -> list[list[tuple[str, int, str]]]:
+    """Return the frames of each event, innermost first."""
+    return [stack_of(batch, None if stack == NO_STACK else stack) for stack in batch.columns["stack"]]
+
+
+def test_it_has_every_event_that_torchs_profiler_has(source: WatchedCpuSource) -> None:
+    profiler = CpuSource(torch, stacks="none", profile=False, warn=print)
+    held = [torch.empty(size) for size in range(1, 20)]
+    profiler.start(frames=False)
+    source.start(frames=False)
+    work()
+    held.clear()
+    torch.nn.functional.conv2d(torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3))
+    watched = source.stop()
+    profiled = profiler.stop()
+    assert rows(watched) == rows(profiled)
+    assert len(rows(watched)) > 40
+    steps = [
+        [b - a for a, b in zip(batch.columns["total_bytes"], batch.columns["total_bytes"][1:], strict=False)]
+        for batch in (watched, profiled)
+    ]
+    assert steps[0] == steps[1]
+    assert watched.num_lost == 0
+
+
+def test_an_allocation_has_its_exact_address_and_size(source: WatchedCpuSource) -> None:
+    source.start(frames=False)
+    tensor = torch.empty(1000, dtype=torch.float32)
+    address = tensor.data_ptr()
+    del tensor
+    assert rows(source.stop()) == [("alloc", address, 4000), ("free_completed", address, 4000)]
+
+
+def test_a_block_beyond_32_bits_has_its_size(source: WatchedCpuSource) -> None:
+    source.start(frames=False)
+    # Asked for, and never written to: it takes no memory.
+    torch.empty(3 << 30, dtype=torch.uint8)
+    assert [size for _, _, size in rows(source.stop())] == [3 << 30, 3 << 30]
+
+
+def test_a_block_freed_after_a_restart_is_known(source: WatchedCpuSource) -> None:
+    source.start(frames=False)
+    tensor = torch.empty(500)
+    address = tensor.data_ptr()
+    first = source.stop()
+    source.start(frames=False)
+    del tensor
+    second = source.stop()
+    assert rows(first) == [("alloc", address, 2000)]
+    assert rows(second) == [("free_completed", address, 2000)]
+    assert second.initial_bytes == first.columns["total_bytes"][-1]
+
+
+def test_a_block_freed_between_two_runs_is_missing_from_the_next_total(source: WatchedCpuSource) -> None:
+    source.start(frames=False)
+    tensor = torch.empty(500)
+    total = source.stop().columns["total_bytes"][-1]
+    del tensor
+    source.start(frames=False)
+    torch.empty(10)
+    assert source.stop().initial_bytes == total - 2000
+
+
+def test_levels_are_known_while_nothing_is_recorded(source: WatchedCpuSource) -> None:
+    before, _ = source.levels()
+    kept = torch.empty(100)
+    torch.empty(1000)
+    assert source.levels() == (before + 400, before + 4400)
+    assert source.levels() == (before + 400, before + 400)
+    assert kept.numel() == 100
+
+
+def test_other_threads_are_seen(source: WatchedCpuSource) -> None:
+    def allocate() -> None:
+        for size in range(1, 200):
+            torch.empty(size)
+
+    source.start(frames=True)
+    threads = [threading.Thread(target=allocate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    batch = source.stop()
+    sizes = [size for action, _, size in rows(batch) if action == "alloc"]
+    assert sorted(sizes) == sorted(4 * size for size in range(1, 200) for _ in range(4))
+    assert batch.columns["total_bytes"][-1] == batch.initial_bytes
+    assert places(batch) == [[]] * len(sizes) * 2
+
+
+def test_another_thread_may_drain_while_calls_are_followed(source: WatchedCpuSource) -> None:
+    batches: list[EventBatch] = []
+    source.start(frames=True)
+    kept = torch.empty(7)
+    thread = threading.Thread(target=lambda: batches.append(source.stop()))
+    thread.start()
+    thread.join()
+    assert [size for _, _, size in rows(batches[0])] == [28]
+    assert places(batches[0])[0][1][2] == "test_another_thread_may_drain_while_calls_are_followed"
+    assert sys.getprofile() is source
+    source.start(frames=False)
+    assert sys.getprofile() is None
+    assert kept.numel() == 7
+
+
+def test_calls_of_a_thread_that_has_ended_are_left(source: WatchedCpuSource) -> None:
+    thread = threading.Thread(target=lambda: source.start(frames=True))
+    thread.start()
+    thread.join()
+    source.stop()
+    source.start(frames=True)
+    kept = torch.empty(3)
+    batch = source.stop()
+    assert places(batch)[0][1][2] == "test_calls_of_a_thread_that_has_ended_are_left"
+    assert kept.numel() == 3
+
+
+class Twice(torch.autograd.Function):  # type: ignore[misc, name-defined]
+    """A function of the program's own, with a backward in Python."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Any) -> Any:
+        """Double."""
+        return value.repeat(2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        """Allocate a number of bytes that nothing else does."""
+        torch.empty(4321)
+        return gradient[:3] + gradient[3:]
+
+
+def line_of(function: Any, text: str) -> int:
+    """Return the line of a function that holds a text."""
+    lines, first = inspect.getsourcelines(function)
+    return first + next(at for at, line in enumerate(lines) if text in line)
+
+
+def test_each_frame_has_the_line_that_it_executes(source: WatchedCpuSource) -> None:
+    def add(one: Any) -> Any:
+        unused = len([1])
+        return one + unused  # no call: the operator itself
+
+    def allocate() -> object:
+        return add(torch.empty(77))
+
+    one = allocate
+    source.start(frames=True)
+    kept = one()
+    batch = source.stop()
+    here = line_of(test_each_frame_has_the_line_that_it_executes, "kept = one()")
+    found = {size: place for (_, _, size), place in zip(rows(batch), places(batch), strict=True)}
+    name = "test_each_frame_has_the_line_that_it_executes"
+    sums = [
+        place
+        for (action, _, size), place in zip(rows(batch), places(batch), strict=True)
+        if action == "alloc" and size == 308
+    ]
+    assert [frame[1:] for frame in sums[0][:3]] == [
+        (0, "empty"),
+        (line_of(allocate, "torch.empty(77)"), "allocate"),
+        (here, name),
+    ]
+    assert [frame[1:] for frame in sums[1][:3]] == [
+        (line_of(add, "one + unused"), "add"),
+        (line_of(allocate, "return add("), "allocate"),
+        (here, name),
+    ]
+    assert found
+    assert kept is not None
+
+
+def test_the_node_of_the_graph_stands_above_what_it_calls(source: WatchedCpuSource) -> None:
+    value = torch.ones(3, requires_grad=True)
+    source.start(frames=True)
+    Twice.apply(value.exp()).sum().backward()
+    batch = source.stop()
+    functions = [[frame[2] for frame in place] for place in places(batch)]
+    own = next(one for (_, _, size), one in zip(rows(batch), functions, strict=True) if size == 4 * 4321)
+    assert own[:2] == ["empty", "backward"]
+    assert own[3] == "torch::autograd::PyNode"
+    assert own[4].endswith("run_backward")
+    assert any(one[0] == "ExpBackward0" and one[1].endswith("run_backward") for one in functions)
+
+
+def test_the_nodes_of_the_graph_are_named_without_frames(source: WatchedCpuSource) -> None:
+    weight = torch.ones(3, 3, requires_grad=True)
+    loss = (weight @ weight).relu().sum()
+    source.start(frames=False)
+    loss.backward()
+    named = {place[0][2] for place in places(source.stop()) if place}
+    assert {"ReluBackward0", "MmBackward0"} <= named
+
+
+def test_generators_exceptions_and_recursion_leave_the_right_calls(source: WatchedCpuSource) -> None:
+    def numbers() -> Iterator[Any]:
+        yield torch.empty(11)
+        yield torch.empty(12)
+
+    def falls(depth: int) -> None:
+        if depth:
+            falls(depth - 1)
+        raise ValueError(torch.empty(13))
+
+    def outer() -> list[Any]:
+        kept = list(numbers())
+        for _ in range(2):
+            try:
+                falls(50)
+            except ValueError as error:
+                kept.append(error.args)
+        return [kept, torch.empty(14)]
+
+    source.start(frames=True)
+    kept = outer()
+    batch = source.stop()
+    found = [
+        (size // 4, [frame[2] for frame in place])
+        for (action, _, size), place in zip(rows(batch), places(batch), strict=True)
+        if action == "alloc"
+    ]
+    assert [size for size, _ in found] == [11, 12, 13, 13, 14]
+    name = "test_generators_exceptions_and_recursion_leave_the_right_calls"
+    for size, functions in found:
+        inner = {11: ["numbers"], 12: ["numbers"], 13: ["falls"] * 51, 14: []}[size]
+        assert functions[: len(inner) + 3] == ["empty", *inner, "outer", name], size
+    assert kept
+
+
+def test_no_frame_is_kept_alive(source: WatchedCpuSource) -> None:
+    import weakref
+
+    class Thing:
+        pass
+
+    def holds() -> weakref.ref[Thing]:
+        thing = Thing()
+        torch.empty(1)
+        return weakref.ref(thing)
+
+    source.start(frames=True)
+    assert holds()() is None
+    source.stop()
+
+
+def test_a_profile_hook_of_the_program_stays(source: WatchedCpuSource) -> None:
+    def own(*_args: object) -> None:
+        return None
+
+    sys.setprofile(own)
+    try:
+        source.start(frames=True)
+        kept = torch.empty(5)
+        batch = source.stop()
+        assert sys.getprofile() is own
+    finally:
+        sys.setprofile(None)
+    assert (places(batch), kept.numel()) == ([[]], 5)
+
+
+def test_stacks_are_unknown_once_the_program_has_put_its_own_hook(source: WatchedCpuSource) -> None:
+    source.start(frames=True)
+    kept = torch.empty(5)
+    sys.setprofile(None)
+    batch = source.stop()
+    assert (places(batch), kept.numel()) == ([[]], 5)
+
+
+def test_the_programs_profiler_sees_what_it_would(source: WatchedCpuSource) -> None:
+    def frees() -> list[int]:
+        before = [torch.empty(9) for _ in range(30)]
+        with torch.profiler.profile(profile_memory=True) as profiler:
+            torch.empty(8)
+            before.clear()
+        return sorted(event.self_cpu_memory_usage for event in profiler.events() if event.name == "[memory]")
+
+    recorded = frees()
+    source.start(frames=True)
+    watched = frees()
+    source.stop()
+    source.end()
+    assert recorded == watched == frees()
+
+
+def test_shared_memory_is_told_without_a_total(source: WatchedCpuSource) -> None:
+    tensor = torch.ones(1 << 10)
+    source.start(frames=False)
+    tensor.share_memory_()
+    batch = source.stop()
+    shared = [
+        size for (_, _, size), total in zip(rows(batch), batch.columns["total_bytes"], strict=True) if total == -(2**63)
+    ]
+    assert shared
+    assert min(shared) >= 4096
+
+
+def test_after_its_end_torch_is_as_it_was(source: WatchedCpuSource) -> None:
+    source.start(frames=True)
+    source.end()
+    level, _ = source.levels()
+    kept = torch.empty(100)
+    assert source.levels()[0] == level
+    assert kept.numel() == 100
+
+
+def test_what_cannot_be_loaded_is_said() -> None:
+    with pytest.raises(Unwatched):
+        WatchedCpuSource(torch, "/nowhere/watch.so", stacks="none")
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5)), max_size=400))
+def test_the_table_of_blocks_is_a_dictionary(moves: list[tuple[int, int]]) -> None:
+    watch = ctypes.PyDLL(LIBRARY)
+    for function in (watch.block_put, watch.block_take):
+        function.restype = ctypes.c_int64
+    watch.blocks_forget()
+    model: dict[int, int] = {}
+    for number, size in moves:
+        # Few homes for many addresses, so that they push one another on.
+        address = 64 * (1 + number % 7 + (number // 7 << 44))
+        if size:
+            assert watch.block_put(ctypes.c_size_t(address), ctypes.c_int64(size)) == model.get(address, 0)
+            model[address] = size
+        else:
+            assert watch.block_take(ctypes.c_size_t(address)) == model.pop(address, 0)
+    for address, size in model.items():
+        assert watch.block_take(ctypes.c_size_t(address)) == size
+    watch.blocks_forget()
+
+
+IN_CHILDREN = """
+import os, sys, threading, torch
+from memtrace.hooks.sources.cpu_allocator import WatchedCpuSource
+source = WatchedCpuSource(torch, sys.argv[1], stacks="python")
+source.start(frames=True)
+stop = threading.Event()
+def allocate():
+    while not stop.is_set():
+        torch.empty(100)
+thread = threading.Thread(target=allocate)
+thread.start()
+for _ in range(200):
+    child = os.fork()
+    if child == 0:
+        for _ in range(100):
+            torch.empty(10)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+stop.set()
+thread.join()
+"""
+
+
+def test_forked_children_of_a_watched_process_end_as_they_would() -> None:
+    # Another thread holds the watch's lock at some of the forks.
+    done = subprocess.run([sys.executable, "-c", IN_CHILDREN, LIBRARY], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_node_of_the_graph_is_kept_alive(source: WatchedCpuSource) -> None:
+    import weakref
+
+    def train() -> weakref.ref[Any]:
+        layer = torch.nn.Linear(3, 3)
+        layer(torch.ones(1, 3)).sum().backward()
+        return weakref.ref(layer.weight)
+
+    source.start(frames=False)
+    assert train()() is None
+    source.stop()
+
+
+def test_a_node_that_raises_is_left(source: WatchedCpuSource) -> None:
+    class Raises(torch.autograd.Function):  # type: ignore[misc, name-defined]
+        @staticmethod
+        def forward(ctx: Any, value: Any) -> Any:
+            return value * 2
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            raise KeyError("own")
+
+    for frames in (False, True):
+        source.start(frames=frames)
+        with pytest.raises(KeyError, match="own"):
+            Raises.apply(torch.ones(3, requires_grad=True)).sum().backward()
+        kept = torch.empty(99)
+        batch = source.stop()
+        at = next(at for at, (_, _, size) in enumerate(rows(batch)) if size == 4 * 99)
+        assert "PyNode" not in str(places(batch)[at])
+        assert kept.numel() == 99
+
+
+def test_a_backward_within_a_node_is_told_apart(source: WatchedCpuSource) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    value = torch.ones(5, 5, requires_grad=True)
+    loss = checkpoint(lambda one: (one @ one).exp(), value, use_reentrant=True).sum()
+    source.start(frames=True)
+    loss.backward()
+    functions = [[frame[2] for frame in place] for place in places(source.stop())]
+    inner = next(one for one in functions if one[0] == "ExpBackward0")
+    assert [name for name in inner if "autograd::" in name or name.endswith("Backward0")] == [
+        "ExpBackward0",
+        "torch::autograd::PyNode",
+    ]
