@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from operator import attrgetter, is_not
+from itertools import compress
+from operator import attrgetter
 from typing import Any
 
 from memtrace.hooks.ownership.facts import Facts, eyes_for_plain
@@ -54,11 +55,14 @@ class QuickLook:
 
     def _place(self, structure: Structure, tensors: Sequence[Any], facts: Facts) -> bool:
         """Find each tensor of modules and optimizers among those that were found; return whether these are all."""
-        lasting = structure.lasting()
-        if not (structure.is_plain and self._are_plain(lasting) and self._are_usual(structure.parameters)):
+        self._is_first = _are_first(structure.held)
+        self._is_other = _are_there(structure.others)
+        parameters = self._parameters_in(structure)
+        lasting = self._lasting_in(structure, parameters)
+        if not (structure.is_plain and self._are_plain(lasting) and self._are_usual(parameters)):
             return False
         places = {id(tensor): at for at, tensor in enumerate(tensors)}
-        gradients = list(map(_gradient_of, structure.parameters))
+        gradients = list(map(_gradient_of, parameters))
         of_lasting = [places.get(id(one)) for one in lasting]
         of_gradients = [places.get(id(one)) for one in gradients if one is not None]
         seen = {*of_lasting, *of_gradients}
@@ -78,8 +82,10 @@ class QuickLook:
         """
         if not structure.is_plain or structure.names != self._names or structure.identities() != self._identities:
             return None
+        parameters = self._parameters_in(structure)
         try:
-            gradients = self._look_at_gradients(structure.parameters) if self._stay(structure.lasting()) else None
+            stays = self._stay(self._lasting_in(structure, parameters))
+            gradients = self._look_at_gradients(parameters) if stays else None
         except (RuntimeError, NotImplementedError):
             # One that is of a plain class and has no storage.
             return None
@@ -93,6 +99,14 @@ class QuickLook:
     def unstepped(self, structure: Structure) -> list[list[Any]]:
         """Return the parameters of each model some of which no optimizer has, where all is as it was found."""
         return [[one for one in structure.models[at] if one is not None] for at in self._unstepped]
+
+    def _parameters_in(self, structure: Structure) -> list[Any]:
+        """Return parameters, each once."""
+        return list(compress(structure.held, self._is_first))
+
+    def _lasting_in(self, structure: Structure, parameters: Sequence[Any]) -> list[Any]:
+        """Return parameters, buffers and states."""
+        return [*parameters, *compress(structure.others, self._is_other)]
 
     def _stay(self, lasting: Sequence[Any]) -> bool:
         """Return whether all that lasts is where it was, and the next share of it what it was."""
@@ -138,5 +152,15 @@ def _parts(tensors: Sequence[Any]) -> Iterator[slice]:
         yield slice(start, start + _NUM_AT_ONCE)
 
 
-def _are_there(gradients: Sequence[Any]) -> list[bool]:
-    return [is_not(one, None) for one in gradients]
+def _are_there(tensors: Sequence[Any]) -> list[bool]:
+    return [one is not None for one in tensors]
+
+
+def _are_first(tensors: Sequence[Any]) -> list[bool]:
+    """Return which of them are there, and stand nowhere before."""
+    met = {id(None)}
+    found = []
+    for one in tensors:
+        found.append(id(one) not in met)
+        met.add(id(one))
+    return found

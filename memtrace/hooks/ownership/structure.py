@@ -26,18 +26,15 @@ class Structure:
         """Parameters of optimizers."""
         self.is_plain = True
         """Whether all is kept as torch keeps it: in dictionaries, the states of a parameter in one without others."""
-        self._others: list[Any] = []
+        self.others: list[Any] = []
+        """Buffers and states of optimizers as they come, and `None`."""
         self._keys: list[Any] = []
         for root in roots:
             self._gather_root(root)
         for optimizer in optimizers:
             self._gather_optimizer(optimizer)
-        held = [*chain.from_iterable(self.models), *self.stepped]
-        self._held = list(map(id, held))
-        each = dict(zip(self._held, held, strict=True))
-        each.pop(id(None), None)
-        self.parameters = list(each.values())
-        """Parameters of roots and optimizers, each once."""
+        self.held = [*chain.from_iterable(self.models), *self.stepped]
+        """Parameters of roots and optimizers as they come, and `None` where there is a name for one."""
 
     def _gather_root(self, root: Any) -> None:
         """Gather level by level: what the modules of one hold is the next."""
@@ -45,7 +42,7 @@ class Structure:
         met, level = {id(root)}, [root]
         while level and self.is_plain:
             parameters += self._of_tables(map(_parameters_of, level))
-            self._others += self._of_tables(map(_buffers_of, level))
+            self.others += self._of_tables(map(_buffers_of, level))
             children = self._of_tables(map(_modules_of, level))
             self.names += map(id, children)
             level = []
@@ -76,12 +73,8 @@ class Structure:
         self._keys += states
         self.names += map(len, states.values())
         self.names += chain.from_iterable(states.values())
-        self._others += chain.from_iterable(map(dict.values, states.values()))
+        self.others += chain.from_iterable(map(dict.values, states.values()))
 
     def identities(self) -> list[int]:
         """Return what is held by identity: parameters, and what else there is."""
-        return [*self._held, *map(id, chain(self._others, self._keys))]
-
-    def lasting(self) -> list[Any]:
-        """Return parameters, buffers and states."""
-        return [one for one in chain(self.parameters, self._others) if one is not None]
+        return list(map(id, chain(self.held, self.others, self._keys)))
