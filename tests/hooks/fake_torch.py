@@ -69,6 +69,10 @@ class Tensor:
         """Return its storage."""
         return self._storage
 
+    def data_ptr(self) -> int:
+        """Return where it begins."""
+        return self.address
+
     def storage_offset(self) -> int:
         """Return where in the storage it begins."""
         return 0
