@@ -13,11 +13,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
-CPU = SimpleNamespace(type="cpu", index=None)
+STRIDED = "torch.strided"
 ITEM_BYTES = 4
 _addresses = itertools.count(0x1000, 0x1000)
+
+
+class Device(NamedTuple):
+    """A device."""
+
+    type: str
+    index: int | None = None
+
+
+CPU = Device("cpu")
 
 
 class Storage:
@@ -43,6 +53,8 @@ class Tensor:
         self.shape = shape
         self.device = CPU
         self.dtype = "torch.float32"
+        self.layout = STRIDED
+        self.is_nested = False
         self.grad_fn = grad_fn
         self.is_leaf = grad_fn is None
         self.grad: Tensor | None = None
@@ -56,6 +68,10 @@ class Tensor:
     def untyped_storage(self) -> Storage:
         """Return its storage."""
         return self._storage
+
+    def data_ptr(self) -> int:
+        """Return where it begins."""
+        return self.address
 
     def storage_offset(self) -> int:
         """Return where in the storage it begins."""
@@ -344,6 +360,8 @@ class FakeTorch:
         self.torch = _module(
             "torch",
             Tensor=Tensor,
+            UntypedStorage=Storage,
+            strided=STRIDED,
             nn=self.modules["torch.nn"],
             optim=self.modules["torch.optim"],
             autograd=self.autograd,

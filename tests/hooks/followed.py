@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from memtrace.hooks.torch_side.guard import Guard
 from memtrace.hooks.torch_side.yield_to_program import Yielding
 from memtrace.schema import tables
 from memtrace.schema.options import RecordOptions
+from memtrace.schema.records import PACKED
 from tests.hooks.fake_torch import FakeTorch, Tensor
 
 _TABLES = {table.name: table for table in tables.TABLES}
@@ -157,13 +160,16 @@ class Followed:
     def rows(self, table: str, **having: object) -> list[dict[str, Any]]:
         """Return the rows of a table in the order in which they were made, those with these values in their columns."""
         columns = _TABLES[table].column_names()
-        found = [row for number in sorted(self.spool.chunks) for row in _chunk_rows(self.spool.chunks[number], table)]
+        found = [row for number in sorted(self.spool.chunks) for row in chunk_rows(self.spool.chunks[number], table)]
         found += [dict(zip(columns, row, strict=True)) for row in self._pending(table)]
         return [row for row in found if all(row[name] == value for name, value in having.items())]
 
     def _pending(self, table: str) -> list[Row]:
-        sweeps: list[Any] = self.window.chunk.sweeps if table == "owners" else []
-        return [*getattr(self.window.chunk, table), *(row for sweep in sweeps for row in sweep)]
+        chunk = self.window.chunk
+        if table == "saved":
+            return [row for walk in chunk.saved for row in walk]
+        sweeps: list[Any] = chunk.sweeps if table == "owners" else []
+        return [*getattr(chunk, table), *(row for sweep in sweeps for row in sweep)]
 
     def phases(self, **having: object) -> list[tuple[str, int, int]]:
         """Return phase, step and microbatch of each phase that has ended."""
@@ -190,7 +196,8 @@ class Followed:
         return {chunk[0]["step"] for chunk in self.spool.chunks.values()}
 
 
-def _chunk_rows(chunk: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
+def chunk_rows(chunk: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
+    """Return the rows of a table in the records of a chunk."""
     texts = {column.name for column in _TABLES[table].columns if column.kind == "string"}
     rows = []
     strings: list[str] = []
@@ -198,7 +205,7 @@ def _chunk_rows(chunk: list[dict[str, Any]], table: str) -> list[dict[str, Any]]
         if record["k"] == "strings":
             strings = record["values"]
         elif record["k"] == table:
-            columns = record["columns"]
+            columns = {name: _unpacked(values) for name, values in record["columns"].items()}
             num_rows = next(len(values) for values in columns.values() if isinstance(values, list))
             # One value may stand for all rows.
             lists = [values if isinstance(values, list) else [values] * num_rows for values in columns.values()]
@@ -206,6 +213,15 @@ def _chunk_rows(chunk: list[dict[str, Any]], table: str) -> list[dict[str, Any]]
                 row = dict(zip(columns, values, strict=True))
                 rows.append({name: _text(value, strings) if name in texts else value for name, value in row.items()})
     return rows
+
+
+def _unpacked(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    ((kind, text),) = values.items()
+    words = base64.b64decode(text)
+    code = {PACKED[struct.calcsize(code)]: code for code in "biq"}[kind]
+    return list(struct.unpack(f"<{len(words) // struct.calcsize(code)}{code}", words))
 
 
 def _text(value: int | None, strings: list[str]) -> str | None:

@@ -456,3 +456,14 @@ def test_whether_the_program_writes_is_seen_of_what_no_variable_leads_to_as_well
         kept.add_(1)
         del kept
     assert written == [[None, None], [1, 0], [1, 0]]
+
+
+def test_a_tensor_is_known_by_where_its_storage_begins() -> None:
+    """Parts of what is owned, of any type, are no finding; tensors that lie elsewhere, or that none can ask, are."""
+    whole = torch.zeros(8, dtype=torch.complex64)
+    owned = {whole.untyped_storage().data_ptr(): ("cpu", whole.untyped_storage().nbytes())}
+    one = search._Search(torch, None, owned, {}, until_ns=0)
+    parts = [whole, whole[3:], whole[2:6:2], whole.conj(), torch.view_as_real(whole)[5]]
+    assert [one._is_to_be_told(part) for part in parts] == [False] * len(parts)
+    others = [torch.zeros(8), torch.zeros(9)[1:], torch.eye(2).to_sparse(), torch.zeros(2, requires_grad=True).exp()]
+    assert [one._is_to_be_told(other) for other in others] == [True] * len(others)

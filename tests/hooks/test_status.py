@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from memtrace.hooks.parts.as_imported import system
-from memtrace.hooks.parts.chunk import Row
-from memtrace.hooks.parts.status import Status, bytes_by_category
+from memtrace.hooks.parts.owner_rows import OwnerLayout, Sweep
+from memtrace.hooks.parts.status import Status
 from memtrace.schema.names import Phase
 from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
 
 SECOND = 10**9
 
 
-def owned(address: int, size: int, category: str, device: str = "cpu") -> Row:
-    """Return a row of the `owners` table."""
-    return (0, 1, device, address, size, size, category, "name", "float32", "4")
+def owned(*rows: tuple[int, int, str, str]) -> Sweep:
+    """Return a sweep that found these: address, size, category and device of each."""
+    lasting = [(device, size, size, category, "name", "float32", "4", None, None) for _, size, category, device in rows]
+    return Sweep(OwnerLayout(lasting), [address for address, *_ in rows], now_ns=0, step=1)
 
 
 def read(folder: Path) -> dict[str, object]:
@@ -34,7 +35,7 @@ def test_phases_and_steps_are_written_at_once(tmp_path: Path) -> None:
     status = Status(str(tmp_path), "p", levels=lambda: {"device": "cpu", "allocated_bytes": 30})
     status.phase(Phase.FORWARD, 5)
     assert read(tmp_path) == {"step": 0, "phase": "forward", "since_ns": 5, "ended_step": None}
-    status.step_ended(0, [owned(1, 8, "parameter"), owned(2, 16, "gradient")], SECOND)
+    status.step_ended(0, owned((1, 8, "parameter", "cpu"), (2, 16, "gradient", "cpu")), SECOND)
     status.phase(Phase.BACKWARD, SECOND + 7)
     assert read(tmp_path) == {
         "step": 1,
@@ -84,14 +85,14 @@ def test_an_optimizer_in_backward_does_not_write_for_each_parameter(
 
 
 def test_a_storage_counts_once_and_on_its_device_only() -> None:
-    rows = [
-        owned(1, 100, "communication"),
-        owned(1, 100, "gradient"),
-        owned(2, 40, "parameter"),
-        owned(3, 7, "optimizer_state", "cuda:0"),
-    ]
-    assert bytes_by_category(rows, "cpu") == {"communication": 100, "parameter": 40}
-    assert bytes_by_category(rows, None) == {}
+    sweep = owned(
+        *((1, 100, "communication", "cpu"), (1, 100, "gradient", "cpu")),
+        # At an address on another device.
+        *((2, 7, "optimizer_state", "cuda:0"), (2, 40, "parameter", "cpu"), (3, 40, "parameter", "cpu")),
+    )
+    assert sweep.bytes_by_category("cpu") == {"communication": 100, "parameter": 80}
+    assert sweep.bytes_by_category("cuda:0") == {"optimizer_state": 7}
+    assert sweep.bytes_by_category(None) == {}
 
 
 def test_an_allocator_that_cannot_be_asked_costs_the_bytes_only(tmp_path: Path) -> None:

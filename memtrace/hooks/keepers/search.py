@@ -226,9 +226,11 @@ class _Search:
         if type(tensor) not in self._plain or _has_graph(tensor):
             return True
         try:
-            return tensor.untyped_storage().data_ptr() not in self._known
+            # Where its storage begins. Asked for the storage, torch would make an object that lives as long as it.
+            begins = tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()
         except (RuntimeError, NotImplementedError):
             return True
+        return begins not in self._known
 
     def _glance_at(self, tensor: Any) -> None:
         storages = _storages(tensor)

@@ -73,9 +73,13 @@ class ModuleScopes:
         open_calls = self._calls.open
         key = id(module)
         self._room.for_hook(len(open_calls))
-        if open_calls and any(call[1] == key for call in open_calls) and not self._runs_inside_itself():
-            # An exception left its scope open.
-            self._unwind(key)
+        # A plain loop: each call of a module comes here.
+        for call in open_calls:
+            if call[1] == key:
+                if not self._runs_inside_itself():
+                    # An exception left its scope open.
+                    self._unwind(key)
+                break
         recompute = self._in_backward() != -1
         if not open_calls and not recompute:
             self._enter_root(module)

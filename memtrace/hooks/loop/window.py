@@ -18,6 +18,7 @@ from memtrace.hooks.parts.chunk import Chunk, EventBatch
 from memtrace.hooks.parts.room import Room
 from memtrace.hooks.parts.spool import Spool
 from memtrace.hooks.sources.choose import Sources
+from memtrace.paused_gc import paused_gc
 from memtrace.schema.options import RecordOptions, StepSelection
 from memtrace.schema.records import TRIGGER_FILE
 
@@ -269,10 +270,12 @@ class Window:
         rolling_ns = [start_ns for step, _, start_ns in self._rolling if step >= self._oldest]
         keep_from_ns = min(rolling_ns) if batch.is_native and rolling_ns else None
         number = self._number
-        lines = chunk.records(number, time_ns(), batch, keep_from_ns=keep_from_ns)
-        # A number that is missing among the parts is a chunk that could not be written.
-        self._number += 1
-        if not self._spool.write_chunk(number, lines):
+        with paused_gc():
+            lines = chunk.records(number, time_ns(), batch, keep_from_ns=keep_from_ns)
+            # A number that is missing among the parts is a chunk that could not be written.
+            self._number += 1
+            is_written = self._spool.write_chunk(number, lines)
+        if not is_written:
             return
         if self._of_next is not None:
             self._of_next.append((number, chunk.start_ns))

@@ -191,6 +191,19 @@ def plain_kinds(torch: Any) -> frozenset[type]:
     return frozenset({torch.Tensor, getattr(torch.nn, "Parameter", torch.Tensor)})
 
 
+def plain_check(torch: Any) -> Callable[[Any], bool]:
+    """Return what tells quickly of most values whether they are tensors that `plain_tensors` yields as they are.
+
+    One that has no memory, as on the device "meta", may be among them.
+    """
+    kinds, strided, is_wrapper = plain_kinds(torch), torch.strided, _transform_check(torch)
+
+    def is_plain(value: Any) -> bool:
+        return type(value) in kinds and value.layout is strided and not value.is_nested and not is_wrapper(value)
+
+    return is_plain
+
+
 def plain_tensors(tensor: Any) -> Iterator[Any]:
     """Yield the tensors with storage behind a tensor: itself, a DTensor's local part, a wrapper's inner tensors.
 

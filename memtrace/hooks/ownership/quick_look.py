@@ -9,171 +9,158 @@ storage, is seen within sixteen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
-from operator import attrgetter, is_not
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from operator import attrgetter
 from typing import Any
 
-from memtrace.hooks.ownership.module_tree import modules_in
+from memtrace.hooks.ownership.facts import Facts, eyes_for_plain
 from memtrace.hooks.ownership.owners import plain_kinds
+from memtrace.hooks.ownership.structure import Structure
 
 _NUM_IN_FULL = 4096
 """Of so many tensors each is looked at in full, whatever it takes."""
 _NUM_SHARES = 16
+_NUM_AT_ONCE = 32 * _NUM_SHARES
+"""So many tensors are fetched into the processor, which takes most of the time, and then asked all there is to ask."""
 
-Facts = tuple[int, int, Any, Any]
-"""Bytes of the storage, offset in it, dtype and shape of a tensor."""
-
-
-class Structure:
-    """What modules and optimizers hold at a moment, by name and identity."""
-
-    def __init__(self, roots: Iterable[Any], optimizers: Iterable[Any]) -> None:
-        """Gather, without looking at any tensor."""
-        self.names: list[Any] = []
-        """Names and numbers of all that is held, as they come; equal lists are equal trees."""
-        self.models: list[list[Any]] = []
-        """Parameters of each root."""
-        self.others: list[Any] = []
-        """Buffers and states of optimizers."""
-        self.stepped: list[Any] = []
-        """Parameters of optimizers."""
-        self.is_plain = True
-        """Whether all states are what optimizers of torch have: a flat dictionary for each parameter."""
-        for root in roots:
-            self._gather_root(root)
-        self._keys: list[Any] = []
-        for optimizer in optimizers:
-            self._gather_optimizer(optimizer)
-        self.parameters = list(chain.from_iterable(self.models))
-
-    def _gather_root(self, root: Any) -> None:
-        parameters: list[Any] = []
-        for path, module in modules_in(root):
-            own, buffers = module._parameters, module._buffers
-            self.names += (path, len(own), *own, *buffers)
-            parameters += own.values()
-            self.others += buffers.values()
-        self.models.append([one for one in parameters if one is not None])
-
-    def _gather_optimizer(self, optimizer: Any) -> None:
-        states = optimizer.state
-        for group in optimizer.param_groups:
-            self.stepped += group["params"]
-            self.names.append(len(self.stepped))
-        if not (isinstance(states, dict) and {dict}.issuperset(map(type, states.values()))):
-            self.is_plain = False
-            return
-        self._keys += states
-        self.names += map(len, states.values())
-        self.names += chain.from_iterable(states.values())
-        self.others += chain.from_iterable(map(dict.values, states.values()))
-
-    def identities(self) -> list[int]:
-        """Return what is held by identity, parameters and other tensors first."""
-        return list(map(id, chain(self.parameters, self.others, self.stepped, self._keys)))
-
-    def lasting(self) -> list[Any]:
-        """Return parameters, buffers and states."""
-        return [one for one in chain(self.parameters, self.others) if one is not None]
+_gradient_of, _is_leaf, _hung_on = map(attrgetter, ("grad", "is_leaf", "__dict__"))
 
 
 class QuickLook:
     """What the last look in full found of a very large model, and where each of its tensors stands in that."""
 
     def __init__(
-        self, torch: Any, structure: Structure, tensors: Sequence[Any], addresses: Sequence[int], facts: Sequence[Facts]
+        self, torch: Any, structure: Structure, tensors: Sequence[Any], addresses: Sequence[int], facts: Facts
     ) -> None:
         """Remember what was found: each tensor, the address of its storage, and the rest."""
         self._plain = plain_kinds(torch)
+        self._eyes = eyes_for_plain(torch)
         self._pointer = torch.Tensor.data_ptr
-        places = {id(tensor): at for at, tensor in enumerate(tensors)}
-        lasting, gradients = structure.lasting(), _gradients(structure.parameters)
-        self._names, self._identities = structure.names, structure.identities()
-        self._places = [places.pop(id(one), None) for one in lasting]
-        self._places_of_gradients = [places.pop(id(one), None) for one in gradients if one is not None]
-        self._has_gradient = _are_there(gradients)
-        self._addresses, self._facts = list(addresses), facts
         self._turn = 0
-        self.is_possible = not (
-            places
-            or None in self._places
-            or None in self._places_of_gradients
-            or len(self._places) + len(self._places_of_gradients) != len(tensors)
-            or not self._is_usual(structure, lasting)
-        )
+        self._addresses = list(addresses)
+        self._names, self._identities = structure.names, structure.identities()
+        stepped = {id(None), *map(id, structure.stepped)}
+        self._unstepped = [at for at, one in enumerate(structure.models) if not stepped.issuperset(map(id, one))]
+        self.of_gradients: list[int] = []
+        """Where gradients stand among the tensors; nothing else may have moved where a look returns addresses."""
+        self.is_possible = self._place(structure, tensors, facts)
         """Whether all that was found is seen by a quick look, too."""
-        self._pointers = self._pointers_of(lasting) if self.is_possible else []
 
     @staticmethod
     def is_worth_it(tensors: Sequence[Any]) -> bool:
         """Return whether there are so many tensors that looking at each in full takes long."""
         return len(tensors) > _NUM_IN_FULL
 
+    def _place(self, structure: Structure, tensors: Sequence[Any], facts: Facts) -> bool:
+        """Find each tensor of modules and optimizers among those that were found; return whether these are all."""
+        self._is_first = _are_first(structure.held)
+        self._is_other = _are_there(structure.others)
+        parameters = self._parameters_in(structure)
+        lasting = self._lasting_in(structure, parameters)
+        if not (structure.is_plain and self._are_plain(lasting) and self._are_usual(parameters)):
+            return False
+        places = {id(tensor): at for at, tensor in enumerate(tensors)}
+        gradients = list(map(_gradient_of, parameters))
+        of_lasting = [places.get(id(one)) for one in lasting]
+        of_gradients = [places.get(id(one)) for one in gradients if one is not None]
+        seen = {*of_lasting, *of_gradients}
+        if None in seen or len(seen) < len(tensors):
+            return False
+        found = [at for at in of_lasting if at is not None]
+        self.of_gradients = [at for at in of_gradients if at is not None]
+        self._pointers = list(map(self._pointer, lasting))
+        self._addresses_of_lasting, self._facts_of_lasting = [self._addresses[at] for at in found], facts.at(found)
+        self._has_gradient, self._facts_of_gradients = _are_there(gradients), facts.at(self.of_gradients)
+        return True
+
     def addresses(self, structure: Structure) -> list[int] | None:
-        """Return the address of the storage of each tensor that was found, in that order; `None` if others are now."""
-        if structure.names != self._names or structure.identities() != self._identities:
+        """Return the address of the storage of each tensor that was found, in that order; `None` if others are now.
+
+        It is the list that was returned before where nothing has moved.
+        """
+        if not structure.is_plain or structure.names != self._names or structure.identities() != self._identities:
             return None
-        lasting = structure.lasting()
+        parameters = self._parameters_in(structure)
         try:
-            if not self._is_usual(structure, lasting) or self._pointers_of(lasting) != self._pointers:
-                return None
-            found = self._look_at_gradients(structure) if self._is_share_same(lasting) else None
+            stays = self._stay(self._lasting_in(structure, parameters))
+            gradients = self._look_at_gradients(parameters) if stays else None
         except (RuntimeError, NotImplementedError):
             # One that is of a plain class and has no storage.
             return None
-        return found
+        if gradients is None:
+            return None
+        if gradients != list(map(self._addresses.__getitem__, self.of_gradients)):
+            self._addresses = list(self._addresses)
+            deque(map(self._addresses.__setitem__, self.of_gradients, gradients), maxlen=0)
+        return self._addresses
 
-    def _pointers_of(self, lasting: Sequence[Any]) -> list[int]:
-        return list(map(self._pointer, lasting))
+    def unstepped(self, structure: Structure) -> list[list[Any]]:
+        """Return the parameters of each model some of which no optimizer has, where all is as it was found."""
+        return [[one for one in structure.models[at] if one is not None] for at in self._unstepped]
 
-    def _is_usual(self, structure: Structure, lasting: Sequence[Any]) -> bool:
-        """Return whether all is of the plain kind, and nothing hangs on a parameter but its gradient."""
-        parameters = structure.parameters
-        return (
-            structure.is_plain
-            and self._plain.issuperset(map(type, lasting))
-            and all(map(attrgetter("is_leaf"), parameters))
-            and not any(map(attrgetter("__dict__"), parameters))
-        )
+    def _parameters_in(self, structure: Structure) -> list[Any]:
+        """Return parameters, each once."""
+        return list(compress(structure.held, self._is_first))
 
-    def _is_share_same(self, lasting: Sequence[Any]) -> bool:
-        """Look at the next share of what lasts in full."""
+    def _lasting_in(self, structure: Structure, parameters: Sequence[Any]) -> list[Any]:
+        """Return parameters, buffers and states."""
+        return [*parameters, *compress(structure.others, self._is_other)]
+
+    def _stay(self, lasting: Sequence[Any]) -> bool:
+        """Return whether all that lasts is where it was, and the next share of it what it was."""
         first, self._turn = self._turn, (self._turn + 1) % _NUM_SHARES
-        places = self._places[first::_NUM_SHARES]
-        looked = (look(tensor) for tensor in lasting[first::_NUM_SHARES])
-        return all(
-            address == self._addresses[at] and facts == self._facts[at]
-            for at, (address, facts) in zip(places, looked, strict=True)
-            if at is not None
-        )
+        for part in _parts(lasting):
+            tensors, share = lasting[part], slice(part.start + first, part.stop, _NUM_SHARES)
+            if not self._are_plain(tensors) or list(map(self._pointer, tensors)) != self._pointers[part]:
+                return False
+            addresses, facts = self._eyes.look(lasting[share])
+            if addresses != self._addresses_of_lasting[share] or facts != self._facts_of_lasting.part(share):
+                return False
+        return True
 
-    def _look_at_gradients(self, structure: Structure) -> list[int] | None:
-        gradients = _gradients(structure.parameters)
-        if _are_there(gradients) != self._has_gradient:
-            return None
-        made = [one for one in gradients if one is not None]
-        if not self._plain.issuperset(map(type, made)):
-            return None
-        found = list(self._addresses)
-        for at, gradient in zip(self._places_of_gradients, made, strict=True):
-            address, facts = look(gradient)
-            if at is None or facts != self._facts[at]:
+    def _look_at_gradients(self, parameters: Sequence[Any]) -> list[int] | None:
+        """Return the addresses of all gradients; `None` if one is another in more than its address."""
+        found: list[int] = []
+        for part in _parts(parameters):
+            if not self._are_usual(parameters[part]):
                 return None
-            found[at] = address
+            gradients = list(map(_gradient_of, parameters[part]))
+            if _are_there(gradients) != self._has_gradient[part]:
+                return None
+            made = [one for one in gradients if one is not None]
+            if not self._are_plain(made):
+                return None
+            addresses, facts = self._eyes.look(made)
+            if facts != self._facts_of_gradients.part(slice(len(found), len(found) + len(made))):
+                return None
+            found += addresses
         return found
 
+    def _are_plain(self, tensors: Sequence[Any]) -> bool:
+        return self._plain.issuperset(map(type, tensors))
 
-def look(tensor: Any) -> tuple[int, Facts]:
-    """Return the address of a tensor's storage, and what else a row says of it."""
-    storage = tensor.untyped_storage()
-    return storage.data_ptr(), (storage.nbytes(), tensor.storage_offset(), tensor.dtype, tensor.shape)
-
-
-def _gradients(parameters: Iterable[Any]) -> list[Any]:
-    # `.grad` of a tensor that is not a leaf warns on stderr: whoever asks has looked.
-    return [one.grad if one.is_leaf else None for one in parameters]
+    @staticmethod
+    def _are_usual(parameters: Sequence[Any]) -> bool:
+        """Return whether nothing hangs on parameters but a gradient. Of what is no leaf, `.grad` warns on stderr."""
+        return all(map(_is_leaf, parameters)) and not any(map(_hung_on, parameters))
 
 
-def _are_there(gradients: Sequence[Any]) -> list[bool]:
-    return [is_not(one, None) for one in gradients]
+def _parts(tensors: Sequence[Any]) -> Iterator[slice]:
+    for start in range(0, len(tensors), _NUM_AT_ONCE):
+        yield slice(start, start + _NUM_AT_ONCE)
+
+
+def _are_there(tensors: Sequence[Any]) -> list[bool]:
+    return [one is not None for one in tensors]
+
+
+def _are_first(tensors: Sequence[Any]) -> list[bool]:
+    """Return which of them are there, and stand nowhere before."""
+    met = {id(None)}
+    found = []
+    for one in tensors:
+        found.append(id(one) not in met)
+        met.add(id(one))
+    return found

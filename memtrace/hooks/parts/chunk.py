@@ -25,6 +25,11 @@ class StringTable:
         """Return the id of a string, new or known."""
         return self._ids.setdefault(text, len(self._ids))
 
+    def ids_of(self, texts: Sequence[str | None]) -> list[Any]:
+        """Return the id of each string of a column; `None` where there is none."""
+        ids = {text: None if text is None else self.id_of(text) for text in dict.fromkeys(texts)}
+        return list(map(ids.__getitem__, texts))
+
     def record(self) -> Record:
         """Return the record that holds all strings in the order of their ids."""
         return {"k": records.STRINGS, "values": list(self._ids)}
@@ -72,7 +77,8 @@ class Chunk:
         self.owners: list[Row] = []
         self.sweeps: list[Lines] = []
         """All owners at a moment, beside the rows of some."""
-        self.saved: list[Row] = []
+        self.saved: list[Lines] = []
+        """What each walk for saved tensors found."""
         self.keepers: list[Row] = []
         self.replica_forwards: list[Row] = []
         self.reducer_timings: list[Row] = []
@@ -82,8 +88,8 @@ class Chunk:
     @property
     def num_marks(self) -> int:
         """Rows collected so far."""
-        tables_of_rows = (self.phases, self.scopes, self.owners, self.saved, self.keepers, self.annotations)
-        return sum(map(len, tables_of_rows)) + sum(len(sweep) for sweep in self.sweeps)
+        tables_of_rows = (self.phases, self.scopes, self.owners, self.keepers, self.annotations)
+        return sum(map(len, tables_of_rows)) + sum(len(one) for one in (*self.sweeps, *self.saved))
 
     @property
     def num_rows(self) -> int:
@@ -106,7 +112,6 @@ class Chunk:
                     (tables.PHASES, self.phases),
                     (tables.SCOPES, self.scopes),
                     (tables.OWNERS, self.owners),
-                    (tables.SAVED, self.saved),
                     (tables.KEEPERS, self.keepers),
                     (tables.REPLICA_FORWARDS, self.replica_forwards),
                     (tables.REDUCER_TIMINGS, self.reducer_timings),
@@ -131,8 +136,8 @@ class Chunk:
         }
         if keep_from_ns is not None:
             head["keep_from_ns"] = keep_from_ns
-        # A sweep brings strings of its own, which from there on are those that ids mean.
-        lines = [sweep.lines() for sweep in self.sweeps]
+        # Each brings strings of its own, which from there on are those that ids mean.
+        lines = [one.lines() for one in (*self.saved, *self.sweeps)]
         return [head, strings.record(), *body, *lines, {"k": records.CHUNK_END}]
 
 
@@ -163,10 +168,15 @@ def columns_record(table: tables.Table, rows: Sequence[Row]) -> Record:
     return {"k": table.name, "columns": dict(zip(table.column_names(), columns, strict=True))}
 
 
+def spared(values: Sequence[Any]) -> Any:
+    """Return one value for all rows where it stands in each. One column of a table must stay a column."""
+    return values[0] if len(set(values)) == 1 else values
+
+
 def encoded_columns(table: tables.Table, rows: Sequence[Row], strings: StringTable) -> dict[str, Sequence[Any]]:
     """Return the columns of rows, with the id of each string in its place."""
     columns: dict[str, Sequence[Any]] = columns_record(table, rows)["columns"]
     for column in table.columns:
         if column.kind == "string":
-            columns[column.name] = [None if text is None else strings.id_of(text) for text in columns[column.name]]
+            columns[column.name] = strings.ids_of(columns[column.name])
     return columns

@@ -61,7 +61,7 @@ class OwnFile:
             self._cut(size_before)
             raise
 
-    def write_over(self, data: bytes) -> None:
+    def write_over(self, data: bytes | memoryview) -> None:
         """Write at the start, over what stands there."""
         self.check()
         system.pwrite(self._number, data, 0)

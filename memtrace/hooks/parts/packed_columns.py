@@ -18,11 +18,11 @@ def packed_line(table: str, columns: dict[str, Any]) -> bytes:
     >>> packed_line("events", {"address": array("q", [1]), "stream": 0})
     b'{"k":"events","columns":{"address":{"int64":"AQAAAAAAAAA="},"stream":0}}\\n'
     """
-    inner = b",".join(b'"%b":%b' % (name.encode(), _packed(values)) for name, values in columns.items())
+    inner = b",".join(b'"%b":%b' % (name.encode(), packed(values)) for name, values in columns.items())
     return b'{"k":"%b","columns":{%b}}\n' % (table.encode(), inner)
 
 
-def _packed(values: Any) -> bytes:
+def packed(values: Any) -> bytes:
     """Return a column of integers as their bytes; one with nulls, and one value for all rows, as JSON."""
     words = values
     if isinstance(values, (list, tuple)):

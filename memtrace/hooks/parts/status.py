@@ -11,25 +11,21 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.failure.meant_for_program import pass_on
 from memtrace.hooks.parts.as_imported import system
-from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.own_file import OwnFile
+from memtrace.hooks.parts.owner_rows import Sweep
 from memtrace.schema.names import Phase
 from memtrace.schema.status import STATUS_BYTES, STATUS_SUFFIX
-from memtrace.schema.tables import OWNERS
 
 _PAUSE_FACTOR = 100
 """After measuring, so many times as long as it took nothing is measured."""
 # An optimizer that steps inside backward changes the phase once a parameter.
 _MAX_PHASES_A_STEP = 64
-
-_DEVICE, _ADDRESS, _SIZE, _CATEGORY = (
-    OWNERS.column_names().index(name) for name in ("device", "address", "size_bytes", "category")
-)
+_BLANK = b" " * (STATUS_BYTES - 1) + b"\n"
 
 
 class Status:
@@ -53,6 +49,9 @@ class Status:
         self._measured: dict[str, Any] = {}
         self._measured_line = b"}"
         """What was measured, encoded once and not with each phase, and the end of the object."""
+        # Room that is used again: whatever asks for so much lets the C library first tidy up after all that the program
+        # has freed since, which takes a millisecond.
+        self._line = memoryview(bytearray(STATUS_BYTES))
         self._clock = clock
         self._resume_ns = 0
         self._num_phases = 0
@@ -64,15 +63,15 @@ class Status:
             self._now |= {"phase": str(phase), "since_ns": now_ns}
             self._write()
 
-    def step_ended(self, step: int, owned: Iterable[Row] | None, now_ns: int) -> None:
-        """Note that a step has ended, with rows of the `owners` table if somebody looked."""
+    def step_ended(self, step: int, owned: Sweep | None, now_ns: int) -> None:
+        """Note that a step has ended, with its owners if somebody looked."""
         self._num_phases = 0
         self._now |= {"step": step + 1, "phase": str(Phase.OTHER), "since_ns": now_ns, "ended_step": step}
         if self._clock() >= self._resume_ns:
             self._measure(step, owned)
         self._write()
 
-    def _measure(self, step: int, owned: Iterable[Row] | None) -> None:
+    def _measure(self, step: int, owned: Sweep | None) -> None:
         began_ns = self._clock()
         try:
             levels = self._levels()
@@ -83,7 +82,7 @@ class Status:
             return
         self._measured |= {"measured_step": step, **levels}
         if owned is not None:
-            by_category = bytes_by_category(owned, self._measured.get("device"))
+            by_category = owned.bytes_by_category(self._measured.get("device"))
             self._measured |= {"categories_step": step, "by_category": by_category}
         self._measured_line = b"," + _encoded(self._measured)[1:]
         ended_ns = self._clock()
@@ -105,7 +104,9 @@ class Status:
         try:
             if self._file is None:
                 self._file = OwnFile(self._path)
-            self._file.write_over(line.ljust(STATUS_BYTES - 1) + b"\n")
+            self._line[:] = _BLANK
+            self._line[: len(line)] = line
+            self._file.write_over(self._line)
         except OSError as error:
             pass_on(error)
             # The recording itself says that its folder cannot be written.
@@ -118,15 +119,3 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 def _encoded(fields: dict[str, Any]) -> bytes:
     return _encode(fields).encode()
-
-
-def bytes_by_category(rows: Iterable[Row], device: str | None) -> dict[str, int]:
-    """Return the bytes of the storages on a device by category, each storage once."""
-    storages: dict[int, tuple[int, str]] = {}
-    for row in rows:
-        if row[_DEVICE] == device:
-            storages.setdefault(row[_ADDRESS], (row[_SIZE], row[_CATEGORY]))
-    found: dict[str, int] = {}
-    for size, category in storages.values():
-        found[category] = found.get(category, 0) + size
-    return found

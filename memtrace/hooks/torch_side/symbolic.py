@@ -18,15 +18,16 @@ def symbolic_check(torch: Any) -> Callable[[], bool]:
 
     `torch.compiler.is_compiling` is asked before it, apart: Dynamo reads that one as a constant.
     """
-    checks = [check for make in (_jit_check, _modes_check, _functorch_check) if (check := make(torch)) is not None]
-    is_exporting = getattr(torch.compiler, "is_exporting", None)
-    if is_exporting is not None:
-        checks.append(is_exporting)
+    tracing = getattr(torch._C, "_get_tracing_state", _nothing)
+    transform = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", _nothing)
+    # Very often there is no mode at all, which is one question instead of three.
+    num_modes = getattr(torch._C, "_len_torch_dispatch_stack", _one)
+    has_mode = _modes_check(torch)
+    is_exporting = getattr(torch.compiler, "is_exporting", _nothing)
 
     def is_symbolic() -> bool:
-        for check in checks:
-            if check():
-                return True
+        if tracing() is not None or transform() is not None or (num_modes() and has_mode()) or is_exporting():
+            return True
         # Asking torch's own function would warn.
         tracer: ModuleType | None = sys.modules.get(_FX_TRACER)
         return tracer is not None and bool(getattr(tracer, "_is_fx_tracing_flag", False))
@@ -34,21 +35,19 @@ def symbolic_check(torch: Any) -> Callable[[], bool]:
     return is_symbolic
 
 
-def _jit_check(torch: Any) -> Callable[[], bool] | None:
-    state = getattr(torch._C, "_get_tracing_state", None)
-    return None if state is None else lambda: state() is not None
-
-
-def _modes_check(torch: Any) -> Callable[[], bool] | None:
+def _modes_check(torch: Any) -> Callable[[], bool]:
     """Fake, proxy and functional modes, which torch keeps apart from the modes of programs."""
     active = getattr(torch._C, "_get_dispatch_mode", None)
     keys = getattr(torch._C, "_TorchDispatchModeKey", None)
     found = [key for name in ("FAKE", "PROXY", "FUNCTIONAL") if (key := getattr(keys, name, None)) is not None]
-    if active is None or not found:
-        return None
+    if active is None:
+        return lambda: False
     return lambda: any(active(key) is not None for key in found)
 
 
-def _functorch_check(torch: Any) -> Callable[[], bool] | None:
-    innermost = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
-    return None if innermost is None else lambda: innermost() is not None
+def _nothing() -> None:
+    return None
+
+
+def _one() -> int:
+    return 1
