@@ -289,7 +289,7 @@ thread.join()
     while at >= 0:
         names.append(strings.text(frames["function"][stacks["frame"][at]]))
         at = stacks["parent"][at]
-    assert names[:3] == ["empty", "train", "run"]
+    assert names[:2] == ["train", "run"]
 
 
 def test_functional_gradients_and_custom_functions_run_as_bare(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
