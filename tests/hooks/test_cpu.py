@@ -217,3 +217,24 @@ def test_no_freed_memory_is_written_to_when_it_stops_inside_a_named_range(stacks
     program = STOPS_INSIDE_A_RANGE.format(stacks=stacks)
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_operators_are_left_once_the_program_compiles() -> None:
+    source = CpuSource(torch, stacks="all", profile=False, warn=print)
+    names = []
+    for leaves in (False, True):
+        source.start(frames=False)
+        kept = torch.ones(3) + 1
+        if leaves:
+            assert source.leave_operators()
+        batch = source.stop()
+        names.append({frame[2] for stack in batch.columns["stack"] for frame in stack_of(batch, stack)})
+        assert kept.numel() == 3
+    # Those that run already are left where it is stopped.
+    assert all("aten::add" in found for found in names)
+    assert not source.leave_operators()
+    assert not source.observes_calls
+    source.start(frames=False)
+    kept = torch.ones(3) + 1
+    assert set(source.stop().columns["stack"]) == {None}
+    assert kept.numel() == 3

@@ -405,3 +405,22 @@ with torch.no_grad():
     assert 1000 <= len(recorded.trace.table("events")) < 1100
     starts = recorded.trace.table("windows")["start_ns"]
     assert starts[-1] - starts[0] > 0
+
+
+def test_backward_within_what_is_compiled_ends_as_bare(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    text = """
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+@torch.compile(backend="eager")
+def step():
+    loss = model(batch).sum()
+    loss.backward()
+    return loss
+for _ in range(8):
+    print(step().item())
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+    bare = run_bare(tmp_path, text)
+    recorded = run_recorded(run_memtrace, tmp_path, text, "--stacks", "all", "--steps", "1-")
+    assert recorded.done.stdout == bare.stdout
+    assert recorded.ended_steps() == list(range(1, 9))

@@ -325,6 +325,10 @@ class Sources:
         """Return whether a profiler of this thread runs, which a forked child would crash with."""
         return any(source.can_switch for source in self._running_profilers())
 
+    def leave_operators(self) -> bool:
+        """Record no operators of the CPU from the next start on; return whether they are recorded now."""
+        return self._profiled is not None and self._profiled.leave_operators()
+
     def discard(self) -> None:
         """Stop the CPU source, if it may be, and forget what it recorded."""
         if self._cpu is not None:

@@ -12,7 +12,8 @@ events and Python frames cost a fraction of a full profile. Facts that shape thi
   a line on stderr. `NativeLog.track_all_blocks` makes the allocator keep its table at all times instead.
 - An operator or named range that is open when a profiler stops is written to when it ends, if another profiler runs
   by then, and that memory has been freed. So nothing is observed that may be open where we stop: no named ranges
-  (`record_function`, see `annotations.py`), and nothing at all is stopped inside a backward pass.
+  (`record_function`, see `annotations.py`), no operators in a program that compiles, and nothing at all is stopped
+  inside a backward pass.
 - A profiler that is alive when the interpreter exits, or in a forked child, ends in a segmentation fault. So it is
   stopped before every fork and at exit.
 - With frames, every Python call and return becomes an event that is held in memory until the stop. Code that is heavy
@@ -102,6 +103,15 @@ class CpuSource:
     def observes_calls(self) -> bool:
         """Whether calls or operators are recorded, one of which may have begun and not ended where it is stopped."""
         return self.frames or self._with_operators
+
+    def leave_operators(self) -> bool:
+        """Observe no operators from the next start on; return whether it runs with them now.
+
+        The program compiles: around what is compiled stands an operator of torch's, within which autograd or an
+        optimizer may run, at whose ends it is stopped.
+        """
+        runs_with_them, self._with_operators = self.running and self._with_operators, False
+        return runs_with_them
 
     def start(self, *, frames: bool) -> None:
         """Start recording on this thread, with Python frames or without; nothing happens if it runs already.

@@ -68,7 +68,9 @@ class Yielding:
         self._sources.remote_calls_begin()
 
     def on_compile(self, *_args: Any, **_kwargs: Any) -> None:
-        """The program compiles: its compiler is too heavy in Python to record frames of."""
+        """The program compiles: too heavy in Python to record frames of, and operators may be open where we stop."""
+        if self._sources.leave_operators() and self._window.is_open:
+            self._window.drain("switch")
         self._window.wants_frames(False)
         self._window.allows_frames = False
         self._writer.note(
