@@ -159,7 +159,8 @@ class CpuSource:
         except BaseException:
             self._thread = None
             if self._is_enabled():
-                self._engine._disable_profiler()
+                with self._log.quiet(), self._kineto_log.quiet():
+                    self._engine._disable_profiler()
             raise
 
     def _may_have_frames(self) -> bool:
