@@ -36,5 +36,6 @@ def test_the_worked_example_prints_what_the_page_says(tmp_path: Path) -> None:
         done = subprocess.run(
             [*programs[program], *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment
         )
-        assert done.stdout == output, command
+        # Where the page has its program.
+        assert done.stdout.replace(str(tmp_path), "/home/ada/project") == output, command
         assert done.returncode == next((code for option, code in EXIT_CODES.items() if option in arguments), 0)

@@ -337,7 +337,7 @@ def diffusers(torch: Any, ledger: Ledger) -> None:
 
 @loop
 def hogwild(torch: Any, ledger: Ledger) -> None:
-    """Threads that train one model, each with an optimizer of its own; steps are those of the first."""
+    """Threads that train one model, each with an optimizer of its own; the first is followed until it has ended."""
     model = mlp(torch, 16, 24, 4)
 
     def train(optimizer: Any) -> None:
@@ -346,12 +346,12 @@ def hogwild(torch: Any, ledger: Ledger) -> None:
         optimizer.step()
 
     ours, theirs = (torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for _ in range(2))
-    for _ in range(4):
+    for number in range(4):
         other = threading.Thread(target=train, args=(theirs,))
         other.start()
         other.join()
         train(ours)
-        ledger.end_step([model], [ours, theirs], samples=6)
+        ledger.end_step([model], [ours, theirs], phases=STEP * 2 if number == 0 else STEP, samples=6)
 
 
 @loop

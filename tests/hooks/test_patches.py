@@ -61,14 +61,14 @@ def test_undo_restores_the_very_same_function() -> None:
     assert namespace.function is math.sqrt
 
 
-@pytest.mark.parametrize("calls_of_program", [True, False])
-def test_who_took_the_function_before_is_followed_unless_it_calls_it_for_us(calls_of_program: bool) -> None:
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_who_took_the_function_before_is_followed_unless_it_calls_it_for_us(is_wrapped: bool) -> None:
     taken_before, seen = Parent.double, []
     patches = Patches()
-    patches.around(Parent, "double", before=lambda *_: seen.append(1), calls_of_program=calls_of_program)
+    patches.around(Parent, "double", before=lambda *_: seen.append(1), is_wrapped=is_wrapped)
     try:
         assert taken_before(Parent(), 4) == Parent().double(4) == 8
-        assert len(seen) == 1 + (not calls_of_program)
+        assert len(seen) == 1 + (not is_wrapped)
     finally:
         patches.undo()
 

@@ -89,7 +89,8 @@ class Attachments:
         autograd = self._torch.autograd
         for name in ("backward", "grad"):
             before = self._loop.before_backward if name == "backward" else self._loop.before_grad
-            self._around(autograd, name, before, self._loop.after_span)
+            # The gradient of 1 that it begins with is freed as it returns, and would outlive backward otherwise.
+            self._around(autograd, name, before, self._loop.after_span, is_wrapped=True)
 
     def _add_data_hooks(self) -> None:
         from torch.utils.data import dataloader
@@ -112,7 +113,7 @@ class Attachments:
         if (memory := yielding.history_module()) is not None:
             # Our own source calls it too, where torch initialises a device.
             changes = yielding.before_history, yielding.after_history
-            self._around(memory, "_record_memory_history", *changes, calls_of_program=True)
+            self._around(memory, "_record_memory_history", *changes, is_wrapped=True)
             self._around(memory, "change_current_allocator", yielding.on_pluggable_allocator, None)
         self._around(self._torch, "compile", self._compile_begins, None)
         remote = sys.modules.get("torch.distributed.rpc.api")
@@ -146,7 +147,7 @@ class Attachments:
         before: Callable[..., None] | None,
         after: Callable[..., None] | None,
         *,
-        calls_of_program: bool = False,
+        is_wrapped: bool = False,
     ) -> None:
         original = getattr(owner, name, None)
         label = f"{getattr(owner, '__name__', owner)}.{name}"
@@ -155,7 +156,7 @@ class Attachments:
             name,
             before=before and self._wrap(before, name=f"before {label}"),
             after=after and self._wrap(after, name=f"after {label}"),
-            calls_of_program=calls_of_program,
+            is_wrapped=is_wrapped,
         )
         if (now := getattr(owner, name, None)) is not original:
             # It calls what the program called, which the compiler may look at as ever.

@@ -41,18 +41,19 @@ class Patches:
         *,
         before: Callback | None = None,
         after: Callback | None = None,
-        calls_of_program: bool = False,
+        is_wrapped: bool = False,
     ) -> None:
         """Follow a function or method: `before(*args, **kwargs)`, the call, then `after(*args, **kwargs)` in any case.
 
         The callbacks must be guarded already: they neither raise nor return anything. Nothing happens if the owner has
-        no such attribute. With `calls_of_program`, who took the function before is not followed: it calls it for us.
+        no such attribute. With `is_wrapped`, nothing is woven: who took the function before is not followed, and
+        `after` is called once the function has let go of its own variables.
         """
         original = None if owner is None else getattr(owner, name, None)
         if original is None:
             return
         is_own = vars(owner).get(name) is original
-        woven = weave(original, before, after) if is_own and not calls_of_program else None
+        woven = weave(original, before, after) if is_own and not is_wrapped else None
         if woven is not None:
             woven.put_in()
             self._woven.append(woven)
