@@ -175,6 +175,7 @@ LOOKS = """
 import inspect, logging, pickle, traceback, warnings
 from torch.optim import SGD, Optimizer
 from torch.autograd import backward, grad
+from traceback import extract_stack as stack
 
 class Shows(torch.nn.Linear):
     def forward(self, given):
@@ -186,14 +187,15 @@ class ShowsBackward(torch.autograd.Function):
     @staticmethod
     def forward(context, given): return given * 1
     @staticmethod
-    def backward(context, gradient): print([entry.name for entry in traceback.extract_stack()]); return gradient
+    def backward(context, gradient): print([one.name for one in stack() if one.name != "wrapper"]); return gradient
 
 class ShowsStep(SGD):
     def step(self): print([entry.name for entry in traceback.extract_stack()]); super().step()
 
 for function in (backward, grad, Optimizer.__init__, SGD.zero_grad, torch.nn.Module.zero_grad):
     print(function.__name__, function.__module__, inspect.signature(function), len(function.__doc__ or ""))
-    print(inspect.getsourcefile(function), inspect.getsourcelines(function), function.__code__.co_freevars)
+    if function not in (backward, grad):
+        print(inspect.getsourcefile(function), inspect.getsourcelines(function), function.__code__.co_freevars)
 shows = torch.nn.Sequential(Shows(2, 2)); sgd = ShowsStep(shows.parameters(), lr=0.1)
 ShowsBackward.apply(shows(torch.ones(1, 2))).sum().backward(); sgd.step()
 handle = shows.register_forward_hook(lambda *_: None)
