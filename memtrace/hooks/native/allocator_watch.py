@@ -14,20 +14,10 @@ from memtrace.hooks.parts.chunk import StackTable
 _NO_STACK = -(2**31)
 _MAX_INT32 = 2**31 - 1
 _UNUSUAL_LINE = 0x5A3C69D7
-_CPU_REPORTER = "_ZN3c1025ProfiledCPUMemoryReporter"
-_REPORT = "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE"
-_EVALUATE = (
-    "_ZN5torch8autograd6Engine17evaluate_functionERSt10shared_ptrINS0_9GraphTaskEE"
-    "PNS0_4NodeERNS0_11InputBufferERKS2_INS0_10ReadyQueueEE"
-)
 
 
 class Unwatched(Exception):
     """This torch, or this Python, cannot be watched."""
-
-
-class _Functions(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("libc10", "libtorch_cpu", "new", "delete", "report", "evaluate")]
 
 
 class _Events(ctypes.Structure):
@@ -68,28 +58,16 @@ class AllocatorWatch:
         """
         folder = os.path.join(os.path.dirname(torch.__file__), "lib")
         try:
-            # With the GIL: what it does takes a moment, and it may give back frames.
+            # With the GIL: what it reads of Python must not change meanwhile.
             self._watch = ctypes.PyDLL(library)
-            # The object behind a handle is where the loader keeps the library's tables.
-            torches = [ctypes.PyDLL(os.path.join(folder, name)) for name in ("libc10.so", "libtorch_cpu.so")]
-            libc10, libtorch_cpu = torches
-            addresses = [
-                _address(library, name)
-                for library, name in (
-                    (libc10, f"{_CPU_REPORTER}3NewEPvm"),
-                    (libc10, f"{_CPU_REPORTER}6DeleteEPv"),
-                    (libc10, _REPORT),
-                    (libtorch_cpu, _EVALUATE),
-                )
-            ]
-        except (OSError, AttributeError) as error:
+            self._torches = [ctypes.PyDLL(os.path.join(folder, name)) for name in ("libc10.so", "libtorch_cpu.so")]
+        except OSError as error:
             raise Unwatched(str(error)) from None
-        self._functions = _Functions(*(one._handle for one in torches), *addresses)
         self._watch.watch_take.restype = ctypes.POINTER(_Events)
         self._watch.watch_stacks.restype = ctypes.c_size_t
         self._watch.watch_actions.restype = ctypes.c_int64
         self._watch.stacks_num.restype = ctypes.c_int32
-        self._stacks = CallStacks(self._node, _Demangler(libc10, self._watch), own_folder=own_folder)
+        self._stacks = CallStacks(self._node, _Demangler(self._torches[0], self._watch), own_folder=own_folder)
 
     def check_frames(self) -> None:
         """Check that the frames of Python can be read, before stacks are asked for.
@@ -115,8 +93,9 @@ class AllocatorWatch:
         """
         # The loader finds out where a function is at its first call, and would overwrite what we put there.
         torch.empty(1, device="cpu")
-        most = ctypes.c_size_t(max_events)
-        if not self._watch.watch_install(ctypes.byref(self._functions), most) or not self._sees(torch):
+        # The object behind a handle is where the loader keeps the library's tables.
+        libraries = (ctypes.c_void_p(one._handle) for one in self._torches)
+        if not self._watch.watch_install(*libraries, ctypes.c_size_t(max_events)) or not self._sees(torch):
             self.uninstall()
             raise Unwatched("its calls of the CPU allocator are not found")
 
@@ -171,13 +150,13 @@ class AllocatorWatch:
     def _named_stacks(self, num_events: int, table: StackTable) -> array[int]:
         """Return, in place of the watch's numbers of stacks, their rows in a table."""
         num = self._watch.stacks_num()
-        rows, used = (ctypes.c_int32 * num)(), (ctypes.c_int32 * num)()
-        num_used = self._watch.watch_stacks(used, rows, ctypes.c_size_t(num))
+        rows, used = (array("i", bytes(4 * num)) for _ in range(2))
+        num_used = self._watch.watch_stacks(_memory(used), _memory(rows), ctypes.c_size_t(num))
         for number in used[:num_used]:
             row = self._stacks.row(number, table)
             rows[number] = _NO_STACK if row is None else row
         stacks = array("i", bytes(4 * num_events))
-        self._watch.watch_translate(rows, _memory(stacks))
+        self._watch.watch_translate(_memory(rows), _memory(stacks))
         return stacks
 
     def _node(self, number: int) -> Node:
@@ -214,10 +193,6 @@ class _Demangler:
         text = ctypes.string_at(found).decode("utf-8", "replace")
         self._free(found)
         return text
-
-
-def _address(library: Any, name: str) -> int | None:
-    return ctypes.cast(library[name], ctypes.c_void_p).value
 
 
 def _memory(column: array[int]) -> ctypes.c_void_p:

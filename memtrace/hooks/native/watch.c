@@ -4,14 +4,15 @@
  * libc10's own table of addresses (its relocations), in which functions of ours are put in place of them: they call
  * the original first or last, and note address, size, time and stack. Nothing of torch is recorded, no flag of its is
  * set, and a profiler of the program sees what it would see. Memory that is shared between processes is told to
- * `reportMemoryUsageToProfiler` by libtorch_cpu, through the table of that; so is `Engine::evaluate_function` called, which
- * runs one node of autograd's graph.
+ * `reportMemoryUsageToProfiler` by libtorch_cpu, through the table of that; so is `Engine::evaluate_function` called,
+ * which runs one node of autograd's graph.
  *
  * Calls are in the order: a block is noted after it was allocated and before it is freed, so that an address that is
  * used again is never seen to be allocated twice. */
 #define _GNU_SOURCE
 #include "watch.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
 #include <stdio.h>
@@ -229,15 +230,6 @@ static void in_child(void) {
     is_watching = is_recording = 0;
 }
 
-#define EVALUATE \
-    "_ZN5torch8autograd6Engine17evaluate_functionERSt10shared_ptrINS0_9GraphTaskEEPNS0_4NodeERNS0_11InputBufferERKS2_INS0_" \
-    "10ReadyQueueEE"
-
-struct functions {
-    void *libc10, *libtorch_cpu; /* what dlopen returned */
-    void *new, *delete, *report, *evaluate;
-};
-
 /* Take back what `watch_install` did; calls that are in it now go on. */
 void watch_uninstall(void) {
     is_watching = is_recording = 0;
@@ -248,8 +240,16 @@ void watch_uninstall(void) {
     }
 }
 
-/* Watch from now on; return whether every call could be found. Blocks of before are not known. */
-int watch_install(const struct functions *given, size_t max_events) {
+/* Put `ours` wherever a library calls the exported function of that name, and say where that is; return at how many
+ * places. */
+static int follow(const struct link_map *library, const char *name, void *ours, void **theirs) {
+    *theirs = dlsym((void *)library, name);
+    return *theirs == NULL ? 0 : redirect(library, name, ours, *theirs);
+}
+
+/* Watch from now on; return whether every call could be found. Blocks of before are not known. The libraries are what
+ * dlopen returned for them. */
+int watch_install(const struct link_map *libc10, const struct link_map *libtorch_cpu, size_t max_events) {
     static int has_begun;
     pthread_mutex_lock(&lock);
     blocks_forget();
@@ -257,18 +257,17 @@ int watch_install(const struct functions *given, size_t max_events) {
     writing.num = 0;
     most_events = max_events;
     pthread_mutex_unlock(&lock);
-    original_new = (new_function *)given->new;
-    original_delete = (delete_function *)given->delete;
-    original_report = (report_function *)given->report;
-    original_evaluate = (evaluate_function *)given->evaluate;
     if (!has_begun) has_begun = pthread_atfork(before_fork, in_parent, in_child) == 0;
     if (!has_begun) return 0;
     is_watching = 1;
-    if (redirect(given->libc10, "_ZN3c1025ProfiledCPUMemoryReporter3NewEPvm", on_new, given->new) == 1 &&
-        redirect(given->libc10, "_ZN3c1025ProfiledCPUMemoryReporter6DeleteEPv", on_delete, given->delete) >= 1 &&
-        redirect(given->libtorch_cpu, "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE", on_report,
-                 given->report) >= 1 &&
-        redirect(given->libtorch_cpu, EVALUATE, on_evaluate, given->evaluate) >= 1)
+    if (follow(libc10, "_ZN3c1025ProfiledCPUMemoryReporter3NewEPvm", on_new, (void **)&original_new) == 1 &&
+        follow(libc10, "_ZN3c1025ProfiledCPUMemoryReporter6DeleteEPv", on_delete, (void **)&original_delete) >= 1 &&
+        follow(libtorch_cpu, "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE", on_report,
+               (void **)&original_report) >= 1 &&
+        follow(libtorch_cpu,
+               "_ZN5torch8autograd6Engine17evaluate_functionERSt10shared_ptrINS0_9GraphTaskEEPNS0_4NodeERNS0_"
+               "11InputBufferERKS2_INS0_10ReadyQueueEE",
+               on_evaluate, (void **)&original_evaluate) >= 1)
         return 1;
     watch_uninstall();
     return 0;
