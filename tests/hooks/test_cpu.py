@@ -122,7 +122,7 @@ def test_a_function_that_seems_to_be_called_by_itself_has_one_frame() -> None:
     allocation = SimpleNamespace(children=(), extra_fields=Allocation(), start_time_ns=1, duration_time_ns=0)
     doubled = call(BuiltInCall, "<function train at 0x7f00>", 20, call(Call, "allocate", 30, allocation))
     batch = EventBatch(SOURCE)
-    TreeWalk(profiler, batch, "/memtrace/hooks").run([call(Call, "train", 10, doubled)], with_calls=True)
+    TreeWalk(profiler, batch).run([call(Call, "train", 10, doubled)], with_calls=True)
     (stack,) = batch.columns["stack"]
     assert stack_of(batch, stack) == [("train.py", 1, "allocate"), ("train.py", 30, "train")]
 

@@ -17,6 +17,8 @@ from typing import Any
 from memtrace.schema.frames import WRAPPER_FILE
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+OWN_FILES = _OWN_FOLDER, WRAPPER_FILE
+"""How the names of files begin whose code is ours, and no frame of the program's."""
 _MODULE_FILE = os.path.join("torch", "nn", "modules", "module.py")
 _CALL_OF_FORWARD = "forward_call(*args, **kwargs)"
 _SHORT_CALL = f"return {_CALL_OF_FORWARD}"
@@ -76,13 +78,13 @@ def shorten_module_call() -> None:
 
 def is_own(frame: FrameType) -> bool:
     """Return whether a frame runs code of memtrace's hooks."""
-    return frame.f_code.co_filename.startswith((_OWN_FOLDER, WRAPPER_FILE))
+    return frame.f_code.co_filename.startswith(OWN_FILES)
 
 
 def is_own_code(function: Any) -> bool:
     """Return whether a function or method is one of memtrace's hooks."""
     code = getattr(getattr(function, "__func__", function), "__code__", None)
-    return isinstance(code, CodeType) and code.co_filename.startswith((_OWN_FOLDER, WRAPPER_FILE))
+    return isinstance(code, CodeType) and code.co_filename.startswith(OWN_FILES)
 
 
 def _short_call(caller: TracebackType, inner: TracebackType) -> TracebackType | None:

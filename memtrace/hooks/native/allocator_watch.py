@@ -50,7 +50,7 @@ class Taken(NamedTuple):
 class AllocatorWatch:
     """Watches torch's CPU allocator from `install` to `uninstall`; events are noted while `record` says so."""
 
-    def __init__(self, torch: Any, library: str, *, own_folder: str) -> None:
+    def __init__(self, torch: Any, library: str) -> None:
         """Load the library.
 
         Raises:
@@ -67,7 +67,7 @@ class AllocatorWatch:
         self._watch.watch_stacks.restype = ctypes.c_size_t
         self._watch.watch_actions.restype = ctypes.c_int64
         self._watch.stacks_num.restype = ctypes.c_int32
-        self._stacks = CallStacks(self._node, _Demangler(self._torches[0], self._watch), own_folder=own_folder)
+        self._stacks = CallStacks(self._node, _Demangler(self._torches[0], self._watch))
 
     def check_frames(self) -> None:
         """Check that the frames of Python can be read, before stacks are asked for.

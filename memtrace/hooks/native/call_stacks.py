@@ -6,15 +6,13 @@ A stack's number is that of a node: what runs, where it is, as an offset in its 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections.abc import Callable
 
+from memtrace.hooks.failure.tracebacks import OWN_FILES
 from memtrace.hooks.parts.chunk import StackTable
-from memtrace.schema.frames import WRAPPER_FILE
 
 _CODE, _GRAPH_NODE = range(2)
-_OWN_SHORT = os.path.join("memtrace", "hooks", "")
 _GENERATED = "torch::autograd::generated::"
 _OURS = ("", 0, "")
 _UNKNOWN = ("", 0, "?")
@@ -47,11 +45,10 @@ class Node(ctypes.Structure):
 class CallStacks:
     """Names stacks. What a number stands for, and what that is called, is found out once."""
 
-    def __init__(self, node_of: Callable[[int], Node], demangle: Callable[[str], str], *, own_folder: str) -> None:
-        """Prepare; `demangle` says a C++ class in words, and code below `own_folder` is no frame of the program's."""
+    def __init__(self, node_of: Callable[[int], Node], demangle: Callable[[str], str]) -> None:
+        """Prepare; `demangle` says a C++ class in words."""
         self._node_of = node_of
         self._demangle = demangle
-        self._own_folder = own_folder
         self._codes: dict[int, tuple[str, str, bool]] = {}
         self._places: dict[int, tuple[str, int, str]] = {}
         self._names: dict[int, str] = {}
@@ -91,7 +88,7 @@ class CallStacks:
         """Return file and function of a code, and whether it is ours. What is there stays there."""
         code = _Code.from_address(address)
         file = _read(code.file)
-        return file, _read(code.name), file.startswith((self._own_folder, _OWN_SHORT, WRAPPER_FILE))
+        return file, _read(code.name), file.startswith(OWN_FILES)
 
     def _name(self, node: Node) -> str:
         name = self._names.get(node.what)

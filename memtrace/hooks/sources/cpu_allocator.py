@@ -1,12 +1,11 @@
 """Allocation events of the CPU allocator, address by address, on all threads, from a watch on the allocator itself.
 
-Against torch's profiler (`cpu_profiler.py`), which stands in where this cannot be had: an event costs a fiftieth, other
-threads are seen, it may begin and end anywhere, and a profiler of the program's own runs beside it.
+Against torch's profiler (`cpu_profiler.py`), which stands in where this cannot be had: an event costs a twentieth,
+other threads are seen, it may begin and end anywhere, and a profiler of the program's own runs beside it.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from memtrace.hooks.native.allocator_watch import AllocatorWatch
@@ -36,8 +35,7 @@ class WatchedCpuSource:
         Raises:
             Unwatched: it cannot be watched here, or not with such stacks.
         """
-        own_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        self._watch = AllocatorWatch(torch, library, own_folder=own_folder)
+        self._watch = AllocatorWatch(torch, library)
         if stacks != "none":
             self._watch.check_frames()
         self._watch.install(torch, max_events=max_events)

@@ -70,7 +70,6 @@ class CpuSource:
         """What Python says of its profile hook while only ours is there."""
         self.frames = False
         """Whether it was last started with Python frames."""
-        self._own_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self.result: Any = None
         """The last profile that was stopped, to be saved natively, when a profile was asked for."""
         self._is_given_up = False
@@ -200,7 +199,7 @@ class CpuSource:
             self._prepared = before
 
     def _walk(self, result: Any, batch: EventBatch) -> None:
-        walk = TreeWalk(self._profiler, batch, self._own_folder)
+        walk = TreeWalk(self._profiler, batch)
         walk.run(result.experimental_event_tree(), with_calls=self.observes_calls)
 
     def _with_profiler(self, action: Callable[[], None]) -> Any:

@@ -12,11 +12,12 @@ from itertools import islice
 from operator import le
 from typing import Any
 
+from memtrace.hooks.failure.tracebacks import OWN_FILES
 from memtrace.hooks.parts.chunk import EventBatch, StackTable
-from memtrace.schema.frames import WRAPPER_FILE
 
 DEVICE = "cpu"
-_OWN_SHORT = os.path.join("memtrace", "hooks", "")
+_OWN_FILES = *OWN_FILES, os.path.join("memtrace", "hooks", "")
+"""The last as torch writes it: without the folder that it is imported from."""
 
 
 class TreeWalk:
@@ -27,12 +28,11 @@ class TreeWalk:
     operator such as `a + b`), it is the first line of the function.
     """
 
-    def __init__(self, profiler: Any, batch: EventBatch, own_folder: str) -> None:
-        """Prepare; `profiler` is torch's module with the kinds of nodes, `own_folder` holds code that is ours."""
+    def __init__(self, profiler: Any, batch: EventBatch) -> None:
+        """Prepare; `profiler` is torch's module with the kinds of nodes."""
         self._allocation = profiler._ExtraFields_Allocation
         self._call, self._built_in_call = profiler._ExtraFields_PyCall, profiler._ExtraFields_PyCCall
         self._batch = batch
-        self._own_folder = own_folder
         self._is_cpu: dict[Any, bool] = {}
 
     def run(self, roots: Sequence[Any], *, with_calls: bool) -> None:
@@ -120,7 +120,7 @@ class TreeWalk:
                 return None, "", 0, node.name
             called = fields.callsite
             # Our own wrappers are not the user's; what they were called from goes on below them.
-            if called.file_name.startswith((self._own_folder, _OWN_SHORT, WRAPPER_FILE)):
+            if called.file_name.startswith(_OWN_FILES):
                 return fields.caller.line_number, "", 0, None
             return fields.caller.line_number, called.file_name, called.line_number, called.function_name
         except UnicodeDecodeError:
