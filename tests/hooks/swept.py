@@ -31,6 +31,14 @@ class Program:
         self.held: list[Owned] = []
         self.sweeper = OwnerSweep(torch, OwnerRows(torch))
 
+    @classmethod
+    def trained(cls) -> Program:
+        """Return a program that has trained a step and was swept."""
+        made = cls()
+        made.train()
+        made.sweep()
+        return made
+
     def train(self) -> None:
         """Run one step; gradients stay."""
         self.optimizer.zero_grad()

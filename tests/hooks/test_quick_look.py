@@ -37,10 +37,7 @@ def _in_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def large_program() -> Program:
     """A program whose model is taken for a very large one."""
-    made = Program()
-    made.train()
-    made.sweep()
-    return made
+    return Program.trained()
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[change.__name__ for change in CHANGES])

@@ -22,10 +22,7 @@ from tests.hooks.swept import CHANGES, Program  # noqa: E402
 @pytest.fixture
 def program() -> Program:
     """A program that has trained a step and was swept."""
-    made = Program()
-    made.train()
-    made.sweep()
-    return made
+    return Program.trained()
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[change.__name__ for change in CHANGES])

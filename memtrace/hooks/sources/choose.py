@@ -232,16 +232,16 @@ class Sources:
         totals = batch.columns.get("total_bytes")
         known = [total for total in totals if total is not None] if isinstance(totals, (list, tuple)) else []
         if known:
-            peak = max(self._cpu_levels.get("peak_allocated_bytes", 0), max(known))
-            name = CPU if self._fake is None else self._fake.device
-            self._cpu_levels = {"device": name, "allocated_bytes": known[-1], "peak_allocated_bytes": peak}
-            self._marks.saw(max(known))
+            self._saw_levels(CPU if self._fake is None else self._fake.device, known[-1], max(known))
 
     def _ask_levels(self, watched: WatchedCpuSource) -> None:
         """Take from the watch, which knows living blocks at all times, what is handed out and was at most."""
-        allocated, highest = watched.levels()
+        self._saw_levels(CPU, *watched.levels())
+
+    def _saw_levels(self, name: str, allocated: int, highest: int) -> None:
+        """Note what a device has handed out, and the most since this was last noted."""
         peak = max(self._cpu_levels.get("peak_allocated_bytes", 0), highest)
-        self._cpu_levels = {"device": CPU, "allocated_bytes": allocated, "peak_allocated_bytes": peak}
+        self._cpu_levels = {"device": name, "allocated_bytes": allocated, "peak_allocated_bytes": peak}
         self._marks.saw(highest)
 
     def levels(self) -> dict[str, Any]:
@@ -375,11 +375,11 @@ class Sources:
         return bool(self._running_profilers())
 
     def holds_events(self) -> bool:
-        """Return whether events of the CPU are held in memory, the more the longer it takes to the next drain."""
-        return self.uses_profiler() or (self._cpu is not None and self._cpu.running)
+        """Return whether events are held in memory, the more the longer it takes to the next drain."""
+        return any(source is not None and source.running for source in (self._cpu, self._kernels))
 
     def _running_profilers(self) -> list[Any]:
-        sources = (self._profiled if self._fake is None else self._cpu, self._kernels)
+        sources = (None if self._watched else self._cpu, self._kernels)
         return [source for source in sources if source is not None and source.running]
 
     def history_module(self) -> Any:
