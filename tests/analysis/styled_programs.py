@@ -243,7 +243,7 @@ class Callback:
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
-        self.features: Any = None  # named
+        self.features: Any = None
 
 
 @program

@@ -47,9 +47,7 @@ def check(runs: Path, name: str, source: Path, expected: tuple[str, str, str | N
     """Assert that a program's fault is named, and that of its twin nothing is kept."""
     slug, keeper, code = expected
     faulty, healthy = report_of(runs, name), report_of(runs, f"{name}-healthy")
-    # Whether what cycles keep goes again within the recording hangs on when Python collects.
-    told = {slug, "kept"} if "cycle" in keeper else {slug}
-    found = [one for one in faulty.findings[:2] if one.slug in told and keeper in str(one.evidence.get("kept_by"))]
+    found = [one for one in faulty.findings[:2] if one.slug == slug and keeper in str(one.evidence.get("kept_by"))]
     assert found, [(one.slug, one.title) for one in faulty.findings]
     assert keeper in found[0].title
     if code is not None:

@@ -70,3 +70,19 @@ def test_a_workspace_of_a_library_is_no_part_of_what_it_is_most_of() -> None:
     found = kept_for_steps(Case(history))
     assert found is not None
     assert found.saves_bytes < Case(history).peak_bytes / 2
+
+
+def test_what_was_made_in_a_gap_is_known_by_what_goes_on_behind_it() -> None:
+    # Of what step 9 frees, all but its own and that of step 8 was there before it was recorded, of no known place.
+    things = [*epochs(9, number=2, last=10), Kept(150 * KIB, 0, line=2, stack=10)]
+    found = found_in(things, num_steps=10, recorded=[1, 2, 3, 8, 9, 10])
+    assert found is not None
+    assert found.evidence["growth_per_step_bytes"] == pytest.approx(100 * KIB, rel=0.1)
+    assert found.where is not None
+    assert (found.where["file"], found.where["line"]) == ("train.py", 1)
+
+
+def test_a_place_that_stops_while_others_are_freed_is_not_told() -> None:
+    # Nothing is made behind the gap that would be kept on.
+    things = [*epochs(9, number=2, last=7), Kept(150 * KIB, 0, line=2, stack=7)]
+    assert found_in(things, num_steps=10, recorded=[1, 2, 3, 8, 9, 10]) is None

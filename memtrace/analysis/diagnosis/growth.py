@@ -90,7 +90,8 @@ def find_growing(history: DeviceHistory) -> Growing | None:
     if not len(places):
         return None
     blind = blind_phases(history, growth)
-    judged = {place: _judged_for(growth, blind, place) for place in places.tolist()}
+    freed_unplaced = _freed_unplaced(history, growth)
+    judged = {place: _judged_for(growth, blind, freed_unplaced, place) for place in places.tolist()}
     rates = _rates_over_gaps(history, growth.spans)
     growing = [
         place
@@ -180,13 +181,29 @@ def is_blind(growth: Growth, blind: set[tuple[int, str | None]], place: int, at:
     return bool(growth.places.stack[place] != NULL) and (at, growth.places.phase[place]) in blind
 
 
-def _judged_for(growth: Growth, blind: set[tuple[int, str | None]], place: int) -> list[int]:
+def _freed_unplaced(history: DeviceHistory, growth: Growth) -> IntArray:
+    """Return the bytes that each step frees of what was there as the recording went on, of whichever place it was."""
+    ends = np.array([span.last for span in growth.spans], np.int64)
+    rows = growth.places.rows[history.lifetimes.is_initial[growth.places.rows]]
+    rows = rows[history.lifetimes.stack[rows] == NULL]
+    at = np.searchsorted(ends, history.lifetimes.in_use_end[rows])
+    freed = np.bincount(at, weights=history.lifetimes.size_bytes[rows], minlength=len(ends) + 1)
+    return freed[: len(ends)].astype(np.int64)
+
+
+def _judged_for(growth: Growth, blind: set[tuple[int, str | None]], freed_unplaced: IntArray, place: int) -> list[int]:
     """Return the judged steps of a place: if its stack tells it, those in which its phase was not blind, or it fell.
 
-    What a blind step makes is not known by its place; what it frees is.
+    What a blind step makes is not known by its place; what it frees is. Nor is a step that frees what several steps
+    made, of no known place: what this one made may be among it, so that it is no sign that the place has stopped.
     """
-    fell = growth.num_bytes[place] < 0
-    return [at for at in growth.judged if not is_blind(growth, blind, place, at) or fell[at]]
+    values = growth.num_bytes[place]
+    gains = values[list(growth.judged)]
+    gain = int(np.median(gains[gains > 0]))
+    is_hidden = (values <= 0) & (freed_unplaced >= _LEAST_DROPPED * gain) & (growth.places.stack[place] != NULL)
+    return [
+        at for at in growth.judged if (not is_blind(growth, blind, place, at) or values[at] < 0) and not is_hidden[at]
+    ]
 
 
 def _grows(values: IntArray, *, has_gaps: bool) -> bool:
