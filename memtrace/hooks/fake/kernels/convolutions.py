@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from time import time_ns
 from types import FrameType
@@ -24,12 +25,21 @@ _OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 class _Layer:
     """One convolution: when it ran first, the most scratch of a call, and the fullest that the device was with it."""
 
-    __slots__ = ("level_bytes", "time_ns", "workspace_bytes")
+    __slots__ = ("_module", "level_bytes", "time_ns", "workspace_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, module: torch.nn.Module | None) -> None:
+        self._module = None if module is None else weakref.ref(module)
         self.time_ns = time_ns()
         self.workspace_bytes = 0
         self.level_bytes = 0
+
+    def is_of(self, module: torch.nn.Module | None) -> bool:
+        """Return whether this module asked for it: another may lie where one lay that is gone."""
+        return module is None or (self._module is not None and self._module() is module)
+
+    def facts(self) -> dict[str, int]:
+        """Return the fields of it."""
+        return {"time_ns": self.time_ns, "workspace_bytes": self.workspace_bytes, "level_bytes": self.level_bytes}
 
 
 class Convolutions:
@@ -39,17 +49,20 @@ class Convolutions:
         """`allocated` says how many bytes are allocated now; `address` where a tensor lies."""
         self._allocated = allocated
         self._address = address
-        self._layers: dict[Any, _Layer] = {}
+        self._layers: list[_Layer] = []
+        self._by_caller: dict[tuple[int, str, int], _Layer] = {}
         self._by_weight: dict[int, _Layer] = {}
 
     def forward(self, weight: Any, num_bytes: int) -> None:
         """Take note of a convolution that may take so many bytes."""
-        key = _caller()
-        layer = self._layers.get(key)
-        if layer is None:
+        module, file, line = _caller()
+        key = (0 if module is None else id(module)), file, line
+        layer = self._by_caller.get(key)
+        if layer is None or not layer.is_of(module):
             if len(self._layers) >= _MOST_LAYERS:
                 return
-            layer = self._layers[key] = _Layer()
+            layer = self._by_caller[key] = _Layer(module)
+            self._layers.append(layer)
         self._by_weight[self._address(weight)] = layer
         self._took(layer, num_bytes)
 
@@ -65,12 +78,12 @@ class Convolutions:
 
     def facts(self) -> dict[str, Any]:
         """Return the header field that tells of them; nothing where there is none."""
-        found = [{name: getattr(one, name) for name in _Layer.__slots__} for one in self._layers.values()]
+        found = [one.facts() for one in self._layers]
         return {"convolutions": found} if found else {}
 
 
-def _caller() -> tuple[int, str, int]:
-    """Return the module whose forward asks for a convolution, 0 for none, and the line of the program or of it."""
+def _caller() -> tuple[torch.nn.Module | None, str, int]:
+    """Return the module whose forward asks for a convolution, if one does, and the line of the program or of it."""
     frame: FrameType | None = sys._getframe(1)
     file, line = "", 0
     while frame is not None:
@@ -78,8 +91,8 @@ def _caller() -> tuple[int, str, int]:
         if not name.startswith(_OWN):
             module = frame.f_locals.get("self") if frame.f_code.co_name != "_call_impl" else None
             if isinstance(module, torch.nn.Module):
-                return id(module), file, line
+                return module, file, line
             if not file and not name.startswith(TORCH_FOLDER):
                 file, line = name, frame.f_lineno
         frame = frame.f_back
-    return 0, file, line
+    return None, file, line
