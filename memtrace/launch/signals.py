@@ -23,7 +23,7 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 _SENTINEL_WAIT_S = 0.25
 """How long a signal to the group may take to show at the sentinel, and by how much it may have come earlier."""
 _ORPHAN_CHECK_S = 1.0
-_MEANWHILE_S = 1.0
+_CHECK_S = 1.0
 _REPORT = struct.Struct("=Bd")
 """Signal number and monotonic time."""
 
@@ -43,11 +43,14 @@ def run_and_forward(
     try:
         child = start(lambda: _set_mask(before))
         while child.poll() is None:
-            received = _next_signal(forwarded | {signal.SIGCHLD}, meanwhile)
-            if received == signal.SIGCHLD or sentinel.also_received(received):
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(received)
+            # With a limit in any case: another thread of this process may have been given the signal of the end.
+            received = signal.sigtimedwait(forwarded | {signal.SIGCHLD}, _CHECK_S)
+            if received is None:
+                if meanwhile is not None:
+                    meanwhile()
+            elif received.si_signo != signal.SIGCHLD and not sentinel.also_received(received.si_signo):
+                with contextlib.suppress(ProcessLookupError):
+                    child.send_signal(received.si_signo)
         return child.returncode
     finally:
         sentinel.stop()
@@ -55,15 +58,6 @@ def run_and_forward(
         while signal.sigtimedwait(forwarded, 0) is not None:
             pass
         _set_mask(before)
-
-
-def _next_signal(awaited: set[signal.Signals], meanwhile: Callable[[], None] | None) -> int:
-    """Return the next of these signals, and call `meanwhile` as long as none comes."""
-    if meanwhile is None:
-        return signal.sigwait(awaited)
-    while (received := signal.sigtimedwait(awaited, _MEANWHILE_S)) is None:
-        meanwhile()
-    return received.si_signo
 
 
 def end_like(status: int) -> NoReturn:

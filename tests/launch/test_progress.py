@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_who_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_called_while_a_child_runs_and_its_status_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memtrace.launch.signals._MEANWHILE_S", 0.02)
+    monkeypatch.setattr("memtrace.launch.signals._CHECK_S", 0.02)
     read_end, write_end = os.pipe()
     calls: list[int] = []
 
@@ -104,3 +105,28 @@ def test_called_while_a_child_runs_and_its_status_is_kept(monkeypatch: pytest.Mo
         os.close(read_end)
         os.close(write_end)
     assert calls
+
+
+def test_a_child_whose_end_another_thread_was_told_of_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memtrace.launch.signals._CHECK_S", 0.02)
+    is_over = threading.Event()
+    # It blocks no signal: what comes while the main thread does not wait is its own.
+    other = threading.Thread(target=is_over.wait)
+    other.start()
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start(_before_exec: object) -> subprocess.Popen[bytes]:
+        children.append(subprocess.Popen(["sh", "-c", "read -r _; exit 7"], stdin=subprocess.PIPE))
+        return children[0]
+
+    def meanwhile() -> None:
+        [child] = children
+        assert child.stdin is not None
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+    try:
+        assert run_and_forward(start, meanwhile=meanwhile) == 7
+    finally:
+        is_over.set()
+        other.join()
