@@ -6,7 +6,7 @@ from itertools import chain, combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("scipy")
@@ -57,6 +57,9 @@ _BLOCK = st.tuples(st.integers(1, 1000), st.integers(0, 300), st.sampled_from([0
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(_BLOCK, min_size=1, max_size=7), st.floats(0.3, 1.0))
+@example(
+    [(1, 0, 0.01), (1, 0, 0.01), (390, 0, 0.01), (798, 0, 0.02), (838, 0, 0.02), (21, 0, 0.01), (820, 300, 0.01)], 0.75
+)
 def test_no_choice_that_fits_is_much_cheaper(blocks: list[tuple[int, int, float]], share: float) -> None:
     model = step(blocks)
     target = int(model.peak_bytes * share)

@@ -25,7 +25,7 @@ from memtrace.store.columns import IntArray
 TIME_LIMIT_S = 4.0
 _GAP = 0.01
 _ALIKE = 0.05
-"""Two blocks are identical whose costs and bytes differ by no more than this share."""
+"""Two blocks are identical whose costs and bytes differ by no more than this share, and whose later keeps no more."""
 
 _MOST_VARIABLES = 150
 """With more candidates than this, identical neighbours are chosen together."""
@@ -239,8 +239,17 @@ def _alike(candidates: tuple[Candidate, ...]) -> Iterator[tuple[int, int]]:
         for earlier, later in pairwise(members):
             one, other = candidates[earlier], candidates[later]
             holds = one.cuts[0].start <= other.cuts[0].start and other.cuts[0].end <= one.cuts[0].end
-            if holds and _close(one.cost_s, other.cost_s) and _close(one.kept_bytes, other.kept_bytes):
+            if holds and _serves_as(one, other) and _close(one.cost_s, other.cost_s):
                 yield earlier, later
+
+
+def _serves_as(one: Candidate, other: Candidate) -> bool:
+    """Return whether one block takes as much off as another, and adds no more: then it may be chosen in its place.
+
+    A byte less might be the byte for want of which a second block is computed again.
+    """
+    added, other_added = (sum(span.size_bytes for span in (*each.adds, *each.spikes)) for each in (one, other))
+    return one.kept_bytes >= other.kept_bytes and added <= other_added and _close(one.kept_bytes, other.kept_bytes)
 
 
 def _close(one: float, other: float) -> bool:
