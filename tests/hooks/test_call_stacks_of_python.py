@@ -48,6 +48,7 @@ class Program:
             self.coroutine,
             self.wrapped,
             self.collected,
+            self.constructed,
         ]
 
     def run(self, tree: Tree) -> int:
@@ -143,6 +144,17 @@ class Program:
             self.function(*arguments)
 
         functools.partial(around)(parts)
+
+    def constructed(self, parts: list[Tree]) -> None:
+        class Made:
+            def __init__(self, program: Program, parts: list[Tree] | None) -> None:
+                if parts is not None:
+                    program.function(parts)
+                    program.allocate()
+
+        # Where it is called often, Python sets an object up in another way.
+        for number in range(100):
+            Made(self, parts if number == 99 else None)
 
     def collected(self, parts: list[Tree]) -> None:
         program = self

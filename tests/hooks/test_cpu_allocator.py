@@ -492,7 +492,9 @@ thread.join()
 
 def test_forked_children_of_a_watched_process_end_as_they_would() -> None:
     # Another thread holds the watch's lock at some of the forks.
-    done = subprocess.run([sys.executable, "-c", IN_CHILDREN, LIBRARY], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IN_CHILDREN, LIBRARY], capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

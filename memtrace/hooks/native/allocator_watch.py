@@ -6,6 +6,7 @@ import ctypes
 import os
 import sysconfig
 from array import array
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from memtrace.hooks.native.call_stacks import CallStacks, Node
@@ -14,6 +15,8 @@ from memtrace.hooks.parts.chunk import StackTable
 _NO_STACK = -(2**31)
 _MAX_INT32 = 2**31 - 1
 _UNUSUAL_LINE = 0x5A3C69D7
+_OFTEN = 100
+"""Calls after which Python has chosen the way in which a line calls what it calls."""
 
 
 class Unwatched(Exception):
@@ -75,11 +78,28 @@ class AllocatorWatch:
         Raises:
             Unwatched: they cannot. Without the GIL, a thread's are not its own; before 3.11 nothing says where one is.
         """
-        prove = self._watch.frames_prove
-        # Found here, and proved where they are others: in a generator, and below a function of C.
+        # Found here, and proved where they are others: in a generator, below a function of C, and in the `__init__` of a
+        # class that was called so often that Python sets it up by a code of its own, which is learned there.
         is_found = not sysconfig.get_config_var("Py_GIL_DISABLED") and self._find_frames()
-        if not (is_found and all(prove() for _ in range(2)) and all(map(_called(prove), range(2)))):
+        proofs = (self._proved_in_generator, self._proved_below_c, self._proved_in_init)
+        if not (is_found and self._proved_in_init(may_learn=True) and all(is_proved() for is_proved in proofs)):
             raise Unwatched("its frames cannot be read")
+
+    def _prove(self, *, may_learn: bool = False) -> bool:
+        return bool(self._watch.frames_prove(may_learn))
+
+    def _proved_in_generator(self) -> bool:
+        return all(self._prove() for _ in range(2))
+
+    def _proved_below_c(self) -> bool:
+        return all(map(lambda _: self._prove(), range(2)))
+
+    def _proved_in_init(self, *, may_learn: bool = False) -> bool:
+        class Made:
+            def __init__(self, number: int, prove: Callable[[], bool]) -> None:
+                self.is_proved = number < _OFTEN or prove()
+
+        return all(Made(number, lambda: self._prove(may_learn=may_learn)).is_proved for number in range(_OFTEN + 2))
 
     def _find_frames(self) -> bool:
         sample = self._find_frames.__code__.replace(co_firstlineno=_UNUSUAL_LINE)
@@ -170,10 +190,6 @@ def _texts() -> Any:
     texts = ("memtrace", "m\xe9mtrace", "m\u0417mt", "m\U0001f40c")
     row: Any = ctypes.py_object * len(texts)
     return row(*texts)
-
-
-def _called(function: Any) -> Any:
-    return lambda _: function()
 
 
 class _Demangler:

@@ -58,6 +58,17 @@ static word word_at(const void *object, int number) { return ((const word *)obje
 /* The type of an object: its second word, in every CPython with a GIL. */
 static int is_code(word value) { return value != 0 && word_at((const void *)value, 1) == (word)py.PyCode_Type; }
 
+/* Codes of the interpreter's own, which stand between a frame and its caller and which Python does not speak of. */
+#define MOST_SILENT 4
+static word silent[MOST_SILENT];
+static int num_silent;
+
+static int is_silent(word code) {
+    for (int i = 0; i < num_silent; i++)
+        if (silent[i] == code) return 1;
+    return 0;
+}
+
 /* What tells a code from another that has come to lie where it lay, with texts where its texts lay. */
 static word check_of(const void *code) {
     word name_hash = word_at((const void *)word_at(code, layout.name), TEXT_HASH);
@@ -106,7 +117,7 @@ size_t frames_now(struct frame *frames, size_t most) {
          frame = (const void *)word_at(frame, layout.previous)) {
         word code = WITHOUT_MARKS(word_at(frame, layout.code));
         /* Between Python and C stand frames that run no code of Python. */
-        if (!is_code(code)) continue;
+        if (!is_code(code) || is_silent(code)) continue;
         intptr_t at = (intptr_t)(word_at(frame, layout.instruction) - code) - layout.first_instruction;
         frames[num++] = (struct frame){frame, (const void *)code, check_of((const void *)code), (int32_t)at};
     }
@@ -124,6 +135,7 @@ static int can_be_read(const void *address, size_t num_words) {
 }
 
 /* A frame as Python says it. */
+#define MOST_SAID 64
 struct said {
     word code;
     int at;
@@ -155,14 +167,27 @@ static int may_be_frame(word row, word code) {
            find_word((const void *)row, FAR_IN_FRAME, code) >= 0 && !is_code(row);
 }
 
-/* Whether all frames that run now are read as Python says them, with the words that are set. */
-static int is_proved(const struct said *said, size_t num) {
-    struct frame frames[64];
-    size_t found = frames_now(frames, num);
-    if (found != num) return 0;
-    for (size_t i = 0; i < num; i++)
-        if ((word)frames[i].code != said[i].code || frames[i].at != said[i].at) return 0;
-    return 1;
+/* Whether all frames that run now are read as Python says them, with the words that are set. Codes between them that
+ * Python does not say are silent from now on, if they may be learned. */
+static int is_proved(const struct said *said, size_t num, int may_learn) {
+    struct frame frames[2 * MOST_SAID];
+    size_t found = frames_now(frames, sizeof frames / sizeof *frames), at = 0;
+    int before = num_silent;
+    for (size_t i = 0; i < found; i++) {
+        word code = (word)frames[i].code;
+        if (at < num && code == said[at].code && frames[i].at == said[at].at)
+            at++;
+        else if (at == MOST_SAID)
+            break; /* More frames than were said. */
+        else if (may_learn && num_silent < MOST_SILENT && !is_silent(code))
+            silent[num_silent++] = code;
+        else if (!is_silent(code)) {
+            num_silent = before;
+            return 0;
+        }
+    }
+    if (at < num) num_silent = before;
+    return at == num;
 }
 
 /* Whether so many frames can be read one after the other, or all that there are, with the words that are set. */
@@ -185,7 +210,7 @@ static int find_in_frame(word frame, const struct said *said, size_t num) {
         /* Instructions follow the fields of a code object. */
         if (layout.first_instruction <= 0 || layout.first_instruction > 1024) continue;
         for (layout.previous = 0; layout.previous < FAR_IN_FRAME; layout.previous++)
-            if (layout.previous != layout.code && can_be_followed(frame, 4 * num) && is_proved(said, num)) return 1;
+            if (layout.previous != layout.code && can_be_followed(frame, 4 * num) && is_proved(said, num, 1)) return 1;
     }
     return 0;
 }
@@ -237,25 +262,27 @@ static int find_texts(void *const samples[4]) {
     return 0;
 }
 
-/* Whether the frames that run now are read as Python says them. With the GIL. */
-int frames_prove(void) {
-    struct said said[64];
-    return is_proved(said, frames_said(said, sizeof said / sizeof *said));
+/* Whether the frames that run now are read as Python says them; with codes between them that it does not say, if these
+ * may be learned. With the GIL. */
+int frames_prove(int may_learn) {
+    struct said said[MOST_SAID];
+    return is_proved(said, frames_said(said, MOST_SAID), may_learn);
 }
 
 /* Find out how frames lie, by those that run now, three at least, texts by one of each kind, and codes by one that
  * begins in such a line; return whether that could be. With the GIL. */
 int frames_find(void *const samples[4], const void *sample, unsigned first_line) {
 #define FIND(name) ((py.name = (__typeof__(py.name))dlsym(RTLD_DEFAULT, #name)) != NULL)
-    struct said said[64];
+    struct said said[MOST_SAID];
     if (!(FIND(PyGILState_GetThisThreadState) && FIND(PyEval_GetFrame) && FIND(PyFrame_GetBack) &&
           FIND(PyFrame_GetCode) && FIND(PyFrame_GetLasti) && FIND(PyObject_GetAttrString) && FIND(Py_DecRef) &&
           FIND(PyCode_Addr2Line) && FIND(PyCode_Type)))
         return 0;
     if (!find_texts(samples)) return 0;
-    size_t num = frames_said(said, sizeof said / sizeof *said);
+    size_t num = frames_said(said, MOST_SAID);
     const void *thread = py.PyGILState_GetThisThreadState(), *code = (const void *)said[0].code;
     if (num < 3 || thread == NULL) return 0;
+    num_silent = 0;
     layout.file = find_attribute(code, "co_filename"), layout.name = find_attribute(code, "co_name");
     layout.lines = find_attribute(code, "co_linetable");
     for (layout.first_line = 0; ((const unsigned *)sample)[layout.first_line] != first_line; layout.first_line++)
