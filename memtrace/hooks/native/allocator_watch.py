@@ -78,8 +78,8 @@ class AllocatorWatch:
         Raises:
             Unwatched: they cannot. Without the GIL, a thread's are not its own; before 3.11 nothing says where one is.
         """
-        # Found here, and proved where they are others: in a generator, below a function of C, and in the `__init__` of a
-        # class that was called so often that Python sets it up by a code of its own, which is learned there.
+        # Found here, and proved where they are others: in a generator, below a function of C, and in the `__init__` of
+        # a class that was called so often that Python sets it up by a code of its own, which is learned there.
         is_found = not sysconfig.get_config_var("Py_GIL_DISABLED") and self._find_frames()
         proofs = (self._proved_in_generator, self._proved_below_c, self._proved_in_init)
         if not (is_found and self._proved_in_init(may_learn=True) and all(is_proved() for is_proved in proofs)):
@@ -92,7 +92,10 @@ class AllocatorWatch:
         return all(self._prove() for _ in range(2))
 
     def _proved_below_c(self) -> bool:
-        return all(map(lambda _: self._prove(), range(2)))
+        def prove(_: int) -> bool:
+            return self._prove()
+
+        return all(map(prove, range(2)))
 
     def _proved_in_init(self, *, may_learn: bool = False) -> bool:
         class Made:
