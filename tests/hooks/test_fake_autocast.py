@@ -56,6 +56,8 @@ def test_all_others_are_cast_to_float32() -> None:
     exact = {*autocast._ANSWERS_IN_FLOAT32.split(), *autocast._OWN_HALF, *autocast._NORMS}
     registered = torch._C._dispatch_get_registrations_for_dispatch_key("AutocastCUDA")
     names = {name.removeprefix("aten::") for name in registered if name.startswith("aten::")}
+    # What a build with CUDA writes by hand for recurrent layers, which are followed as layers.
+    names.discard("_cudnn_rnn")
     others = {name for name in names if name not in exact and name.partition(".")[0] not in special}
     assert others == {one for one in listed("FP32") if one in names}
     assert len(others) > 30

@@ -400,7 +400,9 @@ def test_a_dictionary_that_the_program_has_of_its_variables_is_left_alone() -> N
     kept = tensor()
     mine = locals()
     before = dict(mine)
-    assert keepers() == {}
+    # Since Python 3.13 it is a dictionary of the program's own, and looking changes nothing.
+    seen = {"'kept'": ("variable", "kept = tensor()")} if sys.version_info >= (3, 13) else {}
+    assert keepers() == seen
     assert {name: id(value) for name, value in mine.items()} == {name: id(value) for name, value in before.items()}
     del kept
 

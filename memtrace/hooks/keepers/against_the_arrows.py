@@ -82,7 +82,7 @@ class Ancestors:
             if len(self.found) > _MAX_ANCESTORS or len(frontier) > _MAX_WIDTH or thread_time_ns() > self._until_ns:
                 return
             first = len(self.found)
-            self._take(gc.get_referrers(*frontier), frontier, first)
+            self._take(_referrers(frontier), frontier, first)
             if self.roots:
                 return
 
@@ -127,6 +127,13 @@ def who_keeps(reference: weakref.ref[Any], edges: Edges, context_class: type, *,
     if context is not None:
         return _of_context(ancestors.path(context))
     return _of_cycle(ancestors)
+
+
+def _referrers(objects: list[Any]) -> list[Any]:
+    """Return what refers to any of these, without the tuple that Python 3.13 makes of them to ask: it has a mark."""
+    mark = object()
+    found = gc.get_referrers(*objects, mark)
+    return [one for one in found if not (type(one) is tuple and one and one[-1] is mark)]
 
 
 def _reference_counts(objects: list[Any]) -> list[int]:
