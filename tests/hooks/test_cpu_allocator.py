@@ -564,6 +564,61 @@ def test_beyond_a_number_events_are_lost_and_counted() -> None:
     assert len(kept) == 14
 
 
+@pytest.fixture
+def told_often(monkeypatch: pytest.MonkeyPatch, source: WatchedCpuSource) -> WatchedCpuSource:
+    """The watch, running, where a hundred events are many."""
+    monkeypatch.setattr("memtrace.hooks.sources.cpu_allocator._MANY_EVENTS", 100)
+    source.start()
+    return source
+
+
+def allocate_often() -> None:
+    """Make a thousand events, two a block."""
+    for _ in range(500):
+        torch.empty(7)
+
+
+def test_many_events_are_told_of_in_the_main_thread(told_often: WatchedCpuSource) -> None:
+    told: list[threading.Thread] = []
+    told_often.tell_of_many(lambda: told.append(threading.current_thread()))
+    allocate_often()
+    assert told == [threading.main_thread()] * 10
+    thread = threading.Thread(target=allocate_often)
+    thread.start()
+    thread.join()
+    # Python calls it when the main thread goes on, and several times that wait as one.
+    assert set(told[10:]) == {threading.main_thread()}
+    told_often.tell_of_many(None)
+    num = len(told)
+    allocate_often()
+    assert len(told) == num
+
+
+def test_taken_events_are_no_longer_many(told_often: WatchedCpuSource) -> None:
+    told: list[int] = []
+    told_often.tell_of_many(lambda: told.append(1))
+    for _ in range(20):
+        for _ in range(49):
+            torch.empty(7)
+        told_often.stop()
+        told_often.start()
+    assert told == []
+
+
+def test_what_is_raised_where_many_events_are_told_of_comes_up_in_the_program(told_often: WatchedCpuSource) -> None:
+    error = KeyboardInterrupt()
+
+    def interrupted() -> None:
+        told_often.tell_of_many(None)
+        raise error
+
+    told_often.tell_of_many(interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        allocate_often()
+    assert caught.value is error
+    allocate_often()
+
+
 def test_it_is_installed_while_other_threads_allocate_and_whatever_numbers_are() -> None:
     stop = threading.Event()
 

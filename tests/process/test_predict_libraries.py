@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from memtrace.hooks.fake.cuda.api import cuda_version
-from tests.process.predicted_programs import notes, predict
+torch = pytest.importorskip("torch")
+
+from memtrace.hooks.fake.cuda.api import cuda_version  # noqa: E402
+from tests.process.predicted_programs import notes, predict  # noqa: E402
 
 PROGRAM = Path(__file__).parent / "programs" / "library_at_import.py"
 
 
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has what others lack")
 def test_a_library_that_binds_private_symbols_is_imported(tmp_path: Path) -> None:
     predict(tmp_path, PROGRAM.read_text(encoding="utf-8"))
     assert "predicted-eager" not in notes(tmp_path)

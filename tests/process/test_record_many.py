@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.conftest import RunMemtrace
 from tests.process.test_record_loops import run_recorded
@@ -13,7 +14,11 @@ NUM_ALLOCATIONS = 250_000
 NUM_PARAMETERS = 300
 
 
-def test_a_surge_of_tensors_is_written_in_pieces_and_whole(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+# Python's collector hears of a thousand that live at once, and nothing of one after the other.
+@pytest.mark.parametrize("num_alive", [1000, 1])
+def test_a_surge_of_tensors_is_written_in_pieces_and_whole(
+    run_memtrace: RunMemtrace, tmp_path: Path, num_alive: int
+) -> None:
     text = f"""
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 def train():
@@ -23,8 +28,8 @@ def train():
 train()
 import warnings
 warnings.simplefilter("error")
-for _ in range({NUM_ALLOCATIONS // 1000}):
-    kept = [torch.empty(11) for _ in range(1000)]
+for _ in range({NUM_ALLOCATIONS} // {num_alive}):
+    kept = [torch.empty(11) for _ in range({num_alive})]
     kept.clear()
 train()
 """

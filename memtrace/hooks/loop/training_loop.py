@@ -240,8 +240,12 @@ class TrainingLoop:
         if self._seen_at_end is None:
             self._step_may_have_ended()
 
+    def tell_of_many_events(self, function: Callable[[], None] | None) -> None:
+        """Have a function called where very many events wait, as far as that is noticed; `None`: no more."""
+        self._window.tell_of_many_events(function)
+
     def many_objects(self) -> None:
-        """Very many objects were made since this was last called, tensors perhaps."""
+        """Very many objects were made since this was last called, tensors perhaps, or very many events were noted."""
         if self.is_current_thread:
             self._window.bound_events()
 

@@ -100,6 +100,10 @@ class Window:
         if self.is_open and is_long and self._sources.may_stop_anywhere():
             self.drain("ring")
 
+    def tell_of_many_events(self, function: Callable[[], None] | None) -> None:
+        """Have a function called where very many events wait, as far as that is noticed; `None`: no more."""
+        self._sources.tell_of_many_events(function)
+
     def take_events(self) -> None:
         """Take the events so far, ahead of the drain that writes them. On the CPU, none are recorded in between."""
         with self._lock, self._room:

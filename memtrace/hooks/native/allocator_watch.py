@@ -18,6 +18,9 @@ _UNUSUAL_LINE = 0x5A3C69D7
 _OFTEN = 100
 """Calls after which Python has chosen the way in which a line calls what it calls."""
 
+_CALLED: list[Callable[[], None]] = []
+"""What the library may yet call."""
+
 
 class Unwatched(Exception):
     """This torch, or this Python, cannot be watched."""
@@ -144,6 +147,15 @@ class AllocatorWatch:
     def record(self, on: bool) -> None:
         """Note events from now on, or note none."""
         self._watch.watch_record(on)
+
+    def tell_of_many(self, function: Callable[[], None] | None, *, every: int) -> None:
+        """Have a function called in the main thread each time that so many events have been noted; `None` for no more.
+
+        It is called between two instructions of whatever runs there, and what it raises comes up there.
+        """
+        if function is not None:
+            _CALLED.append(function)
+        self._watch.watch_many(ctypes.py_object(function), ctypes.c_size_t(0 if function is None else every))
 
     def levels(self) -> tuple[int, int]:
         """Return how many bytes are handed out now, and the most since this was last asked."""

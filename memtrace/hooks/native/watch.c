@@ -57,6 +57,16 @@ static struct events writing, taken;
 static size_t most_events; /* so that a program that nobody can interrupt does not fill the memory */
 #define NULL_VALUE INT64_MIN
 
+/* What Python is to call, in its main thread, each time that so many more events have been noted. */
+static struct {
+    size_t every; /* 0: nothing is to be called */
+    int is_due;
+    void *function;
+    int (*Py_AddPendingCall)(int (*call)(void *), void *argument);
+    void *(*PyObject_CallNoArgs)(void *);
+    void (*Py_DecRef)(void *);
+} many;
+
 static int widen(struct events *events) {
     size_t capacity = events->capacity ? 2 * events->capacity : 1 << 14;
     int64_t **columns[] = {&events->time_ns, &events->address, &events->size, &events->total};
@@ -92,6 +102,24 @@ static void note(uintptr_t address, int64_t size, int64_t total, int32_t stack) 
     writing.size[at] = size;
     writing.stack[at] = stack;
     writing.total[at] = total;
+    if (many.every != 0 && writing.num % many.every == 0) many.is_due = 1;
+}
+
+/* Called by Python, between two of its instructions. What this raises comes up there. */
+static int call_many(void *unused) {
+    (void)unused;
+    if (many.every == 0) return 0;
+    void *result = many.PyObject_CallNoArgs(many.function);
+    if (result == NULL) return -1;
+    many.Py_DecRef(result);
+    return 0;
+}
+
+/* Without the lock: Python has one of its own for this. */
+static void tell_if_due(void) {
+    if (!many.is_due) return;
+    many.is_due = 0;
+    many.Py_AddPendingCall(call_many, NULL);
 }
 
 static void allocated(uintptr_t address, int64_t size) {
@@ -106,6 +134,7 @@ static void allocated(uintptr_t address, int64_t size) {
     if (level > highest) highest = level;
     if (is_recording) note(address, size, level, stack_now());
     pthread_mutex_unlock(&lock);
+    tell_if_due();
 }
 
 static void freed(uintptr_t address) {
@@ -116,6 +145,7 @@ static void freed(uintptr_t address) {
         if (is_recording) note(address, -size, level, stack_now());
     }
     pthread_mutex_unlock(&lock);
+    tell_if_due();
 }
 
 static void on_new(void *reporter, void *block, size_t size) {
@@ -134,6 +164,7 @@ static void on_report(void *block, int64_t size, size_t total, size_t reserved, 
         /* Shared memory is not the allocator's: it is in no total of its. */
         if (is_recording) note((uintptr_t)block, size, NULL_VALUE, stack_now());
         pthread_mutex_unlock(&lock);
+        tell_if_due();
     }
     original_report(block, size, total, reserved, device);
 }
@@ -278,6 +309,16 @@ void watch_record(int on) {
     pthread_mutex_lock(&lock);
     if (on && !is_recording) writing.initial = level;
     is_recording = on;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Have Python call a function in its main thread each time that so many more events have been noted; 0 for no more. It
+ * may be called once again by then, and must stay. With the GIL. */
+void watch_many(void *function, size_t every) {
+#define FIND(name) ((many.name = (__typeof__(many.name))dlsym(RTLD_DEFAULT, #name)) != NULL)
+    int is_found = FIND(Py_AddPendingCall) && FIND(PyObject_CallNoArgs) && FIND(Py_DecRef);
+    pthread_mutex_lock(&lock);
+    many.function = function, many.every = is_found ? every : 0;
     pthread_mutex_unlock(&lock);
 }
 

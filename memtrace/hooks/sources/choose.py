@@ -321,6 +321,14 @@ class Sources:
         cpu = self._cpu if self._fake is None else None
         return cpu is not None and cpu.running and cpu.can_switch and not cpu.observes_calls
 
+    def tell_of_many_events(self, function: Callable[[], None] | None) -> None:
+        """Have a function called each time that the CPU source holds very many more events, if it can; `None`: no more.
+
+        It is called in the main thread, between any two steps of the interpreter.
+        """
+        if self._watched is not None:
+            self._watched.tell_of_many(function)
+
     def blocks_fork(self) -> bool:
         """Return whether a profiler of this thread runs, which a forked child would crash with."""
         return any(source.can_switch for source in self._running_profilers())

@@ -6,6 +6,7 @@ other threads are seen, it may begin and end anywhere, and a profiler of the pro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from memtrace.hooks.native.allocator_watch import AllocatorWatch
@@ -15,7 +16,9 @@ from memtrace.schema.names import CpuEvents
 
 SOURCE = CpuEvents.ALLOCATOR.value
 _MAX_EVENTS = 1 << 23
-"""Some 300 MB, and many seconds in which no hook of ours is called."""
+"""Some 300 MB, and many seconds in which Python executes no instruction."""
+_MANY_EVENTS = 1 << 17
+"""Of so many more is told."""
 
 
 class WatchedCpuSource:
@@ -61,8 +64,13 @@ class WatchedCpuSource:
     def end(self) -> None:
         """Record no more, and leave torch as it was."""
         self.running = False
+        self.tell_of_many(None)
         self._watch.record(False)
         self._watch.uninstall()
+
+    def tell_of_many(self, function: Callable[[], None] | None) -> None:
+        """Have a function called in the main thread each time that there are very many more events; `None`: no more."""
+        self._watch.tell_of_many(function, every=_MANY_EVENTS)
 
     def levels(self) -> tuple[int, int]:
         """Return how many bytes are handed out now, and the most since this was last asked."""

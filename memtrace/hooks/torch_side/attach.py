@@ -27,8 +27,9 @@ class Attachments:
         self._patches = Patches()
         self._handles: list[Any] = []
         self._module_calls = ModuleCalls(torch, loop.modules, guard.wrap)
-        self._surges = ObjectSurges(guard.wrap(loop.many_objects, name="after a collection"))
-        keep_from_compiler(torch, guard.wrap(loop.many_objects, name="any"), self._surges.collected)
+        self._on_many = guard.wrap(loop.many_objects, name="after a collection or very many events")
+        self._surges = ObjectSurges(self._on_many)
+        keep_from_compiler(torch, self._on_many, self._surges.collected)
 
     def add(self) -> None:
         """Attach everything but the module hooks."""
@@ -41,6 +42,7 @@ class Attachments:
         self._loop.communication.attach(self._around_both)
         self._loop.on_root = lambda: self._loop.communication.attach_late(self._around_both)
         self._surges.attach()
+        self._loop.tell_of_many_events(self._on_many)
         averages = getattr(getattr(self._torch.optim, "swa_utils", None), "AveragedModel", None)
         if averages is not None:
             self._around(averages, "__init__", None, self._loop.average_created)
@@ -49,6 +51,7 @@ class Attachments:
         """Take off everything, in reverse order."""
         self._module_calls.take_out()
         self._surges.detach()
+        self._loop.tell_of_many_events(None)
         self._patches.undo()
         while self._handles:
             self._handles.pop().remove()

@@ -2,6 +2,7 @@
 
 The profiler holds every event until it is stopped. A loop that makes tensors and calls no module would fill the memory
 with them; but tensors are objects, and after so many the collector runs, from whose callback a chunk can be written.
+The watch on the CPU's allocator counts its events itself, and tells of many (`AllocatorWatch.tell_of_many`).
 """
 
 from __future__ import annotations
