@@ -85,6 +85,9 @@ class FakeSources:
         """Note the class of the model that the device is chosen by; the model itself may go."""
         self.chosen_by.append(type(module).__name__)
 
+    def tell_of_many_events(self, function: Any) -> None:
+        """There are never many."""
+
     def should_switch(self, frames: bool) -> bool:
         """Return whether frames are recorded and should not be, or the other way round."""
         return self.recording and frames != self.has_frames_on
