@@ -15,6 +15,11 @@ TORCH_STAMPS := $(TORCHES:%=.venv-torch-%/installed-$(INPUTS))
 # Tests of what memtrace does with torch's own objects, and that one recording from end to end.
 TORCH_TESTS := tests/torches tests/hooks/test_cpu.py tests/hooks/test_owners.py tests/hooks/test_saved.py
 
+# What `make test-pythons` tests, where the machine has it: frames, the collector and warnings differ from one to the next.
+PYTHONS := 3.10 3.12 3.13
+PYTHON_STAMPS := $(PYTHONS:%=.venv-python-%/installed-$(INPUTS))
+PYTHON_TESTS := tests/hooks tests/launch tests/process
+
 # torch's CUDA build without NVIDIA's libraries (0.5 GB), and what it and memtrace import: see docs/driverless.md.
 DRIVERLESS := .venv-driverless
 DRIVERLESS_STAMP := $(DRIVERLESS)/installed-$(INPUTS)
@@ -27,7 +32,7 @@ SITE_NEEDS := mkdocs==1.6.1 mkdocs-material==9.8.1 pymdown-extensions==13.1.2
 SITE_STAMP := $(SITE)/installed-$(shell echo $(SITE_NEEDS) | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo driverless test test-fast test-torches gold check mutants faults fuzz docs site bench accuracy gpu gpu-driverless clean
+.PHONY: help demo driverless test test-fast test-torches test-pythons gold check mutants faults fuzz docs site bench accuracy gpu gpu-driverless clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -80,6 +85,18 @@ test-torches: $(TORCH_STAMPS) ## run a small suite with old and new torches, eac
 		$$python -c 'import torch; print("== torch", torch.__version__, flush=True)'; \
 		$$python -m pytest $(TORCH_TESTS) || failed="$$failed $$torch"; \
 	done; test -z "$$failed" || { echo "failed with torch$$failed"; exit 1; }
+
+.venv-python-%/installed-$(INPUTS):
+	python$* -m venv .venv-python-$*
+	.venv-python-$*/bin/python -m pip install -c constraints.txt -e '.[torch,dev]'
+	@rm -f .venv-python-$*/installed-* && touch $@
+
+test-pythons: $(PYTHON_STAMPS) ## run what records with other Pythons, each in an environment of its own (PYTHONS='3.13')
+	@failed=; for python in $(PYTHONS); do \
+		echo "== Python $$python"; \
+		.venv-python-$$python/bin/python -m pytest --numprocesses auto --dist worksteal $(PYTHON_TESTS) \
+			|| failed="$$failed $$python"; \
+	done; test -z "$$failed" || { echo "failed with Python$$failed"; exit 1; }
 
 gold: $(DEV_STAMP) ## accept what reports say now as gold files, showing each difference
 	$(BIN)/python tests/gold/accept.py
