@@ -21,6 +21,7 @@ _WORDS = {
     "not-replayed": "allocated bytes inside the history",
     "storages-not-allocated": "{count} tensor{s} in memory of other allocators",
     "unseen-blocks": "blocks from before the recording",
+    "steps-compiled": "when compiled optimizer steps ran",
     "outside-torch": "memory outside torch's allocator",
 }
 """What each note says is missing, the most important first; notes about the run itself stand in full elsewhere."""

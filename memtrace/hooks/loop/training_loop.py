@@ -14,6 +14,7 @@ from memtrace.hooks.failure.meant_for_program import pass_on
 from memtrace.hooks.keepers.program_frames import calling_line
 from memtrace.hooks.keepers.search import KeeperSearch
 from memtrace.hooks.loop.accumulation import Accumulation
+from memtrace.hooks.loop.compiled_steps import CompiledSteps
 from memtrace.hooks.loop.evaluation import Call, Evaluation
 from memtrace.hooks.loop.followed_thread import FollowedThread
 from memtrace.hooks.loop.keyword_arguments import keyword_arguments
@@ -79,6 +80,7 @@ class TrainingLoop:
             on_watched=self._replica_began,
         )
         self._step_calls = StepCalls()
+        self._compiled_steps = CompiledSteps()
         self._annotations = Annotations(lambda row: self._window.chunk.annotations.append(row))
         self._owners = OwnerRows(torch)
         self._inputs = Inputs(torch)
@@ -296,6 +298,7 @@ class TrainingLoop:
         """A data loader is asked for the next batch."""
         if self.is_current_thread:
             if not self._phases.inside:
+                self._take_compiled_steps()
                 self.steps.draws_batch()
             self._window.wants_frames(False)
             self._phases.begin(Phase.DATA, time_ns())
@@ -307,6 +310,7 @@ class TrainingLoop:
             self._phases.end(time_ns())
             if was_backward and self._phases.current is not Phase.BACKWARD:
                 self._accumulation.backward()
+                self._compiled_steps.backward_ended(self._live_optimizers())
                 self.steps.backward_ended(time_ns())
             self.on_span_end()
 
@@ -322,6 +326,7 @@ class TrainingLoop:
 
     def _optimizer_gone(self, key: int) -> None:
         self._optimizers.pop(key, None)
+        self._compiled_steps.gone(key)
         self.steps.gone(key)
 
     def _live_optimizers(self) -> list[Any]:
@@ -339,6 +344,7 @@ class TrainingLoop:
             )
             return
         self._trains = True
+        self._compiled_steps.seen(id(optimizer))
         if self._step == 0:
             # Training begins here at the latest: the forward may run inside, in a closure.
             self._end_step(StepEnd(time_ns(), skipped=False))
@@ -363,6 +369,23 @@ class TrainingLoop:
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
             self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
         self.steps.after(id(optimizer), now, in_backward=self._phases.current is Phase.BACKWARD)
+
+    def compiled_call_begins(self, *_args: Any) -> None:
+        """The program calls a function that torch compiles: an optimizer step of the call before has ended."""
+        if self.is_current_thread and not self._phases.inside:
+            self._take_compiled_steps()
+
+    def _take_compiled_steps(self) -> None:
+        """Note the optimizer steps that compiled code has taken since the last backward."""
+        for optimizer in self._compiled_steps.take(self._live_optimizers()):
+            self._writer.note(
+                "steps-compiled",
+                "optimizer steps are compiled: each is told by what it wrote, and ends where the program goes on",
+            )
+            self._accumulation.cut()
+            self._writer.describe_optimizer(optimizer)
+            self.steps.before(id(optimizer))
+            self.steps.after(id(optimizer), time_ns())
 
     def _in_backward(self) -> bool:
         return bool(self._torch._C._current_graph_task_id() != -1)
@@ -396,6 +419,7 @@ class TrainingLoop:
     def _between_steps(self) -> None:
         """The program goes on, perhaps with the next step."""
         if not self._phases.inside:
+            self._take_compiled_steps()
             self.steps.goes_on()
 
     def _step_may_have_ended(self) -> None:
@@ -568,6 +592,7 @@ class TrainingLoop:
         self._ended_unfinished = True
         # The window may close or open, and nothing that comes of it matters any more.
         self.on_window = lambda: None
+        self._take_compiled_steps()
         self.steps.close(has_begun=self._phases.has_begun)
         if self._window.is_open:
             self._sweep_owners()

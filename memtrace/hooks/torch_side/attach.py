@@ -26,6 +26,7 @@ class Attachments:
         self._yielding = yielding
         self._patches = Patches()
         self._handles: list[Any] = []
+        self._follows_compiled_calls = False
         self._module_calls = ModuleCalls(torch, loop.modules, guard.wrap)
         self._on_many = guard.wrap(loop.many_objects, name="after a collection or very many events")
         self._surges = ObjectSurges(self._on_many)
@@ -118,7 +119,7 @@ class Attachments:
             changes = yielding.before_history, yielding.after_history
             self._around(memory, "_record_memory_history", *changes, is_wrapped=True)
             self._around(memory, "change_current_allocator", yielding.on_pluggable_allocator, None)
-        self._around(self._torch, "compile", self._compile_begins, None)
+        self._around(self._torch, "compile", self._compile_begins, self._compile_ends)
         remote = sys.modules.get("torch.distributed.rpc.api")
         self._around(remote, "_init_rpc_states", None, yielding.remote_calls_begin)
         graphs = getattr(getattr(self._torch, "cuda", None), "graphs", None)
@@ -128,6 +129,13 @@ class Attachments:
     def _compile_begins(self, *_args: Any, **_kwargs: Any) -> None:
         self._yielding.on_compile()
         self._module_calls.compile_begins()
+
+    def _compile_ends(self, *_args: Any, **_kwargs: Any) -> None:
+        """Follow the calls of compiled functions, each of which asks how it is to be compiled."""
+        dynamo = sys.modules.get("torch._dynamo.eval_frame")
+        if dynamo is not None and not self._follows_compiled_calls:
+            self._follows_compiled_calls = True
+            self._around(dynamo, "_callback_from_stance", self._loop.compiled_call_begins, None)
 
     def _add_for_compilers(self) -> None:
         """Hide the hooks of module calls from torch's compilers, where there are any."""

@@ -1,0 +1,71 @@
+"""Optimizer steps that torch's compiler has made part of a graph, where no hook of an optimizer runs.
+
+In: the optimizers, where a backward pass has ended and where the program goes on. Out: those that stepped in between,
+told by what they wrote: the version of a tensor counts what was written into it, by compiled code as well.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from memtrace.hooks.torch_side.compilers import has_compiled
+
+_NUM_LOOKED_AT = 8
+"""So many parameters of an optimizer say whether it stepped: it writes all that have a gradient."""
+
+_Versions = list[tuple["weakref.ref[Any]", int]]
+
+
+class CompiledSteps:
+    """Notices the steps of optimizers whose hooks did not run. Optimizers are known by `id`."""
+
+    def __init__(self) -> None:
+        self._in_sight: set[int] = set()
+        self._before: dict[int, _Versions] = {}
+
+    def seen(self, optimizer: int) -> None:
+        """Note that the hooks of an optimizer ran: this step of it is told by them."""
+        self._in_sight.add(optimizer)
+        self._before.pop(optimizer, None)
+
+    def gone(self, optimizer: int) -> None:
+        """Note that an optimizer was freed."""
+        self._in_sight.discard(optimizer)
+        self._before.pop(optimizer, None)
+
+    def backward_ended(self, optimizers: Iterable[Any]) -> None:
+        """Remember, of each optimizer that may step unseen, the versions of some parameters before its next step."""
+        may_compile = "torch._dynamo.convert_frame" in sys.modules
+        for one in optimizers:
+            key = id(one)
+            if key not in self._before and (may_compile or key not in self._in_sight):
+                versions = [(weakref.ref(each), each._version) for each in islice(_with_gradient(one), _NUM_LOOKED_AT)]
+                if versions:
+                    self._before[key] = versions
+
+    def take(self, optimizers: Iterable[Any]) -> list[Any]:
+        """Return the optimizers that have stepped unseen since then, each once."""
+        if not self._before or not has_compiled():
+            return []
+        stepped = [one for one in optimizers if _are_written(self._before.get(id(one), []))]
+        for one in stepped:
+            del self._before[id(one)]
+        return stepped
+
+
+def _with_gradient(optimizer: Any) -> Iterator[Any]:
+    for group in optimizer.param_groups:
+        for one in group["params"]:
+            # Of what is no leaf, `.grad` warns on stderr; what is made in inference mode has no version.
+            if one.is_leaf and one.grad is not None and not one.is_inference():
+                yield one
+
+
+def _are_written(versions: _Versions) -> bool:
+    """Return whether all that are left of these parameters were written since: one may be clipped, or tied."""
+    now = [(parameter, before) for reference, before in versions if (parameter := reference()) is not None]
+    return bool(now) and all(parameter._version != before for parameter, before in now)
