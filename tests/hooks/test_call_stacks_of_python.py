@@ -17,12 +17,11 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from memtrace.hooks.sources.cpu_allocator import WatchedCpuSource  # noqa: E402
-from memtrace.launch.watch_library import watch_library  # noqa: E402
 from tests.hooks.test_cpu import rows, stack_of  # noqa: E402
+from tests.watch import LIBRARY, WHY_NOT  # noqa: E402
 
-LIBRARY = watch_library()
 if LIBRARY is None:
-    pytest.skip("no C compiler: the watch cannot be built here", allow_module_level=True)
+    pytest.skip(WHY_NOT, allow_module_level=True)
 
 Frames = list[tuple[str, int, str]]
 Tree = tuple[int, list[Any]]

@@ -25,12 +25,11 @@ from memtrace.hooks.native.allocator_watch import Unwatched  # noqa: E402
 from memtrace.hooks.parts.chunk import EventBatch  # noqa: E402
 from memtrace.hooks.sources.cpu_allocator import WatchedCpuSource  # noqa: E402
 from memtrace.hooks.sources.cpu_profiler import CpuSource  # noqa: E402
-from memtrace.launch.watch_library import watch_library  # noqa: E402
 from tests.hooks.test_cpu import rows, stack_of, work  # noqa: E402
+from tests.watch import LIBRARY, WHY_NOT  # noqa: E402
 
-LIBRARY = watch_library()
 if LIBRARY is None:
-    pytest.skip("no C compiler: the watch cannot be built here", allow_module_level=True)
+    pytest.skip(WHY_NOT, allow_module_level=True)
 NO_STACK = -(2**31)
 
 

@@ -48,6 +48,9 @@ def run(folder: Path, source: str) -> tuple[dict[str, Any], list[Wanted | None]]
     return names, value.seen
 
 
+SINCE_3_11 = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 tells the line that runs, and not where in it"
+)
 PASSED = {
     "if": "if x: raise ValueError",
     "if not": "if not x.all(): raise ValueError",
@@ -69,6 +72,7 @@ PASSED = {
 }
 
 
+@SINCE_3_11
 @pytest.mark.parametrize("name", PASSED)
 def test_a_check_passes(tmp_path: Path, name: str) -> None:
     _, seen = run(tmp_path, PASSED[name])
@@ -86,6 +90,7 @@ ENDED = {
 }
 
 
+@SINCE_3_11
 @pytest.mark.parametrize("name", ENDED)
 def test_a_loop_ends(tmp_path: Path, name: str) -> None:
     source, rounds = ENDED[name]

@@ -10,11 +10,11 @@ import pytest
 
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import RankReport
-from memtrace.launch.watch_library import watch_library
 from memtrace.store.reading.read import read_trace
 from memtrace.store.trace import RankTrace
 from tests.conftest import ROOT, RunMemtrace
 from tests.warm.start import warm_python
+from tests.watch import LIBRARY, WHY_NOT
 
 SETUP = """
 import torch
@@ -222,7 +222,7 @@ with profile(
     assert recorded.ended_steps() == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.skipif(watch_library() is None, reason="no C compiler: the CPU's allocator cannot be watched")
+@pytest.mark.skipif(LIBRARY is None, reason=WHY_NOT)
 def test_a_watched_run_has_all_that_the_program_profiles(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
     text = """
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -245,7 +245,7 @@ print(len(events), sum(event.cpu_memory_usage for event in events))
     assert np.count_nonzero(events["size_bytes"] == 4 * 12345) == 6
 
 
-@pytest.mark.skipif(watch_library() is None, reason="no C compiler: the CPU's allocator cannot be watched")
+@pytest.mark.skipif(LIBRARY is None, reason=WHY_NOT)
 def test_marks_are_known_of_steps_outside_the_window(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
     text = """
 for step in range(1, 7):
@@ -263,7 +263,7 @@ for step in range(1, 7):
     assert marks[6] == marks[4]
 
 
-@pytest.mark.skipif(watch_library() is None, reason="no C compiler: the CPU's allocator cannot be watched")
+@pytest.mark.skipif(LIBRARY is None, reason=WHY_NOT)
 def test_training_on_another_thread_is_watched(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
     text = """
 import threading
