@@ -111,20 +111,49 @@ def test_compiled_steps_are_those_of_the_same_loop_without_the_compiler(
         assert held_at_ends(recorded) == held_at_ends(eager)
 
 
-def test_what_is_written_between_microbatches_ends_no_step(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
-    # A weight is clipped after each backward, and the optimizer's own step, which is not compiled, comes later.
-    text = """
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-runs = torch.compile(model, backend="eager")
-first = next(model.parameters())
+UNCOMPILED = {
+    "a clip": """
 for number in range(6):
     runs(batch).sum().backward()
     with torch.no_grad():
-        first.clamp_(-1, 1)
+        for one in model.parameters():
+            one.clamp_(-1, 1)
     if number % 2:
         optimizer.step()
         optimizer.zero_grad()
+""",
+    "a step in the direction that is worst": """
+for number in range(3):
+    runs(batch).sum().backward()
+    with torch.no_grad():
+        for one in model.parameters():
+            one.add_(one.grad, alpha=0.05)
+    runs(batch).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
+    "a closure": """
+optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+def closure():
+    optimizer.zero_grad()
+    loss = runs(batch).square().sum()
+    loss.backward()
+    return loss
+for _ in range(3):
+    optimizer.step(closure)
+    runs(batch)
+""",
+}
+
+
+@pytest.mark.parametrize("name", UNCOMPILED)
+def test_what_is_written_ends_no_step_where_the_optimizer_is_not_compiled(
+    run_memtrace: RunMemtrace, tmp_path: Path, name: str
+) -> None:
+    head = """
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+runs = torch.compile(model, backend="eager")
 """
-    recorded = run_recorded(run_memtrace, tmp_path, text)
-    assert steps(recorded) == [(1, 2), (2, 2), (3, 2)]
+    recorded = run_recorded(run_memtrace, tmp_path, head + UNCOMPILED[name])
+    assert [number for number, _ in steps(recorded)] == [1, 2, 3]
     assert "steps-compiled" not in recorded.slugs()

@@ -1,7 +1,9 @@
 """Optimizer steps that torch's compiler has made part of a graph, where no hook of an optimizer runs.
 
-In: the optimizers, where a backward pass has ended and where the program goes on. Out: those that stepped in between,
-told by what they wrote: the version of a tensor counts what was written into it, by compiled code as well.
+In: the optimizers, where a backward pass has ended and where the program goes on, and those whose `step` the compiler
+has read. Out: those of them that stepped in between, told by what they wrote: the version of a tensor counts what was
+written into it, by compiled code as well. Of others that says nothing: a program may write into its weights (SAM,
+weight clipping) and step later.
 """
 
 from __future__ import annotations
@@ -11,8 +13,6 @@ import weakref
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
-
-from memtrace.hooks.torch_side.compilers import has_compiled
 
 _NUM_LOOKED_AT = 8
 """So many parameters of an optimizer say whether it stepped: it writes all that have a gradient."""
@@ -25,7 +25,12 @@ class CompiledSteps:
 
     def __init__(self) -> None:
         self._in_sight: set[int] = set()
+        self._compiled: set[int] = set()
         self._before: dict[int, _Versions] = {}
+
+    def compiled(self, optimizer: int) -> None:
+        """Note that the compiler reads the `step` of an optimizer."""
+        self._compiled.add(optimizer)
 
     def seen(self, optimizer: int) -> None:
         """Note that the hooks of an optimizer ran: this step of it is told by them."""
@@ -35,6 +40,7 @@ class CompiledSteps:
     def gone(self, optimizer: int) -> None:
         """Note that an optimizer was freed."""
         self._in_sight.discard(optimizer)
+        self._compiled.discard(optimizer)
         self._before.pop(optimizer, None)
 
     def backward_ended(self, optimizers: Iterable[Any]) -> None:
@@ -49,9 +55,11 @@ class CompiledSteps:
 
     def take(self, optimizers: Iterable[Any]) -> list[Any]:
         """Return the optimizers that have stepped unseen since then, each once."""
-        if not self._before or not has_compiled():
+        if not self._before or not self._compiled:
             return []
-        stepped = [one for one in optimizers if _are_written(self._before.get(id(one), []))]
+        stepped = [
+            one for one in optimizers if id(one) in self._compiled and _are_written(self._before.get(id(one), []))
+        ]
         for one in stepped:
             del self._before[id(one)]
         return stepped
@@ -66,6 +74,6 @@ def _with_gradient(optimizer: Any) -> Iterator[Any]:
 
 
 def _are_written(versions: _Versions) -> bool:
-    """Return whether all that are left of these parameters were written since: one may be clipped, or tied."""
+    """Return whether all that are left of these parameters were written since."""
     now = [(parameter, before) for reference, before in versions if (parameter := reference()) is not None]
     return bool(now) and all(parameter._version != before for parameter, before in now)

@@ -42,6 +42,9 @@ from memtrace.schema.names import Phase
 _FORWARDS_IN_A_ROW = frozenset(3 << at for at in range(20))
 """After so many forwards of one module without a backward what they left behind is looked at, ever more rarely."""
 
+_STEPS = frozenset({"step", "_init_group"})
+"""Methods of an optimizer that the compiler reads where it compiles a step of it."""
+
 
 class TrainingLoop:
     """Follows the loop of one thread: the one that the recording began on, or that trains while this one does not."""
@@ -361,6 +364,8 @@ class TrainingLoop:
             return
         now = time_ns()
         self._phases.end(now)
+        # A closure runs backward in it.
+        self._compiled_steps.seen(id(optimizer))
         if self.is_current_thread:
             self._step_calls.end()
             self._accumulation.cut()
@@ -369,6 +374,11 @@ class TrainingLoop:
             # An optimizer in backward frees its gradient right after: this is the last moment to see it.
             self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
         self.steps.after(id(optimizer), now, in_backward=self._phases.current is Phase.BACKWARD)
+
+    def optimizer_is_compiled(self, variable: Any, *args: Any, **kwargs: Any) -> None:
+        """The compiler reads an attribute of an optimizer, which `variable` stands for. Unguarded: it cannot fail."""
+        if any(type(one) is str and one in _STEPS for one in (*args, *kwargs.values())):
+            self._compiled_steps.compiled(id(getattr(variable, "value", None)))
 
     def compiled_call_begins(self, *_args: Any) -> None:
         """The program calls a function that torch compiles: an optimizer step of the call before has ended."""

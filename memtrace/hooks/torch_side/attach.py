@@ -131,11 +131,15 @@ class Attachments:
         self._module_calls.compile_begins()
 
     def _compile_ends(self, *_args: Any, **_kwargs: Any) -> None:
-        """Follow the calls of compiled functions, each of which asks how it is to be compiled."""
+        """Follow the calls of compiled functions, each of which asks how it is to be compiled, and their optimizers."""
         dynamo = sys.modules.get("torch._dynamo.eval_frame")
         if dynamo is not None and not self._follows_compiled_calls:
             self._follows_compiled_calls = True
             self._around(dynamo, "_callback_from_stance", self._loop.compiled_call_begins, None)
+            variables: Any = sys.modules.get("torch._dynamo.variables.optimizer")
+            optimizer = getattr(variables, "OptimizerVariable", None)
+            # Not by the guard, which does nothing while torch compiles.
+            self._patches.around(optimizer, "var_getattr", before=self._loop.optimizer_is_compiled, is_wrapped=True)
 
     def _add_for_compilers(self) -> None:
         """Hide the hooks of module calls from torch's compilers, where there are any."""
