@@ -8,7 +8,6 @@ weight clipping) and step later.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -24,7 +23,8 @@ class CompiledSteps:
     """Notices the steps of optimizers whose hooks did not run. Optimizers are known by `id`."""
 
     def __init__(self) -> None:
-        self._in_sight: set[int] = set()
+        self.are_possible = False
+        """Whether the program compiles anything."""
         self._compiled: set[int] = set()
         self._before: dict[int, _Versions] = {}
 
@@ -34,24 +34,20 @@ class CompiledSteps:
 
     def seen(self, optimizer: int) -> None:
         """Note that the hooks of an optimizer ran: this step of it is told by them."""
-        self._in_sight.add(optimizer)
         self._before.pop(optimizer, None)
 
     def gone(self, optimizer: int) -> None:
         """Note that an optimizer was freed."""
-        self._in_sight.discard(optimizer)
         self._compiled.discard(optimizer)
         self._before.pop(optimizer, None)
 
     def backward_ended(self, optimizers: Iterable[Any]) -> None:
-        """Remember, of each optimizer that may step unseen, the versions of some parameters before its next step."""
-        may_compile = "torch._dynamo.convert_frame" in sys.modules
-        for one in optimizers:
-            key = id(one)
-            if key not in self._before and (may_compile or key not in self._in_sight):
+        """Remember, of each optimizer, the versions of some parameters before its next step."""
+        for one in optimizers if self.are_possible else ():
+            if id(one) not in self._before:
                 versions = [(weakref.ref(each), each._version) for each in islice(_with_gradient(one), _NUM_LOOKED_AT)]
                 if versions:
-                    self._before[key] = versions
+                    self._before[id(one)] = versions
 
     def take(self, optimizers: Iterable[Any]) -> list[Any]:
         """Return the optimizers that have stepped unseen since then, each once."""

@@ -375,6 +375,10 @@ class TrainingLoop:
             self._window.chunk.owners += self._owners.of_optimizer(optimizer, now_ns=now, step=self._step)
         self.steps.after(id(optimizer), now, in_backward=self._phases.current is Phase.BACKWARD)
 
+    def program_compiles(self) -> None:
+        """The program compiles functions from now on; an optimizer may step in one."""
+        self._compiled_steps.are_possible = True
+
     def optimizer_is_compiled(self, variable: Any, *args: Any, **kwargs: Any) -> None:
         """The compiler reads an attribute of an optimizer, which `variable` stands for. Unguarded: it cannot fail."""
         if any(type(one) is str and one in _STEPS for one in (*args, *kwargs.values())):

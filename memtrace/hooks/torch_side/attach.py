@@ -135,6 +135,7 @@ class Attachments:
         dynamo = sys.modules.get("torch._dynamo.eval_frame")
         if dynamo is not None and not self._follows_compiled_calls:
             self._follows_compiled_calls = True
+            self._loop.program_compiles()
             self._around(dynamo, "_callback_from_stance", self._loop.compiled_call_begins, None)
             variables: Any = sys.modules.get("torch._dynamo.variables.optimizer")
             optimizer = getattr(variables, "OptimizerVariable", None)
