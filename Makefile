@@ -32,7 +32,7 @@ SITE_NEEDS := mkdocs==1.6.1 mkdocs-material==9.8.1 pymdown-extensions==13.1.2
 SITE_STAMP := $(SITE)/installed-$(shell echo $(SITE_NEEDS) | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo driverless test test-fast test-torches test-pythons gold check mutants faults fuzz docs site bench accuracy gpu gpu-driverless clean
+.PHONY: help demo driverless test test-fast test-torches test-pythons gold check mutants faults fuzz endurance docs site bench accuracy gpu gpu-driverless clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -114,6 +114,10 @@ faults: $(DEV_STAMP) ## put each named fault of tests/faults/table.py into a cop
 
 fuzz: $(DEV_STAMP) ## break inputs for an hour and ask every command about them (ARGS='--inputs 50000 --seed 1')
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+endurance: $(DEV_STAMP) ## kill 200 recorded programs at random moments, and start 500 pairs of launchers together
+	$(BIN)/python -m tests.endurance kills --times 200
+	$(BIN)/python -m tests.endurance pairs --times 500
 
 docs: $(DEV_STAMP) demo ## regenerate docs/cli.md, docs/trace-format.md and the pictures of the README
 	$(BIN)/python docs/generate.py
