@@ -259,6 +259,8 @@ static void in_parent(void) { pthread_mutex_unlock(&lock); }
 static void in_child(void) {
     pthread_mutex_init(&lock, NULL);
     is_watching = is_recording = 0;
+    /* What the parent was to be told of may wait to be called here, too. */
+    many.every = 0, many.is_due = 0;
 }
 
 /* Take back what `watch_install` did; calls that are in it now go on. */
