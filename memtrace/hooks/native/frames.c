@@ -272,11 +272,10 @@ int frames_prove(int may_learn) {
 /* Find out how frames lie, by those that run now, three at least, texts by one of each kind, and codes by one that
  * begins in such a line; return whether that could be. With the GIL. */
 int frames_find(void *const samples[4], const void *sample, unsigned first_line) {
-#define FIND(name) ((py.name = (__typeof__(py.name))dlsym(RTLD_DEFAULT, #name)) != NULL)
     struct said said[MOST_SAID];
-    if (!(FIND(PyGILState_GetThisThreadState) && FIND(PyEval_GetFrame) && FIND(PyFrame_GetBack) &&
-          FIND(PyFrame_GetCode) && FIND(PyFrame_GetLasti) && FIND(PyObject_GetAttrString) && FIND(Py_DecRef) &&
-          FIND(PyCode_Addr2Line) && FIND(PyCode_Type)))
+    if (!(FIND(py, PyGILState_GetThisThreadState) && FIND(py, PyEval_GetFrame) && FIND(py, PyFrame_GetBack) &&
+          FIND(py, PyFrame_GetCode) && FIND(py, PyFrame_GetLasti) && FIND(py, PyObject_GetAttrString) && FIND(py, Py_DecRef) &&
+          FIND(py, PyCode_Addr2Line) && FIND(py, PyCode_Type)))
         return 0;
     if (!find_texts(samples)) return 0;
     size_t num = frames_said(said, MOST_SAID);

@@ -317,8 +317,7 @@ void watch_record(int on) {
 /* Have Python call a function in its main thread each time that so many more events have been noted; 0 for no more. It
  * may be called once again by then, and must stay. With the GIL. */
 void watch_many(void *function, size_t every) {
-#define FIND(name) ((many.name = (__typeof__(many.name))dlsym(RTLD_DEFAULT, #name)) != NULL)
-    int is_found = FIND(Py_AddPendingCall) && FIND(PyObject_CallNoArgs) && FIND(Py_DecRef);
+    int is_found = FIND(many, Py_AddPendingCall) && FIND(many, PyObject_CallNoArgs) && FIND(many, Py_DecRef);
     pthread_mutex_lock(&lock);
     many.function = function, many.every = is_found ? every : 0;
     pthread_mutex_unlock(&lock);

@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Find a function that Python exports, by the name of its place in a table; whether it is there. */
+#define FIND(table, name) ((table.name = (__typeof__(table.name))dlsym(RTLD_DEFAULT, #name)) != NULL)
+
 /* watch.c */
 extern pthread_mutex_t lock;
 
