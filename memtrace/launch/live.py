@@ -22,6 +22,8 @@ from memtrace.store.trace import LoadWarning
 
 _SILENT_NS = 30 * 10**9
 _GONE_AFTER_NS = 2 * 10**9
+_NUMBERS_END = 2**63
+"""Of bytes, times and counts: the first that no recording could write."""
 """A process that is not found is given this long: its last lines may say that it ended."""
 
 
@@ -161,8 +163,9 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _number(values: Mapping[str, Any], name: str) -> int | None:
+    """Return a number that a file has under a name; `None` where it has none that a recording could write."""
     value = values.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if type(value) is int and abs(value) < _NUMBERS_END else None
 
 
 def _has_times(step: Mapping[str, Any]) -> bool:
@@ -171,4 +174,4 @@ def _has_times(step: Mapping[str, Any]) -> bool:
 
 def _sizes(by_category: Mapping[Any, Any]) -> dict[str, int]:
     """Return the bytes of known categories, in their usual order."""
-    return {one.value: size for one in Category if isinstance(size := by_category.get(one.value), int) and size > 0}
+    return {one.value: size for one in Category if (size := _number(by_category, one.value) or 0) > 0}
