@@ -9,13 +9,11 @@ and addresses behind, no object.
 from __future__ import annotations
 
 import gc
-import logging
-import sys
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter_ns, thread_time_ns
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from memtrace.hooks.keepers.against_the_arrows import Answer, who_keeps
@@ -34,12 +32,12 @@ from memtrace.hooks.keepers.names import NamedChain
 from memtrace.hooks.keepers.program_frames import (
     Place,
     ProgramModules,
-    is_program_file,
     line_of,
     program_frames,
-    variables_of,
 )
 from memtrace.hooks.keepers.reach import Reach, Root
+from memtrace.hooks.keepers.roots import roots
+from memtrace.hooks.keepers.variable_names import variable_names
 from memtrace.hooks.ownership.glances import Glance, glance_at
 from memtrace.hooks.ownership.owners import device_name, plain_kinds, plain_tensors
 from memtrace.hooks.ownership.saved import SavedWalk
@@ -141,6 +139,15 @@ class KeeperSearch:
         finally:
             search.forget()
 
+    def names_of(self, tensors: Iterable[Any], *, innermost: FrameType | None) -> dict[int, str]:
+        """Return what the program calls some tensors, by identity, where finding that costs no more than it may."""
+        if not self._budget.allows(perf_counter_ns()):
+            return {}
+        began_ns = thread_time_ns()
+        names = variable_names(self._torch, tensors, innermost, self._modules)
+        self._budget.spend(thread_time_ns() - began_ns)
+        return names
+
     def _against_the_arrows(self, search: _Search, level: Mapping[str, Any]) -> None:
         allocated = level.get("allocated_bytes")
         if not allocated or not self._passes.allows(perf_counter_ns()):
@@ -202,7 +209,7 @@ class _Search:
         """Follow the variables of running calls, of the program's modules, and of Python where it keeps errors."""
         self._frames = list(program_frames(innermost))
         reach = Reach(self._edges, self._tensor_class, until_ns=self._until_ns)
-        reach.run(_roots(self._frames, modules))
+        reach.run(roots(self._frames, modules))
         self.is_whole = reach.is_whole
         graphs: list[tuple[Any, NamedChain, Root]] = []
         for chain in reach.chains(self._is_to_be_told):
@@ -368,33 +375,6 @@ class _Search:
             yield root.frame.f_code
         if is_module:
             yield from functions_in(root.variables)
-
-
-def _roots(frames: list[FrameType], modules: Iterable[str]) -> Iterator[Root]:
-    # The program's own calls before those of libraries: of two names, that in the program tells more.
-    ordered = sorted(frames, key=lambda frame: not is_program_file(frame.f_code.co_filename))
-    for frame in ordered:
-        variables = variables_of(frame)
-        if variables:
-            yield Root(variables, frame, frame.f_code.co_name)
-    for name in modules:
-        module = sys.modules.get(name)
-        if isinstance(module, ModuleType):
-            yield Root(vars(module), None, name)
-    yield Root(_of_python(), None, "sys")
-
-
-def _of_python() -> dict[str, Any]:
-    """Return where Python itself keeps things for a program: the last error, and handlers of logs."""
-    found: dict[str, Any] = {}
-    for name in ("last_value", "last_exc", "last_traceback"):
-        if hasattr(sys, name):
-            found[f"sys.{name}"] = getattr(sys, name)
-    for reference in list(getattr(logging, "_handlerList", ())):
-        handler = reference()
-        if handler is not None:
-            found[f"logging.{type(handler).__name__}"] = handler
-    return found
 
 
 def _has_graph(tensor: Any) -> bool:

@@ -14,6 +14,7 @@ from memtrace.hooks.failure.meant_for_program import pass_on
 from memtrace.hooks.keepers.program_frames import calling_line
 from memtrace.hooks.keepers.search import KeeperSearch
 from memtrace.hooks.loop.accumulation import Accumulation
+from memtrace.hooks.loop.by_hand import ByHand
 from memtrace.hooks.loop.compiled_steps import CompiledSteps
 from memtrace.hooks.loop.evaluation import Call, Evaluation
 from memtrace.hooks.loop.followed_thread import FollowedThread
@@ -99,6 +100,9 @@ class TrainingLoop:
         )
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
+        self._by_hand = ByHand(torch)
+        self._may_have_stepped_by_hand = False
+        """Whether the step may have ended with the last backward: the next one tells."""
         self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
         self._mark = NO_MARK
         self._kept: list[Row] = []
@@ -285,6 +289,7 @@ class TrainingLoop:
         self._trains = True
         self._num_forwards.clear()
         self._between_steps()
+        self._settle_by_hand()
         if self._step == 0 and self._seen_at_end is not None and self._phases.may_be_forward:
             # What might have been evaluation was the first forward of training.
             self._end_step(StepEnd(self._seen_at_end.next_from_ns, skipped=False, is_late=True))
@@ -292,10 +297,12 @@ class TrainingLoop:
             self._training_runs()
         nested = self._phases.current is Phase.BACKWARD
         self._phases.begin(Phase.BACKWARD, time_ns())
-        if self._window.is_open and self._saved is not None and not nested:
+        if self._saved is not None and not nested:
             given = (outputs,) if isinstance(outputs, self._torch.Tensor) else outputs
             roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else (*(tensors or ()), *(given or ()))
-            self._walk(roots)
+            if self._window.is_open:
+                self._walk(roots)
+            self._pass_begins_by_hand(roots)
 
     def before_data(self, *_args: Any) -> None:
         """A data loader is asked for the next batch."""
@@ -315,7 +322,48 @@ class TrainingLoop:
                 self._accumulation.backward()
                 self._compiled_steps.backward_ended(self._live_optimizers())
                 self.steps.backward_ended(time_ns())
+                self._pass_ended_by_hand()
             self.on_span_end()
+
+    # Training by hand
+
+    @property
+    def _has_no_optimizer(self) -> bool:
+        return not (self._live_optimizers() or self.steps.explicit)
+
+    def _pass_begins_by_hand(self, roots: Sequence[Any]) -> None:
+        if self._has_no_optimizer and self._saved is not None:
+            began_ns = time_ns()
+            rows = self._by_hand.pass_begins(self._saved.leaves(roots), self._owners.names, self._names_of)
+            self._window.chunk.owners += rows if self._window.is_open else []
+            self._window.worked(began_ns)
+
+    def _names_of(self, tensors: list[Any]) -> dict[int, str]:
+        try:
+            return {} if self._keepers is None else self._keepers.names_of(tensors, innermost=sys._getframe())
+        except Exception as error:
+            pass_on(error)
+            return {}
+
+    def _pass_ended_by_hand(self) -> None:
+        """Look at the tensors of the program's own. Where no module tells of the next step, it may begin here."""
+        if not self._has_no_optimizer:
+            return
+        now_ns = time_ns()
+        self._by_hand.pass_ended(lambda found: self._owners.rows_of(found, now_ns=now_ns, step=self._step))
+        if self._by_hand.is_possible and self._step > 0 and not (self._phases.inside or self.modules.roots()):
+            self._step_may_have_ended()
+            self._may_have_stepped_by_hand = True
+
+    def _settle_by_hand(self) -> None:
+        """Tell whether the step ended with the last backward: the program has written to what it trains since."""
+        if not self._may_have_stepped_by_hand:
+            return
+        self._may_have_stepped_by_hand = False
+        if self._seen_at_end is not None and self._by_hand.has_stepped():
+            self._end_step(StepEnd(self._seen_at_end.next_from_ns, skipped=False, is_late=True))
+        else:
+            self._step_goes_on()
 
     # Optimizers
 
@@ -438,6 +486,7 @@ class TrainingLoop:
 
     def _step_may_have_ended(self) -> None:
         """Look at the end of a step that may turn out to be none: whose end it was is known when it is long past."""
+        self._settle_by_hand()
         began_ns, spent_ns = time_ns(), self._window.spent_ns
         owned = self._look_at_owners()
         state, num_microbatches = self._writer.state(), self._accumulation.num_microbatches
@@ -469,6 +518,7 @@ class TrainingLoop:
             self.on_window()
 
     def _step_ended(self, end: StepEnd) -> None:
+        self._settle_by_hand()
         if self._step == 0:
             # A scaler skipped a step before any forward that we saw.
             self._end_step(StepEnd(self._step_start_ns, skipped=False))
@@ -549,7 +599,7 @@ class TrainingLoop:
             return self._sweep.sweep(
                 [*self.modules.roots(), *self._averages],
                 self._live_optimizers(),
-                held=self.communication.held(),
+                held=[*self.communication.held(), *self._by_hand.owned()],
                 names=self.communication.names(),
                 now_ns=time_ns(),
                 step=self._step,
@@ -607,6 +657,7 @@ class TrainingLoop:
         # The window may close or open, and nothing that comes of it matters any more.
         self.on_window = lambda: None
         self._take_compiled_steps()
+        self._settle_by_hand()
         self.steps.close(has_begun=self._phases.has_begun)
         if self._window.is_open:
             self._sweep_owners()

@@ -80,6 +80,16 @@ class SavedWalk:
                     seen.add(following)
                     pending.append(following)
 
+    def leaves(self, roots: Iterable[Any]) -> Iterator[Any]:
+        """Yield the tensors at which the graphs below these tensors end, each once."""
+        met: set[int] = set()
+        for node in self._nodes(roots):
+            for following, _index in node.next_functions:
+                leaf = following.variable if self._leaf is not None and type(following) is self._leaf else None
+                if leaf is not None and id(leaf) not in met:
+                    met.add(id(leaf))
+                    yield leaf
+
     def _names(self, node: Any) -> tuple[str, ...]:
         """Return under which names a node has what it keeps: all nodes of a class have the same."""
         kind = type(node)

@@ -1,0 +1,220 @@
+"""Loops that train tensors by hand, without an optimizer and without a module: steps, and what each byte is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from memtrace.analysis.report import analyze
+from memtrace.schema.names import Category
+from memtrace.store.reading.read import read_trace
+from tests.conftest import RunMemtrace
+from tests.process.test_record_loops import Recorded, run_bare, run_recorded
+
+pytestmark = pytest.mark.process
+
+WEIGHTS = """
+w1, w2 = torch.randn(16, 256).mul_(0.1).requires_grad_(), torch.randn(256, 4).mul_(0.1).requires_grad_()
+def loss():
+    return ((batch @ w1).tanh() @ w2).square().mean()
+"""
+BYTES = 4 * (16 * 256 + 256 * 4)
+AFTER = "print([round(float(one.detach().sum()), 5) for one in (w1, w2)])\n"
+BOTH = {"w1", "w2"}
+
+
+class Loop(NamedTuple):
+    """A loop, and what is to be found of it."""
+
+    text: str
+    names: set[str]
+    """Of what is trained."""
+    num_steps: int = 4
+
+
+LOOPS = {
+    "through data": Loop(
+        """
+for _ in range(4):
+    for w in (w1, w2):
+        w.grad = None
+    loss().backward()
+    for w in (w1, w2):
+        w.data += -0.1 * w.grad
+""",
+        BOTH,
+    ),
+    "in place": Loop(
+        """
+for _ in range(4):
+    loss().backward()
+    with torch.no_grad():
+        for w in (w1, w2):
+            w -= 0.1 * w.grad
+            w.grad.zero_()
+""",
+        BOTH,
+    ),
+    "returned gradients": Loop(
+        """
+for _ in range(4):
+    gradients = torch.autograd.grad(loss(), [w1, w2])
+    with torch.no_grad():
+        for w, gradient in zip((w1, w2), gradients):
+            w.sub_(gradient, alpha=0.1)
+    del gradient, gradients
+""",
+        BOTH,
+    ),
+    "two passes a step": Loop(
+        """
+for number in range(8):
+    (loss() / 2).backward()
+    if number % 2:
+        with torch.no_grad():
+            for w in (w1, w2):
+                w -= 0.1 * w.grad
+                w.grad = None
+""",
+        BOTH,
+    ),
+    "in a dictionary of an object": Loop(
+        """
+class Net:
+    def __init__(self):
+        self.weights = {"first": w1, "second": w2}
+    def loss(self):
+        return ((batch @ self.weights["first"]).tanh() @ self.weights["second"]).square().mean()
+def train(steps):
+    net = Net()
+    global w1, w2
+    del w1, w2
+    for _ in range(steps):
+        net.loss().backward()
+        for w in net.weights.values():
+            w.data -= 0.1 * w.grad
+            w.grad = None
+    return net.weights.values()
+w1, w2 = train(4)
+""",
+        {"net.weights['first']", "net.weights['second']"},
+    ),
+    "an embedding of which few rows change": Loop(
+        """
+words = torch.randn(4096, 16).mul_(0.1).requires_grad_()
+def loss():
+    return ((words[torch.randint(4096, (8,))] @ w1).tanh() @ w2).square().mean()
+for _ in range(4):
+    loss().backward()
+    for w in (words, w1, w2):
+        w.data -= 0.1 * w.grad
+        w.grad = None
+""",
+        {*BOTH, "words"},
+    ),
+    "a loss of torch's": Loop(
+        """
+criterion = torch.nn.CrossEntropyLoss()
+targets = torch.randint(4, (8,))
+for _ in range(4):
+    criterion((batch @ w1).tanh() @ w2, targets).backward()
+    for w in (w1, w2):
+        w.data -= 0.1 * w.grad
+        w.grad = None
+""",
+        BOTH,
+        # Where there are modules, the next forward ends a step.
+        num_steps=3,
+    ),
+}
+
+
+def parameters_of(recorded: Recorded, category: Category = Category.PARAMETER) -> set[str]:
+    """Return the names of all that owners were written for."""
+    table = recorded.trace.table("owners")
+    return {str(recorded.trace.text(row["name"])) for row in table.rows() if _is(recorded, row["category"], category)}
+
+
+def _is(recorded: Recorded, name: int, category: Category) -> bool:
+    return recorded.trace.text(name) == category.value
+
+
+def at_peak(recorded: Recorded, category: Category) -> int:
+    """Return the bytes of a category at the peak."""
+    return recorded.report.peak.by_category.get(category.value, 0)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_what_is_trained_by_hand_are_parameters_and_each_update_is_a_step(
+    run_memtrace: RunMemtrace, tmp_path: Path, name: str
+) -> None:
+    loop = LOOPS[name]
+    text = WEIGHTS + loop.text + AFTER
+    recorded, bare = run_recorded(run_memtrace, tmp_path, text), run_bare(tmp_path, text)
+    assert (recorded.done.returncode, recorded.done.stdout) == (bare.returncode, bare.stdout)
+    assert bare.returncode == 0, bare.stderr
+    assert recorded.ended_steps() == list(range(1, 1 + loop.num_steps))
+    assert parameters_of(recorded) == loop.names
+    extra = 4096 * 16 * 4 if "words" in loop.names else 0
+    assert at_peak(recorded, Category.PARAMETER) == BYTES + extra
+    if "returned" not in name:
+        assert parameters_of(recorded, Category.GRADIENT) == loop.names
+        assert at_peak(recorded, Category.GRADIENT) == BYTES + extra
+    findings = analyze(read_trace(recorded.path)).findings
+    assert [one.slug for one in findings if one.severity != "info"] == []
+
+
+UNTRAINED = {
+    "a measurement": ("for _ in range(4):\n    loss().backward()\n", 0),
+    "a measurement that drops gradients": (
+        "for _ in range(4):\n    loss().backward()\n    w1.grad = w2.grad = None\n",
+        4,
+    ),
+    "gradients of what is given": (
+        "batch.requires_grad_()\nfor _ in range(4):\n    torch.autograd.grad(loss(), [batch])\n",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_what_nothing_writes_to_is_no_parameter(run_memtrace: RunMemtrace, tmp_path: Path, name: str) -> None:
+    loop, num_steps = UNTRAINED[name]
+    recorded = run_recorded(run_memtrace, tmp_path, WEIGHTS + loop + AFTER)
+    assert recorded.done.returncode == 0, recorded.done.stderr
+    assert parameters_of(recorded) == set()
+    assert recorded.ended_steps() == list(range(1, 1 + num_steps))
+
+
+def test_what_an_optimizer_steps_later_goes_on_with_its_steps(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    text = (
+        LOOPS["in place"].text
+        + """
+optimizer = torch.optim.SGD([w1, w2], lr=0.1)
+for _ in range(3):
+    loss().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+    )
+    recorded = run_recorded(run_memtrace, tmp_path, WEIGHTS + text + AFTER)
+    bare = run_bare(tmp_path, WEIGHTS + text + AFTER)
+    assert (recorded.done.returncode, recorded.done.stdout) == (bare.returncode, bare.stdout)
+    assert recorded.ended_steps() == list(range(1, 8))
+
+
+def test_a_program_that_fails_has_ended_the_steps_before(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
+    text = LOOPS["through data"].text + "loss()\nraise SystemError('of the program')\n"
+    recorded = run_recorded(run_memtrace, tmp_path, WEIGHTS + text)
+    assert recorded.done.returncode == 1
+    assert recorded.ended_steps() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("steps", ["2,last1", "1", "3"])
+def test_the_window_opens_and_closes_for_steps_by_hand(run_memtrace: RunMemtrace, tmp_path: Path, steps: str) -> None:
+    recorded = run_recorded(run_memtrace, tmp_path, WEIGHTS + LOOPS["in place"].text, "--steps", steps)
+    kept = {"2,last1": [2, 4], "1": [1], "3": [3]}[steps]
+    assert [one.step for one in recorded.report.steps if one.recorded] == kept
+    assert recorded.ended_steps() == [1, 2, 3, 4]
