@@ -373,6 +373,22 @@ def one_by_hand_beside_an_optimizer(torch: Any) -> None:
 
 
 @healthy
+def layers_without_modules(torch: Any) -> None:
+    """Weights in a list, trained by hand, beside a data set of the size of their gradients in 16 bits."""
+    shapes = ((30, 200), (200,), (200, 27), (27,))
+    weights = [torch.randn(*shape).mul_(0.1).requires_grad_() for shape in shapes]
+    inputs, targets = torch.randn(192, 30), torch.randint(27, (192,))
+    assert 0.98 < 2 * inputs.nbytes / sum(one.nbytes for one in weights) < 1.02
+    for _ in range(STEPS):
+        chosen = torch.randint(len(inputs), (32,))
+        hidden = (inputs[chosen] @ weights[0] + weights[1]).tanh()
+        torch.nn.functional.cross_entropy(hidden @ weights[2] + weights[3], targets[chosen]).backward()
+        for weight in weights:
+            weight.data -= 0.1 * weight.grad
+            weight.grad = None
+
+
+@healthy
 def tree_of_a_sentence(torch: Any) -> None:
     """A module that calls itself."""
 

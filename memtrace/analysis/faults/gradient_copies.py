@@ -1,7 +1,8 @@
 """Gradients that are there once more: a flat copy of all of them, or the buckets of DistributedDataParallel.
 
 In: `Case` with owners. Out: `Finding`s. A flat copy is one allocation without an owner that has the bytes of all
-gradients together, in their type or in half of it; which buckets there are, the reducer itself says.
+gradients together, in their type or in half of it, and that training made or writes to; which buckets there are, the
+reducer itself says.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
+from memtrace.analysis.device.keepers import seen_writes
 from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.events.over_gaps import first_rows
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
@@ -35,7 +38,7 @@ def flat_copy_of_gradients(case: Case) -> Finding | None:
     as_large = np.zeros(len(rows), np.bool_)
     for whole in (total, total // 2):
         as_large |= (sizes >= _NEARLY_ALL * whole) & (sizes <= _LITTLE_MORE * whole)
-    rows = rows[as_large]
+    rows = _made_by_training(case, rows[as_large])
     live = rows[np.isin(rows, case.live_at_peak)]
     cut = case.cut(rows)
     new_peak = case.new_peak(cut)
@@ -91,6 +94,21 @@ def buckets_beside_gradients(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=None,
     )
+
+
+def _made_by_training(case: Case, rows: IntArray) -> IntArray:
+    """Return which of some allocations are younger than the first gradient, or are seen to be written to.
+
+    What was there before may be of that size by chance: a data set.
+    """
+    lifetimes, history = case.lifetimes, case.history
+    backward = np.flatnonzero(case.in_phase(Phase.BACKWARD))
+    first = int(lifetimes.start[backward].min(initial=len(history.moments)))
+    is_young = lifetimes.start[first_rows(lifetimes, history.moments)[rows]] > first
+    old = np.flatnonzero(~is_young)
+    is_written = [seen_writes(history, rows[at : at + 1]).written_bytes > 0 for at in old.tolist()]
+    found: IntArray = np.delete(rows, old[~np.array(is_written, np.bool_)])
+    return found
 
 
 def _without_owner(case: Case) -> IntArray:
