@@ -37,6 +37,7 @@ SLUGS = (
     "rank-died",
     "rank-imbalance",
     "recomputation-off",
+    "returned-gradients",
     "second-copy",
     "selective-recomputation",
     "several-contexts",

@@ -243,6 +243,37 @@ def gradients_compared_with_those_before(torch: Any, healthy: bool) -> None:
 
 
 @fault
+def gradients_set_to_zero_by_hand(torch: Any, healthy: bool) -> None:
+    """A loop without an optimizer keeps each gradient, as zeros."""
+    model = layers(torch)
+    for _ in range(8):
+        model(torch.randn(64, WIDTH)).square().mean().backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.sub_(parameter.grad, alpha=0.01)
+                if healthy:
+                    parameter.grad = None
+                else:
+                    parameter.grad.zero_()
+
+
+@fault
+def gradients_returned(torch: Any, healthy: bool) -> None:
+    """What `autograd.grad` returned is in its variable until it is called again."""
+    model = layers(torch)
+    parameters = list(model.parameters())
+    for _ in range(8):
+        loss = model(torch.randn(64, WIDTH)).square().mean()
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.sub_(gradient, alpha=0.01)
+        del loss, gradient
+        if healthy:
+            del gradients
+
+
+@fault
 def evaluation_with_graph_late(torch: Any, healthy: bool) -> None:
     """Evaluation comes after many steps, of which no frames are kept any more."""
     model = layers(torch)

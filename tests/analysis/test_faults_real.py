@@ -25,6 +25,8 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     # A gradient that is added to has its new part beside it for a moment.
     "one_backward": ("one-backward", "model(torch.randn(128, WIDTH))", None),
     "flat_copy_of_gradients": ("flat-gradients", "flat = torch.cat(", 0.1),
+    "gradients_set_to_zero_by_hand": ("gradients-through-forward", ".mean().backward()", 0.02),
+    "gradients_returned": ("returned-gradients", "gradients = torch.autograd.grad(", 0.02),
     "gradients_compared_with_those_before": ("flat-gradients", None, None),
     "evaluation_with_graph_late": ("evaluation-graph", "losses.append(", None),
     "pairs_of_many_objects": ("odd-batch", "torch.sub(boxes[:, None]", 0.05),
@@ -82,3 +84,9 @@ def test_what_costs_nothing_comes_before_what_costs_compute(runs: Path) -> None:
     # Six forwards of a network of five layers, the head among them, are no thirty layers.
     layers = [one.evidence["num_layers_at_peak"] for one in findings if one.slug == "full-recomputation"]
     assert max(layers, default=0) <= 5
+
+
+def test_without_an_optimizer_no_advice_speaks_of_one(runs: Path) -> None:
+    kept, *_ = report_of(runs, "gradients_set_to_zero_by_hand").findings
+    assert "parameter.grad = None" in kept.change
+    assert "optimizer" not in kept.change

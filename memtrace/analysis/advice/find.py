@@ -14,7 +14,7 @@ from memtrace.analysis.advice.allocator import expandable_segments
 from memtrace.analysis.advice.batch import smaller_micro_batch
 from memtrace.analysis.advice.case import Case
 from memtrace.analysis.advice.frozen import frozen_in_float
-from memtrace.analysis.advice.gradients import gradients_through_forward
+from memtrace.analysis.advice.gradients import gradients_through_forward, returned_gradients_through_forward
 from memtrace.analysis.advice.kept import kept_past_its_step
 from memtrace.analysis.advice.logits import logits_in_chunks
 from memtrace.analysis.advice.optimizer import eight_bit_state, lists_of_temporaries
@@ -33,6 +33,7 @@ ADVICE: tuple[Callable[[Case], Finding | None], ...] = (
     logits_in_chunks,
     lists_of_temporaries,
     gradients_through_forward,
+    returned_gradients_through_forward,
     outputs_of_the_pass_before,
     kept_past_its_step,
     expandable_segments,

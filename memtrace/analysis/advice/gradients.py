@@ -20,12 +20,18 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.advice.passes import Pass, first_passes
+from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.events.over_gaps import first_rows
+from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.analysis.results.report import Finding
+from memtrace.analysis.sentences.keepers import kept_by
 from memtrace.schema.names import Category
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
+
+_VARIABLES = ("variable", "container")
+"""What keeps what `torch.autograd.grad` returned."""
 
 
 def gradients_through_forward(case: Case) -> Finding | None:
@@ -33,6 +39,7 @@ def gradients_through_forward(case: Case) -> Finding | None:
     rows, passes = _separate_gradients(case), first_passes(case)
     # Those that no optimizer steps are no matter of when they are dropped.
     rows = np.setdiff1d(rows, gradients_of(case, set(case.history.rank.header.get("unstepped_parameters") or ())))
+    rows = np.setdiff1d(rows, _returned(case, rows))
     cut = _held(case, rows, passes)
     new_peak = case.new_peak(cut)
     if new_peak is None:
@@ -40,7 +47,9 @@ def gradients_through_forward(case: Case) -> Finding | None:
     held, is_kept = case.at_peak(cut), _are_kept(case, rows, passes)
     # Whether zero_grad was told to keep them was recorded; that they are kept alone does not say why.
     is_zeroed = is_kept and bool(case.history.rank.header.get("keeps_gradients"))
-    if is_zeroed:
+    if not len(case.history.rank.table("optimizers")) and len(case.history.rank.table("owners")):
+        change = "Set .grad of each parameter to None once it is updated, before the forward (parameter.grad = None)"
+    elif is_zeroed:
         change = "Call optimizer.zero_grad(set_to_none=True), the default of torch, in place of set_to_none=False"
     elif is_kept:
         change = "Drop the gradients after optimizer.step(): nothing does, so find out whether zero_grad() covers them"
@@ -63,6 +72,54 @@ def gradients_through_forward(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=place_of(case.history, rows),
     )
+
+
+def returned_gradients_through_forward(case: Case) -> Finding | None:
+    """Return the advice to let go of what `torch.autograd.grad` returned before the next forward."""
+    rows = _returned(case, _separate_gradients(case))
+    cut = _from_next_step_on(case, rows)
+    new_peak, held, keeper = case.new_peak(cut), case.at_peak(cut), _keeper(case, rows)
+    # Who holds them tells that they were returned: a library may have gradients in places of its own.
+    if new_peak is None or keeper is None or keeper.kind not in _VARIABLES or 2 * keeper.num_bytes < held:
+        return None
+    return Finding(
+        slug="returned-gradients",
+        severity="warning",
+        title=f"Gradients that were returned are held through the next forward: {format_bytes(held)} at the peak, "
+        f"kept by {keeper.text}",
+        evidence={"gradients_held_at_peak_bytes": held, **kept_by(keeper)},
+        change="Let go of what torch.autograd.grad returned once it is used (del), or put the body of the loop into a "
+        "function of its own. zero_grad() does not reach it: it is in no .grad.",
+        cost="None.",
+        saves_bytes=case.peak_bytes - new_peak,
+        saves_ns=None,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
+        where=place_of(case.history, rows),
+    )
+
+
+def _returned(case: Case, rows: IntArray) -> IntArray:
+    """Return which gradients were in no `.grad` when a step ended: they have no owner, where owners are known."""
+    owners, rank = case.history.rank.table("owners"), case.history.rank
+    parameters, gradients = (
+        owners["category"] == rank.string_id(one.value) for one in (Category.PARAMETER, Category.GRADIENT)
+    )
+    if not parameters.any() or not case.history.moments.has_times:
+        return rows[:0]
+    rows = rows[case.history.attribution.owner_row[rows] == NULL]
+    if not gradients.any():
+        return rows
+    # Where some are in a `.grad`, only what was there at a look at all owners is known not to be.
+    looks = case.history.moments.at_times(np.unique(owners["time_ns"][parameters]))
+    following = np.append(looks, len(case.history.moments))[np.searchsorted(looks, case.lifetimes.start[rows])]
+    found: IntArray = rows[following < case.lifetimes.in_use_end[rows]]
+    return found
+
+
+def _keeper(case: Case, rows: IntArray) -> Keeper | None:
+    kept = kept_allocations(case.history)
+    return None if kept is None else kept.largest(np.flatnonzero(np.isin(kept.allocation, rows)))
 
 
 def gradients_of(case: Case, names: Collection[str]) -> IntArray:
@@ -103,6 +160,21 @@ def _held(case: Case, rows: IntArray, passes: Sequence[Pass]) -> Cut:
         ends[chosen] = lifetimes.in_use_end[twins]
     starts = np.maximum(lifetimes.start[held], after_step[at])
     return Cut(start=starts, end=np.maximum(ends, starts), size_bytes=lifetimes.size_bytes[held], rows=held)
+
+
+def _from_next_step_on(case: Case, rows: IntArray) -> Cut:
+    """Return the bytes of what backward returned from the step after that one on, where its forward sees them."""
+    after_step, forward, _, _ = _columns(first_passes(case))
+    following = np.searchsorted(forward, case.lifetimes.start[rows], side="right")
+    # What a gap has before it is of the step before the gap: it begins where the first step behind it does.
+    following[case.lifetimes.is_initial[rows]] = np.searchsorted(
+        forward, case.lifetimes.start[rows][case.lifetimes.is_initial[rows]], side="left"
+    )
+    rows, following = (one[following < len(forward)] for one in (rows, following))
+    is_held = case.lifetimes.in_use_end[rows] > forward[following]
+    rows, following = rows[is_held], following[is_held]
+    start = np.maximum(after_step[following], case.lifetimes.start[rows])
+    return case.cut(rows, start=start)
 
 
 def _columns(passes: Sequence[Pass]) -> tuple[IntArray, IntArray, IntArray, IntArray]:

@@ -31,7 +31,10 @@ from memtrace.units import format_bytes
 _LEAST_SHARE = 0.05
 """The least part of the peak that a keeper must hold there."""
 _LEAST_BYTES = 1 << 16
-_TELL_OF_KEPT = ("evaluation-graph", "evaluation-outputs", "kept-for-steps", "one-backward", "outputs-of-step-before")
+_TELL_OF_KEPT = (
+    *("evaluation-graph", "evaluation-outputs", "kept-for-steps", "one-backward"),
+    *("outputs-of-step-before", "returned-gradients"),
+)
 """Findings that are about what is kept, too."""
 _OF_ONE_STEP = "outputs-of-step-before"
 _SETS = ("second-copy", "own-sets")

@@ -34,6 +34,7 @@ _NAMES = {
     "own-sets": ("averages on the CPU", "copies"),
     "rank-imbalance": ("balance the ranks", "none"),
     "recomputation-off": ("model.train() again", "a forward"),
+    "returned-gradients": ("del gradients after use", "none"),
     "second-copy": ("drop the second copy", "none"),
     "selective-recomputation": ("selective recomputation", "part of a forward"),
     "several-contexts": ("set_device(local_rank)", "none"),
