@@ -156,6 +156,9 @@ def test_what_is_trained_by_hand_are_parameters_and_each_update_is_a_step(
     assert (recorded.done.returncode, recorded.done.stdout) == (bare.returncode, bare.stdout)
     assert bare.returncode == 0, bare.stderr
     assert recorded.ended_steps() == list(range(1, 1 + loop.num_steps))
+    steps = [row for row in recorded.trace.table("steps").rows() if row["end_ns"] is not None]
+    # What memtrace took for itself in a step is a part of it.
+    assert all(0 <= row["recording_ns"] < row["end_ns"] - row["start_ns"] for row in steps)
     assert parameters_of(recorded) == loop.names
     extra = 4096 * 16 * 4 if "words" in loop.names else 0
     assert at_peak(recorded, Category.PARAMETER) == BYTES + extra

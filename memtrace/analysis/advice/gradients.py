@@ -26,7 +26,7 @@ from memtrace.analysis.events.over_gaps import first_rows
 from memtrace.analysis.results.diagnosis import Keeper
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import kept_by
-from memtrace.schema.names import Category
+from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
 from memtrace.units import format_bytes
 
@@ -47,7 +47,7 @@ def gradients_through_forward(case: Case) -> Finding | None:
     held, is_kept = case.at_peak(cut), _are_kept(case, rows, passes)
     # Whether zero_grad was told to keep them was recorded; that they are kept alone does not say why.
     is_zeroed = is_kept and bool(case.history.rank.header.get("keeps_gradients"))
-    if not len(case.history.rank.table("optimizers")) and len(case.history.rank.table("owners")):
+    if _steps_by_hand(case):
         change = "Set .grad of each parameter to None once it is updated, before the forward (parameter.grad = None)"
     elif is_zeroed:
         change = "Call optimizer.zero_grad(set_to_none=True), the default of torch, in place of set_to_none=False"
@@ -72,6 +72,13 @@ def gradients_through_forward(case: Case) -> Finding | None:
         rank=case.history.rank.rank,
         where=place_of(case.history, rows),
     )
+
+
+def _steps_by_hand(case: Case) -> bool:
+    """Return whether a recording saw no optimizer."""
+    rank = case.history.rank
+    is_phase = rank.table("phases")["phase"] == rank.string_id(Phase.OPTIMIZER.value)
+    return len(rank.table("owners")) > 0 and not (len(rank.table("optimizers")) or is_phase.any())
 
 
 def returned_gradients_through_forward(case: Case) -> Finding | None:

@@ -144,6 +144,12 @@ def _history_notes(history: DeviceHistory) -> Iterator[Note]:
         )
 
 
+def _why_without_owners(rank: RankTrace) -> str:
+    if rank.source not in (Source.RECORDED.value, Source.PREDICTED.value):
+        return " A recording made with `memtrace record` knows."
+    return "" if len(rank.table("phases")) else " No module, optimizer or backward pass had run when it ended."
+
+
 def _attribution_notes(history: DeviceHistory, peak: Peak) -> Iterator[Note]:
     """Return notes on bytes at the peak of which something is not known."""
     base = _base_at_peak(history, peak)
@@ -162,8 +168,8 @@ def _attribution_notes(history: DeviceHistory, peak: Peak) -> Iterator[Note]:
     elif unknown:
         yield Note(
             slug="no-owners",
-            message="Nothing in this file says what memory is for: every byte is unattributed. "
-            "A recording made with `memtrace record` knows.",
+            message="Nothing in this file says what memory is for: every byte is unattributed."
+            + _why_without_owners(history.rank),
         )
     inferred = total - unknown - sum(peak.by_decision.get(one.value, 0) for one in (Decision.OWNER, Decision.HOOK))
     if inferred:

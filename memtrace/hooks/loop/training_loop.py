@@ -101,8 +101,8 @@ class TrainingLoop:
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
         self._by_hand = ByHand(torch)
-        self._may_have_stepped_by_hand = False
-        """Whether the step may have ended with the last backward: the next one tells."""
+        self._may_have_ended_ns: int | None = None
+        """When the last backward ended, and with it perhaps a step by hand: the next one tells."""
         self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
         self._mark = NO_MARK
         self._kept: list[Row] = []
@@ -353,15 +353,15 @@ class TrainingLoop:
         self._by_hand.pass_ended(lambda found: self._owners.rows_of(found, now_ns=now_ns, step=self._step))
         if self._by_hand.is_possible and self._step > 0 and not (self._phases.inside or self.modules.roots()):
             self._step_may_have_ended()
-            self._may_have_stepped_by_hand = True
+            self._may_have_ended_ns = now_ns
 
     def _settle_by_hand(self) -> None:
         """Tell whether the step ended with the last backward: the program has written to what it trains since."""
-        if not self._may_have_stepped_by_hand:
+        ended_ns, self._may_have_ended_ns = self._may_have_ended_ns, None
+        if ended_ns is None:
             return
-        self._may_have_stepped_by_hand = False
-        if self._seen_at_end is not None and self._by_hand.has_stepped():
-            self._end_step(StepEnd(self._seen_at_end.next_from_ns, skipped=False, is_late=True))
+        if self._by_hand.has_stepped():
+            self._end_step(StepEnd(ended_ns, skipped=False, is_late=True))
         else:
             self._step_goes_on()
 
