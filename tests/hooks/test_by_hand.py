@@ -31,7 +31,8 @@ def run_pass(by_hand: ByHand, loss: torch.Tensor, names: Iterable[tuple[torch.Te
     known = {id(tensor): name for tensor, name in names}
     rows = by_hand.pass_begins(SavedWalk(torch).leaves([loss]), (), lambda _: known)
     loss.backward()
-    by_hand.pass_ended(lambda found: [(str(category), name) for category, name, _ in found])
+    by_hand.pass_ended()
+    by_hand.note_rows(lambda found: [(str(category), name) for category, name, _ in found])
     return rows
 
 
@@ -61,23 +62,51 @@ def test_what_is_written_to_between_two_passes_is_trained(write: Any) -> None:
     assert trained(by_hand) == [(Category.PARAMETER, "weight"), (Category.GRADIENT, "weight")]
 
 
-def test_beside_what_is_written_to_a_gradient_that_is_dropped_tells() -> None:
-    by_hand, weight, rare = ByHand(torch), leaf(), leaf()
-    run_pass(by_hand, (weight * rare).sum())
+def test_what_is_not_written_to_is_not_trained_whatever_becomes_of_its_gradient() -> None:
+    by_hand, weight, given = ByHand(torch), leaf(), leaf()
+    run_pass(by_hand, (weight * given).sum())
     in_place(weight)
-    weight.grad = rare.grad = None
-    run_pass(by_hand, (weight * rare).sum())
-    assert len(trained(by_hand)) == 4
+    weight.grad = given.grad = None
+    run_pass(by_hand, (weight * given).sum(), [(weight, "weight")])
+    assert [tensor is weight or tensor is weight.grad for _, _, tensor in by_hand.owned()] == [True, True]
 
 
-def test_where_nothing_is_written_to_a_dropped_gradient_ends_a_step_and_trains_nothing() -> None:
+def test_one_value_of_many_that_changes_is_a_write() -> None:
+    by_hand, words = ByHand(torch), torch.zeros(5000, 16, requires_grad=True)
+    run_pass(by_hand, words.sum())
+    words.data[4321] += 1
+    assert by_hand.has_stepped()
+
+
+def test_on_the_cpu_a_dropped_gradient_alone_is_no_step() -> None:
     by_hand, weight = ByHand(torch), leaf()
+    run_pass(by_hand, weight.sum())
+    weight.grad = None
+    assert not by_hand.has_stepped()
+
+
+def test_where_writes_do_not_show_a_dropped_gradient_is_a_step_until_one_does() -> None:
+    by_hand, weight = ByHand(torch), torch.ones(4, 4, device="meta", requires_grad=True)
     run_pass(by_hand, weight.sum())
     assert not by_hand.has_stepped()
     weight.grad = None
     assert by_hand.has_stepped()
     run_pass(by_hand, weight.sum())
     assert trained(by_hand) == []
+    in_place(weight)
+    run_pass(by_hand, weight.sum())
+    assert len(trained(by_hand)) == 2
+    weight.grad = None
+    assert not by_hand.has_stepped()
+
+
+def test_what_the_program_has_let_go_of_it_has_used_up() -> None:
+    by_hand, first, second = ByHand(torch), leaf(), leaf()
+    run_pass(by_hand, (first * second).sum())
+    del first
+    assert not by_hand.has_stepped()
+    del second
+    assert by_hand.has_stepped()
 
 
 def test_gradients_that_add_up_are_no_step() -> None:
@@ -113,7 +142,6 @@ def test_no_tensor_is_kept() -> None:
     gc.collect()
     assert reference() is None
     assert trained(by_hand) == []
-    assert not by_hand.has_stepped()
 
 
 def test_the_walk_ends_at_each_leaf_once() -> None:

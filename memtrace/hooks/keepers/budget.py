@@ -21,3 +21,7 @@ class Budget:
     def spend(self, spent_ns: int) -> None:
         """Take off what was spent; it may become a debt."""
         self._left_ns -= spent_ns
+
+    def refill(self) -> None:
+        """Let it be as at the beginning: what was spent has paid."""
+        self._left_ns = self._most_ns

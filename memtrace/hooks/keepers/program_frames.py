@@ -19,7 +19,8 @@ _LIBRARIES = tuple(
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
     if (path := sysconfig.get_paths().get(name))
 )
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+"""What the path of an installed library has in it."""
 _DEBUGGERS = frozenset({"bdb", "pdb", "pydevd", "debugpy", "_pydevd_bundle", "ipdb", "pudb"})
 _OPTIMIZED = 0x1
 _WRITES_THROUGH = sys.version_info >= (3, 13)
@@ -54,7 +55,7 @@ def is_program_file(file: str) -> bool:
     if not file or (file.startswith("<") and not file.startswith("<ipython")):
         return False
     path = os.path.abspath(file)
-    is_library = path.startswith(_LIBRARIES) or any(part in path for part in _INSTALLED)
+    is_library = path.startswith(_LIBRARIES) or any(part in path for part in INSTALLED)
     return not is_library and not path.startswith(_OWN_FOLDER)
 
 

@@ -29,6 +29,7 @@ from memtrace.hooks.keepers.feeding import (
     using_line,
 )
 from memtrace.hooks.keepers.names import NamedChain
+from memtrace.hooks.keepers.other_threads import others_run
 from memtrace.hooks.keepers.program_frames import (
     Place,
     ProgramModules,
@@ -133,7 +134,7 @@ class KeeperSearch:
             self._remembered = search.remember(self._remembered)
             self._glances = search.glances
             self._budget.spend(thread_time_ns() - began_ns)
-            if search.is_whole:
+            if search.is_whole and not others_run():
                 self._against_the_arrows(search, level)
             return search.rows(now_ns, step)
         finally:

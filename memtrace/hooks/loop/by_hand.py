@@ -7,9 +7,10 @@
         w.grad = None
 
 In: the tensors at which the graph of each backward pass ends. Out: which of them the program trains, and whether it has
-taken a step since the last pass: it wrote to one of them, or dropped a gradient, or set it to zero. Trained is what was
-written to between two passes, and whatever had its gradient used beside that. On an accelerator a write through `.data`
-leaves no trace: there the steps are known, and not what is trained, which may as well be measured alone.
+taken a step since the last pass. Trained is what was written to between two passes. On an accelerator a write through
+`.data` leaves no trace: there a gradient that is dropped or set to zero tells of a step, until a write was seen, and
+not of what is trained, which may as well be measured alone. Where the program has let go of all of them, it has used
+their gradients up: their function returned, or it made others in their place.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from memtrace.hooks.ownership.glances import Glance, glance_at, version_of
+from memtrace.hooks.ownership.glances import Glance, glance_at, sum_of, version_of
 from memtrace.hooks.ownership.owners import Owned, plain_check, plain_kinds
 from memtrace.hooks.parts.chunk import Row
 from memtrace.schema.names import Category
 
 _MAX_LEAVES = 4096
 """Of a graph that ends at more tensors, the first."""
-_NUM_COMPARED = 64
-"""Of so many tensors values are compared."""
+_SUMMED_BYTES = 16 << 20
+"""So many bytes, in all, are looked at: a pass over them takes a few ms."""
 
 Names = Callable[[list[Any]], dict[int, str]]
 """What the program calls some tensors, by identity."""
@@ -36,7 +37,7 @@ Names = Callable[[list[Any]], dict[int, str]]
 class _Leaf:
     """A tensor at which a graph ended, and that no module has."""
 
-    __slots__ = ("_glance", "_gradient", "is_trained", "name", "reference", "rows")
+    __slots__ = ("_glance", "_gradient", "_sum", "is_trained", "name", "reference", "rows")
 
     def __init__(self, tensor: Any, name: str) -> None:
         self.reference: weakref.ref[Any] = weakref.ref(tensor)
@@ -46,22 +47,34 @@ class _Leaf:
         self.rows: list[Row] = []
         """What owns memory here when the last pass had ended, if it is trained."""
         self._glance: Glance | None = None
+        self._sum: int | None = None
+        """Of all its bytes; `None` where they are not looked at."""
         self._gradient: tuple[int, int | None] | None = None
         """Its gradient by identity, and how often that had been written to."""
 
-    def look(self, tensor: Any, plain: frozenset[type], *, with_values: bool) -> None:
+    def look(self, tensor: Any, plain: frozenset[type], *, with_sum: bool) -> None:
         """Remember what there is to be seen at the end of a pass."""
-        self._glance = glance_at(tensor, plain, with_values=with_values)
+        self._glance = glance_at(tensor, plain, with_values=False)
+        self._sum = sum_of(tensor, plain) if with_sum else None
         self._gradient = _gradient_of(tensor)
 
     def is_written(self, tensor: Any, plain: frozenset[type]) -> bool:
         """Return whether the program wrote to it since."""
         then = self._glance
-        return then is not None and glance_at(tensor, plain, with_values=then.values is not None).is_written(then)
+        if then is None:
+            return False
+        return glance_at(tensor, plain, with_values=False).is_written(then) or (
+            self._sum is not None and sum_of(tensor, plain) != self._sum
+        )
 
     def is_used(self, tensor: Any) -> bool:
-        """Return whether the gradient of then was dropped, or written to."""
-        return self._gradient is not None and _gradient_of(tensor) != self._gradient
+        """Return whether the gradient of then was dropped, or written to, where a write to the tensor may not show."""
+        return tensor.device.type != "cpu" and self._gradient is not None and _gradient_of(tensor) != self._gradient
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether it had a gradient."""
+        return self._gradient is not None
 
     def owned(self, tensor: Any) -> list[Owned]:
         """Return it and its gradient."""
@@ -77,6 +90,8 @@ class ByHand:
         self._kinds = plain_kinds(torch)
         self._leaves: dict[int, _Leaf] = {}
         """By identity."""
+        self._shows_writes = False
+        """Whether a write of the program was ever seen."""
 
     @property
     def is_possible(self) -> bool:
@@ -85,7 +100,12 @@ class ByHand:
 
     def has_stepped(self) -> bool:
         """Return whether the program wrote to any of the tensors, or used a gradient, since the last pass."""
-        return any(leaf.is_written(one, self._kinds) or leaf.is_used(one) for leaf, one in self._alive())
+        alive = list(self._alive())
+        if not alive:
+            return any(leaf.has_gradient for leaf in self._leaves.values())
+        return any(leaf.is_written(one, self._kinds) for leaf, one in alive) or (
+            not self._shows_writes and any(leaf.is_used(one) for leaf, one in alive)
+        )
 
     def pass_begins(self, ends: Iterable[Any], owned: Collection[int], names: Names) -> list[Row]:
         """Note where the graph of a pass ends that begins now; return rows of those that turn out to be trained.
@@ -100,11 +120,17 @@ class ByHand:
             self._leaves[id(tensor)] = _Leaf(tensor, called.get(id(tensor), f"tensor {number}"))
         return rows
 
-    def pass_ended(self, rows_of: Callable[[list[Owned]], list[Row]]) -> None:
+    def pass_ended(self) -> None:
         """Look at all of them: what changes from now on, the program does."""
         self._leaves = {key: leaf for key, leaf in self._leaves.items() if leaf.reference() is not None}
-        for number, (leaf, tensor) in enumerate(self._alive()):
-            leaf.look(tensor, self._kinds, with_values=number < _NUM_COMPARED)
+        left_bytes = _SUMMED_BYTES
+        for leaf, tensor in self._alive():
+            left_bytes -= tensor.nbytes
+            leaf.look(tensor, self._kinds, with_sum=left_bytes >= 0)
+
+    def note_rows(self, rows_of: Callable[[list[Owned]], list[Row]]) -> None:
+        """Keep rows of owners for what is not known to be trained yet."""
+        for leaf, tensor in self._alive():
             leaf.rows = [] if leaf.is_trained else rows_of(leaf.owned(tensor))
 
     def owned(self) -> list[Owned]:
@@ -112,13 +138,12 @@ class ByHand:
         return [one for leaf, tensor in self._alive() if leaf.is_trained for one in leaf.owned(tensor)]
 
     def _find_trained(self) -> list[Row]:
-        seen = [(leaf, leaf.is_written(one, self._kinds), leaf.is_used(one)) for leaf, one in self._alive()]
         rows: list[Row] = []
-        if any(is_written for _, is_written, _ in seen):
-            for leaf in [leaf for leaf, is_written, is_used in seen if is_written or is_used]:
-                leaf.is_trained = True
+        for leaf, tensor in self._alive():
+            if not leaf.is_trained and leaf.is_written(tensor, self._kinds):
+                leaf.is_trained = self._shows_writes = True
                 rows += leaf.rows
-                leaf.rows = []
+            leaf.rows = []
         return rows
 
     def _alive(self) -> Iterator[tuple[_Leaf, Any]]:

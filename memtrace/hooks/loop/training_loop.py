@@ -11,6 +11,7 @@ from time import time_ns
 from typing import Any
 
 from memtrace.hooks.failure.meant_for_program import pass_on
+from memtrace.hooks.keepers.budget import Budget
 from memtrace.hooks.keepers.program_frames import calling_line
 from memtrace.hooks.keepers.search import KeeperSearch
 from memtrace.hooks.loop.accumulation import Accumulation
@@ -42,6 +43,10 @@ from memtrace.schema.names import Phase
 
 _FORWARDS_IN_A_ROW = frozenset(3 << at for at in range(20))
 """After so many forwards of one module without a backward what they left behind is looked at, ever more rarely."""
+
+_BY_HAND_NS = 10**9
+_SHARE_BY_HAND = 0.05
+"""Of passes that end no step, so much of the time may go into looking whether they do."""
 
 _STEPS = frozenset({"step", "_init_group"})
 """Methods of an optimizer that the compiler reads where it compiles a step of it."""
@@ -101,6 +106,8 @@ class TrainingLoop:
         self._averages: weakref.WeakSet[Any] = weakref.WeakSet()
         self._saved = self._make_saved_walk()
         self._by_hand = ByHand(torch)
+        self._by_hand_budget = Budget(at_once_ns=_BY_HAND_NS, share=_SHARE_BY_HAND, now_ns=time_ns())
+        self._follows_by_hand = self._is_of_modules = False
         self._may_have_ended_ns: int | None = None
         """When the last backward ended, and with it perhaps a step by hand: the next one tells."""
         self._keepers: KeeperSearch | None = KeeperSearch(torch, self._saved)
@@ -180,6 +187,7 @@ class TrainingLoop:
             step=self._step,
         )
         if call is Call.TRAINING:
+            self._is_of_modules = True
             self._training_runs()
             self._accumulation.forward(module)
             self.communication.root_runs(module)
@@ -327,16 +335,21 @@ class TrainingLoop:
 
     # Training by hand
 
-    @property
-    def _has_no_optimizer(self) -> bool:
-        return not (self._live_optimizers() or self.steps.explicit)
-
     def _pass_begins_by_hand(self, roots: Sequence[Any]) -> None:
-        if self._has_no_optimizer and self._saved is not None:
+        self._follows_by_hand = self._saved is not None and not self._live_optimizers() and self._by_hand_pays()
+        if self._follows_by_hand and self._saved is not None:
             began_ns = time_ns()
             rows = self._by_hand.pass_begins(self._saved.leaves(roots), self._owners.names, self._names_of)
             self._window.chunk.owners += rows if self._window.is_open else []
-            self._window.worked(began_ns)
+            self._worked_by_hand(began_ns)
+
+    def _by_hand_pays(self) -> bool:
+        """Whether looking at tensors of the program's own costs no more than it may: much is measured that way."""
+        return self._by_hand_budget.allows(time_ns())
+
+    def _worked_by_hand(self, began_ns: int) -> None:
+        self._window.worked(began_ns)
+        self._by_hand_budget.spend(time_ns() - began_ns)
 
     def _names_of(self, tensors: list[Any]) -> dict[int, str]:
         try:
@@ -347,20 +360,29 @@ class TrainingLoop:
 
     def _pass_ended_by_hand(self) -> None:
         """Look at the tensors of the program's own. Where no module tells of the next step, it may begin here."""
-        if not self._has_no_optimizer:
+        is_of_modules, self._is_of_modules = self._is_of_modules, False
+        if not self._follows_by_hand or self._phases.inside:
             return
-        now_ns = time_ns()
-        self._by_hand.pass_ended(lambda found: self._owners.rows_of(found, now_ns=now_ns, step=self._step))
-        if self._by_hand.is_possible and self._step > 0 and not (self._phases.inside or self.modules.roots()):
+        ended_ns = time_ns()
+        self._by_hand.pass_ended()
+        may_end_step = self._by_hand.is_possible and self._step > 0 and not (is_of_modules or self.steps.explicit)
+        if may_end_step:
             self._step_may_have_ended()
-            self._may_have_ended_ns = now_ns
+            self._may_have_ended_ns = ended_ns
+        if self._window.is_open:
+            # What may be the first to be recorded begins here.
+            now_ns = time_ns()
+            self._by_hand.note_rows(lambda found: self._owners.rows_of(found, now_ns=now_ns, step=self._step))
+        self._by_hand_budget.spend(time_ns() - ended_ns)
 
     def _settle_by_hand(self) -> None:
         """Tell whether the step ended with the last backward: the program has written to what it trains since."""
         ended_ns, self._may_have_ended_ns = self._may_have_ended_ns, None
         if ended_ns is None:
             return
-        if self._by_hand.has_stepped():
+        if not self.steps.explicit and self._by_hand.has_stepped():
+            # Steps are what this is for: of loops that have them it may cost what it costs.
+            self._by_hand_budget.refill()
             self._end_step(StepEnd(ended_ns, skipped=False, is_late=True))
         else:
             self._step_goes_on()

@@ -7,6 +7,7 @@ They are looked at on the CPU alone, where that waits for nothing.
 from __future__ import annotations
 
 import ctypes
+import zlib
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -41,7 +42,29 @@ def version_of(tensor: Any) -> int | None:
     return version
 
 
+def sum_of(tensor: Any, plain: frozenset[type]) -> int | None:
+    """Return a checksum of all bytes of a tensor; `None` where they are not looked at."""
+    where = _memory_of(tensor, plain)
+    if where is None:
+        return None
+    first, number, size = where
+    return zlib.adler32((ctypes.c_char * (number * size)).from_address(first))
+
+
 def _values_of(tensor: Any, plain: frozenset[type]) -> tuple[bytes, ...] | None:
+    where = _memory_of(tensor, plain)
+    if where is None:
+        return None
+    first, number, size = where
+    places = range(0, number, max(number // _NUM_VALUES, 1))
+    return tuple(ctypes.string_at(first + place * size, size) for place in islice(places, _NUM_VALUES))
+
+
+def _memory_of(tensor: Any, plain: frozenset[type]) -> tuple[int, int, int] | None:
+    """Return where the values of a tensor lie, how many they are, and the bytes of each.
+
+    They are read out of the memory itself: operators are seen by modes and profilers of the program.
+    """
     if type(tensor) not in plain or tensor.device.type != "cpu":
         return None
     try:
@@ -54,6 +77,4 @@ def _values_of(tensor: Any, plain: frozenset[type]) -> tuple[bytes, ...] | None:
     except (AttributeError, RuntimeError, NotImplementedError):
         # Of a layout or type whose values cannot be had so.
         return None
-    # Out of the memory itself: operators are seen by modes and profilers of the program.
-    places = range(0, number, max(number // _NUM_VALUES, 1))
-    return tuple(ctypes.string_at(first + place * size, size) for place in islice(places, _NUM_VALUES))
+    return first, number, size
