@@ -274,12 +274,12 @@ def test_gradients_of_the_first_recorded_step_are_known(run_memtrace: RunMemtrac
 
 
 def test_measuring_gradients_many_times_costs_little(run_memtrace: RunMemtrace, tmp_path: Path) -> None:
-    text = "for _ in range(3000):\n    torch.autograd.grad(loss(), [w1, w2])\n"
+    text = "for _ in range(6000):\n    torch.autograd.grad(loss(), [w1, w2])\n"
     recorded = run_recorded(run_memtrace, tmp_path, WEIGHTS + text)
     (begun,) = (row for row in recorded.trace.table("steps").rows() if row["step"] == 1)
     # Not the time itself, which depends on the machine: each pass has its walk, and few are looked at beside that.
     assert begun["end_ns"] is None
-    assert len(recorded.trace.table("own_work")) < 1.3 * 3000
+    assert len(recorded.trace.table("own_work")) < 2 * 6000
 
 
 def test_what_an_optimizer_steps_later_goes_on_with_its_steps(run_memtrace: RunMemtrace, tmp_path: Path) -> None:

@@ -11,18 +11,25 @@ import sys
 import sysconfig
 import threading
 from functools import lru_cache
+from types import FrameType
 
-from memtrace.hooks.keepers.program_frames import INSTALLED
+from memtrace.hooks.keepers.program_frames import INSTALLED, is_of_torch, is_program_file
 
 _STANDARD = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))
 
 
 def others_run() -> bool:
-    """Return whether another thread runs anything but Python's own library, where threads wait."""
+    """Return whether another thread runs the program, or a library that knows of torch."""
     own = threading.get_ident()
-    return any(
-        thread != own and not _is_standard(frame.f_code.co_filename) for thread, frame in sys._current_frames().items()
-    )
+    return any(thread != own and _may_hold_tensors(frame) for thread, frame in sys._current_frames().items())
+
+
+def _may_hold_tensors(innermost: FrameType) -> bool:
+    """Return whether a thread may be at work with tensors; in Python's own library it waits."""
+    file = innermost.f_code.co_filename
+    if _is_standard(file):
+        return False
+    return is_program_file(file) or "torch" in innermost.f_globals or is_of_torch(innermost)
 
 
 @lru_cache(maxsize=1024)

@@ -35,7 +35,7 @@ def program_frames(innermost: FrameType | None) -> Iterator[FrameType]:
     What the arguments of those hold is in use, and the program has it under a name of its own.
     """
     frame = innermost
-    while frame is not None and (is_own_file(frame.f_code.co_filename) or _is_of_torch(frame)):
+    while frame is not None and (is_own_file(frame.f_code.co_filename) or is_of_torch(frame)):
         frame = frame.f_back
     while frame is not None:
         if not is_own_file(frame.f_code.co_filename) and not _is_debugger(frame):
@@ -148,7 +148,8 @@ def _is_debugger(frame: FrameType) -> bool:
     return _package(frame) in _DEBUGGERS
 
 
-def _is_of_torch(frame: FrameType) -> bool:
+def is_of_torch(frame: FrameType) -> bool:
+    """Return whether a call is one of torch's own."""
     return _package(frame) == "torch"
 
 

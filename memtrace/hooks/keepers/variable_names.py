@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from time import thread_time_ns
 from types import FrameType
 from typing import Any
 
 from memtrace.hooks.keepers.edges import Edges, attributes_of
-from memtrace.hooks.keepers.program_frames import ProgramModules, program_frames
-from memtrace.hooks.keepers.reach import Chain, Reach
+from memtrace.hooks.keepers.program_frames import ProgramModules, is_program_file, program_frames
+from memtrace.hooks.keepers.reach import Chain, Reach, Root
 from memtrace.hooks.keepers.roots import roots
 
 _SEARCH_NS = 10 * 10**6
@@ -23,19 +23,27 @@ def variable_names(
     """Return how the program writes some tensors, by identity; those that no short way leads to are left out."""
     wanted = set(map(id, tensors))
     frames = list(program_frames(innermost))
-    # Where many modules were imported since, this takes longer than the search.
-    names_of_modules = modules.names()
-    reach = Reach(Edges(torch.nn.Module), torch.Tensor, until_ns=thread_time_ns() + _SEARCH_NS)
+    # The program's own calls by themselves: libraries that called it may hold very much.
+    own = [frame for frame in frames if is_program_file(frame.f_code.co_filename)]
     try:
-        reach.run(roots(frames, names_of_modules))
-        names: dict[int, str] = {}
-        for chain in reach.chains(lambda tensor: id(tensor) in wanted):
-            written = _written(chain)
-            if written is not None:
-                names.setdefault(id(chain.objects[-1]), written)
-        return names
+        names = _found(torch, wanted, roots(own, ()))
+        return names if len(names) == len(wanted) else _found(torch, wanted, roots(frames, modules.names())) | names
     finally:
         frames.clear()
+        own.clear()
+
+
+def _found(torch: Any, wanted: set[int], begins: Iterator[Root]) -> dict[int, str]:
+    # Where a search begins takes longer to find than the search, when many modules were imported since.
+    all_roots = list(begins)
+    reach = Reach(Edges(torch.nn.Module), torch.Tensor, until_ns=thread_time_ns() + _SEARCH_NS)
+    reach.run(all_roots)
+    names: dict[int, str] = {}
+    for chain in reach.chains(lambda tensor: id(tensor) in wanted):
+        written = _written(chain)
+        if written is not None:
+            names.setdefault(id(chain.objects[-1]), written)
+    return names
 
 
 def _written(chain: Chain) -> str | None:
