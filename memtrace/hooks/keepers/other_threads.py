@@ -20,8 +20,14 @@ _STANDARD = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib
 
 def others_run() -> bool:
     """Return whether another thread runs the program, or a library that knows of torch."""
+    return bool(busy_threads())
+
+
+def busy_threads() -> frozenset[int]:
+    """Return the threads but the calling one that do."""
     own = threading.get_ident()
-    return any(thread != own and _may_hold_tensors(frame) for thread, frame in sys._current_frames().items())
+    frames = sys._current_frames().items()
+    return frozenset(thread for thread, frame in frames if thread != own and _may_hold_tensors(frame))
 
 
 def _may_hold_tensors(innermost: FrameType) -> bool:

@@ -131,10 +131,12 @@ class KeeperSearch:
         search = _Search(self._torch, self._saved, owned(), self._glances, until_ns=began_ns + _SEARCH_NS)
         try:
             search.from_variables(innermost, self._modules.names())
-            self._remembered = search.remember(self._remembered)
+            is_alone = not others_run()
+            if is_alone:
+                self._remembered = search.remember(self._remembered)
             self._glances = search.glances
             self._budget.spend(thread_time_ns() - began_ns)
-            if search.is_whole and not others_run():
+            if search.is_whole and is_alone:
                 self._against_the_arrows(search, level)
             return search.rows(now_ns, step)
         finally:

@@ -12,6 +12,7 @@ from typing import Any
 
 from memtrace.hooks.failure.meant_for_program import pass_on
 from memtrace.hooks.keepers.budget import Budget
+from memtrace.hooks.keepers.other_threads import busy_threads
 from memtrace.hooks.keepers.program_frames import calling_line
 from memtrace.hooks.keepers.search import KeeperSearch
 from memtrace.hooks.loop.accumulation import Accumulation
@@ -33,6 +34,7 @@ from memtrace.hooks.ownership.inputs import Inputs
 from memtrace.hooks.ownership.owners import Owned, OwnerRows, tensors_in
 from memtrace.hooks.ownership.saved import SavedWalk
 from memtrace.hooks.ownership.sweep import OwnerSweep
+from memtrace.hooks.ownership.users import Users
 from memtrace.hooks.parts.chunk import Row
 from memtrace.hooks.parts.owner_rows import Sweep
 from memtrace.hooks.parts.status import Status
@@ -115,6 +117,7 @@ class TrainingLoop:
         self._kept: list[Row] = []
         self._num_forwards: Counter[int] = Counter()
         self._optimizers: dict[int, weakref.ref[Any]] = {}
+        self._users = Users(busy_threads)
         self._scaler_saw: tuple[int, bool] | None = None
         self.on_window: Callable[[], None] = lambda: None
         """Called when the window may have opened or closed, to add or remove the hooks that cost time."""
@@ -171,6 +174,7 @@ class TrainingLoop:
     # Modules
 
     def _root_began(self, module: Any, args: tuple[Any, ...]) -> None:
+        self._users.used(module)
         with_gradients = self._torch.is_grad_enabled()
         if not (self._follows() if with_gradients else self.is_current_thread):
             return
@@ -328,7 +332,9 @@ class TrainingLoop:
             self._phases.end(time_ns())
             if was_backward and self._phases.current is not Phase.BACKWARD:
                 self._accumulation.backward()
-                self._compiled_steps.backward_ended(self._live_optimizers())
+                self._compiled_steps.backward_ended(
+                    self._live_optimizers() if self._compiled_steps.are_possible else ()
+                )
                 self.steps.backward_ended(time_ns())
                 self._pass_ended_by_hand()
             self.on_span_end()
@@ -391,6 +397,7 @@ class TrainingLoop:
 
     def optimizer_created(self, optimizer: Any, *_args: Any, **_kwargs: Any) -> None:
         """An optimizer was constructed, or is seen for the first time."""
+        self._users.used(optimizer)
         key = id(optimizer)
         if key not in self._optimizers:
             # The callback matters: a new optimizer at the same address must not count as the old one.
@@ -617,10 +624,11 @@ class TrainingLoop:
         return sweep
 
     def _owners_now(self, *, ends_step: bool = False) -> Sweep:
+        roots, optimizers = self._users.look([*self.modules.roots(), *self._averages], self._live_optimizers())
         with paused_gc():
             return self._sweep.sweep(
-                [*self.modules.roots(), *self._averages],
-                self._live_optimizers(),
+                roots,
+                optimizers,
                 held=[*self.communication.held(), *self._by_hand.owned()],
                 names=self.communication.names(),
                 now_ns=time_ns(),
