@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 from memtrace.hooks.keepers.other_threads import others_run
 
@@ -42,3 +44,19 @@ def test_a_thread_that_runs_the_program_may() -> None:
         is_over = True
         thread.join()
     assert until(False)
+
+
+def test_to_ask_keeps_no_variable_of_a_caller() -> None:
+    class Held:
+        pass
+
+    def ask() -> weakref.ref[Held]:
+        held = Held()
+        others_run()
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert ask()() is None
+    finally:
+        gc.enable()

@@ -47,10 +47,10 @@ def gradients_through_forward(case: Case) -> Finding | None:
     held, is_kept = case.at_peak(cut), _are_kept(case, rows, passes)
     # Whether zero_grad was told to keep them was recorded; that they are kept alone does not say why.
     is_zeroed = is_kept and bool(case.history.rank.header.get("keeps_gradients"))
-    if _steps_by_hand(case):
-        change = "Set .grad of each parameter to None once it is updated, before the forward (parameter.grad = None)"
-    elif is_zeroed:
+    if is_zeroed:
         change = "Call optimizer.zero_grad(set_to_none=True), the default of torch, in place of set_to_none=False"
+    elif _steps_by_hand(case):
+        change = "Set .grad of each parameter to None once it is updated, before the forward (parameter.grad = None)"
     elif is_kept:
         change = "Drop the gradients after optimizer.step(): nothing does, so find out whether zero_grad() covers them"
     else:

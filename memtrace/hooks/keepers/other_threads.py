@@ -25,9 +25,10 @@ def others_run() -> bool:
 
 def busy_threads() -> frozenset[int]:
     """Return the threads but the calling one that do."""
-    own = threading.get_ident()
-    frames = sys._current_frames().items()
-    return frozenset(thread for thread, frame in frames if thread != own and _may_hold_tensors(frame))
+    frames = sys._current_frames()
+    # Its own refers to this dictionary: a cycle, by which all calls that led here would keep their variables.
+    frames.pop(threading.get_ident(), None)
+    return frozenset(thread for thread, frame in frames.items() if _may_hold_tensors(frame))
 
 
 def _may_hold_tensors(innermost: FrameType) -> bool:
