@@ -22,9 +22,9 @@ from memtrace.store.trace import LoadWarning
 
 _SILENT_NS = 30 * 10**9
 _GONE_AFTER_NS = 2 * 10**9
+"""A process that is not found is given this long: its last lines may say that it ended."""
 _NUMBERS_END = 2**63
 """Of bytes, times and counts: the first that no recording could write."""
-"""A process that is not found is given this long: its last lines may say that it ended."""
 
 
 class Watch:

@@ -172,11 +172,9 @@ def _held(case: Case, rows: IntArray, passes: Sequence[Pass]) -> Cut:
 def _from_next_step_on(case: Case, rows: IntArray) -> Cut:
     """Return the bytes of what backward returned from the step after that one on, where its forward sees them."""
     after_step, forward, _, _ = _columns(first_passes(case))
-    following = np.searchsorted(forward, case.lifetimes.start[rows], side="right")
-    # What a gap has before it is of the step before the gap: it begins where the first step behind it does.
-    following[case.lifetimes.is_initial[rows]] = np.searchsorted(
-        forward, case.lifetimes.start[rows][case.lifetimes.is_initial[rows]], side="left"
-    )
+    # What was there when a stretch began is of the step before: a forward that begins with the stretch follows it.
+    made_by = case.lifetimes.start[rows] - case.lifetimes.is_initial[rows]
+    following = np.searchsorted(forward, made_by, side="right")
     rows, following = (one[following < len(forward)] for one in (rows, following))
     is_held = case.lifetimes.in_use_end[rows] > forward[following]
     rows, following = rows[is_held], following[is_held]

@@ -103,6 +103,14 @@ def attributes_of(held: Any) -> dict[str, Any]:
     return {**found, **own} if type(own) is dict else found
 
 
+def is_own_dict(parent: Any, child: dict[str, Any]) -> bool:
+    """Return whether a dictionary is where an object keeps its attributes: the program says nothing of it."""
+    try:
+        return object.__getattribute__(parent, "__dict__") is child
+    except AttributeError:
+        return False
+
+
 def content_of(cell: CellType) -> Any:
     """Return what a cell of a closure holds; nothing where it is empty."""
     try:

@@ -11,7 +11,7 @@ from functools import partial
 from types import CodeType, FrameType, FunctionType, GeneratorType, MethodType, TracebackType
 from typing import Any
 
-from memtrace.hooks.keepers.edges import CONTAINERS, LRU_CACHE, attributes_of, content_of
+from memtrace.hooks.keepers.edges import CONTAINERS, LRU_CACHE, attributes_of, content_of, is_own_dict
 from memtrace.hooks.keepers.program_frames import ended_variables
 from memtrace.hooks.keepers.reach import Chain
 
@@ -73,7 +73,7 @@ class NamedChain:
         at = 0
         while at + 1 < len(objects):
             parent, child = objects[at], objects[at + 1]
-            if type(child) is dict and _is_own_dict(parent, child) and at + 2 < len(objects):
+            if type(child) is dict and is_own_dict(parent, child) and at + 2 < len(objects):
                 # An object refers to its attributes by a dictionary, of which the program says nothing.
                 at += 1
                 child = objects[at + 1]
@@ -189,13 +189,6 @@ def _other_table(held: Any) -> dict[str, Any]:
     if isinstance(held, partial):
         return {"func": held.func, "args": held.args, "keywords": held.keywords}
     return {}
-
-
-def _is_own_dict(parent: Any, child: dict[str, Any]) -> bool:
-    try:
-        return object.__getattribute__(parent, "__dict__") is child
-    except AttributeError:
-        return False
 
 
 def _callable(held: Any) -> str:

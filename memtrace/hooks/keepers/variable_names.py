@@ -8,7 +8,7 @@ from time import thread_time_ns
 from types import FrameType
 from typing import Any
 
-from memtrace.hooks.keepers.edges import Edges, attributes_of
+from memtrace.hooks.keepers.edges import Edges, attributes_of, is_own_dict
 from memtrace.hooks.keepers.program_frames import ProgramModules, is_program_file, program_frames
 from memtrace.hooks.keepers.reach import Chain, Reach, Root
 from memtrace.hooks.keepers.roots import roots
@@ -49,8 +49,7 @@ def _found(torch: Any, wanted: set[int], begins: Iterator[Root]) -> dict[int, st
 def _written(chain: Chain) -> str | None:
     written, holder = chain.variable, None
     for parent, child in pairwise(chain.objects):
-        if type(child) is dict and _is_own(parent, child):
-            # An object refers to its attributes by a dictionary, of which the program says nothing.
+        if type(child) is dict and is_own_dict(parent, child):
             holder = child
             continue
         part = _part(parent, child, is_own=parent is holder)
@@ -73,10 +72,3 @@ def _part(parent: Any, child: Any, *, is_own: bool) -> str | None:
     if type(key) is not str or not key.isprintable():
         return None
     return f"[{key!r}]" if issubclass(kind, dict) and not is_own else f".{key}"
-
-
-def _is_own(parent: Any, child: dict[str, Any]) -> bool:
-    try:
-        return object.__getattribute__(parent, "__dict__") is child
-    except AttributeError:
-        return False

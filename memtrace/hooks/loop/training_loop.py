@@ -314,7 +314,7 @@ class TrainingLoop:
             roots = (tensors,) if isinstance(tensors, self._torch.Tensor) else (*(tensors or ()), *(given or ()))
             if self._window.is_open:
                 self._walk(roots)
-            self._pass_begins_by_hand(roots)
+            self._pass_begins_by_hand(self._saved, roots)
 
     def before_data(self, *_args: Any) -> None:
         """A data loader is asked for the next batch."""
@@ -341,21 +341,15 @@ class TrainingLoop:
 
     # Training by hand
 
-    def _pass_begins_by_hand(self, roots: Sequence[Any]) -> None:
-        self._follows_by_hand = self._saved is not None and not self._live_optimizers() and self._by_hand_pays()
-        if self._follows_by_hand and self._saved is not None:
-            began_ns = time_ns()
-            rows = self._by_hand.pass_begins(self._saved.leaves(roots), self._owners.names, self._names_of)
+    def _pass_begins_by_hand(self, walk: SavedWalk, roots: Sequence[Any]) -> None:
+        began_ns = time_ns()
+        # Much is measured by passes that end no step: looking at their tensors costs no more than it may.
+        self._follows_by_hand = not self._live_optimizers() and self._by_hand_budget.allows(began_ns)
+        if self._follows_by_hand:
+            rows = self._by_hand.pass_begins(walk.leaves(roots), self._owners.names, self._names_of)
             self._window.chunk.owners += rows if self._window.is_open else []
-            self._worked_by_hand(began_ns)
-
-    def _by_hand_pays(self) -> bool:
-        """Whether looking at tensors of the program's own costs no more than it may: much is measured that way."""
-        return self._by_hand_budget.allows(time_ns())
-
-    def _worked_by_hand(self, began_ns: int) -> None:
-        self._window.worked(began_ns)
-        self._by_hand_budget.spend(time_ns() - began_ns)
+            self._window.worked(began_ns)
+            self._by_hand_budget.spend(time_ns() - began_ns)
 
     def _names_of(self, tensors: list[Any]) -> dict[int, str]:
         try:

@@ -41,8 +41,12 @@ class Users:
         self._uses.setdefault(id(thing), {})[thread] = _Use(self._num_uses, self._num_looks)
 
     def look(self, *groups: Iterable[Any]) -> list[list[Any]]:
-        """Return of each group what no other thread is at work with."""
+        """Return of each group what no other thread is at work with. The groups are all there is that may be used."""
         self._num_looks += 1
+        groups = tuple(map(list, groups))
+        alive = {id(one) for group in groups for one in group}
+        # Or what is made at the address of something that is gone would have its uses.
+        self._uses = {key: uses for key, uses in self._uses.items() if key in alive}
         busy = self._busy_threads() if len(self._threads) > 1 else frozenset()
         return [[one for one in group if not busy or not self._is_in_use(id(one), busy)] for group in groups]
 
