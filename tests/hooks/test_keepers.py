@@ -18,7 +18,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from memtrace.hooks.keepers import reach, search  # noqa: E402
+from memtrace.hooks.keepers import against_the_arrows, reach, search  # noqa: E402
 from memtrace.hooks.keepers.edges import Edges  # noqa: E402
 from memtrace.hooks.ownership.saved import SavedWalk  # noqa: E402
 from memtrace.schema.tables import KEEPERS  # noqa: E402
@@ -27,6 +27,8 @@ pytestmark = pytest.mark.skipif(
     not hasattr(torch._C._autograd.SavedTensor, "data"), reason="this torch shows no saved tensors: graphs are not told"
 )
 
+PASSES_NS = search._PASSES_NS
+"""How long passes over all objects may take in a program; tests wait longer."""
 NUM_BYTES = 4 * 1237
 """Of a tensor that these tests look for; nothing else in the process has as many."""
 
@@ -349,6 +351,23 @@ def without_collector() -> Iterator[None]:
 
 _MUCH = {"device": "cpu", "allocated_bytes": 1 << 40}
 """More than variables explain."""
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_cycle_is_found_where_each_pass_over_all_objects_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed_ns = 0
+
+    def slow(objects: list[Any], ask: Callable[[list[Any]], list[Any]] = against_the_arrows._referrers) -> list[Any]:
+        nonlocal passed_ns
+        passed_ns += 200 * 10**6
+        return ask(objects)
+
+    monkeypatch.setattr(against_the_arrows, "_referrers", slow)
+    monkeypatch.setattr(search, "_PASSES_NS", PASSES_NS)
+    for module in (search, against_the_arrows):
+        monkeypatch.setattr(module, "thread_time_ns", lambda: passed_ns)
+    _Kept()
+    assert keepers(_MUCH) == {"cycle through _Kept.score": ("cycle", "self.features = tensor()")}
 
 
 @pytest.mark.usefixtures("without_collector")

@@ -45,7 +45,10 @@ from memtrace.hooks.ownership.saved import SavedWalk
 from memtrace.hooks.parts.chunk import Row
 
 _SEARCH_NS = 25 * 10**6
-_PASSES_NS = 350 * 10**6
+_PASSES_NS = 1500 * 10**6
+"""What asking against the arrows may take, cut short where it takes longer: some seven passes over all objects, each
+50 ms where a few libraries are imported, and as long again on a busy machine or with more of them."""
+_PASSES_AT_ONCE_NS = 1750 * 10**6
 _SHARE = 0.01
 _SHARE_OF_PASSES = 0.01
 _MAX_REMEMBERED = 2000
@@ -103,7 +106,7 @@ class KeeperSearch:
         self._context_class = getattr(functions, "BackwardCFunction", type(None))
         now_ns = perf_counter_ns()
         self._budget = Budget(at_once_ns=10 * _SEARCH_NS, share=_SHARE, now_ns=now_ns)
-        self._passes = Budget(at_once_ns=5 * _PASSES_NS, share=_SHARE_OF_PASSES, now_ns=now_ns)
+        self._passes = Budget(at_once_ns=_PASSES_AT_ONCE_NS, share=_SHARE_OF_PASSES, now_ns=now_ns)
         self._modules = ProgramModules()
         self._unexplained_bytes = 0
         self._remembered: list[tuple[weakref.ref[Any], Answer]] = []
