@@ -44,5 +44,6 @@ SLUGS = (
     "smaller-micro-batch",
     "state-on-every-rank",
     "unstepped-gradients",
+    "unused-graph",
 )
 """Every finding by its short name: what ends runs first, then by name."""

@@ -274,6 +274,43 @@ def gradients_returned(torch: Any, healthy: bool) -> None:
 
 
 @fault
+def losses_only_looked_at(torch: Any, healthy: bool) -> None:
+    """A list adds up losses of several kinds, of which one is sent back; the graphs of the others stay with it."""
+    model = layers(torch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def train() -> None:
+        losses = [0, 0]
+        for part in range(6):
+            with torch.set_grad_enabled(part % 2 == 0 or not healthy):
+                loss = model(torch.randn(128, WIDTH)).square().mean()
+            losses[part % 2] += loss
+        losses[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(6):
+        train()
+
+
+@fault
+def output_without_loss(torch: Any, healthy: bool) -> None:
+    """One of two heads has no loss, and its output is a variable until the next step."""
+    body, head, other = layers(torch), torch.nn.Linear(8, 8), layers(torch)
+    optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.01)
+    for _ in range(6):
+        batch = torch.randn(256, WIDTH)
+        out = head(body(batch))
+        with torch.set_grad_enabled(not healthy):
+            beside = other(batch)
+        out.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        del out
+    del beside
+
+
+@fault
 def evaluation_with_graph_late(torch: Any, healthy: bool) -> None:
     """Evaluation comes after many steps, of which no frames are kept any more."""
     model = layers(torch)

@@ -27,6 +27,9 @@ EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
     "flat_copy_of_gradients": ("flat-gradients", "flat = torch.cat(", 0.1),
     "gradients_set_to_zero_by_hand": ("gradients-through-forward", ".mean().backward()", 0.02),
     "gradients_returned": ("returned-gradients", "gradients = torch.autograd.grad(", 0.02),
+    # Without a graph, what a module made is gone before its call is over.
+    "losses_only_looked_at": ("unused-graph", "losses[part % 2] += loss", 0.2),
+    "output_without_loss": ("unused-graph", "beside = other(batch)", 0.3),
     "gradients_compared_with_those_before": ("flat-gradients", None, None),
     "evaluation_with_graph_late": ("evaluation-graph", "losses.append(", None),
     "pairs_of_many_objects": ("odd-batch", "torch.sub(boxes[:, None]", 0.05),

@@ -17,6 +17,8 @@ TRUE = {
     "rate_found_first": ["second-copy"],
     # Of the scores against the queue, which are most of so small a program.
     "queue_of_keys": ["large-logits"],
+    # Its variable is there through the next backward, where the peak is.
+    "held_out_loss_detached": ["unused-graph"],
 }
 """What is so, and said, although nothing is wrong with it."""
 

@@ -23,6 +23,7 @@ from memtrace.analysis.advice.precision import lower_precision
 from memtrace.analysis.advice.recomputation import full_recomputation, selective_recomputation
 from memtrace.analysis.advice.replayed import checked
 from memtrace.analysis.advice.sharding import sharded_state
+from memtrace.analysis.advice.unused_graph import unused_graph
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.peak import EXACT
 from memtrace.analysis.results.report import Finding
@@ -35,6 +36,7 @@ ADVICE: tuple[Callable[[Case], Finding | None], ...] = (
     gradients_through_forward,
     returned_gradients_through_forward,
     outputs_of_the_pass_before,
+    unused_graph,
     kept_past_its_step,
     expandable_segments,
     smaller_micro_batch,

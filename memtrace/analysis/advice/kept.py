@@ -33,7 +33,7 @@ _LEAST_SHARE = 0.05
 _LEAST_BYTES = 1 << 16
 _TELL_OF_KEPT = (
     *("evaluation-graph", "evaluation-outputs", "kept-for-steps", "one-backward"),
-    *("outputs-of-step-before", "returned-gradients"),
+    *("outputs-of-step-before", "returned-gradients", "unused-graph"),
 )
 """Findings that are about what is kept, too."""
 _OF_ONE_STEP = "outputs-of-step-before"
@@ -66,8 +66,9 @@ def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Findi
         return tuple(one for one in found if one not in same)
     if same or is_leak or not _stands_alone(kept):
         found.remove(kept)
+    is_named = any(one.evidence.get("kept_by") == kept.evidence["kept_by"] for one in same)
     for one in same[:1]:
-        if "kept_by" not in one.evidence:
+        if "kept_by" not in one.evidence and not is_named:
             keeper = {
                 name: value for name, value in kept.evidence.items() if name in ("kept_by", "keeper_kind", "fed_at")
             }

@@ -16,6 +16,7 @@ import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.analysis.advice.passes import all_passes
+from memtrace.analysis.advice.unused_graph import unused_rows
 from memtrace.analysis.attribution.parameter_sets import in_sets, parameter_sizes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.results.report import Finding
@@ -27,6 +28,9 @@ from memtrace.units import format_bytes
 def outputs_of_the_pass_before(case: Case) -> Finding | None:
     """Return the advice to let go of what the model returned before the next forward, where it is held until then."""
     rows, starts = _held(case)
+    # What a graph holds that no backward uses is told of as that.
+    is_output = ~np.isin(rows, unused_rows(case))
+    rows, starts = rows[is_output], starts[is_output]
     cut = case.cut(rows, start=starts)
     new_peak = case.new_peak(cut)
     if new_peak is None:

@@ -41,6 +41,7 @@ _NAMES = {
     "smaller-micro-batch": ("half the micro-batch", "more passes"),
     "state-on-every-rank": ("shard state over ranks", "communication"),
     "unstepped-gradients": ("freeze what is not stepped", "none"),
+    "unused-graph": ("no graph without backward", "none"),
 }
 """By finding: the change, and its cost; sentences stand in the finding itself."""
 

@@ -44,14 +44,31 @@ class Spans:
 
     def innermost(self, times_ns: IntArray) -> IntArray:
         """Return for each time the row of the innermost stretch that holds it: start included, end excluded."""
+        found = self._positions(times_ns)
+        return np.where(found >= 0, np.append(self.rows, -1)[found], -1)
+
+    def outermost(self, times_ns: IntArray, by_ns: IntArray) -> IntArray:
+        """Return for each time the row of the outermost stretch that holds it and is over by another time."""
+        found, ends = self._positions(times_ns), np.append(self.end_ns, _NEVER)
+        found = np.where(ends[found] <= by_ns, found, -1)
+        while True:
+            # Position -1 reads the stretch that is appended, which never ends.
+            around = np.append(self.parent, -1)[found]
+            is_over = ends[around] <= by_ns
+            if not is_over.any():
+                return np.append(self.rows, -1)[found]
+            found = np.where(is_over, around, found)
+
+    def _positions(self, times_ns: IntArray) -> IntArray:
+        """Return the position of the innermost stretch that holds each time; -1 for none."""
         found = np.searchsorted(self.start_ns, times_ns, side="right") - 1
         if not len(self.rows):
             return found
         while True:
-            # Position -1 reads the last stretch, and is kept as -1 below.
+            # Position -1 reads the last stretch, and is kept as -1.
             over = (found >= 0) & (self.end_ns[found] <= times_ns)
             if not over.any():
-                return np.where(found >= 0, self.rows[found], -1)
+                return found
             found = np.where(over, self.parent[found], found)
 
     def at(self, time_ns: int) -> int:

@@ -36,6 +36,7 @@ _MAX_BETWEEN = 6
 _MAX_CODES = 400
 _COPIES = frozenset({"COPY", "DUP_TOP"})
 _SWAPS = frozenset({"SWAP", "ROT_TWO"})
+_MOVES = frozenset({"SWAP", "ROT_THREE"})
 
 
 OWN = "<the object of a method>"
@@ -142,10 +143,31 @@ def _feeds(group: list[dis.Instruction], named: Named) -> bool:
         following = group[at + 1 : at + 2 + _MAX_BETWEEN]
         if any(one.opname in ("LOAD_METHOD", "LOAD_ATTR") and _attribute(one) in _FEEDERS for one in following):
             return True
-        if any(one.opname == "STORE_SUBSCR" for one in following):
+        if _is_stored_into(group, at, named):
             return True
         if any(_is_in_place(one) for one in following) and _binds(group, named):
             return True
+    return False
+
+
+def _is_stored_into(group: list[dis.Instruction], at: int, named: Named) -> bool:
+    """Return whether a line puts something at an index of what it loads there, as `losses[k] = loss` does, or adds to
+    what stands there.
+
+    Values are counted on Python's stack above what was loaded, which nothing has taken while there are some.
+    """
+    names = _variables(group[at])
+    above = len(names) - 1 - names.index(named.variable)
+    if named.attribute is not None:
+        at = next(one for one in range(at + 1, len(group)) if group[one].opname in ("LOAD_ATTR", "LOAD_METHOD"))
+    for before, one in zip(group[at:], group[at + 1 :], strict=False):
+        if one.opname == "STORE_SUBSCR":
+            # What is added to is moved below the value: container and index were loaded before it.
+            return above == 1 or (above == 2 and before.opname in _MOVES)
+        above += dis.stack_effect(one.opcode, one.arg)
+        # In the place of what is looked into stands what was found there: `self.losses["a"][k] = loss`.
+        if above < (0 if _is_index(one) else 1):
+            return False
     return False
 
 
@@ -206,6 +228,10 @@ def _attribute(one: dis.Instruction) -> Any:
 
 def _is_in_place(one: dis.Instruction) -> bool:
     return one.opname.startswith("INPLACE_") or (one.opname == "BINARY_OP" and one.argrepr.endswith("="))
+
+
+def _is_index(one: dis.Instruction) -> bool:
+    return one.opname == "BINARY_SUBSCR" or one.argrepr == "[]"
 
 
 def _is_literal(group: list[dis.Instruction]) -> bool:

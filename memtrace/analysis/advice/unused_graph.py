@@ -1,0 +1,165 @@
+"""What autograd keeps for a backward that never comes: losses that are only looked at, outputs that no loss uses.
+
+In: `Case` with phases, and graphs among what was found to keep memory. Out: a `Finding`.
+
+    forward       backward      optimizer   forward
+    a──────────────┘                                     of the loss: freed by the backward
+       b────────────────────────────────────────┘        of a loss beside it, kept by a list: freed with the list
+
+At a step's end, graphs that variables lead to were walked; what still has its saved tensors then, no backward has gone
+through. It is unused where it lived through a whole backward and something other than a backward freed it: that of the
+next loss may yet go through it. A graph that backward was told to keep (`retain_graph`) is none of these: that backward
+needed it.
+
+Without a graph, what a module made is gone when its outermost call is over, but for the output, which is there until
+the next call or the backward.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from memtrace.analysis.advice.case import BoolArray, Case
+from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
+from memtrace.analysis.device.shared_line import shared_line
+from memtrace.analysis.results.report import Finding
+from memtrace.analysis.sentences.keepers import kept_by
+from memtrace.schema.names import Phase
+from memtrace.store.columns import NULL, IntArray
+from memtrace.units import format_bytes
+
+
+def unused_graph(case: Case) -> Finding | None:
+    """Return the advice to build no graph where no backward follows, where such graphs are there at the peak."""
+    kept = kept_allocations(case.history)
+    if kept is None:
+        return None
+    rows, start = _unused(case, kept)
+    older = _left_by_steps_before(case, rows)
+    cut = case.cut(np.append(rows, older), start=np.append(start, case.lifetimes.start[older]))
+    new_peak, num_bytes = case.new_peak(cut), case.at_peak(cut)
+    keeper = kept.largest(_of_graphs(kept)[np.isin(kept.allocation[_of_graphs(kept)], rows)])
+    if new_peak is None or keeper is None:
+        return None
+    live = rows[np.isin(rows, case.live_at_peak)]
+    stacks, sizes = case.lifetimes.stack[live].tolist(), case.lifetimes.size_bytes[live].tolist()
+    return Finding(
+        slug="unused-graph",
+        severity="warning",
+        title=f"Autograd keeps {format_bytes(num_bytes)} at the peak for a backward that never comes, by {keeper.text}",
+        evidence={
+            "unused_at_peak_bytes": num_bytes,
+            "num_unused_at_peak": int(((cut.start <= case.peak_moment) & (cut.end > case.peak_moment)).sum()),
+            **kept_by(keeper),
+        },
+        change="Compute what no backward is called on under torch.no_grad(), or keep it without its graph "
+        "(total += loss.detach(), or loss.item() for a number).",
+        cost="None: no backward goes through it.",
+        saves_bytes=case.peak_bytes - new_peak,
+        saves_ns=None,
+        new_peak_bytes=new_peak,
+        rank=case.history.rank.rank,
+        where=keeper.fed_at or shared_line(case.history.rank, zip(stacks, sizes, strict=True)),
+    )
+
+
+def unused_rows(case: Case) -> IntArray:
+    """Return the allocations that graphs keep and no backward uses."""
+    kept = kept_allocations(case.history)
+    return np.zeros(0, np.int64) if kept is None else _unused(case, kept)[0]
+
+
+def _unused(case: Case, kept: KeptAllocations) -> tuple[IntArray, IntArray]:
+    """Return the allocations that graphs keep and no backward uses, and from when on each would not be there."""
+    named = np.unique(kept.allocation[_of_graphs(kept)])
+    candidates = case.by_start[_may_be_unused(case)[case.by_start]]
+    rows = candidates[np.isin(candidates, named) | _are_alike(case, candidates, named)]
+    backwards, lifetimes = _backwards(case), case.lifetimes
+    following = np.searchsorted(backwards.begin, lifetimes.start[rows])
+    is_past = np.append(backwards.end, len(case.history.moments))[following] < lifetimes.in_use_end[rows]
+    rows, following = rows[is_past], following[is_past]
+    # What is there to the end of the recording, or of a stretch of it, may be used yet, unless its like were not.
+    end = lifetimes.in_use_end[rows]
+    stops = np.array([epoch.stop for epoch in case.history.moments.epochs], np.int64)
+    is_open = np.isin(end, [*stops.tolist(), len(case.history.moments)])
+    is_in_backward = end <= np.append(backwards.end, -1)[np.searchsorted(backwards.begin, end, side="right") - 1]
+    is_seen = ~is_open & ~is_in_backward
+    chosen = is_seen | (is_open & _are_alike(case, rows, rows[is_seen]))
+    return rows[chosen], _served(case, rows[chosen], backwards.begin_ns[following[chosen]])
+
+
+def _served(case: Case, rows: IntArray, backward_ns: IntArray) -> IntArray:
+    """Return the moment from which on nothing reads each of some allocations, in order of time, but a backward: when
+    the outermost call that made it is over, or the next begins, or a backward."""
+    scopes, moments, born_ns = case.history.rank.table("scopes"), case.history.moments, case.start_ns[rows]
+    call = case.history.scopes.outermost(born_ns, backward_ns)
+    over_ns = np.where(call >= 0, np.append(scopes["end_ns"], NULL)[call], born_ns)
+    starts = np.sort(scopes["start_ns"])
+    next_ns = np.append(starts, np.iinfo(np.int64).max)[np.searchsorted(starts, over_ns, side="right")]
+    is_output = np.zeros(len(rows), np.bool_)
+    is_output[len(rows) - 1 - np.unique(call[::-1], return_index=True)[1]] = True
+    served_ns = np.where((call >= 0) & ~is_output, over_ns, np.minimum(next_ns, backward_ns))
+    return moments.at_times(served_ns) + 1
+
+
+def _left_by_steps_before(case: Case, rows: IntArray) -> IntArray:
+    """Return what a stretch of the recording begins with of the kind: nobody's, of their sizes, no more of each than
+    are there at the peak, and gone before a backward begins."""
+    lifetimes, attribution = case.lifetimes, case.history.attribution
+    begins = np.append(_backwards(case).begin, len(case.history.moments))
+    following = begins[np.searchsorted(begins[:-1], lifetimes.start)]
+    is_left = lifetimes.is_initial & (attribution.owner_row == NULL) & (lifetimes.in_use_end < following)
+    left = Counter(lifetimes.size_bytes[rows[np.isin(rows, case.live_at_peak)]].tolist())
+    found, num_found = [], Counter[tuple[int, int]]()
+    for row in np.flatnonzero(is_left).tolist():
+        size = int(lifetimes.size_bytes[row])
+        key = int(lifetimes.start[row]), size
+        if num_found[key] < left[size]:
+            num_found[key] += 1
+            found.append(row)
+    return np.array(found, np.int64)
+
+
+def _of_graphs(kept: KeptAllocations) -> IntArray:
+    """Return which rows were found in a graph, of what the step made in which they were found."""
+    is_graph = kept.history.rank.table("keepers")["kind"][kept.row] == kept.history.rank.string_id("graph")
+    found: IntArray = np.flatnonzero(is_graph & ~kept.is_old)
+    return found
+
+
+def _may_be_unused(case: Case) -> BoolArray:
+    """Return which allocations no backward was seen to need, and neither backward nor optimizer made."""
+    attribution = case.history.attribution
+    made_elsewhere = case.in_phase(Phase.BACKWARD, Phase.RECOMPUTE, Phase.OPTIMIZER, Phase.EVALUATION)
+    return np.asarray((attribution.saved_row == NULL) & (attribution.owner_row == NULL) & ~made_elsewhere)
+
+
+class _Backwards(NamedTuple):
+    """The backwards of a recording, in the order of time."""
+
+    begin_ns: IntArray
+    begin: IntArray
+    """First moment of each: a phase begins between events, so it is that after the last event before it."""
+    end: IntArray
+    """Last moment; of one that did not end, the last of all."""
+
+
+def _backwards(case: Case) -> _Backwards:
+    rank, moments = case.history.rank, case.history.moments
+    phases = rank.table("phases")
+    rows = np.flatnonzero(phases["phase"] == rank.string_id(Phase.BACKWARD.value))
+    rows = rows[np.argsort(phases["start_ns"][rows], kind="stable")]
+    begin_ns, end_ns = (phases[name][rows] for name in ("start_ns", "end_ns"))
+    end = np.where(end_ns == NULL, len(moments), moments.at_times(end_ns))
+    return _Backwards(begin_ns=begin_ns, begin=moments.at_times(begin_ns) + 1, end=end)
+
+
+def _are_alike(case: Case, rows: IntArray, others: IntArray) -> BoolArray:
+    """Return whether each of some allocations has the stack and the size of any of the others; without stacks, none."""
+    stack, size = case.lifetimes.stack, case.lifetimes.size_bytes
+    known = set(zip(stack[others].tolist(), size[others].tolist(), strict=True))
+    pairs = zip(stack[rows].tolist(), size[rows].tolist(), strict=True)
+    return np.array([pair[0] != NULL and pair in known for pair in pairs], np.bool_)

@@ -1,0 +1,52 @@
+"""Which line puts things into a container: what it loads there is what it stores into, and not what it reads."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from memtrace.hooks.keepers.feeding import Named, feeding_line
+
+FEEDS = (
+    "losses[k] = loss",
+    "losses[k + 1] += loss",
+    "losses[k + 1] += loss.detach() * own.scale",
+    "losses[k], other[k] = loss, 0",
+    "losses[0][k] = loss",
+    "losses[own.at] += other[k]",
+    "losses[other[k]] = loss",
+    "losses.append(loss)",
+    "losses += [loss]",
+)
+READS = (
+    "other[k] = losses[k]",
+    "other[k] += losses[k]",
+    "other[k] = losses",
+    "other[losses[k]] = loss",
+    "total = losses[k] + loss",
+    "del losses[k]",
+    "print(losses[k], other[k])",
+)
+
+
+def line_of(statement: str, named: Named) -> int | None:
+    """Return the line that feeds what is named in a function of one statement."""
+    source = f"def train(own, losses, other, k, loss):\n{textwrap.indent(statement, '    ')}\n"
+    space: dict[str, object] = {}
+    code = compile(source, "/home/somebody/train.py", "exec")
+    exec(code, space)
+    found = feeding_line([space["train"].__code__], named)  # type: ignore[attr-defined]
+    return None if found is None else found.line
+
+
+@pytest.mark.parametrize("statement", FEEDS)
+def test_what_puts_something_into_a_list_feeds_it(statement: str) -> None:
+    assert line_of(statement, Named("losses", None, True)) == 2
+    assert line_of(statement.replace("losses", "own.losses"), Named("own", "losses", True)) == 2
+
+
+@pytest.mark.parametrize("statement", READS)
+def test_what_reads_from_a_list_does_not(statement: str) -> None:
+    assert line_of(statement, Named("losses", None, True)) is None
+    assert line_of(statement.replace("losses", "own.losses"), Named("own", "losses", True)) is None
