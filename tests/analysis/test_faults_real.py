@@ -9,7 +9,7 @@ import pytest
 from memtrace.analysis.report import analyze
 from memtrace.analysis.results.report import Report
 from memtrace.store.reading.read import read_trace
-from tests.analysis.faulty_runs import FAULTS
+from tests.analysis.faulty_runs import FAULTS, WIDTH
 from tests.analysis.recorded_script import run_script
 
 EXPECTED: dict[str, tuple[str, str | None, float | None]] = {
@@ -72,6 +72,15 @@ def test_the_fault_is_named_with_its_line_and_the_peak_of_the_twin(runs: Path, r
         assert promised >= 0.95 * twin
     if tolerance is not None:
         assert promised == pytest.approx(twin, rel=tolerance)
+
+
+def test_what_a_graph_keeps_is_no_output(runs: Path) -> None:
+    at_peak = report_of(runs, "losses_only_looked_at").ranks[0].activations
+    assert at_peak is not None
+    num_bytes = {one.name: one.num_bytes for one in at_peak.by_role}
+    # What four layers made, for each of six losses; outputs are numbers.
+    assert num_bytes["saved"] >= 6 * 4 * 128 * WIDTH * 4
+    assert num_bytes["output"] < WIDTH
 
 
 def test_a_program_without_a_fault_is_warned_of_nothing(runs: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtrace.analysis.attribution.inference import infer
+from memtrace.analysis.attribution.kept_graphs import give_alike, give_found_in_graphs
 from memtrace.analysis.attribution.labels import CATEGORIES as CATEGORIES
 from memtrace.analysis.attribution.labels import DECISIONS as DECISIONS
 from memtrace.analysis.attribution.labels import ROLES as ROLES
@@ -71,10 +72,13 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
     """Return what the allocations of a device are for."""
     decided = Decided(len(lifetimes))
     owner_row, saved_row = np.full(len(lifetimes), NULL, np.int64), np.full(len(lifetimes), NULL, np.int64)
-    owners, saved = rank.table("owners"), rank.table("saved")
+    owners, saved, keepers = rank.table("owners"), rank.table("saved"), rank.table("keepers")
     of_owner, unmatched = np.full(len(owners), AllocationFinder.ABSENT, np.int64), (0, 0)
     if len(owners) or len(saved):
         finder = AllocationFinder(moments, lifetimes)
+        in_graphs = finder.find(keepers, rank.string_id(device))[keepers["kind"] == rank.string_id("graph")]
+        in_graphs = np.unique(in_graphs[in_graphs >= 0])
+        give_found_in_graphs(decided, in_graphs)
         live = finder.find(saved, rank.string_id(device))
         named = np.flatnonzero(live >= 0)
         decided.give(live[named], Category.ACTIVATION, Decision.HOOK, Role.SAVED)
@@ -88,6 +92,7 @@ def attribute(rank: RankTrace, device: str, moments: Moments, lifetimes: Lifetim
         unmatched = _unmatched(owners, of_owner == AllocationFinder.ABSENT)
         if len(rank.table("phases")) and moments.has_times:
             LifetimeRules(rank, moments, lifetimes, decided).run()
+            give_alike(decided, lifetimes, in_graphs)
             InitialRules(rank, moments, lifetimes, decided).run()
             LeftBeforeGap(rank, moments, lifetimes, decided).run()
     else:
