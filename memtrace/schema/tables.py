@@ -260,7 +260,7 @@ KEEPERS = Table(
         _int(
             "is_written",
             "1 or 0",
-            "whether the program was seen to write to the storage between two searches; null if it was looked at once",
+            "whether the program was seen to write to the storage between two searches; null if that could not be told",
             nullable=True,
         ),
     ),

@@ -84,7 +84,7 @@ def queue_of_keys(torch: Any) -> None:
 
 @healthy
 def average_of_weights(torch: Any) -> None:
-    """An average of the weights, which is a second copy of them and is told as that."""
+    """An average of the weights, a model that nothing calls: the program is seen to write to it."""
     net = network(torch)
     average, optimizer = copy.deepcopy(net).requires_grad_(False), torch.optim.AdamW(net.parameters())
     for _ in range(STEPS):

@@ -12,7 +12,6 @@ from tests.analysis.healthy_programs import HEALTHY
 from tests.analysis.recorded_script import run_script
 
 TRUE = {
-    "average_of_weights": ["second-copy"],
     # Until the weights are put back, where the peak is.
     "rate_found_first": ["second-copy"],
     # Of the scores against the queue, which are most of so small a program.

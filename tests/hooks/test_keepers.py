@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import linecache
@@ -237,6 +238,57 @@ def test_modules_that_hold_nothing_of_their_own_cost_an_object_each() -> None:
     assert chain.objects[-3] is net[-1]
     # The container of them, its table, and what the last one has.
     assert len(found._objects) == num_modules + 4
+
+
+def test_a_model_without_owners_keeps_all_its_tensors() -> None:
+    class Average(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self.average = copy.deepcopy(model)
+            self.model = [model]
+
+    net = torch.nn.Sequential(torch.nn.Linear(1237, 4), torch.nn.Linear(4, 1237, bias=False))
+    ema = Average(net)
+    trainer = torch.nn.ModuleDict({"net": net, "ema": ema})
+    owned = {one.data_ptr(): ("cpu", one.nbytes) for one in net.parameters()}
+    searched = search.KeeperSearch(torch, SavedWalk(torch))
+    seen = []
+    for step in range(3):
+        rows = searched.rows(lambda: owned, {}, innermost=sys._getframe(), now_ns=step, step=step)
+        named = [dict(zip(KEEPERS.column_names(), row, strict=True)) for row in rows]
+        model = [one for one in named if one["keeper"] in ("'ema'", "trainer.ema")]
+        assert {one["address"] for one in model} == {one.data_ptr() for one in ema.average.parameters()}
+        seen.append({one["address"]: one["is_written"] for one in model})
+        next(ema.average.parameters()).data.mul_(0.5)
+    assert [list(one.values()).count(None) for one in seen] == [3, 0, 0]
+    assert [list(one.values()).count(1) for one in seen] == [0, 1, 1]
+    del trainer
+
+
+def test_a_model_whose_parts_have_owners_keeps_the_others() -> None:
+    body = torch.nn.Linear(3, 3)
+    net = torch.nn.ModuleDict({"body": body, "spare": torch.nn.Linear(1237, 1, bias=False)})
+    owned = {one.data_ptr(): ("cpu", one.nbytes) for one in body.parameters()}
+    rows = search.KeeperSearch(torch, None).rows(lambda: owned, {}, innermost=sys._getframe(), now_ns=1, step=1)
+    named = [dict(zip(KEEPERS.column_names(), row, strict=True)) for row in rows]
+    assert [one["keeper"] for one in named if one["size_bytes"] == NUM_BYTES] == ["net.spare"]
+    del net
+
+
+def test_whether_something_was_written_to_is_not_said_where_values_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "_NUM_COMPARED", 0)
+    kept = [tensor(), tensor()]
+    searched = search.KeeperSearch(torch, None)
+    written = []
+    for step in range(3):
+        rows = searched.rows(dict, {}, innermost=sys._getframe(), now_ns=step, step=step)
+        by_place = {row[3]: row[-1] for row in rows}
+        written.append([by_place[one.data_ptr()] for one in kept])
+        kept[0].data.add_(1)
+        kept[1].add_(1)
+    assert written == [[None, None], [None, 1], [None, 1]]
 
 
 def test_the_closure_of_a_hook() -> None:

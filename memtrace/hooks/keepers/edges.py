@@ -35,8 +35,10 @@ _MAX_ITEMS = 1024
 """Of a longer container the first and the last half of so many are looked at: what is fed lately stands at an end."""
 LRU_CACHE = "_lru_cache_wrapper"
 """The class of a function whose results functools keeps."""
-_OWNED_TABLES = ("_parameters", "_buffers")
-"""Tables of a module whose tensors have owners."""
+TENSOR_TABLES = ("_parameters", "_buffers")
+"""Tables of a module whose tensors have owners, once the module or one around it was called."""
+MODULE_TABLES = (*TENSOR_TABLES, "_modules")
+"""Tables of a module whose values are attributes of it."""
 SIZED: frozenset[type] = frozenset({dict, OrderedDict, *CONTAINERS})
 """Classes of which an empty one holds nothing, and can be asked for that without running code of the program."""
 
@@ -47,12 +49,14 @@ Follow = Callable[[Any], Iterable[Any]]
 class Edges(dict[type, Follow | None]):
     """How to follow objects of a class, for one search; `None` where they lead to no tensor, as memtrace's own.
 
-    A table, as a search looks into it for each reference that there is. `module_class` is that of torch's modules.
+    A table, as a search looks into it for each reference that there is. `module_class` is that of torch's modules;
+    `is_owned` says whether a tensor of one has an owner, without which it is passed over. As a rule all have.
     """
 
-    def __init__(self, module_class: type) -> None:
+    def __init__(self, module_class: type, is_owned: Callable[[Any], bool] = lambda _: True) -> None:
         super().__init__()
         self._module_class = module_class
+        self._is_owned = is_owned
 
     def __missing__(self, kind: type) -> Follow | None:
         """Return how to follow the objects of a class that was not met yet."""
@@ -73,13 +77,30 @@ class Edges(dict[type, Follow | None]):
             (FrameType, lambda frame: ended_variables(frame).values()),
             (dict, _values if kind is dict else lambda held: (*_values(held), *attributes_of(held).values())),
             (CONTAINERS, _some if kind in CONTAINERS else lambda held: (*_some(held), *attributes_of(held).values())),
-            (self._module_class, _from_slotted_module if _has_slots(kind) else _from_module),
+            (self._module_class, self._from_slotted_module if _has_slots(kind) else self._from_module),
             (type, _from_class),
             (BaseException, _from_exception),
         ):
             if issubclass(kind, builtin):
                 return follow
         return _from_other
+
+    def _from_module(self, module: Any) -> list[Any]:
+        # There may be thousands, each with a dozen tables that are empty.
+        return self._of_module(object.__getattribute__(module, "__dict__"))
+
+    def _from_slotted_module(self, module: Any) -> list[Any]:
+        return self._of_module(attributes_of(module))
+
+    def _of_module(self, own: dict[str, Any]) -> list[Any]:
+        return [value for name, value in own.items() if name not in TENSOR_TABLES or self._is_unowned(value)]
+
+    def _is_unowned(self, table: Any) -> bool:
+        """Return whether the first tensor of a table has no owner: those of a module have, or none has."""
+        if not (issubclass(type(table), dict) and table):
+            return False
+        first = next((one for one in dict.values(table) if one is not None), None)
+        return first is not None and not self._is_owned(first)
 
 
 def attributes_of(held: Any) -> dict[str, Any]:
@@ -154,16 +175,6 @@ def _some(items: Any) -> Iterable[Any]:
     if kind is deque:
         return [*islice(deque.__iter__(items), half), *islice(deque.__reversed__(items), half)]
     return [*plain.__getitem__(items, slice(half)), *plain.__getitem__(items, slice(-half, None))]
-
-
-def _from_module(module: Any) -> list[Any]:
-    # There may be thousands, each with a dozen tables that are empty.
-    own = object.__getattribute__(module, "__dict__")
-    return [value for name, value in own.items() if name not in _OWNED_TABLES]
-
-
-def _from_slotted_module(module: Any) -> list[Any]:
-    return [value for name, value in attributes_of(module).items() if name not in _OWNED_TABLES]
 
 
 def _has_slots(kind: type) -> bool:

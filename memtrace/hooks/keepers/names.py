@@ -11,7 +11,14 @@ from functools import partial
 from types import CodeType, FrameType, FunctionType, GeneratorType, MethodType, TracebackType
 from typing import Any
 
-from memtrace.hooks.keepers.edges import CONTAINERS, LRU_CACHE, attributes_of, content_of, is_own_dict
+from memtrace.hooks.keepers.edges import (
+    CONTAINERS,
+    LRU_CACHE,
+    MODULE_TABLES,
+    attributes_of,
+    content_of,
+    is_own_dict,
+)
 from memtrace.hooks.keepers.program_frames import ended_variables
 from memtrace.hooks.keepers.reach import Chain
 
@@ -77,7 +84,11 @@ class NamedChain:
                 # An object refers to its attributes by a dictionary, of which the program says nothing.
                 at += 1
                 child = objects[at + 1]
-            self._name(parent, child)
+            if at + 2 < len(objects) and is_table_of(parent, child):
+                self._of_module(parent, child, objects[at + 2])
+                at += 1
+            else:
+                self._name(parent, child)
             at += 1
 
     def _name(self, parent: Any, child: Any) -> None:
@@ -113,6 +124,10 @@ class NamedChain:
         else:
             name = _key_of(attributes_of(parent), child) or _key_of(_other_table(parent), child)
             self._step(parent, f".{name or _UNNAMED}", "attribute")
+
+    def _of_module(self, module: Any, table: dict[str, Any], child: Any) -> None:
+        name = _key_of(table, child)
+        self._step(module, f".{name or _UNNAMED}", "attribute")
 
     def _into_frame(self, frame: FrameType, child: Any) -> None:
         name = _key_of(ended_variables(frame), child) or _UNNAMED
@@ -152,6 +167,17 @@ class NamedChain:
         self.kind = kind
         self._start = self.variable = start
         self.first, self._holder, self._steps = value, value, []
+
+
+def is_table_of(module: Any, table: Any) -> bool:
+    """Return whether a dictionary is where a module of torch keeps its parameters, buffers or modules."""
+    if not issubclass(type(table), dict):
+        return False
+    try:
+        own = object.__getattribute__(module, "__dict__")
+    except AttributeError:
+        return False
+    return "_modules" in own and any(own.get(name) is table for name in MODULE_TABLES)
 
 
 def _is_bounded(container: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import perf_counter_ns, thread_time_ns
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from memtrace.hooks.keepers.feeding import (
     returning_line,
     using_line,
 )
-from memtrace.hooks.keepers.names import NamedChain
+from memtrace.hooks.keepers.names import NamedChain, is_table_of
 from memtrace.hooks.keepers.other_threads import others_run
 from memtrace.hooks.keepers.program_frames import (
     Place,
@@ -36,10 +36,11 @@ from memtrace.hooks.keepers.program_frames import (
     line_of,
     program_frames,
 )
-from memtrace.hooks.keepers.reach import Reach, Root
+from memtrace.hooks.keepers.reach import Chain, Reach, Root
 from memtrace.hooks.keepers.roots import roots
 from memtrace.hooks.keepers.variable_names import variable_names
 from memtrace.hooks.ownership.glances import Glance, glance_at
+from memtrace.hooks.ownership.module_tree import parameters_in
 from memtrace.hooks.ownership.owners import device_name, plain_kinds, plain_tensors
 from memtrace.hooks.ownership.saved import SavedWalk
 from memtrace.hooks.parts.chunk import Row
@@ -65,7 +66,7 @@ _LEAST_SHARE_OF_A_GROUP = 0.25
 _LEAST_UNEXPLAINED_BYTES = 1 << 16
 _LEAST_UNEXPLAINED_SHARE = 0.05
 _LEAST_CHANGE = 0.05
-_NUM_COMPARED = 64
+_NUM_COMPARED = 256
 """Of so many tensors a search compares values, where that waits for nothing."""
 
 
@@ -80,13 +81,23 @@ class _Looked(NamedTuple):
 
     glance: Glance
     is_written: bool | None
-    """Whether the program wrote to it between two searches; `None` after the first."""
+    """Whether the program wrote to it between two searches; `None` after the first, and where that cannot be told."""
 
 
 class Kept:
     """The storages that one keeper keeps, as far as they were found."""
 
-    def __init__(self, text: str, kind: str, place: Place | None, function: str | None, file: str | None) -> None:
+    def __init__(
+        self,
+        text: str,
+        kind: str,
+        place: Place | None,
+        function: str | None,
+        file: str | None,
+        *,
+        is_model: bool = False,
+    ) -> None:
+        """`is_model` says that it is a whole model, to tell which from another many of its storages are needed."""
         self.text = text
         self.kind = kind
         self.place = place
@@ -94,6 +105,7 @@ class Kept:
         self.file = file if place is None else place.file
         self.storages: dict[int, _Storage] = {}
         """By address."""
+        self.max_rows = _MAX_ROWS if is_model else _MAX_ROWS_OF_ONE
 
 
 class KeeperSearch:
@@ -191,10 +203,13 @@ class _Search:
         self._plain = plain_kinds(torch)
         self._saved = saved
         self._until_ns = until_ns
-        self._edges = Edges(torch.nn.Module)
+        self._edges = Edges(torch.nn.Module, self._is_owned)
+        self._owned = owned
         self._known: dict[int, _Storage] = dict(owned)
         self._kept: dict[tuple[str, str | None], Kept] = {}
         self._num_graphs: dict[str, int] = defaultdict(int)
+        self._unowned: dict[int, bool] = {}
+        self._models: dict[int, NamedChain] = {}
         self._frames: list[FrameType] = []
         self.is_whole = False
         """Whether all that variables lead to was seen."""
@@ -206,6 +221,7 @@ class _Search:
         """Let go of everything."""
         self._frames.clear()
         self._kept.clear()
+        self._models.clear()
 
     def explained_bytes(self, device: str) -> int:
         """Return the bytes of all storages of a device that have an owner or a keeper."""
@@ -220,14 +236,16 @@ class _Search:
         graphs: list[tuple[Any, NamedChain, Root]] = []
         for chain in reach.chains(self._is_to_be_told):
             tensor = chain.objects[-1]
-            is_new = any(address not in self._known for address, _, _ in _storages(tensor))
+            storages = _storages(tensor)
+            is_new = any(address not in self._known for address, _, _ in storages)
             has_graph = self._saved is not None and _has_graph(tensor)
             if not is_new and not has_graph:
                 continue
-            named = NamedChain(chain)
+            at = self._model_at(chain) if is_new else None
+            named = NamedChain(chain) if at is None else self._model(chain, at)
             if is_new:
-                self._keep(self._entry(named, chain.root), _storages(tensor))
-                self._glance_at(tensor)
+                self._keep(self._entry(named, chain.root, model=at is not None), storages)
+                self._glance_at(tensor, storages)
             if has_graph:
                 graphs.append((tensor, named, chain.root))
         # Last, so that what has a variable of its own is told by it. A sum leads to the graphs of all that a list has.
@@ -238,20 +256,45 @@ class _Search:
         """Return whether more must be seen of a tensor: most are plain, known and without a graph."""
         if type(tensor) not in self._plain or _has_graph(tensor):
             return True
-        try:
-            # Where its storage begins. Asked for the storage, torch would make an object that lives as long as it.
-            begins = tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()
-        except (RuntimeError, NotImplementedError):
-            return True
-        return begins not in self._known
+        return _begin(tensor) not in self._known
 
-    def _glance_at(self, tensor: Any) -> None:
-        storages = _storages(tensor)
-        if len(storages) == 1:
+    def _is_owned(self, tensor: Any) -> bool:
+        """Return whether a tensor of a module has an owner, as one of no plain kind is taken to have."""
+        begin = _begin(tensor) if type(tensor) in self._plain else None
+        return begin is None or begin in self._owned
+
+    def _model_at(self, chain: Chain) -> int | None:
+        """Return where in a chain the outermost module stands of whose tensors none is owned; `None` for other chains.
+
+        It is the average of a model, or one that was not called yet: it keeps them all.
+        """
+        objects, at = chain.objects, len(chain.objects) - 1
+        while at >= 2 and is_table_of(objects[at - 2], objects[at - 1]) and self._has_no_owner(objects[at - 2]):
+            at -= 2
+        return at if at < len(objects) - 1 else None
+
+    def _has_no_owner(self, module: Any) -> bool:
+        if id(module) not in self._unowned:
+            self._unowned[id(module)] = not any(self._is_owned(one) for _, one in parameters_in(module))
+        return self._unowned[id(module)]
+
+    def _model(self, chain: Chain, at: int) -> NamedChain:
+        """Return the words for the model at a place of a chain: the same for all its tensors."""
+        key = id(chain.objects[at])
+        if key not in self._models:
+            self._models[key] = NamedChain(chain._replace(objects=chain.objects[: at + 1]))
+        return self._models[key]
+
+    def _glance_at(self, tensor: Any, storages: Sequence[tuple[int, int, str]]) -> None:
+        if len(storages) == 1 and len(self.glances) < _MAX_REMEMBERED:
             ((address, size, device),) = storages
             glance = glance_at(tensor, self._plain, with_values=len(self.glances) < _NUM_COMPARED)
             then = self._before.get((address, device, size))
-            is_written = None if then is None else then.is_written or glance.is_written(then.glance)
+            is_written = None
+            if then is not None:
+                # What was seen once stays so; not to have been, as well, where a look in between could not tell.
+                now = glance.is_written(then.glance)
+                is_written = then.is_written if then.is_written or now is None else now
             self.glances[address, device, size] = _Looked(glance, is_written)
 
     def remember(self, known: Iterable[tuple[weakref.ref[Any], Answer]]) -> list[tuple[weakref.ref[Any], Answer]]:
@@ -261,8 +304,9 @@ class _Search:
             tensor = reference()
             if tensor is not None:
                 alive.append((reference, answer))
-                self._keep(self._entry_of(answer), _storages(tensor))
-                self._glance_at(tensor)
+                storages = _storages(tensor)
+                self._keep(self._entry_of(answer), storages)
+                self._glance_at(tensor, storages)
         return alive
 
     def unseen(
@@ -307,7 +351,7 @@ class _Search:
             num_bytes = sum(size for _, size in kept.storages.values())
             line = None if kept.place is None else kept.place.line
             # What came last is what the last steps fed.
-            for address, (device, size) in list(kept.storages.items())[-_MAX_ROWS_OF_ONE:]:
+            for address, (device, size) in list(kept.storages.items())[-kept.max_rows :]:
                 named = kept.text, kept.kind, kept.file, line, kept.function
                 looked = self.glances.get((address, device, size))
                 is_written = None if looked is None or looked.is_written is None else int(looked.is_written)
@@ -341,13 +385,13 @@ class _Search:
         if new:
             self._keep(self._entry(named, root, graph=True), new)
 
-    def _entry(self, named: NamedChain, root: Root, *, graph: bool = False) -> Kept:
+    def _entry(self, named: NamedChain, root: Root, *, graph: bool = False, model: bool = False) -> Kept:
         text = f"graph of {named.text()}" if graph else named.text()
         key = text, root.name
         if key not in self._kept:
             place = self._place(named, root)
             file = None if root.frame is None else root.frame.f_code.co_filename
-            self._kept[key] = Kept(text, "graph" if graph else named.kind, place, root.name, file)
+            self._kept[key] = Kept(text, "graph" if graph else named.kind, place, root.name, file, is_model=model)
         return self._kept[key]
 
     def _entry_of(self, answer: Answer) -> Kept:
@@ -385,6 +429,18 @@ class _Search:
 
 def _has_graph(tensor: Any) -> bool:
     return getattr(tensor, "grad_fn", None) is not None
+
+
+def _begin(tensor: Any) -> int | None:
+    """Return where the storage of a plain tensor begins; `None` of one that has none.
+
+    Asked for the storage, torch would make an object that lives as long as it.
+    """
+    try:
+        begin: int = tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()
+    except (RuntimeError, NotImplementedError):
+        return None
+    return begin
 
 
 def _storages(tensor: Any) -> list[tuple[int, int, str]]:

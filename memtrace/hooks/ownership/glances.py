@@ -23,9 +23,11 @@ class Glance(NamedTuple):
     values: tuple[bytes, ...] | None
     """Some of its values, as they lie in memory; `None` where they are not looked at."""
 
-    def is_written(self, before: Glance) -> bool:
-        """Return whether the program wrote to it since."""
-        return self != before
+    def is_written(self, before: Glance) -> bool | None:
+        """Return whether the program wrote to it since; `None` where that cannot be told, as not all writes count."""
+        if self.version != before.version:
+            return True
+        return None if self.values is None or before.values is None else self.values != before.values
 
 
 def glance_at(tensor: Any, plain: frozenset[type], *, with_values: bool) -> Glance:

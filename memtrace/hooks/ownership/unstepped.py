@@ -27,8 +27,8 @@ class _Seen:
     gradient_version: int | None
     """How often its gradient had been."""
 
-    def is_written(self, before: _Seen) -> bool:
-        """Return whether the program wrote to it since."""
+    def is_written(self, before: _Seen) -> bool | None:
+        """Return whether the program wrote to it since; `None` where that cannot be told."""
         return self.itself.is_written(before.itself)
 
     def may_be_used_up(self, before: _Seen) -> bool:
