@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from memtrace.analysis.advice.case import BoolArray, Case
+from memtrace.analysis.advice.case import Case
 from memtrace.analysis.advice.passes import all_passes
 from memtrace.analysis.advice.unused_graph import unused_rows
 from memtrace.analysis.attribution.parameter_sets import in_sets, parameter_sizes
 from memtrace.analysis.device.program_lines import place_of
+from memtrace.analysis.events.alike import like_any
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
@@ -81,13 +82,5 @@ def _held(case: Case) -> tuple[IntArray, IntArray]:
     held[np.flatnonzero(between)[sets]] = False
     # Nothing replaces what the last micro-batch holds to the end: it is told by what stood in its place before.
     last = np.flatnonzero((end > limit) & (following == len(forward) - 1))
-    held[last] = _like_any(case, rows[last], rows[held])
+    held[last] = like_any(lifetimes, rows[last], rows[held])
     return rows[held], start[held]
-
-
-def _like_any(case: Case, rows: IntArray, others: IntArray) -> BoolArray:
-    """Return whether each of some allocations has the size and the stack of any of the others."""
-    both = np.concatenate([others, rows])
-    kinds = np.stack([case.lifetimes.size_bytes[both], case.lifetimes.stack[both]])
-    _, code = np.unique(kinds, axis=1, return_inverse=True)
-    return np.isin(code[len(others) :], code[: len(others)])

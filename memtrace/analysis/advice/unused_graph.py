@@ -25,6 +25,7 @@ import numpy as np
 from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
 from memtrace.analysis.device.shared_line import shared_line
+from memtrace.analysis.events.alike import like_any
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import kept_by
 from memtrace.schema.names import Phase
@@ -158,8 +159,5 @@ def _backwards(case: Case) -> _Backwards:
 
 
 def _are_alike(case: Case, rows: IntArray, others: IntArray) -> BoolArray:
-    """Return whether each of some allocations has the stack and the size of any of the others; without stacks, none."""
-    stack, size = case.lifetimes.stack, case.lifetimes.size_bytes
-    known = set(zip(stack[others].tolist(), size[others].tolist(), strict=True))
-    pairs = zip(stack[rows].tolist(), size[rows].tolist(), strict=True)
-    return np.array([pair[0] != NULL and pair in known for pair in pairs], np.bool_)
+    """Return whether each of some allocations is like any of the others; without stacks, none is."""
+    return np.asarray(like_any(case.lifetimes, rows, others) & (case.lifetimes.stack[rows] != NULL))

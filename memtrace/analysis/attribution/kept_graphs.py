@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.attribution.labels import ROLES, Decided
+from memtrace.analysis.events.alike import like_any
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.schema.names import Category, Decision, Role
 from memtrace.store.columns import NULL, IntArray
@@ -23,8 +24,5 @@ def give_found_in_graphs(decided: Decided, found: IntArray) -> None:
 def give_alike(decided: Decided, lifetimes: Lifetimes, found: IntArray) -> None:
     """Take outputs that have stack and size of what was found in graphs to be kept by them, too."""
     outputs = np.flatnonzero(decided.are(Category.ACTIVATION) & (decided.role == ROLES.index(Role.OUTPUT)))
-    stack, size = lifetimes.stack, lifetimes.size_bytes
-    known = set(zip(stack[found].tolist(), size[found].tolist(), strict=True))
-    pairs = zip(stack[outputs].tolist(), size[outputs].tolist(), strict=True)
-    alike = outputs[[pair[0] != NULL and pair in known for pair in pairs]]
+    alike = outputs[like_any(lifetimes, outputs, found) & (lifetimes.stack[outputs] != NULL)]
     decided.give(alike, Category.ACTIVATION, Decision.LIFETIME_RULE, Role.SAVED)
