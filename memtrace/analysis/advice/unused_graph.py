@@ -50,7 +50,7 @@ def unused_graph(case: Case) -> Finding | None:
     return Finding(
         slug="unused-graph",
         severity="warning",
-        title=f"Autograd keeps {format_bytes(num_bytes)} at the peak for a backward that never comes, by {keeper.text}",
+        title=f"Autograd keeps {format_bytes(num_bytes)} at the peak for a backward that never comes: {keeper.text}",
         evidence={
             "unused_at_peak_bytes": num_bytes,
             "num_unused_at_peak": int(((cut.start <= case.peak_moment) & (cut.end > case.peak_moment)).sum()),
