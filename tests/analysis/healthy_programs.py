@@ -341,6 +341,38 @@ def held_out_loss_detached(torch: Any) -> None:
 
 
 @healthy
+def implicit_gradient(torch: Any) -> None:
+    """A layer in equilibrium: its hook solves for the gradient, by backwards through a graph of its own."""
+    layer, head = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh()), torch.nn.Linear(WIDTH, 4)
+    optimizer = torch.optim.SGD([*layer.parameters(), *head.parameters()], lr=0.01)
+    for _ in range(STEPS):
+        found = layer(torch.randn(256, WIDTH))
+        start = found.detach().requires_grad_()
+        again = layer(start)
+
+        def solve(gradient: Any, again: Any = again, start: Any = start) -> Any:
+            return torch.autograd.grad(again, start, gradient, retain_graph=True)[0] + gradient
+
+        found.register_hook(solve)
+        update(optimizer, head(found).square().mean())
+        del found, start, again, solve
+
+
+@healthy
+def sent_back_late(torch: Any) -> None:
+    """Log-probabilities of an episode, which end in one backward."""
+    policy, value = network(torch), network(torch)
+    optimizers = [torch.optim.SGD(one.parameters(), lr=0.01) for one in (policy, value)]
+    episode: list[Any] = []
+    for number in range(STEPS):
+        episode.append(policy(torch.randn(8, WIDTH)).log_softmax(-1)[:, 0].mean())
+        update(optimizers[1], value(torch.randn(256, WIDTH)).square().mean())
+        if number in (5, STEPS - 3):
+            update(optimizers[0], -sum(episode))
+            episode.clear()
+
+
+@healthy
 def lengths_in_buckets(torch: Any) -> None:
     """Each fourth batch is from the bucket of the long samples."""
     net = network(torch)

@@ -663,3 +663,17 @@ def test_a_program_may_have_another_malloc() -> None:
     line = [sys.executable, "-c", WITH_ANOTHER_MALLOC, LIBRARY]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environ)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_blocks_that_live_when_recording_begins_are_listed(source: WatchedCpuSource) -> None:
+    kept = [torch.empty(1000 + number) for number in range(300)]
+    gone = torch.empty(7777).data_ptr()
+    source.start()
+    made = torch.empty(8888)
+    kept.pop()
+    batch = source.stop()
+    living = dict(zip(batch.living["address"], batch.living["size_bytes"], strict=True))
+    assert {one.data_ptr(): one.nbytes for one in kept}.items() <= living.items()
+    assert living.get(gone) != 4 * 7777
+    assert made.data_ptr() not in living
+    assert sum(living.values()) == batch.initial_bytes

@@ -16,6 +16,7 @@ FEEDS = (
     "losses[0][k] = loss",
     "losses[own.at] += other[k]",
     "losses[other[k]] = loss",
+    "losses[other[k]] += loss",
     "losses.append(loss)",
     "losses += [loss]",
 )
@@ -24,6 +25,11 @@ READS = (
     "other[k] += losses[k]",
     "other[k] = losses",
     "other[losses[k]] = loss",
+    "other[losses[k]] += loss",
+    "other[k][losses[k]] += 1",
+    "own.count[losses['a']['b']] += 1",
+    "other[k] = [losses[at] for at in other]",
+    "total = [at for at in other if losses[at]]",
     "total = losses[k] + loss",
     "del losses[k]",
     "print(losses[k], other[k])",
@@ -44,6 +50,11 @@ def line_of(statement: str, named: Named) -> int | None:
 def test_what_puts_something_into_a_list_feeds_it(statement: str) -> None:
     assert line_of(statement, Named("losses", None, True)) == 2
     assert line_of(statement.replace("losses", "own.losses"), Named("own", "losses", True)) == 2
+
+
+@pytest.mark.parametrize("made", ["[]", "{}", "list()", "dict()", "None", "0"])
+def test_the_line_that_empties_an_attribute_does_not_feed_it(made: str) -> None:
+    assert line_of(f"own.losses = {made}", Named("own", "losses", True)) is None
 
 
 @pytest.mark.parametrize("statement", READS)

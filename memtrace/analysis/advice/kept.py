@@ -60,7 +60,12 @@ def told_once(findings: Iterable[Finding], leaks: Iterable[Leak]) -> tuple[Findi
     if kept is None:
         return tuple(found)
     num_bytes = kept.evidence["kept_at_peak_bytes"]
-    same = [one for one in found if one.slug in _TELL_OF_KEPT and (one.saves_bytes or 0) <= 2 * num_bytes]
+    same = [
+        one
+        for one in found
+        if one.slug in _TELL_OF_KEPT
+        and ((one.saves_bytes or 0) <= 2 * num_bytes or one.evidence.get("kept_by") == kept.evidence["kept_by"])
+    ]
     is_leak = any(leak.keeper is not None and leak.keeper.text == kept.evidence["kept_by"] for leak in leaks)
     if same and not is_leak and _stands_alone(kept) and all(_is_part(one, kept) for one in same):
         return tuple(one for one in found if one not in same)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
-from memtrace.analysis.advice.passes import all_passes
+from memtrace.analysis.advice.passes import all_backwards, all_passes
 from memtrace.analysis.advice.unused_graph import unused_rows
 from memtrace.analysis.attribution.parameter_sets import in_sets, parameter_sizes
 from memtrace.analysis.device.program_lines import place_of
@@ -76,7 +76,8 @@ def _held(case: Case) -> tuple[IntArray, IntArray]:
     rows, following = (one[(following > 0) & (following < len(forward))] for one in (rows, following))
     limit = np.append(forward[1:], _end_of_steps(case))[following]
     start, end = forward[following], lifetimes.in_use_end[rows]
-    held = (end > start) & (end <= limit)
+    # What a later backward frees, it has used.
+    held = (end > start) & (end <= limit) & ~all_backwards(case).are_around(end)
     between = ~case.in_phase(Phase.FORWARD, Phase.BACKWARD, Phase.RECOMPUTE)[rows]
     sets = in_sets(lifetimes.size_bytes[rows[between]], following[between], parameter_sizes(case.history.rank))
     held[np.flatnonzero(between)[sets]] = False

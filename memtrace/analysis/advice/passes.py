@@ -1,17 +1,18 @@
 """The micro-batches of a run, each with its forward and backward, as stretches of moments.
 
-In: a `Case` with phases. Out: `Pass`es in the order of time.
+In: a `Case` with phases. Out: `Pass`es, and all `Backwards`, in the order of time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from memtrace.analysis.advice.case import Case
+from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.schema.names import Phase
-from memtrace.store.columns import NULL
+from memtrace.store.columns import NULL, IntArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +61,33 @@ def all_passes(case: Case) -> list[Pass]:
 def first_passes(case: Case) -> list[Pass]:
     """Return the first micro-batch of each step."""
     return [one for one in all_passes(case) if one.is_first]
+
+
+class Backwards(NamedTuple):
+    """The backwards of a recording, in the order of time."""
+
+    begin_ns: IntArray
+    begin: IntArray
+    """First moment of each: a phase begins between events, so it is that after the last event before it."""
+    end: IntArray
+    """Last moment; of one that did not end, the last of all."""
+    are_nested: bool
+    """Whether any is inside another."""
+
+    def are_around(self, moments: IntArray) -> BoolArray:
+        """Return whether each moment lies in a backward."""
+        last_begun = np.searchsorted(self.begin, moments, side="right") - 1
+        return np.asarray(moments <= np.append(self.end, -1)[last_begun])
+
+
+def all_backwards(case: Case) -> Backwards:
+    """Return every backward, of micro-batches or not."""
+    rank, moments = case.history.rank, case.history.moments
+    phases = rank.table("phases")
+    rows = np.flatnonzero(phases["phase"] == rank.string_id(Phase.BACKWARD.value))
+    rows = rows[np.argsort(phases["start_ns"][rows], kind="stable")]
+    begin_ns, end_ns = (phases[name][rows] for name in ("start_ns", "end_ns"))
+    end = np.where(end_ns == NULL, len(moments), moments.at_times(end_ns))
+    ends_ns = np.where(end_ns == NULL, np.iinfo(np.int64).max, end_ns)
+    are_nested = bool(np.any(np.maximum.accumulate(ends_ns)[:-1] > begin_ns[1:]))
+    return Backwards(begin_ns=begin_ns, begin=moments.at_times(begin_ns) + 1, end=end, are_nested=are_nested)

@@ -11,18 +11,18 @@ through. It is unused where it lived through a whole backward and something othe
 next loss may yet go through it. A graph that backward was told to keep (`retain_graph`) is none of these: that backward
 needed it.
 
-Without a graph, what a module made is gone when its outermost call is over, but for the output, which is there until
-the next call or the backward.
+Without a graph, what a module made is gone when its outermost call is over, but for the output, which whoever called it
+may need until the backward.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case
+from memtrace.analysis.advice.passes import all_backwards
 from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.events.alike import like_any
@@ -58,7 +58,8 @@ def unused_graph(case: Case) -> Finding | None:
         },
         change="Compute what no backward is called on under torch.no_grad(), or keep it without its graph "
         "(total += loss.detach(), or loss.item() for a number).",
-        cost="None: no backward goes through it.",
+        cost="None, where it is known before a forward that no backward follows; where it is not (the best of "
+        "several), another forward.",
         saves_bytes=case.peak_bytes - new_peak,
         saves_ns=None,
         new_peak_bytes=new_peak,
@@ -76,33 +77,43 @@ def unused_rows(case: Case) -> IntArray:
 def _unused(case: Case, kept: KeptAllocations) -> tuple[IntArray, IntArray]:
     """Return the allocations that graphs keep and no backward uses, and from when on each would not be there."""
     named = np.unique(kept.allocation[_of_graphs(kept)])
-    candidates = case.by_start[_may_be_unused(case)[case.by_start]]
+    candidates = case.by_start[_may_be_unused(case, kept)[case.by_start]]
     rows = candidates[np.isin(candidates, named) | _are_alike(case, candidates, named)]
-    backwards, lifetimes = _backwards(case), case.lifetimes
-    following = np.searchsorted(backwards.begin, lifetimes.start[rows])
-    is_past = np.append(backwards.end, len(case.history.moments))[following] < lifetimes.in_use_end[rows]
-    rows, following = rows[is_past], following[is_past]
-    # What is there to the end of the recording, or of a stretch of it, may be used yet, unless its like were not.
-    end = lifetimes.in_use_end[rows]
+    backwards, lifetimes = all_backwards(case), case.lifetimes
+    if backwards.are_nested:
+        # What one inside another goes through was not looked at when it began.
+        return rows[:0], rows[:0]
+    following, end = np.searchsorted(backwards.begin, lifetimes.start[rows]), lifetimes.in_use_end[rows]
+    num_lived_through = np.searchsorted(backwards.end, end) - following
     stops = np.array([epoch.stop for epoch in case.history.moments.epochs], np.int64)
     is_open = np.isin(end, [*stops.tolist(), len(case.history.moments)])
-    is_in_backward = end <= np.append(backwards.end, -1)[np.searchsorted(backwards.begin, end, side="right") - 1]
-    is_seen = ~is_open & ~is_in_backward
-    chosen = is_seen | (is_open & _are_alike(case, rows, rows[is_seen]))
+    is_seen = (num_lived_through > 0) & ~is_open & ~backwards.are_around(end)
+    chosen = is_seen | _goes_as_seen(case, rows, num_lived_through, is_open=is_open, is_seen=is_seen)
     return rows[chosen], _served(case, rows[chosen], backwards.begin_ns[following[chosen]])
+
+
+def _goes_as_seen(
+    case: Case, rows: IntArray, num_lived_through: IntArray, *, is_open: BoolArray, is_seen: BoolArray
+) -> BoolArray:
+    """Return which of what is there to the end of a stretch of the recording will go unused like what was seen to.
+
+    A backward may yet use it, unless its like were not used. What has lived through more backwards by then than any of
+    those is kept for something, and so may be what is like it.
+    """
+    may_go = is_open & (num_lived_through > 0)
+    most = int(num_lived_through[is_seen].max(initial=0))
+    stays = rows[is_open & (num_lived_through > most)]
+    return np.asarray(may_go & _are_alike(case, rows, rows[is_seen]) & ~_are_alike(case, rows, stays))
 
 
 def _served(case: Case, rows: IntArray, backward_ns: IntArray) -> IntArray:
     """Return the moment from which on nothing reads each of some allocations, in order of time, but a backward: when
-    the outermost call that made it is over, or the next begins, or a backward."""
+    the outermost call that made it is over, or a backward begins."""
     scopes, moments, born_ns = case.history.rank.table("scopes"), case.history.moments, case.start_ns[rows]
     call = case.history.scopes.outermost(born_ns, backward_ns)
-    over_ns = np.where(call >= 0, np.append(scopes["end_ns"], NULL)[call], born_ns)
-    starts = np.sort(scopes["start_ns"])
-    next_ns = np.append(starts, np.iinfo(np.int64).max)[np.searchsorted(starts, over_ns, side="right")]
     is_output = np.zeros(len(rows), np.bool_)
     is_output[len(rows) - 1 - np.unique(call[::-1], return_index=True)[1]] = True
-    served_ns = np.where((call >= 0) & ~is_output, over_ns, np.minimum(next_ns, backward_ns))
+    served_ns = np.where((call >= 0) & ~is_output, np.append(scopes["end_ns"], NULL)[call], backward_ns)
     return moments.at_times(served_ns) + 1
 
 
@@ -110,7 +121,7 @@ def _left_by_steps_before(case: Case, rows: IntArray) -> IntArray:
     """Return what a stretch of the recording begins with of the kind: nobody's, of their sizes, no more of each than
     are there at the peak, and gone before a backward begins."""
     lifetimes, attribution = case.lifetimes, case.history.attribution
-    begins = np.append(_backwards(case).begin, len(case.history.moments))
+    begins = np.append(all_backwards(case).begin, len(case.history.moments))
     following = begins[np.searchsorted(begins[:-1], lifetimes.start)]
     is_left = lifetimes.is_initial & (attribution.owner_row == NULL) & (lifetimes.in_use_end < following)
     left = Counter(lifetimes.size_bytes[rows[np.isin(rows, case.live_at_peak)]].tolist())
@@ -131,31 +142,14 @@ def _of_graphs(kept: KeptAllocations) -> IntArray:
     return found
 
 
-def _may_be_unused(case: Case) -> BoolArray:
-    """Return which allocations no backward was seen to need, and neither backward nor optimizer made."""
+def _may_be_unused(case: Case, kept: KeptAllocations) -> BoolArray:
+    """Return which allocations no backward was seen to need, nothing but graphs keeps, and no backward or step made."""
     attribution = case.history.attribution
     made_elsewhere = case.in_phase(Phase.BACKWARD, Phase.RECOMPUTE, Phase.OPTIMIZER, Phase.EVALUATION)
-    return np.asarray((attribution.saved_row == NULL) & (attribution.owner_row == NULL) & ~made_elsewhere)
-
-
-class _Backwards(NamedTuple):
-    """The backwards of a recording, in the order of time."""
-
-    begin_ns: IntArray
-    begin: IntArray
-    """First moment of each: a phase begins between events, so it is that after the last event before it."""
-    end: IntArray
-    """Last moment; of one that did not end, the last of all."""
-
-
-def _backwards(case: Case) -> _Backwards:
-    rank, moments = case.history.rank, case.history.moments
-    phases = rank.table("phases")
-    rows = np.flatnonzero(phases["phase"] == rank.string_id(Phase.BACKWARD.value))
-    rows = rows[np.argsort(phases["start_ns"][rows], kind="stable")]
-    begin_ns, end_ns = (phases[name][rows] for name in ("start_ns", "end_ns"))
-    end = np.where(end_ns == NULL, len(moments), moments.at_times(end_ns))
-    return _Backwards(begin_ns=begin_ns, begin=moments.at_times(begin_ns) + 1, end=end)
+    may_be = (attribution.saved_row == NULL) & (attribution.owner_row == NULL) & ~made_elsewhere
+    is_graph = kept.history.rank.table("keepers")["kind"][kept.row] == kept.history.rank.string_id("graph")
+    may_be[kept.allocation[~is_graph]] = False
+    return np.asarray(may_be)
 
 
 def _are_alike(case: Case, rows: IntArray, others: IntArray) -> BoolArray:

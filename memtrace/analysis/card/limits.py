@@ -51,7 +51,8 @@ def _largest(rank: RankReport) -> str:
         return "What the peak is made of was not recorded."
     name = max(peak.by_category, key=lambda one: peak.by_category[one])
     if name == Category.UNKNOWN.value:
-        return "Most of the peak is unattributed: nothing recorded says what it is for."
+        part = "Most" if 2 * peak.by_category[name] > total else "The largest part"
+        return f"{part} of the peak is unattributed: nothing recorded says what it is for."
     num_bytes, words = peak.by_category[name], category_words(name)
     head = f"{words[:1].upper()}{words[1:]}, {percent(num_bytes, total)} of the peak"
     # Of a stack that made several kinds, the bytes of this one.

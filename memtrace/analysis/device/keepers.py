@@ -119,7 +119,9 @@ def kept_allocations(history: DeviceHistory) -> KeptAllocations | None:
     begins = dict(zip(steps["step"].tolist(), steps["start_ns"].tolist(), strict=True))
     start_ns = np.array([begins.get(step, NULL) for step in table["step"][row].tolist()], np.int64)
     first = history.moments.at_times(start_ns)
-    is_old = (start_ns != NULL) & (history.lifetimes.start[found[row]] <= first)
+    # A stretch of the recording begins a moment after its first step does.
+    was_there = (history.lifetimes.start[found[row]] <= first) | history.lifetimes.is_initial[found[row]]
+    is_old = (start_ns != NULL) & was_there
     return KeptAllocations(history=history, row=row, allocation=found[row], is_old=is_old)
 
 

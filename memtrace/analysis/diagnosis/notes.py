@@ -156,7 +156,8 @@ def _attribution_notes(history: DeviceHistory, peak: Peak) -> Iterator[Note]:
     if base:
         yield Note(
             slug="unseen-blocks",
-            message=f"{format_bytes(base)} at the peak were live before the recording began, in blocks it did not see.",
+            message=f"{format_bytes(base)} at the peak were live before the recording, or a stretch of it, began, "
+            "in blocks it did not see.",
         )
     unknown, total = peak.by_category.get(Category.UNKNOWN.value, 0), peak.requested_bytes or 0
     if unknown and unknown < total:

@@ -19,6 +19,7 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.advice.passes import Pass, all_passes
+from memtrace.analysis.advice.unused_graph import unused_rows
 from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category
@@ -92,6 +93,8 @@ def _earlier(case: Case, one: Pass, calls: IntArray) -> list[Cut]:
     lifetimes = case.lifetimes
     made = case.by_start[slice(*np.searchsorted(case.starts, (calls[0], calls[-1])).tolist())]
     made = made[case.is_category(Category.ACTIVATION)[made] & (lifetimes.in_use_end[made] > calls[-1])]
+    # What no backward uses is not what it needs.
+    made = np.setdiff1d(made, unused_rows(case))
     following = np.searchsorted(calls, lifetimes.start[made], side="right")
     begin = calls[np.minimum(following, len(calls) - 1)]
     dropped = case.cut(made, start=begin)

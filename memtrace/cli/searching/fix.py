@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,18 @@ def _of_command(question: Question, options: dict[str, Any]) -> tuple[Fixed, Pat
         write_bytes((json.dumps(document, indent=1) + "\n").encode(), output, force=True)
     if options["cache"] is None:
         runs.remove()
-    return found, output
+    return replace(found, notes=(*found.notes, *_limits(question, options))), output
+
+
+def _limits(question: Question, options: dict[str, Any]) -> list[str]:
+    """Return what the tries cannot have seen."""
+    notes = [
+        f"What ran are the first {options['steps']} steps: an evaluation that comes later, and what grows with every "
+        "step, may need more (--steps)."
+    ]
+    if question.is_predicted and options["gpu"] is None:
+        notes.append(f"What it runs as is a {DEFAULT_GPU}: name the one that you have (--gpu).")
+    return notes
 
 
 def _patched(found: Fixed, options: dict[str, Any]) -> Patch | None:

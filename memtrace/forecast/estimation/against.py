@@ -43,11 +43,15 @@ def compare(estimate: Estimate, recorded: RankReport) -> Comparison:
     tensors = estimate.peak.peak_bytes - workspace
     rows.append(_row("total", tensors, None if total is None else total - inputs - recorded_workspace))
     return Comparison(
-        title=f"{estimate.model} beside {recorded.device} of rank {recorded.rank}",
+        title=f"{estimate.model} beside {recorded.device}{_of_rank(recorded)}",
         step=peak.step,
         rows=tuple(rows),
-        notes=tuple(_notes(recorded, steady, truth, inputs=inputs, workspace=workspace)),
+        notes=tuple(_notes(estimate, recorded, steady, truth, inputs=inputs, workspace=workspace)),
     )
+
+
+def _of_rank(recorded: RankReport) -> str:
+    return "" if recorded.rank is None else f" of rank {recorded.rank}"
 
 
 def _total(peak: Peak) -> int | None:
@@ -60,7 +64,13 @@ def _row(name: str, estimated: int, recorded: int | None) -> ComparedCategory:
 
 
 def _notes(
-    recorded: RankReport, steady: Peak | None, truth: Mapping[str, int], *, inputs: int, workspace: int
+    estimate: Estimate,
+    recorded: RankReport,
+    steady: Peak | None,
+    truth: Mapping[str, int],
+    *,
+    inputs: int,
+    workspace: int,
 ) -> list[str]:
     notes = []
     if steady is None:
@@ -72,6 +82,6 @@ def _notes(
     unknown, whole = truth.get(Category.UNKNOWN.value, 0), sum(truth.values())
     if whole and unknown > whole // 100:
         notes.append(f"{100 * unknown / whole:.0f} % of the recorded peak are unattributed: categories may be too low.")
-    if recorded.device == "cpu":
+    if recorded.device == "cpu" and estimate.settings["backend"] != "cpu":
         notes.append("The recording is of the CPU: compare it with --backend cpu.")
     return notes

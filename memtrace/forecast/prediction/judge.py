@@ -31,11 +31,22 @@ from memtrace.forecast.prediction.results import (
 from memtrace.forecast.prediction.used_device import device_of
 from memtrace.schema.names import Action
 from memtrace.store.trace import RankTrace, Trace
+from memtrace.units import format_bytes
 
 
 def usable_bytes(gpu: Gpu) -> int:
-    """Return what the allocator can take of a GPU: all but the context and the kernels that are loaded."""
-    return gpu.memory_bytes - gpu.context.predicted_bytes
+    """Return what the allocator can take of a GPU: all but the context and the kernels that are loaded.
+
+    Raises:
+        MemtraceError: these alone take more than it has.
+    """
+    context = gpu.context.predicted_bytes
+    if gpu.memory_bytes <= context:
+        raise MemtraceError(
+            f"{gpu.name}: the CUDA context alone takes {format_bytes(context)} of {format_bytes(gpu.memory_bytes)}",
+            hint="--gpu takes the memory of the whole card, as 16GiB, or its name",
+        )
+    return gpu.memory_bytes - context
 
 
 def capability_classes(gpus: Iterable[Gpu]) -> list[tuple[Gpu, tuple[Gpu, ...]]]:

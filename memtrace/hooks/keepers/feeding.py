@@ -8,6 +8,7 @@ from __future__ import annotations
 import dis
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import takewhile
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ _MAX_BETWEEN = 6
 _MAX_CODES = 400
 _COPIES = frozenset({"COPY", "DUP_TOP"})
 _SWAPS = frozenset({"SWAP", "ROT_TWO"})
+_BUILDS = frozenset({"BUILD_LIST", "BUILD_MAP", "BUILD_SET"})
 _MOVES = frozenset({"SWAP", "ROT_THREE"})
 
 
@@ -132,7 +134,7 @@ def _feeding_lines(code: CodeType, named: Named) -> tuple[int, list[int]]:
     again = [line for line, group in bound if any(_loads(group, at, named) for at in range(len(group)))]
     if again:
         return 1, again
-    is_empty = _is_constant if named.attribute is None else _is_literal
+    is_empty = _is_constant if named.attribute is None else _is_plain
     return 2, [line for line, group in bound if not is_empty(group)]
 
 
@@ -156,14 +158,14 @@ def _is_stored_into(group: list[dis.Instruction], at: int, named: Named) -> bool
 
     Values are counted on Python's stack above what was loaded, which nothing has taken while there are some.
     """
-    names = _variables(group[at])
+    names = _loaded(group[at])
     above = len(names) - 1 - names.index(named.variable)
     if named.attribute is not None:
         at = next(one for one in range(at + 1, len(group)) if group[one].opname in ("LOAD_ATTR", "LOAD_METHOD"))
     for before, one in zip(group[at:], group[at + 1 :], strict=False):
         if one.opname == "STORE_SUBSCR":
             # What is added to is moved below the value: container and index were loaded before it.
-            return above == 1 or (above == 2 and before.opname in _MOVES)
+            return above == (2 if before.opname in _MOVES else 1)
         above += dis.stack_effect(one.opcode, one.arg)
         # In the place of what is looked into stands what was found there: `self.losses["a"][k] = loss`.
         if above < (0 if _is_index(one) else 1):
@@ -193,10 +195,7 @@ def _uses(group: list[dis.Instruction], at: int, variable: str) -> bool:
 
 
 def _loads(group: list[dis.Instruction], at: int, named: Named) -> bool:
-    one = group[at]
-    if not one.opname.startswith("LOAD_") or one.opname in ("LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD"):
-        return False
-    if named.variable not in _variables(one):
+    if named.variable not in _loaded(group[at]):
         return False
     if named.attribute is None:
         return True
@@ -208,13 +207,28 @@ def _loads(group: list[dis.Instruction], at: int, named: Named) -> bool:
 def _binds(group: list[dis.Instruction], named: Named) -> bool:
     for at, one in enumerate(group):
         if named.attribute is None:
-            if one.opname.startswith("STORE_") and named.variable in _variables(one):
-                return one.opname != "STORE_ATTR"
+            if named.variable in _stored(one):
+                return True
         elif one.opname == "STORE_ATTR" and _attribute(one) == named.attribute:
             if group[at - 1].opname in _SWAPS:
                 return any(_loads(group, before, named) for before in range(at))
             return at > 0 and named.variable in _variables(group[at - 1])
     return False
+
+
+def _loaded(one: dis.Instruction) -> tuple[Any, ...]:
+    """Return the variables whose values an instruction puts on the stack."""
+    if one.opname == "STORE_FAST_LOAD_FAST":
+        return _variables(one)[1:]
+    is_load = one.opname.startswith("LOAD_") and one.opname not in ("LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD")
+    return _variables(one) if is_load else ()
+
+
+def _stored(one: dis.Instruction) -> tuple[Any, ...]:
+    """Return the variables that an instruction binds."""
+    if one.opname == "STORE_FAST_LOAD_FAST":
+        return _variables(one)[:1]
+    return _variables(one) if one.opname.startswith("STORE_") and one.opname != "STORE_ATTR" else ()
 
 
 def _variables(one: dis.Instruction) -> tuple[Any, ...]:
@@ -232,6 +246,15 @@ def _is_in_place(one: dis.Instruction) -> bool:
 
 def _is_index(one: dis.Instruction) -> bool:
     return one.opname == "BINARY_SUBSCR" or one.argrepr == "[]"
+
+
+def _is_plain(group: list[dis.Instruction]) -> bool:
+    """Return whether a line stores something that holds nothing yet in an attribute."""
+    # The last line of a function also returns.
+    group = list(takewhile(lambda one: one.opname != "STORE_ATTR", group))
+    loads = [one for one in group if one.opname.startswith("LOAD_")]
+    is_built = any(one.opname in _BUILDS and not one.arg for one in group) and len(loads) == 1
+    return is_built or any(one.argval in _EMPTY for one in loads if type(one.argval) is str) or _is_literal(group)
 
 
 def _is_literal(group: list[dis.Instruction]) -> bool:

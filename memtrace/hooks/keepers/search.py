@@ -97,7 +97,7 @@ class Kept:
         *,
         is_model: bool = False,
     ) -> None:
-        """`is_model` says that it is a whole model, to tell which from another many of its storages are needed."""
+        """`is_model` says that it is a whole model. Of that, and of a graph, what lies in it is not alike."""
         self.text = text
         self.kind = kind
         self.place = place
@@ -105,7 +105,7 @@ class Kept:
         self.file = file if place is None else place.file
         self.storages: dict[int, _Storage] = {}
         """By address."""
-        self.max_rows = _MAX_ROWS if is_model else _MAX_ROWS_OF_ONE
+        self.max_rows = _MAX_ROWS if is_model or kind == "graph" else _MAX_ROWS_OF_ONE
 
 
 class KeeperSearch:
@@ -406,7 +406,7 @@ class _Search:
         if named.code is not None:
             return feeding_line([named.code], Named(named.variable, named.attribute, named.is_container))
         now = None if root.frame is None else line_of(root.frame)
-        codes = list(self._codes(root))
+        codes = list(self._codes(root, named.variable))
         held = named.first
         if named.attribute is not None:
             kind = held if isinstance(held, type) else type(held)
@@ -418,13 +418,15 @@ class _Search:
                 return place
         return feeding_line(codes, Named(named.variable, named.attribute, named.is_container), now)
 
-    def _codes(self, root: Root) -> Iterator[CodeType]:
+    def _codes(self, root: Root, variable: str) -> Iterator[CodeType]:
         """Yield the code in which a variable of a root may be fed."""
         is_module = root.frame is None or root.variables is root.frame.f_globals
         if root.frame is not None:
             yield root.frame.f_code
         if is_module:
-            yield from functions_in(root.variables)
+            # A variable of a function's own, of that name, is another.
+            codes = functions_in(root.variables)
+            yield from (code for code in codes if variable not in (*code.co_varnames, *code.co_cellvars))
 
 
 def _has_graph(tensor: Any) -> bool:

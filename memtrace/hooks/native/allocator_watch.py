@@ -36,6 +36,22 @@ class _Events(ctypes.Structure):
     ]
 
 
+class _Living(ctypes.Structure):
+    _fields_ = [
+        ("address", ctypes.c_void_p),
+        ("size", ctypes.c_void_p),
+        ("num", ctypes.c_size_t),
+        ("capacity", ctypes.c_size_t),
+    ]
+
+
+class Living(NamedTuple):
+    """Blocks that were there when events began to be noted."""
+
+    address: array[int]
+    size_bytes: array[int]
+
+
 class Taken(NamedTuple):
     """Events as columns, in the order in which they happened. The least number of a width stands for null."""
 
@@ -70,6 +86,7 @@ class AllocatorWatch:
         except OSError as error:
             raise Unwatched(str(error)) from None
         self._watch.watch_take.restype = ctypes.POINTER(_Events)
+        self._watch.watch_living.restype = ctypes.POINTER(_Living)
         self._watch.watch_stacks.restype = ctypes.c_size_t
         self._watch.watch_actions.restype = ctypes.c_int64
         self._watch.stacks_num.restype = ctypes.c_int32
@@ -147,6 +164,11 @@ class AllocatorWatch:
     def record(self, on: bool) -> None:
         """Note events from now on, or note none."""
         self._watch.watch_record(on)
+
+    def living(self) -> Living:
+        """Return the blocks that were there when events last began to be noted."""
+        found = self._watch.watch_living().contents
+        return Living(_column(found.address, found.num), _column(found.size, found.num))
 
     def tell_of_many(self, function: Callable[[], None] | None, *, every: int) -> None:
         """Have a function called in the main thread each time that so many events have been noted; `None` for no more.

@@ -59,6 +59,14 @@ int64_t block_take(uintptr_t address) {
     return size;
 }
 
+size_t blocks_num(void) { return num_blocks; }
+
+void blocks_list(int64_t *addresses, int64_t *sizes) {
+    size_t num = 0;
+    for (size_t i = 0; i < num_slots; i++)
+        if (table[i].address != 0) addresses[num] = (int64_t)table[i].address, sizes[num++] = table[i].size;
+}
+
 void blocks_forget(void) {
     free(table);
     table = NULL, num_slots = num_blocks = 0;

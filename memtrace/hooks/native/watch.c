@@ -57,6 +57,12 @@ static struct events writing, taken;
 static size_t most_events; /* so that a program that nobody can interrupt does not fill the memory */
 #define NULL_VALUE INT64_MIN
 
+/* The blocks that were living when events began to be noted. */
+static struct living {
+    int64_t *address, *size;
+    size_t num, capacity;
+} living;
+
 /* What Python is to call, in its main thread, each time that so many more events have been noted. */
 static struct {
     size_t every; /* 0: nothing is to be called */
@@ -306,13 +312,33 @@ int watch_install(const struct link_map *libc10, const struct link_map *libtorch
     return 0;
 }
 
-/* Begin or end to note events. Living blocks are known at all times. */
+static void list_living(void) {
+    size_t num = blocks_num();
+    living.num = 0;
+    if (num > living.capacity) {
+        free(living.address), free(living.size);
+        living.address = malloc(2 * num * sizeof *living.address);
+        living.size = malloc(2 * num * sizeof *living.size);
+        living.capacity = living.address != NULL && living.size != NULL ? 2 * num : 0;
+    }
+    if (num > living.capacity) return;
+    blocks_list(living.address, living.size);
+    living.num = num;
+}
+
+/* Begin or end to note events. Living blocks are known at all times, and listed when it begins. */
 void watch_record(int on) {
     pthread_mutex_lock(&lock);
-    if (on && !is_recording) writing.initial = level;
+    if (on && !is_recording) {
+        writing.initial = level;
+        list_living();
+    }
     is_recording = on;
     pthread_mutex_unlock(&lock);
 }
+
+/* The blocks that were living when events last began to be noted. With the GIL, under which that happens. */
+const struct living *watch_living(void) { return &living; }
 
 /* Have Python call a function in its main thread each time that so many more events have been noted; 0 for no more. It
  * may be called once again by then, and must stay. With the GIL. */

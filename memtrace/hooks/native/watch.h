@@ -19,6 +19,8 @@ extern pthread_mutex_t lock;
 int64_t block_put(uintptr_t address, int64_t size); /* the size that was there; 0: none, or no room for this one */
 int64_t block_take(uintptr_t address);              /* the size that was there; 0: none */
 void blocks_forget(void);
+size_t blocks_num(void);
+void blocks_list(int64_t *addresses, int64_t *sizes); /* all of them, in no order */
 
 /* frames.c: the frames of Python that the calling thread runs. */
 struct frame {

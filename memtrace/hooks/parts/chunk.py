@@ -154,12 +154,16 @@ class EventBatch:
         self.strings = StringTable()
         self.stacks = StackTable(self.strings)
         self.columns: dict[str, Any] = {}
+        self.living: dict[str, Any] = {}
+        """Columns of the blocks that were live before the first event, where the source knows them all."""
 
     def records(self) -> list[Record | bytes]:
-        """Return the `frames`, `stacks` and `events` records, the last as a line, if there are events."""
+        """Return the `frames`, `stacks`, `events` and `initial_blocks` records, if there are events."""
         if not self.columns:
             return []
-        return [*self.stacks.records(), packed_line(tables.EVENTS.name, self.columns)]
+        events = packed_line(tables.EVENTS.name, self.columns)
+        living = [packed_line(tables.INITIAL_BLOCKS.name, self.living)] if self.living else []
+        return [*self.stacks.records(), events, *living]
 
 
 def columns_record(table: tables.Table, rows: Sequence[Row]) -> Record:

@@ -94,3 +94,11 @@ class WatchedCpuSource:
             "device_free_bytes": None,
         }
         batch.initial_bytes = taken.initial_bytes
+        living = self._watch.living()
+        batch.living = {
+            "window": 0,
+            "device": batch.columns["device"],
+            "address": living.address,
+            "size_bytes": living.size_bytes,
+            "stack": None,
+        }

@@ -190,7 +190,9 @@ def code_of(changes: Changes, *, has_statistics: bool = False) -> str:
         parts.append("# where gradients are cleared\noptimizer.zero_grad(set_to_none=True)\n")
     if changes.autocast is not None:
         parts.append(
-            f'# around the forward\nwith torch.autocast("cuda", dtype=torch.{changes.autocast}):\n    loss = model(…)\n'
+            "# around the forward, with the device that the model is on\n"
+            f"with torch.autocast(next(model.parameters()).device.type, dtype=torch.{changes.autocast}):\n"
+            "    loss = model(…)\n"
         )
     parts += before_optimizer(changes, "model", has_statistics=has_statistics)
     parts += after_optimizer(changes, "optimizer")

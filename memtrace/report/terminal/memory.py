@@ -163,7 +163,10 @@ def activations(split: ActivationSplit) -> Group:
         operators.append((f"{len(split.by_op) - MAX_OPERATORS} more", size(rest)))
     parts: list[RenderableType] = [_named("by role", roles), _named("kept by", operators)]
     if len(split.by_microbatch) > 1:
-        batches = [(f"micro-batch {part.name}", _part(part)) for part in split.by_microbatch]
+        batches = [
+            ("none known" if part.name is None else f"micro-batch {part.name}", _part(part))
+            for part in split.by_microbatch
+        ]
         parts.append(_named("by micro-batch", batches))
     return Group(*parts)
 

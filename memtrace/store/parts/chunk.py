@@ -17,6 +17,7 @@ from memtrace.schema.tables import (
     ANNOTATIONS,
     EVENTS,
     FRAMES,
+    INITIAL_BLOCKS,
     KEEPERS,
     OWN_WORK,
     OWNERS,
@@ -96,7 +97,7 @@ def read_chunk(path: Path, strings: StringTable, stacks: StackTable) -> Chunk:
 
 
 def _take_table(chunk: Chunk, translation: _Translation, kind: str, record: Record) -> None:
-    table = next((one for one in (EVENTS, *MARKS, ANNOTATIONS) if one.name == kind), None)
+    table = next((one for one in (EVENTS, INITIAL_BLOCKS, *MARKS, ANNOTATIONS) if one.name == kind), None)
     if table is None:
         chunk.num_unknown += 1
         return

@@ -133,6 +133,10 @@ def _reconcile_run(run: list[_Window], strings: StringTable, gathered: GatheredE
         }
     )
     known = np.unique(whole.columns["address"])
+    living = _living_before(run, known=known)
+    if living is not None:
+        run[0].initial.append(living)
+        known = np.union1d(known, living["address"])
     owned = _owned_before(run, known=known)
     if owned is not None:
         run[0].initial.append(owned)
@@ -147,6 +151,14 @@ def _reconcile_run(run: list[_Window], strings: StringTable, gathered: GatheredE
     ):
         if count:
             gathered.warnings.append(LoadWarning(slug=slug, message=message, count=count))
+
+
+def _living_before(run: Sequence[_Window], *, known: IntArray) -> dict[str, IntArray] | None:
+    """Return the blocks that the recorder itself knew when it began, and that no event of the run touched."""
+    blocks = concatenated(INITIAL_BLOCKS, run[0].chunk.tables.get(INITIAL_BLOCKS.name, ()))
+    rows = np.flatnonzero(~np.isin(blocks["address"], known))
+    names = ("device", "address", "size_bytes", "stack")
+    return {name: blocks[name][rows] for name in names} if len(rows) else None
 
 
 def _owned_before(run: Sequence[_Window], *, known: IntArray) -> dict[str, IntArray] | None:
