@@ -22,7 +22,7 @@ from memtrace.analysis.device.evaluation import evaluation_result
 from memtrace.analysis.device.high_water import unrecorded_steps
 from memtrace.analysis.device.modules import modules_at
 from memtrace.analysis.device.peak import end_state, moment_of, peak_between, peak_without_history
-from memtrace.analysis.device.stacks import stacks_at
+from memtrace.analysis.device.stacks import program_lines, stacks_at
 from memtrace.analysis.device.steps import step_results, step_spans
 from memtrace.analysis.device.timeline import build_timeline
 from memtrace.analysis.diagnosis.diagnose import Diagnosis, diagnose
@@ -195,6 +195,7 @@ def _device_report(
         timeline=build_timeline(history.moments, history.levels, peak_moments.values()) if has_moments else None,
         top_modules=modules_at(history, at_peak),
         top_stacks=stacks_at(history, at_peak) if has_moments else (),
+        program_lines=program_lines(history.rank) if has_moments else (),
         warnings=notes_of_device(history, peak),
         facts=facts,
         rank_facts=rank_facts(history),

@@ -26,6 +26,10 @@ _OPERATOR = re.compile(r"\bat::_ops::(?!(?:new_)?empty)(\w+)::(?:re)?(?:call|dis
 _RECORDER = re.compile(r"torch::unwind|CapturedTraceback|gather_with_cpp|CachingAllocator")
 
 
+OF_PROGRAM = 5
+"""The class of a frame of the program's own."""
+
+
 def own_frames(frames: Sequence[str]) -> list[str]:
     """Return the program's own frames, innermost first; else those in Python, nodes of backward, operators, the rest.
 
@@ -55,7 +59,7 @@ def frame_class(frame: str) -> int:
     (5, 2)
     """
     if is_python(frame):
-        return 4 if _LIBRARY.search(frame) else 5
+        return 4 if _LIBRARY.search(frame) else OF_PROGRAM
     if _NODE.search(frame):
         return 3
     if _OPERATOR.search(frame):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -85,6 +86,17 @@ def test_stacks_are_matched_though_the_code_has_moved(moved_by: int) -> None:
 def test_stacks_that_moved_and_are_as_large_do_not_differ() -> None:
     (rank,) = compare(stacked(30, 100), stacked(37, 100)).ranks
     assert rank.stacks == ()
+
+
+def test_lines_that_both_recorded_have_not_moved() -> None:
+    both = ("gpt.py:30 forward", "gpt.py:37 forward", "gpt.py:70 main", "gpt.py:77 main")
+    sides = [stacked(line, size) for line, size in ((30, 100), (37, 160))]
+    knowing = [
+        dataclasses.replace(one, ranks=tuple(dataclasses.replace(rank, program_lines=both) for rank in one.ranks))
+        for one in sides
+    ]
+    (rank,) = compare(*knowing).ranks
+    assert {(row.frames[0], row.a_bytes, row.b_bytes) for row in rank.stacks} == {(both[0], 100, 0), (both[1], 0, 160)}
 
 
 def test_ranks_are_matched_by_number_and_the_others_are_named() -> None:

@@ -2,12 +2,13 @@
 
 In: two `Report`s, A the older. Out: `Diff`. Ranks and devices are matched by number and place, steps by number, stacks
 by their frames: first with their lines, then, for what is left, without, since an edit above moves every line below it.
+Lines that both recorded have not moved.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from memtrace.analysis.asked.step_curve import step_curve
 from memtrace.analysis.results.diff import Diff, NamedDiff, RankDiff, StackDiff, StepDiff
@@ -78,7 +79,7 @@ def _rank_diff(a: RankReport, b: RankReport) -> RankDiff:
         delta_by_category={str(one.name): one.delta_bytes for one in categories if one.delta_bytes},
         categories=categories,
         modules=tuple(one for one in _named(_by_module(a), _by_module(b)) if one.delta_bytes),
-        stacks=_stacks(a.top_stacks, b.top_stacks),
+        stacks=_stacks(a, b),
         steps=_steps(a, b, allocated=allocated),
         reserved_a_bytes=a.max_reserved_bytes,
         reserved_b_bytes=b.max_reserved_bytes,
@@ -119,25 +120,37 @@ def _named(a: Mapping[str | None, int], b: Mapping[str | None, int]) -> tuple[Na
     return tuple(sorted(rows, key=lambda row: (-abs(row.delta_bytes), -max(row.a_bytes, row.b_bytes), row.name or "")))
 
 
-def _stacks(a: Sequence[StackRow], b: Sequence[StackRow]) -> tuple[StackDiff, ...]:
+def _stacks(a: RankReport, b: RankReport) -> tuple[StackDiff, ...]:
     """Return the stacks that differ, the largest difference first."""
-    left, right = _summed(a, lambda frames: frames), _summed(b, lambda frames: frames)
-    rows = [_stack(frames, left[frames], right[frames]) for frames in left if frames in right]
-    rest_a = _summed((row for row in a if row.frames not in right), _without_lines)
-    rest_b = _summed((row for row in b if row.frames not in left), _without_lines)
+    left, right = (_summed(side.top_stacks, lambda frames: frames) for side in (a, b))
+    stays = {
+        frames
+        for own, others in ((left, frozenset(b.program_lines)), (right, frozenset(a.program_lines)))
+        for frames in own
+        if others.issuperset(own_frames(frames))
+    }
+    same = [
+        frames for frames in dict.fromkeys([*left, *right]) if frames in stays or (frames in left) is (frames in right)
+    ]
+    rows = [_stack(frames, left.get(frames, 0), right.get(frames, 0)) for frames in same]
+    rest_a, rest_b = (
+        _summed((row for row in side.top_stacks if row.frames not in same), _without_lines) for side in (a, b)
+    )
     # Shown with lines: those of B, of A where B has no such stack.
-    shown = {_without_lines(row.frames): row.frames for row in (*a, *b)}
+    moved = [row.frames for side in (a, b) for row in side.top_stacks if row.frames not in same]
+    shown = {_without_lines(frames): frames for frames in moved}
     rows += [_stack(shown[key], rest_a.get(key, 0), rest_b.get(key, 0)) for key in dict.fromkeys([*rest_a, *rest_b])]
-    found = [row for row in _of_one_line(rows) if row.delta_bytes]
+    found = [row for row in _of_one_line(rows, stays) if row.delta_bytes]
     return tuple(sorted(found, key=lambda row: (-abs(row.delta_bytes), row.frames)))
 
 
-def _of_one_line(rows: Sequence[StackDiff]) -> list[StackDiff]:
+def _of_one_line(rows: Sequence[StackDiff], stays: Collection[Frames]) -> list[StackDiff]:
     """Return the rows, those of one line of the program together that only one side has: a library took another way."""
     together: dict[Frames, StackDiff] = {}
     found = []
     for row in rows:
-        own = _without_lines(tuple(own_frames(row.frames)))
+        own = tuple(own_frames(row.frames))
+        own = own if row.frames in stays else _without_lines(own)
         if (row.a_bytes and row.b_bytes) or not own:
             found.append(row)
             continue

@@ -11,6 +11,7 @@ from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.device_history import DeviceHistory
 from memtrace.analysis.device.modules import sum_by_group
 from memtrace.analysis.results.report import StackRow
+from memtrace.schema.frames import OF_PROGRAM, frame_class
 from memtrace.schema.names import Category
 from memtrace.store.columns import NULL
 from memtrace.store.trace import RankTrace
@@ -47,15 +48,26 @@ def stacks_at(history: DeviceHistory, moment: int) -> tuple[StackRow, ...]:
     )
 
 
+def _frame(rank: RankTrace, row: int) -> str:
+    frames = rank.table("frames")
+    file, line = rank.text(int(frames["file"][row])), int(frames["line"][row])
+    function = rank.text(int(frames["function"][row])) or ""
+    place = f"{file}:{line}" if file and line else file or ""
+    return f"{place} {function}".strip()
+
+
+def program_lines(rank: RankTrace) -> tuple[str, ...]:
+    """Return all frames of the program's own that a recording has."""
+    texts = (_frame(rank, row) for row in range(len(rank.table("frames"))))
+    return tuple(text for text in dict.fromkeys(texts) if frame_class(text) == OF_PROGRAM)
+
+
 def frames_of(rank: RankTrace, stack: int) -> tuple[str, ...]:
     """Return the frames of one stack as "file:line function", innermost first; none for null."""
-    stacks, frames = rank.table("stacks"), rank.table("frames")
+    stacks = rank.table("stacks")
     found: list[str] = []
     while stack != NULL and len(found) <= len(stacks):
         frame = int(stacks["frame"][stack])
-        file, line = rank.text(int(frames["file"][frame])), int(frames["line"][frame])
-        function = rank.text(int(frames["function"][frame])) or ""
-        place = f"{file}:{line}" if file and line else file or ""
-        found.append(f"{place} {function}".strip())
+        found.append(_frame(rank, frame))
         stack = int(stacks["parent"][stack])
     return tuple(found)

@@ -547,6 +547,8 @@ class RankReport:
     """By bytes live at the peak, largest first."""
     warnings: tuple[Note, ...]
     """What was not seen, and what went wrong while recording or reading."""
+    program_lines: tuple[str, ...] = ()
+    """Lines of the program's own that led to anything recorded, as frames of `top_stacks` are written."""
     evaluation: EvaluationResult | None = None
     """What evaluation needs; `None` where none was recorded."""
     activations: ActivationSplit | None = None
