@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ import numpy.typing as npt
 from memtrace.analysis.attribution.attribute import CATEGORIES
 from memtrace.analysis.device.byte_levels import running_level
 from memtrace.analysis.device.device_history import DeviceHistory
+from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
+from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.schema.names import Category, Phase
 from memtrace.store.columns import NULL, IntArray
@@ -58,6 +61,11 @@ class Case:
     def lifetimes(self) -> Lifetimes:
         """The allocations."""
         return self.history.lifetimes
+
+    @cached_property
+    def kept(self) -> KeptAllocations | None:
+        """What something was found to keep; `None` where nothing was looked for, or found."""
+        return kept_allocations(self.history)
 
     @cached_property
     def live_at_peak(self) -> IntArray:
@@ -114,6 +122,15 @@ class Case:
         return sum(
             int(cut.size_bytes[(cut.start <= self.peak_moment) & (cut.end > self.peak_moment)].sum()) for cut in cuts
         )
+
+    def num_at_peak(self, cut: Cut) -> int:
+        """Return how many allocations of a cut it takes away at the moment of the peak."""
+        return int(((cut.start <= self.peak_moment) & (cut.end > self.peak_moment)).sum())
+
+    def line_above(self, rows: IntArray) -> dict[str, Any] | None:
+        """Return the line of the program under which nearly all of some allocations were made, as `shared_line`."""
+        stacks, sizes = self.lifetimes.stack[rows].tolist(), self.lifetimes.size_bytes[rows].tolist()
+        return shared_line(self.history.rank, zip(stacks, sizes, strict=True))
 
     def level_without(self, *cuts: Cut) -> IntArray:
         """Return the level over all moments after the cuts."""

@@ -20,7 +20,6 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.advice.passes import Pass, first_passes
-from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.events.over_gaps import first_rows
 from memtrace.analysis.results.diagnosis import Keeper
@@ -125,7 +124,7 @@ def _returned(case: Case, rows: IntArray) -> IntArray:
 
 
 def _keeper(case: Case, rows: IntArray) -> Keeper | None:
-    kept = kept_allocations(case.history)
+    kept = case.kept
     return None if kept is None else kept.largest(np.flatnonzero(np.isin(kept.allocation, rows)))
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case, Cut
-from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
+from memtrace.analysis.device.keepers import KeptAllocations
 from memtrace.analysis.device.marks import step_at
 from memtrace.analysis.device.steps import step_spans
 from memtrace.analysis.results.diagnosis import Keeper
@@ -114,7 +114,7 @@ def _stands_alone(kept: Finding) -> bool:
 
 def kept_past_its_step(case: Case) -> Finding | None:
     """Return who keeps most of what earlier steps made, or forwards that no backward follows."""
-    kept = kept_allocations(case.history)
+    kept = case.kept
     peak_ns = int(case.history.moments.time_ns[case.peak_moment]) if kept is not None else 0
     step = None if kept is None else step_at(case.history, peak_ns)
     if kept is None or step is None or step < 1:
@@ -146,14 +146,13 @@ def _finding(case: Case, kept: KeptAllocations, keeper: Keeper, rows: IntArray, 
     what = "of earlier steps" if is_old else "of forwards that no backward follows"
     is_replaced = is_old and _is_replaced(case, kept, keeper, cut)
     is_put_together = is_replaced and keeper.kind in _ANEW and _is_put_together(kept, keeper)
-    is_at_peak = (cut.start <= case.peak_moment) & (cut.end > case.peak_moment)
     return Finding(
         slug="kept",
         severity="warning",
         title=f"{format_bytes(num_bytes)} {what} are held at the peak by {keeper.text}",
         evidence={
             "kept_at_peak_bytes": num_bytes,
-            "num_kept_at_peak": int(is_at_peak.sum()),
+            "num_kept_at_peak": case.num_at_peak(cut),
             "is_replaced": is_replaced,
             # What holds only so many grows until it is full.
             "grows": is_put_together or (not is_replaced and keeper.kind != "bounded" and _grows(kept, keeper)),

@@ -43,7 +43,7 @@ def outputs_of_the_pass_before(case: Case) -> Finding | None:
         title=f"Outputs of the step before are still held in the next forward: {format_bytes(num_bytes)} at the peak",
         evidence={
             "held_at_peak_bytes": num_bytes,
-            "num_held_at_peak": int(((cut.start <= case.peak_moment) & (cut.end > case.peak_moment)).sum()),
+            "num_held_at_peak": case.num_at_peak(cut),
         },
         change="Let go of what the model returned, the loss, and what was made of them at the end of the loop's body "
         "(del logits, loss), or put the body into a function of its own.",
@@ -83,5 +83,5 @@ def _held(case: Case) -> tuple[IntArray, IntArray]:
     held[np.flatnonzero(between)[sets]] = False
     # Nothing replaces what the last micro-batch holds to the end: it is told by what stood in its place before.
     last = np.flatnonzero((end > limit) & (following == len(forward) - 1))
-    held[last] = like_any(lifetimes, rows[last], rows[held])
+    held[last] = like_any(lifetimes, rows[last], rows[held], needs_stack=False)
     return rows[held], start[held]

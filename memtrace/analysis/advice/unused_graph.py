@@ -23,8 +23,7 @@ import numpy as np
 
 from memtrace.analysis.advice.case import BoolArray, Case
 from memtrace.analysis.advice.passes import all_backwards
-from memtrace.analysis.device.keepers import KeptAllocations, kept_allocations
-from memtrace.analysis.device.shared_line import shared_line
+from memtrace.analysis.device.keepers import KeptAllocations
 from memtrace.analysis.events.alike import like_any
 from memtrace.analysis.results.report import Finding
 from memtrace.analysis.sentences.keepers import kept_by
@@ -35,25 +34,23 @@ from memtrace.units import format_bytes
 
 def unused_graph(case: Case) -> Finding | None:
     """Return the advice to build no graph where no backward follows, where such graphs are there at the peak."""
-    kept = kept_allocations(case.history)
+    kept = case.kept
     if kept is None:
         return None
     rows, start = _unused(case, kept)
     older = _left_by_steps_before(case, rows)
     cut = case.cut(np.append(rows, older), start=np.append(start, case.lifetimes.start[older]))
     new_peak, num_bytes = case.new_peak(cut), case.at_peak(cut)
-    keeper = kept.largest(_of_graphs(kept)[np.isin(kept.allocation[_of_graphs(kept)], rows)])
+    keeper = kept.largest(np.flatnonzero(_are_in_graphs(kept) & np.isin(kept.allocation, rows)))
     if new_peak is None or keeper is None:
         return None
-    live = rows[np.isin(rows, case.live_at_peak)]
-    stacks, sizes = case.lifetimes.stack[live].tolist(), case.lifetimes.size_bytes[live].tolist()
     return Finding(
         slug="unused-graph",
         severity="warning",
         title=f"Autograd keeps {format_bytes(num_bytes)} at the peak for a backward that never comes: {keeper.text}",
         evidence={
             "unused_at_peak_bytes": num_bytes,
-            "num_unused_at_peak": int(((cut.start <= case.peak_moment) & (cut.end > case.peak_moment)).sum()),
+            "num_unused_at_peak": case.num_at_peak(cut),
             **kept_by(keeper),
         },
         change="Compute what no backward is called on under torch.no_grad(), or keep it without its graph "
@@ -64,21 +61,20 @@ def unused_graph(case: Case) -> Finding | None:
         saves_ns=None,
         new_peak_bytes=new_peak,
         rank=case.history.rank.rank,
-        where=keeper.fed_at or shared_line(case.history.rank, zip(stacks, sizes, strict=True)),
+        where=keeper.fed_at or case.line_above(rows[np.isin(rows, case.live_at_peak)]),
     )
 
 
 def unused_rows(case: Case) -> IntArray:
     """Return the allocations that graphs keep and no backward uses."""
-    kept = kept_allocations(case.history)
-    return np.zeros(0, np.int64) if kept is None else _unused(case, kept)[0]
+    return np.zeros(0, np.int64) if case.kept is None else _unused(case, case.kept)[0]
 
 
 def _unused(case: Case, kept: KeptAllocations) -> tuple[IntArray, IntArray]:
     """Return the allocations that graphs keep and no backward uses, and from when on each would not be there."""
-    named = np.unique(kept.allocation[_of_graphs(kept)])
+    named = np.unique(kept.allocation[_are_in_graphs(kept)])
     candidates = case.by_start[_may_be_unused(case, kept)[case.by_start]]
-    rows = candidates[np.isin(candidates, named) | _are_alike(case, candidates, named)]
+    rows = candidates[np.isin(candidates, named) | like_any(case.lifetimes, candidates, named)]
     backwards, lifetimes = all_backwards(case), case.lifetimes
     if backwards.are_nested:
         # What one inside another goes through was not looked at when it began.
@@ -103,7 +99,7 @@ def _goes_as_seen(
     may_go = is_open & (num_lived_through > 0)
     most = int(num_lived_through[is_seen].max(initial=0))
     stays = rows[is_open & (num_lived_through > most)]
-    return np.asarray(may_go & _are_alike(case, rows, rows[is_seen]) & ~_are_alike(case, rows, stays))
+    return np.asarray(may_go & like_any(case.lifetimes, rows, rows[is_seen]) & ~like_any(case.lifetimes, rows, stays))
 
 
 def _served(case: Case, rows: IntArray, backward_ns: IntArray) -> IntArray:
@@ -135,11 +131,9 @@ def _left_by_steps_before(case: Case, rows: IntArray) -> IntArray:
     return np.array(found, np.int64)
 
 
-def _of_graphs(kept: KeptAllocations) -> IntArray:
+def _are_in_graphs(kept: KeptAllocations) -> BoolArray:
     """Return which rows were found in a graph, of what the step made in which they were found."""
-    is_graph = kept.history.rank.table("keepers")["kind"][kept.row] == kept.history.rank.string_id("graph")
-    found: IntArray = np.flatnonzero(is_graph & ~kept.is_old)
-    return found
+    return np.asarray(kept.is_graph & ~kept.is_old)
 
 
 def _may_be_unused(case: Case, kept: KeptAllocations) -> BoolArray:
@@ -147,11 +141,5 @@ def _may_be_unused(case: Case, kept: KeptAllocations) -> BoolArray:
     attribution = case.history.attribution
     made_elsewhere = case.in_phase(Phase.BACKWARD, Phase.RECOMPUTE, Phase.OPTIMIZER, Phase.EVALUATION)
     may_be = (attribution.saved_row == NULL) & (attribution.owner_row == NULL) & ~made_elsewhere
-    is_graph = kept.history.rank.table("keepers")["kind"][kept.row] == kept.history.rank.string_id("graph")
-    may_be[kept.allocation[~is_graph]] = False
+    may_be[kept.allocation[~kept.is_graph]] = False
     return np.asarray(may_be)
-
-
-def _are_alike(case: Case, rows: IntArray, others: IntArray) -> BoolArray:
-    """Return whether each of some allocations is like any of the others; without stacks, none is."""
-    return np.asarray(like_any(case.lifetimes, rows, others) & (case.lifetimes.stack[rows] != NULL))

@@ -129,16 +129,16 @@ def _stacks(a: RankReport, b: RankReport) -> tuple[StackDiff, ...]:
         for frames in own
         if others.issuperset(own_frames(frames))
     }
-    same = [
-        frames for frames in dict.fromkeys([*left, *right]) if frames in stays or (frames in left) is (frames in right)
+    same = stays | (left.keys() & right.keys())
+    rows = [
+        _stack(frames, left.get(frames, 0), right.get(frames, 0))
+        for frames in dict.fromkeys([*left, *right])
+        if frames in same
     ]
-    rows = [_stack(frames, left.get(frames, 0), right.get(frames, 0)) for frames in same]
-    rest_a, rest_b = (
-        _summed((row for row in side.top_stacks if row.frames not in same), _without_lines) for side in (a, b)
-    )
+    moved_a, moved_b = ([row for row in side.top_stacks if row.frames not in same] for side in (a, b))
+    rest_a, rest_b = _summed(moved_a, _without_lines), _summed(moved_b, _without_lines)
     # Shown with lines: those of B, of A where B has no such stack.
-    moved = [row.frames for side in (a, b) for row in side.top_stacks if row.frames not in same]
-    shown = {_without_lines(frames): frames for frames in moved}
+    shown = {_without_lines(row.frames): row.frames for row in (*moved_a, *moved_b)}
     rows += [_stack(shown[key], rest_a.get(key, 0), rest_b.get(key, 0)) for key in dict.fromkeys([*rest_a, *rest_b])]
     found = [row for row in _of_one_line(rows, stays) if row.delta_bytes]
     return tuple(sorted(found, key=lambda row: (-abs(row.delta_bytes), row.frames)))

@@ -13,7 +13,7 @@ from memtrace.analysis.attribution.labels import ROLES, Decided
 from memtrace.analysis.events.alike import like_any
 from memtrace.analysis.events.lifetimes import Lifetimes
 from memtrace.schema.names import Category, Decision, Role
-from memtrace.store.columns import NULL, IntArray
+from memtrace.store.columns import IntArray
 
 
 def give_found_in_graphs(decided: Decided, found: IntArray) -> None:
@@ -24,5 +24,5 @@ def give_found_in_graphs(decided: Decided, found: IntArray) -> None:
 def give_alike(decided: Decided, lifetimes: Lifetimes, found: IntArray) -> None:
     """Take outputs that have stack and size of what was found in graphs to be kept by them, too."""
     outputs = np.flatnonzero(decided.are(Category.ACTIVATION) & (decided.role == ROLES.index(Role.OUTPUT)))
-    alike = outputs[like_any(lifetimes, outputs, found) & (lifetimes.stack[outputs] != NULL)]
+    alike = outputs[like_any(lifetimes, outputs, found)]
     decided.give(alike, Category.ACTIVATION, Decision.LIFETIME_RULE, Role.SAVED)

@@ -37,6 +37,12 @@ class KeptAllocations:
     is_old: npt.NDArray[np.bool_]
     """Whether the allocation had been there when the step of the row began."""
 
+    @property
+    def is_graph(self) -> npt.NDArray[np.bool_]:
+        """Whether the allocation was found in the graph of a variable, by row."""
+        rank = self.history.rank
+        return np.asarray(rank.table("keepers")["kind"][self.row] == rank.string_id("graph"))
+
     def keeper_of(self, allocations: IntArray) -> Keeper | None:
         """Return what keeps most of the bytes of some allocations beyond the step in which they were made."""
         chosen = np.flatnonzero(self.is_old & np.isin(self.allocation, allocations))

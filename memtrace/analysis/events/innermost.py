@@ -45,18 +45,19 @@ class Spans:
     def innermost(self, times_ns: IntArray) -> IntArray:
         """Return for each time the row of the innermost stretch that holds it: start included, end excluded."""
         found = self._positions(times_ns)
-        return np.where(found >= 0, np.append(self.rows, -1)[found], -1)
+        return np.append(self.rows, -1)[found]
 
     def outermost(self, times_ns: IntArray, by_ns: IntArray) -> IntArray:
         """Return for each time the row of the outermost stretch that holds it and is over by another time."""
-        found, ends = self._positions(times_ns), np.append(self.end_ns, _NEVER)
+        # Position -1 reads what is appended: a stretch that never ends.
+        ends, parent, rows = np.append(self.end_ns, _NEVER), np.append(self.parent, -1), np.append(self.rows, -1)
+        found = self._positions(times_ns)
         found = np.where(ends[found] <= by_ns, found, -1)
         while True:
-            # Position -1 reads the stretch that is appended, which never ends.
-            around = np.append(self.parent, -1)[found]
+            around = parent[found]
             is_over = ends[around] <= by_ns
             if not is_over.any():
-                return np.append(self.rows, -1)[found]
+                return rows[found]
             found = np.where(is_over, around, found)
 
     def _positions(self, times_ns: IntArray) -> IntArray:

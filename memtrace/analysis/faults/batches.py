@@ -14,7 +14,6 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case
 from memtrace.analysis.device.program_lines import place_of
-from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import has_high_water_marks, step_spans
 from memtrace.analysis.faults.odd_steps import odd_step
 from memtrace.analysis.results.report import Finding
@@ -194,6 +193,4 @@ def _line_of(case: Case, batch: _Batch) -> dict[str, object] | None:
     made = np.flatnonzero(case.in_phase(Phase.FORWARD) & (lifetimes.stack != NULL))
     live = made[np.isin(made, case.live_at_peak)]
     rows = live if len(live) else made
-    return shared_line(
-        case.history.rank, zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
-    )
+    return case.line_above(rows)

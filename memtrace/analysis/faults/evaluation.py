@@ -16,10 +16,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
-from memtrace.analysis.device.keepers import kept_allocations
 from memtrace.analysis.device.marks import modules_of
 from memtrace.analysis.device.program_lines import place_of
-from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.diagnosis.leak_places import distinct
 from memtrace.analysis.faults.over_gaps import cuts_over_gaps
 from memtrace.analysis.results.diagnosis import Keeper
@@ -49,7 +47,7 @@ def evaluation_with_graph(case: Case) -> Finding | None:
         return None
     held = case.at_peak(*cuts)
     live = _held_at_peak(case, rows)
-    known = kept_allocations(case.history)
+    known = case.kept
     keeper = None if known is None else known.largest(np.flatnonzero(np.isin(known.allocation, rows)))
     num_batches = len(np.unique(case.phase_row[live]))
     return Finding(
@@ -96,7 +94,7 @@ def evaluation_outputs(case: Case) -> Finding | None:
     if new_peak is None:
         return None
     num_bytes = case.at_peak(kept)
-    known = kept_allocations(case.history)
+    known = case.kept
     keeper = None if known is None else known.largest(np.flatnonzero(np.isin(known.allocation, rows)))
     fed_at = _fed_at(keeper)
     by_whom = "" if keeper is None else f", in {keeper.text}"
@@ -229,6 +227,4 @@ def _joined(case: Case, rows: IntArray) -> IntArray:
 
 def _line_above(case: Case, rows: IntArray) -> Mapping[str, object] | None:
     """Return the line of the program under which nearly all of some allocations were made."""
-    lifetimes = case.lifetimes
-    pairs = zip(lifetimes.stack[rows].tolist(), lifetimes.size_bytes[rows].tolist(), strict=True)
-    return shared_line(case.history.rank, pairs) or place_of(case.history, rows)
+    return case.line_above(rows) or place_of(case.history, rows)

@@ -15,8 +15,6 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import WORTH_SAYING_SHARE, Case
-from memtrace.analysis.device.keepers import kept_allocations
-from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import StepSpan
 from memtrace.analysis.diagnosis.freed_at_step_end import freed_at_step_ends
 from memtrace.analysis.diagnosis.growth import Growing, Growth, blind_phases, find_growing, growth_of, is_blind
@@ -46,7 +44,7 @@ def kept_for_steps(case: Case) -> Finding | None:
     peak_without = case.peak_with(*cuts) if cuts else int((case.level - kept).max())
     saves = case.peak_bytes - peak_without
     rows = growth.places.rows[np.isin(growth.places.of_row, places)]
-    found = kept_allocations(case.history)
+    found = case.kept
     keeper = None if found is None else found.keeper_of(rows)
     # Nobody makes a cycle on purpose.
     is_cycle = keeper is not None and keeper.kind == "cycle"
@@ -54,8 +52,7 @@ def kept_for_steps(case: Case) -> Finding | None:
     is_most = saves >= _MOST_OF_THE_PEAK * (case.peak_bytes - workspaces)
     if not is_most and not (is_cycle and saves >= WORTH_SAYING_SHARE * case.peak_bytes):
         return None
-    stacks, sizes = case.lifetimes.stack[rows].tolist(), case.lifetimes.size_bytes[rows].tolist()
-    made = shared_line(case.history.rank, zip(stacks, sizes, strict=True))
+    made = case.line_above(rows)
     return Finding(
         slug="kept-for-steps",
         severity="warning",

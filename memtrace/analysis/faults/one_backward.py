@@ -20,7 +20,6 @@ import numpy as np
 from memtrace.analysis.advice.case import Case, Cut
 from memtrace.analysis.advice.passes import Pass, all_passes
 from memtrace.analysis.advice.unused_graph import unused_rows
-from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category
 from memtrace.store.columns import IntArray
@@ -35,14 +34,14 @@ def one_backward(case: Case) -> Finding | None:
     passes = [(one, calls) for one in all_passes(case) if len(calls := _calls(case, one)) >= _LEAST_FORWARDS]
     if not passes:
         return None
-    cuts = [cut for one, calls in passes for cut in _earlier(case, one, calls)]
+    unused = unused_rows(case)
+    cuts = [cut for one, calls in passes for cut in _earlier(case, one, calls, unused)]
     new_peak = case.new_peak(*cuts)
     if new_peak is None:
         return None
     held = case.at_peak(*cuts)
     number = max(len(calls) for _, calls in passes)
     live = np.intersect1d(case.live_at_peak, np.flatnonzero(case.is_category(Category.ACTIVATION)))
-    stacks, sizes = case.lifetimes.stack[live].tolist(), case.lifetimes.size_bytes[live].tolist()
     return Finding(
         slug="one-backward",
         severity="info",
@@ -55,7 +54,7 @@ def one_backward(case: Case) -> Finding | None:
         saves_ns=None,
         new_peak_bytes=new_peak,
         rank=case.history.rank.rank,
-        where=shared_line(case.history.rank, zip(stacks, sizes, strict=True)),
+        where=case.line_above(live),
     )
 
 
@@ -88,13 +87,13 @@ def _given(case: Case, start_ns: IntArray, end_ns: IntArray) -> list[tuple[int, 
     return found
 
 
-def _earlier(case: Case, one: Pass, calls: IntArray) -> list[Cut]:
+def _earlier(case: Case, one: Pass, calls: IntArray, unused: IntArray) -> list[Cut]:
     """Return what all forwards but the last made, from when the next one begins, and gradients as they come earlier."""
     lifetimes = case.lifetimes
     made = case.by_start[slice(*np.searchsorted(case.starts, (calls[0], calls[-1])).tolist())]
     made = made[case.is_category(Category.ACTIVATION)[made] & (lifetimes.in_use_end[made] > calls[-1])]
     # What no backward uses is not what it needs.
-    made = np.setdiff1d(made, unused_rows(case))
+    made = np.setdiff1d(made, unused)
     following = np.searchsorted(calls, lifetimes.start[made], side="right")
     begin = calls[np.minimum(following, len(calls) - 1)]
     dropped = case.cut(made, start=begin)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from memtrace.analysis.advice.case import Case
-from memtrace.analysis.device.shared_line import shared_line
 from memtrace.analysis.device.steps import has_high_water_marks, step_spans
 from memtrace.analysis.results.report import Finding
 from memtrace.schema.names import Category, Phase
@@ -84,5 +83,4 @@ def _line(case: Case) -> dict[str, object] | None:
     kept = kept[case.lifetimes.stack[kept] != NULL]
     live: IntArray = kept[np.isin(kept, case.live_at_peak)]
     rows = live if len(live) else kept
-    stacks, sizes = case.lifetimes.stack[rows].tolist(), case.lifetimes.size_bytes[rows].tolist()
-    return shared_line(case.history.rank, zip(stacks, sizes, strict=True))
+    return case.line_above(rows)

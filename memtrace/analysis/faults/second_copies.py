@@ -24,7 +24,7 @@ import numpy as np
 
 from memtrace.analysis.advice.case import Case
 from memtrace.analysis.attribution.parameter_sets import in_sets
-from memtrace.analysis.device.keepers import kept_allocations, seen_writes
+from memtrace.analysis.device.keepers import seen_writes
 from memtrace.analysis.device.program_lines import place_of
 from memtrace.analysis.device.steps import step_spans
 from memtrace.analysis.faults.over_gaps import cuts_over_gaps
@@ -79,7 +79,7 @@ def second_copies(case: Case) -> Finding | None:
     if new_peak is None:
         return None
     held = case.at_peak(*cuts)
-    kept = kept_allocations(case.history)
+    kept = case.kept
     keeper = None if kept is None else kept.keeper_of_all(copies.rows)
     if keeper is not None and keeper.num_bytes < _LEAST_SHARE_OF_KEEPER * held:
         keeper = None

@@ -35,9 +35,9 @@ _MAX_ITEMS = 1024
 """Of a longer container the first and the last half of so many are looked at: what is fed lately stands at an end."""
 LRU_CACHE = "_lru_cache_wrapper"
 """The class of a function whose results functools keeps."""
-TENSOR_TABLES = ("_parameters", "_buffers")
+_TENSOR_TABLES = ("_parameters", "_buffers")
 """Tables of a module whose tensors have owners, once the module or one around it was called."""
-MODULE_TABLES = (*TENSOR_TABLES, "_modules")
+MODULE_TABLES = (*_TENSOR_TABLES, "_modules")
 """Tables of a module whose values are attributes of it."""
 SIZED: frozenset[type] = frozenset({dict, OrderedDict, *CONTAINERS})
 """Classes of which an empty one holds nothing, and can be asked for that without running code of the program."""
@@ -93,7 +93,7 @@ class Edges(dict[type, Follow | None]):
         return self._of_module(attributes_of(module))
 
     def _of_module(self, own: dict[str, Any]) -> list[Any]:
-        return [value for name, value in own.items() if name not in TENSOR_TABLES or self._is_unowned(value)]
+        return [value for name, value in own.items() if name not in _TENSOR_TABLES or self._is_unowned(value)]
 
     def _is_unowned(self, table: Any) -> bool:
         """Return whether the first tensor of a table has no owner: those of a module have, or none has."""

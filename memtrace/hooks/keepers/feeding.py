@@ -254,7 +254,7 @@ def _is_plain(group: list[dis.Instruction]) -> bool:
     group = list(takewhile(lambda one: one.opname != "STORE_ATTR", group))
     loads = [one for one in group if one.opname.startswith("LOAD_")]
     is_built = any(one.opname in _BUILDS and not one.arg for one in group) and len(loads) == 1
-    return is_built or any(one.argval in _EMPTY for one in loads if type(one.argval) is str) or _is_literal(group)
+    return is_built or _makes_empty(group) or _is_literal(group)
 
 
 def _is_literal(group: list[dis.Instruction]) -> bool:
@@ -265,9 +265,14 @@ def _is_literal(group: list[dis.Instruction]) -> bool:
 
 def _is_constant(group: list[dis.Instruction]) -> bool:
     """Return whether a line makes nothing but something plain, or an empty container."""
-    if any(one.opname.startswith("LOAD_") and one.argval in _EMPTY for one in group if type(one.argval) is str):
+    if _makes_empty(group):
         return True
     return not any(one.opname.startswith(("CALL", "BINARY", "LOAD_ATTR", "LOAD_METHOD")) for one in group)
+
+
+def _makes_empty(group: list[dis.Instruction]) -> bool:
+    """Return whether a line names a class of containers, as `list()` does."""
+    return any(one.opname.startswith("LOAD_") and one.argval in _EMPTY for one in group if type(one.argval) is str)
 
 
 @lru_cache(maxsize=512)
