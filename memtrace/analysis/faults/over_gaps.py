@@ -1,7 +1,7 @@
 """What lives to the end of a recorded stretch is taken to be there behind the gap, as far as bytes there are not known.
 
-In: allocations of a `Case`. Out: `Cut`s. On the CPU a stretch behind a gap knows nothing of older blocks but their sum,
-unless somebody owns them; an accelerator lists them, at the same addresses.
+In: allocations of a `Case`. Out: `Cut`s. The watch on the CPU and an accelerator list older blocks behind a gap, at the
+same addresses; torch's profiler knows nothing of them but their sum, unless somebody owns them.
 """
 
 from __future__ import annotations
